@@ -1,0 +1,69 @@
+"""What a teacher is asked: the scale 0..5, the capability definitions, and the answer it gives back.
+
+The question is how *useful the sample is for training* each capability (mmSSR, arXiv 2503.13383, asks a teacher for 14
+integer scores and the interaction styles of one sample together). The wording of the levels is ours: the paper's prompt
+is not published.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from curation.taxonomy import CAPABILITIES, CAPABILITY_KEYS, MAX_SCORE, STYLES
+
+LEVELS: tuple[str, ...] = (
+    "absent, or the data is wrong or does not fit the image",
+    "incidental: touched, but nothing would be learnt from it",
+    "weak: exercised in passing",
+    "clear: needed to answer, at an easy level",
+    "strong: needed to answer, and the answer is right and informative",
+    "strong and demanding: a hard case with a right answer",
+)
+"""Meaning of each score, index = score."""
+
+
+class LabelError(ValueError):
+    """A label or a labels directory that cannot be used; the message says which one and why."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A teacher's answer for one sample.
+
+    `scores` holds every capability key with 0..5, or None where the teacher gave no usable score (never 0 for that).
+    `styles` holds style keys of the taxonomy; empty means that the teacher named none. `missing` says why a label is
+    incomplete (None for a complete one); reasons are counted in labels.json.
+    """
+
+    row: int
+    id: str
+    scores: Mapping[str, int | None]
+    styles: tuple[str, ...]
+    missing: str | None = None
+
+    def __post_init__(self) -> None:
+        if tuple(self.scores) != CAPABILITY_KEYS:
+            raise LabelError(f"sample {self.id!r}: a label needs the {len(CAPABILITY_KEYS)} capability keys in order")
+        for key, score in self.scores.items():
+            if score is not None and not 0 <= score <= MAX_SCORE:
+                raise LabelError(f"sample {self.id!r}: {key} = {score}, allowed is 0..{MAX_SCORE} or None")
+        unknown = [s for s in self.styles if s not in STYLES]
+        if unknown:
+            raise LabelError(f"sample {self.id!r}: unknown style {unknown[0]!r}; known are {', '.join(STYLES)}")
+
+
+def missing_label(row: int, id: str, reason: str) -> Label:
+    """The label of a sample that the teacher could not judge: every score None, no style."""
+    return Label(row, id, dict.fromkeys(CAPABILITY_KEYS), (), missing=reason)
+
+
+def rubric_text() -> str:
+    """The rubric as one text: the levels, the capabilities with their definitions, the style names."""
+    levels = [f"{score}: {meaning}" for score, meaning in enumerate(LEVELS)]
+    capabilities = [f"{c.key}: {c.phrase} ({c.definition})" for c in CAPABILITIES]
+    return "\n".join(["Score", *levels, "Capability", *capabilities, "Style", *STYLES.values()])
+
+
+def rubric_hash() -> str:
+    """Twelve hex digits that change with any word of the rubric; written beside the labels."""
+    return hashlib.sha256(rubric_text().encode()).hexdigest()[:12]

@@ -1,0 +1,158 @@
+"""Styles in which the same answer comes, for each kind of question, and wrong answers that must not score."""
+
+import pytest
+
+from evaluation.extract import extract, score
+
+OPTIONS = ["cat", "dog", "red car", "car"]
+RIGHT = {
+    ("choice", "b"): [
+        "b", "B", "B.", "(B)", "b)", "b ) dog", "B. dog", "B: dog", "b dog", "(b) dog", "**B**", "**B. dog**", "dog", "Dog.",
+        "a dog", "The answer is B", "the answer is (b).", "Answer: b", "answer: dog", "Option B", "option b is correct",
+        "The correct option is b.", "It is a dog.", "the animal is the dog .", "I pick b", "b is the answer",
+        "dog is the correct answer.", "It has four legs and barks, so b", "the tail is long so the answer is dog",
+        "\\boxed{B}", "$B$", "`b`", "<think>maybe a</think> b", "( b )", "B, because it barks", "the answer is b . dog",
+        "it barks . therefore , the answer is b .", "B\n", " b", "Ｂ", "letter b", "a) no cat? wrong\nanswer: b",
+    ],
+    ("choice", "a"): ["a", "A.", "(A)", "a cat", "the answer is a", "the answer is a.", "so a", "option a", "a: cat", "cat"],
+    ("choice", "c"): ["c", "red car", "the red car.", "a red car", "C. red car", "It is a red car"],
+    ("choice", "d"): ["d", "car", "a car", "The car."],
+    ("word", "dog"): [
+        "dog", "Dog", "Dog.", "a dog", "the dog", "The answer is dog", "The answer is a dog.", "Answer: dog", "It is a dog.",
+        "It's a dog", "This is a dog!", "There is a dog.", "I see a dog", "The animal is a dog.", "**dog**", "\"dog\"", "'dog'",
+        "dog is the answer", "the image shows a dog", "a dog on the left", "there is a dog in the image.", "final answer: dog",
+        "it barks so dog", "it has a tail and it barks so the answer is dog .", "dog, because it barks", "I think it is a dog",
+        "dog\n", "The answer is dog. It is brown.", "A dog in the top left corner", "answer dog",
+    ],
+    ("word", "left"): [
+        "left", "Left.", "left has 3 and right has 1 so left", "left has 3 and right has 1, so the answer is left.",
+        "on the left", "It is on the left.", "the left", "The left side has more.", "left is bigger", "so left", "left because it has more",
+        "3 > 1 . therefore left",
+    ],
+    ("word", "two dogs"): ["2 dogs", "Two dogs.", "there are two dogs"],
+    ("number", "3"): [
+        "3", "three", "Three.", "3.", "3.0", "There are 3 dogs.", "there are three dogs", "The answer is 3", "answer: three",
+        "2 + 1 = 3", "2 plus 1 is 3 so 3", "2 + 1 = 3, so the answer is 3.", "**3**", "3 apples", "3 cm", "3%", "It is three.",
+        "left has 1 and right has 2 so 3", "\\boxed{3}",
+    ],
+    ("number", "0"): ["0", "zero", "none", "There are no dogs."],
+    ("number", "21"): ["21", "twenty-one", "twenty one"],
+    ("number", "1000"): ["1,000", "1000"],
+    ("number", "-2"): ["-2", "minus 2", "minus two"],
+    ("number", "2.5"): ["2.5", "It is 2.5."],
+    ("yes_no", "yes"): [
+        "yes", "Yes", "Yes.", "yes, there is a dog", "The answer is yes", "answer: yes", "**Yes**", "I think yes", "true",
+        "There is a dog.", "It is red.", "that is correct", "so yes", "there's a dog", "Yes, there is no doubt",
+    ],
+    ("yes_no", "no"): [
+        "no", "No.", "No, there is no dog", "no there is not", "The answer is no", "answer: no.", "False", "There is no dog.",
+        "There isn't a dog", "it is not red", "so no", "I would say no", "nope", "There are no dogs here",
+    ],
+    ("coordinate", "b3"): [
+        "b3", "B3", "(b3)", "b 3", "(b, 3)", "B-3", "the answer is b3", "It is in b3.", "cell b3", "column b, row 3",
+        "row 3, column b", "row 3 column 2", "column 2 row 3", "at B3.", "**b3**", "3b", "b three", "The dog is at b3", "so b3",
+        "a dog at b3",
+    ],
+    ("coordinate", "a1"): ["a1", "(a, 1)", "a 1", "at a1"],
+    ("spell", "c a t"): [
+        "c a t", "cat", "Cat.", "CAT", "C-A-T", "c, a, t", "c.a.t.", "The word is cat", "it says 'cat'", "the letters are c a t",
+        "The answer is c a t .", "it reads CAT", "**c a t**", "the word is c-a-t", "The text says cat.", "answer: cat",
+    ],
+    ("spell", "a c t"): ["a c t", "act", "the word is a c t"],
+    ("spell", "x7b"): ["x 7 b", "x7b", "X7B."],
+    ("facts", "a1 dog ; b2 red car"): [
+        "a1 dog ; b2 red car", "b2 red car; a1 dog", "a1: dog, b2: red car", "A1 dog. B2 red car.", "- a1: dog\n- b2: red car",
+        "a1 dog b2 red car", "a dog at a1 and a red car at b2", "there is a dog at a1 and a red car in b2 .", "dog (a1), red car (b2)",
+        "a 1 dog ; b 2 red car", "cell a1 contains a dog; cell b2 contains a red car", "a1 is a dog and b2 is a red car",
+        "a1 dog ; a1 dog ; b2 red car", "a1 = dog, b2 = red car", "a1 dog and b2 red car",
+    ],
+}
+WRONG = {
+    ("choice", "b"): [
+        "a", "c", "cat", "(a)", "the answer is a", "the answer is cat", "car", "so a", "red car", "A dogma", "e",
+    ],
+    ("choice", "a"): ["a dog", "b", "it is a dog", "car"],
+    ("choice", "c"): ["car", "d"],
+    ("choice", "d"): ["red car", "c"],
+    ("word", "dog"): [
+        "cat", "the answer is cat", "hot dog", "dogs and cats", "dog and cat", "dog, cat", "dog house", "it barks so cat", "no dog",
+        "it is a dog house", "dogma", "left has a dog and right has a cat so cat", "house",
+    ],
+    ("word", "left"): ["right", "left has 3 and right has 1 so right", "The right side has more.", "top left"],
+    ("number", "3"): ["4", "four", "13", "33", "3.5", "2 + 1 = 4", "thirty", "thirteen", "-3", "the answer is 2", "3 + 1 = 4", "1000"],
+    ("yes_no", "yes"): ["no", "No, yes-men do not count", "There is no dog.", "The answer is no", "it is not a dog"],
+    ("yes_no", "no"): ["yes", "There is a dog.", "Yes."],
+    ("coordinate", "b3"): ["b2", "a3", "3", "row 2 column b", "c3", "b33", "bb3"],
+    ("spell", "c a t"): ["c a r", "car", "cats", "c a t s", "tac", "c a", "at"],
+}
+AMBIGUOUS = {
+    ("choice", "b"): ["", "a or b", "b or a", "A, B", "both a and b", "cat or dog", "B. cat", "(A) dog", "the answer is a. the answer is b.",
+                      "not b", "It is not a dog", "I don't know", "all of them", "fish", "...", "a b c d", "a) cat b) dog c) red car d) car"],
+    ("word", "dog"): ["", "dog or cat", "not a dog", "It is not a dog", "I don't know", "dog/cat", "dog. cat.", "?", "isn't a dog",
+                      "the answer is dog. the answer is cat."],
+    ("number", "3"): ["", "3 or 4", "some", "many", "2 and 1", "2, 3, 4", "not 3", "the answer is 3. the answer is 4."],
+    ("yes_no", "yes"): ["", "yes and no", "yes or no", "maybe", "dog", "not sure", "I can't tell", "Yes. No.", "the answer is dog",
+                        "the answer is yes. the answer is no."],
+    ("coordinate", "b3"): ["", "b3 or b4", "b", "top left", "not b3", "(2,3)", "a1 b3", "the answer is b3. the answer is b4."],
+    ("spell", "c a t"): ["", "c a t or c a r", "the cat sat here", "nothing to read", "not cat", "c a t. d o g."],
+    ("facts", "a1 dog ; b2 cat"): ["", "a dog and a cat", "yes", "no dog at a1"],
+}
+
+
+def _cases(table: dict) -> list:
+    return [pytest.param(kind, answer, text, id=f"{kind}-{answer}-{text!r}") for (kind, answer), texts in table.items() for text in texts]
+
+
+def _score(kind: str, text: str, answer: str):
+    return score(kind, text, answer, OPTIONS if kind == "choice" else ())
+
+
+@pytest.mark.parametrize("kind, answer, text", _cases(RIGHT))
+def test_right_answer_scores_in_every_style(kind, answer, text):
+    result = _score(kind, text, answer)
+    assert (result.value, result.unparsed) == (1.0, False), result
+
+
+@pytest.mark.parametrize("kind, answer, text", _cases(WRONG))
+def test_wrong_answer_never_scores(kind, answer, text):
+    assert _score(kind, text, answer).value == 0.0
+
+
+@pytest.mark.parametrize("kind, answer, text", _cases(AMBIGUOUS))
+def test_ambiguous_answer_is_unparsed(kind, answer, text):
+    result = _score(kind, text, answer)
+    assert (result.extracted, result.value) == (None, 0.0)
+
+
+@pytest.mark.parametrize("said, f1", [
+    ("a1 dog", 2 / 3), ("a1 dog ; b2 bird", 0.5), ("a1 cat ; b2 dog", 0.0), ("a1 dog ; b2 cat ; c3 sun", 0.8),
+    ("a1 dog ; a1 cat ; a1 sun ; b2 cat", 2 / 6), ("c1 dog", 0.0), ("b2 dog ; a1 cat", 0.0),
+])
+def test_facts_are_scored_by_f1_and_hedging_one_cell_earns_nothing(said, f1):
+    assert score("facts", said, "a1 dog ; b2 cat").value == pytest.approx(f1)
+
+
+def test_extraction_does_not_depend_on_the_reference():
+    assert extract("choice", "The answer is (C).", OPTIONS) == "c"
+    assert extract("facts", "B2: cat, a1: the dog") == "a1 dog ; b2 cat"
+
+
+def test_numeric_options_are_matched_by_value():
+    assert score("choice", "three", "b", ["2", "3", "13"]).value == 1.0
+    assert score("choice", "13", "b", ["2", "3", "13"]).value == 0.0
+
+
+def test_options_that_are_single_letters_are_chosen_by_label():
+    assert extract("choice", "a", ["k", "a", "m"]) == "a"
+    assert extract("choice", "(b)", ["k", "a", "m"]) == "b"
+
+
+@pytest.mark.parametrize("kind, answer, options", [("choice", "z", ["x", "y"]), ("number", "many", ()), ("coordinate", "left", ())])
+def test_broken_reference_is_an_error_not_a_zero(kind, answer, options):
+    with pytest.raises(ValueError, match="reference"):
+        score(kind, "whatever", answer, options)
+
+
+def test_unknown_kind_is_an_error():
+    with pytest.raises(ValueError, match="unknown kind"):
+        score("essay", "x", "x")

@@ -1,0 +1,108 @@
+"""How well a scorer and a styler agree with the teacher on labels that they were not trained on.
+
+Most samples score 0 in most capabilities, so ties cap the rank correlation: read it with the AUC of "score above 0".
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import stats
+
+from curation.signals.queries import OTHER
+from curation.taxonomy import CAPABILITY_KEYS, STYLES
+
+
+def spearman(predicted: np.ndarray, truth: np.ndarray) -> float | None:
+    """Spearman's rank correlation with mid-ranks for ties; None where one side is constant or n < 3."""
+    if len(truth) < 3 or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
+        return None
+    return float(stats.spearmanr(predicted, truth).statistic)
+
+
+def auc(predicted: np.ndarray, positive: np.ndarray) -> float | None:
+    """Probability that a positive is ranked above a negative, ties counted half; None without both kinds."""
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if not n_positive or not n_negative:
+        return None
+    ranks = stats.rankdata(predicted)
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
+    """Agreement of the expected scores with held-out labels, for each capability and on average.
+
+    signal: row, exp_<key>, mass_<key>; labels: row, cap_<key> (null = missing, left out). Every labelled row must be in the signal.
+    Returns {"capabilities": {key: n, zeros, spearman, auc, mae, mass}, "mean": the means over capabilities that have a value}.
+    """
+    signal = _rows_of(signal, labels)
+    by_key = {}
+    for key in CAPABILITY_KEYS:
+        known = labels[f"cap_{key}"].is_valid().to_numpy()
+        truth = labels[f"cap_{key}"].drop_null().to_numpy().astype(np.float64)
+        expected = signal[f"exp_{key}"].to_numpy()[known].astype(np.float64)
+        by_key[key] = {
+            "n": len(truth),
+            "zeros": _mean(truth == 0),
+            "spearman": spearman(expected, truth),
+            "auc": auc(expected, truth > 0),
+            "mae": _mean(np.abs(expected - truth)),
+            "mass": _mean(signal[f"mass_{key}"].to_numpy()[known]),
+        }
+    means = {name: _mean([m[name] for m in by_key.values() if m[name] is not None]) for name in ("spearman", "auc", "mae", "mass")}
+    return {"capabilities": by_key, "mean": means}
+
+
+def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
+    """Agreement of the predicted style sets with held-out labels; samples without a labelled style are left out.
+
+    Returns n, exact (share of equal sets), other (share of predictions with unknown text), f1 by style with its number of
+    labelled samples (None where neither side names it) and macro_f1 over the styles that occur in the labels.
+    """
+    labels = labels.filter(pa.array([bool(styles) for styles in labels["styles"].to_pylist()], pa.bool_()))
+    truth = [set(styles) for styles in labels["styles"].to_pylist()]
+    predicted = [set(styles) for styles in _rows_of(signal, labels)["styles"].to_pylist()]
+    by_style = {style: _f1(style, predicted, truth) for style in STYLES}
+    return {
+        "n": len(truth),
+        "exact": _mean([p == t for p, t in zip(predicted, truth, strict=True)]),
+        "other": _mean([OTHER in p for p in predicted]),
+        "styles": by_style,
+        "macro_f1": _mean([m["f1"] for m in by_style.values() if m["n"]]),
+    }
+
+
+def report_lines(capability: dict[str, Any], style: dict[str, Any]) -> list[str]:
+    """Both reports as Markdown tables."""
+    lines = ["| capability | n | zeros | Spearman | AUC > 0 | MAE | digit mass |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    rows = {**capability["capabilities"], "mean": {"n": "", "zeros": "", **capability["mean"]}}
+    for key, m in rows.items():
+        cells = [m["n"], *(_cell(m[name]) for name in ("zeros", "spearman", "auc", "mae", "mass"))]
+        lines.append(f"| {key} | " + " | ".join(map(str, cells)) + " |")
+    lines += ["", "| style | n | F1 |", "| --- | --- | --- |"]
+    lines += [f"| {key} | {m['n']} | {_cell(m['f1'])} |" for key, m in style["styles"].items()]
+    lines += ["", f"Exact style set: {_cell(style['exact'])} of {style['n']}; unknown text: {_cell(style['other'])}"]
+    return lines
+
+
+def _rows_of(signal: pa.Table, labels: pa.Table) -> pa.Table:
+    position = {row: i for i, row in enumerate(signal["row"].to_pylist())}
+    absent = [row for row in labels["row"].to_pylist() if row not in position]
+    if absent:
+        raise ValueError(f"{len(absent)} labelled rows are not in the signal, row {absent[0]} first: score them too")
+    return signal.take([position[row] for row in labels["row"].to_pylist()])
+
+
+def _f1(style: str, predicted: list[set[str]], truth: list[set[str]]) -> dict[str, Any]:
+    both = sum(style in p and style in t for p, t in zip(predicted, truth, strict=True))
+    named, labelled = sum(style in p for p in predicted), sum(style in t for t in truth)
+    return {"n": labelled, "f1": 2 * both / (named + labelled) if named + labelled else None}
+
+
+def _mean(values: Any) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -1,0 +1,149 @@
+"""One LLaVA record -> turns and image paths, or the reason why it cannot be used."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from curation.pool.sample import IMAGE_PLACEHOLDER, Turn
+
+REASONS: dict[str, str] = {
+    "broken_json": "a line that is not JSON",
+    "not_an_object": "the record is not a JSON object",
+    "bad_conversations": "no `conversations` list of {from, value} texts",
+    "odd_roles": "speakers other than human and gpt, or not in turns",
+    "no_assistant_turn": "nobody answers",
+    "empty_answer": "an answer without text",
+    "bad_image_field": "`image` is neither a path nor a list of paths, or the record has a video",
+    "image_count_mismatch": "not as many <image> placeholders in the questions as images",
+    "placeholder_in_answer": "an answer that holds an <image> placeholder",
+    "bad_unicode": "text with a lone surrogate, which no tokenizer accepts",
+    "image_missing": "the image file is not there",
+    "image_empty": "the image file has no bytes",
+    "image_broken": "the image file cannot be read as an image",
+    "image_truncated": "the image file ends too early",
+    "duplicate_record": "the same images and conversation as an earlier record, under the same id or none",
+    "duplicate_id": "the id equals the content hash of another record",
+}
+"""Reason code -> what it means."""
+
+_HUMAN, _ASSISTANT = {"human", "user"}, {"gpt", "assistant"}
+_SOURCE_KEYS = ("source", "data_source", "image_source")
+
+
+class BadRecord(ValueError):
+    """A record that goes to quarantine, with a code of `REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the pool keeps of one record. `content_hash`: 32 hex digits over image paths and conversation."""
+
+    id: str | None
+    source: str
+    images: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    content_hash: str
+    skipped_first: bool
+    skipped_last: bool
+
+    def text(self) -> str:
+        """All questions and answers without the image placeholders, for counting tokens."""
+        parts = (part for turn in self.turns for part in (turn.question.replace(IMAGE_PLACEHOLDER, ""), turn.answer))
+        return "\n".join(parts)
+
+
+def parse_record(value: Any) -> Record:
+    """Check the text side of a record. Raises BadRecord.
+
+    As LLaVA's own loader does, an answer before the first question and a question after the last answer are skipped
+    (the caller counts both). Where the record names no source it is the first folder of its first image, else
+    `unknown`, or `text_only` without images.
+    """
+    if not isinstance(value, dict):
+        raise BadRecord("not_an_object", type(value).__name__)
+    images = _images(value)
+    spoken = _spoken(value.get("conversations"))
+    digest = _content_hash(images, spoken)
+    turns = _pair([(role, text) for role, text in spoken])
+    _check_turns(turns, len(images))
+    first, last = spoken[0][0] in _ASSISTANT, spoken[-1][0] in _HUMAN
+    return Record(record_id(value), _source(value, images), images, turns, digest, first, last)
+
+
+def record_id(value: Any) -> str | None:
+    """The record's own id as text; None where it has none."""
+    own = value.get("id") if isinstance(value, dict) else None
+    if isinstance(own, bool) or not isinstance(own, str | int):
+        return None
+    text = str(own).strip()
+    return text.encode("utf-8", "replace").decode() if text else None
+
+
+def _images(value: dict[str, Any]) -> tuple[str, ...]:
+    if value.get("video"):
+        raise BadRecord("bad_image_field", "video samples are not supported")
+    field = value.get("image")
+    paths = [] if field is None else [field] if isinstance(field, str) else field
+    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+        raise BadRecord("bad_image_field", f"image is {json.dumps(field)[:80]}")
+    return tuple(paths)
+
+
+def _spoken(conversations: Any) -> list[tuple[str, str]]:
+    if not isinstance(conversations, list) or not conversations:
+        raise BadRecord("bad_conversations", f"conversations is {type(conversations).__name__}, empty or missing")
+    spoken = []
+    for number, turn in enumerate(conversations):
+        role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+        if not isinstance(role, str) or not isinstance(text, str):
+            raise BadRecord("bad_conversations", f"turn {number} is not {{from: text, value: text}}")
+        if role not in _HUMAN and role not in _ASSISTANT:
+            raise BadRecord("odd_roles", f"turn {number} is from {role[:40]!r}")
+        spoken.append((role, text))
+    return spoken
+
+
+def _pair(spoken: list[tuple[str, str]]) -> tuple[Turn, ...]:
+    body = spoken[1:] if spoken[0][0] in _ASSISTANT else spoken
+    body = body[:-1] if body and body[-1][0] in _HUMAN else body
+    if not body:
+        raise BadRecord("no_assistant_turn", f"{len(spoken)} turn(s), no question with an answer")
+    for number, (role, _) in enumerate(body):
+        if role not in (_ASSISTANT if number % 2 else _HUMAN):
+            raise BadRecord("odd_roles", f"human and gpt do not take turns: {' '.join(r for r, _ in spoken)[:80]}")
+    return tuple(Turn(body[i][1], body[i + 1][1]) for i in range(0, len(body), 2))
+
+
+def _check_turns(turns: tuple[Turn, ...], images: int) -> None:
+    for number, turn in enumerate(turns):
+        if not turn.answer.strip():
+            raise BadRecord("empty_answer", f"answer {number}")
+        if IMAGE_PLACEHOLDER in turn.answer:
+            raise BadRecord("placeholder_in_answer", f"answer {number}")
+    placeholders = sum(turn.question.count(IMAGE_PLACEHOLDER) for turn in turns)
+    if placeholders != images:
+        raise BadRecord("image_count_mismatch", f"{placeholders} <image> placeholder(s), {images} image(s)")
+
+
+def _content_hash(images: tuple[str, ...], spoken: list[tuple[str, str]]) -> str:
+    text = json.dumps([images, spoken], ensure_ascii=False, separators=(",", ":"))
+    try:
+        return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
+    except UnicodeEncodeError as error:
+        raise BadRecord("bad_unicode", f"lone surrogate {error.object[error.start]!a}") from None
+
+
+def _source(value: dict[str, Any], images: tuple[str, ...]) -> str:
+    named = next((value[key] for key in _SOURCE_KEYS if isinstance(value.get(key), str) and value[key]), None)
+    if named is not None:
+        return named.encode("utf-8", "replace").decode()
+    if not images:
+        return "text_only"
+    parts = PurePosixPath(images[0]).parts
+    return parts[0] if len(parts) > 1 and parts[0] not in ("/", "..", ".") else "unknown"

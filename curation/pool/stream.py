@@ -1,0 +1,170 @@
+"""Read the records of a LLaVA file one by one, with their byte offsets, in bounded memory.
+
+Two layouts are understood: one JSON list (`[{...}, {...}]`, any whitespace) and JSON Lines.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from curation.pool.errors import BrokenJson
+
+CHUNK_BYTES = 1 << 22
+MAX_RECORD_CHARS = 1 << 28
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class Located(NamedTuple):
+    """One record and where it stands: `length` bytes from byte `offset`. `fault` says why `value` could not be read."""
+
+    index: int
+    offset: int
+    length: int
+    value: Any
+    fault: str | None = None
+
+
+def read_records(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Located]:
+    """Records of `path` in file order.
+
+    Raises BrokenJson, with the byte offset, where a list is cut off or malformed, where the last line of a JSON Lines
+    file is cut off, or where the file is neither layout. A broken line in the middle is yielded with its `fault`.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+        start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+        first = head[start:].lstrip()[:1]
+        file.seek(start)
+        if first == b"[":
+            yield from _read_list(_Window(file, path, start, chunk_bytes))
+        elif first == b"{":
+            yield from _read_lines(file, path, start)
+        else:
+            what = "is empty" if not head else "starts with neither '[' (a JSON list) nor '{' (JSON Lines)"
+            raise BrokenJson(f"{path} {what}; a pool is built from LLaVA records", start)
+
+
+def _read_lines(file: Any, path: Path, offset: int) -> Iterator[Located]:
+    index = 0
+    for line in file:
+        text = line.strip()
+        if text:
+            begin = offset + line.index(text)
+            value, fault = _parse_line(text)
+            if fault and index == 0:
+                raise BrokenJson(f"{path}: the first line is no complete JSON record ({fault}); expected a JSON list "
+                                 "or one record a line", begin)
+            if fault and not line.endswith(b"\n"):
+                raise _truncated(path, index, begin)
+            yield Located(index, begin, len(text), value, fault)
+            index += 1
+        offset += len(line)
+
+
+def _parse_line(text: bytes) -> tuple[Any, str | None]:
+    try:
+        return json.loads(text), None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return None, str(error)
+
+
+def _read_list(window: "_Window") -> Iterator[Located]:
+    window.peek()
+    window.advance(1)
+    index = 0
+    if window.peek() != "]":
+        while True:
+            yield window.decode(index)
+            index += 1
+            char = window.peek()
+            if char == "":
+                raise _truncated(window.path, index, window.offset)
+            if char not in ",]":
+                raise window.invalid(index, f"expected ',' or ']' after a record, found {char!r}")
+            if char == "]":
+                break
+            window.advance(1)
+            window.peek()
+    window.advance(1)
+    if window.peek():
+        raise window.invalid(index, "text follows the end of the list")
+
+
+class _Window:
+    """A piece of the file as text: `buffer[position]` is the next character, `offset` its byte offset in the file."""
+
+    def __init__(self, file: Any, path: Path, offset: int, chunk_bytes: int) -> None:
+        self.path, self.offset = path, offset
+        self._file, self._chunk, self._end = file, chunk_bytes, False
+        self._text = codecs.getincrementaldecoder("utf-8")()
+        self._scan = json.JSONDecoder().raw_decode
+        self.buffer, self.position = "", 0
+
+    def advance(self, count: int) -> int:
+        """Move on by `count` characters; returns how many bytes that was."""
+        piece = self.buffer if self.buffer.isascii() else self.buffer[self.position : self.position + count].encode()
+        size = count if piece is self.buffer else len(piece)
+        self.position += count
+        self.offset += size
+        return size
+
+    def peek(self) -> str:
+        """The next character that is not white space, "" at the end of the file."""
+        while True:
+            self.advance(_SPACE.match(self.buffer, self.position).end() - self.position)
+            if self.position < len(self.buffer):
+                return self.buffer[self.position]
+            if self._end:
+                return ""
+            self._fill(self._chunk)
+
+    def decode(self, index: int) -> Located:
+        """The record that starts here, as far as more of the file is needed for it."""
+        more = self._chunk
+        while True:
+            try:
+                value, end = self._scan(self.buffer, self.position)
+            except json.JSONDecodeError as error:
+                self._refuse_unless_incomplete(error, index)
+            else:
+                if end < len(self.buffer) or self._end:  # at the very end, "12" may still become "123"
+                    offset = self.offset
+                    return Located(index, offset, self.advance(end - self.position), value)
+            if len(self.buffer) - self.position > MAX_RECORD_CHARS:
+                raise self.invalid(index, f"no end of the record within {MAX_RECORD_CHARS:,} characters")
+            self._fill(more)
+            more *= 2  # so that a long record is scanned a few times, not once for each chunk
+
+    def _refuse_unless_incomplete(self, error: json.JSONDecodeError, index: int) -> None:
+        incomplete = error.msg.startswith("Unterminated string") or error.pos >= len(self.buffer) - 16
+        if not incomplete:
+            raise self.invalid(index, error.msg, error.pos - self.position) from None
+        if self._end:
+            raise _truncated(self.path, index, self.offset) from None
+
+    def _fill(self, count: int) -> None:
+        data = self._file.read(count)
+        self._end = len(data) < count
+        try:
+            text = self._text.decode(data, final=self._end)
+        except UnicodeDecodeError as error:
+            at = self._file.tell() - len(error.object) + error.start
+            raise BrokenJson(f"{self.path}: byte {at:,} is not UTF-8 ({error.reason}); convert the file first", at) from None
+        self.buffer = self.buffer[self.position :] + text
+        self.position = 0
+
+    def invalid(self, index: int, what: str, ahead: int = 0) -> BrokenJson:
+        """The error for a list that is malformed `ahead` characters from here."""
+        self.advance(ahead)
+        return BrokenJson(f"{self.path}: not valid JSON at byte {self.offset:,}, in or after record {index} "
+                          f"(counted from 0): {what}; repair or fetch the file again", self.offset)
+
+
+def _truncated(path: Path, index: int, offset: int) -> BrokenJson:
+    return BrokenJson(
+        f"{path} is truncated: it ends inside or right after record {index} (counted from 0), which starts at byte "
+        f"{offset:,}; {index:,} whole records stand before it. Fetch the file again (compare its size with the "
+        f"publisher's), or build a pool of the whole records with --limit {index}", offset)

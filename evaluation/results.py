@@ -1,0 +1,115 @@
+"""What evaluations left on disk, read and checked: runs, their summaries, their per-question scores.
+
+Nothing is filled in: a missing benchmark, other questions or another protocol is an error that names the directory.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from evaluation.stats import mean
+from evaluation.suite import Benchmark, Suite
+
+RESULT_SCHEMA = pa.schema([
+    ("arm", pa.string()), ("budget", pa.string()), ("selection_seed", pa.int64()), ("train_seed", pa.int64()),
+    ("benchmark", pa.string()), ("metric", pa.string()), ("value", pa.float64()), ("n", pa.int64()), ("stderr", pa.float64()),
+    ("protocol", pa.string()), ("checkpoint", pa.string()),
+])
+
+
+
+class ResultsError(ValueError):
+    """Evaluations that cannot be compared: a missing benchmark, other questions, another protocol, damaged files."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained checkpoint of an arm and the directory of its evaluation. `budget` is what is printed, such as "30%"."""
+
+    arm: str
+    selection_seed: int
+    train_seed: int
+    budget: str
+    path: Path
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """summary.json of one evaluation; ResultsError when there is none or it is damaged."""
+    try:
+        return json.loads((Path(path) / "summary.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ResultsError(f"{path}: no readable summary.json ({error}); evaluate this checkpoint again") from error
+
+
+def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
+    """Long-form results: one row for each run, benchmark and metric (score, unparsed_rate). ResultsError on a missing benchmark."""
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        summary = read_summary(run.path)
+        identity = {"arm": run.arm, "budget": str(run.budget), "selection_seed": run.selection_seed, "train_seed": run.train_seed,
+                    "protocol": protocol_hash(summary["protocol"]), "checkpoint": summary["checkpoint"]}
+        for benchmark in suite:
+            entry = _entry(run, summary, benchmark)
+            rate = entry["unparsed"] / entry["n"]
+            rows.append(identity | {"benchmark": benchmark.task, "metric": benchmark.metric, "value": entry["value"], "n": entry["n"],
+                                    "stderr": entry["stderr"]})
+            rows.append(identity | {"benchmark": benchmark.task, "metric": "unparsed_rate", "value": rate, "n": entry["n"],
+                                    "stderr": math.sqrt(rate * (1 - rate) / entry["n"])})
+    return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
+
+
+def protocol_hash(protocol: Mapping[str, Any]) -> str:
+    """Twelve hex digits that are equal for equal protocols."""
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[str, Any]:
+    missing = f"{run.path}: no result of benchmark {benchmark.task!r} for arm {run.arm!r} (seed {run.train_seed})"
+    entry = summary["benchmarks"].get(benchmark.task)
+    if entry is None or entry["n"] == 0:
+        raise ResultsError(f"{missing}; a mean over fewer benchmarks would not be comparable")
+    if entry["value"] is None or not math.isfinite(entry["value"]):
+        raise ResultsError(f"{missing}: its value is {entry['value']}")
+    return entry
+
+
+def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
+    """Per-question (id, score) of each benchmark, in question order; ResultsError if they do not make up the summary's value."""
+    summary = read_summary(run.path)
+    try:
+        table = pq.read_table(Path(run.path) / "scores.parquet", columns=["benchmark", "index", "id", "score"])
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsError(f"{run.path}: no readable scores.parquet ({error}); evaluate this checkpoint again") from error
+    scores = {}
+    for benchmark in suite:
+        entry = _entry(run, summary, benchmark)
+        part = table.filter(pc.equal(table["benchmark"], benchmark.task)).sort_by("index")
+        if len(part) != entry["n"] or not math.isclose(mean(part["score"]), entry["value"], abs_tol=1e-9):
+            raise ResultsError(f"{run.path}: scores.parquet and summary.json disagree on {benchmark.task}; evaluate this checkpoint again")
+        scores[benchmark.task] = part
+    return scores
+
+
+def check_protocol(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) -> None:
+    """ResultsError unless all runs were evaluated in the same way."""
+    first = summaries[0]["protocol"]
+    for run, summary in zip(runs, summaries):
+        if summary["protocol"] != first:
+            keys = sorted(k for k in {*first, *summary["protocol"]} if first.get(k) != summary["protocol"].get(k))
+            raise ResultsError(f"{run.path} and {runs[0].path} were evaluated under different protocols (differing: {', '.join(keys)})")
+
+
+def check_questions(runs: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) -> None:
+    """ResultsError unless all runs answered the same questions; `answers` is `read_scores` by `id(run)`."""
+    for run in runs:
+        for task, part in answers[id(run)].items():
+            if not part["id"].equals(answers[id(runs[0])][task]["id"]):
+                raise ResultsError(f"{run.path} and {runs[0].path} answered different questions of {task}")

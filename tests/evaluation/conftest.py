@@ -1,0 +1,10 @@
+from pathlib import Path
+
+import pytest
+from evaluation_data import write_bench
+
+
+@pytest.fixture(scope="session")
+def bench_dir(tmp_path_factory) -> Path:
+    """14 benchmarks of 14 questions, two of each kind."""
+    return write_bench(tmp_path_factory.mktemp("bench"))

@@ -1,0 +1,67 @@
+"""Evaluation directories as `evaluate` writes them, and a small benchmark folder with the schema of the mini benchmarks."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from curation.taxonomy import CAPABILITY_KEYS
+
+QUESTIONS = [
+    ("choice", "Which one? a) cat b) dog c) sun", ["cat", "dog", "sun"], "b"),
+    ("word", "What is it?", [], "dog"),
+    ("number", "How many?", [], "3"),
+    ("yes_no", "Is there a dog?", [], "no"),
+    ("coordinate", "Where is the dog?", [], "b3"),
+    ("spell", "Read the letters.", [], "c a t"),
+    ("facts", "Describe the grid.", [], "a1 dog ; b2 cat"),
+]
+"""One question of each kind: (kind, question, options, answer)."""
+
+
+def png(seed: int, size: int = 64) -> bytes:
+    """A small noise picture, different for each seed."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_bench(folder: Path, per_kind: int = 2) -> Path:
+    """All 14 mini benchmarks with `per_kind` questions of every kind in each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for c, key in enumerate(CAPABILITY_KEYS):
+        items = [(i, *QUESTIONS[i % len(QUESTIONS)]) for i in range(per_kind * len(QUESTIONS))]
+        columns = {
+            "index": pa.array([i for i, *_ in items], pa.int32()),
+            "id": [f"{key}-{i}" for i, *_ in items],
+            "image": pa.array([{"bytes": png(100 * c + i), "path": None} for i, *_ in items],
+                              pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "question": [question for _, _, question, _, _ in items],
+            "options": pa.array([options for *_, options, _ in items], pa.list_(pa.string())),
+            "answer": [answer for *_, answer in items],
+            "kind": [kind for _, kind, *_ in items],
+            "capability": [key] * len(items),
+            "style": ["word"] * len(items),
+            "chance": [1 / 3 if kind == "choice" else 0.0 for _, kind, *_ in items],
+        }
+        pq.write_table(pa.table(columns), folder / f"{key}.parquet")
+    (folder / "bench.json").write_text(json.dumps({key: {"n": len(items), "chance": 1 / 21, "blind": 0.1} for key in CAPABILITY_KEYS}))
+    return folder
+
+
+def write_evaluation(folder: Path, scores: dict[str, np.ndarray], protocol: dict | None = None, ids: str = "q") -> Path:
+    """summary.json and scores.parquet for given per-question scores of each task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [pa.table({"benchmark": [task] * len(values), "index": pa.array(range(len(values)), pa.int32()),
+                       "id": [f"{ids}{i}" for i in range(len(values))], "prediction": ["x"] * len(values),
+                       "extracted": ["x"] * len(values), "score": np.asarray(values, float), "unparsed": [False] * len(values)})
+             for task, values in scores.items()]
+    pq.write_table(pa.concat_tables(parts), folder / "scores.parquet")
+    benchmarks = {task: {"value": float(np.mean(v)), "n": len(v), "stderr": 0.01, "chance": 0.25, "unparsed": 1} for task, v in scores.items()}
+    summary = {"benchmarks": benchmarks, "protocol": protocol or {"suite": "toy", "batch_size": 8}, "checkpoint": folder.name}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder

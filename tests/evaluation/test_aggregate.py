@@ -1,0 +1,180 @@
+"""Comparison of arms: published numbers re-derived, known toy values, refusals."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation_data import write_evaluation
+from evaluation.aggregate import Run, ResultsError, collect, compare, count_above, leave_one_out, relative_to_full
+from evaluation.suite import Benchmark, Suite, load_suite
+
+REFERENCE = Path(__file__).parents[2] / "recipes/reference/mmssr_main.csv"
+TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
+
+
+def _published() -> tuple[dict, list]:
+    rows = list(csv.DictReader(REFERENCE.open()))
+    names = [name for name in rows[0] if name not in ("budget", "method", "gt_rand", "FULL")]
+    return {(row["budget"], row["method"]): [float(row[name]) for name in names] for row in rows}, rows
+
+
+def test_full_column_of_mmssr_is_re_derived():
+    scores, rows = _published()
+    assert len(rows) == 28
+    for row in rows:
+        ours = relative_to_full(scores[row["budget"], row["method"]], scores["100", "full"])
+        assert ours == pytest.approx(float(row["FULL"]), abs=0.0101), row
+
+
+def test_above_random_column_of_mmssr_is_re_derived():
+    scores, rows = _published()
+    checked = [row for row in rows if row["gt_rand"]]
+    for row in checked:
+        ours = count_above(scores[row["budget"], row["method"]], scores[row["budget"], "random"])
+        assert ours == int(row["gt_rand"]), row
+    assert len(checked) == 24
+
+
+def test_leave_one_out_range_against_direct_computation():
+    scores, _ = _published()
+    full, ours = scores["100", "full"], scores["10", "mmssr"]
+    direct = [relative_to_full(ours[:k] + ours[k + 1:], full[:k] + full[k + 1:]) for k in range(10)]
+    assert leave_one_out(ours, full) == pytest.approx((min(direct), max(direct)))
+
+
+def test_full_is_undefined_when_the_full_arm_scores_zero():
+    assert relative_to_full([0.1, 0.2], [0.0, 0.5]) is None
+    assert leave_one_out([0.1, 0.2], [0.0, 0.5]) is None
+
+
+@pytest.fixture
+def runs(tmp_path) -> list[Run]:
+    rng = np.random.default_rng(0)
+    skill = {"full": 0.8, "random": 0.4, "mmssr": 0.6}
+    difficulty = {task: rng.normal(0, 0.1, 200) for task in ("t1", "t2")}
+    found = []
+    for arm, n in (("random", 3), ("mmssr", 3), ("full", 1)):
+        for seed in range(n):
+            scores = {task: (rng.random(200) < skill[arm] + d).astype(float) for task, d in difficulty.items()}
+            found.append(Run(arm, seed, 0, "30%", write_evaluation(tmp_path / f"{arm}-{seed}", scores)))
+    return found
+
+
+def test_collect_is_long_form(runs):
+    table = collect(runs, TOY)
+    assert len(table) == 7 * 2 * 2
+    assert table.schema.names == ["arm", "budget", "selection_seed", "train_seed", "benchmark", "metric", "value", "n", "stderr", "protocol",
+                                  "checkpoint"]
+    assert set(table["metric"].to_pylist()) == {"score", "unparsed_rate"}
+
+
+def test_comparison_values(runs):
+    result = compare(runs, TOY)
+    value = {(run.arm, run.selection_seed): json.loads((run.path / "summary.json").read_text())["benchmarks"] for run in runs}
+    per_seed = [50 * sum(value["mmssr", s][t]["value"] for t in ("t1", "t2")) for s in range(3)]
+    random = [50 * sum(value["random", s][t]["value"] for t in ("t1", "t2")) for s in range(3)]
+    arm = result.arm("mmssr")
+    assert (arm.mean.mean, arm.mean.std) == pytest.approx((np.mean(per_seed), np.std(per_seed, ddof=1)))
+    assert arm.unit_means == pytest.approx(per_seed)
+    assert arm.full == pytest.approx(50 * sum(np.mean([value["mmssr", s][t]["value"] for s in range(3)]) / value["full", 0][t]["value"]
+                                              for t in ("t1", "t2")))
+    assert (arm.above, arm.units, arm.runs) == (2, 3, 3)
+    assert arm.difference.value == pytest.approx(np.mean(per_seed) - np.mean(random))
+    assert arm.difference.low < arm.difference.value < arm.difference.high and arm.difference.low > 0 and arm.p < 0.05
+
+
+def test_baseline_and_full_rows_have_no_comparison_with_themselves(runs):
+    result = compare(runs, TOY)
+    assert result.arm("random").difference is None and result.arm("random").above is None
+    assert result.arm("full").full == pytest.approx(100) and result.arm("full").mean.std is None
+
+
+def test_comparison_without_full_or_baseline(runs):
+    result = compare([run for run in runs if run.arm == "mmssr"], TOY)
+    assert (result.arms[0].full, result.arms[0].difference, result.baseline, result.full_arm) == (None, None, None, None)
+
+
+def test_comparison_is_the_same_whatever_the_order_of_runs(runs):
+    one, other = compare(runs, TOY), compare(runs[::-1], TOY)
+    for name in ("random", "mmssr", "full"):
+        assert one.arm(name) == other.arm(name)
+    json.dumps(one.to_dict())
+
+
+def test_training_seeds_of_one_subset_are_not_independent_selections(runs):
+    again = [Run(run.arm, 0 if run.selection_seed < 2 else 1, run.selection_seed, run.budget, run.path) for run in runs if run.arm == "mmssr"]
+    arm = compare(again, TOY).arms[0]
+    assert (arm.runs, arm.units) == (3, 2)
+
+
+def test_missing_benchmark_is_refused(runs):
+    more = Suite("toy", "toy", (*TOY.benchmarks, Benchmark("t3", "Three", "data")))
+    for call in (collect, compare):
+        with pytest.raises(ResultsError, match="no result of benchmark 't3' for arm 'random'"):
+            call(runs, more)
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda p: (p / "summary.json").unlink(), "no readable summary.json"),
+    (lambda p: (p / "summary.json").write_text('{"bench'), "no readable summary.json"),
+    (lambda p: (p / "scores.parquet").write_bytes(b"PAR1"), "no readable scores.parquet"),
+    (lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.ones(200)}, protocol={"suite": "toy", "batch_size": 1}), "batch_size"),
+    (lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.ones(200)}, ids="other"), "different questions of t1"),
+    (lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.full(200, np.nan)}), "its value is nan"),
+    (lambda p: (p / "summary.json").write_text((p / "summary.json").read_text().replace('"value": 0', '"value": 1')), "disagree"),
+])
+def test_incomparable_results_are_refused(runs, damage, message):
+    damage(runs[-2].path)
+    with pytest.raises(ResultsError, match=message):
+        compare(runs, TOY)
+
+
+def test_no_runs_and_doubled_runs_are_refused(runs):
+    with pytest.raises(ResultsError, match="no runs"):
+        compare([], TOY)
+    with pytest.raises(ResultsError, match="same seeds"):
+        compare([runs[0], runs[0]], TOY)
+    with pytest.raises(ResultsError, match="several budgets"):
+        compare([runs[0], Run("random", 1, 0, "10%", runs[1].path)], TOY)
+
+
+def test_lower_is_better_turns_ratios_and_counts_round(tmp_path):
+    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"),))
+    runs = [Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, v)})) for arm, v in
+            (("full", 0.2), ("random", 0.5), ("mmssr", 0.4))]
+    arm = compare(runs, suite).arm("mmssr")
+    assert arm.full == pytest.approx(50) and arm.above == 1
+
+
+def test_blind_level_is_read_from_the_benchmarks(runs, tmp_path):
+    (tmp_path / "bench.json").write_text(json.dumps({"spatial": {"n": 200, "chance": 0.2, "blind": 0.3}}))
+    result = compare(runs, TOY, bench_dir=tmp_path)
+    assert result.blind == {"t1": 0.3, "t2": None} and result.chance == {"t1": 0.25, "t2": 0.25}
+
+
+def test_mini_suite_has_a_task_for_every_capability():
+    from curation.taxonomy import CAPABILITY_KEYS
+
+    suite = load_suite("mini")
+    assert [b.capability for b in suite] == list(CAPABILITY_KEYS) and [b.task for b in suite] == [f"mini_{k}" for k in CAPABILITY_KEYS]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, metrik: x}]", "metrik"),
+    ("name: x\ntasks: mini\nbenchmarks: []", "needs benchmarks"),
+    ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]", "direction"),
+    ("name: x\nbenchmarks: [{task: a, label: A, capability: ocr}]", "tasks"),
+])
+def test_bad_suite_is_refused_with_its_file(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_suite(tmp_path / "bad.yaml")
+    assert "bad.yaml" in str(error.value)
+
+
+def test_unknown_suite_names_the_known_ones():
+    with pytest.raises(ValueError, match="known suites: mini"):
+        load_suite("maxi")

@@ -1,0 +1,92 @@
+"""Statistics against closed forms and scipy."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from evaluation.stats import grand_mean, mean, paired_bootstrap, std, stderr, welch
+
+
+def test_mean_std_stderr_against_scipy():
+    x = np.random.default_rng(0).normal(3, 2, 17)
+    assert mean(x) == pytest.approx(np.mean(x))
+    assert std(x) == pytest.approx(scipy_stats.tstd(x))
+    assert stderr(x) == pytest.approx(scipy_stats.sem(x))
+
+
+def test_std_of_one_value_is_unknown_not_zero():
+    assert math.isnan(std([1.0])) and math.isnan(stderr([1.0]))
+    with pytest.raises(ValueError, match="no values"):
+        mean([])
+
+
+def test_welch_against_scipy():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0, 1, 5), rng.normal(1, 3, 8)
+    ours, theirs = welch(x, y), scipy_stats.ttest_ind(x, y, equal_var=False)
+    assert (ours.t, ours.df, ours.p) == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue))
+
+
+def test_welch_without_variance_or_with_one_value_is_unknown():
+    assert math.isnan(welch([1.0], [2.0, 3.0]).p) and math.isnan(welch([1.0, 1.0], [2.0, 2.0]).p)
+
+
+def _half_width(interval) -> float:
+    return (interval.high - interval.low) / 2
+
+
+def test_bootstrap_of_questions_alone_matches_the_closed_form():
+    rng = np.random.default_rng(2)
+    a, b = [[rng.random(200), rng.random(300)]], [[rng.random(200), rng.random(300)]]
+    variance = sum(np.var(x - y, ddof=1) / len(x) for x, y in zip(a[0], b[0])) / 4
+    interval = paired_bootstrap(a, b, resamples=20_000)
+    assert interval.value == pytest.approx(np.mean([(x - y).mean() for x, y in zip(a[0], b[0])]))
+    assert _half_width(interval) == pytest.approx(1.96 * math.sqrt(variance), rel=0.03)
+
+
+def test_bootstrap_of_seeds_alone_has_the_unbiased_variance():
+    rng = np.random.default_rng(3)
+    seeds_a, seeds_b = rng.random(6), rng.random(8)
+    a, b = [[np.full(50, s)] for s in seeds_a], [[np.full(50, s)] for s in seeds_b]
+    variance = np.var(seeds_a, ddof=1) / 6 + np.var(seeds_b, ddof=1) / 8
+    assert _half_width(paired_bootstrap(a, b, resamples=20_000)) == pytest.approx(1.96 * math.sqrt(variance), rel=0.04)
+
+
+def test_questions_are_shared_so_that_a_common_difficulty_cancels():
+    rng = np.random.default_rng(4)
+    difficulty = rng.random(100)
+    interval = paired_bootstrap([[difficulty + 0.1]], [[difficulty]])
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_interval_of_equal_arms_covers_zero_about_as_often_as_promised():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for trial in range(200):
+        skill = rng.random(120)
+        arms = [[[(rng.random(120) < np.clip(skill + rng.normal(0, 0.02), 0, 1)).astype(float)] for _ in range(4)] for _ in range(2)]
+        interval = paired_bootstrap(*arms, resamples=300, seed=trial)
+        covered += interval.low <= 0 <= interval.high
+    assert 0.85 <= covered / 200 <= 0.995
+
+
+def test_bootstrap_is_deterministic_in_its_seed_and_level_widens_it():
+    rng = np.random.default_rng(6)
+    a, b = [[rng.random(40)] for _ in range(3)], [[rng.random(40)] for _ in range(3)]
+    assert paired_bootstrap(a, b, seed=1) == paired_bootstrap(a, b, seed=1) != paired_bootstrap(a, b, seed=2)
+    assert _half_width(paired_bootstrap(a, b, level=0.99)) > _half_width(paired_bootstrap(a, b, level=0.8))
+
+
+def test_scale_brings_benchmarks_to_one_unit():
+    a, b = [[np.full(4, 1400.0), np.full(4, 0.5)]], [[np.full(4, 700.0), np.full(4, 0.5)]]
+    assert paired_bootstrap(a, b, scale=[2800.0, 1.0]).value == pytest.approx(0.125)
+    assert grand_mean(a, [2800.0, 1.0]) == pytest.approx(0.5)
+
+
+def test_different_questions_are_refused():
+    with pytest.raises(ValueError, match="different numbers of questions"):
+        paired_bootstrap([[np.zeros(3)]], [[np.zeros(4)]])
+    with pytest.raises(ValueError, match="without runs"):
+        paired_bootstrap([], [[np.zeros(4)]])

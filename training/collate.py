@@ -1,0 +1,92 @@
+"""Encoded examples to model inputs: padding, pixels, and the tree attention of branches.
+
+    batch = Collator(pad_id, loader)(examples)
+    loss = model(**batch).loss
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from training.images import ImageError, PixelLoader
+from training.render import IGNORE, Encoded
+
+
+class Collator:
+    """Pads a list of Encoded into one batch.
+
+    Out: input_ids, labels int64 [B, T], attention_mask int64 [B, T] and the pixel inputs of PixelLoader.batch.
+    Branch examples instead get attention_mask bool [B, 1, T, T], position_ids int64 [B, T] and `branch_index` int64
+    [branches, 2] = (batch row, position whose logits predict the first token of the answer); take it out of the batch
+    before the model is called. All examples of a batch must be of one kind.
+
+    With `mute_broken`, an image that cannot be decoded costs its example its labels (and real pixels) instead of the
+    whole job; `broken` lists what happened. Otherwise ImageError is raised.
+    """
+
+    def __init__(self, pad_id: int, loader: PixelLoader, side: str = "right", mute_broken: bool = False) -> None:
+        if side not in {"right", "left"}:
+            raise ValueError(f"side {side!r}: expected 'right' or 'left'")
+        self.pad_id, self.loader, self.side, self.mute_broken = pad_id, loader, side, mute_broken
+        self.broken: dict[str, ImageError] = {}
+
+    def __call__(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        examples, pixels = zip(*map(self._read, examples), strict=True)
+        batch = self._pad(examples)
+        if any(example.branches for example in examples):
+            batch |= self._tree(examples, batch["input_ids"].shape[1])
+        return batch | self.loader.batch(pixels)
+
+    def _pad(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        width = max(len(example) for example in examples)
+        ids = np.full((len(examples), width), self.pad_id, dtype=np.int64)
+        labels = np.full((len(examples), width), IGNORE, dtype=np.int64)
+        mask = np.zeros((len(examples), width), dtype=np.int64)
+        for row, example in enumerate(examples):
+            at = slice(width - len(example), width) if self.side == "left" else slice(0, len(example))
+            ids[row, at], labels[row, at], mask[row, at] = example.input_ids, example.labels, 1
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "labels": torch.from_numpy(labels),
+            "attention_mask": torch.from_numpy(mask),
+        }
+
+    def _tree(self, examples: Sequence[Encoded], width: int) -> dict[str, torch.Tensor]:
+        """Each branch sees the prefix and its own earlier tokens, at the positions it would have right after it."""
+        if self.side != "right" or not all(example.branches for example in examples):
+            raise ValueError("a batch of branches is right-padded and holds branch examples only")
+        group = np.zeros((len(examples), width), dtype=np.int64)  # 0 = prefix, k = k-th branch, -1 = padding
+        positions = np.zeros((len(examples), width), dtype=np.int64)
+        index = []
+        for row, example in enumerate(examples):
+            group[row, len(example) :] = -1
+            positions[row, : example.prefix] = np.arange(example.prefix)
+            start = example.prefix
+            for number, branch in enumerate(example.branches, 1):
+                group[row, start : start + branch.total] = number
+                positions[row, start : start + branch.total] = example.prefix + np.arange(branch.total)
+                index.append((row, start + branch.prompt - 1))
+                start += branch.total
+        group_t = torch.from_numpy(group)
+        same = group_t[:, :, None] == group_t[:, None, :]
+        visible = same | (group_t[:, None, :] == 0)
+        causal = torch.ones(width, width, dtype=torch.bool).tril()
+        return {
+            "attention_mask": (visible & causal)[:, None],
+            "position_ids": torch.from_numpy(positions),
+            "branch_index": torch.tensor(index),
+        }
+
+    def _read(self, example: Encoded) -> tuple[Encoded, list[torch.Tensor]]:
+        pixels = []
+        for picture in example.images:
+            try:
+                pixels.append(self.loader.read(picture))
+            except ImageError as error:
+                if not self.mute_broken:
+                    raise
+                self.broken[example.name] = error
+                pixels.append(self.loader.blank(picture))
+                example = example.muted()
+        return example, pixels

@@ -1,0 +1,276 @@
+"""One training, from examples to a Hugging Face checkpoint: seed LoRA, scorer, styler, SFT and base training alike.
+
+    fit(FitSpec(epochs=1, lr=1e-3, batch_size=32), base, samples, out)
+
+`out` holds the checkpoint, `fit.log.jsonl` (one line for each step), `fit.rejected.jsonl`, `fit.json` (spec and result)
+and, last, COMPLETE. While it runs, `out/checkpoints/` keeps what a resume needs.
+"""
+
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
+
+from curation.pool.sample import Sample
+from training.collate import Collator
+from training.models import COMPLETE, add_lora, checkpoint_hash, freeze, load, load_processor, merge_lora, quiet
+from training.models import save_checkpoint
+from training.plan import PlannedBatches, Prepared, Rejected, TooManyBad, global_batches, prepare
+from training.render import Encoded, Renderer
+from training.spec import FitSpec, LoraSpec
+from training.trainer import Examples, Journal, PlannedTrainer, Progress, last_complete
+
+__all__ = ["FitSpec", "LoraSpec", "fit"]
+
+
+def fit(
+    spec: FitSpec,
+    base: str | Path,
+    examples: Sequence[Sample | Encoded],
+    out: Path,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train `base` on `examples` and write the checkpoint (LoRA merged) to `out`. Resumes what was cut off there.
+
+    `examples`: a list or tuple is rendered, checked and measured first, bad ones are counted; any other sequence is lazy
+    data, read as Encoded when its turn comes (a bad one raises RenderError). `on_progress(step, steps, message)`.
+    Returns steps, seconds, samples_seen, tokens, losses (one for each step), dropped {reason: count} and
+    samples_per_second. Raises TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training.
+    """
+    if spec.deepspeed and "TORCHELASTIC_RUN_ID" not in os.environ:
+        from training.launch import launch
+
+        return launch(spec, base, examples, Path(out), on_progress)
+    with _isolated(spec.seed), quiet():
+        return _fit(spec, base, examples, Path(out), on_progress)
+
+
+def _fit(spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, on_progress: Any) -> dict[str, Any]:
+    processor, mode = load_processor(base)
+    renderer = Renderer(processor, mode, spec.cache_mb)
+    lazy = not isinstance(examples, (list, tuple))
+    prepared = Prepared(examples, []) if lazy else _prepare(spec, examples, renderer)
+    identity = _identity(spec, base, prepared, lazy)
+    if (out / COMPLETE).exists():
+        return _finished(out, identity)
+
+    batches = _batches(spec, prepared, lazy)
+    steps = spec.max_steps or math.ceil(spec.epochs * batches.steps)
+    if batches.rank == 0:
+        _start_folder(out, identity, prepared.rejected)
+    args = _arguments(spec, out, steps, batches)
+    collator = Collator(renderer.pad_id, renderer.loader, mute_broken=True)
+    journal = Journal(out / "fit.log.jsonl", batches, on_progress, writes=batches.rank == 0)
+    trainer = PlannedTrainer(
+        model=_model(spec, base, batches.world),
+        args=args,
+        train_dataset=Examples(prepared.examples, lazy, spec.max_length),
+        data_collator=collator,
+        callbacks=[journal],
+        batches=batches,
+        part_lr=spec.lr_of(),
+        per_microbatch=spec.loss_norm == "microbatch",
+    )
+    trainer.remove_callback(PrinterCallback)
+    journal.trainer = trainer
+    seconds = _train(trainer, out)
+    _limit(spec, prepared, len(collator.broken))
+    result = {
+        "steps": steps,
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(trainer.train_dataset.read / seconds, 1),
+        **_volume(spec, prepared.examples, batches, steps, lazy),
+        "losses": journal.losses,
+        "dropped": prepared.counts | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
+    }
+    _write(trainer, spec, base, processor, out, {"identity": identity, "spec": spec.model_dump(), "result": result})
+    return result
+
+
+def _prepare(spec: FitSpec, examples: Sequence[Any], renderer: Renderer) -> Prepared:
+    prepared = prepare(examples, renderer, max_length=spec.max_length, loss_turns=spec.loss_turns)
+    _limit(spec, prepared)
+    if not prepared.examples:
+        raise ValueError("no examples to train on")
+    return prepared
+
+
+def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
+    total = len(prepared.examples) + len(prepared.rejected)
+    bad = len(prepared.rejected) + late
+    if bad > spec.max_bad_fraction * total:
+        counts = prepared.counts | ({"broken_image_late": late} if late else {})
+        raise TooManyBad(counts, total, spec.max_bad_fraction)
+
+
+def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool) -> str:
+    """Hash of all that decides the outcome, so that a resume never continues another training."""
+    digest = hashlib.sha256(spec.model_dump_json().encode())
+    digest.update((checkpoint_hash(base) if Path(base).is_dir() else str(base)).encode())
+    digest.update(str(len(prepared.examples)).encode())
+    for example in [] if lazy else prepared.examples:
+        for array in (example.input_ids, example.labels):
+            digest.update(array.tobytes())
+        digest.update(repr([p if isinstance(p, (str, Path)) else "drawn" for p in example.images]).encode())
+    return digest.hexdigest()
+
+
+def _finished(out: Path, identity: str) -> dict[str, Any]:
+    record = json.loads((out / "fit.json").read_text()) if (out / "fit.json").exists() else {}
+    if record.get("identity") != identity:
+        raise FileExistsError(f"{out} holds another finished checkpoint: remove it or train elsewhere")
+    return record["result"]
+
+
+def _start_folder(out: Path, identity: str, rejected: list[Rejected]) -> None:
+    """Make `out` ready; what another training left unfinished there is removed."""
+    marker = out / "checkpoints" / "identity"
+    if marker.parent.exists() and (not marker.exists() or marker.read_text() != identity):
+        shutil.rmtree(marker.parent)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(identity)
+    (out / "fit.rejected.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in rejected))
+
+
+def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if lazy and spec.grouping == "length":
+        raise ValueError("grouping 'length' needs a list of examples: lengths of lazy data are not known")
+    lengths = np.array([len(e) for e in prepared.examples]) if spec.grouping == "length" else None
+    micro = spec.micro_batch or math.ceil(spec.batch_size / world)
+    accumulation = math.ceil(spec.batch_size / (world * micro))
+    return PlannedBatches(
+        len(prepared.examples),
+        spec.batch_size,
+        spec.seed,
+        lengths=lengths,
+        rank=rank,
+        world=world,
+        accumulation=accumulation,
+    )
+
+
+def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) -> TrainingArguments:
+    deepspeed = None
+    if spec.deepspeed:
+        from training.launch import read_config
+
+        deepspeed = read_config(spec.deepspeed)
+    return TrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=math.ceil(spec.batch_size / (batches.world * batches.accumulation)),
+        gradient_accumulation_steps=batches.accumulation,
+        learning_rate=spec.lr,
+        lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
+        warmup_steps=math.ceil(spec.warmup * steps),
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        seed=spec.seed,
+        bf16=spec.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        deepspeed=deepspeed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if spec.save_steps else "no",
+        save_steps=spec.save_steps or 500,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to=[],
+        log_level="error",
+    )
+
+
+def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
+    """The model ready to train. Under ZeRO-3 loading itself shards it, which the arguments made before switch on."""
+    model, _ = load(base, dtype=torch.bfloat16 if spec.deepspeed and spec.precision == "bf16" else torch.float32)
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    if world > 1:
+        from training.launch import touch_vision
+
+        touch_vision(model.model)
+    freeze(model, spec.freeze)
+    return add_lora(model, **spec.lora.model_dump()) if spec.lora else model
+
+
+def _train(trainer: PlannedTrainer, out: Path) -> float:
+    checkpoint = last_complete(out / "checkpoints")
+    begin = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return time.monotonic() - begin
+
+
+def _volume(spec: FitSpec, examples: Sequence[Encoded], batches: PlannedBatches, steps: int, lazy: bool) -> dict[str, Any]:
+    """Samples, and tokens without padding, of the whole schedule; tokens of lazy data are not known (None)."""
+    samples = tokens = 0
+    lengths = None if lazy else np.array([len(e) for e in examples])
+    for epoch in range(math.ceil(steps / batches.steps)):
+        plan = global_batches(batches.count, batches.batch_size, batches.seed, epoch, batches.lengths)
+        for indices in islice(plan, steps - epoch * batches.steps):
+            samples += len(indices)
+            tokens += 0 if lazy else int(lengths[indices].sum())
+    return {"samples_seen": samples, "tokens": None if lazy else tokens}
+
+
+def _write(trainer: PlannedTrainer, spec: FitSpec, base: Any, processor: Any, out: Path, record: dict[str, Any]) -> None:
+    """Rank 0 writes the checkpoint; all ranks take part where weights are sharded."""
+    if spec.deepspeed:
+        from training.launch import gathered
+
+        model = gathered(trainer, lambda: _model(spec.model_copy(update={"deepspeed": None}), base, world=1))
+    else:
+        model = trainer.model
+    if not trainer.args.should_save:
+        return
+    (out / "fit.json").write_text(json.dumps(record, indent=1))
+    save_checkpoint(_plain(model), processor, out)
+    shutil.rmtree(out / "checkpoints")
+
+
+def _plain(model: Any) -> PreTrainedModel:
+    """Adapters merged, and `use_cache` (which Trainer switches off) as a reader expects it."""
+    model = merge_lora(model)
+    model.config.use_cache = True
+    return model
+
+
+@contextmanager
+def _isolated(seed: int) -> Iterator[None]:
+    """Seed everything inside; afterwards random states and accelerate's singletons are as they were found.
+
+    Without it a second training in the same process would differ from one in a fresh process.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    environment = {k: v for k, v in os.environ.items() if k.startswith("ACCELERATE_")}
+    inside_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if not inside_torchrun:
+        AcceleratorState._reset_state(True)
+    set_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        for key in [k for k in os.environ if k.startswith("ACCELERATE_")]:
+            del os.environ[key]
+        os.environ.update(environment)
+        if not inside_torchrun:
+            AcceleratorState._reset_state(True)

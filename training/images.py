@@ -1,0 +1,164 @@
+"""Pixels: decode, one-tile ("base") or anyres preprocessing, token counts for each image, a bounded cache.
+
+"base" repeats, without the processor's cost for each call, what LLaVA-OneVision's image processor does to an image of
+a multi-image sample: pad to a square with the mean colour, resize, normalise.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torchvision.transforms.v2 import functional as tvf
+
+Picture = Path | str | Image.Image
+
+
+class ImageError(ValueError):
+    """An image that cannot be read; `reason` is "missing_image" or "broken_image"."""
+
+    def __init__(self, path: object, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {path} ({detail})")
+        self.path, self.reason = path, reason
+
+
+def open_image(picture: Picture) -> Image.Image:
+    """The PIL image, header read but perhaps not decoded. Raises ImageError."""
+    if isinstance(picture, Image.Image):
+        return picture
+    try:
+        return Image.open(picture)
+    except FileNotFoundError as error:
+        raise ImageError(picture, "missing_image", "no such file") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ImageError(picture, "broken_image", str(error)) from error
+
+
+def decode(picture: Picture) -> torch.Tensor:
+    """uint8 RGB tensor [3, H, W]. Raises ImageError for missing, truncated or unreadable files."""
+    image = open_image(picture)
+    try:
+        array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # PIL raises all three on damaged data
+        raise ImageError(picture, "broken_image", str(error)) from error
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def image_size(picture: Picture) -> tuple[int, int]:
+    """(height, width) in pixels from the header alone. Raises ImageError."""
+    width, height = open_image(picture).size
+    return height, width
+
+
+class PixelLoader:
+    """Turns the images of a batch into the model's pixel inputs.
+
+    `cache_mb` bounds the RAM that decoded one-tile images read from files may take; images drawn on the fly are never
+    kept. `image_mode`: "base" or "anyres". LLaVA-1.5 checkpoints have fixed-size images in either mode.
+    """
+
+    def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
+        if image_mode not in {"base", "anyres"}:
+            raise ValueError(f"image_mode {image_mode!r}: expected 'base' or 'anyres'")
+        self.processor = processor
+        self.images = processor.image_processor
+        self.onevision = hasattr(processor, "num_image_tokens")
+        self.base = image_mode == "base" and self.onevision
+        self._cache: dict[str, torch.Tensor] = {}
+        self._room = cache_mb << 20
+        if self.base:
+            self._side = (self.images.size["height"], self.images.size["width"])
+            self._mean = torch.tensor(self.images.image_mean).view(1, 3, 1, 1) / self.images.rescale_factor
+            self._std = torch.tensor(self.images.image_std).view(1, 3, 1, 1) / self.images.rescale_factor
+            self._count = lru_cache(maxsize=None)(lambda size, single: processor.num_image_tokens + 1)
+        else:
+            self._count = lru_cache(maxsize=100_000)(self._library_count)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a decoded image would still be kept."""
+        return self.base and self._room > 0
+
+    def tokens(self, pictures: Sequence[Picture]) -> list[int]:
+        """Image tokens of each picture of one sample. Reads headers where the count depends on the size."""
+        single = len(pictures) == 1
+        if self.base:
+            return [self._count((0, 0), single) for _ in pictures]
+        return [self._count(image_size(picture), single) for picture in pictures]
+
+    def check(self, picture: Picture) -> None:
+        """Raise ImageError if the picture cannot be read: decoded in full while the cache has room, else its header."""
+        if self.has_room:
+            self.read(picture)
+        else:
+            open_image(picture)
+
+    def blank(self, picture: Picture) -> torch.Tensor:
+        """Zeros like what `read` would give for `picture`, whose header is sound but whose pixels are not."""
+        return torch.zeros(3, *(self._side if self.base else image_size(picture)), dtype=torch.uint8)
+
+    def read(self, picture: Picture) -> torch.Tensor:
+        """uint8 RGB [3, H, W]: the one square tile in "base" mode, the image as it is otherwise. Raises ImageError."""
+        if not self.base:
+            return decode(picture)
+        key = None if isinstance(picture, Image.Image) else str(picture)
+        if key is not None and key in self._cache:
+            return self._cache[key]
+        tile = self._square(decode(picture))
+        if key is not None and self._room > 0:
+            self._cache[key] = tile
+            self._room -= tile.numel()
+        return tile
+
+    def batch(self, samples: Sequence[Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Pixel inputs for the images that `read` gave, a list for each sample; {} when no sample has an image.
+
+        base: pixel_values float32 [images, 3, side, side]; anyres: [images, tiles, 3, side, side], zero-padded tiles;
+        both with image_sizes int64 [images, 2] and batch_num_images int64. LLaVA-1.5: pixel_values alone.
+        """
+        samples = [list(pixels) for pixels in samples if pixels]
+        flat = [image for pixels in samples for image in pixels]
+        if not flat:
+            return {}
+        if self.base:
+            return self._base_batch(flat)
+        if not self.onevision:
+            return {"pixel_values": self.images(flat, return_tensors="pt")["pixel_values"]}
+        out = self.images(samples, return_tensors="pt")
+        return {key: torch.as_tensor(out[key]) for key in ("pixel_values", "image_sizes", "batch_num_images")}
+
+    def _base_batch(self, tiles: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        pixels = torch.stack(tiles).float().sub_(self._mean).div_(self._std)
+        # An entry other than 1 is what makes the model take one tile for each image (its multi-image branch).
+        return {
+            "pixel_values": pixels,
+            "image_sizes": torch.tensor([self._side] * len(tiles)),
+            "batch_num_images": torch.tensor([max(len(tiles), 2)]),
+        }
+
+    def _square(self, pixels: torch.Tensor) -> torch.Tensor:
+        _, height, width = pixels.shape
+        if height != width:
+            longest = max(height, width)
+            canvas = torch.tensor([int(m * 255) for m in self.images.image_mean], dtype=torch.uint8).view(3, 1, 1)
+            canvas = canvas.repeat(1, longest, longest)
+            top, left = (longest - height) // 2, (longest - width) // 2
+            canvas[:, top : top + height, left : left + width] = pixels
+            pixels = canvas
+        if tuple(pixels.shape[1:]) != self._side:
+            pixels = tvf.resize(pixels, list(self._side), interpolation=_interpolation(self.images), antialias=True)
+        return pixels
+
+    def _library_count(self, size: tuple[int, int], single: bool) -> int:
+        if self.onevision and not single:
+            return self.processor.num_image_tokens + 1
+        return self.processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0]
+
+
+def _interpolation(image_processor: Any) -> tvf.InterpolationMode:
+    from transformers.image_utils import pil_torch_interpolation_mapping
+
+    return pil_torch_interpolation_mapping[image_processor.resample]

@@ -1,0 +1,221 @@
+"""Checkpoints: load, build a tiny one, freeze parts, LoRA, save with canonical names, hash.
+
+    model, processor = load("runs/base")
+    save_checkpoint(model, processor, Path("runs/copy"))
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+COMPLETE = "COMPLETE"
+"""Marker file of a finished directory: written last, so its presence means that everything else is there."""
+
+PARTS: dict[str, str] = {
+    "vision": r"\bvision_tower\.",
+    "projector": r"multi_modal_projector\.|image_newline",
+    "language": r".",
+}
+"""Part -> pattern on in-memory parameter names; the first that matches wins."""
+
+LORA_LAYERS: dict[str, str] = {
+    "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
+    "projector": r".*multi_modal_projector\.linear_[12]",
+    "language": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+}
+"""Part -> the linear layers that LoRA adapts there (full match on module names)."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' progress bars and warnings inside the block, and restore both afterwards."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
+    """Model (evaluation mode, weights as `dtype`) and processor of a checkpoint directory or hub name."""
+    with quiet():
+        model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=dtype)
+        processor = AutoProcessor.from_pretrained(str(path))
+    return model.eval(), processor
+
+
+def load_processor(path: str | Path) -> tuple[Any, str]:
+    """Processor and image mode of a checkpoint, without its weights."""
+    with quiet():
+        config = AutoConfig.from_pretrained(str(path))
+        return AutoProcessor.from_pretrained(str(path)), getattr(config, "image_mode", "anyres")
+
+
+def image_mode(model: PreTrainedModel) -> str:
+    """`base` (one tile for each image) or `anyres` (the processor's own tiling), as the checkpoint's config says."""
+    return getattr(model.config, "image_mode", "anyres")
+
+
+def build_tiny(
+    out: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    image_size: int = 64,
+    patch: int = 16,
+    hidden: int = 128,
+    layers: int = 3,
+    vision_layers: int = 3,
+    heads: int = 4,
+    kv_heads: int | None = None,
+    intermediate: int | None = None,
+    vision_hidden: int | None = None,
+    vision_intermediate: int | None = None,
+    max_positions: int = 2048,
+    initializer_range: float = 0.08,
+    seed: int = 0,
+) -> Path:
+    """Write a randomly initialised LLaVA-OneVision (SigLIP tower, MLP projector, Qwen2 with tied embeddings) to `out`.
+
+    The tokenizer must know `<image>` and a pad and an end token; `<video>` is added when missing (the processor asks
+    for it). Each image costs (image_size / patch)^2 + 1 tokens (`image_mode` "base"). Raises ValueError otherwise.
+    """
+    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config
+    from transformers import SiglipVisionConfig
+
+    _check_tokenizer(tokenizer)
+    vision_hidden = vision_hidden or hidden
+    vision = SiglipVisionConfig(
+        hidden_size=vision_hidden,
+        intermediate_size=vision_intermediate or 4 * vision_hidden,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=heads,
+        image_size=image_size,
+        patch_size=patch,
+        vision_use_head=False,
+    )
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=intermediate or 3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads or heads,
+        max_position_embeddings=max_positions,
+        initializer_range=initializer_range,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=[[image_size, image_size]],
+        tie_word_embeddings=True,
+    )
+    config.image_mode = "base"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaOnevisionForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return save_checkpoint(model, _tiny_processor(tokenizer, image_size, patch), out)
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    vocab = tokenizer.get_vocab()
+    if "<image>" not in vocab or tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer needs the token <image>, a pad_token and an eos_token")
+    if "<video>" not in vocab:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]}, replace_extra_special_tokens=False)
+
+
+def _tiny_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, patch: int) -> Any:
+    from transformers import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
+
+    # 0.5 is SigLIP's mean and std; the class default is CLIP's.
+    pixels = dict(size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=[[image_size, image_size]], **pixels),
+        tokenizer=tokenizer,
+        video_processor=LlavaOnevisionVideoProcessor(**pixels),
+        num_image_tokens=(image_size // patch) ** 2,
+        vision_feature_select_strategy="full",
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def part_of(name: str) -> str:
+    """The part ("vision", "projector" or "language") that a parameter name belongs to."""
+    return next(part for part, pattern in PARTS.items() if re.search(pattern, name))
+
+
+def freeze(model: PreTrainedModel, parts: Iterable[str]) -> None:
+    """Stop the gradients of the named parts; raises ValueError for a part that does not exist."""
+    parts = set(parts)
+    if unknown := parts - PARTS.keys():
+        raise ValueError(f"unknown parts {sorted(unknown)}; known: {sorted(PARTS)}")
+    for name, parameter in model.named_parameters():
+        if part_of(name) in parts:
+            parameter.requires_grad_(False)
+
+
+def add_lora(
+    model: PreTrainedModel, *, r: int, alpha: float, dropout: float = 0.0, parts: Iterable[str] = ("language",)
+) -> Any:
+    """Wrap `model` for LoRA on the linear layers of `parts`; everything else is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = "|".join(f"({LORA_LAYERS[part]})" for part in parts)
+    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets))
+
+
+def merge_lora(model: Any) -> PreTrainedModel:
+    """The plain model with the adapters added to its weights; a model without adapters passes through."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
+    """Write a Hugging Face checkpoint (safetensors, canonical key names, processor), the COMPLETE marker last."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / COMPLETE).unlink(missing_ok=True)
+    with quiet():
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
+    (out / COMPLETE).touch()
+    return out
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """sha256 over weights, config and processor files of a checkpoint directory, independent of library versions."""
+    path, digest = Path(path), hashlib.sha256()
+    names = [p for p in sorted(path.iterdir()) if p.suffix in {".safetensors", ".json", ".jinja"}]
+    names = [p for p in names if not p.name.startswith(("fit.", "trainer_state"))]
+    if not any(p.suffix == ".safetensors" for p in names):
+        raise FileNotFoundError(f"{path} holds no safetensors file: not a checkpoint")
+    for file in names:
+        digest.update(file.name.encode() + b"\0")
+        if file.name in {"config.json", "generation_config.json"}:
+            config = {k: v for k, v in json.loads(file.read_text()).items() if k != "transformers_version"}
+            digest.update(json.dumps(config, sort_keys=True).encode())
+        else:
+            with file.open("rb") as handle:
+                for block in iter(lambda: handle.read(1 << 22), b""):
+                    digest.update(block)
+    return digest.hexdigest()

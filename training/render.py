@@ -1,0 +1,214 @@
+"""Conversations to token ids: chat template, assistant-only labels, image placeholders, branches for queries.
+
+    renderer = Renderer(processor, image_mode="base")
+    encoded = renderer.encode(sample)
+
+Templates receive plain string contents in which `<image>` marks where an image stands. A checkpoint's own template is
+used when it accepts that and marks the assistant's words, end-of-turn included, with {% generation %}; otherwise one
+of `training/templates/` is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
+from training.images import Picture, PixelLoader
+
+IGNORE = -100
+"""Label of a token that carries no loss."""
+
+TEMPLATES = Path(__file__).parent / "templates"
+_PROBE = [{"role": "user", "content": "why <image> so"}, {"role": "assistant", "content": "because"}]
+
+
+class RenderError(ValueError):
+    """A sample that cannot be rendered; `reason` is the code it is quarantined under."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+class Branch(NamedTuple):
+    """Lengths in tokens of one branch: the query with its generation prompt, and all of it with the answer."""
+
+    prompt: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example, image placeholders expanded.
+
+    `input_ids`, `labels`: int32 [T]; a label is IGNORE where there is no loss. With `branches`, the first `prefix`
+    tokens are shared and the branches follow one after the other.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    images: tuple[Picture, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    prefix: int = 0
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def muted(self) -> "Encoded":
+        """The same example without any loss: it keeps its place in a batch and teaches nothing."""
+        return replace(self, labels=np.full_like(self.labels, IGNORE))
+
+
+class Renderer:
+    """Renders samples for one checkpoint's processor. Branch suffixes are cached; nothing else is kept."""
+
+    def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.loader = PixelLoader(processor, image_mode, cache_mb)
+        self.image_id: int = processor.image_token_id
+        self.pad_id: int = self.tokenizer.pad_token_id
+        self.end_id: int = self.tokenizer.eos_token_id
+        self._special = {k: v for k, v in self.tokenizer.special_tokens_map.items() if isinstance(v, str)}
+        self._special.setdefault("bos_token", "")
+        self._backend = self.tokenizer.backend_tokenizer
+        self.template = find_template(processor, self._special)
+        self._suffixes: dict[tuple[str, str | None], tuple[np.ndarray, np.ndarray, Branch]] = {}
+
+    def encode(self, sample: Sample, loss_turns: str = "all") -> Encoded:
+        """The conversation with loss on the answers of all turns, or of the "last" one. Raises RenderError, ImageError."""
+        if not sample.turns:
+            raise RenderError("no_assistant_turn", f"sample {sample.id} has no answered turn")
+        first = 0 if loss_turns == "all" else len(sample.turns) - 1
+        if any(not turn.answer.strip() for turn in sample.turns[first:]):
+            raise RenderError("empty_answer", f"sample {sample.id}")
+        text, spans = self._render(_messages(sample))
+        ids, mask = self._tokenise(text, spans[first:])
+        return self._finish(ids, np.where(mask, ids, IGNORE), sample)
+
+    def prompt(self, sample: Sample) -> Encoded:
+        """Everything up to where the answer of the last turn begins (that answer is not read); no labels."""
+        text, _ = self._render(_messages(sample)[:-1], add_generation_prompt=True)
+        ids, _ = self._tokenise(text, [])
+        return self._finish(ids, np.full_like(ids, IGNORE), sample)
+
+    def branches(self, sample: Sample, queries: Sequence[tuple[str, str | None]]) -> Encoded:
+        """The whole conversation as a prefix, then one branch for each (question, answer or None if it is to be scored).
+
+        Labels stand at the answers of the branches only.
+        """
+        ids, _ = self._tokenise(self._render(_messages(sample))[0], [])
+        prefix = self._finish(ids, np.full_like(ids, IGNORE), sample)
+        parts = [self._suffix(question, answer) for question, answer in queries]
+        return replace(
+            prefix,
+            input_ids=np.concatenate([prefix.input_ids, *(p[0] for p in parts)]),
+            labels=np.concatenate([prefix.labels, *(p[1] for p in parts)]),
+            branches=tuple(p[2] for p in parts),
+            prefix=len(prefix),
+        )
+
+    def _suffix(self, question: str, answer: str | None) -> tuple[np.ndarray, np.ndarray, Branch]:
+        key = (question, answer)
+        if key not in self._suffixes:
+            self._suffixes[key] = self._render_suffix(question, answer)
+        return self._suffixes[key]
+
+    def _render_suffix(self, question: str, answer: str | None) -> tuple[np.ndarray, np.ndarray, Branch]:
+        head, _ = self._tokenise(self._render(_PROBE)[0], [])
+        asked = [*_PROBE, {"role": "user", "content": question}]
+        prompt, _ = self._tokenise(self._render(asked, add_generation_prompt=True)[0], [])
+        ids, mask = prompt, np.zeros(len(prompt), bool)
+        if answer is not None:
+            text, spans = self._render([*asked, {"role": "assistant", "content": answer}])
+            ids, mask = self._tokenise(text, spans[-1:])
+        # A tokenizer that joins words across turns would make a branch differ from the same turn in a conversation.
+        if not np.array_equal(ids[: len(head)], head) or not np.array_equal(ids[: len(prompt)], prompt):
+            raise ValueError(f"the chat template's turns do not tokenise independently: {question!r}")
+        labels = np.where(mask, ids, IGNORE).astype(np.int32)
+        return ids[len(head) :], labels[len(head) :], Branch(len(prompt) - len(head), len(ids) - len(head))
+
+    def _render(
+        self, messages: list[dict[str, str]], add_generation_prompt: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
+        return _render(self.template, messages, self._special, add_generation_prompt)
+
+    def _tokenise(self, text: str, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int32 [T] and the mask bool [T] of tokens that overlap one of the character spans."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        ids = np.array(encoding.ids, dtype=np.int32)
+        mask = np.zeros(len(ids), dtype=bool)
+        if spans:
+            offsets = np.array(encoding.offsets)
+            for start, end in spans:
+                mask |= (offsets[:, 1] > start) & (offsets[:, 0] < end)
+        return ids, mask
+
+    def _finish(self, ids: np.ndarray, labels: np.ndarray, sample: Sample) -> Encoded:
+        """Expand each image placeholder to that image's number of tokens."""
+        at = np.flatnonzero(ids == self.image_id)
+        if len(at) != len(sample.images):
+            detail = f"sample {sample.id}: {len(at)} {IMAGE_PLACEHOLDER} in the text, {len(sample.images)} images"
+            raise RenderError("image_count", detail)
+        labels = labels.astype(np.int32)
+        if len(at):
+            repeats = np.ones(len(ids), dtype=np.int64)
+            repeats[at] = self.loader.tokens(sample.images)
+            labels[at] = IGNORE
+            ids, labels = np.repeat(ids, repeats), np.repeat(labels, repeats)
+        return Encoded(ids, labels, tuple(sample.images), name=sample.id)
+
+
+def _messages(sample: Sample) -> list[dict[str, str]]:
+    out = []
+    for turn in sample.turns:
+        out += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+    return out
+
+
+def _render(
+    template: str, messages: list[dict[str, str]], special: dict[str, str], add_generation_prompt: bool = False
+) -> tuple[str, list[tuple[int, int]]]:
+    texts, spans = render_jinja_template(
+        [messages],
+        chat_template=template,
+        return_assistant_tokens_mask=True,
+        add_generation_prompt=add_generation_prompt,
+        **special,
+    )
+    return texts[0], spans[0]
+
+
+def find_template(processor: Any, special: dict[str, str]) -> str:
+    """The chat template to use for a processor; raises ValueError when neither its own nor a shipped one fits."""
+    own = [processor.chat_template, processor.tokenizer.chat_template]
+    shipped = "llava_onevision" if "<|im_start|>" in processor.tokenizer.get_vocab() else None
+    if hasattr(processor, "num_additional_image_tokens"):
+        shipped = "llava_1_5"
+    candidates = [text for text in own if isinstance(text, str)]
+    if shipped:
+        candidates.append((TEMPLATES / f"{shipped}.jinja").read_text())
+    for template in candidates:
+        if _fits(template, special):
+            return template
+    raise ValueError("no chat template with {% generation %} marks that takes plain string contents: add one")
+
+
+def _fits(template: str, special: dict[str, str]) -> bool:
+    """Whether the template writes string contents and marks the answer together with the end of its turn."""
+    if "generation" not in template:
+        return False
+    try:
+        text, spans = _render(template, _PROBE, special)
+    except (jinja2.TemplateError, TypeError):  # written for contents that are lists of parts
+        return False
+    if len(spans) != 1 or _PROBE[0]["content"] not in text:
+        return False
+    marked = text[slice(*spans[0])].strip()
+    return marked.startswith(_PROBE[1]["content"]) and marked != _PROBE[1]["content"]

@@ -1,0 +1,160 @@
+"""A thin subclass of the Hugging Face Trainer: parts with their own learning rate, planned batches, markers, engine check."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+
+from training.models import COMPLETE, part_of
+from training.plan import PlannedBatches, check
+from training.render import Encoded
+
+Progress = Callable[[int, int, str], None]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is not a number any more."""
+
+
+class Examples(torch.utils.data.Dataset):
+    """Examples by index; a negative index -1 - i is example i without loss. `lazy` data is checked when it is read.
+
+    `read` counts what this process took.
+    """
+
+    def __init__(self, examples: Sequence[Encoded], lazy: bool, max_length: int | None) -> None:
+        self.examples, self.lazy, self.max_length = examples, lazy, max_length
+        self.read = 0
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Encoded:
+        if index < 0:
+            return self.examples[-1 - index].muted()
+        example = self.examples[index]
+        self.read += 1
+        if self.lazy:
+            check(example, self.max_length)
+        return example
+
+
+def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
+    """Optimizer groups by (part, decay); vectors (biases, norms) are not decayed. Every trained parameter occurs once."""
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = part_of(name)
+        dims = len(getattr(parameter, "ds_shape", parameter.shape))  # a ZeRO-3 shard itself is flat
+        decay = weight_decay if dims > 1 else 0.0
+        group = groups.setdefault((part, decay), dict(params=[], lr=lr[part], weight_decay=decay, name=part))
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+class PlannedTrainer(Trainer):
+    """Trainer over PlannedBatches. Losses are normalised by the labels of the whole global batch unless told otherwise."""
+
+    def __init__(
+        self, *args: Any, batches: PlannedBatches, part_lr: dict[str, float], per_microbatch: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.batches, self.part_lr = batches, part_lr
+        if per_microbatch:
+            self.model_accepts_loss_kwargs = False
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The planned batches of this rank; already sharded, so accelerate must not wrap it."""
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over the part groups."""
+        if self.optimizer is None:
+            groups = param_groups(model or self.model, self.part_lr, self.args.weight_decay)
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=self.args.adam_epsilon, fused=True)
+        return self.optimizer
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
+        """The model's own loss. Right padding needs no mask under causal attention, so sdpa takes its fast path."""
+        inputs.pop("branch_index", None)
+        if inputs["attention_mask"].dim() == 2:
+            inputs.pop("attention_mask")
+        return super().compute_loss(model, inputs, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
+        """As in Trainer; a global batch without any label (all muted) must give loss 0, not 0/0."""
+        samples, labels = super().get_batch_samples(*args, **kwargs)
+        return samples, labels.clamp(min=1) if torch.is_tensor(labels) else labels
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated here: Trainer's estimate walks all parameters at every step and knows no vision tower."""
+        return 0
+
+
+class Journal(TrainerCallback):
+    """Epochs of the plan, one JSON line for each step, progress, the divergence and engine checks, checkpoint markers."""
+
+    def __init__(self, path: Path, batches: PlannedBatches, on_progress: Progress | None, writes: bool) -> None:
+        self.path, self.batches, self.on_progress, self.writes = path, batches, on_progress, writes
+        self.trainer: PlannedTrainer | None = None
+        self.losses: list[float] = []
+        self._last_call = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Refuse to train without the engine that was asked for (accelerate can fall back to DDP silently)."""
+        if args.deepspeed and type(self.trainer.model_wrapped).__name__ != "DeepSpeedEngine":
+            raise RuntimeError("a DeepSpeed config was given but DeepSpeed is not in use: start with torchrun")
+        self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        if self.writes:
+            lines = [json.dumps(entry) + "\n" for entry in state.log_history if "loss" in entry]
+            self.path.write_text("".join(lines))
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the sampler its epoch, which is known from the step also after a resume."""
+        self.batches.epoch = state.global_step // self.batches.steps
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Record the step's loss; stop with TrainingDiverged when it is not finite."""
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise TrainingDiverged(f"loss is {logs['loss']} at step {state.global_step}: lower the learning rate")
+        self.losses.append(logs["loss"])
+        if self.writes:
+            with self.path.open("a") as handle:
+                handle.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+            self._tell(state)
+
+    def _tell(self, state: Any) -> None:
+        now = time.monotonic()
+        done = state.global_step >= state.max_steps
+        if self.on_progress and (done or now - self._last_call > 0.2):
+            self._last_call = now
+            self.on_progress(state.global_step, state.max_steps, f"loss {self.losses[-1]:.4f}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the checkpoint as complete once every rank has written its part, then delete the older ones."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not self.writes:
+            return
+        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (newest / COMPLETE).touch()
+        for other in Path(args.output_dir).glob("checkpoint-*"):
+            if other != newest:
+                shutil.rmtree(other)
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest marked checkpoint under `folder`; unmarked ones were cut off while being written and are ignored."""
+    marked = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(marked, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)

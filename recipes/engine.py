@@ -1,0 +1,167 @@
+"""Bring the stages of a plan up to date: find what is done, run the rest, write the run directory."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recipes import rundir, store
+from recipes.executors import Schedule, run_inline, run_pool
+from recipes.load import Loaded
+from recipes.plan import Node, Plan, store_path
+from recipes.progress import PlainDisplay, display, stage_table
+from recipes.task import Outcome, Task
+
+UNKNOWN_RATE = 1 / 200
+"""Seconds for one unit of work where no earlier run of that kind is in the store: only for the order of stages."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is in the store for a plan: the state of each node by name, and the nodes that have to run."""
+
+    states: dict[str, str]
+    todo: list[Node]
+    expected: dict[str, float | None]
+
+
+def survey(plan: Plan, root: Path, until: str | None = None, force: str | None = None) -> Survey:
+    """Find what must run. An artefact that was deleted on purpose is not made again unless something new needs it;
+    a damaged one always is. `force` redoes the matching stages and all that follow from them.
+    """
+    targets = plan.matching(until) if until else plan.nodes[-1:]
+    wanted = _closure(targets, lambda node: node.parents())
+    forced = set(plan.matching(force)) if force else set()
+    states = {}
+    for node in plan.nodes:
+        if forced & set(node.parents()):
+            forced.add(node)
+        state = store.check(store_path(root, node.kind, node.hash), node.hash)
+        states[node.name] = "forced" if node in forced else state
+    broken = [n for n in wanted if states[n.name].startswith(("damaged", "forced"))]
+    ends = [n for n in (*targets, *broken) if states[n.name] != "done"]
+    todo = _closure(ends, lambda node: [n for n in node.parents() if states[n.name] != "done"])
+    rates = _rates(root, {n.kind for n in plan.nodes})
+    expected = {n.name: rates[n.kind] * n.work if n.kind in rates else None for n in plan.nodes}
+    return Survey(states, [n for n in plan.nodes if n in todo], expected)
+
+
+def _closure(start: Iterable[Node], above: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    found, stack = set(), list(start)
+    while stack:
+        if (node := stack.pop()) not in found:
+            found.add(node)
+            stack.extend(above(node))
+    return found
+
+
+def _rates(root: Path, kinds: set[str]) -> dict[str, float]:
+    """Mean seconds for a unit of work of each kind, from the records of what this store holds."""
+    rates = {}
+    for kind in kinds:
+        records = [store.read_record(p.parent) for p in (root / "store" / kind).glob("*/done.json")]
+        if work := sum(r["work"] for r in records):
+            rates[kind] = sum(r["seconds"] for r in records) / work
+    return rates
+
+
+def run(loaded: Loaded, plan: Plan, *, until: str | None = None, force: str | None = None, console: Console | None = None,
+        on_stage: Callable[[Node, Outcome], None] | None = None) -> Path:
+    """Run what is not done yet and return the run directory.
+
+    `on_stage` is called in this process for every stage of the plan that is ready: first for those that were cached,
+    then for each new one as it finishes. Raises StageError, StoreError.
+    """
+    console, started = console or Console(), time.perf_counter()
+    recipe, root = loaded.recipe, Path(loaded.recipe.root).expanduser().resolve()
+    provenance = rundir.provenance()
+    found = survey(plan, root, until, force)
+    for name, state in found.states.items():
+        if state.startswith("damaged"):
+            console.print(f"{name}: {state}; it is made again", markup=False, soft_wrap=True)
+    place = rundir.open_run(loaded, plan, root)
+    book = _Book(plan, root, place, on_stage)
+    todo = {n.name for n in found.todo}
+    for node in plan.nodes:
+        if found.states[node.name] == "done":
+            record = store.read_record(store_path(root, node.kind, node.hash))
+            book.enter(Outcome(node.name, "cached", record["seconds"], record["summary"]))
+    console.print(f"{recipe.name}: {len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(todo)} to run", markup=False, soft_wrap=True)
+    try:
+        with display(console, found.expected) as shown:
+            _execute(found, root, plan, provenance, _Listener(shown, book), recipe.resources)
+    finally:
+        book.close(console, time.perf_counter() - started)
+    if plan.nodes[-1].name in book.outcomes:
+        rundir.publish_report(place, root, plan)
+        rundir.write_lineage(place, loaded, plan, provenance)
+    return place
+
+
+def _execute(found: Survey, root: Path, plan: Plan, provenance: dict[str, Any], shown: "_Listener", resources: Any) -> None:
+    tasks = {n.name: _task(n, root, plan, provenance, found.states[n.name] == "forced") for n in found.todo}
+    parents = {n.name: {p.name for p in n.parents() if p.name in tasks} for n in found.todo}
+    seconds = {n.name: found.expected[n.name] or n.work * UNKNOWN_RATE for n in found.todo}
+    schedule = Schedule(tasks, parents, seconds)
+    if resources.executor == "pool":
+        run_pool(schedule, shown, resources.workers)
+    else:
+        run_inline(schedule, shown)
+
+
+def _task(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], force: bool) -> Task:
+    def place(value: Any) -> Path:
+        return store_path(root, value.kind, value.hash) if isinstance(value, Node) else value.path
+
+    inputs = {k: [place(n) for n in v] if isinstance(v, list) else place(v) for k, v in node.inputs.items()}
+    return Task(node.kind, node.name, node.hash, node.config, inputs, node.input_hashes(),
+                store_path(root, node.kind, node.hash), node.work, plan.stages, provenance, force)
+
+
+class _Book:
+    """Outcomes so far; keeps the links and timings.json of the run directory."""
+
+    def __init__(self, plan: Plan, root: Path, place: Path, on_stage: Callable[[Node, Outcome], None] | None):
+        self.nodes = {n.name: n for n in plan.nodes}
+        self.root, self.place, self.on_stage = root, place, on_stage
+        self.outcomes: dict[str, Outcome] = {}
+        rundir.remove_old_links(place, plan)
+
+    def enter(self, outcome: Outcome) -> None:
+        node = self.nodes[outcome.name]
+        self.outcomes[outcome.name] = outcome
+        rundir.link(self.place, self.root, node)
+        if self.on_stage:
+            self.on_stage(node, outcome)
+
+    def close(self, console: Console, wall: float) -> None:
+        """Print the table of stages and the seconds by kind, and save them."""
+        done = [self.outcomes[name] for name in self.nodes if name in self.outcomes]
+        by_kind: dict[str, float] = {}
+        for o in done:
+            by_kind[self.nodes[o.name].kind] = by_kind.get(self.nodes[o.name].kind, 0.0) + o.seconds
+        console.print(stage_table([(o.name, o.state, o.seconds) for o in done], "stages"))
+        console.print("seconds by stage: " + ", ".join(f"{k} {s:.1f}" for k, s in by_kind.items()), markup=False, soft_wrap=True)
+        new = sum(o.seconds for o in done if o.state == "new")
+        console.print(f"this run: {wall:.1f} s, in which stages worked {new:.1f} s", markup=False, soft_wrap=True)
+        store.write_json(self.place / "timings.json", {
+            "wall_seconds": round(wall, 3), "seconds_by_kind": {k: round(s, 3) for k, s in by_kind.items()},
+            "stages": [{"name": o.name, "kind": self.nodes[o.name].kind, "state": o.state, "seconds": round(o.seconds, 3)}
+                       for o in done]})
+
+
+class _Listener:
+    """The display, with the book entered whenever a stage ends."""
+
+    def __init__(self, shown: PlainDisplay, book: _Book):
+        self.shown, self.book = shown, book
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.shown, name)
+
+    def finish(self, outcome: Outcome) -> None:
+        self.shown.finish(outcome)
+        self.book.enter(outcome)

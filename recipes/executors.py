@@ -1,0 +1,279 @@
+"""Run tasks in the order that their inputs allow: in this process, or in one-thread worker processes.
+
+Of the stages that could start, the one at the head of the longest remaining path goes first. After a failure nothing
+new starts, what is running may finish (its result is kept), then the error is raised.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Protocol
+
+from recipes.errors import StageError
+from recipes.task import Outcome, Progress, Task, perform
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class Display(Protocol):
+    """What an executor tells about each stage."""
+
+    def start(self, name: str) -> None: ...
+    def total(self, name: str, n: int) -> None: ...
+    def advance(self, name: str, k: int) -> None: ...
+    def say(self, name: str, text: str) -> None: ...
+    def finish(self, outcome: Outcome) -> None: ...
+    def fail(self, name: str, waiting_for: Sequence[str]) -> None: ...
+
+
+@dataclass
+class Schedule:
+    """Which task is next. `parents` are names of tasks in the same schedule; `seconds` the expected duration."""
+
+    tasks: dict[str, Task]
+    parents: dict[str, set[str]]
+    seconds: dict[str, float]
+    open: set[str] = field(init=False)
+    path: dict[str, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self):
+        self.open = set(self.tasks)
+        self.parents = {name: set(above) for name, above in self.parents.items()}
+        children = {name: [c for c, above in self.parents.items() if name in above] for name in self.tasks}
+        for name in reversed(list(self.tasks)):  # tasks come parents first
+            self.path[name] = self.seconds[name] + max((self.path[c] for c in children[name]), default=0.0)
+
+    def next(self) -> Task | None:
+        """The ready task with the longest path to the end, if any is ready. It counts as started."""
+        ready = [name for name in self.tasks if name in self.open and not self.parents[name]]
+        if not ready:
+            return None
+        name = max(ready, key=self.path.__getitem__)
+        self.open.discard(name)
+        return self.tasks[name]
+
+    def finished(self, name: str) -> None:
+        """Frees the tasks that waited for this one."""
+        for above in self.parents.values():
+            above.discard(name)
+
+
+@dataclass
+class StageProgress:
+    """A stage's reports, shown directly."""
+
+    name: str
+    display: Display
+
+    def total(self, n: int) -> None:
+        self.display.total(self.name, n)
+
+    def advance(self, k: int = 1) -> None:
+        self.display.advance(self.name, k)
+
+    def say(self, text: str) -> None:
+        self.display.say(self.name, text)
+
+
+def run_inline(schedule: Schedule, display: Display) -> None:
+    """One stage after the other in this process."""
+    while task := schedule.next():
+        display.start(task.name)
+        try:
+            outcome = perform(task, StageProgress(task.name, display))
+        except StageError:
+            display.fail(task.name, [])
+            raise
+        display.finish(outcome)
+        schedule.finished(task.name)
+
+
+def run_pool(schedule: Schedule, display: Display, workers: int) -> None:
+    """Up to `workers` stages at once, each in a process with one thread that lives as long as this one."""
+    with contextlib.ExitStack() as stack:
+        pool: list[_Worker] = []
+        failure: StageError | None = None
+        while True:
+            while failure is None and (idle := _idle(pool, workers, stack)) and (task := schedule.next()):
+                display.start(task.name)
+                idle().give(task)
+            busy = {w.connection: w for w in pool if w.task}
+            if not busy:
+                break
+            for connection in wait(list(busy)):
+                worker = busy[connection]
+                name = worker.task.name
+                try:
+                    outcome = worker.receive(display)
+                except StageError as error:
+                    failure = failure or error
+                    display.fail(name, [w.task.name for w in pool if w.task])
+                    continue
+                if outcome:
+                    display.finish(outcome)
+                    schedule.finished(name)
+        if failure:
+            raise failure
+
+
+def _idle(pool: list["_Worker"], workers: int, stack: contextlib.ExitStack) -> Callable[[], "_Worker"] | None:
+    """How to get a free worker: one that waits, or a new one while there are fewer than `workers`."""
+    if free := next((w for w in pool if w.alive and not w.task), None):
+        return lambda: free
+
+    def start() -> _Worker:
+        pool.append(stack.enter_context(_Worker()))
+        return pool[-1]
+
+    return start if len(pool) < workers else None
+
+
+class _Worker:
+    """A spawned process that performs one task after the other."""
+
+    def __init__(self):
+        context = multiprocessing.get_context("spawn")  # fork would copy a parent that may hold threads and locks
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_worker, args=(theirs,), daemon=False)
+        with _environment(ONE_THREAD):
+            self.process.start()
+        theirs.close()
+        self.task: Task | None = None
+        self.alive = True
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind and issubclass(kind, KeyboardInterrupt):
+            self._kill()
+        self.connection.close()  # an idle worker leaves when it reads the end
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self._kill()
+            self.process.join()
+
+    def _kill(self) -> None:
+        """End the worker and what its stage has started."""
+        with contextlib.suppress(ProcessLookupError):  # it may not lead its group yet, or be gone
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+
+    def give(self, task: Task) -> None:
+        self.task = task
+        self.connection.send(task)
+
+    def receive(self, display: Display) -> Outcome | None:
+        """Handle one message; the outcome if the task is finished. Raises its StageError."""
+        name, log = self.task.name, Path(f"{self.task.out}.log")
+        try:
+            message, *content = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.task, self.alive = None, False
+            self.process.join()
+            raise StageError(name, f"its process {_how_it_ended(self.process.exitcode)}", _last_lines(log)) from None
+        if message == "done":
+            self.task = None
+            return content[0]
+        if message == "failed":
+            self.task = None
+            raise content[0]
+        getattr(display, message)(name, *content)
+        return None
+
+
+def _last_lines(log: Path) -> str:
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    return "\n".join([f"last lines of {log}:", *text.splitlines()[-20:]])
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        hint = "; was memory short?" if -code == signal.SIGKILL else ""
+        return f"was ended by {signal.Signals(-code).name}{hint}"
+    return f"ended with exit status {code}"
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key, None) if value is None else os.environ.update({key: value})
+
+
+# ---------------------------------------------------------------------------------------- in the worker process
+
+
+class PipeProgress:
+    """A stage's reports, sent to the parent; counts are gathered for a fifth of a second."""
+
+    PAUSE = 0.2
+
+    def __init__(self, connection: Connection):
+        self.connection, self.count, self.sent = connection, 0, 0.0
+
+    def total(self, n: int) -> None:
+        self.connection.send(("total", n))
+
+    def advance(self, k: int = 1) -> None:
+        self.count += k
+        if time.monotonic() - self.sent >= self.PAUSE:
+            self.flush()
+
+    def say(self, text: str) -> None:
+        self.connection.send(("say", text))
+
+    def flush(self) -> None:
+        self.connection.send(("advance", self.count))
+        self.count, self.sent = 0, time.monotonic()
+
+
+def _worker(connection: Connection) -> None:
+    os.setpgrp()  # so that what a stage starts (torchrun, data loaders) can be ended with it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        progress = PipeProgress(connection)
+        _log_to(task)
+        try:
+            outcome = perform(task, progress)
+        except StageError as error:
+            connection.send(("failed", error))
+        else:
+            progress.flush()
+            connection.send(("done", outcome))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, so they watch it."""
+    multiprocessing.parent_process().join()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _log_to(task: Task) -> None:
+    """What libraries print goes to <artefact>.log, so that it does not tear the progress display."""
+    with contextlib.suppress(OSError):  # a full or read-only disk is reported when the stage itself writes
+        task.out.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(f"{task.out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        _replace_output(log)
+
+
+def _replace_output(log: int) -> None:
+    sys.stdout.flush(), sys.stderr.flush()
+    os.dup2(log, 1), os.dup2(log, 2)
+    os.close(log)

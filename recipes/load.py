@@ -1,0 +1,263 @@
+"""Read a recipe file into a checked `Recipe`: scale file under parent under recipe under command-line overrides.
+
+Every error names the file, the line, the dotted key and what would be right.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from recipes.errors import RecipeError, nearest
+from recipes.schema import Protocol, Recipe
+
+HERE = Path(__file__).parent
+KeyPath = tuple[str, ...]
+
+
+@dataclass
+class Document:
+    """A nested mapping, and where each of its keys was written (`file:line`)."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    where: dict[KeyPath, str] = field(default_factory=dict)
+
+    def locate(self, path: KeyPath) -> str:
+        """Where the key, or the nearest key above it, was written."""
+        return next((self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked recipe; `modified` lists the frozen keys that differ from the scale file."""
+
+    recipe: Recipe
+    modified: tuple[str, ...]
+    where: dict[KeyPath, str]
+
+    def locate(self, *path: str) -> str:
+        """`file:line` of a key, or of the nearest key above it."""
+        return Document({}, self.where).locate(path)
+
+    @property
+    def protocol(self) -> str:
+        return "modified" if self.modified else "standard"
+
+
+def load(file: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Load a recipe by path or bare name. Raises RecipeError for everything that is wrong with it."""
+    path = find_recipe(file)
+    command = parse_overrides(overrides)
+    own = merge(read_with_parents(path), command)
+    scale = Document()
+    if own.data.get("scale") is not None:
+        scale = read_with_parents(find_scale(own.data["scale"], path.parent, own.locate(("scale",))))
+    document = merge(scale, own)
+    recipe = validate(Recipe, document)
+    for key, problem in cross_checks(recipe):
+        raise RecipeError(f"{document.locate(key)}: {'.'.join(key)}: {problem}")
+    return Loaded(recipe, tuple(changed_keys(recipe, scale)), document.where)
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def find_recipe(file: str) -> Path:
+    """The path itself, else the bare name under recipes/ of the project; `.yaml` may be left out."""
+    names = [file] if file.endswith((".yaml", ".yml")) else [file, f"{file}.yaml"]
+    for candidate in [Path(name) for name in names] + [HERE / name for name in names]:
+        if candidate.is_file():
+            return candidate.resolve()
+    shipped = [p.name for p in HERE.glob("*.yaml")]
+    raise RecipeError(f"no recipe file {file}: looked in {Path.cwd()} and {HERE}; {nearest(Path(file).name, shipped)}")
+
+
+def find_scale(name: Any, beside: Path, where: str) -> Path:
+    """recipes/scales/NAME.yaml, or scales/NAME.yaml beside the recipe."""
+    folders = [beside / "scales", HERE / "scales"]
+    for folder in folders:
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    known = [p.stem for folder in folders for p in folder.glob("*.yaml")]
+    raise RecipeError(f"{where}: scale: there is no scale `{name}`; {nearest(str(name), known)}")
+
+
+def read_with_parents(path: Path, children: tuple[Path, ...] = ()) -> Document:
+    """A file merged over the one it `extends`. Raises RecipeError if the chain comes back to itself."""
+    if path in children:
+        chain = " -> ".join(p.name for p in (*children, path))
+        raise RecipeError(f"{children[-1]}: extends: circular: {chain}")
+    document = read_yaml(path)
+    parent = document.data.pop("extends", None)
+    if parent is None:
+        return document
+    where = document.locate(("extends",))
+    for candidate in (path.parent / str(parent), HERE / str(parent)):
+        if candidate.is_file():
+            return merge(read_with_parents(candidate.resolve(), (*children, path)), document)
+    raise RecipeError(f"{where}: extends: there is no file {parent} in {path.parent} or {HERE}")
+
+
+def read_yaml(path: Path) -> Document:
+    """One YAML file with the line of every key. Raises RecipeError for bad YAML, double keys and a non-mapping."""
+    try:
+        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+        document = Document(where={(): f"{path}:1"})
+        if tree is None or not isinstance(tree, yaml.MappingNode):
+            raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values")
+        _record_lines(tree, (), path, document.where)
+        document.data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise RecipeError(f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return document
+
+
+class _Loader(yaml.SafeLoader):
+    """safe_load that also reads 1e-3 as a number (YAML 1.1 wants 1.0e-3)."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_FLOAT = yaml.reader.re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def _record_lines(tree: yaml.MappingNode, above: KeyPath, path: Path, where: dict[KeyPath, str]) -> None:
+    for key_node, value in tree.value:
+        key = (*above, str(key_node.value))
+        here = f"{path}:{key_node.start_mark.line + 1}"
+        if key in where:
+            raise RecipeError(f"{here}: {'.'.join(key)}: written twice, first at {where[key]}")
+        where[key] = here
+        if isinstance(value, yaml.MappingNode):
+            _record_lines(value, key, path, where)
+
+
+def parse_overrides(overrides: Sequence[str]) -> Document:
+    """`a.b=value` arguments, values in YAML."""
+    document = Document()
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not all(name.split(".")):
+            raise RecipeError(f"command line: `{text}` is not an override; write key=value, such as train.lr=1e-3")
+        key = tuple(name.split("."))
+        try:
+            parsed = yaml.load(value, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"command line: {text}: the value is not valid YAML") from error
+        single: Any = parsed
+        for part in reversed(key):
+            single = {part: single}
+        document = merge(document, Document(single, {key: f"command line `{text}`"}))
+    return document
+
+
+def merge(under: Document, over: Document) -> Document:
+    """`over` wins; mappings are merged key by key, everything else is replaced."""
+    return Document(_merge(under.data, over.data), {**under.where, **over.where})
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if isinstance(under, dict) and isinstance(over, dict):
+        return {**under, **{k: _merge(under[k], v) if k in under else v for k, v in over.items()}}
+    return over
+
+
+# ---------------------------------------------------------------------------------------------- checks
+
+
+def validate(model: type[BaseModel], document: Document) -> Any:
+    """The document as `model`; RecipeError lists every problem with its place."""
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        lines = [_explain(model, document, problem) for problem in error.errors()]
+        raise RecipeError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _explain(model: type[BaseModel], document: Document, problem: dict[str, Any]) -> str:
+    path, section, about = _walk(model, document.data, problem["loc"])
+    place = f"{document.locate(path)}: {'.'.join(path)}: "
+    if problem["type"] == "extra_forbidden":
+        return f"{place}unknown key; {nearest(path[-1], section.model_fields if section else ())}"
+    if problem["type"] == "missing":
+        return f"{place}missing" + (f" ({about})" if about else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    got = "" if problem["type"] == "value_error" else f"got {problem['input']!r}; "
+    return f"{place}{got}{message}" + (f" ({about})" if about else "")
+
+
+def _walk(model: type[BaseModel], data: Any, loc: Sequence[int | str]) -> tuple[KeyPath, type[BaseModel] | None, str]:
+    """Key path of a pydantic location (without union tags), the section its last key belongs to, and that key's doc."""
+    path, section, owner, about = [], model, None, ""
+    hints: list[Any] = [model]
+    for part in map(str, loc):
+        sections = [h for h in hints if isinstance(h, type) and issubclass(h, BaseModel)]
+        tagged = [s for s in sections if "kind" in s.model_fields and part in get_args(s.model_fields["kind"].annotation)]
+        if len(sections) > 1 and tagged:
+            hints = tagged
+            continue
+        section = next(iter(sections), None)
+        known = section.model_fields.get(part) if section else None
+        if not known and not (isinstance(data, dict) and part in data):
+            continue  # pydantic's own marks, such as `int` and `constrained-str`
+        path.append(part)
+        owner, about = section, (known.description or "" if known else "")
+        hints = list(_parts(known.annotation)) if known else [a for h in hints for a in get_args(h)]
+        data = data.get(part) if isinstance(data, dict) else None
+    return tuple(path), owner, about
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation and all types inside it."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _parts(inner)
+
+
+def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
+    """Combinations that are wrong although each value is right: (key, problem)."""
+    if recipe.goal == "base":
+        if recipe.pretrain is None:
+            yield ("pretrain",), "missing; goal `base` trains what this section says"
+        return
+    for section in ("pool", "base", "train"):
+        if getattr(recipe, section) is None:
+            yield (section,), "missing; give it, or a `scale:` that supplies it"
+    if recipe.train and recipe.train.seed:
+        yield ("train", "seed"), "every arm has its own; give `seeds` or `train_seeds` there"
+    if not recipe.arms:
+        yield ("arms",), "missing; an experiment compares at least one arm"
+    for role in ("baseline", "reference"):
+        name = getattr(recipe, role)
+        if name is not None and name not in recipe.arms:
+            yield (role,), f"`{name}` is not an arm; {nearest(name, recipe.arms)}"
+    if recipe.pool.kind == "mini":
+        if recipe.bench is None:
+            yield ("bench",), "missing; a mini pool is drawn against its benchmarks"
+        size = min(recipe.pool.size, recipe.limit or recipe.pool.size)
+        for name, arm in recipe.arms.items():
+            if isinstance(arm.budget, int) and arm.budget > size:
+                yield ("arms", name, "budget"), f"{arm.budget} is above the pool's {size} samples"
+
+
+def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:
+    """Dotted frozen keys whose value is not the scale's. A recipe without a scale changes everything it sets."""
+    frozen = {k: v for k, v in scale.data.items() if k in Protocol.model_fields}
+    standard = validate(Protocol, Document(frozen, scale.where)).model_dump(mode="json")
+    actual = recipe.model_dump(mode="json", include=set(Protocol.model_fields))
+    yield from _differences(standard, actual, ())
+
+
+def _differences(a: Any, b: Any, path: KeyPath) -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            yield from _differences(a.get(key), b.get(key), (*path, key))
+    elif a != b:
+        yield ".".join(path)

@@ -1,0 +1,201 @@
+"""From a recipe to its graph of stages: which config section and which inputs go into which stage.
+
+`compare_chain` reads top to bottom in the order of the data. A node's hash covers its kind, config, inputs and code,
+so nodes of two recipes that say the same are the same node. Nothing that cannot change a result (name of the arm,
+resources, tracking, root) is in a config, except in the last stage, which reports names.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recipes import external
+from recipes.code import Stages
+from recipes.errors import RecipeError, nearest
+from recipes.external import External, Fingerprints
+from recipes.load import Loaded
+from recipes.schema import Arm, Recipe
+
+
+UNHASHED = {"save_steps", "cache_mb"}
+"""Config keys that a stage obeys but that cannot change its result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One stage to run. `work` is its expected work in samples: only for schedules and estimates, not hashed."""
+
+    kind: str
+    name: str
+    config: dict[str, Any]
+    inputs: dict[str, "Node | External | list[Node]"]
+    hash: str
+    work: float = 1.0
+
+    def parents(self) -> Iterator["Node"]:
+        """The stages that must be finished before this one, without repetition."""
+        found = [n for value in self.inputs.values() for n in (value if isinstance(value, list) else [value])]
+        yield from dict.fromkeys(n for n in found if isinstance(n, Node))
+
+    def input_hashes(self) -> dict[str, Any]:
+        """Hash, or list of hashes, of every input."""
+        return {k: [n.hash for n in v] if isinstance(v, list) else v.hash for k, v in self.inputs.items()}
+
+
+@dataclass
+class Plan:
+    """Nodes in an order in which they can run; each name and each hash occurs once."""
+
+    stages: Stages
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], *, name: str = "", work: float = 1.0) -> Node:
+        """A new node, or the one that is there already if kind, config, inputs and code are equal."""
+        inputs = {k: v for k, v in inputs.items() if v is not None}
+        node = Node(kind, name or kind, config, inputs, "", work)
+        identity = {"kind": kind, "config": _without_settings(config), "inputs": node.input_hashes(), "code": self.stages.code_hash(kind)}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        if same := next((n for n in self.nodes if n.hash == digest), None):
+            return same
+        node = Node(kind, name or kind, config, inputs, digest, work)
+        self.nodes.append(node)
+        return node
+
+    def matching(self, stage: str) -> list[Node]:
+        """Nodes of that kind or name. Raises RecipeError with the nearest one."""
+        found = [n for n in self.nodes if stage in (n.kind, n.name)]
+        if not found:
+            known = {n.kind for n in self.nodes} | {n.name for n in self.nodes}
+            raise RecipeError(f"there is no stage `{stage}` in this plan; {nearest(stage, known)}")
+        return found
+
+
+def make_plan(loaded: Loaded, stages: Stages | None = None, prints: Fingerprints | None = None) -> Plan:
+    """The stages of a recipe. Pure but for reading the stages' source and the external inputs' content."""
+    plan, prints = Plan(stages or Stages()), prints or Fingerprints()
+    if loaded.recipe.goal == "base":
+        plan.add("pretrain", loaded.recipe.pretrain, {})
+    else:
+        compare_chain(plan, loaded, prints)
+    return plan
+
+
+def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
+    """bench, source, pool, labels, fits, signals, then select, train and evaluate for each arm and seed, and compare."""
+    recipe = loaded.recipe
+    base_at = (recipe.base.path, recipe.base.revision, loaded.locate("base", "path"), prints)
+    base = external.model(*base_at, external.MODEL_FILES)
+    tokenizer = external.model(*base_at, external.PROCESSOR_FILES)
+    size = _pool_size(recipe)
+
+    bench = recipe.bench and plan.add("bench", _dump(recipe.bench), {}, work=recipe.bench.items * 14)
+    pool_config = {"kind": recipe.pool.kind, "max_bad_fraction": recipe.pool.max_bad_fraction, "limit": recipe.limit}
+    if recipe.pool.kind == "mini":
+        drawn = _dump(recipe.pool, "size", "seed", "defects")
+        source = plan.add("source", drawn, {"bench": bench}, work=recipe.pool.size)
+        pool = plan.add("pool", pool_config, {"source": source, "tokenizer": tokenizer}, work=size)
+    else:
+        source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
+        images = recipe.pool.images and external.folder(recipe.pool.images, loaded.locate("pool", "images"), "pool")
+        pool = plan.add("pool", pool_config, {"source": source, "images": images, "tokenizer": tokenizer}, work=size)
+
+    needs = {signal for arm in recipe.arms.values() for signal in _needs(arm)}
+    signals, fits = {}, {}
+    if needs & {"capability", "style"}:
+        teacher = _section(recipe, "teacher", loaded)
+        labels = plan.add("labels", _dump(teacher), {"pool": pool, "source": source}, work=size * teacher.share)
+        fits["labels"] = labels
+    for signal, section in (("capability", "scorer"), ("style", "styler")):
+        if signal in needs:
+            fit = _section(recipe, section, loaded)
+            fits[section] = plan.add(f"fit_{section}", _dump(fit), {"pool": pool, "labels": labels, "base": base},
+                                     work=_samples(fit.train, size * teacher.share * (1 - fit.holdout)))
+            config = {**_dump(recipe.scoring), "prompts": fit.prompts}
+            signals[signal] = plan.add(f"signal_{signal}", config, {"pool": pool, "model": fits[section]}, work=size)
+    if "necessity" in needs:
+        seed_model = _section(recipe, "seed_model", loaded)
+        fits["seed_model"] = plan.add("fit_seed", _dump(seed_model), {"pool": pool, "base": base},
+                                      work=_samples(seed_model.train, size * seed_model.share))
+        signals["necessity"] = plan.add("signal_necessity", _dump(recipe.scoring),
+                                        {"pool": pool, "model": fits["seed_model"]}, work=size)
+
+    layout, selects, trains, evaluates = [], [], [], []
+    for arm_name, arm in recipe.arms.items():
+        columns = {f"signal_{signal}": signals[signal] for signal in _needs(arm)}
+        for seed, train_seed in arm.runs():
+            config = {"selector": arm.selector, "budget": arm.budget, "seed": seed, "params": arm.params}
+            select = plan.add("select", config, {"pool": pool, **columns}, name=f"select[{arm_name},{seed}]")
+            run_name = f"{arm_name},{seed}" if seed == train_seed else f"{arm_name},{seed},{train_seed}"
+            train = plan.add("train", {**_dump(recipe.train), "seed": train_seed},
+                             {"pool": pool, "subset": select, "base": base}, name=f"train[{run_name}]",
+                             work=_samples(recipe.train, _rows(arm.budget, size)))
+            items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
+            evaluate = plan.add("evaluate", {**_dump(recipe.evaluation), "limit": recipe.limit},
+                                {"model": train, "bench": bench}, name=f"evaluate[{run_name}]", work=items * 14)
+            layout.append({"arm": arm_name, "selector": arm.selector, "budget": arm.budget, "params": arm.params,
+                           "selection_seed": seed, "train_seed": train_seed})
+            selects.append(select), trains.append(train), evaluates.append(evaluate)
+
+    plan.add("compare",
+             {"name": recipe.name, "description": recipe.description, "scale": recipe.scale,
+              "protocol": loaded.protocol, "modified": list(loaded.modified),
+              "baseline": recipe.baseline, "reference": recipe.reference, "runs": layout},
+             {"pool": pool, **fits, "selects": selects, "trains": trains, "evaluates": evaluates})
+
+
+def _without_settings(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_settings(v) for k, v in value.items() if k not in UNHASHED}
+
+
+def _dump(section: Any, *keys: str) -> dict[str, Any]:
+    return section.model_dump(mode="json", include=set(keys) or None)
+
+
+def _needs(arm: Arm) -> Sequence[str]:
+    from curation.selectors import needs
+
+    return needs(arm.selector)
+
+
+def _section(recipe: Recipe, name: str, loaded: Loaded) -> Any:
+    if (section := getattr(recipe, name)) is None:
+        users = ", ".join(f"{a} ({arm.selector})" for a, arm in recipe.arms.items() if _needs(arm))
+        raise RecipeError(f"{loaded.locate(name)}: {name}: missing; the signals of these arms want it: {users}")
+    return section
+
+
+def _pool_size(recipe: Recipe) -> int:
+    """Samples in the pool as far as it is known before the pool is read; a LLaVA file is taken for 1,000 or the limit."""
+    size = recipe.pool.size if recipe.pool.kind == "mini" else 1_000
+    return min(size, recipe.limit or size)
+
+
+def _rows(budget: int | str, size: int) -> float:
+    return budget if isinstance(budget, int) else float(budget.rstrip("%")) / 100 * size
+
+
+def _samples(train: Any, rows: float) -> float:
+    return train.max_steps * train.batch_size if train.max_steps else rows * train.epochs
+
+
+def as_json(plan: Plan) -> list[dict[str, Any]]:
+    """The plan as it is written to plan.json."""
+    return [{"name": n.name, "kind": n.kind, "hash": n.hash, "config": n.config, "inputs": _input_names(n)}
+            for n in plan.nodes]
+
+
+def _input_names(node: Node) -> dict[str, Any]:
+    def name(value: Node | External) -> str:
+        return value.name if isinstance(value, Node) else str(value.path)
+
+    return {k: [name(n) for n in v] if isinstance(v, list) else name(v) for k, v in node.inputs.items()}
+
+
+def store_path(root: Path, kind: str, digest: str) -> Path:
+    """Where an artefact lives: store/<kind>/<first 12 digits of the hash>."""
+    return root / "store" / kind / digest[:12]

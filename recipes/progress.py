@@ -1,0 +1,101 @@
+"""What the user sees while stages run: live lines with ETA in a terminal, plain lines elsewhere, a table at the end."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from recipes.task import Outcome
+
+
+class PlainDisplay:
+    """One line when a stage starts, says a derived value, or ends."""
+
+    def __init__(self, console: Console, expected: dict[str, float | None]):
+        self.console, self.expected, self.begun = console, expected, time.monotonic()
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def start(self, name: str) -> None:
+        expected = self.expected.get(name)
+        self._line(name, f"starts (about {expected:.0f} s)" if expected else "starts")
+
+    def total(self, name: str, n: int) -> None:
+        """Counts are not printed."""
+
+    def advance(self, name: str, k: int) -> None:
+        """Counts are not printed."""
+
+    def say(self, name: str, text: str) -> None:
+        self._line(name, text)
+
+    def finish(self, outcome: Outcome) -> None:
+        self._line(outcome.name, f"{'done' if outcome.state == 'new' else 'cached'} in {outcome.seconds:.1f} s")
+
+    def fail(self, name: str, waiting_for: Sequence[str]) -> None:
+        self._line(name, "failed")
+        if waiting_for:
+            self._line(name, f"nothing new starts; waiting for {', '.join(waiting_for)} (Ctrl-C stops them)")
+
+    def _line(self, name: str, text: str) -> None:
+        seconds = time.monotonic() - self.begun
+        self.console.print(f"{seconds:7.1f}s  {name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay(PlainDisplay):
+    """A line with a bar and the remaining time for each running stage, below the plain lines."""
+
+    def __init__(self, console: Console, expected: dict[str, float | None]):
+        super().__init__(console, expected)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[about]}"))
+        self.bars = Bars(*columns, console=console, transient=True)
+        self.rows: dict[str, Any] = {}
+
+    def __enter__(self) -> "LiveDisplay":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def start(self, name: str) -> None:
+        expected = self.expected.get(name)
+        about = f"(about {expected:.0f} s)" if expected else ""
+        self.rows[name] = self.bars.add_task(name.replace("[", r"\["), total=None, about=about)
+
+    def total(self, name: str, n: int) -> None:
+        self.bars.update(self.rows[name], total=n)
+
+    def advance(self, name: str, k: int) -> None:
+        self.bars.advance(self.rows[name], k)
+
+    def finish(self, outcome: Outcome) -> None:
+        self.bars.remove_task(self.rows.pop(outcome.name))
+        super().finish(outcome)
+
+    def fail(self, name: str, waiting_for: Sequence[str]) -> None:
+        self.bars.remove_task(self.rows.pop(name))
+        super().fail(name, waiting_for)
+
+
+def display(console: Console, expected: dict[str, float | None]) -> PlainDisplay:
+    """Live in a terminal, plain into a file or pipe."""
+    return (LiveDisplay if console.is_terminal else PlainDisplay)(console, expected)
+
+
+def stage_table(rows: Sequence[tuple[str, str, float | None]], title: str) -> Table:
+    """Stage, new / cached, seconds."""
+    table = Table("stage", "state", title=title, title_justify="left")
+    table.add_column("seconds", justify="right")
+    for name, state, seconds in rows:
+        table.add_row(name.replace("[", r"\["), state, "?" if seconds is None else f"{seconds:.1f}")
+    return table

@@ -1,0 +1,83 @@
+"""Run a recipe: everything from the pool to the report, reusing what is done.
+
+    python -m recipes.run mmssr_30pct.yaml
+    python -m recipes.run mmssr_30pct.yaml scale=smoke arms.random.seeds=2 --dry-run
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m recipes.run", description=__doc__.splitlines()[0])
+    made.add_argument("file", metavar="FILE", help="recipe; a bare name is also looked for under recipes/")
+    made.add_argument("overrides", metavar="key=value", nargs="*", help="dotted key of the recipe, value in YAML")
+    made.add_argument("--dry-run", action="store_true", help="print the stages and what is cached, run nothing")
+    made.add_argument("--until", metavar="STAGE", help="stop after the stages of this kind or name")
+    made.add_argument("--force", metavar="STAGE", help="redo the stages of this kind or name, and what follows from them")
+    made.add_argument("--executor", choices=("inline", "pool"), help="same as resources.executor=...")
+    made.add_argument("--limit", metavar="N", type=int, help="same as limit=N: the first N samples and benchmark items")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages") -> int:
+    """Exit status 0, 1 if a stage or the store failed, 2 if the recipe is wrong. `package` holds the stage modules."""
+    given = parser().parse_intermixed_args(arguments)
+    # One thread here too, before any numeric library starts: inline and pool then give equal results.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from recipes.errors import RecipeError, StageError, StoreError
+
+    try:
+        return _run(given, package)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StageError as error:
+        print(f"{error.details}\nerror: {error}", file=sys.stderr)
+        return 1
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(given: argparse.Namespace, package: str) -> int:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from recipes.code import Stages
+    from recipes.engine import run, survey
+    from recipes.external import Fingerprints
+    from recipes.load import load
+    from recipes.plan import make_plan
+    from recipes.progress import stage_table
+
+    extra = [f"resources.executor={given.executor}"] if given.executor else []
+    extra += [f"limit={given.limit}"] if given.limit is not None else []
+    loaded = load(given.file, [*given.overrides, *extra])
+    root = Path(loaded.recipe.root).expanduser().resolve()
+    plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
+    console = Console()
+    if not given.dry_run:
+        place = run(loaded, plan, until=given.until, force=given.force, console=console)
+        console.print(f"results: {place}", markup=False, soft_wrap=True)
+        return 0
+    found = survey(plan, root, given.until, given.force)
+    todo = {n.name for n in found.todo}
+    rows = [(n.name, "new" if n.name in todo else "cached" if found.states[n.name] == "done" else "not needed",
+             found.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes]
+    console.print(stage_table(rows, f"{loaded.recipe.name}, protocol {loaded.protocol}"))
+    known = [seconds for _, _, seconds in rows if seconds is not None]
+    console.print(f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work"
+                  + (f", and {len(rows) - len(known)} stages of which no earlier run is known" * (len(known) < len(rows))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

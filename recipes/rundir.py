@@ -1,0 +1,101 @@
+"""runs/<recipe>/: the resolved recipe (itself runnable), plan, lineage, timings, links into the store, the report."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipes import store
+from recipes.code import REPOSITORY, versions
+from recipes.external import External
+from recipes.load import Loaded
+from recipes.plan import Node, Plan, as_json, store_path
+
+
+def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:
+    """Make the run directory and write what is known before the first stage."""
+    run = root / "runs" / loaded.recipe.name
+    with store.explained(run):
+        (run / "stages").mkdir(parents=True, exist_ok=True)
+    store.write_atomic(run / "recipe.yaml", resolved_yaml(loaded))
+    store.write_json(run / "plan.json", as_json(plan))
+    return run
+
+
+def resolved_yaml(loaded: Loaded) -> str:
+    """The recipe with everything that scale, parents, overrides and defaults supplied."""
+    head = f"# Resolved; runs as it is. protocol: {loaded.protocol}"
+    if loaded.modified:
+        head += f" ({', '.join(loaded.modified)})"
+    values = loaded.recipe.model_dump(mode="json")  # with its nulls: they may override the scale
+    order = ["name", "description", "goal", "scale"]
+    values = {k: values[k] for k in sorted(values, key=lambda k: order.index(k) if k in order else len(order))}
+    return f"{head}\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)}"
+
+
+def link(run: Path, root: Path, node: Node) -> None:
+    """runs/<recipe>/stages/<stage name> -> the artefact, as a relative link."""
+    target = os.path.relpath(store_path(root, node.kind, node.hash), run / "stages")
+    place = run / "stages" / node.name
+    if place.is_symlink() and os.readlink(place) == target:
+        return
+    temporary = place.with_name(f".{node.name}.{os.getpid()}.tmp")
+    with store.explained(place):
+        temporary.unlink(missing_ok=True)
+        os.symlink(target, temporary)
+        os.replace(temporary, place)
+
+
+def remove_old_links(run: Path, plan: Plan) -> None:
+    """Links of stages that an earlier version of the recipe had."""
+    names = {node.name for node in plan.nodes}
+    for place in (run / "stages").iterdir():
+        if place.is_symlink() and place.name not in names:
+            with contextlib.suppress(FileNotFoundError):  # another run of the same recipe may be at it too
+                place.unlink()
+
+
+def publish_report(run: Path, root: Path, plan: Plan) -> None:
+    """Copy the files of the last stage (report.md, tables, pictures) into the run directory."""
+    out = store_path(root, plan.nodes[-1].kind, plan.nodes[-1].hash)
+    for file in sorted(p for p in out.rglob("*") if p.is_file() and p.name not in store.OWN_FILES):
+        place = run / file.relative_to(out)
+        with store.explained(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+            shutil.copyfile(file, temporary)
+            os.replace(temporary, place)
+
+
+def write_lineage(run: Path, loaded: Loaded, plan: Plan, provenance: dict[str, Any]) -> None:
+    """Who made what from what: every stage's hash and inputs, external files, versions and commit."""
+    def hashes(node: Node) -> dict[str, Any]:
+        return {k: ({"path": str(v.path), "hash": v.hash} if isinstance(v, External) else node.input_hashes()[k])
+                for k, v in node.inputs.items()}
+
+    store.write_json(run / "lineage.json", {
+        "recipe": loaded.recipe.name, "scale": loaded.recipe.scale, "protocol": loaded.protocol,
+        "modified": list(loaded.modified), **provenance,
+        "stages": {n.name: {"kind": n.kind, "hash": n.hash, "inputs": hashes(n)} for n in plan.nodes}})
+
+
+def provenance() -> dict[str, Any]:
+    """Library versions, the commit of this checkout and whether it has uncommitted changes, and the machine's kind."""
+    import platform
+
+    commit = _git("rev-parse", "HEAD")
+    return {"versions": versions(), "commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None,
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in the repository, None where there is no git or no repository (an installed package)."""
+    try:
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,200 @@
+"""What a recipe file may say: pydantic models with the meaning beside each field.
+
+A recipe names the arms that are compared (`Recipe`); everything that must be equal between the arms is the frozen
+protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how files are merged.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from training.spec import FitSpec
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seeds = Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)]
+
+
+def canonical_budget(value: int | str) -> int | str:
+    """`30.0 %` -> `30%`, `500` -> 500. Raises ValueError for anything that is not a share or a number of samples."""
+    allowed = "a share above 0% and up to 100%, such as 30%, or a number of samples from 1"
+    if isinstance(value, int):
+        if value < 1:
+            raise ValueError(f"budget {value} is not allowed; give {allowed}")
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
+    if not match or not 0 < float(match[1]) <= 100:
+        raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
+    return f"{float(match[1]):g}%"
+
+
+Budget = Annotated[int | str, AfterValidator(canonical_budget)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Arm(Section):
+    """One selector at one budget, with its seeds."""
+
+    selector: str = Field(description="a name from curation/selectors, or my_module:my_function")
+    budget: Budget = Field("100%", description="share of the pool (30%) or number of samples")
+    seeds: Seeds = Field(1, description="n means 0..n-1, or a list; seeds the selection and, by default, the training")
+    train_seeds: Seeds | None = Field(None, description="if given, every selection seed is trained with each of these")
+    params: dict[str, Any] = Field({}, description="keyword arguments of the selector")
+
+    @field_validator("selector")
+    @classmethod
+    def _selector_exists(cls, name: str) -> str:
+        from curation.selectors import get_selector
+
+        get_selector(name)
+        return name
+
+    @model_validator(mode="after")
+    def _all_takes_everything(self) -> "Arm":
+        if self.selector == "all" and self.budget != "100%":
+            raise ValueError(f"selector `all` takes the whole pool; budget {self.budget} contradicts it")
+        return self
+
+    def runs(self) -> list[tuple[int, int]]:
+        """(selection seed, train seed) of every repetition. `all` does not depend on a selection seed, so it is 0."""
+        chosen = [(s, t) for s in _seeds(self.seeds) for t in (_seeds(self.train_seeds) if self.train_seeds else [s])]
+        if self.selector == "all":
+            chosen = [(0, t) for _, t in chosen]
+        return list(dict.fromkeys(chosen))
+
+
+def _seeds(seeds: int | list[int]) -> list[int]:
+    return list(range(seeds)) if isinstance(seeds, int) else seeds
+
+
+class MiniPool(Section):
+    """A pool drawn by the built-in generator."""
+
+    kind: Literal["mini"]
+    size: int = Field(ge=1, description="number of samples drawn")
+    seed: int = Field(0, description="seed of the generator")
+    defects: dict[str, float] = Field({}, description="rates of the planted defects, by name; see curation/mini")
+    max_bad_fraction: Fraction = Field(0.01, description="the run stops if more of the pool than this is quarantined")
+
+
+class LlavaPool(Section):
+    """A pool from a LLaVA JSON (or JSONL) file."""
+
+    kind: Literal["llava"]
+    source: str = Field(description="path of the JSON or JSONL file")
+    images: str | None = Field(None, description="directory that the image paths are relative to")
+    max_bad_fraction: Fraction = Field(0.01, description="the run stops if more of the pool than this is quarantined")
+
+
+class Bench(Section):
+    """The held-out items of the mini world, one file for each capability."""
+
+    kind: Literal["mini"] = "mini"
+    items: int = Field(ge=1, description="items of each benchmark")
+    seed: int = Field(1000, description="seed of the generator, disjoint from the pool's")
+
+
+class Base(Section):
+    """The model that every training starts from."""
+
+    path: str = Field(description="builtin:mini, a directory with a Hugging Face checkpoint, or a hub id")
+    revision: str | None = Field(None, description="commit or tag of a hub id")
+
+
+class Teacher(Section):
+    """What labels a small share of the pool, so that scorer and styler can be trained."""
+
+    kind: Literal["metadata"] = Field("metadata", description="metadata: the mini world's own, with noise")
+    share: Fraction = Field(0.05, gt=0, description="share of the pool that is labelled")
+    noise: Fraction = Field(0.2, description="share of the scores moved by one")
+    knows_wrong: bool = Field(False, description="whether the teacher may see that a planted answer is wrong")
+    knows_rate: Fraction = Field(0.7, description="share of the wrong answers that it then sees")
+    floor: int = Field(3, ge=0, description="labels of every source at least, however small it is")
+    seed: int = Field(0, description="draws the labelled share and the noise")
+
+
+class SeedModel(Section):
+    """The model whose loss says what a sample has to teach (the necessity signal)."""
+
+    share: Fraction = Field(0.1, gt=0, description="random share of the pool that it is trained on")
+    seed: int = 0
+    train: FitSpec
+
+
+class Fit(Section):
+    """Scorer or styler: the base fine-tuned on the teacher's labels."""
+
+    holdout: Fraction = Field(0.2, description="share of the labelled samples kept for the rank correlation")
+    prompts: str = Field("compact", description="wording of the queries")
+    seed: int = 0
+    train: FitSpec
+
+
+class Scoring(Section):
+    """Inference of the signals over the whole pool."""
+
+    batch_size: int = Field(64, ge=1)
+
+
+class Evaluation(Section):
+    """Benchmarks of every checkpoint."""
+
+    suite: str = Field("mini", description="list of benchmarks in evaluation/suites")
+    batch_size: int = Field(64, ge=1)
+
+
+class Resources(Section):
+    """Where stages run. Never changes a result."""
+
+    executor: Literal["inline", "pool"] = Field("inline", description="this process, or one-thread worker processes")
+    workers: int = Field(2, ge=1, description="worker processes of the pool")
+
+
+class Wandb(Section):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "winnow"
+
+
+class Track(Section):
+    """Experiment trackers. Never changes a result."""
+
+    wandb: Wandb = Wandb()
+
+
+class Protocol(Section):
+    """The frozen part: what a scale file supplies. A change is legal and stamps the results `protocol: modified`."""
+
+    pool: Annotated[MiniPool | LlavaPool, Field(discriminator="kind")] | None = None
+    bench: Bench | None = None
+    base: Base | None = None
+    teacher: Teacher | None = None
+    seed_model: SeedModel | None = None
+    scorer: Fit | None = None
+    styler: Fit | None = None
+    train: FitSpec | None = Field(None, description="the SFT of every arm")
+    scoring: Scoring = Scoring()
+    evaluation: Evaluation = Evaluation()
+    limit: int | None = Field(None, ge=1, description="only the first N pool samples and N items of each benchmark")
+
+
+class Recipe(Protocol):
+    """One experiment."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="names the run directory")
+    description: str = ""
+    goal: Literal["compare", "base"] = Field("compare", description="compare arms, or train a base model")
+    scale: str | None = Field(None, description="file in recipes/scales that supplies the protocol")
+    arms: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Arm] = Field({}, description="what is compared")
+    baseline: str | None = Field(None, description="arm that differences are taken against")
+    reference: str | None = Field(None, description="arm that is the denominator of /FULL")
+    pretrain: dict[str, Any] | None = Field(None, description="settings of the base training (goal: base)")
+    resources: Resources = Resources()
+    track: Track = Track()
+    root: str = Field(".", description="directory that holds store/ and runs/")

@@ -1,0 +1,33 @@
+"""What all dummy stages do: log that they ran, read their inputs, write three files."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+
+def digest_inputs(inputs):
+    """Content hash of every input directory (marks and records left out: they hold times)."""
+    found = {}
+    for name, value in sorted(inputs.items()):
+        for path in value if isinstance(value, list) else [value]:
+            files = sorted(p for p in Path(path).rglob("*") if p.is_file()) if Path(path).is_dir() else [Path(path)]
+            files = [f for f in files if f.name not in {"stage.json", "done.json"}]
+            found.setdefault(name, []).append([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+    return found
+
+
+def run(config, inputs, out, progress):
+    """Deterministic content; one line of the log file named by DUMMY_LOG for every execution."""
+    if log := os.environ.get("DUMMY_LOG"):
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(f"{out.parent.name}/{out.name}\n")
+    value = json.dumps({"config": config, "inputs": digest_inputs(inputs)}, sort_keys=True)
+    progress.total(3)
+    for part in range(3):
+        (out / f"part-{part}.txt").write_text(value * (1 + part) * 50, encoding="utf-8")
+        progress.advance()
+    (out / "nested").mkdir()
+    (out / "nested" / "value.json").write_text(value, encoding="utf-8")
+    progress.say(f"{len(inputs)} inputs")
+    return {"n": len(inputs)}

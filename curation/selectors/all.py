@@ -1,0 +1,19 @@
+"""Every row: the full-data arm."""
+
+import numpy as np
+import pyarrow as pa
+
+from curation.selectors.contract import BudgetError, Selection, row_numbers
+
+NEEDS: tuple[str, ...] = ()
+
+
+def select(columns: pa.Table, budget: int, seed: int) -> Selection:
+    """All rows, ascending. `budget` must be their number (BudgetError otherwise); `seed` changes nothing.
+
+    Cost: metadata only. Blind.
+    """
+    rows = np.sort(row_numbers(columns))
+    if budget != len(rows):
+        raise BudgetError(budget, len(rows), "the selector `all` takes the whole pool, so its budget is 100%")
+    return Selection(rows, columns.select(["source"]).take(np.argsort(row_numbers(columns))))

@@ -1,0 +1,24 @@
+"""Random with the same number of rows from every source, until small sources are exhausted."""
+
+import numpy as np
+import pyarrow as pa
+
+from curation.selectors.contract import Selection, check_budget, row_numbers, texts
+from curation.selectors.primitives import groups, rank_within, seeded_keys
+
+NEEDS: tuple[str, ...] = ()
+
+
+def select(columns: pa.Table, budget: int, seed: int) -> Selection:
+    """One random row of each source in turn, the sources in an order that the seed shuffles: nested over budgets.
+
+    The source-balanced random of Ivison et al. (arXiv 2503.01807). Cost: metadata only. Blind.
+    """
+    check_budget(budget, len(columns))
+    codes, names = groups(texts(columns, "source"))
+    keys = seeded_keys(seed, texts(columns, "id"))
+    turn = rank_within(codes, np.argsort(keys, kind="stable"))
+    source_keys = seeded_keys(seed, pa.array(names, pa.large_string()))
+    picks = np.lexsort((source_keys[codes], turn))[:budget]
+    reason = columns.select(["source"]).take(picks).append_column("round", pa.array(turn[picks], pa.int32()))
+    return Selection(row_numbers(columns)[picks], reason)

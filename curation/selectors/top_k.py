@@ -1,0 +1,35 @@
+"""The rows with the highest (or lowest) value of one column."""
+
+import numpy as np
+import pyarrow as pa
+
+from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, texts
+from curation.selectors.primitives import seeded_keys
+
+NEEDS: tuple[str, ...] = ()
+"""Depends on the column; see `needs`."""
+
+_SIGNAL_OF = {"cap_": "capability", "exp_": "capability", "mass_": "capability", "nll": "necessity", "answer_tokens": "necessity"}
+
+
+def needs(column: str = "", **_: object) -> tuple[str, ...]:
+    """The signal that `column` comes from; none for a column of the pool itself."""
+    return tuple(signal for prefix, signal in _SIGNAL_OF.items() if column.startswith(prefix))
+
+
+def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str = "descending") -> Selection:
+    """The `budget` rows that come first by `column`, ties by the hash of (seed, id): nested over budgets.
+
+    `order` is "descending" (highest first) or "ascending". Rows whose value is missing or NaN cannot be picked and are
+    counted as `missing_value`. Cost: that of the column. Raises ColumnError, BudgetError.
+    """
+    if order not in ("descending", "ascending"):
+        raise SelectorError(f"order {order!r} is neither 'descending' nor 'ascending'")
+    values = numbers(columns, column)
+    known = np.flatnonzero(~np.isnan(values))
+    check_budget(budget, len(known), f"{len(values) - len(known):,} rows have no {column}")
+    keys = seeded_keys(seed, texts(columns, "id"))[known]
+    ranked = values[known] if order == "ascending" else -values[known]
+    picks = known[np.lexsort((keys, ranked))[:budget]]
+    reason = columns.select(["source"]).take(picks).append_column("score", pa.array(values[picks], pa.float64()))
+    return Selection(row_numbers(columns)[picks], reason, {"missing_value": len(values) - len(known)})

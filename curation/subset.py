@@ -1,0 +1,94 @@
+"""A subset on disk: the chosen rows with rank and reason, and a manifest that says exactly what was chosen from what."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.selectors.contract import Selection
+
+
+class SubsetError(ValueError):
+    """A subset folder that is incomplete or does not match its manifest."""
+
+
+def write_subset(
+    out: Path, pool: pa.Table, pool_hash: str, selection: Selection, *,
+    selector: str, params: Mapping[str, Any], seed: int,
+    signal_hashes: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `subset.parquet` (row, id, rank, then the reason columns; in rank order) and, last, `manifest.json`.
+
+    `pool` is the pool's table, in row order. The bytes of both files depend on the arguments and the library versions
+    only: no time, no path. Returns the manifest. Raises ValueError for a row that the pool does not have.
+    """
+    rows = selection.rows
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(pool):
+        raise ValueError(f"the selection names row {rows.max()} of a pool with {len(pool)} rows")
+    chosen = pool.take(rows)
+    table = pa.table({"row": pa.array(rows, pa.int32()), "id": chosen["id"],
+                      "rank": pa.array(np.arange(len(rows), dtype=np.int32))})
+    for name in selection.reason.column_names:
+        if name in table.column_names:
+            raise ValueError(f"a reason column cannot be called {name!r}")
+        table = table.append_column(name, selection.reason[name])
+    manifest = {
+        "ids_sha256": ids_hash(table["id"].to_pylist()),
+        "pool_hash": pool_hash, "pool_samples": len(pool), "signals": dict(signal_hashes or {}),
+        "selector": selector, "params": dict(params), "seed": seed, "notes": selection.notes,
+        "budget": {"samples": len(rows), "text_tokens": _total(chosen, "text_tokens"),
+                   "image_tokens": _total(chosen, "image_tokens")},
+        "versions": versions(),
+    } | dict(extra or {})
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "manifest.json").unlink(missing_ok=True)
+    pq.write_table(table.combine_chunks(), out / "subset.parquet", compression="zstd")
+    temporary = out / "manifest.tmp"
+    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, out / "manifest.json")
+    return manifest
+
+
+def read_subset(folder: Path) -> pa.Table:
+    """The table of `write_subset`, in rank order. Raises SubsetError where it is incomplete or altered."""
+    manifest = read_manifest(folder)
+    table = pq.read_table(Path(folder) / "subset.parquet")
+    if ids_hash(table["id"].to_pylist()) != manifest["ids_sha256"]:
+        raise SubsetError(f"{folder}: the ids in subset.parquet are not those of manifest.json; select again")
+    return table
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of a subset. Raises SubsetError if it is not there: it is written last."""
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise SubsetError(f"{folder} holds no finished subset (no manifest.json); select again")
+    return json.loads(path.read_text())
+
+
+def ids_hash(ids: list[str]) -> str:
+    """sha256 (hex) of the sorted ids, one a line: equal for equal sets, whatever the order."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a selection depends on."""
+    found = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow")}
+    try:
+        found["winnow"] = importlib.metadata.version("winnow")
+    except importlib.metadata.PackageNotFoundError:
+        found["winnow"] = "not installed"
+    return found
+
+
+def _total(table: pa.Table, name: str) -> int | None:
+    """Sum of a count column; None where it is unknown for any row, since a part of the sum would mislead."""
+    return None if name not in table.column_names or table[name].null_count else pc.sum(table[name]).as_py()

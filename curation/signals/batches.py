@@ -1,0 +1,34 @@
+"""Batches of similar length, and how much of what is computed is padding.
+
+Scoring may take samples in any order, so lengths are sorted in full: that wastes less than any grouping (the result is written
+back by row). The longest batch comes first, so that a batch that does not fit in memory shows at once.
+"""
+
+import numpy as np
+
+
+def batches_by_count(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Index arrays of at most `batch_size` samples each, longest first; equal lengths keep their order."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def batches_by_tokens(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
+    """Index arrays whose padded size (samples x longest) is at most `max_tokens`; a longer sample is a batch of its own."""
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    lengths = np.asarray(lengths)
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, int(max_tokens // max(lengths[order[start]], 1)))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def padded_tokens(lengths: np.ndarray, batches: list[np.ndarray]) -> int:
+    """Tokens that are computed, padding included."""
+    return int(sum(len(batch) * lengths[batch].max() for batch in batches))

@@ -40,13 +40,14 @@ class Stages:
         """Whether the stage continues a half-written directory instead of starting again."""
         return bool(_constants(self.file(kind)).get("RESUMES", False))
 
-    def code_hash(self, kind: str) -> str:
-        """sha256 of the stage's module and of every file that its CODE names."""
+    def code_hash(self, kind: str, module: str | None = None) -> str:
+        """sha256 of the stage's module, the files that its CODE names, and `module` with its siblings."""
         file = self.file(kind)
         code = _constants(file).get("CODE")
         if not isinstance(code, tuple):
             raise RecipeError(f"{file}: CODE must be a tuple of repository paths, written out")
-        return _hash_paths((file, *(_resolve(file, path) for path in code)))
+        extra = _with_siblings(module) if module else ()
+        return _hash_paths((file, *(_resolve(file, path) for path in code), *extra))
 
     def file(self, kind: str) -> Path:
         """Source file of the stage. Raises RecipeError where there is none."""
@@ -71,6 +72,22 @@ def _resolve(stage_file: Path, path: str) -> Path:
     if not (resolved := REPOSITORY / path).exists():
         raise RecipeError(f"{stage_file}: CODE names {path}, which is not in {REPOSITORY}")
     return resolved
+
+
+@cache
+def _with_siblings(module: str) -> tuple[Path, ...]:
+    """Source of a module and of the modules of its own package that it imports, directly or not."""
+    package, files, todo = module.rpartition(".")[0], {}, [module]
+    while todo:
+        name = todo.pop()
+        spec = importlib.util.find_spec(name)
+        if name in files or not spec or not spec.origin:
+            continue
+        files[name] = Path(spec.origin)
+        tree = ast.parse(files[name].read_text(encoding="utf-8"))
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        todo += [name for name in imported if package and name.startswith(f"{package}.")]
+    return tuple(files[name] for name in sorted(files))
 
 
 @cache

@@ -1,7 +1,8 @@
 """Bring the stages of a plan up to date: find what is done, run the rest, write the run directory."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from recipes.executors import Schedule, run_inline, run_pool
 from recipes.load import Loaded
 from recipes.plan import Node, Plan, store_path
 from recipes.progress import PlainDisplay, display, stage_table
+from recipes.schema import Resources
 from recipes.task import Outcome, Task
 
 UNKNOWN_RATE = 1 / 200
@@ -62,21 +64,32 @@ def _rates(root: Path, kinds: set[str]) -> dict[str, float]:
     """Mean seconds for a unit of work of each kind, from the records of what this store holds."""
     rates = {}
     for kind in kinds:
-        records = [store.read_record(p.parent) for p in (root / "store" / kind).glob("*/done.json")]
+        records = list(_records(root / "store" / kind))
         if work := sum(r["work"] for r in records):
             rates[kind] = sum(r["seconds"] for r in records) / work
     return rates
 
 
-def run(loaded: Loaded, plan: Plan, *, until: str | None = None, force: str | None = None, console: Console | None = None,
-        on_stage: Callable[[Node, Outcome], None] | None = None) -> Path:
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    for mark in folder.glob("*/done.json"):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # being made again at this moment, or damaged
+            yield store.read_record(mark.parent)
+
+
+def root_of(loaded: Loaded) -> Path:
+    """The directory that holds store/ and runs/."""
+    return Path(loaded.recipe.root).expanduser().resolve()
+
+
+def run(loaded: Loaded, plan: Plan, *, until: str | None = None, force: str | None = None,
+        console: Console | None = None, on_stage: Callable[[Node, Outcome], None] | None = None) -> Path:
     """Run what is not done yet and return the run directory.
 
     `on_stage` is called in this process for every stage of the plan that is ready: first for those that were cached,
     then for each new one as it finishes. Raises StageError, StoreError.
     """
     console, started = console or Console(), time.perf_counter()
-    recipe, root = loaded.recipe, Path(loaded.recipe.root).expanduser().resolve()
+    root = root_of(loaded)
     provenance = rundir.provenance()
     found = survey(plan, root, until, force)
     for name, state in found.states.items():
@@ -84,24 +97,27 @@ def run(loaded: Loaded, plan: Plan, *, until: str | None = None, force: str | No
             console.print(f"{name}: {state}; it is made again", markup=False, soft_wrap=True)
     place = rundir.open_run(loaded, plan, root)
     book = _Book(plan, root, place, on_stage)
-    todo = {n.name for n in found.todo}
     for node in plan.nodes:
         if found.states[node.name] == "done":
             record = store.read_record(store_path(root, node.kind, node.hash))
             book.enter(Outcome(node.name, "cached", record["seconds"], record["summary"]))
-    console.print(f"{recipe.name}: {len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(todo)} to run", markup=False, soft_wrap=True)
+    counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(found.todo)} to run"
+    console.print(f"{loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
     try:
         with display(console, found.expected) as shown:
-            _execute(found, root, plan, provenance, _Listener(shown, book), recipe.resources)
+            _execute(found, root, plan, provenance, _Listener(shown, book),
+                     loaded.recipe.resources)
     finally:
-        book.close(console, time.perf_counter() - started)
+        book.show(console, time.perf_counter() - started)
+    book.save()
     if plan.nodes[-1].name in book.outcomes:
         rundir.publish_report(place, root, plan)
         rundir.write_lineage(place, loaded, plan, provenance)
     return place
 
 
-def _execute(found: Survey, root: Path, plan: Plan, provenance: dict[str, Any], shown: "_Listener", resources: Any) -> None:
+def _execute(found: Survey, root: Path, plan: Plan, provenance: dict[str, Any], shown: "_Listener",
+             resources: Resources) -> None:
     tasks = {n.name: _task(n, root, plan, provenance, found.states[n.name] == "forced") for n in found.todo}
     parents = {n.name: {p.name for p in n.parents() if p.name in tasks} for n in found.todo}
     seconds = {n.name: found.expected[n.name] or n.work * UNKNOWN_RATE for n in found.todo}
@@ -128,6 +144,7 @@ class _Book:
         self.nodes = {n.name: n for n in plan.nodes}
         self.root, self.place, self.on_stage = root, place, on_stage
         self.outcomes: dict[str, Outcome] = {}
+        self.wall = 0.0
         rundir.remove_old_links(place, plan)
 
     def enter(self, outcome: Outcome) -> None:
@@ -137,20 +154,31 @@ class _Book:
         if self.on_stage:
             self.on_stage(node, outcome)
 
-    def close(self, console: Console, wall: float) -> None:
-        """Print the table of stages and the seconds by kind, and save them."""
+    def seconds_by_kind(self) -> dict[str, float]:
+        """Sum over the stages of each kind, cached ones with the seconds that they once took."""
+        sums: dict[str, float] = {}
+        for name, node in self.nodes.items():
+            if name in self.outcomes:
+                sums[node.kind] = round(sums.get(node.kind, 0.0) + self.outcomes[name].seconds, 3)
+        return sums
+
+    def show(self, console: Console, wall: float) -> None:
+        """Print the table of stages and the seconds by kind."""
+        self.wall = wall
         done = [self.outcomes[name] for name in self.nodes if name in self.outcomes]
-        by_kind: dict[str, float] = {}
-        for o in done:
-            by_kind[self.nodes[o.name].kind] = by_kind.get(self.nodes[o.name].kind, 0.0) + o.seconds
         console.print(stage_table([(o.name, o.state, o.seconds) for o in done], "stages"))
-        console.print("seconds by stage: " + ", ".join(f"{k} {s:.1f}" for k, s in by_kind.items()), markup=False, soft_wrap=True)
+        console.print("seconds by stage: " + ", ".join(f"{k} {s:.1f}" for k, s in self.seconds_by_kind().items()),
+                      markup=False, soft_wrap=True)
         new = sum(o.seconds for o in done if o.state == "new")
         console.print(f"this run: {wall:.1f} s, in which stages worked {new:.1f} s", markup=False, soft_wrap=True)
+
+    def save(self) -> None:
+        """Write timings.json."""
         store.write_json(self.place / "timings.json", {
-            "wall_seconds": round(wall, 3), "seconds_by_kind": {k: round(s, 3) for k, s in by_kind.items()},
-            "stages": [{"name": o.name, "kind": self.nodes[o.name].kind, "state": o.state, "seconds": round(o.seconds, 3)}
-                       for o in done]})
+            "wall_seconds": round(self.wall, 3), "seconds_by_kind": self.seconds_by_kind(),
+            "stages": [{"name": name, "kind": node.kind, "state": self.outcomes[name].state,
+                        "seconds": round(self.outcomes[name].seconds, 3)}
+                       for name, node in self.nodes.items() if name in self.outcomes]})
 
 
 class _Listener:

@@ -177,20 +177,30 @@ def validate(model: type[BaseModel], document: Document) -> Any:
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        lines = [_explain(model, document, problem) for problem in error.errors()]
-        raise RecipeError("\n".join(dict.fromkeys(lines))) from error
+        problems: dict[str, list[str]] = {}
+        for problem in error.errors():
+            place, text = _explain(model, document, problem)
+            problems.setdefault(place, []).append(text)  # each type of a union complains
+        lines = [f"{place}: {' or '.join(dict.fromkeys(texts))}" for place, texts in problems.items()]
+        raise RecipeError("\n".join(lines)) from error
 
 
-def _explain(model: type[BaseModel], document: Document, problem: dict[str, Any]) -> str:
+def _explain(model: type[BaseModel], document: Document, problem: dict[str, Any]) -> tuple[str, str]:
+    """(place and key, what is wrong and what is allowed) of one of pydantic's problems."""
     path, section, about = _walk(model, document.data, problem["loc"])
-    place = f"{document.locate(path)}: {'.'.join(path)}: "
+    if problem["type"] == "union_tag_invalid":
+        tags = problem["ctx"]
+        key = (*path, tags["discriminator"].strip("'"))
+        return f"{document.locate(key)}: {'.'.join(key)}", f"got '{tags['tag']}'; it can be {tags['expected_tags']}"
+    place = f"{document.locate(path)}: {'.'.join(path)}"
+    about = f" ({about})" if about else ""
     if problem["type"] == "extra_forbidden":
-        return f"{place}unknown key; {nearest(path[-1], section.model_fields if section else ())}"
+        return place, f"unknown key; {nearest(path[-1], section.model_fields if section else ())}"
     if problem["type"] == "missing":
-        return f"{place}missing" + (f" ({about})" if about else "")
+        return place, f"missing{about}"
     message = problem["msg"].removeprefix("Value error, ")
     got = "" if problem["type"] == "value_error" else f"got {problem['input']!r}; "
-    return f"{place}{got}{message}" + (f" ({about})" if about else "")
+    return place, f"{got}{message}{about}"
 
 
 def _walk(model: type[BaseModel], data: Any, loc: Sequence[int | str]) -> tuple[KeyPath, type[BaseModel] | None, str]:
@@ -199,7 +209,8 @@ def _walk(model: type[BaseModel], data: Any, loc: Sequence[int | str]) -> tuple[
     hints: list[Any] = [model]
     for part in map(str, loc):
         sections = [h for h in hints if isinstance(h, type) and issubclass(h, BaseModel)]
-        tagged = [s for s in sections if "kind" in s.model_fields and part in get_args(s.model_fields["kind"].annotation)]
+        kinds = {s: get_args(s.model_fields["kind"].annotation) for s in sections if "kind" in s.model_fields}
+        tagged = [s for s, names in kinds.items() if part in names]
         if len(sections) > 1 and tagged:
             hints = tagged
             continue

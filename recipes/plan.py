@@ -8,7 +8,7 @@ resources, tracking, root) is in a config, except in the last stage, which repor
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,20 @@ class Plan:
     stages: Stages
     nodes: list[Node] = field(default_factory=list)
 
-    def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], *, name: str = "", work: float = 1.0) -> Node:
-        """A new node, or the one that is there already if kind, config, inputs and code are equal."""
+    def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], *,
+            name: str = "", work: float = 1.0, module: str | None = None) -> Node:
+        """A new node, or the one that is there already if kind, config, inputs and code are equal.
+
+        `module` names one more module whose source decides the result.
+        """
         inputs = {k: v for k, v in inputs.items() if v is not None}
         node = Node(kind, name or kind, config, inputs, "", work)
-        identity = {"kind": kind, "config": _without_settings(config), "inputs": node.input_hashes(), "code": self.stages.code_hash(kind)}
+        identity = {"kind": kind, "config": _without_settings(config), "inputs": node.input_hashes(),
+                    "code": self.stages.code_hash(kind, module)}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         if same := next((n for n in self.nodes if n.hash == digest), None):
             return same
-        node = Node(kind, name or kind, config, inputs, digest, work)
+        node = replace(node, hash=digest)
         self.nodes.append(node)
         return node
 
@@ -84,7 +89,7 @@ def make_plan(loaded: Loaded, stages: Stages | None = None, prints: Fingerprints
 
 
 def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
-    """bench, source, pool, labels, fits, signals, then select, train and evaluate for each arm and seed, and compare."""
+    """bench, source, pool, labels, fits, signals, then select, train, evaluate for each arm and seed, and compare."""
     recipe = loaded.recipe
     base_at = (recipe.base.path, recipe.base.revision, loaded.locate("base", "path"), prints)
     base = external.model(*base_at, external.MODEL_FILES)
@@ -100,7 +105,8 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
     else:
         source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
         images = recipe.pool.images and external.folder(recipe.pool.images, loaded.locate("pool", "images"), "pool")
-        pool = plan.add("pool", pool_config, {"source": source, "images": images, "tokenizer": tokenizer}, work=size)
+        given = {"source": source, "images": images, "tokenizer": tokenizer}
+        pool = plan.add("pool", pool_config, given, work=size)
 
     needs = {signal for arm in recipe.arms.values() for signal in _needs(arm)}
     signals, fits = {}, {}
@@ -127,7 +133,8 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
         columns = {f"signal_{signal}": signals[signal] for signal in _needs(arm)}
         for seed, train_seed in arm.runs():
             config = {"selector": arm.selector, "budget": arm.budget, "seed": seed, "params": arm.params}
-            select = plan.add("select", config, {"pool": pool, **columns}, name=f"select[{arm_name},{seed}]")
+            select = plan.add("select", config, {"pool": pool, **columns}, name=f"select[{arm_name},{seed}]",
+                              module=_selector_module(arm))
             run_name = f"{arm_name},{seed}" if seed == train_seed else f"{arm_name},{seed},{train_seed}"
             train = plan.add("train", {**_dump(recipe.train), "seed": train_seed},
                              {"pool": pool, "subset": select, "base": base}, name=f"train[{run_name}]",
@@ -159,7 +166,13 @@ def _dump(section: Any, *keys: str) -> dict[str, Any]:
 def _needs(arm: Arm) -> Sequence[str]:
     from curation.selectors import needs
 
-    return needs(arm.selector)
+    return needs(arm.selector, arm.params)
+
+
+def _selector_module(arm: Arm) -> str:
+    from curation.selectors import SELECTORS
+
+    return SELECTORS.get(arm.selector, arm.selector).partition(":")[0]
 
 
 def _section(recipe: Recipe, name: str, loaded: Loaded) -> Any:
@@ -170,7 +183,7 @@ def _section(recipe: Recipe, name: str, loaded: Loaded) -> Any:
 
 
 def _pool_size(recipe: Recipe) -> int:
-    """Samples in the pool as far as it is known before the pool is read; a LLaVA file is taken for 1,000 or the limit."""
+    """Samples in the pool as far as they are known before it is read; a LLaVA file is taken for 1,000 or the limit."""
     size = recipe.pool.size if recipe.pool.kind == "mini" else 1_000
     return min(size, recipe.limit or size)
 

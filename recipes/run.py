@@ -14,10 +14,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m recipes.run", description=__doc__.splitlines()[0])
     made.add_argument("file", metavar="FILE", help="recipe; a bare name is also looked for under recipes/")
-    made.add_argument("overrides", metavar="key=value", nargs="*", help="dotted key of the recipe, value in YAML")
+    made.add_argument("overrides", metavar="key=value", nargs="*",
+                      help="dotted key of the recipe, value in YAML")
     made.add_argument("--dry-run", action="store_true", help="print the stages and what is cached, run nothing")
     made.add_argument("--until", metavar="STAGE", help="stop after the stages of this kind or name")
-    made.add_argument("--force", metavar="STAGE", help="redo the stages of this kind or name, and what follows from them")
+    made.add_argument("--force", metavar="STAGE", help="redo the stages of this kind or name, and what follows")
     made.add_argument("--executor", choices=("inline", "pool"), help="same as resources.executor=...")
     made.add_argument("--limit", metavar="N", type=int, help="same as limit=N: the first N samples and benchmark items")
     return made
@@ -47,12 +48,10 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
 
 
 def _run(given: argparse.Namespace, package: str) -> int:
-    from pathlib import Path
-
     from rich.console import Console
 
     from recipes.code import Stages
-    from recipes.engine import run, survey
+    from recipes.engine import root_of, run, survey
     from recipes.external import Fingerprints
     from recipes.load import load
     from recipes.plan import make_plan
@@ -61,7 +60,7 @@ def _run(given: argparse.Namespace, package: str) -> int:
     extra = [f"resources.executor={given.executor}"] if given.executor else []
     extra += [f"limit={given.limit}"] if given.limit is not None else []
     loaded = load(given.file, [*given.overrides, *extra])
-    root = Path(loaded.recipe.root).expanduser().resolve()
+    root = root_of(loaded)
     plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
     console = Console()
     if not given.dry_run:
@@ -74,8 +73,9 @@ def _run(given: argparse.Namespace, package: str) -> int:
              found.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes]
     console.print(stage_table(rows, f"{loaded.recipe.name}, protocol {loaded.protocol}"))
     known = [seconds for _, _, seconds in rows if seconds is not None]
+    unknown = len(rows) - len(known)
     console.print(f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work"
-                  + (f", and {len(rows) - len(known)} stages of which no earlier run is known" * (len(known) < len(rows))))
+                  + (f", and {unknown} stages of which no earlier run is known" if unknown else ""))
     return 0
 
 

@@ -55,6 +55,13 @@ class Arm(Section):
         return name
 
     @model_validator(mode="after")
+    def _selector_takes_params(self) -> "Arm":
+        from curation.selectors import check_params
+
+        check_params(self.selector, self.params)
+        return self
+
+    @model_validator(mode="after")
     def _all_takes_everything(self) -> "Arm":
         if self.selector == "all" and self.budget != "100%":
             raise ValueError(f"selector `all` takes the whole pool; budget {self.budget} contradicts it")

@@ -20,7 +20,7 @@ from recipes.errors import StoreError
 SMALL_FILE = 1 << 20
 """Files up to this many bytes are verified by content, larger ones by size."""
 MANY_FILES = 10_000
-"""An artefact of more files (a pool's images) is verified by sizes only: reading all would take longer than it is worth."""
+"""An artefact of more files (a pool's images) is verified by sizes only: reading all of it would take too long."""
 OWN_FILES = {"stage.json", "done.json"}
 
 DISK_ADVICE = {
@@ -76,6 +76,10 @@ def check(path: Path, digest: str) -> str:
         return "damaged: done.json is not readable"
     if done["hash"] != digest:
         return "damaged: done.json is of another stage"
+    try:
+        read_record(path)
+    except (FileNotFoundError, ValueError):
+        return "damaged: stage.json is not readable"
     problem = next(_problems(path, done["files"]), None)
     return f"damaged: {problem}" if problem else "done"
 

@@ -130,7 +130,7 @@ class _Window:
             except json.JSONDecodeError as error:
                 self._refuse_unless_incomplete(error, index)
             else:
-                if end < len(self.buffer) or self._end:  # at the very end, "12" may still become "123"
+                if len(self.buffer) - end > 2 or self._end:  # at the very end, "1" may still become "1e-9"
                     offset = self.offset
                     return Located(index, offset, self.advance(end - self.position), value)
             if len(self.buffer) - self.position > MAX_RECORD_CHARS:

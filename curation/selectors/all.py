@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import BudgetError, Selection, row_numbers
+from curation.selectors.contract import BudgetError, Selection, row_numbers, sources_of
 
 NEEDS: tuple[str, ...] = ()
 
@@ -16,4 +16,4 @@ def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     rows = np.sort(row_numbers(columns))
     if budget != len(rows):
         raise BudgetError(budget, len(rows), "the selector `all` takes the whole pool, so its budget is 100%")
-    return Selection(rows, columns.select(["source"]).take(np.argsort(row_numbers(columns))))
+    return Selection(rows, sources_of(columns, np.argsort(row_numbers(columns))))

@@ -45,7 +45,7 @@ class Selection:
             raise TypeError(f"rows must be int64[n], are {self.rows.dtype}{list(self.rows.shape)}")
         if self.reason.num_rows != len(self.rows):
             raise ValueError(f"{len(self.rows)} rows but {self.reason.num_rows} reasons")
-        if len(np.unique(self.rows)) != len(self.rows):
+        if (np.diff(np.sort(self.rows)) == 0).any():
             raise ValueError("a row was picked twice")
 
 
@@ -59,6 +59,8 @@ def resolve_budget(budget: str | int, pool_size: int) -> int:
     if isinstance(budget, bool) or not number.is_finite() or (not text.endswith("%") and number % 1):
         raise SelectorError(f"budget {budget!r} is neither a share such as '30%' nor a number of rows")
     rows = int(number * pool_size / 100) if text.endswith("%") else int(number)
+    if text.endswith("%") and number > 100:
+        raise BudgetError(max(rows, pool_size + 1), pool_size, f"{text} is more than there is")
     check_budget(rows, pool_size)
     return rows
 
@@ -90,6 +92,12 @@ def row_numbers(columns: pa.Table) -> np.ndarray:
     """The `row` column as int64[n]. Raises ColumnError."""
     require(columns, ["row"])
     return columns["row"].cast(pa.int64()).to_numpy()
+
+
+def sources_of(columns: pa.Table, picks: np.ndarray) -> pa.Table:
+    """One column `source` for the rows at the positions `picks`. Raises ColumnError."""
+    require(columns, ["source"])
+    return columns.select(["source"]).take(picks)
 
 
 def texts(columns: pa.Table, name: str) -> pa.Array:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, texts
+from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
 from curation.selectors.primitives import groups, quota, rank_within, seeded_keys, spread
 
 NEEDS: tuple[str, ...] = ("necessity",)
@@ -60,7 +60,7 @@ def select(
         picks.append(_pick(inside, sources[inside], keys[inside], int(counts[k]), _offset(seed, k, sizes[k])))
         levels.append(np.full(counts[k], k))
     chosen = np.concatenate(picks)
-    reason = (columns.select(["source"]).take(chosen)
+    reason = (sources_of(columns, chosen)
               .append_column("stratum", pa.array(np.concatenate(levels), pa.int32()))
               .append_column("score", pa.array(scores[chosen], pa.float64())))
     return Selection(row_numbers(columns)[chosen], reason, notes)

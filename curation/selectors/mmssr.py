@@ -19,6 +19,7 @@ from curation.selectors.contract import (
     numbers,
     require,
     row_numbers,
+    sources_of,
     texts,
 )
 from curation.selectors.primitives import groups, seeded_keys
@@ -140,9 +141,10 @@ def _styles(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, list[str], int]:
     n, flat = len(counts), lists.flatten()
     said = pc.not_equal(flat, "").fill_null(False)
     owner = np.repeat(np.arange(n), counts)[said.to_numpy(zero_copy_only=False)]
-    bare = np.setdiff1d(np.arange(n), owner)
+    bare = np.flatnonzero(np.bincount(owner, minlength=n) == 0)
     codes, names = groups(pa.concat_arrays([flat.filter(said), pa.array([OTHER] * len(bare), pa.string())]))
-    rows, codes = np.divmod(np.unique(np.concatenate([owner, bare]) * len(names) + codes), len(names))
+    pairs = np.sort(np.concatenate([owner, bare]) * len(names) + codes)
+    rows, codes = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], len(names))
     return np.searchsorted(rows, np.arange(n + 1)), codes, names, len(bare)
 
 
@@ -179,7 +181,7 @@ def _reason(
     return pa.table({
         "capability": pa.array(keys, pa.string()).take(pa.array(picks.queue)),
         "style": styles.take(pa.array(picks.bins, mask=filled)),
-        "source": columns["source"].take(picks.rows),
+        "source": sources_of(columns, picks.rows)["source"],
         "score": pa.array(main[picks.queue, picks.rows]),
         "expected": pa.array(expected[picks.queue, picks.rows]),
         "round": pa.array(picks.round, pa.int32()),

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, check_budget, row_numbers, texts
+from curation.selectors.contract import Selection, check_budget, row_numbers, sources_of, texts
 from curation.selectors.primitives import seeded_keys
 
 NEEDS: tuple[str, ...] = ()
@@ -16,4 +16,4 @@ def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     """
     check_budget(budget, len(columns))
     picks = np.argsort(seeded_keys(seed, texts(columns, "id")), kind="stable")[:budget]
-    return Selection(row_numbers(columns)[picks], columns.select(["source"]).take(picks))
+    return Selection(row_numbers(columns)[picks], sources_of(columns, picks))

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, check_budget, row_numbers, texts
+from curation.selectors.contract import Selection, check_budget, row_numbers, sources_of, texts
 from curation.selectors.primitives import groups, rank_within, seeded_keys
 
 NEEDS: tuple[str, ...] = ()
@@ -20,5 +20,5 @@ def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     turn = rank_within(codes, np.argsort(keys, kind="stable"))
     source_keys = seeded_keys(seed, pa.array(names, pa.large_string()))
     picks = np.lexsort((source_keys[codes], turn))[:budget]
-    reason = columns.select(["source"]).take(picks).append_column("round", pa.array(turn[picks], pa.int32()))
+    reason = sources_of(columns, picks).append_column("round", pa.array(turn[picks], pa.int32()))
     return Selection(row_numbers(columns)[picks], reason)

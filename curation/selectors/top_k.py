@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, texts
+from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
 from curation.selectors.primitives import seeded_keys
 
 NEEDS: tuple[str, ...] = ()
@@ -31,5 +31,5 @@ def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str
     keys = seeded_keys(seed, texts(columns, "id"))[known]
     ranked = values[known] if order == "ascending" else -values[known]
     picks = known[np.lexsort((keys, ranked))[:budget]]
-    reason = columns.select(["source"]).take(picks).append_column("score", pa.array(values[picks], pa.float64()))
+    reason = sources_of(columns, picks).append_column("score", pa.array(values[picks], pa.float64()))
     return Selection(row_numbers(columns)[picks], reason, {"missing_value": len(values) - len(known)})

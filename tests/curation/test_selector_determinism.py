@@ -1,0 +1,47 @@
+"""The same selection for every hash seed of Python and every SIMD variant of numpy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = """
+import hashlib, json
+from selector_tables import CASES, random_table
+from curation.selectors import BudgetError, get_selector
+table = random_table(11, 900)
+for name, params in CASES:
+    try:
+        found = get_selector(name)(table, 900 if name == "all" else 250, 5, **params)
+        text = json.dumps([found.rows.tolist(), found.reason.to_pylist(), found.notes])
+    except BudgetError as error:
+        text = str(error)
+    print(name, params, hashlib.sha256(text.encode()).hexdigest())
+"""
+HERE = Path(__file__).parent
+
+
+def selections(**environment: str) -> str:
+    paths = os.pathsep.join([str(HERE.parent.parent), str(HERE)])
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": paths} | environment)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def reference() -> str:
+    return selections(PYTHONHASHSEED="0")
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
+def test_hash_seed_changes_nothing(reference, hash_seed):
+    assert reference.count("\n") >= 10
+    assert selections(PYTHONHASHSEED=hash_seed) == reference
+
+
+def test_simd_changes_nothing(reference):
+    features = " ".join(np._core._multiarray_umath.__cpu_dispatch__)
+    assert selections(PYTHONHASHSEED="0", NPY_DISABLE_CPU_FEATURES=features) == reference

@@ -1,0 +1,283 @@
+"""What every selector promises, and what each of the simple ones does."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from selector_tables import CASES, plain_key, random_table, shuffled
+
+from curation.selectors import (
+    SELECTORS,
+    BudgetError,
+    ColumnError,
+    Selection,
+    SelectorError,
+    check_params,
+    get_selector,
+    needs,
+    resolve_budget,
+)
+from curation.selectors.primitives import quota, rank_within, seeded_keys, spread
+
+every_case = pytest.mark.parametrize(("name", "params"), CASES, ids=lambda value: str(value))
+few = settings(max_examples=25, deadline=None)
+
+
+def run(name, params, table, budget, seed=0):
+    """The selection, or the BudgetError that says how many there are."""
+    try:
+        return get_selector(name)(table, budget, seed, **params)
+    except BudgetError as error:
+        assert error.requested == budget
+        assert error.available < budget or name == "all"
+        return error
+
+
+def test_every_registered_selector_is_in_the_property_tests():
+    assert {name for name, _ in CASES} == set(SELECTORS)
+
+
+@every_case
+@few
+@given(table_seed=st.integers(0, 10**6), n=st.integers(1, 60), data=st.data())
+def test_size_is_exact_or_the_error_says_what_can_be_had(name, params, table_seed, n, data):
+    table = random_table(table_seed, n)
+    budget = data.draw(st.integers(1, n))
+    result = run(name, params, table, budget)
+    if isinstance(result, BudgetError):
+        if not result.available:
+            return
+        result = run(name, params, table, budget := result.available)
+    assert isinstance(result, Selection)
+    assert len(result.rows) == len(set(result.rows.tolist())) == result.reason.num_rows == budget
+    assert set(result.rows.tolist()) <= set(range(n))
+    source_of = dict(zip(table["row"].to_pylist(), table["source"].to_pylist(), strict=True))
+    assert result.reason["source"].to_pylist() == [source_of[row] for row in result.rows.tolist()]
+    assert all(isinstance(count, int) for count in result.notes.values())
+
+
+@every_case
+@few
+@given(table_seed=st.integers(0, 10**6), n=st.integers(2, 60), order=st.integers(0, 10**6), seed=st.integers(0, 99))
+def test_order_of_the_rows_changes_nothing(name, params, table_seed, n, order, seed):
+    table = random_table(table_seed, n)
+    budget = n if name == "all" else max(n // 3, 1)
+    first, second = (run(name, params, t, budget, seed) for t in (table, shuffled(table, order)))
+    if isinstance(first, BudgetError):
+        assert first.available == second.available
+    else:
+        assert first.rows.tolist() == second.rows.tolist()
+        assert first.reason.to_pylist() == second.reason.to_pylist()
+        assert first.notes == second.notes
+
+
+@every_case
+@pytest.mark.parametrize("budget", [0, -1, 41])
+def test_budget_outside_the_pool_is_refused(name, params, budget):
+    with pytest.raises(BudgetError) as error:
+        get_selector(name)(random_table(1, 40), budget, 0, **params)
+    assert error.value.requested == budget
+    assert error.value.available <= 40
+
+
+@pytest.mark.parametrize(("name", "params"), [("random", {}), ("random_balanced", {}), ("mllm_selector", {})])
+def test_seed_matters(name, params):
+    table = random_table(3, 200)
+    subsets = {tuple(sorted(get_selector(name)(table, 60, seed, **params).rows.tolist())) for seed in range(5)}
+    assert len(subsets) == 5
+
+
+@pytest.mark.parametrize(("name", "params"), [("random", {}), ("random_balanced", {}), ("top_k", {"column": "nll"})])
+@few
+@given(table_seed=st.integers(0, 10**6), small=st.integers(1, 30), large=st.integers(30, 40))
+def test_nested_over_budgets(name, params, table_seed, small, large):
+    table = random_table(table_seed, 60, missing=0.0)
+    select = get_selector(name)
+    assert select(table, large, 7, **params).rows[:small].tolist() == select(table, small, 7, **params).rows.tolist()
+
+
+def test_random_is_uniform():
+    table = random_table(0, 50)
+    counts = Counter(row for seed in range(400) for row in get_selector("random")(table, 10, seed).rows.tolist())
+    # 400 · 10 / 50 = 80 expected, standard deviation 8
+    assert len(counts) == 50 and all(40 < counts[row] < 120 for row in range(50))
+    assert sum((counts[row] - 80) ** 2 / 64 for row in range(50)) < 100  # mean 50, sd about 10
+
+
+def test_random_balanced_is_equal_until_a_source_is_exhausted():
+    table = pa.table({"row": np.arange(100), "id": [str(i) for i in range(100)],
+                      "source": ["big"] * 80 + ["mid"] * 17 + ["tiny"] * 3})
+    picked = Counter(get_selector("random_balanced")(table, 31, 0).reason["source"].to_pylist())
+    assert picked == {"big": 14, "mid": 14, "tiny": 3}
+    assert Counter(get_selector("random_balanced")(table, 60, 0).reason["source"].to_pylist()) == {"big": 40, "mid": 17, "tiny": 3}
+
+
+def test_top_k_takes_the_ends_and_counts_missing_values():
+    table = pa.table({"row": np.arange(6), "id": list("abcdef"), "source": ["s"] * 6,
+                      "x": pa.array([1.0, float("nan"), 3.0, None, 2.0, 0.5])})
+    select = get_selector("top_k")
+    top = select(table, 2, 0, column="x")
+    assert (top.rows.tolist(), top.reason["score"].to_pylist(), top.notes) == ([2, 4], [3.0, 2.0], {"missing_value": 2})
+    assert select(table, 2, 0, column="x", order="ascending").rows.tolist() == [5, 0]
+    with pytest.raises(BudgetError, match="5 rows asked for, 4 can be had: 2 rows have no x"):
+        select(table, 5, 0, column="x")
+
+
+def test_columns_may_be_dictionary_encoded_and_chunked():
+    table = random_table(5, 40)
+    encoded = table.set_column(2, "source", table["source"].dictionary_encode())
+    chunked = pa.concat_tables([encoded.slice(0, 13), encoded.slice(13)])
+    for name in ("random_balanced", "mmssr", "mllm_selector"):
+        expected = get_selector(name)(table, 12, 0)
+        found = get_selector(name)(chunked, 12, 0)
+        assert found.rows.tolist() == expected.rows.tolist()
+
+
+@pytest.mark.parametrize(("name", "params", "column"), [
+    ("random", {}, "id"), ("random_balanced", {}, "source"), ("top_k", {"column": "clip"}, "clip"),
+    ("top_k", {"column": "source"}, "source"), ("mllm_selector", {}, "nll"), ("mmssr", {}, "styles"), ("mmssr", {}, "cap_*"),
+    ("mmssr", {"capabilities": ["humor"]}, "cap_humor"), ("mmssr", {"score": "expected"}, "exp_*"),
+])
+def test_missing_or_wrong_column_is_named(name, params, column):
+    table = random_table(0, 20)
+    gone = [c for c in table.column_names if c == column or column.endswith("*") and c.startswith(column[:-1])]
+    broken = table if column == "source" and name == "top_k" else table.drop_columns(gone)
+    with pytest.raises(ColumnError) as error:
+        get_selector(name)(broken, 5, 0, **params)
+    assert error.value.column == column and column.rstrip("*") in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "params"), [
+    ("top_k", {"column": "nll", "order": "up"}), ("mmssr", {"bins": "styles"}), ("mmssr", {"fill": "zero"}),
+    ("mmssr", {"score": "sum"}), ("mmssr", {"order": "x"}), ("mmssr", {"capabilities": ["ocr", "ocr"]}),
+    ("mllm_selector", {"tau": 0}), ("mllm_selector", {"tau": float("nan")}), ("mllm_selector", {"strata": 0}),
+    ("mllm_selector", {"noise_tail": 1.0}),
+])
+def test_bad_parameter_value_is_refused(name, params):
+    with pytest.raises(SelectorError, match=str(next(reversed(params.values())))[:5].strip("[")):
+        get_selector(name)(random_table(0, 20), 5, 0, **params)
+
+
+def test_unknown_selector_names_the_nearest():
+    with pytest.raises(SelectorError, match="did you mean 'mmssr'"):
+        get_selector("mmsr")
+    with pytest.raises(SelectorError, match="cannot be imported"):
+        get_selector("no_such_module:select")
+    with pytest.raises(SelectorError, match="must be a function select"):
+        get_selector("json:dumps")
+
+
+def test_own_selector_is_found_by_module_and_function(tmp_path, monkeypatch):
+    (tmp_path / "own_selector_module.py").write_text(
+        "NEEDS = ('style',)\ndef pick(columns, budget, seed, flavour='x'):\n    return flavour\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert get_selector("own_selector_module:pick")(None, 1, 0, flavour="y") == "y"
+    assert needs("own_selector_module:pick") == ("style",)
+    with pytest.raises(SelectorError, match="did you mean 'flavour'"):
+        check_params("own_selector_module:pick", {"flavor": 1})
+
+
+def test_parameters_are_checked_by_name():
+    check_params("mmssr", {"bins": "style"})
+    with pytest.raises(SelectorError, match="no parameter 'treshold' .did you mean 'threshold'"):
+        check_params("mmssr", {"treshold": 1})
+    with pytest.raises(SelectorError, match="takes none"):
+        check_params("random", {"k": 1})
+    with pytest.raises(SelectorError, match="needs the parameter 'column'"):
+        check_params("top_k", {})
+
+
+def test_needed_signals_follow_the_parameters():
+    assert needs("random") == needs("all") == ()
+    assert needs("mmssr") == ("capability", "style")
+    assert needs("mmssr", {"bins": "source"}) == ("capability",)
+    assert needs("mllm_selector") == ("necessity",)
+    assert needs("top_k", {"column": "exp_ocr"}) == ("capability",)
+    assert needs("top_k", {"column": "text_tokens"}) == ()
+
+
+@pytest.mark.parametrize(("budget", "n", "rows"), [
+    ("30%", 26000, 7800), ("10%", 29, 2), ("100%", 7, 7), ("0.1%", 2000, 2), ("57%", 100, 57), ("29%", 100, 29),
+    (12, 20, 12), ("12", 20, 12),
+])
+def test_budget_is_exact(budget, n, rows):
+    assert resolve_budget(budget, n) == rows
+
+
+@pytest.mark.parametrize("budget", ["0%", 0, -3, "101%", 21, "1%"])
+def test_budget_that_no_pool_of_20_can_meet(budget):
+    with pytest.raises(BudgetError):
+        resolve_budget(budget, 20)
+
+
+@pytest.mark.parametrize("budget", ["half", 0.3, "0.3", "", True, "nan%", "inf"])
+def test_budget_that_is_none(budget):
+    with pytest.raises(SelectorError, match="neither a share"):
+        resolve_budget(budget, 20)
+
+
+def test_selection_refuses_rows_twice_and_reasons_that_do_not_match():
+    reason = pa.table({"source": ["a", "a"]})
+    with pytest.raises(ValueError, match="twice"):
+        Selection(np.array([3, 3]), reason)
+    with pytest.raises(ValueError, match="1 rows but 2 reasons"):
+        Selection(np.array([3]), reason)
+    with pytest.raises(TypeError):
+        Selection(np.array([3, 4], dtype=np.int32), reason)
+
+
+@given(seed=st.integers(0, 2**40), names=st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=12), max_size=20))
+@few
+def test_keys_equal_plain_arithmetic(seed, names):
+    whole = pa.array(["x", *names], pa.string())
+    assert seeded_keys(seed, whole.slice(1)).tolist() == [plain_key(seed, name) for name in names]
+
+
+def test_keys_of_many_ids_are_distinct_across_chunks():
+    names = pa.array([f"{i}" for i in range(200_000)])
+    keys = seeded_keys(1, names)
+    assert len(np.unique(keys)) == 200_000
+    assert keys[150_000] == plain_key(1, "150000")
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.floats(-900, 900)), min_size=1, max_size=12), st.data())
+@settings(max_examples=200, deadline=None)
+def test_quota_is_exact_capped_and_ordered_by_weight(groups, data):
+    sizes, lift = np.array([g[0] for g in groups]), np.array([g[1] for g in groups])
+    budget = data.draw(st.integers(0, int(sizes.sum())))
+    counts = quota(sizes, lift, budget)
+    assert counts.sum() == budget and (counts >= 0).all() and (counts <= sizes).all()
+    for i in range(len(sizes)):
+        for j in range(len(sizes)):
+            if sizes[i] == sizes[j] and lift[i] > lift[j]:
+                assert counts[i] >= counts[j]
+
+
+def test_quota_proportional_rounds_by_largest_remainder():
+    assert quota(np.array([50, 30, 20]), np.zeros(3), 7).tolist() == [4, 2, 1]  # 3.5, 2.1, 1.4
+    with pytest.raises(ValueError, match="hold 3 rows, 4"):
+        quota(np.array([1, 2]), np.zeros(2), 4)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=10).filter(any), st.data())
+@settings(max_examples=200, deadline=None)
+def test_spread_rounds_the_exact_share_up_or_down(sizes, data):
+    sizes = np.array(sizes)
+    total = int(sizes.sum())
+    budget, offset = data.draw(st.integers(0, total)), data.draw(st.integers(0, total - 1))
+    counts = spread(sizes, budget, offset)
+    assert counts.sum() == budget
+    assert (counts >= sizes * budget // total).all() and (counts <= -(-sizes * budget // total)).all()
+
+
+def test_spread_gives_small_groups_their_share_on_average():
+    sizes = np.array([1, 2, 97])
+    mean = np.mean([spread(sizes, 10, offset) for offset in range(100)], axis=0)
+    np.testing.assert_allclose(mean, sizes / 10)
+
+
+def test_rank_within_counts_inside_each_group():
+    assert rank_within(np.array([0, 1, 0, 1, 0]), np.array([4, 3, 2, 1, 0])).tolist() == [2, 1, 1, 0, 0]

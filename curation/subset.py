@@ -1,4 +1,4 @@
-"""A subset on disk: the chosen rows with rank and reason, and a manifest that says exactly what was chosen from what."""
+"""A subset on disk: the chosen rows with rank and reason, and a manifest that says what was chosen from what."""
 
 import hashlib
 import importlib.metadata
@@ -21,9 +21,16 @@ class SubsetError(ValueError):
 
 
 def write_subset(
-    out: Path, pool: pa.Table, pool_hash: str, selection: Selection, *,
-    selector: str, params: Mapping[str, Any], seed: int,
-    signal_hashes: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None,
+    out: Path,
+    pool: pa.Table,
+    pool_hash: str,
+    selection: Selection,
+    *,
+    selector: str,
+    params: Mapping[str, Any],
+    seed: int,
+    signal_hashes: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `subset.parquet` (row, id, rank, then the reason columns; in rank order) and, last, `manifest.json`.
 
@@ -34,18 +41,27 @@ def write_subset(
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(pool):
         raise ValueError(f"the selection names row {rows.max()} of a pool with {len(pool)} rows")
     chosen = pool.take(rows)
-    table = pa.table({"row": pa.array(rows, pa.int32()), "id": chosen["id"],
-                      "rank": pa.array(np.arange(len(rows), dtype=np.int32))})
+    table = pa.table(
+        {"row": pa.array(rows, pa.int32()), "id": chosen["id"], "rank": pa.array(np.arange(len(rows), dtype=np.int32))}
+    )
     for name in selection.reason.column_names:
         if name in table.column_names:
             raise ValueError(f"a reason column cannot be called {name!r}")
         table = table.append_column(name, selection.reason[name])
     manifest = {
         "ids_sha256": ids_hash(table["id"].to_pylist()),
-        "pool_hash": pool_hash, "pool_samples": len(pool), "signals": dict(signal_hashes or {}),
-        "selector": selector, "params": dict(params), "seed": seed, "notes": selection.notes,
-        "budget": {"samples": len(rows), "text_tokens": _total(chosen, "text_tokens"),
-                   "image_tokens": _total(chosen, "image_tokens")},
+        "pool_hash": pool_hash,
+        "pool_samples": len(pool),
+        "signals": dict(signal_hashes or {}),
+        "selector": selector,
+        "params": dict(params),
+        "seed": seed,
+        "notes": selection.notes,
+        "budget": {
+            "samples": len(rows),
+            "text_tokens": _total(chosen, "text_tokens"),
+            "image_tokens": _total(chosen, "image_tokens"),
+        },
         "versions": versions(),
     } | dict(extra or {})
     out.mkdir(parents=True, exist_ok=True)

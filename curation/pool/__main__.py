@@ -1,7 +1,7 @@
 """Build and inspect pools.
 
-    python -m curation.pool build llava_v1_5_mix665k.json --images images --out pools/665k
-    python -m curation.pool info pools/665k
+python -m curation.pool build llava_v1_5_mix665k.json --images images --out pools/665k
+python -m curation.pool info pools/665k
 """
 
 import argparse
@@ -28,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     build = commands.add_parser("build", help="audit a LLaVA JSON or JSON Lines file and index it")
     build.add_argument("file", type=Path, help="LLaVA records: one JSON list, or one record a line")
-    build.add_argument("--images", type=Path, metavar="DIR", help="image paths are relative to it (default: FILE's folder)")
+    build.add_argument(
+        "--images", type=Path, metavar="DIR", help="image paths are relative to it (default: FILE's folder)"
+    )
     build.add_argument("--out", type=Path, required=True, metavar="DIR")
     build.add_argument("--tokenizer", metavar="DIR|NAME", help="count text tokens with it (default: white-space words)")
     build.add_argument("--image-tokens", type=int, metavar="N", help="tokens one image costs (default: unknown)")
@@ -45,12 +47,21 @@ def _build(options: argparse.Namespace) -> int:
     from curation.pool.ingest import build_pool
 
     start = time.perf_counter()
-    summary = build_pool(options.file, options.images, options.out, tokenizer=options.tokenizer,
-                         image_tokens=options.image_tokens, max_bad_fraction=options.max_bad_fraction,
-                         limit=options.limit, on_progress=_progress if sys.stderr.isatty() else None)
+    summary = build_pool(
+        options.file,
+        options.images,
+        options.out,
+        tokenizer=options.tokenizer,
+        image_tokens=options.image_tokens,
+        max_bad_fraction=options.max_bad_fraction,
+        limit=options.limit,
+        on_progress=_progress if sys.stderr.isatty() else None,
+    )
     seconds = time.perf_counter() - start
-    print(f"{summary['n']:,} samples of {summary['records']:,} records in {seconds:.1f} s "
-          f"({summary['records'] / seconds:,.0f}/s) -> {options.out}")
+    print(
+        f"{summary['n']:,} samples of {summary['records']:,} records in {seconds:.1f} s "
+        f"({summary['records'] / seconds:,.0f}/s) -> {options.out}"
+    )
     print(f"quarantined: {summary['quarantined'] or 'none'}; ids replaced: {summary['ids']}")
     print(f"pool hash {summary['hash']}")
     return 0

@@ -2,7 +2,6 @@
 
 import os
 import struct
-from functools import lru_cache
 from typing import BinaryIO
 
 from PIL import Image
@@ -14,7 +13,6 @@ _END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82",
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-@lru_cache(maxsize=1 << 16)
 def image_bytes(path: str) -> int:
     """Size of a usable image file in bytes.
 

@@ -1,6 +1,6 @@
 """Build a pool: read LLaVA records once, audit them, give them unique ids, write the index beside the untouched file.
 
-    python -m curation.pool build llava_v1_5_mix665k.json --images images --out pools/665k
+python -m curation.pool build llava_v1_5_mix665k.json --images images --out pools/665k
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,31 @@ from curation.pool.stream import Located, read_records
 from curation.pool.tokens import Counter as TokenCounter
 from curation.pool.tokens import token_counter
 
-POOL_SCHEMA = pa.schema([
-    ("row", pa.int32()), ("id", pa.string()), ("source", pa.string()), ("n_images", pa.int32()), ("n_turns", pa.int32()),
-    ("text_tokens", pa.int32()), ("image_tokens", pa.int32()), ("image_bytes", pa.int64()),
-    ("byte_offset", pa.int64()), ("byte_length", pa.int32()), ("content_hash", pa.string()),
-])
-QUARANTINE_SCHEMA = pa.schema([
-    ("index", pa.int64()), ("id", pa.string()), ("reason", pa.string()), ("detail", pa.string()),
-    ("byte_offset", pa.int64()), ("byte_length", pa.int64()),
-])
+POOL_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("n_images", pa.int32()),
+        ("n_turns", pa.int32()),
+        ("text_tokens", pa.int32()),
+        ("image_tokens", pa.int32()),
+        ("image_bytes", pa.int64()),
+        ("byte_offset", pa.int64()),
+        ("byte_length", pa.int32()),
+        ("content_hash", pa.string()),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("id", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("byte_offset", pa.int64()),
+        ("byte_length", pa.int64()),
+    ]
+)
 _FOUND_SCHEMA = pa.schema([("index", pa.int64()), *(field for field in POOL_SCHEMA if field.name != "row")])
 _BATCH = 2048
 _EARLY = 2000
@@ -85,14 +102,13 @@ def build_pool(
     _stop_if_too_bad(quarantine, scan.records, max_bad_fraction, out)
     table = _pool_table(found, ids)
     pq.write_table(table, out / "pool.parquet", compression="zstd")
-    summary = {
-        "hash": pool_hash(table), "n": len(table), "records": scan.records, "limit": limit,
-        "quarantined": _counts(quarantine["reason"]), "sources": _counts(table["source"]),
-        "ids": {"missing": ids.missing, "repeated": ids.repeated}, "skipped_turns": scan.skipped,
-        "text_tokens": unit | {"total": pc.sum(table["text_tokens"]).as_py()}, "image_tokens_each": image_tokens,
-        "source": _source_entry(source, out), "images": _location(root, out),
-        "versions": {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "pillow")},
-    }
+    words = unit | {"total": pc.sum(table["text_tokens"]).as_py()}
+    summary = {"hash": pool_hash(table), "n": len(table), "records": scan.records, "limit": limit}
+    summary |= {"quarantined": _counts(quarantine["reason"]), "sources": _counts(table["source"])}
+    summary |= {"ids": {"missing": ids.missing, "repeated": ids.repeated}, "skipped_turns": scan.skipped}
+    summary |= {"text_tokens": words, "image_tokens_each": image_tokens}
+    summary |= {"source": _source_entry(source, out), "images": _location(root, out)}
+    summary["versions"] = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "pillow")}
     _write_last(out / "pool.json", summary)
     return summary
 
@@ -114,6 +130,7 @@ class _Scan:
 
     def __init__(self, root: Path, count: TokenCounter, image_tokens: int | None, max_bad: float) -> None:
         self._root, self._count, self._each, self._max_bad = str(root), count, image_tokens, max_bad
+        self._image_bytes = lru_cache(maxsize=1 << 16)(image_bytes)  # real pools ask about the same image many times
         self.found: list[pa.RecordBatch] = []
         self.bad: list[tuple] = []
         self.records = 0
@@ -131,20 +148,34 @@ class _Scan:
         self.skipped["question_without_answer"] += sum(record.skipped_last for _, record, _ in good)
         texts = self._count([record.text() for _, record, _ in good]) if good else []
         rows = [self._row(*entry, tokens) for entry, tokens in zip(good, texts, strict=True)]
-        self.found.append(pa.record_batch([list(c) for c in zip(*rows, strict=True)] or [[]] * len(_FOUND_SCHEMA),
-                                          schema=_FOUND_SCHEMA))
+        self.found.append(
+            pa.record_batch(
+                [list(c) for c in zip(*rows, strict=True)] or [[]] * len(_FOUND_SCHEMA), schema=_FOUND_SCHEMA
+            )
+        )
 
     def _audit(self, item: Located) -> tuple[Record, int]:
         if item.fault:
             raise BadRecord("broken_json", item.fault)
         record = parse_record(item.value)
-        return record, sum(image_bytes(os.path.join(self._root, path)) for path in record.images)
+        return record, sum(self._image_bytes(os.path.join(self._root, path)) for path in record.images)
 
     def _row(self, item: Located, record: Record, size: int, tokens: int) -> tuple:
         images = len(record.images)
         cost = None if self._each is None else images * self._each
-        return (item.index, record.id, record.source, images, len(record.turns), tokens, cost, size,
-                item.offset, item.length, record.content_hash)
+        return (
+            item.index,
+            record.id,
+            record.source,
+            images,
+            len(record.turns),
+            tokens,
+            cost,
+            size,
+            item.offset,
+            item.length,
+            record.content_hash,
+        )
 
     def hopeless(self) -> bool:
         return self.records >= _EARLY and len(self.bad) > max(0.5, self._max_bad) * self.records
@@ -176,7 +207,9 @@ def _stop_if_too_bad(quarantine: pa.Table, records: int, allowed: float, out: Pa
         raise TooManyBad(
             f"{len(quarantine):,} of {records:,} records read are unusable ({listed}), more than max_bad_fraction "
             f"{allowed:g} allows. First: record {first['index']}, {first['reason']}: {first['detail']}. See "
-            f"{out / 'quarantine.parquet'}; correct the data or --images, or raise max_bad_fraction", counts)
+            f"{out / 'quarantine.parquet'}; correct the data or --images, or raise max_bad_fraction",
+            counts,
+        )
     if len(quarantine) == records:
         raise PoolError(f"none of the {records:,} records is usable ({listed}); see {out / 'quarantine.parquet'}")
 

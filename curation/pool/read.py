@@ -35,10 +35,17 @@ class Pool:
         info = json.loads(marker.read_text())
         source = _locate(info["source"], folder, "source file")
         if source.stat().st_size != info["source"]["bytes"]:
-            raise PoolError(f"{source} has {source.stat().st_size:,} bytes, not the {info['source']['bytes']:,} that "
-                            f"the pool {folder} was built from; build the pool again")
-        return cls(folder, pq.read_table(folder / "pool.parquet"), info, source,
-                   _locate(info["images"], folder, "image folder"))
+            raise PoolError(
+                f"{source} has {source.stat().st_size:,} bytes, not the {info['source']['bytes']:,} that "
+                f"the pool {folder} was built from; build the pool again"
+            )
+        return cls(
+            folder,
+            pq.read_table(folder / "pool.parquet"),
+            info,
+            source,
+            _locate(info["images"], folder, "image folder"),
+        )
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -102,5 +109,7 @@ def _locate(entry: dict[str, Any], folder: Path, what: str) -> Path:
     for path in ((folder / entry["relative"]).resolve(), Path(entry["path"])):
         if path.exists():
             return path
-    raise PoolError(f"the {what} of the pool {folder} is not there: neither {entry['relative']} beside it nor "
-                    f"{entry['path']}; put it back, or build the pool again from where it lies now")
+    raise PoolError(
+        f"the {what} of the pool {folder} is not there: neither {entry['relative']} beside it nor "
+        f"{entry['path']}; put it back, or build the pool again from where it lies now"
+    )

@@ -55,8 +55,11 @@ def _read_lines(file: Any, path: Path, offset: int) -> Iterator[Located]:
             begin = offset + line.index(text)
             value, fault = _parse_line(text)
             if fault and index == 0:
-                raise BrokenJson(f"{path}: the first line is no complete JSON record ({fault}); expected a JSON list "
-                                 "or one record a line", begin)
+                raise BrokenJson(
+                    f"{path}: the first line is no complete JSON record ({fault}); expected a JSON list "
+                    "or one record a line",
+                    begin,
+                )
             if fault and not line.endswith(b"\n"):
                 raise _truncated(path, index, begin)
             yield Located(index, begin, len(text), value, fault)
@@ -152,19 +155,26 @@ class _Window:
             text = self._text.decode(data, final=self._end)
         except UnicodeDecodeError as error:
             at = self._file.tell() - len(error.object) + error.start
-            raise BrokenJson(f"{self.path}: byte {at:,} is not UTF-8 ({error.reason}); convert the file first", at) from None
+            raise BrokenJson(
+                f"{self.path}: byte {at:,} is not UTF-8 ({error.reason}); convert the file first", at
+            ) from None
         self.buffer = self.buffer[self.position :] + text
         self.position = 0
 
     def invalid(self, index: int, what: str, ahead: int = 0) -> BrokenJson:
         """The error for a list that is malformed `ahead` characters from here."""
         self.advance(ahead)
-        return BrokenJson(f"{self.path}: not valid JSON at byte {self.offset:,}, in or after record {index} "
-                          f"(counted from 0): {what}; repair or fetch the file again", self.offset)
+        return BrokenJson(
+            f"{self.path}: not valid JSON at byte {self.offset:,}, in or after record {index} "
+            f"(counted from 0): {what}; repair or fetch the file again",
+            self.offset,
+        )
 
 
 def _truncated(path: Path, index: int, offset: int) -> BrokenJson:
     return BrokenJson(
         f"{path} is truncated: it ends inside or right after record {index} (counted from 0), which starts at byte "
         f"{offset:,}; {index:,} whole records stand before it. Fetch the file again (compare its size with the "
-        f"publisher's), or build a pool of the whole records with --limit {index}", offset)
+        f"publisher's), or build a pool of the whole records with --limit {index}",
+        offset,
+    )

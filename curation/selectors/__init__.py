@@ -8,8 +8,17 @@ from typing import Any
 
 from curation.selectors.contract import BudgetError, ColumnError, Selection, SelectorError, resolve_budget
 
-__all__ = ["BudgetError", "ColumnError", "SELECTORS", "Selection", "SelectorError", "check_params", "get_selector", "needs",
-           "resolve_budget"]
+__all__ = [
+    "SELECTORS",
+    "BudgetError",
+    "ColumnError",
+    "Selection",
+    "SelectorError",
+    "check_params",
+    "get_selector",
+    "needs",
+    "resolve_budget",
+]
 
 SELECTORS: dict[str, str] = {
     "all": "curation.selectors.all:select",
@@ -28,8 +37,10 @@ def get_selector(name: str) -> Selector:
     """The function behind `name`. Raises SelectorError for an unknown name (with the nearest) or a wrong signature."""
     target = SELECTORS.get(name, name if ":" in name else None)
     if target is None:
-        raise SelectorError(f"unknown selector {name!r}{_nearest(name, SELECTORS)}; there are {', '.join(SELECTORS)}, "
-                            "or my_module:my_function for one of your own")
+        raise SelectorError(
+            f"unknown selector {name!r}{_nearest(name, SELECTORS)}; there are {', '.join(SELECTORS)}, "
+            "or my_module:my_function for one of your own"
+        )
     module_name, _, attribute = target.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)

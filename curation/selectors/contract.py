@@ -50,7 +50,10 @@ class Selection:
 
 
 def resolve_budget(budget: str | int, pool_size: int) -> int:
-    """`"30%"` -> floor(30 / 100 · pool_size), computed exactly; `200` or `"200"` -> 200. Raises BudgetError, SelectorError."""
+    """`"30%"` -> floor(30 / 100 · pool_size), computed exactly; `200` or `"200"` -> 200.
+
+    Raises BudgetError for a budget that the pool cannot meet, SelectorError for text that is none.
+    """
     text = str(budget).strip()
     try:
         number = Decimal(text.removesuffix("%"))

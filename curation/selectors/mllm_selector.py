@@ -24,8 +24,14 @@ def needs(column: str = "nll", **_: object) -> tuple[str, ...]:
 
 
 def select(
-    columns: pa.Table, budget: int, seed: int, *,
-    column: str = "nll", noise_tail: float = 0.01, strata: int = 10, tau: float = 1.0,
+    columns: pa.Table,
+    budget: int,
+    seed: int,
+    *,
+    column: str = "nll",
+    noise_tail: float = 0.01,
+    strata: int = 10,
+    tau: float = 1.0,
 ) -> Selection:
     """Sample more from the groups that the seed model finds harder.
 
@@ -60,9 +66,11 @@ def select(
         picks.append(_pick(inside, sources[inside], keys[inside], int(counts[k]), _offset(seed, k, sizes[k])))
         levels.append(np.full(counts[k], k))
     chosen = np.concatenate(picks)
-    reason = (sources_of(columns, chosen)
-              .append_column("stratum", pa.array(np.concatenate(levels), pa.int32()))
-              .append_column("score", pa.array(scores[chosen], pa.float64())))
+    reason = (
+        sources_of(columns, chosen)
+        .append_column("stratum", pa.array(np.concatenate(levels), pa.int32()))
+        .append_column("score", pa.array(scores[chosen], pa.float64()))
+    )
     return Selection(row_numbers(columns)[chosen], reason, notes)
 
 

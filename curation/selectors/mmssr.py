@@ -36,9 +36,16 @@ def needs(bins: str = "style_x_source", **_: object) -> tuple[str, ...]:
 
 
 def select(
-    columns: pa.Table, budget: int, seed: int, *,
-    capabilities: Sequence[str] | None = None, bins: str = "style_x_source", score: str = "argmax",
-    threshold: float = 0.0, order: str = "given", fill: str = "score",
+    columns: pa.Table,
+    budget: int,
+    seed: int,
+    *,
+    capabilities: Sequence[str] | None = None,
+    bins: str = "style_x_source",
+    score: str = "argmax",
+    threshold: float = 0.0,
+    order: str = "given",
+    fill: str = "score",
 ) -> Selection:
     """Split the budget equally over capabilities, each share equally over bins, and take the best of each bin.
 
@@ -64,8 +71,12 @@ def select(
     `exhausted_<capability>`: the round in which it ran dry.
     Cost: a scorer and styler fit and one forward pass a sample. Blind. Raises ColumnError, BudgetError, SelectorError.
     """
-    for value, allowed, name in ((bins, BINS, "bins"), (score, ("argmax", "expected"), "score"),
-                                 (order, ("given", "scarce_first"), "order"), (fill, ("none", "score", "random"), "fill")):
+    for value, allowed, name in (
+        (bins, BINS, "bins"),
+        (score, ("argmax", "expected"), "score"),
+        (order, ("given", "scarce_first"), "order"),
+        (fill, ("none", "score", "random"), "fill"),
+    ):
         if value not in allowed:
             raise SelectorError(f"{name} {value!r} is none of {', '.join(allowed)}")
     check_budget(budget, len(columns))
@@ -78,7 +89,11 @@ def select(
     if order == "scarce_first":
         serve.sort(key=lambda c: np.count_nonzero(main[c] > threshold))
     alive = ~np.isnan(main).all(axis=0)
-    notes = {"missing_score": int(np.isnan(main).sum()), "unscored": int((~alive).sum()), "without_style": without_style}
+    notes = {
+        "missing_score": int(np.isnan(main).sum()),
+        "unscored": int((~alive).sum()),
+        "without_style": without_style,
+    }
     picks = round_robin(queues, serve, budget, alive)
     notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
     notes["filled"] = budget - len(picks.rows)
@@ -91,8 +106,12 @@ def _capability_keys(columns: pa.Table, asked: Sequence[str] | None, score: str)
     there = [name.removeprefix(prefix) for name in columns.column_names if name.startswith(prefix)]
     keys = there if asked is None else list(asked)
     if not keys:
-        raise ColumnError(prefix + "*", f"no capability to select by: there is no column {prefix}<capability>"
-                          if asked is None else "capabilities is an empty list")
+        raise ColumnError(
+            prefix + "*",
+            f"no capability to select by: there is no column {prefix}<capability>"
+            if asked is None
+            else "capabilities is an empty list",
+        )
     require(columns, [prefix + key for key in keys])
     if len(set(keys)) != len(keys):
         raise SelectorError(f"a capability is named twice in {keys}")
@@ -111,7 +130,9 @@ def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[np.ndarray,
 
 
 def _matrix(columns: pa.Table, names: list[str]) -> np.ndarray:
-    values = np.stack([numbers(columns, name) for name in names]).astype(np.float32)
+    values = np.empty((len(names), len(columns)), np.float32)
+    for at, name in enumerate(names):
+        values[at] = numbers(columns, name)
     values[values < 0] = np.nan
     return values
 
@@ -161,8 +182,11 @@ def _filled(
     missing = budget - len(picks.rows)
     rest = by_hash[alive[by_hash]]
     if missing and (fill == "none" or len(rest) < missing):
-        raise BudgetError(budget, len(picks.rows) + (0 if fill == "none" else len(rest)),
-                          "no other row has a score above the threshold" if fill == "none" else "no other row is scored")
+        raise BudgetError(
+            budget,
+            len(picks.rows) + (0 if fill == "none" else len(rest)),
+            "no other row has a score above the threshold" if fill == "none" else "no other row is scored",
+        )
     if not missing:
         return picks
     if fill == "score":
@@ -170,20 +194,27 @@ def _filled(
     extra = rest[:missing]
     best = np.nanargmax(expected[:, extra], axis=0)
     bins, rounds = np.full(missing, -1), np.zeros(missing, np.int64)
-    return Picks(*(np.concatenate(pair) for pair in (
-        (picks.rows, extra), (picks.queue, best), (picks.bins, bins), (picks.round, rounds))), picks.exhausted)
+    return Picks(
+        *(
+            np.concatenate(pair)
+            for pair in ((picks.rows, extra), (picks.queue, best), (picks.bins, bins), (picks.round, rounds))
+        ),
+        picks.exhausted,
+    )
 
 
 def _reason(
     columns: pa.Table, picks: Picks, keys: list[str], styles: pa.Array, main: np.ndarray, expected: np.ndarray
 ) -> pa.Table:
     filled = picks.round == 0
-    return pa.table({
-        "capability": pa.array(keys, pa.string()).take(pa.array(picks.queue)),
-        "style": styles.take(pa.array(picks.bins, mask=filled)),
-        "source": sources_of(columns, picks.rows)["source"],
-        "score": pa.array(main[picks.queue, picks.rows]),
-        "expected": pa.array(expected[picks.queue, picks.rows]),
-        "round": pa.array(picks.round, pa.int32()),
-        "fill": pa.array(filled),
-    })
+    return pa.table(
+        {
+            "capability": pa.array(keys, pa.string()).take(pa.array(picks.queue)),
+            "style": styles.take(pa.array(picks.bins, mask=filled)),
+            "source": sources_of(columns, picks.rows)["source"],
+            "score": pa.array(main[picks.queue, picks.rows]),
+            "expected": pa.array(expected[picks.queue, picks.rows]),
+            "round": pa.array(picks.round, pa.int32()),
+            "fill": pa.array(filled),
+        }
+    )

@@ -9,7 +9,13 @@ from curation.selectors.primitives import seeded_keys
 NEEDS: tuple[str, ...] = ()
 """Depends on the column; see `needs`."""
 
-_SIGNAL_OF = {"cap_": "capability", "exp_": "capability", "mass_": "capability", "nll": "necessity", "answer_tokens": "necessity"}
+_SIGNAL_OF = {
+    "cap_": "capability",
+    "exp_": "capability",
+    "mass_": "capability",
+    "nll": "necessity",
+    "answer_tokens": "necessity",
+}
 
 
 def needs(column: str = "", **_: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Small tables of signal columns with many ties, several styles a row and missing values; what tests of selectors share."""
+"""What tests of selectors share: small tables with many ties, several styles a row and missing values."""
 
 import hashlib
 
@@ -9,11 +9,17 @@ CAPABILITIES = ("spatial", "ocr", "logic")
 STYLE_NAMES = ("yes_no", "word", "multi_choice", "other")
 
 CASES = [
-    ("all", {}), ("random", {}), ("random_balanced", {}),
-    ("top_k", {"column": "nll"}), ("top_k", {"column": "cap_ocr", "order": "ascending"}),
-    ("mllm_selector", {}), ("mllm_selector", {"tau": 0.1, "strata": 3}), ("mllm_selector", {"tau": float("inf")}),
+    ("all", {}),
+    ("random", {}),
+    ("random_balanced", {}),
+    ("top_k", {"column": "nll"}),
+    ("top_k", {"column": "cap_ocr", "order": "ascending"}),
+    ("mllm_selector", {}),
+    ("mllm_selector", {"tau": 0.1, "strata": 3}),
+    ("mllm_selector", {"tau": float("inf")}),
     *(("mmssr", {"bins": bins}) for bins in ("none", "source", "style", "style_x_source")),
-    ("mmssr", {"score": "expected", "order": "scarce_first"}), ("mmssr", {"threshold": 4, "fill": "random"}),
+    ("mmssr", {"score": "expected", "order": "scarce_first"}),
+    ("mmssr", {"threshold": 4, "fill": "random"}),
     ("mmssr", {"capabilities": ["ocr", "spatial"], "fill": "none"}),
 ]
 """Every selector with parameters that take different paths through it."""
@@ -54,6 +60,7 @@ MASK = (1 << 64) - 1
 
 def plain_key(seed: int, name: str) -> int:
     """`seeded_keys` for one name, in plain integers."""
+
     def mix(x):
         x = (x + 0x9E3779B97F4A7C15) & MASK
         x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK

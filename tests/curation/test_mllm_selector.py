@@ -22,8 +22,11 @@ def stratified_random(table, budget, seed, strata):
     counts = {k: int(x + 1e-9) for k, x in exact.items()}
     for k in sorted(exact, key=lambda k: (-round(exact[k] - counts[k], 9), k))[: budget - sum(counts.values())]:
         counts[k] += 1
-    return {s["row"] for k, rows in members.items()
-            for s in sorted(rows, key=lambda s: plain_key(seed, s["id"]))[: counts[k]]}
+    return {
+        s["row"]
+        for k, rows in members.items()
+        for s in sorted(rows, key=lambda s: plain_key(seed, s["id"]))[: counts[k]]
+    }
 
 
 @pytest.mark.parametrize("case", range(40))
@@ -45,7 +48,9 @@ def test_small_tau_is_top_k_of_the_strata():
 
 def test_smaller_tau_leans_to_higher_necessity():
     table = random_table(2, 400, missing=0.0)
-    means = [np.mean(select(table, 100, 0, tau=tau).reason["score"].to_pylist()) for tau in (float("inf"), 2.0, 0.5, 0.05)]
+    means = [
+        np.mean(select(table, 100, 0, tau=tau).reason["score"].to_pylist()) for tau in (float("inf"), 2.0, 0.5, 0.05)
+    ]
     assert means == sorted(means) and means[-1] > means[0] + 1
 
 
@@ -70,8 +75,11 @@ def test_sources_share_in_proportion_inside_a_stratum():
     stratum_of[np.argsort(table["nll"].to_numpy())] = np.arange(n) * 2 // n
     for k in (0, 1):
         sizes = Counter(np.array(sources)[stratum_of == k])
-        picked = Counter(s for s, g in zip(found.reason["source"].to_pylist(), found.reason["stratum"].to_pylist(),
-                                           strict=True) if g == k)
+        picked = Counter(
+            s
+            for s, g in zip(found.reason["source"].to_pylist(), found.reason["stratum"].to_pylist(), strict=True)
+            if g == k
+        )
         for source, size in sizes.items():
             assert abs(picked[source] - size * 50 / 500) < 1
     assert found.reason["stratum"].to_pylist() == [1] * 50 + [0] * 50

@@ -31,8 +31,12 @@ def oracle(table, budget, seed, capabilities, bins, score, threshold, order, fil
 
     def bins_of(sample):
         styles = sorted({s for s in sample["styles"] or [] if s}) or ["other"]
-        return {"none": [(None, "")], "source": [(None, sample["source"])], "style": [(s, "") for s in styles],
-                "style_x_source": [(s, sample["source"]) for s in styles]}[bins]
+        return {
+            "none": [(None, "")],
+            "source": [(None, sample["source"])],
+            "style": [(s, "") for s in styles],
+            "style_x_source": [(s, sample["source"]) for s in styles],
+        }[bins]
 
     def candidates(cap):
         found = [s for s in samples if main(s, cap) is not None and main(s, cap) > threshold]
@@ -78,9 +82,14 @@ def test_equals_the_oracle_in_order_on_600_random_cases():
         n = int(rng.integers(1, 45))
         table = random_table(case, n, missing=float(rng.choice([0.0, 0.1, 0.5])))
         capabilities = [str(c) for c in rng.permutation(CAPABILITIES)[: rng.integers(1, 4)]]
-        params = {"capabilities": capabilities, "bins": str(rng.choice(["none", "source", "style", "style_x_source"])),
-                  "score": str(rng.choice(["argmax", "expected"])), "threshold": float(rng.choice([0, 0, 2, 4.1])),
-                  "order": str(rng.choice(["given", "scarce_first"])), "fill": str(rng.choice(["none", "score", "random"]))}
+        params = {
+            "capabilities": capabilities,
+            "bins": str(rng.choice(["none", "source", "style", "style_x_source"])),
+            "score": str(rng.choice(["argmax", "expected"])),
+            "threshold": float(rng.choice([0, 0, 2, 4.1])),
+            "order": str(rng.choice(["given", "scarce_first"])),
+            "fill": str(rng.choice(["none", "score", "random"])),
+        }
         budget = int(rng.integers(1, n + 1))
         expected = oracle(table, budget, case, **params)
         try:
@@ -90,8 +99,10 @@ def test_equals_the_oracle_in_order_on_600_random_cases():
             outcomes["refused"] += 1
             continue
         reason = found.reason.to_pylist()
-        listed = [(row, why["capability"], why["style"], why["round"])
-                  for row, why in zip(found.rows.tolist(), reason, strict=True)]
+        listed = [
+            (row, why["capability"], why["style"], why["round"])
+            for row, why in zip(found.rows.tolist(), reason, strict=True)
+        ]
         assert listed == expected, (case, params)
         assert [why["fill"] for why in reason] == [turn == 0 for *_, turn in expected]
         assert found.notes["filled"] == sum(why["fill"] for why in reason)
@@ -102,8 +113,13 @@ def test_equals_the_oracle_in_order_on_600_random_cases():
 
 def one_capability(scores, styles, sources=None, expected=None):
     n = len(scores)
-    columns = {"row": np.arange(n), "id": [f"i{i}" for i in range(n)], "source": sources or ["s"] * n,
-               "styles": pa.array(styles, pa.list_(pa.string())), "cap_ocr": pa.array(scores, pa.int8())}
+    columns = {
+        "row": np.arange(n),
+        "id": [f"i{i}" for i in range(n)],
+        "source": sources or ["s"] * n,
+        "styles": pa.array(styles, pa.list_(pa.string())),
+        "cap_ocr": pa.array(scores, pa.int8()),
+    }
     if expected:
         columns["exp_ocr"] = pa.array(expected, pa.float32())
     return pa.table(columns)
@@ -155,7 +171,11 @@ def test_missing_scores_and_styles_are_counted_and_unscored_rows_never_picked():
     assert found.rows.tolist() == [2, 3]
     assert found.reason["style"].to_pylist() == ["other", None]
     assert {k: found.notes[k] for k in ("missing_score", "unscored", "without_style", "filled")} == {
-        "missing_score": 2, "unscored": 2, "without_style": 3, "filled": 1}
+        "missing_score": 2,
+        "unscored": 2,
+        "without_style": 3,
+        "filled": 1,
+    }
     for fill in ("score", "random"):
         with pytest.raises(BudgetError) as error:
             select(table, 3, 0, fill=fill)

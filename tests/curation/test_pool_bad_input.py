@@ -72,23 +72,46 @@ def talk(*turns, **extra):
 
 BAD = {
     "not_an_object": ["text", 12, None, [human(), gpt()]],
-    "bad_conversations": [{"id": "x"}, talk(), {"id": "x", "conversations": "hi"}, talk(human(), {"from": "gpt"}),
-                          talk(human(), {"from": "gpt", "value": None}), talk(human(), "hello"),
-                          talk(human(), {"value": "no speaker"})],
-    "odd_roles": [talk({"from": "system", "value": "be kind"}, human(), gpt()), talk(human(), gpt(), gpt()),
-                  talk(human(), human(), gpt()), talk(human(), {"from": "bard", "value": "hi"})],
+    "bad_conversations": [
+        {"id": "x"},
+        talk(),
+        {"id": "x", "conversations": "hi"},
+        talk(human(), {"from": "gpt"}),
+        talk(human(), {"from": "gpt", "value": None}),
+        talk(human(), "hello"),
+        talk(human(), {"value": "no speaker"}),
+    ],
+    "odd_roles": [
+        talk({"from": "system", "value": "be kind"}, human(), gpt()),
+        talk(human(), gpt(), gpt()),
+        talk(human(), human(), gpt()),
+        talk(human(), {"from": "bard", "value": "hi"}),
+    ],
     "no_assistant_turn": [talk(human()), talk(gpt()), talk(gpt(), human())],
     "empty_answer": [talk(human(), gpt("")), talk(human(), gpt("  \n")), talk(human(), gpt(), human(), gpt(""))],
     "placeholder_in_answer": [talk(human("<image>"), gpt("<image>"), image="fine.png")],
-    "image_count_mismatch": [talk(human("<image>"), gpt()), talk(human(), gpt(), image="fine.png"),
-                             talk(human("<image><image>"), gpt(), image="fine.png"),
-                             talk(human("<image>"), gpt(), image=["fine.png", "fine.jpg"])],
-    "bad_image_field": [talk(human("<image>"), gpt(), image=3), talk(human("<image>"), gpt(), image=[None]),
-                        talk(human("<image>"), gpt(), image=""), talk(human("<video>"), gpt(), video="v.mp4")],
+    "image_count_mismatch": [
+        talk(human("<image>"), gpt()),
+        talk(human(), gpt(), image="fine.png"),
+        talk(human("<image><image>"), gpt(), image="fine.png"),
+        talk(human("<image>"), gpt(), image=["fine.png", "fine.jpg"]),
+    ],
+    "bad_image_field": [
+        talk(human("<image>"), gpt(), image=3),
+        talk(human("<image>"), gpt(), image=[None]),
+        talk(human("<image>"), gpt(), image=""),
+        talk(human("<video>"), gpt(), video="v.mp4"),
+    ],
     "bad_unicode": [talk(human("\ud83d"), gpt()), talk(human(), gpt("half \udc00"))],
-    "image_missing": [with_image("absent.png"), with_image("folder.png"), with_image("fine.png/x.png"), with_image("a\0b")],
+    "image_missing": [
+        with_image("absent.png"),
+        with_image("folder.png"),
+        with_image("fine.png/x.png"),
+        with_image("a\0b"),
+    ],
     "image_empty": [with_image("empty.png")],
-    "image_broken": [with_image(f"head.{kind}") for kind in ("png", "jpg", "webp", "gif", "bmp")] + [with_image("text.png")],
+    "image_broken": [with_image(f"head.{kind}") for kind in ("png", "jpg", "webp", "gif", "bmp")]
+    + [with_image("text.png")],
     "image_truncated": [with_image(f"cut.{kind}") for kind in ("png", "jpg", "gif", "bmp")],
 }
 
@@ -133,7 +156,9 @@ def test_repeated_ids_get_the_hash_of_their_content_whatever_the_order(tmp_path,
 
 
 def test_missing_ids_are_hashed_and_numbers_are_ids(tmp_path, images):
-    records = [talk(human(), gpt(f"t{i}")) | {"id": name} for i, name in enumerate([None, "", "  ", 7, 0, True, 1.5, {}])]
+    records = [
+        talk(human(), gpt(f"t{i}")) | {"id": name} for i, name in enumerate([None, "", "  ", 7, 0, True, 1.5, {}])
+    ]
     summary, _ = build(tmp_path, images, records + [{"conversations": [human(), gpt("none")]}])
     ids = Pool.open(tmp_path / "pool").table["id"].to_pylist()
     assert summary["ids"] == {"missing": 7, "repeated": 0}
@@ -144,7 +169,9 @@ def test_missing_ids_are_hashed_and_numbers_are_ids(tmp_path, images):
 def test_identical_records_are_quarantined_once(tmp_path, images):
     same = talk(human(), gpt("same"))
     nameless = {"conversations": [human(), gpt("same")]}
-    summary, quarantine = build(tmp_path, images, [same, same, nameless, nameless, talk(human(), gpt("same")) | {"id": "y"}])
+    summary, quarantine = build(
+        tmp_path, images, [same, same, nameless, nameless, talk(human(), gpt("same")) | {"id": "y"}]
+    )
     assert [(q["index"], q["reason"]) for q in quarantine] == [(51, "duplicate_record"), (53, "duplicate_record")]
     ids = Pool.open(tmp_path / "pool").table["id"].to_pylist()
     assert ids[50] == "x" and ids[52] == "y" and len(ids[51]) == 32
@@ -154,12 +181,19 @@ def test_identical_records_are_quarantined_once(tmp_path, images):
 def test_an_id_that_is_the_hash_of_another_record(tmp_path, images):
     build(tmp_path, images, [{"conversations": [human(), gpt("same")]}])
     taken = Pool.open(tmp_path / "pool").table["id"][50].as_py()
-    _, quarantine = build(tmp_path, images, [{"conversations": [human(), gpt("same")]},
-                                             talk(human(), gpt("other")) | {"id": taken},
-                                             talk(human(), gpt("same")) | {"id": taken}])
+    _, quarantine = build(
+        tmp_path,
+        images,
+        [
+            {"conversations": [human(), gpt("same")]},
+            talk(human(), gpt("other")) | {"id": taken},
+            talk(human(), gpt("same")) | {"id": taken},
+        ],
+    )
     assert sorted(q["reason"] for q in quarantine) == ["duplicate_record"]
-    _, quarantine = build(tmp_path, images, [{"conversations": [human(), gpt("same")]},
-                                             talk(human(), gpt("other")) | {"id": taken}])
+    _, quarantine = build(
+        tmp_path, images, [{"conversations": [human(), gpt("same")]}, talk(human(), gpt("other")) | {"id": taken}]
+    )
     assert [(q["index"], q["reason"]) for q in quarantine] == [(51, "duplicate_id")]
 
 
@@ -176,7 +210,9 @@ def test_too_many_bad_records_stop_the_build_but_leave_the_quarantine(tmp_path, 
     bad = [with_image("absent.png")] * 3
     for i, record in enumerate(bad := [dict(r) for r in bad]):
         record["id"] = f"bad{i}"
-    with pytest.raises(TooManyBad, match=r"3 of 103 records.*image_missing 3.*record 50.*absent.png.*raise max") as error:
+    with pytest.raises(
+        TooManyBad, match=r"3 of 103 records.*image_missing 3.*record 50.*absent.png.*raise max"
+    ) as error:
         build(tmp_path, images, bad, max_bad_fraction=0.02)
     assert error.value.counts == {"image_missing": 3}
     assert pq.read_table(tmp_path / "pool" / "quarantine.parquet").num_rows == 3

@@ -11,9 +11,14 @@ from curation.pool.errors import BrokenJson
 from curation.pool.stream import read_records
 
 RECORDS = [
-    {"id": "a", "text": "brackets ] } [ { and \"quotes\" \\ inside"},
+    {"id": "a", "text": 'brackets ] } [ { and "quotes" \\ inside'},
     {"id": "b", "text": "snow ☃, emoji 🙂, umlaut ä", "list": [1, [2, {}], []]},
-    {}, 7, "word", [3], None, {"id": "c", "text": "é" * 40},
+    {},
+    7,
+    "word",
+    [3],
+    None,
+    {"id": "c", "text": "é" * 40},
 ]
 LAYOUTS = {
     "compact": json.dumps(RECORDS, separators=(",", ":")),
@@ -56,20 +61,25 @@ def test_a_list_cut_anywhere_is_reported_with_its_offset(tmp_path, layout):
 def test_the_message_names_record_offset_and_what_to_do(tmp_path):
     path = tmp_path / "pool.json"
     path.write_text('[{"id": 1},\n {"id": 2, "text": "half a sen')
-    with pytest.raises(BrokenJson, match=r"inside or right after record 1 .*starts at byte 13; 1 whole.*--limit 1") as error:
+    with pytest.raises(
+        BrokenJson, match=r"inside or right after record 1 .*starts at byte 13; 1 whole.*--limit 1"
+    ) as error:
         list(read_records(path))
     assert error.value.byte_offset == 13
 
 
-@pytest.mark.parametrize(("text", "message", "offset"), [
-    ("", "is empty", 0),
-    ("hello", "starts with neither", 0),
-    ('[{"a": 1} {"b": 2}]', "expected ',' or ']'", 10),
-    ('[{"a": 1}, {"b" 2}, {"c": 3, "more": "than sixteen characters"}]', "delimiter", 16),
-    ('[{"a": 1},, {"c": 3, "more": "than sixteen characters"}]', "Expecting value", 10),
-    ('[{"a": 1}] [2]', "text follows", 11),
-    ('{"data": [\n{"id": 1}\n]}', "first line is no complete JSON", 0),
-])
+@pytest.mark.parametrize(
+    ("text", "message", "offset"),
+    [
+        ("", "is empty", 0),
+        ("hello", "starts with neither", 0),
+        ('[{"a": 1} {"b": 2}]', "expected ',' or ']'", 10),
+        ('[{"a": 1}, {"b" 2}, {"c": 3, "more": "than sixteen characters"}]', "delimiter", 16),
+        ('[{"a": 1},, {"c": 3, "more": "than sixteen characters"}]', "Expecting value", 10),
+        ('[{"a": 1}] [2]', "text follows", 11),
+        ('{"data": [\n{"id": 1}\n]}', "first line is no complete JSON", 0),
+    ],
+)
 def test_what_is_not_a_list_of_records(tmp_path, text, message, offset):
     path = tmp_path / "pool.json"
     path.write_text(text)
@@ -100,10 +110,17 @@ def test_a_broken_line_is_a_fault_and_a_cut_last_line_an_error(tmp_path):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=("Cs",)), max_size=4),
-                                                                inner, max_size=3), max_leaves=8)
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=("Cs",)), max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
 
 
 @given(st.lists(json_values, max_size=6), st.integers(1, 40), st.booleans(), st.sampled_from([None, 1]))

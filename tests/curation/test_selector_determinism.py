@@ -26,8 +26,13 @@ HERE = Path(__file__).parent
 
 def selections(**environment: str) -> str:
     paths = os.pathsep.join([str(HERE.parent.parent), str(HERE)])
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True,
-                          env=os.environ | {"PYTHONPATH": paths} | environment)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": paths} | environment,
+    )
     return done.stdout
 
 

@@ -108,16 +108,31 @@ def test_random_is_uniform():
 
 
 def test_random_balanced_is_equal_until_a_source_is_exhausted():
-    table = pa.table({"row": np.arange(100), "id": [str(i) for i in range(100)],
-                      "source": ["big"] * 80 + ["mid"] * 17 + ["tiny"] * 3})
+    table = pa.table(
+        {
+            "row": np.arange(100),
+            "id": [str(i) for i in range(100)],
+            "source": ["big"] * 80 + ["mid"] * 17 + ["tiny"] * 3,
+        }
+    )
     picked = Counter(get_selector("random_balanced")(table, 31, 0).reason["source"].to_pylist())
     assert picked == {"big": 14, "mid": 14, "tiny": 3}
-    assert Counter(get_selector("random_balanced")(table, 60, 0).reason["source"].to_pylist()) == {"big": 40, "mid": 17, "tiny": 3}
+    assert Counter(get_selector("random_balanced")(table, 60, 0).reason["source"].to_pylist()) == {
+        "big": 40,
+        "mid": 17,
+        "tiny": 3,
+    }
 
 
 def test_top_k_takes_the_ends_and_counts_missing_values():
-    table = pa.table({"row": np.arange(6), "id": list("abcdef"), "source": ["s"] * 6,
-                      "x": pa.array([1.0, float("nan"), 3.0, None, 2.0, 0.5])})
+    table = pa.table(
+        {
+            "row": np.arange(6),
+            "id": list("abcdef"),
+            "source": ["s"] * 6,
+            "x": pa.array([1.0, float("nan"), 3.0, None, 2.0, 0.5]),
+        }
+    )
     select = get_selector("top_k")
     top = select(table, 2, 0, column="x")
     assert (top.rows.tolist(), top.reason["score"].to_pylist(), top.notes) == ([2, 4], [3.0, 2.0], {"missing_value": 2})
@@ -136,26 +151,44 @@ def test_columns_may_be_dictionary_encoded_and_chunked():
         assert found.rows.tolist() == expected.rows.tolist()
 
 
-@pytest.mark.parametrize(("name", "params", "column"), [
-    ("random", {}, "id"), ("random_balanced", {}, "source"), ("top_k", {"column": "clip"}, "clip"),
-    ("top_k", {"column": "source"}, "source"), ("mllm_selector", {}, "nll"), ("mmssr", {}, "styles"), ("mmssr", {}, "cap_*"),
-    ("mmssr", {"capabilities": ["humor"]}, "cap_humor"), ("mmssr", {"score": "expected"}, "exp_*"),
-])
+@pytest.mark.parametrize(
+    ("name", "params", "column"),
+    [
+        ("random", {}, "id"),
+        ("random_balanced", {}, "source"),
+        ("top_k", {"column": "clip"}, "clip"),
+        ("top_k", {"column": "source"}, "source"),
+        ("mllm_selector", {}, "nll"),
+        ("mmssr", {}, "styles"),
+        ("mmssr", {}, "cap_*"),
+        ("mmssr", {"capabilities": ["humor"]}, "cap_humor"),
+        ("mmssr", {"score": "expected"}, "exp_*"),
+    ],
+)
 def test_missing_or_wrong_column_is_named(name, params, column):
     table = random_table(0, 20)
-    gone = [c for c in table.column_names if c == column or column.endswith("*") and c.startswith(column[:-1])]
+    gone = [c for c in table.column_names if c == column or (column.endswith("*") and c.startswith(column[:-1]))]
     broken = table if column == "source" and name == "top_k" else table.drop_columns(gone)
     with pytest.raises(ColumnError) as error:
         get_selector(name)(broken, 5, 0, **params)
     assert error.value.column == column and column.rstrip("*") in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "params"), [
-    ("top_k", {"column": "nll", "order": "up"}), ("mmssr", {"bins": "styles"}), ("mmssr", {"fill": "zero"}),
-    ("mmssr", {"score": "sum"}), ("mmssr", {"order": "x"}), ("mmssr", {"capabilities": ["ocr", "ocr"]}),
-    ("mllm_selector", {"tau": 0}), ("mllm_selector", {"tau": float("nan")}), ("mllm_selector", {"strata": 0}),
-    ("mllm_selector", {"noise_tail": 1.0}),
-])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("top_k", {"column": "nll", "order": "up"}),
+        ("mmssr", {"bins": "styles"}),
+        ("mmssr", {"fill": "zero"}),
+        ("mmssr", {"score": "sum"}),
+        ("mmssr", {"order": "x"}),
+        ("mmssr", {"capabilities": ["ocr", "ocr"]}),
+        ("mllm_selector", {"tau": 0}),
+        ("mllm_selector", {"tau": float("nan")}),
+        ("mllm_selector", {"strata": 0}),
+        ("mllm_selector", {"noise_tail": 1.0}),
+    ],
+)
 def test_bad_parameter_value_is_refused(name, params):
     with pytest.raises(SelectorError, match=str(next(reversed(params.values())))[:5].strip("[")):
         get_selector(name)(random_table(0, 20), 5, 0, **params)
@@ -172,7 +205,8 @@ def test_unknown_selector_names_the_nearest():
 
 def test_own_selector_is_found_by_module_and_function(tmp_path, monkeypatch):
     (tmp_path / "own_selector_module.py").write_text(
-        "NEEDS = ('style',)\ndef pick(columns, budget, seed, flavour='x'):\n    return flavour\n")
+        "NEEDS = ('style',)\ndef pick(columns, budget, seed, flavour='x'):\n    return flavour\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     assert get_selector("own_selector_module:pick")(None, 1, 0, flavour="y") == "y"
     assert needs("own_selector_module:pick") == ("style",)
@@ -199,10 +233,19 @@ def test_needed_signals_follow_the_parameters():
     assert needs("top_k", {"column": "text_tokens"}) == ()
 
 
-@pytest.mark.parametrize(("budget", "n", "rows"), [
-    ("30%", 26000, 7800), ("10%", 29, 2), ("100%", 7, 7), ("0.1%", 2000, 2), ("57%", 100, 57), ("29%", 100, 29),
-    (12, 20, 12), ("12", 20, 12),
-])
+@pytest.mark.parametrize(
+    ("budget", "n", "rows"),
+    [
+        ("30%", 26000, 7800),
+        ("10%", 29, 2),
+        ("100%", 7, 7),
+        ("0.1%", 2000, 2),
+        ("57%", 100, 57),
+        ("29%", 100, 29),
+        (12, 20, 12),
+        ("12", 20, 12),
+    ],
+)
 def test_budget_is_exact(budget, n, rows):
     assert resolve_budget(budget, n) == rows
 
@@ -229,7 +272,10 @@ def test_selection_refuses_rows_twice_and_reasons_that_do_not_match():
         Selection(np.array([3, 4], dtype=np.int32), reason)
 
 
-@given(seed=st.integers(0, 2**40), names=st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=12), max_size=20))
+@given(
+    seed=st.integers(0, 2**40),
+    names=st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=12), max_size=20),
+)
 @few
 def test_keys_equal_plain_arithmetic(seed, names):
     whole = pa.array(["x", *names], pa.string())

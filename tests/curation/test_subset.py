@@ -22,7 +22,12 @@ def pool():
 
 def write(folder, pool, **changes):
     table = random_table(4, 50)
-    options = {"selector": "mmssr", "params": {"bins": "style"}, "seed": 3, "signal_hashes": {"capability": "c1"}} | changes
+    options = {
+        "selector": "mmssr",
+        "params": {"bins": "style"},
+        "seed": 3,
+        "signal_hashes": {"capability": "c1"},
+    } | changes
     selection = get_selector("mmssr")(table, 20, options["seed"], bins="style")
     return selection, write_subset(folder, pool, "p00l", selection, **options)
 
@@ -60,7 +65,9 @@ def test_ids_hash_is_that_of_the_set():
 def test_unknown_image_tokens_are_null(tmp_path, pool):
     column = pa.array([None] + [17] * 49, pa.int32())
     selection = get_selector("all")(pool, 50, 0)
-    manifest = write_subset(tmp_path, pool.set_column(4, "image_tokens", column), "p", selection, selector="all", params={}, seed=0)
+    manifest = write_subset(
+        tmp_path, pool.set_column(4, "image_tokens", column), "p", selection, selector="all", params={}, seed=0
+    )
     assert manifest["budget"]["image_tokens"] is None
     assert "null" in (tmp_path / "manifest.json").read_text()
 

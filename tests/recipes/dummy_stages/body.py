@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import time
 from pathlib import Path
 
 
@@ -18,10 +20,18 @@ def digest_inputs(inputs):
 
 
 def run(config, inputs, out, progress):
-    """Deterministic content; one line of the log file named by DUMMY_LOG for every execution."""
+    """Deterministic content; one line in the file named by DUMMY_LOG for every execution.
+
+    DUMMY_SECONDS makes it slow; DUMMY_PIDS names a file for its process id and that of a program that it starts.
+    """
     if log := os.environ.get("DUMMY_LOG"):
         with open(log, "a", encoding="utf-8") as stream:
             stream.write(f"{out.parent.name}/{out.name}\n")
+    if pids := os.environ.get("DUMMY_PIDS"):
+        child = subprocess.Popen(["sleep", "60"])
+        with open(pids, "a", encoding="utf-8") as stream:
+            stream.write(f"{os.getpid()} {child.pid} ")
+    time.sleep(float(os.environ.get("DUMMY_SECONDS", 0)))
     value = json.dumps({"config": config, "inputs": digest_inputs(inputs)}, sort_keys=True)
     progress.total(3)
     for part in range(3):

@@ -1,0 +1,265 @@
+"""The graph of stages: what is in it, and what a hash depends on."""
+
+import pytest
+
+from recipes import code
+from recipes.code import Stages
+from recipes.errors import RecipeError
+from recipes.load import load
+from recipes.plan import make_plan
+
+STAGES = Stages("dummy_stages")
+
+
+def plan(*overrides, file="demo.yaml", stages=STAGES):
+    return make_plan(load(file, overrides), stages)
+
+
+def by_name(*overrides, **kwargs):
+    return {node.name: node for node in plan(*overrides, **kwargs).nodes}
+
+
+def changed(*overrides):
+    """Kinds of the stages whose hash an override changes."""
+    before, after = by_name(), by_name(*overrides)
+    return {node.kind for name, node in after.items() if name not in before or before[name].hash != node.hash}
+
+
+def test_the_chain(project):
+    nodes = by_name()
+    kinds = {node.kind for node in nodes.values()}
+    assert kinds == {"bench", "source", "pool", "labels", "fit_scorer", "fit_styler", "signal_capability", "signal_style",
+                     "select", "train", "evaluate", "compare"}
+    assert sorted(nodes["select[mmssr,0]"].inputs) == ["pool", "signal_capability", "signal_style"]
+    assert sorted(nodes["select[random,0]"].inputs) == ["pool"]
+    assert nodes["train[random,1]"].config["seed"] == 1
+    assert nodes["train[random,1]"].inputs["subset"] is nodes["select[random,1]"]
+    assert nodes["evaluate[full,0]"].inputs == {"model": nodes["train[full,0]"], "bench": nodes["bench"]}
+    compare = nodes["compare"]
+    assert [run["arm"] for run in compare.config["runs"]] == ["mmssr", "mmssr", "random", "random", "full"]
+    assert [node.name for node in compare.inputs["evaluates"]] == [
+        "evaluate[mmssr,0]", "evaluate[mmssr,1]", "evaluate[random,0]", "evaluate[random,1]", "evaluate[full,0]"]
+
+
+def test_parents_come_first(project):
+    seen = set()
+    for node in plan().nodes:
+        assert {parent.name for parent in node.parents()} <= seen
+        seen.add(node.name)
+
+
+@pytest.mark.parametrize("arm, kinds", [
+    ("{selector: random}", set()),
+    ("{selector: mllm_selector}", {"fit_seed", "signal_necessity"}),
+    ("{selector: mmssr, params: {bins: source}}", {"labels", "fit_scorer", "signal_capability"}),
+])
+def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
+    (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms: {{a: {arm}}}\n")
+    always = {"bench", "source", "pool", "select", "train", "evaluate", "compare"}
+    found = {node.kind for node in plan(file="one.yaml").nodes} - always
+    assert found >= kinds
+    assert kinds or not found
+
+
+def test_a_needed_section_that_is_missing(project):
+    (project / "scales" / "tiny.yaml").write_text(
+        "".join(line for line in (project / "scales" / "tiny.yaml").read_text().splitlines(True) if "styler" not in line))
+    with pytest.raises(RecipeError, match=r"styler: missing; the signals of these arms want it: mmssr \(mmssr\)"):
+        plan()
+
+
+def test_recipes_share_what_is_equal(project):
+    (project / "other.yaml").write_text(
+        "name: other\nscale: tiny\nresources: {executor: pool, workers: 5}\ntrack: {wandb: {mode: disabled}}\nroot: else\n"
+        "arms:\n  chance: {selector: random, budget: 30.0%, seeds: 3}\n  everything: {selector: all, seeds: [0]}\n")
+    ours, theirs = by_name(), by_name(file="other.yaml")
+    for stage in ("select", "train", "evaluate"):
+        assert ours[f"{stage}[random,0]"].hash == theirs[f"{stage}[chance,0]"].hash
+        assert ours[f"{stage}[full,0]"].hash == theirs[f"{stage}[everything,0]"].hash
+    assert ours["compare"].hash != theirs["compare"].hash
+
+
+def test_equal_arms_are_one_node(project):
+    nodes = plan("arms.again={selector: random, budget: 30%, seeds: 1}").nodes
+    assert len(nodes) == len(plan().nodes)
+    assert len(nodes[-1].config["runs"]) == 6
+
+
+def test_train_seeds_share_a_selection(project):
+    nodes = by_name("arms.random.seeds=1", "arms.random.train_seeds=[4, 5]")
+    assert nodes["train[random,0,4]"].inputs["subset"] is nodes["train[random,0,5]"].inputs["subset"]
+
+
+@pytest.mark.parametrize("override, kinds", [
+    ("root=elsewhere", set()),
+    ("resources.executor=pool", set()),
+    ("track.wandb.mode=disabled", set()),
+    ("train.save_steps=5", {"compare"}),  # which reports the modified protocol
+    ("train.cache_mb=5", {"compare"}),
+    ("description=other", {"compare"}),
+    ("name=other", {"compare"}),
+    ("evaluation.batch_size=5", {"evaluate", "compare"}),
+    ("train.lr=0.5", {"train", "evaluate", "compare"}),
+    ("arms.mmssr.params.bins=none", {"select", "train", "evaluate", "compare"}),
+    ("scorer.train.lr=0.5", {"fit_scorer", "signal_capability", "select", "train", "evaluate", "compare"}),
+    ("scoring.batch_size=5", {"signal_capability", "signal_style", "select", "train", "evaluate", "compare"}),
+])
+def test_what_a_change_redoes(project, override, kinds):
+    assert changed(override) == kinds
+
+
+def test_a_change_of_one_arm_leaves_the_others(project):
+    before, after = by_name(), by_name("arms.mmssr.budget=10%")
+    assert before["evaluate[random,1]"].hash == after["evaluate[random,1]"].hash
+    assert before["select[mmssr,0]"].hash != after["select[mmssr,0]"].hash
+
+
+def test_limit_cuts_pool_and_benchmarks_but_draws_nothing_new(project):
+    assert changed("limit=50") == {"pool", "labels", "fit_scorer", "fit_styler", "signal_capability", "signal_style",
+                                   "select", "train", "evaluate", "compare"}
+    nodes = by_name("limit=50")
+    assert nodes["pool"].config["limit"] == nodes["evaluate[full,0]"].config["limit"] == 50
+    assert nodes["compare"].config["protocol"] == "modified"
+
+
+def test_the_base_model_enters_by_content(project):
+    before = by_name()
+    (project / "base" / "README.md").write_text("a card is not the model")
+    (project / "base").rename(project / "moved")
+    assert by_name("base.path=moved")["train[full,0]"].hash == before["train[full,0]"].hash
+    (project / "moved" / "model.safetensors").write_bytes(b"other weights")
+    after = by_name("base.path=moved")
+    assert after["train[full,0]"].hash != before["train[full,0]"].hash
+    assert after["pool"].hash == before["pool"].hash  # reads the tokenizer only
+    (project / "moved" / "tokenizer.json").write_text("[]")
+    assert by_name("base.path=moved")["pool"].hash != before["pool"].hash
+
+
+def test_a_hub_id_is_a_model(project):
+    nodes = by_name("base.path=organisation/name", "base.revision=abc")
+    assert str(nodes["train[full,0]"].inputs["base"].path) == "organisation/name"
+    assert nodes["train[full,0]"].hash != by_name("base.path=organisation/name")["train[full,0]"].hash
+
+
+@pytest.mark.parametrize("override, wanted", [
+    ("base.path=gone", "base.path: stages `train` and `pool` want gone, which does not exist"),
+    ("base.path=scales", "no checkpoint: it has no config.json"),
+])
+def test_missing_base_says_which_stage_wants_it(project, override, wanted):
+    with pytest.raises(RecipeError, match=wanted) as caught:
+        plan(override)
+    assert f"command line `{override}`" in str(caught.value)
+
+
+LLAVA = "pool: {kind: llava, source: data.json, images: pictures}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
+
+
+def test_own_data_file(project):
+    (project / "own.yaml").write_text(LLAVA + "arms: {a: {selector: random, budget: 5}}\n")
+    (project / "data.json").write_text("[]")
+    (project / "pictures").mkdir()
+    first = by_name(file="own.yaml")
+    assert "source" not in first and "bench" not in first
+    assert first["pool"].inputs["source"].path == project / "data.json"
+    (project / "data.json").write_text("[ ]")
+    assert by_name(file="own.yaml")["pool"].hash != first["pool"].hash
+
+
+@pytest.mark.parametrize("missing", ["data.json", "pictures"])
+def test_missing_data_says_which_stage_wants_it(project, missing):
+    (project / "own.yaml").write_text(LLAVA + "arms: {a: {selector: random, budget: 5}}\n")
+    (project / "data.json").write_text("[]")
+    (project / "pictures").mkdir()
+    (project / missing).rename(project / "away")
+    with pytest.raises(RecipeError, match=rf"own.yaml:1: stage `pool` wants the (file|directory) {missing}"):
+        plan(file="own.yaml")
+
+
+def test_goal_base_is_one_stage(project):
+    (project / "b.yaml").write_text("name: b\ngoal: base\npretrain: {steps: 3}\n")
+    assert [(n.kind, n.config) for n in plan(file="b.yaml").nodes] == [("pretrain", {"steps": 3})]
+
+
+def test_unknown_stage_names_the_nearest(project):
+    with pytest.raises(RecipeError, match="no stage `trian` in this plan; did you mean `train`"):
+        plan().matching("trian")
+    assert len(plan().matching("train")) == 5
+    assert [n.name for n in plan().matching("train[full,0]")] == ["train[full,0]"]
+
+
+# ------------------------------------------------------------------------------------------ the code's version
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of its own: stages/one.py with CODE, and the package that it names."""
+    for folder in ("stages", "library/model"):
+        (tmp_path / "repo" / folder).mkdir(parents=True)
+    (tmp_path / "repo" / "stages" / "__init__.py").write_text("")
+    (tmp_path / "repo" / "stages" / "one.py").write_text('CODE = ("library",)\nraise ImportError("planning imports no stage")\n')
+    (tmp_path / "repo" / "library" / "a.py").write_text("A = 1\n")
+    monkeypatch.setattr(code, "REPOSITORY", tmp_path / "repo")
+    monkeypatch.syspath_prepend(tmp_path / "repo")
+    return tmp_path / "repo"
+
+
+def code_hash(kind="one", module=None):
+    for cached in (code._hash_paths, code._constants, code._with_siblings):
+        cached.cache_clear()
+    return Stages("stages").code_hash(kind, module)
+
+
+@pytest.mark.parametrize("file, matters", [
+    ("library/a.py", True), ("library/new.py", True), ("library/words.json", True), ("stages/one.py", True),
+    ("library/notes.md", False), ("library/__pycache__/a.py", False), ("library/model/config.json", False),
+    ("elsewhere.py", False),
+])
+def test_code_decides_the_hash(repository, file, matters):
+    (repository / "library" / "model" / "model.safetensors").write_bytes(b"a checkpoint is data")
+    before = code_hash()
+    (repository / file).parent.mkdir(exist_ok=True)
+    with (repository / file).open("a") as stream:
+        stream.write("# changed\n")
+    assert (code_hash() != before) == matters
+
+
+def test_code_that_is_not_there(repository):
+    (repository / "stages" / "one.py").write_text('CODE = ("libary",)\n')
+    with pytest.raises(RecipeError, match="one.py: CODE names libary, which is not in"):
+        code_hash()
+
+
+@pytest.mark.parametrize("text", ["", "CODE = 'library'\n"])
+def test_a_stage_must_state_its_code(repository, text):
+    (repository / "stages" / "one.py").write_text(text)
+    with pytest.raises(RecipeError, match="CODE must be a tuple"):
+        code_hash()
+
+
+def test_unknown_kind(repository):
+    with pytest.raises(RecipeError, match="stage kind `two` has no module stages.two"):
+        code_hash("two")
+
+
+def test_a_module_counts_with_the_siblings_that_it_imports(repository):
+    (repository / "chosen").mkdir()
+    (repository / "chosen" / "__init__.py").write_text("")
+    (repository / "chosen" / "one.py").write_text("from chosen.shared import A\n")
+    (repository / "chosen" / "shared.py").write_text("A = 1\n")
+    (repository / "chosen" / "other.py").write_text("B = 1\n")
+    before = code_hash(module="chosen.one")
+    (repository / "chosen" / "other.py").write_text("B = 2\n")
+    (repository / "chosen" / "__init__.py").write_text("# one more entry\n")
+    assert code_hash(module="chosen.one") == before
+    (repository / "chosen" / "shared.py").write_text("A = 2\n")
+    assert code_hash(module="chosen.one") != before
+
+
+def test_the_code_of_one_selector_redoes_its_arms_only(project, monkeypatch):
+    class Changed(Stages):
+        def code_hash(self, kind, module=None):
+            return super().code_hash(kind, module) + ("changed" if module == "curation.selectors.mmssr" else "")
+
+    before, after = by_name(), by_name(stages=Changed("dummy_stages"))
+    assert before["train[mmssr,0]"].hash != after["train[mmssr,0]"].hash
+    assert before["train[random,0]"].hash == after["train[random,0]"].hash

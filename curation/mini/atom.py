@@ -1,0 +1,144 @@
+"""One fact that can be asked about a scene, and the nine interaction styles in which it can be asked."""
+
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from random import Random
+from typing import Callable, Sequence
+
+LETTERS = "abcd"
+BRACKETS = (("<", ">"), ("[", "]"), ("{", "}"), ("*", "*"), ("#", "#"))
+HELD_OUT_IN = 6  # one fact in six belongs to the benchmarks
+
+
+@dataclass(frozen=True)
+class World:
+    """Which part of the world is drawn from: the pool's or the benchmarks' facts, and how unequal concepts are.
+
+    `zipf` is the exponent of concept frequencies (0 = uniform); their order is fixed, the same in every pool.
+    """
+
+    bench: bool = False
+    zipf: float = 0.0
+
+    def mine(self, *fact: object) -> bool:
+        """True if this combination of facts belongs to this side (pool or benchmarks); the two never share one."""
+        digest = blake2b("/".join(map(str, fact)).encode(), digest_size=4).digest()
+        return (int.from_bytes(digest, "big") % HELD_OUT_IN == 0) == self.bench
+
+    def pick(self, rng: Random, names: Sequence, count: int = 1) -> list:
+        """`count` distinct names, drawn by Zipf frequency."""
+        if not self.zipf:
+            return rng.sample(list(names), count)
+        order = sorted(names, key=lambda n: blake2b(str(n).encode(), digest_size=8).digest())
+        out: list = []
+        while len(out) < count:
+            found = rng.choices(order, [(rank + 1) ** -self.zipf for rank in range(len(order))])[0]
+            if found not in out:
+                out.append(found)
+        return out
+
+    def until_mine(self, draw: Callable[[], tuple]) -> tuple:
+        """Call `draw` until its result is a fact of this side; LookupError after 1,000 misses."""
+        for _ in range(1000):
+            fact = draw()
+            if self.mine(*fact):
+                return fact
+        raise LookupError("no fact of this side in 1,000 draws: the maker's facts are too few to be split")
+
+
+@dataclass(frozen=True)
+class Atom:
+    """A question with its answer and what the styles need. `kind` is how an answer is compared (see evaluation.extract);
+    `level` 1..5 is how strongly the capability is exercised; `also` lists capabilities touched on the way; `possible` is the
+    number of answers that could be right without seeing the image, where `distractors` lists only some of them."""
+
+    capability: str
+    question: str
+    answer: str
+    kind: str
+    distractors: tuple[str, ...]
+    reason: str
+    statement: str
+    level: int = 3
+    also: tuple[str, ...] = ()
+    possible: int = 0
+
+    @property
+    def classes(self) -> int:
+        """How many answers a guess without the image has to choose from."""
+        return self.possible or len({self.answer, *self.distractors})
+
+    def corrupted(self, rng: Random) -> "Atom":
+        """The same question with a wrong answer, consistently wrong in every style."""
+        wrong = rng.choice([d for d in self.distractors if d != self.answer])
+        return replace(self, answer=wrong, statement=self.statement.replace(self.answer, wrong),
+                       distractors=(*self.distractors, self.answer))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An atom in one style: the texts of one turn. `options` are set for multi-choice."""
+
+    atom: Atom
+    style: str
+    question: str
+    answer: str
+    kind: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> int:
+        """Capability score 1..5 of this turn: harder styles exercise it more."""
+        shift = {"yes_no": -1, "chain_of_thought": 1, "detailed_description": 1}.get(self.style, 0)
+        return min(max(self.atom.level + shift, 1), 5)
+
+
+def _others(atom: Atom, rng: Random, count: int) -> list[str]:
+    pool = list(dict.fromkeys(d for d in atom.distractors if d != atom.answer))
+    return rng.sample(pool, min(count, len(pool)))
+
+
+def _multi_choice(atom: Atom, rng: Random) -> Asked:
+    options = _others(atom, rng, 2) + [atom.answer]
+    rng.shuffle(options)
+    listed = " ".join(f"( {letter} ) {text}" for letter, text in zip(LETTERS, options))
+    return Asked(atom, "multi_choice", f"{atom.question} {listed}", LETTERS[options.index(atom.answer)], "choice", tuple(options))
+
+
+def _yes_no(atom: Atom, rng: Random) -> Asked:
+    truth = rng.random() < 0.5
+    said = atom.answer if truth else _others(atom, rng, 1)[0]
+    return Asked(atom, "yes_no", f"{atom.question} is it {said} ?", "yes" if truth else "no", "yes_no")
+
+
+def _specified(atom: Atom, rng: Random) -> Asked:
+    left, right = rng.choice(BRACKETS)
+    return Asked(atom, "specified", f"{atom.question} reply like {left} {right} .", f"{left} {atom.answer} {right}", atom.kind)
+
+
+def _comparison(atom: Atom, rng: Random) -> Asked:
+    other = _others(atom, rng, 1)[0]
+    pair = [atom.answer, other]
+    rng.shuffle(pair)
+    question = f"{atom.question} compare {pair[0]} and {pair[1]} ."
+    return Asked(atom, "comparison", question, f"it is {atom.answer} , not {other} .", atom.kind)
+
+
+def ask(atom: Atom, style: str, rng: Random, listing: str = "") -> Asked:
+    """Put `atom` in one of the nine styles. `listing` is the scene's full description, for detailed answers."""
+    if style == "multi_choice":
+        return _multi_choice(atom, rng)
+    if style == "yes_no":
+        return _yes_no(atom, rng)
+    if style == "specified":
+        return _specified(atom, rng)
+    if style == "comparison":
+        return _comparison(atom, rng)
+    if style == "chain_of_thought":
+        return Asked(atom, style, f"{atom.question} think step by step .", f"{atom.reason} , so {atom.answer}", atom.kind)
+    if style == "short_description":
+        return Asked(atom, style, f"{atom.question} answer in one sentence .", f"{atom.statement} .", atom.kind)
+    if style == "detailed_description":
+        detail = f"{atom.statement} ." if atom.kind == "facts" else f"{atom.statement} . {listing}".strip()
+        return Asked(atom, style, f"{atom.question} answer in detail .", detail, atom.kind)
+    return Asked(atom, style, atom.question, atom.answer, atom.kind)  # word, coordinate

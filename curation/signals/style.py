@@ -48,27 +48,32 @@ def max_answer_tokens(tokenizer: Any, queries: Queries) -> int:
     return len(tokenizer.encode(queries.style_answer(list(queries.styles)), add_special_tokens=False)) + 1
 
 
-def decode_styles(vlm: "Vlm", examples: Sequence["Encoded"], queries: Queries) -> list[list[str]]:
-    """Style keys of each example, whose tokens end where the answer to the style query begins."""
+def decode(vlm: "Vlm", examples: Sequence["Encoded"], max_new_tokens: int) -> list[str]:
+    """Greedy continuation of each example, whose tokens end where the answer to the style query begins."""
     from transformers import GenerationConfig
 
     batch = vlm.batch([replace(example, branches=()) for example in examples])
     del batch["labels"]
-    greedy = GenerationConfig(max_new_tokens=max_answer_tokens(vlm.tokenizer, queries), do_sample=False,
-                              eos_token_id=vlm.renderer.end_id, pad_token_id=vlm.renderer.pad_id)
+    # Our own settings: a checkpoint may ship others (sampling, repetition penalty) in its generation_config.
+    greedy = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=vlm.renderer.end_id,
+                              pad_token_id=vlm.renderer.pad_id)
     tokens = vlm.model.generate(**batch, generation_config=greedy)[:, batch["input_ids"].shape[1] :]
-    texts = vlm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return [queries.parse_styles(text) for text in texts]
+    return vlm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
 def _score_rows(pool: "Pool", rows: range, vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass",
                 advance: Advance) -> pa.Table:
     asked = [(queries.style, None)]
+    longest = max_answer_tokens(vlm.tokenizer, queries)
+
+    def named(examples: Sequence["Encoded"]) -> list[list[str]]:
+        return [queries.parse_styles(text) for text in decode(vlm, examples, longest)]
+
     values = vlm.run(
         pool.samples(rows),
         encode=partial(vlm.renderer.branches, queries=asked),
         make_batches=partial(batches_by_count, batch_size=batch_size),
-        score=partial(decode_styles, vlm, queries=queries),
+        score=named,
         done=done,
         advance=advance,
     )

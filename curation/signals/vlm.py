@@ -15,6 +15,7 @@ from curation.pool.sample import Sample
 from curation.signals.batches import padded_tokens
 from curation.signals.table import Advance
 from training.collate import Collator
+from training.images import ImageError
 from training.models import checkpoint_hash, image_mode, load
 from training.render import Encoded, Renderer, RenderError
 
@@ -104,7 +105,7 @@ class Vlm:
     def _encode(self, sample: Sample, encode: Callable[[Sample], Encoded], done: Pass) -> Encoded | None:
         try:
             return encode(sample)
-        except RenderError as error:
+        except (RenderError, ImageError) as error:
             done.missing[error.reason] += 1
             return None
 

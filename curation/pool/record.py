@@ -70,7 +70,7 @@ def parse_record(value: Any) -> Record:
     images = _images(value)
     spoken = _spoken(value.get("conversations"))
     digest = _content_hash(images, spoken)
-    turns = _pair([(role, text) for role, text in spoken])
+    turns = _pair(spoken)
     _check_turns(turns, len(images))
     first, last = spoken[0][0] in _ASSISTANT, spoken[-1][0] in _HUMAN
     return Record(record_id(value), _source(value, images), images, turns, digest, first, last)

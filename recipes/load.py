@@ -76,8 +76,8 @@ def find_recipe(file: str) -> Path:
 
 
 def find_scale(name: Any, beside: Path, where: str) -> Path:
-    """recipes/scales/NAME.yaml, or scales/NAME.yaml beside the recipe."""
-    folders = [beside / "scales", HERE / "scales"]
+    """scales/NAME.yaml beside the recipe, in the current directory, or in the project's recipes/."""
+    folders = [beside / "scales", Path.cwd() / "scales", HERE / "scales"]
     for folder in folders:
         if (path := folder / f"{name}.yaml").is_file():
             return path

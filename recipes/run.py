@@ -75,7 +75,7 @@ def _run(given: argparse.Namespace, package: str) -> int:
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)
     console.print(f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work"
-                  + (f", and {unknown} stages of which no earlier run is known" if unknown else ""))
+                  + (f", and {unknown} stages of which no earlier run is known" if unknown else ""), soft_wrap=True)
     return 0
 
 

@@ -8,7 +8,6 @@ and k is odd, half a line is written into it first: a kill in the middle of a wr
 changes is written there at the end.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -63,5 +62,5 @@ def run(package: str, arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1], sys.argv[2:]))
-elif multiprocessing.parent_process():  # imported anew by a spawned worker
+elif __name__ == "__mp_main__":  # imported anew by a spawned worker
     install(sys.argv, "worker")

@@ -128,7 +128,7 @@ def test_kill_again_and_again_in_one_store(chain, tmp_path):
     calm, changes = undisturbed(chain, tmp_path)
     root, statuses = tmp_path / "often", []
     for n in range(40):
-        statuses.append(chain.run(root, KILL_AT=30 + n))
+        statuses.append(chain.run(root, KILL_AT=24 + 2 * n))
         if statuses[-1] == 0:
             break
     assert statuses[-1] == 0 and statuses.count(-signal.SIGKILL) >= 5

@@ -22,7 +22,8 @@ def digest_inputs(inputs):
 def run(config, inputs, out, progress):
     """Deterministic content; one line in the file named by DUMMY_LOG for every execution.
 
-    DUMMY_SECONDS makes it slow; DUMMY_PIDS names a file for its process id and that of a program that it starts.
+    DUMMY_SECONDS makes it slow, DUMMY_FAIL names a kind that fails, DUMMY_PIDS a file for the ids of its process and
+    of a program that it starts.
     """
     if log := os.environ.get("DUMMY_LOG"):
         with open(log, "a", encoding="utf-8") as stream:
@@ -32,6 +33,8 @@ def run(config, inputs, out, progress):
         with open(pids, "a", encoding="utf-8") as stream:
             stream.write(f"{os.getpid()} {child.pid} ")
     time.sleep(float(os.environ.get("DUMMY_SECONDS", 0)))
+    if os.environ.get("DUMMY_FAIL") == out.parent.name:
+        raise RuntimeError("told to fail")
     value = json.dumps({"config": config, "inputs": digest_inputs(inputs)}, sort_keys=True)
     progress.total(3)
     for part in range(3):

@@ -1,0 +1,53 @@
+"""Dummy stage that does what its config says: report, wait, fail, die."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+CODE = ()
+
+
+class Unpicklable(Exception):
+    """Holds what cannot be sent to another process."""
+
+    def __init__(self):
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+
+
+def run(config, inputs, out, progress):
+    """Returns the process id and the thread setting."""
+    (out / "started").write_text(config["name"])
+    if "print" in config:
+        print(config["print"], flush=True)
+    if "total" in config:
+        progress.total(config["total"])
+        for k in config["advance"]:
+            progress.advance(k)
+        progress.say(config["say"])
+    if "meet" in config:
+        _meet(Path(config["meet"][0]), config["meet"][1], config["name"])
+    time.sleep(config.get("seconds", 0))
+    if "write" in config:
+        Path(config["write"]).write_text("x")
+    if "kill" in config:
+        os.kill(os.getpid(), config["kill"])
+    if "exit" in config:
+        os._exit(config["exit"])
+    if "unpicklable" in config:
+        raise Unpicklable
+    if "fail" in config:
+        raise ValueError(config["fail"])
+    return {"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
+
+
+def _meet(folder, number, name):
+    """Wait until `number` stages are here."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("")
+    end = time.monotonic() + 60
+    while len(list(folder.iterdir())) < number:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{name} waited for the others in vain")
+        time.sleep(0.01)

@@ -16,9 +16,10 @@ from curation.mini import art
 from curation.mini.atom import Asked, Atom, World, ask
 from curation.mini.makers import MAKERS, NONSENSE, describe
 from curation.mini.scene import Scene, draw
-from curation.taxonomy import CAPABILITY_KEYS
+from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 FIRST_COPY = 100  # the first samples are originals
+ANY_STYLE = 0.05  # share of turns in a style drawn from all nine, whatever the source
 LOOK_BACK = 2000  # a near-duplicate's original lies at most this many samples before it
 
 
@@ -98,7 +99,7 @@ def text_atom(rng: Random, world: World, capability: str) -> Atom:
                     f"{left} + {right} is {left + right}", 2)
     if capability == "causal":
         first, second, effect = world.pick(rng, art.names().effects)[0]
-        return Atom("causal", f"what happens with {first} and {second} ?", effect, "word", tuple(e[2] for e in art.names().effects),
+        return Atom("causal", f"{first} and {second} , what will happen ?", effect, "word", tuple(e[2] for e in art.names().effects),
                     f"there are {first} and {second}", f"it will {effect}", 3)
     if capability == "in_context":
         names, words = rng.sample(art.names().objects, 3), rng.sample(NONSENSE, 3)
@@ -125,7 +126,7 @@ def _turns(rng: Random, source: Source, atoms: list[Atom], listing: str) -> list
     styles, weights = list(source.styles), list(source.styles.values())
     out = []
     for atom in atoms:
-        wanted = rng.choices(styles, weights)[0]
+        wanted = rng.choice(tuple(STYLES)) if rng.random() < ANY_STYLE else rng.choices(styles, weights)[0]
         out.append(ask(atom, _style(atom, wanted), rng, listing))
     return out
 

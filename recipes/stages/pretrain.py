@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from recipes.stages.counting import counter
+
 CODE = ("curation/mini", "curation/pool/sample.py", "training", "evaluation/gates.py", "recipes/stages/pretrain.py")
 
 
@@ -31,8 +33,8 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from training.render import Renderer
 
     model_dir = build_tiny(out / "initial", build_tokenizer(), **config["model"])
-    progress.total(sum(phase["samples"] for phase in config["phases"]))
-    log, seconds, done = [], {}, 0
+    total = sum(phase["samples"] for phase in config["phases"])
+    log, seconds, done, count = [], {}, 0, counter(progress)
     for number, phase in enumerate(config["phases"]):
         model, processor = load(model_dir)
         stream = CaptionStream(phase["samples"], seed=number, **phase["data"])
@@ -40,13 +42,8 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         spec = FitSpec(epochs=1, **phase["train"])
         progress.say(f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}")
         target, before = out / phase["name"], done
-
-        def on_step(step: int, steps: int, message: str) -> None:
-            nonlocal done
-            progress.advance(max(0, before + step * spec.batch_size - done))
-            done = max(done, before + step * spec.batch_size)
-
-        result = fit(spec, model_dir, examples, target, on_step)
+        result = fit(spec, model_dir, examples, target, lambda step, *_: count(before + step * spec.batch_size, total))
+        done += len(stream)
         seconds[phase["name"]] = round(result["seconds"], 1)
         log += [f"{phase['name']} step {i + 1} loss {loss:.4f}" for i, loss in enumerate(result["losses"]) if (i + 1) % 50 == 0]
         shutil.rmtree(model_dir)

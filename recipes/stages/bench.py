@@ -1,0 +1,16 @@
+"""Draw the mini world's 14 benchmarks (held-out items, local Parquet)."""
+
+from pathlib import Path
+from typing import Any
+
+CODE = ("curation/mini", "curation/taxonomy.py")
+
+
+def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes `<capability>.parquet` and bench.json; returns items and mean chance level."""
+    from curation.mini.bench import build_bench
+
+    progress.total(14)
+    summary = build_bench(out, config["items"], config["seed"], progress.advance)
+    chance = sum(b["chance"] for b in summary.values()) / len(summary)
+    return {"benchmarks": len(summary), "items": sum(b["n"] for b in summary.values()), "chance": round(chance, 4)}

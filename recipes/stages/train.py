@@ -1,0 +1,20 @@
+"""LLaVA-style SFT of the base on one subset."""
+
+from pathlib import Path
+from typing import Any
+
+from recipes.stages.fitting import train
+
+CODE = ("training", "curation/pool/read.py", "curation/pool/record.py", "curation/pool/sample.py", "recipes/stages/fitting.py")
+RESUMES = True
+
+
+def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes the checkpoint; samples are seen in an order that the train seed decides, not the ranks of the subset."""
+    from curation.pool.read import Pool
+    from curation.subset import read_subset
+
+    pool = Pool.open(inputs["pool"])
+    rows = sorted(read_subset(inputs["subset"])["row"].to_pylist())
+    settings = {k: v for k, v in config.items() if k != "seed"}
+    return train(settings, config["seed"], inputs["base"], list(pool.samples(rows)), out, progress)

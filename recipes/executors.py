@@ -222,10 +222,12 @@ class PipeProgress:
     PAUSE = 0.2
 
     def __init__(self, connection: Connection):
-        self.connection, self.count, self.sent = connection, 0, 0.0
+        self.connection, self.count, self.sent, self.known = connection, 0, 0.0, -1
 
     def total(self, n: int) -> None:
-        self.connection.send(("total", n))
+        if n != self.known:
+            self.connection.send(("total", n))
+            self.known = n
 
     def advance(self, k: int = 1) -> None:
         self.count += k

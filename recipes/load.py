@@ -243,6 +243,9 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
             yield (section,), "missing; give it, or a `scale:` that supplies it"
     if recipe.train and recipe.train.seed:
         yield ("train", "seed"), "every arm has its own; give `seeds` or `train_seeds` there"
+    for name in ("seed_model", "scorer", "styler"):
+        if (section := getattr(recipe, name)) and section.train.seed:
+            yield (name, "train", "seed"), f"it is {name}.seed that seeds this training"
     if not recipe.arms:
         yield ("arms",), "missing; an experiment compares at least one arm"
     for role in ("baseline", "reference"):

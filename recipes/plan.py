@@ -12,12 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from recipes import external
 from recipes.code import Stages
 from recipes.errors import RecipeError, nearest
 from recipes.external import External, Fingerprints
 from recipes.load import Loaded
 from recipes.schema import Arm, Recipe
+from training.spec import FitSpec
 
 
 UNHASHED = {"save_steps", "cache_mb"}
@@ -138,7 +141,7 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
             run_name = f"{arm_name},{seed}" if seed == train_seed else f"{arm_name},{seed},{train_seed}"
             train = plan.add("train", {**_dump(recipe.train), "seed": train_seed},
                              {"pool": pool, "subset": select, "base": base}, name=f"train[{run_name}]",
-                             work=_samples(recipe.train, _rows(arm.budget, size)))
+                             work=_samples(recipe.train, _expected_rows(arm, size)))
             items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
             evaluate = plan.add("evaluate", {**_dump(recipe.evaluation), "limit": recipe.limit},
                                 {"model": train, "bench": bench}, name=f"evaluate[{run_name}]", work=items * 14)
@@ -159,8 +162,14 @@ def _without_settings(value: Any) -> Any:
     return {k: _without_settings(v) for k, v in value.items() if k not in UNHASHED}
 
 
-def _dump(section: Any, *keys: str) -> dict[str, Any]:
-    return section.model_dump(mode="json", include=set(keys) or None)
+def _dump(section: BaseModel, *keys: str) -> dict[str, Any]:
+    """A section, or these of its keys, as a stage's config. Training settings are without a seed: it stands beside them."""
+    config = section.model_dump(mode="json", include=set(keys) or None)
+    if isinstance(section, FitSpec):
+        del config["seed"]
+    elif "train" in config:
+        del config["train"]["seed"]
+    return config
 
 
 def _needs(arm: Arm) -> Sequence[str]:
@@ -188,8 +197,8 @@ def _pool_size(recipe: Recipe) -> int:
     return min(size, recipe.limit or size)
 
 
-def _rows(budget: int | str, size: int) -> float:
-    return budget if isinstance(budget, int) else float(budget.rstrip("%")) / 100 * size
+def _expected_rows(arm: Arm, size: int) -> float:
+    return arm.budget if isinstance(arm.budget, int) else float(arm.budget[:-1]) / 100 * size
 
 
 def _samples(train: Any, rows: float) -> float:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from curation.mini.draft import Defects
 from training.spec import FitSpec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +27,13 @@ def canonical_budget(value: int | str) -> int | str:
     if not match or not 0 < float(match[1]) <= 100:
         raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
     return f"{float(match[1]):g}%"
+
+
+def budget_rows(budget: int | str, pool_size: int) -> int:
+    """Samples that a budget means in a pool of `pool_size`. Raises curation.selectors.BudgetError if it has fewer."""
+    from curation.selectors import resolve_budget
+
+    return resolve_budget(budget, pool_size)
 
 
 Budget = Annotated[int | str, AfterValidator(canonical_budget)]
@@ -85,7 +93,7 @@ class MiniPool(Section):
     kind: Literal["mini"]
     size: int = Field(ge=1, description="number of samples drawn")
     seed: int = Field(0, description="seed of the generator")
-    defects: dict[str, float] = Field({}, description="rates of the planted defects, by name; see curation/mini")
+    defects: Defects = Field(Defects(), description="rates of the planted defects")
     max_bad_fraction: Fraction = Field(0.01, description="the run stops if more of the pool than this is quarantined")
 
 
@@ -129,7 +137,7 @@ class SeedModel(Section):
     """The model whose loss says what a sample has to teach (the necessity signal)."""
 
     share: Fraction = Field(0.1, gt=0, description="random share of the pool that it is trained on")
-    seed: int = 0
+    seed: int = Field(0, description="draws that part, and seeds the training")
     train: FitSpec
 
 
@@ -138,8 +146,14 @@ class Fit(Section):
 
     holdout: Fraction = Field(0.2, description="share of the labelled samples kept for the rank correlation")
     prompts: str = Field("compact", description="wording of the queries")
-    seed: int = 0
+    seed: int = Field(0, description="draws the held-out samples, and seeds the training")
     train: FitSpec
+
+
+class Scorer(Fit):
+    """The fit that rates capabilities."""
+
+    balance: Fraction = Field(0.1, description="samples of capabilities rarer than this share are repeated")
 
 
 class Scoring(Section):
@@ -183,7 +197,7 @@ class Protocol(Section):
     base: Base | None = None
     teacher: Teacher | None = None
     seed_model: SeedModel | None = None
-    scorer: Fit | None = None
+    scorer: Scorer | None = None
     styler: Fit | None = None
     train: FitSpec | None = Field(None, description="the SFT of every arm")
     scoring: Scoring = Scoring()

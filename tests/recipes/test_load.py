@@ -3,7 +3,7 @@
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.load import load
+from recipes.load import HERE, load
 
 
 def edit(project, old, new):
@@ -139,6 +139,7 @@ def test_unknown_key_names_file_line_path_and_nearest(project):
     ("basline=random", "basline", "baseline"),
     ("train.batchsize=3", "train.batchsize", "batch_size"),
     ("pool.sise=3", "pool.sise", "size"),
+    ("pool.defects.leak=0.1", "pool.defects.leak", "leaks"),
     ("seed_model.train.lora.alhpa=3", "seed_model.train.lora.alhpa", "alpha"),
     ("track.wandb.mod=online", "track.wandb.mod", "mode"),
 ])
@@ -162,6 +163,7 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
     ("track.wandb.mode=on", "'offline', 'online' or 'disabled'"),
     ("pool.kind=coco", "'mini', 'llava'"),
     ("arms=3", "valid dictionary"),
+    ("pool.defects.leaks=1.5", "less than 1"),
     ("scorer.holdout=1.5", "less than or equal to 1"),
     ("name=a/b", "pattern"),
     ("pool.size=lots", "valid integer"),
@@ -251,8 +253,9 @@ def test_override_with_bad_yaml(project):
     assert "the value is not valid YAML" in problem("train.lr=[3")
 
 
-def test_training_seed_belongs_to_the_arms(project):
+def test_a_seed_stands_in_one_place(project):
     assert "train.seed: every arm has its own" in problem("train.seed=3")
+    assert "scorer.train.seed: it is scorer.seed that" in problem("scorer.train.seed=3")
 
 
 def test_all_problems_are_listed_at_once(project):
@@ -264,3 +267,17 @@ def test_goal_base_wants_its_section(project):
     assert "pretrain: missing" in problem(file="base.yaml")
     (project / "base.yaml").write_text("name: b\ngoal: base\npretrain: {steps: 3}\n")
     assert load("base.yaml").recipe.pretrain == {"steps": 3}
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in HERE.glob("*.yaml")))
+def test_every_shipped_recipe_loads(file, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    loaded = load(file)
+    assert loaded.recipe.name == file.removesuffix(".yaml")
+    assert loaded.recipe.goal == "base" or loaded.protocol == "standard"
+
+
+@pytest.mark.parametrize("scale", sorted(p.stem for p in (HERE / "scales").glob("*.yaml")))
+def test_every_shipped_scale_serves_a_recipe(scale, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert load("mmssr_30pct.yaml", [f"scale={scale}"]).protocol == "standard"

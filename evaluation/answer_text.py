@@ -63,6 +63,11 @@ def conclusions(text: str) -> tuple[list[str], bool]:
     return ([weak], True) if weak else ([text], False)
 
 
+def without_announcements(text: str) -> str:
+    """`text` with every "the answer is" made a line break."""
+    return _STRONG.sub("\n", text)
+
+
 def _after_weak(text: str) -> str | None:
     """What follows the last "so", "therefore", ...; None when there is none or nothing follows it."""
     tail = text[list(_WEAK.finditer(text))[-1].end():] if _WEAK.search(text) else ""

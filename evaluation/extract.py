@@ -9,8 +9,9 @@ its score is 0 and it is counted, never guessed.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from evaluation.answer_text import agree, clean, conclusions, digits, sentences, without_reason
+from evaluation.answer_text import agree, clean, conclusions, digits, sentences, without_announcements, without_reason
 
 _NEGATED = re.compile(r"\b(?:not|neither|nor|never|unsure|unknown|cannot)\b|n't\b")
 _HEDGE = re.compile(r"^(?:i (?:think|believe|guess|would say)|probably|maybe|likely|yes|sure|ok(?:ay)?)\b[,.!:]?\s*")
@@ -54,6 +55,11 @@ def score(kind: str, prediction: str, answer: str, options: Sequence[str] = ()) 
 
 def extract(kind: str, text: str, options: Sequence[str] = ()) -> str | None:
     """The canonical answer of `kind` in `text`, or None when there is none or more than one."""
+    return _extract(kind, text, tuple(options))
+
+
+@lru_cache(maxsize=1 << 16)
+def _extract(kind: str, text: str, options: tuple[str, ...]) -> str | None:
     text = clean(text)
     if not re.search(r"\w", text):
         return None
@@ -235,7 +241,7 @@ _FILLER = re.compile(r"\b(?:there|is|are|an?|the|in|at|on|cell|contains?|has|sho
 
 def extract_facts(text: str) -> str | None:
     """Facts "cell object" in order of cell, joined by " ; ": from "a1 dog ; b2 cat", "a dog at a1 and a cat at b2", ..."""
-    text = digits(text)
+    text = digits(without_announcements(text))
     facts: set[tuple[str, str]] = set()
     for part in re.split(r"[;\n]|\.(?=\s|$)|,(?=\D*(?<![a-z])[a-h]\s?[1-9])|\band\b", text):
         facts |= _facts_of(part)

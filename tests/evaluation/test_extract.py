@@ -65,6 +65,7 @@ RIGHT = {
         "a1 dog b2 red car", "a dog at a1 and a red car at b2", "there is a dog at a1 and a red car in b2 .", "dog (a1), red car (b2)",
         "a 1 dog ; b 2 red car", "cell a1 contains a dog; cell b2 contains a red car", "a1 is a dog and b2 is a red car",
         "a1 dog ; a1 dog ; b2 red car", "a1 = dog, b2 = red car", "a1 dog and b2 red car",
+        "The answer is a1 dog ; b2 red car.", "answer: a dog at a1, a red car at b2",
     ],
 }
 WRONG = {

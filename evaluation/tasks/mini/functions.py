@@ -6,6 +6,13 @@ from typing import Any
 from evaluation.extract import score
 
 
+def with_images(questions: Any) -> Any:
+    """The split with its encoded pictures marked as images: lmms-eval decodes them for the model and skips them when it scores."""
+    from datasets import Image
+
+    return questions.cast_column("image", Image())
+
+
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
     """The one image of the question, as RGB; the model decides how to resize it."""
     return [doc["image"].convert("RGB")]

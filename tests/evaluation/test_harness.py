@@ -1,0 +1,200 @@
+"""The mini tasks through the real lmms-eval: scripted models, a tiny random checkpoint, crash and resume. One file, as the
+import of lmms-eval costs many seconds."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from evaluation_data import QUESTIONS, write_bench
+
+pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
+
+from lmms_eval.api.model import lmms
+
+from curation.mini.tokenizer import build_tokenizer
+from curation.taxonomy import CAPABILITY_KEYS
+from evaluation.harness import EvaluationError, evaluate
+from evaluation.model import Answerer
+from evaluation.suite import load_suite
+from training.models import build_tiny
+
+TASKS = [f"mini_{key}" for key in CAPABILITY_KEYS]
+
+
+class Scripted(lmms):
+    """Answers with fn(document)."""
+
+    is_simple = False
+
+    def __init__(self, fn) -> None:
+        super().__init__()
+        self.fn, self.messages, self.device = fn, [], torch.device("cpu")
+
+    def generate_until(self, requests):
+        answers = []
+        for request in requests:
+            _, doc_to_messages, _, doc_id, task, split = request.args
+            doc = self.task_dict[task][split][doc_id]
+            self.messages.append(doc_to_messages(doc))
+            answers.append(self.fn(doc))
+        return answers
+
+    def loglikelihood(self, requests): ...
+
+    def generate_until_multi_round(self, requests): ...
+
+
+ANTI = {"choice": "a", "word": "cat", "number": "7", "yes_no": "yes", "coordinate": "c1", "spell": "d o g", "facts": "a1 sun ; c3 dog"}
+
+
+def _sentence(doc) -> str:
+    if doc["kind"] == "choice":
+        return f"({doc['answer'].upper()}) {doc['options']['abcd'.index(doc['answer'])]}"
+    return f"The answer is {doc['answer']}."
+
+
+@pytest.mark.parametrize("fn, value, unparsed", [
+    (lambda doc: doc["answer"], 1.0, 0), (_sentence, 1.0, 0), (lambda doc: ANTI[doc["kind"]], 0.0, 0), (lambda doc: "§§ ...", 0.0, 14),
+], ids=["oracle", "verbose oracle", "anti-oracle", "garbage"])
+def test_scripted_models(bench_dir, tmp_path, fn, value, unparsed):
+    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(fn))
+    assert list(summary["benchmarks"]) == TASKS
+    for entry in summary["benchmarks"].values():
+        assert (entry["value"], entry["unparsed"], entry["n"]) == (value, unparsed, 14)
+        assert entry["chance"] == pytest.approx(2 / 3 / 14)
+
+
+def test_prompt_is_image_then_question(bench_dir, tmp_path):
+    model = Scripted(lambda doc: doc["answer"])
+    evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_ocr"], limit=1)
+    (message,), = model.messages
+    assert [part["type"] for part in message["content"]] == ["image", "text"]
+    assert message["content"][0]["url"].size == (64, 64) and message["content"][1]["text"] == QUESTIONS[0][1]
+
+
+def test_outputs(bench_dir, tmp_path):
+    flip = iter([True, False] * 1000)
+    out = tmp_path / "out"
+    evaluate(tmp_path, bench_dir=bench_dir, out=out, model=Scripted(lambda doc: doc["answer"] if next(flip) else "?"), tasks=TASKS[:2])
+    scores = pq.read_table(out / "scores.parquet").to_pylist()
+    assert sorted(p.name for p in out.iterdir()) == ["scores.parquet", "summary.json"]
+    assert len(scores) == 28 and scores[1]["id"] == "spatial-1" and scores[14]["benchmark"] == "mini_attribute"
+    assert [s["score"] for s in scores[:4]] == [1, 0, 1, 0] and [s["extracted"] for s in scores[:2]] == ["b", None]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["benchmarks"]["mini_spatial"]["value"] == 0.5 and summary["protocol"]["batch_size"] == 64
+    assert set(summary["protocol"]) == {"suite", "tasks", "data", "lmms_eval", "batch_size", "limit", "dtype"}
+
+
+def test_limit_and_tasks(bench_dir, tmp_path):
+    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "o", model=Scripted(lambda d: d["answer"]), tasks=["mini_ocr"], limit=3)
+    assert {task: entry["n"] for task, entry in summary["benchmarks"].items()} == {"mini_ocr": 3}
+
+
+def test_missing_data_and_unknown_task_are_errors(bench_dir, tmp_path):
+    model = Scripted(lambda doc: "")
+    with pytest.raises(EvaluationError, match="benchmark data are missing: .*spatial.parquet"):
+        evaluate(tmp_path, bench_dir=tmp_path, out=tmp_path / "out", model=model)
+    with pytest.raises(EvaluationError, match="has no task mini_smell"):
+        evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_smell"])
+
+
+def test_broken_reference_answer_stops_the_evaluation(tmp_path):
+    bench = write_bench(tmp_path / "bench", per_kind=1)
+    table = pq.read_table(bench / "ocr.parquet")
+    broken = table.set_column(table.schema.get_field_index("answer"), "answer", [["not a letter"] + table["answer"].to_pylist()[1:]])
+    pq.write_table(broken, bench / "ocr.parquet")
+    with pytest.raises(EvaluationError, match="ocr.parquet, question 'ocr-0': reference answer 'not a letter'"):
+        evaluate(tmp_path, bench_dir=bench, out=tmp_path / "out", model=Scripted(lambda doc: "a"), tasks=["mini_ocr"])
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("tiny"), build_tokenizer(), hidden=32, layers=2, vision_layers=1)
+
+
+def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    for name in ("one", "two"):
+        evaluate(tiny, bench_dir=bench_dir, out=tmp_path / name, batch_size=64, on_progress=lambda done, total: seen.append((done, total)))
+    for file in ("scores.parquet", "summary.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert seen[-1] == (196, 196) and seen == sorted(seen[:4]) * 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"], "nothing is written into the working directory"
+
+
+def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
+    other = build_tiny(tmp_path / "other", build_tokenizer(), hidden=32, layers=2, vision_layers=1, seed=1)
+    hashes = {evaluate(path, bench_dir=bench_dir, out=tmp_path / "out", tasks=["mini_ocr"], limit=2)["checkpoint"] for path in (tiny, other)}
+    assert len(hashes) == 2
+
+
+def test_crash_in_the_middle_keeps_what_is_done(bench_dir, tmp_path, tiny, monkeypatch):
+    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 4}
+    whole = evaluate(tiny, out=tmp_path / "whole", **options)
+    real, calls = Answerer.generate, []
+
+    def failing(self, prompts, generation):
+        calls.append(len(prompts))
+        if len(calls) == 4:
+            raise RuntimeError("out of memory")
+        return real(self, prompts, generation)
+
+    monkeypatch.setattr(Answerer, "generate", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        evaluate(tiny, out=tmp_path / "out", **options)
+    journal = tmp_path / "out" / "answers.jsonl"
+    assert len(journal.read_text().splitlines()) == 12 and not (tmp_path / "out" / "summary.json").exists()
+    journal.write_text(journal.read_text() + '{"key": "torn')
+    calls[:] = [0] * 10
+    assert evaluate(tiny, out=tmp_path / "out", **options) == whole
+    assert sum(calls) == 28 - 12
+    assert (tmp_path / "out" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
+
+
+def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_dir, tmp_path, tiny):
+    import datasets
+
+    shared = Path(datasets.config.HF_DATASETS_CACHE)
+    before = sorted(shared.rglob("*"))
+    context = multiprocessing.get_context("fork")  # a fresh process would spend a minute on imports
+    running = [context.Process(target=evaluate, args=(tiny,), kwargs={"bench_dir": bench_dir, "out": tmp_path / name, "tasks": TASKS[:4]})
+               for name in ("a", "b")]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(timeout=300)
+    assert [process.exitcode for process in running] == [0, 0]
+    assert (tmp_path / "a/scores.parquet").read_bytes() == (tmp_path / "b/scores.parquet").read_bytes()
+    assert sorted(shared.rglob("*")) == before
+
+
+def test_nothing_is_printed(bench_dir, tmp_path, capfd):
+    evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(lambda doc: doc["answer"]), tasks=TASKS[:1])
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""
+
+
+def test_lmms_eval_finds_the_model_by_its_entry_point():
+    from lmms_eval.models import MODEL_REGISTRY_V2
+
+    from evaluation.lmms_model import WinnowModel
+    from evaluation.model import manifest
+
+    MODEL_REGISTRY_V2.register_manifest(manifest(), overwrite=True)
+    assert MODEL_REGISTRY_V2.get_model_class("winnow") is WinnowModel
+
+
+def test_every_task_of_the_suite_has_its_yaml_and_data_file():
+    import yaml
+
+    from evaluation.harness import TASKS as FOLDER
+
+    for benchmark in load_suite("mini"):
+        content = yaml.safe_load((FOLDER / "mini" / f"{benchmark.task}.yaml").read_text())
+        assert content["task"] == benchmark.task and content["metadata"]["chance"] == "data"
+        assert content["dataset_kwargs"]["data_files"]["test"] == f"{benchmark.capability}.parquet"

@@ -245,9 +245,9 @@ def _write(trainer: PlannedTrainer, spec: FitSpec, base: Any, processor: Any, ou
 
 
 def _plain(model: Any) -> PreTrainedModel:
-    """Adapters merged, and `use_cache` (which Trainer switches off) as a reader expects it."""
+    """Adapters merged, and without the `use_cache` that Trainer writes into the config."""
     model = merge_lora(model)
-    model.config.use_cache = True
+    vars(model.config).pop("use_cache", None)
     return model
 
 

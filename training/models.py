@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ LORA_LAYERS: dict[str, str] = {
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers' progress bars and warnings inside the block, and restore both afterwards."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports DeepSpeed, which else reports that it found none
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
@@ -202,20 +205,28 @@ def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
     return out
 
 
+INCIDENTAL = {"transformers_version", "dtype", "is_local", "local_files_only"}
+"""Keys in a checkpoint's JSON files that tell who wrote or read it; the weights' dtype stands in the weights."""
+
+
 def checkpoint_hash(path: str | Path) -> str:
     """sha256 over weights, config and processor files of a checkpoint directory, independent of library versions."""
     path, digest = Path(path), hashlib.sha256()
-    names = [p for p in sorted(path.iterdir()) if p.suffix in {".safetensors", ".json", ".jinja"}]
-    names = [p for p in names if not p.name.startswith(("fit.", "trainer_state"))]
-    if not any(p.suffix == ".safetensors" for p in names):
+    files = [p for p in sorted(path.iterdir()) if p.suffix in {".safetensors", ".json", ".jinja"} and p.name != "fit.json"]
+    if not any(p.suffix == ".safetensors" for p in files):
         raise FileNotFoundError(f"{path} holds no safetensors file: not a checkpoint")
-    for file in names:
+    for file in files:
         digest.update(file.name.encode() + b"\0")
-        if file.name in {"config.json", "generation_config.json"}:
-            config = {k: v for k, v in json.loads(file.read_text()).items() if k != "transformers_version"}
-            digest.update(json.dumps(config, sort_keys=True).encode())
+        if file.suffix == ".json":
+            digest.update(json.dumps(_essential(json.loads(file.read_text())), sort_keys=True).encode())
         else:
             with file.open("rb") as handle:
                 for block in iter(lambda: handle.read(1 << 22), b""):
                     digest.update(block)
     return digest.hexdigest()
+
+
+def _essential(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _essential(v) for k, v in value.items() if k not in INCIDENTAL}
+    return [_essential(v) for v in value] if isinstance(value, list) else value

@@ -82,6 +82,25 @@ def loaded(base):
     return load(base)
 
 
+@pytest.fixture(scope="session")
+def renderer(loaded):
+    from training.render import Renderer
+
+    return Renderer(loaded[1], "base")
+
+
 @pytest.fixture
-def samples(tmp_path) -> list[Sample]:
-    return make_samples(tmp_path, 24)
+def draw():
+    """draw(seed, (width, height)) -> PIL image of noise."""
+    return make_image
+
+
+@pytest.fixture
+def samples_of(tmp_path):
+    """samples_of(count, seed=0) -> samples whose images lie in tmp_path."""
+    return lambda count, seed=0: make_samples(tmp_path, count, seed)
+
+
+@pytest.fixture
+def samples(samples_of) -> list[Sample]:
+    return samples_of(24)

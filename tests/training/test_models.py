@@ -1,0 +1,87 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from training.models import COMPLETE, add_lora, build_tiny, checkpoint_hash, freeze, image_mode, load, merge_lora
+from training.models import part_of, save_checkpoint
+
+
+def keys_of(folder):
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return set(file.keys())
+
+
+def test_tiny_checkpoint_loads_with_the_auto_classes(base):
+    model = AutoModelForImageTextToText.from_pretrained(base)
+    processor = AutoProcessor.from_pretrained(base)
+    assert type(model).__name__ == "LlavaOnevisionForConditionalGeneration"
+    assert image_mode(model) == "base"
+    assert processor.num_image_tokens == 16
+    assert processor.tokenizer.chat_template == processor.chat_template
+    assert model.config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<image>")
+    assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert (base / COMPLETE).exists()
+
+
+def test_building_is_deterministic_in_its_seed_and_leaves_the_random_state_alone(tmp_path, base, tokenizer):
+    shape = dict(hidden=32, layers=2, vision_layers=2, heads=2)
+    state = torch.get_rng_state()
+    same = build_tiny(tmp_path / "same", tokenizer, **shape)
+    other = build_tiny(tmp_path / "other", tokenizer, **shape, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert checkpoint_hash(same) == checkpoint_hash(base) != checkpoint_hash(other)
+
+
+def test_hash_sees_weights_and_template_but_not_the_library_version(tmp_path, base, loaded):
+    copy = save_checkpoint(*loaded, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"transformers_version": "0"}))
+    assert checkpoint_hash(copy) == checkpoint_hash(base)
+    (copy / "chat_template.jinja").write_text("other")
+    assert checkpoint_hash(copy) != checkpoint_hash(base)
+    with pytest.raises(FileNotFoundError, match="not a checkpoint"):
+        checkpoint_hash(tmp_path)
+
+
+def test_tokenizer_without_image_token_is_refused(tmp_path, tokenizer):
+    plain = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|end|>")
+    with pytest.raises(ValueError, match="pad_token"):
+        build_tiny(tmp_path, plain)
+
+
+def test_parts_and_freezing(base):
+    model, _ = load(base)
+    names = [name for name, _ in model.named_parameters()]
+    assert {part_of(name) for name in names} == {"vision", "projector", "language"}
+    assert part_of("model.image_newline") == "projector"
+    freeze(model, ["vision", "language"])
+    assert {part_of(name) for name, p in model.named_parameters() if p.requires_grad} == {"projector"}
+    with pytest.raises(ValueError, match="unknown parts"):
+        freeze(model, ["tower"])
+
+
+@pytest.mark.parametrize("parts", [("language",), ("language", "vision", "projector")])
+def test_merged_lora_equals_the_adapted_model_and_keeps_canonical_names(tmp_path, base, parts, renderer, samples):
+    from training.collate import Collator
+
+    model, processor = load(base)
+    plain = {name for name, _ in model.named_modules()}
+    adapted = add_lora(model, r=4, alpha=8, parts=parts)
+    touched = {part_of(name) for name, p in adapted.named_parameters() if p.requires_grad}
+    assert touched == set(parts)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    batch = Collator(renderer.pad_id, renderer.loader)([renderer.encode(s) for s in samples[:4]])
+    with torch.no_grad():
+        before = adapted.eval()(**batch).logits
+        merged = merge_lora(adapted)
+        after = merged(**batch).logits
+        assert not torch.allclose(before, load(base)[0](**batch).logits, atol=1e-2)
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+    assert {name for name, _ in merged.named_modules()} == plain
+    assert keys_of(save_checkpoint(merged, processor, tmp_path / "merged")) == keys_of(base)

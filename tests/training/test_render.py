@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from curation.pool.sample import Sample, Turn
+from training.render import IGNORE, TEMPLATES, Renderer, RenderError, _fits, _render, find_template
+
+
+def words(renderer, ids):
+    return renderer.tokenizer.convert_ids_to_tokens([int(i) for i in ids])
+
+
+@pytest.fixture
+def sample(draw):
+    turns = (Turn("<image> what colour ?", "red"), Turn("is the dog at a1 ?", "no 4"))
+    return Sample(0, "x", "test", (draw(0),), turns)
+
+
+def test_answers_and_their_ends_carry_the_loss(renderer, sample):
+    encoded = renderer.encode(sample)
+    trained = encoded.labels != IGNORE
+    assert words(renderer, encoded.input_ids[trained]) == ["red", "<|end|>", "no", "4", "<|end|>"]
+    assert np.array_equal(encoded.labels[trained], encoded.input_ids[trained])
+    assert encoded.input_ids.dtype == encoded.labels.dtype == np.int32
+
+
+def test_loss_on_the_last_turn_only(renderer, sample):
+    encoded = renderer.encode(sample, loss_turns="last")
+    assert words(renderer, encoded.input_ids[encoded.labels != IGNORE]) == ["no", "4", "<|end|>"]
+
+
+def test_placeholder_becomes_the_images_tokens_in_place(renderer, sample):
+    ids = renderer.encode(sample).input_ids
+    at = np.flatnonzero(ids == renderer.image_id)
+    assert at.tolist() == list(range(1, 18))
+    assert words(renderer, ids[:1]) == ["<|user|>"] and words(renderer, ids[18:20]) == ["what", "colour"]
+
+
+def test_ids_equal_the_processors_own(loaded, renderer, sample):
+    _, processor = loaded
+    image = sample.images[0]
+    two = Sample(0, "x", "t", (image, image), (Turn("<image> <image> what ?", "red"),))
+    text, _ = _render(renderer.template, [{"role": "user", "content": "<image> <image> what ?"}], {"bos_token": ""}, True)
+    theirs = processor(images=[[image, image]], text=[text], add_special_tokens=False)["input_ids"][0]
+    assert renderer.prompt(two).input_ids.tolist() == list(theirs)
+
+
+def test_prompt_is_the_beginning_of_the_conversation(renderer, sample):
+    prompt, full = renderer.prompt(sample), renderer.encode(sample, loss_turns="last")
+    assert np.array_equal(full.input_ids[: len(prompt)], prompt.input_ids)
+    assert np.flatnonzero(full.labels != IGNORE)[0] == len(prompt)
+    assert (prompt.labels == IGNORE).all()
+
+
+def test_a_branch_reads_like_the_same_turn_in_the_conversation(renderer, sample):
+    queries = [("score dog ?", "3"), ("what is the colour of a2 ?", None), ("score dog ?", "5")]
+    encoded = renderer.branches(sample, queries)
+    start = encoded.prefix
+    for branch, (question, answer) in zip(encoded.branches, queries, strict=True):
+        longer = replace(sample, turns=(*sample.turns, Turn(question, answer or "")))
+        whole = renderer.encode(longer, "last") if answer else renderer.prompt(longer)
+        tokens = encoded.input_ids[start : start + branch.total]
+        assert np.array_equal(np.concatenate([encoded.input_ids[: encoded.prefix], tokens]), whole.input_ids)
+        assert np.array_equal(encoded.labels[start : start + branch.total], whole.labels[encoded.prefix :])
+        assert encoded.prefix + branch.prompt == len(renderer.prompt(longer))
+        start += branch.total
+    assert start == len(encoded)
+    assert (encoded.labels[: encoded.prefix] == IGNORE).all()
+
+
+@pytest.mark.parametrize(
+    ("turns", "images", "reason"),
+    [
+        ((), 0, "no_assistant_turn"),
+        ((Turn("what ?", " "),), 0, "empty_answer"),
+        ((Turn("what ?", "red"),), 1, "image_count"),
+        ((Turn("<image> <image> what ?", "red"),), 1, "image_count"),
+        ((Turn("what ?", "red <image>"),), 0, "image_count"),
+    ],
+)
+def test_unusable_samples_say_why(renderer, draw, turns, images, reason):
+    with pytest.raises(RenderError, match="sample bad") as caught:
+        renderer.encode(Sample(0, "bad", "t", tuple(draw(i) for i in range(images)), turns))
+    assert caught.value.reason == reason
+
+
+def test_shipped_templates_mark_answers_with_their_end():
+    special = {"bos_token": "<s>", "eos_token": "</s>"}
+    chat = [{"role": "user", "content": "<image>\nhi"}, {"role": "assistant", "content": "yo"}] * 2
+    marked = {}
+    for name in ("llava_onevision", "llava_1_5"):
+        template = (TEMPLATES / f"{name}.jinja").read_text()
+        assert _fits(template, special)
+        text, spans = _render(template, chat, special)
+        marked[name] = (text, [text[a:b] for a, b in spans])
+        prompt, _ = _render(template, chat[:-1], special, True)
+        assert text.startswith(prompt)
+    half = "<|im_start|>user\n<image>\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
+    assert marked["llava_onevision"] == (half * 2, ["yo<|im_end|>"] * 2)
+    assert marked["llava_1_5"] == ("<s>" + "USER: <image>\nhi ASSISTANT: yo</s>" * 2, ["yo</s>"] * 2)
+
+
+class FakeProcessor:
+    def __init__(self, template, words):
+        self.chat_template = template
+        self.tokenizer = type("T", (), {"chat_template": None, "get_vocab": lambda _: dict.fromkeys(words, 0)})()
+
+
+def test_template_without_marks_or_for_lists_of_parts_is_replaced():
+    listed = (
+        "{% for m in messages %}{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}"
+        "{% generation %}{{ c['text'] }}{% endgeneration %}{% endfor %}{% endfor %}"
+    )
+    unmarked = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    ours = (TEMPLATES / "llava_onevision.jinja").read_text()
+    for template in (listed, unmarked, None):
+        assert find_template(FakeProcessor(template, ["<|im_start|>"]), {}) == ours
+        with pytest.raises(ValueError, match="generation"):
+            find_template(FakeProcessor(template, []), {})
+
+
+def test_turns_that_do_not_tokenise_independently_are_refused(loaded, sample):
+    renderer = Renderer(loaded[1], "base")
+    renderer.template = "{{ messages | length }} " + renderer.template
+    with pytest.raises(ValueError, match="independently"):
+        renderer.branches(sample, [("score ?", None)])

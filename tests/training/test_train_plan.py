@@ -1,0 +1,92 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from curation.pool.sample import Sample, Turn
+from training.plan import PlannedBatches, global_batches, prepare
+from training.render import IGNORE
+
+
+def test_every_bad_sample_is_counted_under_its_reason(renderer, samples_of, tmp_path):
+    good = samples_of(6)
+    (tmp_path / "broken.png").write_text("no image")
+    good[0].images[0].with_suffix(".cut.png").write_bytes(good[0].images[0].read_bytes()[:60])
+    cut = good[0].images[0].with_suffix(".cut.png")
+    asks = (Turn("<image> what ?", "red"),)
+    bad = [
+        Sample(10, "silent", "t", (), ()),
+        Sample(11, "empty", "t", (), (Turn("what ?", ""),)),
+        Sample(12, "absent", "t", (tmp_path / "absent.png",), asks),
+        Sample(13, "broken", "t", (tmp_path / "broken.png",), asks),
+        Sample(14, "cut", "t", (cut,), asks),
+        Sample(15, "unplaced", "t", good[0].images, (Turn("what ?", "red"),)),
+        Sample(16, "long", "t", (), (Turn("what ?", "red " * 90),)),
+    ]
+    mixed = [good[0], *bad[:3], *good[1:4], *bad[3:], *good[4:]]
+    prepared = prepare(mixed, renderer, max_length=90)
+    assert [e.name for e in prepared.examples] == [s.id for s in good]
+    assert {r.name: r.reason for r in prepared.rejected} == {
+        "silent": "no_assistant_turn",
+        "empty": "empty_answer",
+        "absent": "missing_image",
+        "broken": "broken_image",
+        "cut": "broken_image",
+        "unplaced": "image_count",
+        "long": "too_long",
+    }
+    assert all(mixed[r.index].id == r.name for r in prepared.rejected)
+    assert sum(prepared.counts.values()) + len(prepared.examples) == len(mixed)
+    assert prepared.counts["broken_image"] == 2
+
+
+def test_encoded_examples_are_checked_too(renderer, samples):
+    fine = renderer.encode(samples[0])
+    silent = fine.muted()
+    only_first = replace(silent, labels=np.concatenate([[1], silent.labels[1:]]).astype(np.int32))
+    prepared = prepare([fine, silent, only_first], renderer)
+    assert prepared.examples == [fine]
+    assert prepared.counts == {"no_assistant_turn": 2}  # a label on the first token is never predicted
+
+
+@pytest.mark.parametrize("lengths", [None, np.arange(103) % 17])
+def test_an_epoch_sees_every_example_once_in_an_order_of_its_own(lengths):
+    epochs = [global_batches(103, 8, seed=5, epoch=e, lengths=lengths) for e in (0, 1)]
+    for batches in epochs:
+        assert sorted(np.concatenate(batches).tolist()) == list(range(103))
+        assert sorted(map(len, batches)) == [7] + [8] * 12
+    assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
+    again = global_batches(103, 8, seed=5, epoch=0, lengths=lengths)
+    assert all(np.array_equal(a, b) for a, b in zip(epochs[0], again, strict=True))
+
+
+def test_grouping_by_length_pads_less():
+    lengths = np.random.default_rng(0).integers(20, 400, 1000)
+
+    def padded(batches):
+        return sum(len(b) * lengths[b].max() for b in batches)
+
+    grouped = padded(global_batches(1000, 8, 0, 0, lengths))
+    assert grouped < 1.05 * lengths.sum() < 0.8 * padded(global_batches(1000, 8, 0, 0))
+
+
+@pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (2, 3), (4, 2)])
+def test_ranks_share_each_global_batch_whatever_their_number(world, accumulation):
+    plan = dict(count=21, batch_size=8, seed=3)
+    expected = [sorted(b.tolist()) for b in global_batches(21, 8, 3, 0)]
+    ranks = [list(PlannedBatches(**plan, rank=r, world=world, accumulation=accumulation)) for r in range(world)]
+    assert {len(batches) for batches in ranks} == {3 * accumulation}
+    for step, wanted in enumerate(expected):
+        part = slice(step * accumulation, (step + 1) * accumulation)
+        seen = [i for batches in ranks for micro in batches[part] for i in micro]
+        assert all(micro for batches in ranks for micro in batches[part])
+        assert sorted(i for i in seen if i >= 0) == wanted
+        assert all(-1 - i in wanted for i in seen if i < 0)
+
+
+def test_fillers_carry_no_loss(renderer, samples):
+    from training.trainer import Examples
+
+    data = Examples([renderer.encode(s) for s in samples[:3]], lazy=False, max_length=None)
+    assert (data[-3].labels == IGNORE).all()
+    assert np.array_equal(data[-3].input_ids, data[2].input_ids)

@@ -163,7 +163,7 @@ def _without_settings(value: Any) -> Any:
 
 
 def _dump(section: BaseModel, *keys: str) -> dict[str, Any]:
-    """A section, or these of its keys, as a stage's config. Training settings are without a seed: it stands beside them."""
+    """A section, or these of its keys, as a stage's config. Training settings come without their seed."""
     config = section.model_dump(mode="json", include=set(keys) or None)
     if isinstance(section, FitSpec):
         del config["seed"]

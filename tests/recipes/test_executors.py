@@ -119,7 +119,7 @@ def test_an_error_names_the_stage_and_keeps_its_traceback(task, execute):
 
 @both
 def test_a_full_disk_inside_a_stage_says_what_to_do(task, execute):
-    with pytest.raises(StageError, match="stage a failed: .*No space left on device; .*free some space there.*root=DIR"):
+    with pytest.raises(StageError, match="stage a failed: .*No space left on device.*free some space.*root=DIR"):
         execute(schedule(task("a", write="/dev/full")), Recorder())
 
 

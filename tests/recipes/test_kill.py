@@ -72,7 +72,8 @@ def contents(root: Path) -> dict[str, str]:
         if path.is_symlink():
             found[name] = os.readlink(path)
         elif path.is_file() and path.name not in TIMED and path.suffix not in {".log", ".tmp", ".lock"}:
-            text = path.read_bytes().replace(str(root).encode(), b"ROOT").replace(b"executor: pool", b"executor: inline")
+            text = path.read_bytes().replace(str(root).encode(), b"ROOT")
+            text = text.replace(b"executor: pool", b"executor: inline")
             found[name] = hashlib.sha256(text).hexdigest()
     return found
 

@@ -48,9 +48,11 @@ def test_file_in_the_current_directory_wins(project, monkeypatch, tmp_path):
 
 
 def test_child_wins_over_parent_and_recipe_over_scale(project):
-    (project / "child.yaml").write_text("extends: demo.yaml\nname: child\narms: {random: {budget: 10%}}\ntrain: {lr: 2}\n")
+    (project / "child.yaml").write_text(
+        "extends: demo.yaml\nname: child\narms: {random: {budget: 10%}}\ntrain: {lr: 2}\n")
     loaded = load("child.yaml")
-    assert (loaded.recipe.name, loaded.recipe.arms["random"].budget, loaded.recipe.arms["random"].seeds) == ("child", "10%", 2)
+    random = loaded.recipe.arms["random"]
+    assert (loaded.recipe.name, random.budget, random.seeds) == ("child", "10%", 2)
     assert loaded.recipe.train.lr == 2
     assert loaded.recipe.train.batch_size == 16
     assert loaded.modified == ("train.lr",)

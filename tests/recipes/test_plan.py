@@ -28,8 +28,8 @@ def changed(*overrides):
 def test_the_chain(project):
     nodes = by_name()
     kinds = {node.kind for node in nodes.values()}
-    assert kinds == {"bench", "source", "pool", "labels", "fit_scorer", "fit_styler", "signal_capability", "signal_style",
-                     "select", "train", "evaluate", "compare"}
+    assert kinds == {"bench", "source", "pool", "labels", "fit_scorer", "fit_styler", "signal_capability",
+                     "signal_style", "select", "train", "evaluate", "compare"}
     assert sorted(nodes["select[mmssr,0]"].inputs) == ["pool", "signal_capability", "signal_style"]
     assert sorted(nodes["select[random,0]"].inputs) == ["pool"]
     assert nodes["train[random,1]"].config["seed"] == 1
@@ -62,15 +62,16 @@ def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
 
 
 def test_a_needed_section_that_is_missing(project):
-    (project / "scales" / "tiny.yaml").write_text(
-        "".join(line for line in (project / "scales" / "tiny.yaml").read_text().splitlines(True) if "styler" not in line))
+    scale = project / "scales" / "tiny.yaml"
+    scale.write_text("".join(line for line in scale.read_text().splitlines(True) if "styler" not in line))
     with pytest.raises(RecipeError, match=r"styler: missing; the signals of these arms want it: mmssr \(mmssr\)"):
         plan()
 
 
 def test_recipes_share_what_is_equal(project):
     (project / "other.yaml").write_text(
-        "name: other\nscale: tiny\nresources: {executor: pool, workers: 5}\ntrack: {wandb: {mode: disabled}}\nroot: else\n"
+        "name: other\nscale: tiny\nroot: else\n"
+        "resources: {executor: pool, workers: 5}\ntrack: {wandb: {mode: disabled}}\n"
         "arms:\n  chance: {selector: random, budget: 30.0%, seeds: 3}\n  everything: {selector: all, seeds: [0]}\n")
     ours, theirs = by_name(), by_name(file="other.yaml")
     for stage in ("select", "train", "evaluate"):
@@ -196,7 +197,8 @@ def repository(tmp_path, monkeypatch):
     for folder in ("stages", "library/model"):
         (tmp_path / "repo" / folder).mkdir(parents=True)
     (tmp_path / "repo" / "stages" / "__init__.py").write_text("")
-    (tmp_path / "repo" / "stages" / "one.py").write_text('CODE = ("library",)\nraise ImportError("planning imports no stage")\n')
+    (tmp_path / "repo" / "stages" / "one.py").write_text(
+        'CODE = ("library",)\nraise ImportError("planning imports no stage")\n')
     (tmp_path / "repo" / "library" / "a.py").write_text("A = 1\n")
     monkeypatch.setattr(code, "REPOSITORY", tmp_path / "repo")
     monkeypatch.syspath_prepend(tmp_path / "repo")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from recipes.errors import StageError
-from recipes.task import Outcome, Progress, Task, perform
+from recipes.task import Outcome, Task, perform
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

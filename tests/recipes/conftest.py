@@ -35,7 +35,7 @@ reference: full
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """The current directory, with demo.yaml, scales/tiny.yaml and a base checkpoint (of which only the files matter)."""
+    """The current directory, with demo.yaml, scales/tiny.yaml and a base checkpoint (only its files matter)."""
     (tmp_path / "scales").mkdir()
     (tmp_path / "scales" / "tiny.yaml").write_text(SCALE)
     (tmp_path / "demo.yaml").write_text(RECIPE)

@@ -1,7 +1,7 @@
 """Batches of similar length, and how much of what is computed is padding.
 
-Scoring may take samples in any order, so lengths are sorted in full: that wastes less than any grouping (the result is written
-back by row). The longest batch comes first, so that a batch that does not fit in memory shows at once.
+Scoring may take samples in any order, so lengths are sorted in full: that wastes less than any grouping (the result is
+written back by row). The longest batch comes first, so that a batch that does not fit in memory shows at once.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def batches_by_count(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def batches_by_tokens(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Index arrays whose padded size (samples x longest) is at most `max_tokens`; a longer sample is a batch of its own."""
+    """Index arrays whose padded size (samples x longest) is at most `max_tokens`; a longer sample runs alone."""
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
     lengths = np.asarray(lengths)

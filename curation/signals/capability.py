@@ -1,9 +1,10 @@
 """Capability scores: how helpful a sample is for training each of the 14 capabilities, as a fine-tuned scorer rates it.
 
-The image and the conversation are computed once for a sample; the 14 queries are branches after that shared prefix. Nothing is
-decoded: the distribution over the digits 0..5 at the end of each query gives the score (mmSSR, arXiv 2503.13383, decodes it).
-Columns for each capability: cap_<key> int8 (most likely digit), exp_<key> float32 (expected score, probabilities renormalised over
-the six digits) and mass_<key> float32 (probability that the next token is one of the six digits at all).
+The image and the conversation are computed once for a sample; the 14 queries are branches after that shared prefix.
+Nothing is decoded: the distribution over the digits 0..5 at the end of each query gives the score (mmSSR, arXiv
+2503.13383, decodes it). Columns for each capability: cap_<key> int8 (most likely digit), exp_<key> float32 (expected
+score, probabilities renormalised over the six digits) and mass_<key> float32 (probability that the next token is one of
+the six digits at all).
 """
 
 from collections.abc import Sequence
@@ -28,11 +29,20 @@ LOW_MASS = 0.5
 """Below this digit mass a score is counted as doubtful: the model would rather say something that is no score."""
 
 
-def score_capabilities(pool: "Pool", model_dir: Path, out: Path, *, prompts: str = "compact", batch_size: int = 32,
-                       shard_rows: int = 8192, on_progress: Progress | None = None) -> dict[str, Any]:
+def score_capabilities(
+    pool: "Pool",
+    model_dir: Path,
+    out: Path,
+    *,
+    prompts: str = "compact",
+    batch_size: int = 16,
+    shard_rows: int = 8192,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write the capability signal of a pool to `out`; parts that are complete are kept.
 
-    Returns samples/s, padding efficiency, mean digit mass, the count of low-mass scores and of rows without scores by reason.
+    Returns samples/s, padding efficiency, mean digit mass, the count of low-mass scores and of rows without scores by
+    reason.
     Raises PromptError when the model's tokenizer cannot express the queries or the digits.
     """
     from curation.signals.vlm import Pass, Vlm
@@ -51,11 +61,14 @@ def score_capabilities(pool: "Pool", model_dir: Path, out: Path, *, prompts: str
 def check_tokenizer(tokenizer: Any, queries: Queries) -> list[int]:
     """The token ids of the digits 0..5, after checking that scores can be read and that no query loses its meaning.
 
-    Raises PromptError if a digit is not a single token of its own, or the tokenizer does not know a word of the prompts.
+    Raises PromptError if a digit is not a single token of its own, or the tokenizer does not know a word of the
+    prompts.
     """
     digits = [tokenizer.encode(str(digit), add_special_tokens=False) for digit in range(MAX_SCORE + 1)]
     if any(len(ids) != 1 for ids in digits) or len({ids[0] for ids in digits}) != len(digits):
-        raise PromptError(f"the digits 0..{MAX_SCORE} are not single tokens of this tokenizer ({digits}): no score can be read")
+        raise PromptError(
+            f"the digits 0..{MAX_SCORE} are not single tokens of this tokenizer ({digits}): no score can be read"
+        )
     unknown = tokenizer.unk_token_id
     for text in queries.texts():
         ids = tokenizer.encode(text, add_special_tokens=False)
@@ -77,15 +90,23 @@ def digit_scores(log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def branch_log_probs(vlm: "Vlm", examples: Sequence["Encoded"], digits: Sequence[int]) -> np.ndarray:
-    """Digit log-probabilities float32 [B, queries, 6] at the end of each branch; all examples have the same number of queries."""
+    """Digit log-probabilities float32 [B, queries, 6] at the end of each branch; all have the same queries."""
     batch = vlm.batch(examples)
     rows, positions = batch["branch_index"].unbind(dim=1)
     log_probs = vlm.log_probs(vlm.hidden(batch)[rows, positions])[:, list(digits)]
     return log_probs.view(len(examples), -1, len(digits)).cpu().numpy()
 
 
-def _score_rows(pool: "Pool", rows: range, vlm: "Vlm", queries: Queries, digits: list[int], batch_size: int, done: "Pass",
-                advance: Advance) -> pa.Table:
+def _score_rows(
+    pool: "Pool",
+    rows: range,
+    vlm: "Vlm",
+    queries: Queries,
+    digits: list[int],
+    batch_size: int,
+    done: "Pass",
+    advance: Advance,
+) -> pa.Table:
     asked = [(query, None) for query in queries.capability]
     values = vlm.run(
         pool.samples(rows),
@@ -112,5 +133,9 @@ def score_table(rows: Sequence[int], values: Sequence[np.ndarray | None]) -> pa.
 def _mass_summary(signal: pa.Table) -> dict[str, Any]:
     mass = np.concatenate([signal[f"mass_{key}"].drop_null().to_numpy() for key in CAPABILITY_KEYS])
     rows_missing = signal[f"cap_{CAPABILITY_KEYS[0]}"].null_count
-    return {"rows": len(signal), "rows_missing": rows_missing, "mean_digit_mass": float(mass.mean()) if len(mass) else None,
-            "low_mass_scores": int((mass < LOW_MASS).sum())}
+    return {
+        "rows": len(signal),
+        "rows_missing": rows_missing,
+        "mean_digit_mass": float(mass.mean()) if len(mass) else None,
+        "low_mass_scores": int((mass < LOW_MASS).sum()),
+    }

@@ -1,8 +1,8 @@
 """Answer losses: the mean negative log-likelihood of a sample's answer tokens under a model.
 
-With the seed model of MLLM-Selector (arXiv 2503.20502) this is the sample's necessity: what the model could not yet predict. Columns:
-nll float32 (mean over answer tokens, nats) and answer_tokens int32. Answer tokens are those with a label in training: the answers of all
-turns with their end-of-turn token.
+With the seed model of MLLM-Selector (arXiv 2503.20502) this is the sample's necessity: what the model could not yet
+predict. Columns: nll float32 (mean over answer tokens, nats) and answer_tokens int32. Answer tokens are those with a
+label in training: the answers of all turns with their end-of-turn token.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
     from training.render import Encoded
 
 
-def score_losses(pool: "Pool", model_dir: Path, out: Path, *, max_tokens: int = 2048, shard_rows: int = 8192,
-                 on_progress: Progress | None = None) -> dict[str, Any]:
+def score_losses(
+    pool: "Pool",
+    model_dir: Path,
+    out: Path,
+    *,
+    max_tokens: int = 2048,
+    shard_rows: int = 8192,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write the answer-loss signal of a pool to `out`; parts that are complete are kept.
 
-    max_tokens: padded tokens in a batch (a longer sample runs alone). Returns samples/s, padding efficiency, the mean loss, the number
-    of answer tokens, and the rows without a value by reason.
+    max_tokens: padded tokens in a batch (a longer sample runs alone). Returns samples/s, padding efficiency, the mean
+    loss, the number of answer tokens, and the rows without a value by reason.
     """
     from curation.signals.vlm import Pass, Vlm
 
@@ -39,9 +46,14 @@ def score_losses(pool: "Pool", model_dir: Path, out: Path, *, max_tokens: int = 
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     signal = read_signal(out, pool.hash)
     nll = signal["nll"].drop_null().to_numpy()
-    return {**done.summary(), **counts, "rows": len(signal), "rows_missing": signal["nll"].null_count,
-            "mean_nll": float(nll.mean()) if len(nll) else None,
-            "answer_tokens": int(signal["answer_tokens"].drop_null().to_numpy().sum())}
+    return {
+        **done.summary(),
+        **counts,
+        "rows": len(signal),
+        "rows_missing": signal["nll"].null_count,
+        "mean_nll": float(nll.mean()) if len(nll) else None,
+        "answer_tokens": int(signal["answer_tokens"].drop_null().to_numpy().sum()),
+    }
 
 
 def answer_losses(vlm: "Vlm", examples: Sequence["Encoded"]) -> list[tuple[float, int]]:
@@ -72,8 +84,10 @@ def _score_rows(pool: "Pool", rows: range, vlm: "Vlm", max_tokens: int, done: "P
         done=done,
         advance=advance,
     )
-    return pa.table({
-        "row": pa.array(rows, pa.int32()),
-        "nll": pa.array([value and value[0] for value in values], pa.float32()),
-        "answer_tokens": pa.array([value and value[1] for value in values], pa.int32()),
-    })
+    return pa.table(
+        {
+            "row": pa.array(rows, pa.int32()),
+            "nll": pa.array([value and value[0] for value in values], pa.float32()),
+            "answer_tokens": pa.array([value and value[1] for value in values], pa.int32()),
+        }
+    )

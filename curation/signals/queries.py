@@ -1,4 +1,4 @@
-"""The queries that a scorer and a styler answer about a sample, read from `prompts/<name>.yaml` and hashed into the signal."""
+"""The queries that a scorer and a styler answer: read from `prompts/<name>.yaml`, hashed into the signal."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Queries:
-    """One prompt set. `capability` holds the 14 questions in the taxonomy's order; `styles` maps style key -> answer phrase."""
+    """One prompt set: `capability` are the 14 questions in the taxonomy's order, `styles` maps style key -> phrase."""
 
     name: str
     capability: tuple[str, ...]
@@ -45,7 +45,7 @@ class Queries:
         return list(dict.fromkeys(keys.get(part, OTHER) for part in parts)) or [OTHER]
 
     def texts(self) -> list[str]:
-        """Everything that a tokenizer must be able to write: the questions, the style phrases, the separator, the digits."""
+        """What a tokenizer must be able to write: the questions, the style phrases with their separator, the digits."""
         return [*self.capability, self.style, self.style_answer(list(self.styles)), "0 1 2 3 4 5"]
 
 
@@ -56,7 +56,9 @@ def load_queries(name: str | Path) -> Queries:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         shipped = ", ".join(sorted(p.stem for p in PROMPT_DIR.glob("*.yaml")))
-        raise PromptError(f"no prompt set {str(name)!r} ({path}): shipped are {shipped}, or give a .yaml file") from None
+        raise PromptError(
+            f"no prompt set {str(name)!r} ({path}): shipped are {shipped}, or give a .yaml file"
+        ) from None
     expected = {"capability", "style", "style_separator", "styles"}
     if not isinstance(content, dict) or set(content) != expected:
         raise PromptError(f"{path} must have exactly the keys {', '.join(sorted(expected))}")

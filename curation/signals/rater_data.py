@@ -1,7 +1,8 @@
 """Training examples for the raters, from labels: the scorer (14 queries a sample, answers are digits) and the styler.
 
-A sample is rendered once, its queries are branches of the same prefix, so that the scorer learns in the form in which it
-will score. Samples are split into training and held-out ones by a hash of the id: all queries of a sample are on one side.
+A sample is rendered once, its queries are branches of the same prefix, so that the scorer learns in the form in which
+it will score. Samples are split into training and held-out ones by a hash of the id: all queries of a sample are on one
+side.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from training.render import Encoded, Renderer
 
 POSITIVE = 2
-"""Score from which a sample counts as a positive of a capability for balance; 1 is what one point of label noise makes of 0."""
+"""Score from which a sample is a positive of a capability, for balance; 1 is what label noise makes of a 0."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ def scorer_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], di
         missing += len(scores) - len(answers)
         if answers:
             targets.append(Target(row, answers))
-    counts = {"samples": len(targets), "answers": sum(len(t.answers) for t in targets), "missing_answers": missing,
-              "missing_samples": len(labels) - len(targets)}
+    counts = {
+        "samples": len(targets),
+        "answers": sum(len(t.answers) for t in targets),
+        "missing_answers": missing,
+        "missing_samples": len(labels) - len(targets),
+    }
     return targets, counts
 
 
@@ -68,7 +73,8 @@ def repeat_factors(labels: pa.Table, threshold: float, seed: int = 0) -> np.ndar
     """How often each labelled sample is shown in one epoch, so that samples of rare capabilities are seen more often.
 
     The repeat factor of LVIS (arXiv 1908.03195, section 5.1): max over the sample's positive capabilities of
-    max(1, sqrt(threshold / share of positives)), rounded up or down by a seeded draw. threshold 0 gives all ones. int64[n].
+    max(1, sqrt(threshold / share of positives)), rounded up or down by a seeded draw. threshold 0 gives all ones.
+    int64[n].
     """
     scores = np.stack([labels[f"cap_{key}"].fill_null(0).to_numpy() for key in CAPABILITY_KEYS], axis=1)
     positive = scores >= POSITIVE

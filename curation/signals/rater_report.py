@@ -33,8 +33,10 @@ def auc(predicted: np.ndarray, positive: np.ndarray) -> float | None:
 def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
     """Agreement of the expected scores with held-out labels, for each capability and on average.
 
-    signal: row, exp_<key>, mass_<key>; labels: row, cap_<key> (null = missing, left out). Every labelled row must be in the signal.
-    Returns {"capabilities": {key: n, zeros, spearman, auc, mae, mass}, "mean": the means over capabilities that have a value}.
+    signal: row, exp_<key>, mass_<key>; labels: row, cap_<key> (null = missing, left out). Every labelled row must be in
+    the signal.
+    Returns {"capabilities": {key: n, zeros, spearman, auc, mae, mass}, "mean": the means over capabilities that have a
+    value}.
     """
     signal = _rows_of(signal, labels)
     by_key = {}
@@ -50,15 +52,18 @@ def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
             "mae": _mean(np.abs(expected - truth)),
             "mass": _mean(signal[f"mass_{key}"].to_numpy()[known]),
         }
-    means = {name: _mean([m[name] for m in by_key.values() if m[name] is not None]) for name in ("spearman", "auc", "mae", "mass")}
+    means = {
+        name: _mean([m[name] for m in by_key.values() if m[name] is not None])
+        for name in ("spearman", "auc", "mae", "mass")
+    }
     return {"capabilities": by_key, "mean": means}
 
 
 def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
     """Agreement of the predicted style sets with held-out labels; samples without a labelled style are left out.
 
-    Returns n, exact (share of equal sets), other (share of predictions with unknown text), f1 by style with its number of
-    labelled samples (None where neither side names it) and macro_f1 over the styles that occur in the labels.
+    Returns n, exact (share of equal sets), other (share of predictions with unknown text), f1 by style with its number
+    of labelled samples (None where neither side names it) and macro_f1 over the styles that occur in the labels.
     """
     labels = labels.filter(pa.array([bool(styles) for styles in labels["styles"].to_pylist()], pa.bool_()))
     truth = [set(styles) for styles in labels["styles"].to_pylist()]
@@ -75,7 +80,10 @@ def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
 
 def report_lines(capability: dict[str, Any], style: dict[str, Any]) -> list[str]:
     """Both reports as Markdown tables."""
-    lines = ["| capability | n | zeros | Spearman | AUC > 0 | MAE | digit mass |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| capability | n | zeros | Spearman | AUC > 0 | MAE | digit mass |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     rows = {**capability["capabilities"], "mean": {"n": "", "zeros": "", **capability["mean"]}}
     for key, m in rows.items():
         cells = [m["n"], *(_cell(m[name]) for name in ("zeros", "spearman", "auc", "mae", "mass"))]

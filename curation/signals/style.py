@@ -1,7 +1,7 @@
 """Interaction styles: what a fine-tuned styler names when it is asked for the styles of a sample.
 
-The reference mode of mmSSR: greedy decoding of a comma-separated list after image and conversation. Column: styles list<string> of style
-keys; text that names none of the nine becomes "other" and is counted.
+The reference mode of mmSSR: greedy decoding of a comma-separated list after image and conversation. Column: styles
+list<string> of style keys; text that names none of the nine becomes "other" and is counted.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,20 @@ if TYPE_CHECKING:
     from training.render import Encoded
 
 
-def score_styles(pool: "Pool", model_dir: Path, out: Path, *, prompts: str = "compact", batch_size: int = 64,
-                 shard_rows: int = 8192, on_progress: Progress | None = None) -> dict[str, Any]:
+def score_styles(
+    pool: "Pool",
+    model_dir: Path,
+    out: Path,
+    *,
+    prompts: str = "compact",
+    batch_size: int = 64,
+    shard_rows: int = 8192,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write the style signal of a pool to `out`; parts that are complete are kept.
 
-    Returns samples/s, padding efficiency of the prompts, counts by style, the rows with unknown text (`other_rows`) and those without a
-    value by reason. Raises PromptError when the model's tokenizer cannot express the style phrases.
+    Returns samples/s, padding efficiency of the prompts, counts by style, the rows with unknown text (`other_rows`) and
+    those without a value by reason. Raises PromptError when the model's tokenizer cannot express the style phrases.
     """
     from curation.signals.vlm import Pass, Vlm
 
@@ -55,14 +63,19 @@ def decode(vlm: "Vlm", examples: Sequence["Encoded"], max_new_tokens: int) -> li
     batch = vlm.batch([replace(example, branches=()) for example in examples])
     del batch["labels"]
     # Our own settings: a checkpoint may ship others (sampling, repetition penalty) in its generation_config.
-    greedy = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=vlm.renderer.end_id,
-                              pad_token_id=vlm.renderer.pad_id)
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=vlm.renderer.end_id,
+        pad_token_id=vlm.renderer.pad_id,
+    )
     tokens = vlm.model.generate(**batch, generation_config=greedy)[:, batch["input_ids"].shape[1] :]
     return vlm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
-def _score_rows(pool: "Pool", rows: range, vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass",
-                advance: Advance) -> pa.Table:
+def _score_rows(
+    pool: "Pool", rows: range, vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass", advance: Advance
+) -> pa.Table:
     asked = [(queries.style, None)]
     longest = max_answer_tokens(vlm.tokenizer, queries)
 
@@ -85,5 +98,9 @@ def _style_summary(signal: pa.Table) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for style in (style for styles in named for style in styles):
         counts[style] = counts.get(style, 0) + 1
-    return {"rows": len(signal), "rows_missing": signal["styles"].null_count, "styles": dict(sorted(counts.items())),
-            "other_rows": counts.get(OTHER, 0)}
+    return {
+        "rows": len(signal),
+        "rows_missing": signal["styles"].null_count,
+        "styles": dict(sorted(counts.items())),
+        "other_rows": counts.get(OTHER, 0),
+    }

@@ -1,7 +1,7 @@
 """Signals on disk: `part-*.parquet`, one for each shard of contiguous rows, and `signal.json`, written last.
 
-A shard is a pure function of its rows, written under a temporary name and renamed. Running a producer again keeps the parts
-that are complete and of the same identity (pool, model, prompts, parameters) and computes the others.
+A shard is a pure function of its rows, written under a temporary name and renamed. Running a producer again keeps the
+parts that are complete and of the same identity (pool, model, prompts, parameters) and computes the others.
 """
 
 import hashlib
@@ -48,12 +48,21 @@ Progress = Callable[[int, int], None]
 """Receives (rows done, rows in all)."""
 
 
-def write_signal(out: Path, identity: dict[str, Any], n_rows: int, compute: Callable[[range, Advance], pa.Table], *,
-                 shard_rows: int, on_progress: Progress | None = None) -> dict[str, int]:
+def write_signal(
+    out: Path,
+    identity: dict[str, Any],
+    n_rows: int,
+    compute: Callable[[range, Advance], pa.Table],
+    *,
+    shard_rows: int,
+    on_progress: Progress | None = None,
+) -> dict[str, int]:
     """Compute and write the parts that are not there yet, then signal.json.
 
-    identity: what decides the values (producer, pool_hash, model hash, prompt hash, ...), JSON-able; it must hold `pool_hash`.
-    compute: (contiguous rows, advance) -> table with column `row` (exactly these rows, any order) and the signal's columns.
+    identity: what decides the values (producer, pool_hash, model hash, prompt hash, ...), JSON-able; it must hold
+    `pool_hash`.
+    compute: (contiguous rows, advance) -> table with column `row` (exactly these rows, any order) and the signal's
+    columns.
     Returns the counts parts, rows_kept (of an earlier run) and rows_computed.
     """
     if shard_rows < 1:
@@ -89,7 +98,9 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
     """
     meta = read_metadata(directory)
     if pool_hash is not None and meta["pool_hash"] != pool_hash:
-        raise OtherPoolError(f"{directory} belongs to pool {meta['pool_hash']}, not to {pool_hash}: compute it on this pool")
+        raise OtherPoolError(
+            f"{directory} belongs to pool {meta['pool_hash']}, not to {pool_hash}: compute it on this pool"
+        )
     table = pa.concat_tables([_read_part(directory, part, meta["identity"]) for part in meta["parts"]])
     rows = table["row"].to_numpy()
     unique, counts = np.unique(rows, return_counts=True)
@@ -103,7 +114,9 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     try:
         return json.loads((directory / "signal.json").read_text())
     except FileNotFoundError:
-        raise MissingPartError(f"{directory} holds no finished signal (no signal.json): run its producer again") from None
+        raise MissingPartError(
+            f"{directory} holds no finished signal (no signal.json): run its producer again"
+        ) from None
 
 
 def join(pool_table: pa.Table, signals: Sequence[pa.Table]) -> pa.Table:
@@ -117,7 +130,9 @@ def join(pool_table: pa.Table, signals: Sequence[pa.Table]) -> pa.Table:
         at = signal["row"].to_numpy()
         if len(at) != len(rows) or not np.array_equal(np.sort(at), np.sort(rows)):
             absent = len(np.setdiff1d(rows, at))
-            raise JoinError(f"signal {signal.column_names[1:]} has {len(at)} rows and lacks {absent} of the pool's {len(rows)}")
+            raise JoinError(
+                f"signal {signal.column_names[1:]} has {len(at)} rows and lacks {absent} of the pool's {len(rows)}"
+            )
         order = np.argsort(at, kind="stable")
         aligned = signal if np.array_equal(at, rows) else signal.take(order[np.searchsorted(at, rows, sorter=order)])
         for name in (name for name in aligned.column_names if name != "row"):

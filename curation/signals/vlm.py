@@ -31,7 +31,7 @@ class Pass:
     missing: Counter = field(default_factory=Counter)
 
     def summary(self) -> dict[str, Any]:
-        """Samples and seconds of this run, samples/s, padding efficiency (real / computed tokens), missing by reason."""
+        """Samples and seconds of this run, samples/s, padding efficiency (real / computed tokens), missing rows."""
         return {
             "samples": self.samples,
             "seconds": round(self.seconds, 3),
@@ -58,8 +58,11 @@ class Vlm:
     def identity(self, producer: str, pool_hash: str) -> dict[str, Any]:
         """What decides the values of a signal of this checkpoint, besides the prompts."""
         return {
-            "producer": producer, "pool_hash": pool_hash, "model_hash": checkpoint_hash(self.path),
-            "image_mode": self.image_mode, "dtype": "float32",
+            "producer": producer,
+            "pool_hash": pool_hash,
+            "model_hash": checkpoint_hash(self.path),
+            "image_mode": self.image_mode,
+            "dtype": "float32",
             "versions": {name: version(name) for name in ("torch", "transformers")},
         }
 
@@ -77,12 +80,19 @@ class Vlm:
         return torch.log_softmax(self.head(hidden).float(), dim=-1)
 
     @torch.inference_mode()
-    def run(self, samples: Iterable[Sample], encode: Callable[[Sample], Encoded],
-            make_batches: Callable[[np.ndarray], list[np.ndarray]], score: Callable[[list[Encoded]], Sequence[Any]],
-            done: Pass, advance: Advance) -> list[Any]:
+    def run(
+        self,
+        samples: Iterable[Sample],
+        encode: Callable[[Sample], Encoded],
+        make_batches: Callable[[np.ndarray], list[np.ndarray]],
+        score: Callable[[list[Encoded]], Sequence[Any]],
+        done: Pass,
+        advance: Advance,
+    ) -> list[Any]:
         """`score` of every sample, computed in batches of similar length, in the order of `samples`.
 
-        None where there is no value, counted in `done.missing`: the sample could not be rendered, or an image not decoded.
+        None where there is no value, counted in `done.missing`: the sample could not be rendered, or an image not
+        decoded.
         """
         start = time.perf_counter()
         examples = [self._encode(sample, encode, done) for sample in samples]

@@ -1,8 +1,8 @@
 """The interface of a teacher: samples in, one label for each out, in the same order.
 
 A teacher may be an API, a local model or (mini world) the generator's metadata. What differs stays inside `label`:
-batching, concurrency, retries, a cache, a cost cap. A sample that cannot be judged yields a missing label with its reason;
-a failure of the teacher itself (no connection, cost cap reached) is raised, never turned into scores.
+batching, concurrency, retries, a cache, a cost cap. A sample that cannot be judged yields a missing label with its
+reason; a failure of the teacher itself (no connection, cost cap reached) is raised, never turned into scores.
 """
 
 from collections.abc import Iterable, Iterator

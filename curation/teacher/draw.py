@@ -1,6 +1,7 @@
 """Seeded draws that depend on a sample's id only, and the choice of the rows that a teacher labels.
 
-A draw is a BLAKE2b digest of (purpose, seed, id): the same on every machine and library version, and independent of input order.
+A draw is a BLAKE2b digest of (purpose, seed, id): the same on every machine and library version, and independent of
+input order.
 """
 
 import hashlib
@@ -43,8 +44,8 @@ def label_quotas(sizes: np.ndarray, budget: int, floor: int) -> np.ndarray:
 def choose_rows(pool_table: pa.Table, share: float, seed: int, floor: int) -> np.ndarray:
     """Rows to label: int64, ascending; round(share * n) of them (at least one), stratified by source.
 
-    `pool_table` has row, id, source. The choice inside a source is by a seeded hash of the id, so that it does not depend
-    on the order of the pool. Raises ValueError for a share outside (0, 1].
+    `pool_table` has row, id, source. The choice inside a source is by a seeded hash of the id, so that it does not
+    depend on the order of the pool. Raises ValueError for a share outside (0, 1].
     """
     if not 0 < share <= 1:
         raise ValueError(f"the labelled share must be above 0 and at most 1, got {share}")

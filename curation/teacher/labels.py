@@ -1,4 +1,4 @@
-"""Labels on disk: `labels.parquet` (row, id, cap_<key> int8 or null, styles list<string>) and `labels.json`, written last."""
+"""Labels on disk: `labels.parquet` (row, id, cap_<key> int8 or null, styles list<string>) and, last, `labels.json`."""
 
 import json
 import os
@@ -19,21 +19,32 @@ from curation.teacher.rubric import Label, LabelError, rubric_hash
 if TYPE_CHECKING:
     from curation.pool.read import Pool
 
-LABEL_SCHEMA = pa.schema([
-    ("row", pa.int32()), ("id", pa.string()),
-    *((f"cap_{key}", pa.int8()) for key in CAPABILITY_KEYS),
-    ("styles", pa.list_(pa.string())),
-])
+LABEL_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("id", pa.string()),
+        *((f"cap_{key}", pa.int8()) for key in CAPABILITY_KEYS),
+        ("styles", pa.list_(pa.string())),
+    ]
+)
 PROGRESS_EVERY = 64
 """Labels between two calls of `on_progress`."""
 
 
-def label_pool(pool: "Pool", teacher: Teacher, out: Path, *, share: float = 0.05, seed: int = 0, floor: int = 3,
-               on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def label_pool(
+    pool: "Pool",
+    teacher: Teacher,
+    out: Path,
+    *,
+    share: float = 0.05,
+    seed: int = 0,
+    floor: int = 3,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Let the teacher label a share of the pool, stratified by source with at least `floor` samples for each.
 
-    Returns (and writes to labels.json) the share asked and reached, the counts by score, style and reason, the cost and the
-    teacher's parameters. Raises LabelError when no sample got a usable label.
+    Returns (and writes to labels.json) the share asked and reached, the counts by score, style and reason, the cost and
+    the teacher's parameters. Raises LabelError when no sample got a usable label.
     """
     rows = choose_rows(pool.table, share, seed, floor)
     labels = []
@@ -43,15 +54,22 @@ def label_pool(pool: "Pool", teacher: Teacher, out: Path, *, share: float = 0.05
             on_progress(done, len(rows))
     _check_answers(rows.tolist(), labels, teacher)
     summary = {
-        "pool_hash": pool.hash, "share": share, "share_labelled": len(rows) / len(pool), "seed": seed, "floor": floor,
-        "rubric_hash": rubric_hash(), **teacher.describe(), "cost": asdict(teacher.cost()), **count_labels(labels),
+        "pool_hash": pool.hash,
+        "share": share,
+        "share_labelled": len(rows) / len(pool),
+        "seed": seed,
+        "floor": floor,
+        "rubric_hash": rubric_hash(),
+        **teacher.describe(),
+        "cost": asdict(teacher.cost()),
+        **count_labels(labels),
     }
     write_labels(out, labels, summary)
     return summary
 
 
 def count_labels(labels: list[Label]) -> dict[str, Any]:
-    """Counts for labels.json: labels, missing ones by reason, samples by style, and for each capability n of 0, 1, .. 5."""
+    """Counts for labels.json: labels, missing ones by reason, samples by style, samples by score of each capability."""
     scores = {key: [0] * (MAX_SCORE + 1) for key in CAPABILITY_KEYS}
     for label in labels:
         for key, score in label.scores.items():
@@ -69,9 +87,12 @@ def count_labels(labels: list[Label]) -> dict[str, Any]:
 def write_labels(out: Path, labels: list[Label], summary: dict[str, Any]) -> None:
     """Write both files by temporary name and rename; labels.json last, so that its presence means complete."""
     out.mkdir(parents=True, exist_ok=True)
-    columns = {"row": [label.row for label in labels], "id": [label.id for label in labels],
-               **{f"cap_{key}": [label.scores[key] for label in labels] for key in CAPABILITY_KEYS},
-               "styles": [list(label.styles) for label in labels]}
+    columns = {
+        "row": [label.row for label in labels],
+        "id": [label.id for label in labels],
+        **{f"cap_{key}": [label.scores[key] for label in labels] for key in CAPABILITY_KEYS},
+        "styles": [list(label.styles) for label in labels],
+    }
     pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), out / "labels.parquet.tmp")
     os.replace(out / "labels.parquet.tmp", out / "labels.parquet")
     (out / "labels.json.tmp").write_text(json.dumps(summary, indent=1) + "\n")
@@ -84,7 +105,9 @@ def read_labels(directory: Path, pool_hash: str) -> pa.Table:
         summary = json.loads((directory / "labels.json").read_text())
         table = pq.read_table(directory / "labels.parquet")
     except FileNotFoundError as error:
-        raise LabelError(f"{directory} holds no finished labels ({error.filename} is not there): label again") from error
+        raise LabelError(
+            f"{directory} holds no finished labels ({error.filename} is not there): label again"
+        ) from error
     except (json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise LabelError(f"{directory} is damaged ({error}): label again") from error
     if summary["pool_hash"] != pool_hash:
@@ -96,7 +119,9 @@ def read_labels(directory: Path, pool_hash: str) -> pa.Table:
 
 def _check_answers(rows: list[int], labels: list[Label], teacher: Teacher) -> None:
     if [label.row for label in labels] != rows:
-        raise LabelError(f"teacher {teacher.name!r} gave {len(labels)} labels that are not those of the {len(rows)} samples")
+        raise LabelError(
+            f"teacher {teacher.name!r} gave {len(labels)} labels that are not those of the {len(rows)} samples"
+        )
     if all(score is None for label in labels for score in label.scores.values()):
         reasons = Counter(label.missing for label in labels)
         raise LabelError(f"teacher {teacher.name!r} gave no usable label for {len(rows)} samples: {dict(reasons)}")

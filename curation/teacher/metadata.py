@@ -1,7 +1,7 @@
 """The teacher of the mini world: the generator's own record of each sample, made imperfect.
 
-It reads `truth.parquet` (id, the 14 columns cap_<key>, styles, wrong). Like a real teacher it makes small errors, and by default it
-cannot tell that an answer is wrong: it judges what the sample is about.
+It reads `truth.parquet` (id, the 14 columns cap_<key>, styles, wrong). Like a real teacher it makes small errors, and
+by default it cannot tell that an answer is wrong: it judges what the sample is about.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,8 +32,9 @@ class MetadataTeacher:
 
     name = "metadata"
 
-    def __init__(self, truth: Path, *, seed: int = 0, noise: float = 0.2, knows_wrong: bool = False,
-                 knows_rate: float = 0.7) -> None:
+    def __init__(
+        self, truth: Path, *, seed: int = 0, noise: float = 0.2, knows_wrong: bool = False, knows_rate: float = 0.7
+    ) -> None:
         if not (0 <= noise <= 1 and 0 <= knows_rate <= 1):
             raise LabelError(f"noise and knows_rate are shares between 0 and 1, got {noise} and {knows_rate}")
         self.seed, self.noise, self.knows_wrong, self.knows_rate = seed, noise, knows_wrong, knows_rate
@@ -56,12 +57,21 @@ class MetadataTeacher:
             scores = np.maximum(scores - WRONG_PENALTY, 0)
         step = np.where(draws[:14] < self.noise / 2, -1, np.where(draws[:14] < self.noise, 1, 0))
         scores = np.clip(scores + step, 0, MAX_SCORE)
-        return Label(sample.row, sample.id, dict(zip(CAPABILITY_KEYS, scores.tolist(), strict=True)),
-                     tuple(self._styles[i].as_py()))
+        return Label(
+            sample.row,
+            sample.id,
+            dict(zip(CAPABILITY_KEYS, scores.tolist(), strict=True)),
+            tuple(self._styles[i].as_py()),
+        )
 
     def describe(self) -> dict[str, Any]:
-        return {"teacher": self.name, "seed": self.seed, "noise": self.noise, "knows_wrong": self.knows_wrong,
-                "knows_rate": self.knows_rate}
+        return {
+            "teacher": self.name,
+            "seed": self.seed,
+            "noise": self.noise,
+            "knows_wrong": self.knows_wrong,
+            "knows_rate": self.knows_rate,
+        }
 
     def cost(self) -> Cost:
         return Cost()

@@ -38,7 +38,7 @@ def capability(small_pool, tiny_vlm_dir, tmp_path_factory):
 
 
 def last_log_probs(vlm, sample, query):
-    """Next-token log-probabilities where the answer to `query` begins, by one plain forward of the whole conversation."""
+    """Next-token log-probabilities where the answer to `query` begins, by one plain forward of all turns."""
     asked = replace(sample, turns=(*sample.turns, Turn(query, "")))
     batch = vlm.collator([vlm.renderer.prompt(asked)])
     del batch["labels"]
@@ -100,8 +100,14 @@ def test_a_second_run_computes_only_what_is_missing(capability, small_pool, tiny
     shutil.copytree(capability[0], tmp_path / "s")
     (tmp_path / "s" / "part-00001.parquet").unlink()
     seen = []
-    summary = score_capabilities(small_pool, tiny_vlm_dir, tmp_path / "s", batch_size=4, shard_rows=16,
-                                 on_progress=lambda done, total: seen.append((done, total)))
+    summary = score_capabilities(
+        small_pool,
+        tiny_vlm_dir,
+        tmp_path / "s",
+        batch_size=4,
+        shard_rows=16,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
     assert summary["rows_computed"] == 16 == summary["samples"] and summary["rows_kept"] == 24
     assert seen[0] == (16, 40) and seen[-1] == (40, 40)
     assert read_signal(tmp_path / "s").equals(read_signal(capability[0]))
@@ -173,9 +179,14 @@ def damaged_pool(small_pool, tmp_path):
     return pool
 
 
-@pytest.mark.parametrize(("score", "column"), [
-    (score_capabilities, "exp_ocr"), (score_losses, "nll"), (score_styles, "styles"),
-])
+@pytest.mark.parametrize(
+    ("score", "column"),
+    [
+        (score_capabilities, "exp_ocr"),
+        (score_losses, "nll"),
+        (score_styles, "styles"),
+    ],
+)
 def test_a_broken_image_has_no_score_and_is_counted(damaged_pool, tiny_vlm_dir, tmp_path, score, column):
     summary = score(damaged_pool, tiny_vlm_dir, tmp_path / "s")
     values = read_signal(tmp_path / "s")[column].to_pylist()
@@ -187,11 +198,18 @@ def fake_tokenizer(encode, unk_token_id=None):
     return SimpleNamespace(encode=lambda text, add_special_tokens: encode(text), unk_token_id=unk_token_id)
 
 
-@pytest.mark.parametrize(("encode", "unknown", "message"), [
-    (lambda text: [5, ord(text[0])] if text.isdigit() else [1], None, "not single tokens"),  # a space token before each digit
-    (lambda text: [0], None, "not single tokens"),  # all digits are the unknown token
-    (lambda text: [ord(text[0])] if text.isdigit() else [7, 0], 0, "does not know a word of 'rate : object"),
-])
+@pytest.mark.parametrize(
+    ("encode", "unknown", "message"),
+    [
+        (
+            lambda text: [5, ord(text[0])] if text.isdigit() else [1],
+            None,
+            "not single tokens",
+        ),  # a space token before each digit
+        (lambda text: [0], None, "not single tokens"),  # all digits are the unknown token
+        (lambda text: [ord(text[0])] if text.isdigit() else [7, 0], 0, "does not know a word of 'rate : object"),
+    ],
+)
 def test_a_tokenizer_that_cannot_express_the_scores_is_refused(encode, unknown, message):
     with pytest.raises(PromptError, match=message):
         check_tokenizer(fake_tokenizer(encode, unknown), QUERIES)

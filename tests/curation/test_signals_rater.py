@@ -14,11 +14,19 @@ from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 def labels_table(scores: np.ndarray, styles: list[list[str]]) -> pa.Table:
     """Scores [n, 14] with -1 = missing."""
-    columns = {f"cap_{key}": pa.array([int(s) if s >= 0 else None for s in scores[:, k]], pa.int8())
-               for k, key in enumerate(CAPABILITY_KEYS)}
+    columns = {
+        f"cap_{key}": pa.array([int(s) if s >= 0 else None for s in scores[:, k]], pa.int8())
+        for k, key in enumerate(CAPABILITY_KEYS)
+    }
     rows = range(10, 10 + len(scores))
-    return pa.table({"row": pa.array(rows, pa.int32()), "id": [f"s{r}" for r in rows], **columns,
-                     "styles": pa.array(styles, pa.list_(pa.string()))})
+    return pa.table(
+        {
+            "row": pa.array(rows, pa.int32()),
+            "id": [f"s{r}" for r in rows],
+            **columns,
+            "styles": pa.array(styles, pa.list_(pa.string())),
+        }
+    )
 
 
 @pytest.fixture
@@ -50,9 +58,13 @@ def test_prompt_files_are_checked(tmp_path):
     with pytest.raises(PromptError, match="shipped are compact, official_style"):
         load_queries("compct")
     good = {"capability": "rate {phrase}", "style": "s", "style_separator": ",", "styles": {k: k for k in STYLES}}
-    bad = [({"extra": 1}, "exactly the keys"), ({"capability": "rate"}, "must contain {phrase}"),
-           ({"styles": {"word": "word"}}, "phrase for each"), ({"style_separator": ";"}, "comma"),
-           ({"styles": dict.fromkeys(STYLES, "same")}, "must differ")]
+    bad = [
+        ({"extra": 1}, "exactly the keys"),
+        ({"capability": "rate"}, "must contain {phrase}"),
+        ({"styles": {"word": "word"}}, "phrase for each"),
+        ({"style_separator": ";"}, "comma"),
+        ({"styles": dict.fromkeys(STYLES, "same")}, "must differ"),
+    ]
     for change, message in bad:
         path = tmp_path / "p.yaml"
         path.write_text(yaml.safe_dump(good | change))
@@ -73,7 +85,11 @@ def test_scorer_targets_hold_the_digits_and_skip_what_is_missing(labels):
 
 def test_styler_targets_list_the_phrases_in_taxonomy_order(labels):
     targets, counts = styler_targets(labels, load_queries("compact"))
-    assert [t.answers[0] for t in targets] == [("style ?", "word"), ("style ?", "binary , steps"), ("style ?", "coordinate")]
+    assert [t.answers[0] for t in targets] == [
+        ("style ?", "word"),
+        ("style ?", "binary , steps"),
+        ("style ?", "coordinate"),
+    ]
     assert counts == {"samples": 3, "missing_samples": 1}
 
 
@@ -135,8 +151,12 @@ def test_the_capability_report_uses_only_held_out_and_known_labels():
 
 def test_the_style_report_counts_exact_sets_and_f1():
     labels = labels_table(np.zeros((4, 14), int), [["word"], ["word", "yes_no"], ["yes_no"], []])
-    signal = pa.table({"row": pa.array([13, 12, 11, 10], pa.int32()),
-                       "styles": pa.array([["word"], ["yes_no", "other"], ["yes_no"], ["word"]], pa.list_(pa.string()))})
+    signal = pa.table(
+        {
+            "row": pa.array([13, 12, 11, 10], pa.int32()),
+            "styles": pa.array([["word"], ["yes_no", "other"], ["yes_no"], ["word"]], pa.list_(pa.string())),
+        }
+    )
     report = style_report(signal, labels)
     assert report["n"] == 3 and report["exact"] == pytest.approx(1 / 3) and report["other"] == pytest.approx(1 / 3)
     assert report["styles"]["word"] == {"n": 2, "f1": pytest.approx(2 / 3)}

@@ -56,7 +56,9 @@ def test_finished_parts_are_kept_and_the_rest_is_computed(signal):
         asked.append(rows)
         return square(rows, advance)
 
-    counts = write_signal(signal, IDENTITY, N, recorded, shard_rows=SHARD, on_progress=lambda i, n: progress.append((i, n)))
+    counts = write_signal(
+        signal, IDENTITY, N, recorded, shard_rows=SHARD, on_progress=lambda i, n: progress.append((i, n))
+    )
     assert asked == [range(10, 20), range(20, 25)]
     assert counts == {"parts": 3, "rows_kept": 10, "rows_computed": 15}
     assert progress == [(10, 25), (20, 25), (25, 25)]

@@ -39,7 +39,9 @@ class ListPool:
 @pytest.fixture(scope="module")
 def pool():
     sources = ["head"] * 1500 + ["mid"] * 480 + ["tail"] * 18 + ["single"] * 2
-    return ListPool(pa.table({"row": pa.array(range(N), pa.int32()), "id": [f"s{i}" for i in range(N)], "source": sources}))
+    return ListPool(
+        pa.table({"row": pa.array(range(N), pa.int32()), "id": [f"s{i}" for i in range(N)], "source": sources})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,13 @@ def truth(tmp_path_factory):
     columns = {f"cap_{key}": np.full(N, 0 if k % 2 else 3, np.int8) for k, key in enumerate(CAPABILITY_KEYS)}
     styles = [[STYLE_KEYS[i % 9]] if i % 3 else [STYLE_KEYS[i % 9], "specified"][: 1 + (i % 9 != 8)] for i in range(N)]
     path = tmp_path_factory.mktemp("truth") / "truth.parquet"
-    table = {"id": [f"s{i}" for i in range(N)], **columns, "styles": styles, "wrong": np.arange(N) % 4 == 0, "extra": range(N)}
+    table = {
+        "id": [f"s{i}" for i in range(N)],
+        **columns,
+        "styles": styles,
+        "wrong": np.arange(N) % 4 == 0,
+        "extra": range(N),
+    }
     pq.write_table(pa.table(table), path)
     return path
 
@@ -128,14 +136,17 @@ def test_the_rubric_names_every_level_capability_and_style():
         assert part in text
 
 
-@pytest.mark.parametrize(("sizes", "budget", "floor", "expected"), [
-    ([100, 100], 10, 0, [5, 5]),
-    ([900, 90, 10], 20, 2, [15, 3, 2]),
-    ([900, 90, 2], 20, 4, [13, 5, 2]),
-    ([5, 5, 5], 3, 4, [1, 1, 1]),  # the floor gives way to the budget
-    ([5, 5, 5], 2, 4, [1, 1, 0]),
-    ([3, 1], 9, 2, [3, 1]),  # no more than there are
-])
+@pytest.mark.parametrize(
+    ("sizes", "budget", "floor", "expected"),
+    [
+        ([100, 100], 10, 0, [5, 5]),
+        ([900, 90, 10], 20, 2, [15, 3, 2]),
+        ([900, 90, 2], 20, 4, [13, 5, 2]),
+        ([5, 5, 5], 3, 4, [1, 1, 1]),  # the floor gives way to the budget
+        ([5, 5, 5], 2, 4, [1, 1, 0]),
+        ([3, 1], 9, 2, [3, 1]),  # no more than there are
+    ],
+)
 def test_label_quotas(sizes, budget, floor, expected):
     assert label_quotas(np.array(sizes), budget, floor).tolist() == expected
 
@@ -159,7 +170,9 @@ def test_a_share_outside_the_pool_is_refused(pool, share):
 
 def test_labels_come_back_from_disk_with_their_counts(pool, truth, tmp_path):
     seen = []
-    summary = label_pool(pool, MetadataTeacher(truth, noise=0), tmp_path, share=0.1, on_progress=lambda i, n: seen.append((i, n)))
+    summary = label_pool(
+        pool, MetadataTeacher(truth, noise=0), tmp_path, share=0.1, on_progress=lambda i, n: seen.append((i, n))
+    )
     table = read_labels(tmp_path, "pool-a")
     assert len(table) == 200 == summary["n"] and seen[-1] == (200, 200)
     assert table["cap_spatial"].to_pylist() == [3] * 200 and table["cap_attribute"].to_pylist() == [0] * 200

@@ -152,8 +152,11 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
     plan.add("compare",
              {"name": recipe.name, "description": recipe.description, "scale": recipe.scale,
               "protocol": loaded.protocol, "modified": list(loaded.modified),
-              "baseline": recipe.baseline, "reference": recipe.reference, "runs": layout},
-             {"pool": pool, **fits, "selects": selects, "trains": trains, "evaluates": evaluates})
+              "baseline": recipe.baseline, "reference": recipe.reference, "suite": recipe.evaluation.suite,
+              "runs": layout},
+             {"pool": pool, "bench": bench, "truth": source if recipe.pool.kind == "mini" else None, **fits,
+              **{f"signal_{name}": node for name, node in signals.items()},
+              "selects": selects, "trains": trains, "evaluates": evaluates})
 
 
 def _without_settings(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from curation.mini.build_assets import ASSETS, CHARACTERS, COLUMNS, FLAG, FONTS, GLYPH, SPRITE
 
 ART_STYLES = 3
+PATCHES = 4096  # decoded and scaled pictures kept of each kind
 COLORS = {"red": (214, 39, 40), "green": (30, 140, 50), "blue": (40, 80, 200), "yellow": (240, 200, 20),
           "purple": (130, 50, 160), "orange": (245, 130, 30), "black": (30, 30, 30), "white": (250, 250, 250)}
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
@@ -72,7 +73,7 @@ def _patch(rgba: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     return data[..., :3] * alpha, 1 - alpha
 
 
-@cache
+@lru_cache(PATCHES)
 def sprite(name: str, style: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Emoji `name` in art style 0..2 at `size` pixels."""
     i = _sprite_order()[name] * ART_STYLES + style
@@ -80,7 +81,7 @@ def sprite(name: str, style: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return _patch(_sheet("sprites.webp").crop((x, y, x + SPRITE, y + SPRITE)).resize((size, size), Image.LANCZOS))
 
 
-@cache
+@lru_cache(PATCHES)
 def flag(index: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Flag of country `index`, 4:3, `width` pixels wide."""
     x, y = (index % 12) * FLAG[0], (index // 12) * FLAG[1]
@@ -88,14 +89,14 @@ def flag(index: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return _patch(cut.resize((width, width * 3 // 4), Image.LANCZOS).convert("RGBA"))
 
 
-@cache
+@lru_cache(PATCHES)
 def glyph(character: str, font: int, size: int, color: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """A printed character in one of `len(FONTS)` fonts."""
     x, y = CHARACTERS.index(character) * GLYPH, font * GLYPH
     return _inked(_sheet("glyphs.png").crop((x, y, x + GLYPH, y + GLYPH)), size, color)
 
 
-@cache
+@lru_cache(PATCHES)
 def digit(instance: int, size: int, color: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Handwritten digit number `instance` of the 1,797; what it shows is `names().digits[instance]`."""
     x, y = (instance % 48) * 8, (instance // 48) * 8
@@ -107,7 +108,7 @@ def _inked(mask: Image.Image, size: int, color: tuple[int, int, int]) -> tuple[n
     return np.asarray(color, dtype=np.float32) * alpha, 1 - alpha
 
 
-@cache
+@lru_cache(PATCHES)
 def shape(name: str, color: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A filled geometric shape, antialiased."""
     s = size * 4

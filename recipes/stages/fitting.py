@@ -11,7 +11,7 @@ def train(config: dict[str, Any], seed: int, base: Path, examples: Any, out: Pat
     from training.fit import fit
     from training.spec import FitSpec
 
-    spec = FitSpec(**config, seed=seed)
+    spec = FitSpec(**{**config, "seed": seed})
     result = fit(spec, base, examples, out, counter(progress))
     losses = result["losses"]
     tail = losses[-max(1, len(losses) // 10):]

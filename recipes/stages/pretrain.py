@@ -28,9 +28,10 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.mini.captions import CaptionStream
     from curation.mini.tokenizer import build_tokenizer
     from evaluation.gates import measure_gates
-    from training.fit import FitSpec, fit
+    from training.fit import fit
     from training.models import build_tiny, image_mode, load
     from training.render import Renderer
+    from training.spec import FitSpec
 
     model_dir = build_tiny(out / "initial", build_tokenizer(), **config["model"])
     total = sum(phase["samples"] for phase in config["phases"])

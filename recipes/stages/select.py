@@ -19,7 +19,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     columns = join(pool.table, [read_signal(path, pool.hash) for path in folders.values()])
     budget = budget_rows(config["budget"], len(pool))
     selection = get_selector(config["selector"])(columns, budget, config["seed"], **config["params"])
-    hashes = {name: read_metadata(path)["hash"] for name, path in folders.items()}
+    hashes = {name: read_metadata(path)["identity"] for name, path in folders.items()}
     manifest = write_subset(out, pool.table, pool.hash, selection, selector=config["selector"], params=config["params"],
                             seed=config["seed"], signal_hashes=hashes)
     progress.say(f"{config['selector']}: {len(selection.rows)} of {len(pool)} samples, notes {selection.notes}")

@@ -16,5 +16,4 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
     pool = Pool.open(inputs["pool"])
     rows = sorted(read_subset(inputs["subset"])["row"].to_pylist())
-    settings = {k: v for k, v in config.items() if k != "seed"}
-    return train(settings, config["seed"], inputs["base"], list(pool.samples(rows)), out, progress)
+    return train(config, config["seed"], inputs["base"], list(pool.samples(rows)), out, progress)

@@ -122,13 +122,13 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
             fit = _section(recipe, section, loaded)
             fits[section] = plan.add(f"fit_{section}", _dump(fit), {"pool": pool, "labels": labels, "base": base},
                                      work=_samples(fit.train, size * teacher.share * (1 - fit.holdout)))
-            config = {**_dump(recipe.scoring), "prompts": fit.prompts}
+            config = {**_dump(recipe.scoring, "batch_size"), "prompts": fit.prompts}
             signals[signal] = plan.add(f"signal_{signal}", config, {"pool": pool, "model": fits[section]}, work=size)
     if "necessity" in needs:
         seed_model = _section(recipe, "seed_model", loaded)
         fits["seed_model"] = plan.add("fit_seed", _dump(seed_model), {"pool": pool, "base": base},
                                       work=_samples(seed_model.train, size * seed_model.share))
-        signals["necessity"] = plan.add("signal_necessity", _dump(recipe.scoring),
+        signals["necessity"] = plan.add("signal_necessity", _dump(recipe.scoring, "max_tokens"),
                                         {"pool": pool, "model": fits["seed_model"]}, work=size)
 
     layout, selects, trains, evaluates = [], [], [], []

@@ -5,9 +5,13 @@
 """
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,6 +51,29 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
         return 130
 
 
+@contextmanager
+def _tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., None]]:
+    """Log stages, comparison and pictures to wandb as the recipe asks; tracking that fails is said and stops nothing."""
+    from recipes.tracker import Tracker
+
+    settings = loaded.recipe.track.wandb
+    tracker = Tracker.start(settings.mode, project=settings.project, name=loaded.recipe.name, run_dir=place,
+                            config=loaded.recipe.model_dump(mode="json"))
+    finished = set()
+
+    def on_stage(node: Any, outcome: Any) -> None:
+        finished.add(node.kind)
+        tracker.stage(node.name, outcome.seconds, outcome.state == "cached")
+
+    try:
+        yield on_stage
+        if "compare" in finished and (place / "comparison.json").is_file():
+            tracker.comparison(json.loads((place / "comparison.json").read_text()))
+            tracker.pictures(sorted(place.glob("*.png")))
+    finally:
+        console.print(str(tracker.finish()), markup=False, soft_wrap=True)
+
+
 def _run(given: argparse.Namespace, package: str) -> int:
     from rich.console import Console
 
@@ -64,7 +91,8 @@ def _run(given: argparse.Namespace, package: str) -> int:
     plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
     console = Console()
     if not given.dry_run:
-        place = run(loaded, plan, until=given.until, force=given.force, console=console)
+        with _tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
+            place = run(loaded, plan, until=given.until, force=given.force, console=console, on_stage=on_stage)
         console.print(f"results: {place}", markup=False, soft_wrap=True)
         return 0
     found = survey(plan, root, given.until, given.force)

@@ -159,7 +159,8 @@ class Scorer(Fit):
 class Scoring(Section):
     """Inference of the signals over the whole pool."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(16, ge=1, description="samples of a batch of capability or style queries")
+    max_tokens: int = Field(2048, ge=1, description="tokens of a batch of answer losses, padding included")
 
 
 class Evaluation(Section):

@@ -106,7 +106,7 @@ class Tracker:
             self._log(lambda wandb: {"stages": wandb.Table(columns=["stage", "seconds", "cached"], data=stages)})
         if self.run is None:
             return self.status
-        closing = threading.Thread(target=self._guard, args=(lambda wandb: self.run.finish(quiet=True),), daemon=True)
+        closing = threading.Thread(target=self._guard, args=(lambda wandb: self.run.finish(),), daemon=True)
         closing.start()
         closing.join(seconds)
         if closing.is_alive():

@@ -71,7 +71,25 @@ def rater_agreement(inputs: dict[str, Any], pool_hash: str) -> dict[str, Any]:
             labels = read_labels(inputs["labels"], pool_hash)
             labels = labels.filter(pc.is_in(labels["row"], pa.array(held_out, pa.int32())))
             out[signal] = report(read_signal(inputs[f"signal_{signal}"], pool_hash), labels)
+    if "signal_capability" in inputs and "truth" in inputs:
+        scores = read_signal(inputs["signal_capability"], pool_hash)
+        out["capability_truth"] = capability_report(scores, _unlabelled_truth(inputs, pool_hash))
     return out
+
+
+def _unlabelled_truth(inputs: dict[str, Any], pool_hash: str) -> Any:
+    """The generator's own scores (row, cap_<key>) of all samples that the teacher did not label."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from curation.pool.read import Pool
+    from curation.taxonomy import CAPABILITY_KEYS
+    from curation.teacher.labels import read_labels
+
+    pool = Pool.open(inputs["pool"]).table.select(["row", "id"])
+    unlabelled = pool.filter(pc.invert(pc.is_in(pool["row"], read_labels(inputs["labels"], pool_hash)["row"])))
+    truth = pq.read_table(inputs["truth"] / "truth.parquet", columns=["id", *(f"cap_{key}" for key in CAPABILITY_KEYS)])
+    return unlabelled.join(truth, "id", join_type="inner").sort_by("row")
 
 
 def context(config: dict[str, Any], inputs: dict[str, Any], pool: Any, agreement: dict[str, Any]) -> Any:
@@ -82,9 +100,10 @@ def context(config: dict[str, Any], inputs: dict[str, Any], pool: Any, agreement
     subsets = [read_subset(path)["row"].to_pylist() for path in inputs["selects"]]
     facts = {"samples": len(pool), "sources": len(pool.info["sources"]), "text tokens": pool.info["text_tokens"]["total"],
              **{f"planted: {kind}": n for kind, n in _defects(inputs, pool, range(len(pool)))[1].items()}}
-    keys = ("n", "spearman", "auc", "mae", "mass")
-    scorer = {key: {name: values[name] for name in keys}
+    scorer = {key: {name: values[name] for name in ("n", "spearman", "auc", "mae", "mass")}
               for key, values in agreement.get("capability", {}).get("capabilities", {}).items()}
+    for key, values in agreement.get("capability_truth", {}).get("capabilities", {}).items():
+        scorer[key] |= {f"{name} (truth)": values[name] for name in ("n", "spearman", "auc")}
     return Context(
         title=config["name"], protocol={"scale": config["scale"]}, modified=config["modified"], pool=facts,
         quarantined=pool.info["quarantined"], subsets=_subsets(config, inputs, pool, subsets), overlap=_overlap(config, subsets),

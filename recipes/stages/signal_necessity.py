@@ -14,4 +14,4 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     """Writes the loss signal."""
     from curation.signals.losses import score_losses
 
-    return produce(score_losses, inputs, out, progress)
+    return produce(score_losses, inputs, out, progress, max_tokens=config["max_tokens"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
@@ -16,6 +17,7 @@ from training.models import COMPLETE, part_of
 from training.plan import PlannedBatches, check
 from training.render import Encoded
 
+RESUME_FILE = "trained.safetensors"
 Progress = Callable[[int, int, str], None]
 
 
@@ -94,6 +96,26 @@ class PlannedTrainer(Trainer):
         """As in Trainer; a global batch without any label (all muted) must give loss 0, not 0/0."""
         samples, labels = super().get_batch_samples(*args, **kwargs)
         return samples, labels.clamp(min=1) if torch.is_tensor(labels) else labels
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What a resume needs, not a checkpoint to use: the trained parameters under their in-memory names.
+
+        Trainer's own pair writes Hugging Face names and reads them back without translation, so that a resumed
+        LLaVA model silently keeps the weights it started with. DeepSpeed saves and loads its engine by itself.
+        """
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        if not self.is_deepspeed_enabled and self.args.should_save:
+            save_file(self._trained(), Path(output_dir) / RESUME_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        saved, current = load_file(Path(resume_from_checkpoint) / RESUME_FILE), self._trained()
+        if saved.keys() != current.keys():
+            raise RuntimeError(f"{resume_from_checkpoint} was written by a training of other parameters")
+        for name, parameter in current.items():
+            parameter.copy_(saved[name])
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not estimated here: Trainer's estimate walks all parameters at every step and knows no vision tower."""

@@ -1,12 +1,17 @@
 """A word-level tokenizer with a compact chat template, a tiny checkpoint, and samples over drawn images."""
 
-from pathlib import Path
+import os
 
-import numpy as np
-import pytest
-from PIL import Image
+# Before torch is loaded: more threads than idle cores make small models many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from curation.pool.sample import Sample, Turn
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from curation.pool.sample import Sample, Turn  # noqa: E402
 
 WORDS = "what is at where the a of in colour how many red blue green dog cat car cup a1 a2 b1 b2 yes no score ? . ,".split()
 SPECIAL = ["<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "<image>"]

@@ -197,7 +197,7 @@ fit(spec, base, samples, out, lambda step, steps, message: print(step, flush=Tru
 def test_killed_training_resumes_to_bitwise_equal_weights(base, samples, tmp_path, lora):
     import pickle
 
-    spec = SPEC.model_copy(update={"epochs": 40, "save_steps": 5, "lora": lora})
+    spec = SPEC.model_copy(update={"epochs": 8, "save_steps": 5, "lora": lora})
     job = tmp_path / "job.pickle"
     job.write_bytes(pickle.dumps((spec, base, samples, tmp_path / "cut")))
     command = [sys.executable, "-c", KILLED, str(ROOT), str(job)]

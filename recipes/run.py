@@ -89,6 +89,8 @@ def _run(given: argparse.Namespace, package: str) -> int:
     loaded = load(given.file, [*given.overrides, *extra])
     root = root_of(loaded)
     plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
+    for stage in filter(None, (given.until, given.force)):
+        plan.matching(stage)
     console = Console()
     if not given.dry_run:
         with _tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:

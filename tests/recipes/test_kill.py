@@ -101,7 +101,7 @@ def chain(project):
     import recipes.engine  # noqa: F401  what a forked run needs is imported once, here
 
     (project / "short.yaml").write_text(
-        "name: short\nscale: tiny\narms: {a: {selector: mmssr, budget: 30%}, b: {selector: random, budget: 30%}}\n")
+        "name: short\nscale: tiny\ntrack: {wandb: {mode: disabled}}\narms: {a: {selector: mmssr, budget: 30%}, b: {selector: random, budget: 30%}}\n")
     return Chain(project, "short.yaml")
 
 

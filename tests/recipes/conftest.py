@@ -29,8 +29,8 @@ arms:
   random: {selector: random, budget: 30%, seeds: 2}
   full: {selector: all}
 baseline: random
-track: {wandb: {mode: disabled}}
 reference: full
+track: {wandb: {mode: disabled}}
 """
 
 

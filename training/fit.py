@@ -32,7 +32,7 @@ from training.models import save_checkpoint
 from training.plan import PlannedBatches, Prepared, Rejected, TooManyBad, global_batches, prepare
 from training.render import Encoded, Renderer
 from training.spec import FitSpec, LoraSpec
-from training.trainer import Examples, Journal, PlannedTrainer, Progress, last_complete
+from training.trainer import Examples, Journal, PlannedTrainer, Progress, answer_only_logits, last_complete
 
 __all__ = ["FitSpec", "LoraSpec", "fit"]
 
@@ -202,6 +202,7 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
+    answer_only_logits(model)
     if world > 1:
         from training.launch import touch_vision
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.modeling_outputs import CausalLMOutput
 
 from training.models import COMPLETE, part_of
 from training.plan import PlannedBatches, check
-from training.render import Encoded
+from training.render import IGNORE, Encoded
 
 RESUME_FILE = "trained.safetensors"
 Progress = Callable[[int, int, str], None]
@@ -60,6 +61,28 @@ def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: flo
         group = groups.setdefault((part, decay), dict(params=[], lr=lr[part], weight_decay=decay, name=part))
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def answer_only_logits(model: PreTrainedModel) -> None:
+    """Make `model`, when it is given labels, compute logits for the labelled tokens alone.
+
+    The same loss and gradients as the whole logits give; with answers of a few tokens and Qwen2's 152k words it saves
+    gigabytes. It replaces `forward` on the instance, so that it also runs inside a DeepSpeed engine or under LoRA.
+    """
+    plain = model.forward
+
+    def forward(labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+        if labels is None:
+            return plain(**kwargs)
+        hidden = model.model(**kwargs).last_hidden_state[:, :-1]
+        targets = labels[:, 1:]
+        keep = targets != IGNORE
+        logits = model.get_output_embeddings()(hidden[keep]).float()
+        total = torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
+        count = keep.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        return CausalLMOutput(loss=total / count, logits=logits)
+
+    model.forward = forward
 
 
 class PlannedTrainer(Trainer):

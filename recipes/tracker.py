@@ -4,25 +4,32 @@
     tracker.stage("pool", seconds=2.1, cached=False)
     print(tracker.finish())
 
-Everything goes below `run_dir/wandb`. If wandb is missing, its server does not answer or it fails later, one loud line says
-so, an online run is kept offline where possible (for `wandb sync`), and the run goes on; `status` tells what happened.
+wandb lives in a process of its own (`recipes.wandb_worker`): a server that does not answer would otherwise hold up this
+process at its exit, for minutes to for ever. Everything goes below `run_dir/wandb`. If wandb is missing, unreachable or
+fails later, one loud line says so, an online run is kept offline (for `wandb sync`), and the run goes on.
 """
 
+import json
+import os
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 Mode = Literal["online", "offline", "disabled"]
 INIT_SECONDS = 10.0
-FINISH_SECONDS = 30.0
+"""How long an online server may take to answer."""
+FINISH_SECONDS = 60.0
+"""How long the end of a run waits for what is still to be written or uploaded."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """`mode` that was reached, whether it is the one asked for, and why not. `path`: what `wandb sync` takes, if there is one."""
+    """`mode` that was reached, the one asked for, and what went wrong. `path`: the directory that `wandb sync` takes."""
 
     mode: Mode
     asked: Mode
@@ -34,9 +41,10 @@ class Status:
         return self.mode == self.asked and not self.detail
 
     def __str__(self) -> str:
+        where = f" ({self.path})" if self.path else ""
         if self.ok:
-            return f"wandb: {self.mode}" + (f" ({self.path})" if self.path else "")
-        return f"wandb: {self.mode} instead of {self.asked}: {self.detail}" if self.mode != self.asked else f"wandb: {self.detail}"
+            return f"wandb: {self.mode}{where}"
+        return f"wandb: {self.mode}" + (f" instead of {self.asked}" if self.mode != self.asked else "") + f"{where}: {self.detail}"
 
 
 def _say(line: str) -> None:
@@ -45,102 +53,112 @@ def _say(line: str) -> None:
 
 @dataclass
 class Tracker:
-    """One wandb run, or nothing that pretends to be one. Make it with `start`."""
+    """One wandb run, or nothing that takes the same calls. Make it with `start`, end it with `finish`."""
 
     status: Status
-    run: Any = None
     say: Callable[[str], None] = _say
-    _stages: list[tuple[str, float, bool]] = field(default_factory=list)
+    _options: dict[str, Any] = field(default_factory=dict)
+    _sent: list[str] = field(default_factory=list)
+    _worker: "_Worker | None" = None
 
     @classmethod
     def start(cls, mode: Mode, *, project: str, name: str, run_dir: Path, config: Mapping[str, Any] | None = None,
               say: Callable[[str], None] = _say, seconds: float = INIT_SECONDS) -> "Tracker":
-        """Open a run, for which an online server has `seconds` to answer."""
-        if mode == "disabled":
-            return cls(Status("disabled", mode), say=say)
-        try:
-            import wandb
-        except ImportError as error:
-            return cls._failed(mode, f"wandb cannot be imported ({error}); pip install 'winnow[track]'", say)
-        options = {"project": project, "name": name, "dir": str(Path(run_dir)), "config": dict(config or {}), "reinit": "finish_previous"}
-        problem = ""
-        for tried in dict.fromkeys((mode, "offline")):
-            try:
-                Path(run_dir).mkdir(parents=True, exist_ok=True)
-                run = wandb.init(mode=tried, settings=_settings(wandb, seconds), **options)
-            except (wandb.Error, OSError) as error:
-                problem = problem or f"{type(error).__name__}: {error}"
-                continue
-            tracker = cls(Status(tried, mode, problem, Path(run.dir).parent), run, say)
-            if problem:
-                say(f"{tracker.status}. The run goes on; upload later with: wandb sync {tracker.status.path}")
-            return tracker
-        return cls._failed(mode, problem, say)
-
-    @classmethod
-    def _failed(cls, asked: Mode, detail: str, say: Callable[[str], None]) -> "Tracker":
-        say(f"wandb is off: {detail}. The run goes on without it.")
-        return cls(Status("disabled", asked, detail), say=say)
+        """Begin a run; returns at once. What becomes of it is in `status` after `finish`."""
+        tracker = cls(Status(mode, mode), say)
+        if mode != "disabled":
+            tracker._options = {"project": project, "name": name, "dir": str(Path(run_dir).resolve()), "config": dict(config or {}),
+                                "seconds": seconds}
+            Path(run_dir).mkdir(parents=True, exist_ok=True)
+            tracker._worker = _Worker(mode, tracker._options)
+        return tracker
 
     def stage(self, name: str, seconds: float, cached: bool = False) -> None:
         """One finished stage."""
-        self._stages.append((name, seconds, cached))
-        self._log(lambda wandb: {"stage": name, f"seconds/{name}": seconds, f"cached/{name}": int(cached)})
+        self._send({"kind": "stage", "name": name, "seconds": seconds, "cached": cached})
 
-    def comparison(self, comparison: Mapping[str, Any]) -> None:
-        """`Comparison.to_dict()` as a table, one row for each arm, and the headline values as the run's summary."""
-        tasks = [benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]]
-        columns = ["arm", "budget", "seeds", "mean", "std", "full", "above", "difference", "low", "high", *tasks]
-        rows = [_row(arm, tasks) for arm in comparison["arms"]]
-        self._log(lambda wandb: {"comparison": wandb.Table(columns=columns, data=rows)})
-        self._guard(lambda wandb: self.run.summary.update({f"mean/{row[0]}": row[3] for row in rows} | {f"full/{row[0]}": row[5] for row in rows}))
+    def comparison(self, comparison: Any) -> None:
+        """A `Comparison` or its `to_dict()`: a table with one row for each arm, and the headline values as the run's summary."""
+        content = asdict(comparison) if is_dataclass(comparison) else dict(comparison)
+        self._send({"kind": "comparison", "comparison": content})
 
     def pictures(self, paths: Sequence[Path]) -> None:
-        """PNG files, under their stems."""
-        self._log(lambda wandb: {path.stem: wandb.Image(str(path)) for path in paths})
+        """PNG files, logged under their stems."""
+        self._send({"kind": "pictures", "paths": [str(Path(path).resolve()) for path in paths]})
 
     def finish(self, seconds: float = FINISH_SECONDS) -> Status:
-        """Close the run; an upload that takes longer than `seconds` is left behind, with what to do about it."""
-        stages = [list(stage) for stage in self._stages]
-        if stages:
-            self._log(lambda wandb: {"stages": wandb.Table(columns=["stage", "seconds", "cached"], data=stages)})
-        if self.run is None:
+        """Close the run and return what became of it; what takes longer than `seconds` is ended."""
+        if self._worker is None:
             return self.status
-        closing = threading.Thread(target=self._guard, args=(lambda wandb: self.run.finish(),), daemon=True)
-        closing.start()
-        closing.join(seconds)
-        if closing.is_alive():
-            self._stop(f"the upload was not finished within {seconds:.0f} s; upload with: wandb sync {self.status.path}")
-        self.run = None
+        self.status = self._worker.finish(seconds)
+        if self.status.mode == "disabled" and self.status.asked == "online" and self._worker.may_retry_offline:
+            reason = self.status.detail
+            offline = _Worker("offline", self._options)
+            for line in self._sent:
+                offline.send(line)
+            kept = offline.finish(seconds)
+            self.status = Status(kept.mode, "online", reason + (f"; then {kept.detail}" if kept.detail else ""), kept.path)
+        if not self.status.ok:
+            hint = f" Upload later with: wandb sync {self.status.path}" if self.status.path else ""
+            self.say(f"{self.status}. The run goes on.{hint}")
+        self._worker = None
         return self.status
 
-    def _log(self, make: Callable[[Any], dict[str, Any]]) -> None:
-        self._guard(lambda wandb: self.run.log(make(wandb)))
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._worker is not None:
+            self._sent.append(json.dumps(message))
+            self._worker.send(self._sent[-1])
 
-    def _guard(self, act: Callable[[Any], Any]) -> None:
-        """Do something with the run, if there is one. The first failure is said, ends the tracking and nothing else."""
-        if self.run is None:
-            return
-        import wandb
 
+class _Worker:
+    """The process that holds wandb. Messages go in as JSON lines; it reports its status as JSON lines."""
+
+    def __init__(self, mode: Mode, options: Mapping[str, Any]) -> None:
+        self.status = Status("disabled", mode, "the wandb process ended without a word")
+        self.may_retry_offline = False
+        command = [sys.executable, "-m", "recipes.wandb_worker", mode, json.dumps(options)]
+        self._log = log = Path(options["dir"]) / "wandb" / "worker.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as errors:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+                                             cwd=Path(__file__).parents[1])
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            report = json.loads(line)
+            path = Path(report["path"]) if report["path"] else self.status.path
+            self.status = Status(report["mode"], self.status.asked, report["detail"], path)
+            self.may_retry_offline = report["retry"]
+
+    def send(self, line: str) -> None:
         try:
-            act(wandb)
-        except (wandb.Error, OSError, ValueError, TypeError) as error:
-            self._stop(f"{type(error).__name__}: {error}")
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:  # the worker has given up; its last report says why
+            pass
 
-    def _stop(self, detail: str) -> None:
-        self.status = Status(self.status.mode, self.status.asked, detail, self.status.path)
-        self.say(f"wandb stopped: {detail}. The run goes on without it.")
-        self.run = None
+    def finish(self, seconds: float) -> Status:
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            for child in _children(self._process.pid):  # wandb's own background process does not end with its parent
+                os.kill(child, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
+            return replace(self.status, detail=f"not finished within {seconds:.0f} s")
+        self._reader.join(5)
+        if self._process.returncode and not self.status.detail:
+            self.status = replace(self.status, detail=f"the wandb process failed, see {self._log}")
+        return self.status
 
 
-def _settings(wandb: Any, seconds: float) -> Any:
-    """Short waits, no console capture, no source code, no machine statistics."""
-    return wandb.Settings(init_timeout=seconds, login_timeout=seconds, silent=True, console="off", disable_git=True, disable_code=True,
-                          save_code=False, x_disable_stats=True, x_disable_meta=True)
-
-
-def _row(arm: Mapping[str, Any], tasks: Sequence[str]) -> list[Any]:
-    difference = arm["difference"] or {"value": None, "low": None, "high": None}
-    return [arm["arm"], arm["budget"], arm["units"], arm["mean"]["mean"], arm["mean"]["std"], arm["full"], arm["above"],
-            difference["value"], difference["low"], difference["high"], *(arm["benchmarks"][task]["mean"] for task in tasks)]
+def _children(pid: int) -> list[int]:
+    """Process ids of the children of `pid`; empty where there is no /proc."""
+    found = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,76 @@
+"""The process in which wandb lives; started by `recipes.tracker`, not by hand.
+
+Reads JSON lines from stdin until it is closed, writes {"mode", "detail", "path", "retry"} lines to stdout. It leaves by
+os._exit where wandb would wait at the end of the process for a server that does not answer.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+OFFLINE_SECONDS = 60.0
+"""An offline start waits for a local process only."""
+
+
+def main() -> None:
+    mode, options = sys.argv[1], json.loads(sys.argv[2])
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever wandb prints is not for the parent
+    try:
+        import wandb
+    except ImportError as error:
+        _report(report, "disabled", f"wandb cannot be imported ({error}); pip install 'winnow[track]'")
+        return
+    try:
+        run = wandb.init(mode=mode, project=options["project"], name=options["name"], dir=options["dir"], config=options["config"],
+                         settings=_settings(wandb, options["seconds"] if mode == "online" else OFFLINE_SECONDS))
+        path = str(Path(run.dir).parent)
+        _report(report, mode, "", path)
+        for line in sys.stdin:
+            _log(wandb, run, json.loads(line))
+        run.finish(quiet=True)
+    except (wandb.Error, OSError) as error:
+        _report(report, "disabled", f"{type(error).__name__}: {error}", retry=True)
+        os._exit(1)
+
+
+def _report(report: Any, mode: str, detail: str, path: str | None = None, retry: bool = False) -> None:
+    print(json.dumps({"mode": mode, "detail": detail, "path": path, "retry": retry}), file=report, flush=True)
+
+
+def _settings(wandb: Any, seconds: float) -> Any:
+    """Short waits, no console capture, no source code, no machine statistics."""
+    return wandb.Settings(init_timeout=seconds, login_timeout=seconds, silent=True, console="off", disable_git=True, disable_code=True,
+                          save_code=False, x_disable_stats=True, x_disable_meta=True)
+
+
+def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
+    if message["kind"] == "stage":
+        run.log({f"seconds/{message['name']}": message["seconds"], f"cached/{message['name']}": int(message["cached"])})
+    elif message["kind"] == "pictures":
+        run.log({Path(path).stem: wandb.Image(path) for path in message["paths"]})
+    elif message["kind"] == "comparison":
+        columns, rows = comparison_rows(message["comparison"])
+        run.log({"comparison": wandb.Table(columns=columns, data=rows)})
+        run.summary.update({f"{name}/{row[0]}": row[columns.index(name)] for row in rows for name in ("mean", "full")})
+    else:
+        raise ValueError(f"unknown message {message['kind']!r}")
+
+
+def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and one row for each arm of `Comparison.to_dict()`."""
+    tasks: Sequence[str] = [benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]]
+    columns = ["arm", "budget", "seeds", "mean", "std", "full", "above", "difference", "low", "high", *tasks]
+    rows = []
+    for arm in comparison["arms"]:
+        difference = arm["difference"] or {"value": None, "low": None, "high": None}
+        rows.append([arm["arm"], arm["budget"], arm["units"], arm["mean"]["mean"], arm["mean"]["std"], arm["full"], arm["above"],
+                     difference["value"], difference["low"], difference["high"], *(arm["benchmarks"][task]["mean"] for task in tasks)])
+    return columns, rows
+
+
+if __name__ == "__main__":
+    main()

@@ -138,12 +138,12 @@ def _maker_picture(rng: Random, jitter: int) -> tuple[Scene, list[Turn]]:
 class CaptionStream(Sequence):
     """Base training examples, drawn on the fly: example `i` depends on (seed, i) only.
 
-    `jitter` is the most pixels that a thing stands off its cell, `most` the most things of a grid; a curriculum is a
-    sequence of such streams (things on the patch grid and few of them first).
+    `jitter` is the most pixels that a thing stands off its cell, `most` the most things of a grid, `direct` the share of grids whose
+    look-ups are asked without a caption before them; a curriculum is a sequence of such streams (on the patch grid and few first).
     """
 
-    def __init__(self, size: int, seed: int = 0, jitter: int = 2, most: int = 8, text_share: float = 0.15) -> None:
-        self.size, self.seed, self.jitter, self.most, self.text_share = size, seed, jitter, most, text_share
+    def __init__(self, size: int, seed: int = 0, jitter: int = 2, most: int = 8, text_share: float = 0.15, direct: float = 0.0) -> None:
+        self.size, self.seed, self.jitter, self.most, self.text_share, self.direct = size, seed, jitter, most, text_share, direct
 
     def __len__(self) -> int:
         return self.size
@@ -160,6 +160,8 @@ class CaptionStream(Sequence):
         else:
             scene = grid_scene(rng, jitter, self.most)
             turns = [Turn("grid", scene.caption()), *_lookups(scene, rng, rng.randint(1, TURNS))]
+            if self.direct and rng.random() < self.direct:
+                turns = turns[1:]
         return _sample(index, draw(scene, rng), turns)
 
 

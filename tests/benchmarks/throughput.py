@@ -1,0 +1,61 @@
+"""Samples per second of one thread: drawing the mini pool, training the tiny model, scoring, losses, evaluation.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/throughput.py [--size 2000]
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from curation.mini.bench import build_bench
+from curation.mini.pool import build_source
+from curation.pool.ingest import build_pool
+from curation.pool.read import Pool
+from curation.signals.capability import score_capabilities
+from curation.signals.losses import score_losses
+from curation.signals.style import score_styles
+from evaluation.harness import evaluate
+from recipes.external import BUILTIN_MODELS
+from training.fit import fit
+from training.spec import FitSpec
+
+BASE = BUILTIN_MODELS["builtin:mini"]
+
+
+def rate(name: str, count: int, work: Callable[[], object]) -> None:
+    """Print wall and CPU samples per second of `work`."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"{name}: {count / wall:.0f} samples/s ({count / cpu:.0f} per CPU second), {count} samples", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=2000)
+    size = parser.parse_args().size
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        rate("benchmarks drawn", 14 * 100, lambda: build_bench(root / "bench", 100))
+        rate("pool drawn", size, lambda: build_source(root / "source", size, bench=root / "bench"))
+        rate("pool ingested", size, lambda: build_pool(root / "source" / "pool.json", root / "source", root / "pool", tokenizer=BASE))
+        pool = Pool.open(root / "pool")
+        samples = list(pool.samples())
+        fit(FitSpec(max_steps=2, batch_size=8), BASE, samples[:16], root / "warm")
+        for batch in (16, 32):
+            spec = FitSpec(epochs=1, batch_size=batch)
+            rate(f"training, batch {batch}", size, lambda: fit(spec, BASE, samples, root / f"fit{batch}"))
+        rate("capability signal, 14 queries", size, lambda: score_capabilities(pool, BASE, root / "capability", batch_size=16))
+        rate("style signal", size, lambda: score_styles(pool, BASE, root / "style"))
+        rate("necessity signal", size, lambda: score_losses(pool, BASE, root / "nll"))
+        evaluate(BASE, "mini", bench_dir=root / "bench", out=root / "warm_eval", limit=2)
+        rate("evaluation, 14 benchmarks", 1400, lambda: evaluate(root / "fit16", "mini", bench_dir=root / "bench", out=root / "eval"))
+
+
+if __name__ == "__main__":
+    main()

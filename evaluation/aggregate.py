@@ -18,8 +18,18 @@ from evaluation.results import ResultsError, Run, check_protocol, check_question
 from evaluation.stats import Interval, mean, paired_bootstrap, std, welch
 from evaluation.suite import Suite
 
-__all__ = ["ArmResult", "Comparison", "ResultsError", "Run", "Spread", "collect", "compare", "count_above", "leave_one_out",
-           "relative_to_full"]
+__all__ = [
+    "ArmResult",
+    "Comparison",
+    "ResultsError",
+    "Run",
+    "Spread",
+    "collect",
+    "compare",
+    "count_above",
+    "leave_one_out",
+    "relative_to_full",
+]
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,11 @@ class Spread:
 class ArmResult:
     """One row of the comparison. Values of `benchmarks` are in the metric's own scale, `mean` is in % of the scales.
 
-    `units` are independent repetitions: selection seeds where there are several, else training seeds; `unit_means` is the
-    grand mean of each in %. `full` is /FULL in % (None without a full arm, or where a full score is 0), `full_range` its
-    lowest and highest value when any one benchmark is left out. `above` of `len(benchmarks)` benchmarks lie above the
-    baseline. `difference` is to the baseline's mean, in points of `mean`, with a 95 % interval; `p` is Welch's over units.
+    `units` are independent repetitions: selection seeds where there are several, else training seeds; `unit_means`
+    is the grand mean of each in %. `full` is /FULL in % (None without a full arm, or where a full score is 0),
+    `full_range` its lowest and highest value when any one benchmark is left out. `above` of `len(benchmarks)`
+    benchmarks lie above the baseline. `difference` is to the baseline's mean, in points of `mean`, with a 95 %
+    interval; `p` is Welch's over units.
     """
 
     arm: str
@@ -58,7 +69,8 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms in the order in which they were given, with chance and blind level (metric's scale) of each benchmark."""
+    """All arms in the order in which they were given, with chance and blind level (metric's scale) of each
+    benchmark."""
 
     suite: Suite
     full_arm: str | None
@@ -78,7 +90,8 @@ class Comparison:
 
 
 def relative_to_full(scores: Sequence[float], full: Sequence[float]) -> float | None:
-    """/FULL of mmSSR (arXiv 2503.13383, table 1): 100 * mean over benchmarks of score / full score; None if a full score is 0."""
+    """/FULL of mmSSR (arXiv 2503.13383, table 1): 100 * mean over benchmarks of score / full score; None if a full
+    score is 0."""
     if len(scores) != len(full):
         raise ValueError(f"{len(scores)} scores against {len(full)} full scores")
     if any(value == 0 for value in full):
@@ -87,7 +100,8 @@ def relative_to_full(scores: Sequence[float], full: Sequence[float]) -> float | 
 
 
 def leave_one_out(scores: Sequence[float], full: Sequence[float]) -> tuple[float, float] | None:
-    """Lowest and highest /FULL when any one benchmark is left out; None as in `relative_to_full` or for one benchmark."""
+    """Lowest and highest /FULL when any one benchmark is left out; None as in `relative_to_full` or for one
+    benchmark."""
     if len(scores) < 2 or any(value == 0 for value in full):
         return None
     ratios = 100 * np.asarray(scores, dtype=np.float64) / np.asarray(full, dtype=np.float64)
@@ -100,8 +114,16 @@ def count_above(scores: Sequence[float], baseline: Sequence[float]) -> int:
     return sum(score > base for score, base in zip(scores, baseline, strict=True))
 
 
-def compare(runs: Sequence[Run], suite: Suite, *, full: str | None = "full", baseline: str | None = "random",
-            bench_dir: Path | None = None, resamples: int = 2000, seed: int = 0) -> Comparison:
+def compare(
+    runs: Sequence[Run],
+    suite: Suite,
+    *,
+    full: str | None = "full",
+    baseline: str | None = "random",
+    bench_dir: Path | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
     """Compare arms that answered the same questions under the same protocol; ResultsError where they did not.
 
     `full` and `baseline` name arms; one that is not among the runs leaves /FULL or the differences out.
@@ -118,25 +140,47 @@ def compare(runs: Sequence[Run], suite: Suite, *, full: str | None = "full", bas
     reference = {name: _benchmark_means(units[name]) if name in units else None for name in (full, baseline)}
     first = summaries[0]["benchmarks"]
     results = tuple(
-        _arm_result(group, units[name], suite, reference[full], None if name == baseline else reference[baseline],
-                    units.get(baseline), _unparsed(group, suite), resamples, seed)
-        for name, group in arms.items())
+        _arm_result(
+            group,
+            units[name],
+            suite,
+            reference[full],
+            None if name == baseline else reference[baseline],
+            units.get(baseline),
+            _unparsed(group, suite),
+            resamples,
+            seed,
+        )
+        for name, group in arms.items()
+    )
     return Comparison(
-        suite=suite, full_arm=full if full in arms else None, baseline=baseline if baseline in arms else None, arms=results,
+        suite=suite,
+        full_arm=full if full in arms else None,
+        baseline=baseline if baseline in arms else None,
+        arms=results,
         chance={b.task: b.chance if b.chance is not None else first[b.task]["chance"] for b in suite},
-        blind=_blind(bench_dir, suite), n={b.task: first[b.task]["n"] for b in suite}, protocol=summaries[0]["protocol"])
+        blind=_blind(bench_dir, suite),
+        n={b.task: first[b.task]["n"] for b in suite},
+        protocol=summaries[0]["protocol"],
+    )
 
 
 def _units(group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) -> list[list[np.ndarray]]:
-    """Scores [unit][benchmark] of one arm: runs of one selection seed are averaged where there are several selection seeds."""
+    """Scores [unit][benchmark] of one arm: runs of one selection seed are averaged where there are several
+    selection seeds."""
     if len({str(run.budget) for run in group}) > 1:
-        raise ResultsError(f"arm {group[0].arm!r} has runs of several budgets: {sorted({str(run.budget) for run in group})}")
+        raise ResultsError(
+            f"arm {group[0].arm!r} has runs of several budgets: {sorted({str(run.budget) for run in group})}"
+        )
     keys = [run.selection_seed for run in group]
     keys = keys if len(set(keys)) > 1 else [run.train_seed for run in group]
     if len(set(keys)) == 1 and len(keys) > 1:
         raise ResultsError(f"arm {group[0].arm!r} has {len(keys)} runs with the same seeds")
     members = {key: [answers[id(run)] for run, k in zip(group, keys) if k == key] for key in sorted(set(keys))}
-    return [[np.mean([member[task]["score"].to_numpy() for member in unit], axis=0) for task in unit[0]] for unit in members.values()]
+    return [
+        [np.mean([member[task]["score"].to_numpy() for member in unit], axis=0) for task in unit[0]]
+        for unit in members.values()
+    ]
 
 
 def _benchmark_means(units: Sequence[Sequence[np.ndarray]]) -> list[float]:
@@ -147,27 +191,50 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(mean(values), None if len(values) < 2 else std(values))
 
 
-def _arm_result(group: Sequence[Run], units: list[list[np.ndarray]], suite: Suite, full: list[float] | None,
-                base: list[float] | None, base_units: list[list[np.ndarray]] | None, unparsed: float,
-                resamples: int, seed: int) -> ArmResult:
+def _arm_result(
+    group: Sequence[Run],
+    units: list[list[np.ndarray]],
+    suite: Suite,
+    full: list[float] | None,
+    base: list[float] | None,
+    base_units: list[list[np.ndarray]] | None,
+    unparsed: float,
+    resamples: int,
+    seed: int,
+) -> ArmResult:
     scales = [b.scale for b in suite]
     signs = [1 if b.direction == "higher" else -1 for b in suite]
     means = _benchmark_means(units)
     unit_means = [100 * mean([unit[k].mean() / scales[k] for k in range(len(suite))]) for unit in units]
-    unit_full = [relative_to_full(*_oriented(_benchmark_means([unit]), full, signs)) for unit in units] if full else [None]
+    unit_full = (
+        [relative_to_full(*_oriented(_benchmark_means([unit]), full, signs)) for unit in units] if full else [None]
+    )
     oriented = _oriented(means, full, signs) if full else None
     difference, p = None, None
     if base is not None and base_units is not None:
         found = paired_bootstrap(units, base_units, scale=scales, resamples=resamples, seed=seed)
         difference = Interval(100 * found.value, 100 * found.low, 100 * found.high)
-        p = welch(unit_means, [100 * mean([unit[k].mean() / scales[k] for k in range(len(suite))]) for unit in base_units]).p
+        p = welch(
+            unit_means, [100 * mean([unit[k].mean() / scales[k] for k in range(len(suite))]) for unit in base_units]
+        ).p
     return ArmResult(
-        arm=group[0].arm, budget=str(group[0].budget), runs=len(group), units=len(units), unit_means=tuple(unit_means),
-        benchmarks={b.task: _spread([unit[k].mean() for unit in units]) for k, b in enumerate(suite)}, mean=_spread(unit_means),
-        unparsed=unparsed, full=relative_to_full(*oriented) if oriented else None,
-        full_std=_spread(unit_full).std if None not in unit_full else None, full_range=leave_one_out(*oriented) if oriented else None,
-        above=None if base is None else count_above(*([s * v for s, v in zip(signs, values)] for values in (means, base))),
-        difference=difference, p=None if p is None or math.isnan(p) else p)
+        arm=group[0].arm,
+        budget=str(group[0].budget),
+        runs=len(group),
+        units=len(units),
+        unit_means=tuple(unit_means),
+        benchmarks={b.task: _spread([unit[k].mean() for unit in units]) for k, b in enumerate(suite)},
+        mean=_spread(unit_means),
+        unparsed=unparsed,
+        full=relative_to_full(*oriented) if oriented else None,
+        full_std=_spread(unit_full).std if None not in unit_full else None,
+        full_range=leave_one_out(*oriented) if oriented else None,
+        above=None
+        if base is None
+        else count_above(*([s * v for s, v in zip(signs, values)] for values in (means, base))),
+        difference=difference,
+        p=None if p is None or math.isnan(p) else p,
+    )
 
 
 def _oriented(scores: Sequence[float], full: Sequence[float], signs: Sequence[int]) -> tuple[list[float], list[float]]:

@@ -7,24 +7,34 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-UNITS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-         "seventeen eighteen nineteen").split()
+UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NUMBER_WORDS: dict[str, int] = (
     {word: i for i, word in enumerate(UNITS)}
     | {word: 10 * (i + 2) for i, word in enumerate(TENS)}
-    | {f"{ten}{sep}{one}": 10 * (i + 2) + j + 1 for i, ten in enumerate(TENS) for j, one in enumerate(UNITS[1:10])
-       for sep in (" ", "-")}
+    | {
+        f"{ten}{sep}{one}": 10 * (i + 2) + j + 1
+        for i, ten in enumerate(TENS)
+        for j, one in enumerate(UNITS[1:10])
+        for sep in (" ", "-")
+    }
     | {"none": 0, "a dozen": 12, "hundred": 100, "a hundred": 100, "one hundred": 100}
 )
 _NUMBER_WORD = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, NUMBER_WORDS), key=len, reverse=True)) + r")\b")
 
 _STRONG = re.compile(
     r"(?:final |correct |right |best |my )?(?:answer|option|choice|conclusion|result)"
-    r"(?: to [a-z ]{1,40}?)?\s*(?:is|:|=|would be|must be|should be)\s*(?:that\b)?\s*:?|####|(?:^|\n)\s*answer\b(?= )")
+    r"(?: to [a-z ]{1,40}?)?\s*(?:is|:|=|would be|must be|should be)\s*(?:that\b)?\s*:?|####|(?:^|\n)\s*answer\b(?= )"
+)
 _WEAK = re.compile(r"\b(?:so|therefore|thus|hence|consequently|in conclusion|in short)\b\s*[,:]?|=>|->|→")
-_ANSWER_LAST = re.compile(r"^(.*?)\s+(?:is|would be|must be)\s+(?:the|my)\s+(?:final |correct |right |best )?"
-                          r"(?:answer|option|choice)\W*$", re.S)
+_ANSWER_LAST = re.compile(
+    r"^(.*?)\s+(?:is|would be|must be)\s+(?:the|my)\s+(?:final |correct |right |best )?"
+    r"(?:answer|option|choice)\W*$",
+    re.S,
+)
 _REASON = re.compile(r"[,;]?\s*\b(?:because|since|as it|as there|which|given that|due to)\b.*", re.S)
 _SENTENCE_END = re.compile(r"[.!?;](?=\s|$)|\n+")
 
@@ -46,7 +56,8 @@ def digits(text: str) -> str:
 
 
 def conclusions(text: str) -> tuple[list[str], bool]:
-    """The passages of cleaned `text` that state the answer, and whether they were announced ("the answer is ...", "so ...").
+    """The passages of cleaned `text` that state the answer, and whether they were announced ("the answer is ...",
+    "so ...").
 
     Every "answer is" statement is returned, since two that differ contradict each other; of "so", "thus" only the last
     counts, as steps of reasoning use them too. Without an announcement the whole text is the one passage.
@@ -55,7 +66,7 @@ def conclusions(text: str) -> tuple[list[str], bool]:
         return [_after_weak(last.group(1)) or last.group(1)], True
     marks = list(_STRONG.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    passages = [text[mark.end():end] for mark, end in zip(marks, ends)]
+    passages = [text[mark.end() : end] for mark, end in zip(marks, ends)]
     stated = [passage for passage in passages if re.search(r"\w", passage)]
     if stated:
         return stated, True
@@ -70,7 +81,7 @@ def without_announcements(text: str) -> str:
 
 def _after_weak(text: str) -> str | None:
     """What follows the last "so", "therefore", ...; None when there is none or nothing follows it."""
-    tail = text[list(_WEAK.finditer(text))[-1].end():] if _WEAK.search(text) else ""
+    tail = text[list(_WEAK.finditer(text))[-1].end() :] if _WEAK.search(text) else ""
     return tail if re.search(r"\w", tail) else None
 
 

@@ -1,4 +1,5 @@
-"""Greedy decoding that drops finished rows from the batch: one rambling answer then costs little, not a whole batch's time."""
+"""Greedy decoding that drops finished rows from the batch: one rambling answer then costs little, not a whole
+batch's time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +7,19 @@ from typing import Any
 import torch
 
 SHRINK = 0.75
-"""The batch shrinks when this share of its rows, or less, is unfinished; copying the cache at every step would cost more."""
+"""The batch shrinks when this share of its rows, or less, is unfinished; copying the cache at every step would cost
+more."""
 
 
 @torch.inference_mode()
-def greedy(model: Any, batch: Mapping[str, torch.Tensor], *, max_new_tokens: int, ends: torch.Tensor, pad: int) -> torch.Tensor:
-    """New tokens int64 [rows, max_new_tokens], `pad` after each row's end token; the same as `generate(do_sample=False)`.
+def greedy(
+    model: Any, batch: Mapping[str, torch.Tensor], *, max_new_tokens: int, ends: torch.Tensor, pad: int
+) -> torch.Tensor:
+    """New tokens int64 [rows, max_new_tokens], `pad` after each row's end token; the same as
+    `generate(do_sample=False)`.
 
-    `batch`: left-padded model input, input_ids and attention_mask int64 [rows, T] beside the pixel inputs; `ends`: end tokens.
+    `batch`: left-padded model input, input_ids and attention_mask int64 [rows, T] beside the pixel inputs; `ends`:
+    end tokens.
     """
     mask = batch["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -34,6 +40,12 @@ def greedy(model: Any, batch: Mapping[str, torch.Tensor], *, max_new_tokens: int
             rows, tokens, mask, positions, open_rows = (t[keep] for t in (rows, tokens, mask, positions, open_rows))
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         positions = positions + 1
-        step = model(input_ids=tokens[:, None], attention_mask=mask, position_ids=positions, past_key_values=step.past_key_values,
-                     use_cache=True, logits_to_keep=1)
+        step = model(
+            input_ids=tokens[:, None],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=step.past_key_values,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     return out

@@ -15,12 +15,20 @@ from evaluation.answer_text import agree, clean, conclusions, digits, sentences,
 
 _NEGATED = re.compile(r"\b(?:not|neither|nor|never|unsure|unknown|cannot)\b|n't\b")
 _HEDGE = re.compile(r"^(?:i (?:think|believe|guess|would say)|probably|maybe|likely|yes|sure|ok(?:ay)?)\b[,.!:]?\s*")
-_COPULA = re.compile(r"^.*(?:\b(?:is|are|was|were|be|shows?|see|says?|reads?|spells?|contains?|depicts?|displays?|called|named"
-                     r"|here's)\b|\b(?:it|that|this|there|he|she|what|answer|[a-z]{2,})'s\b|\blooks like\b)[\s:]*", re.S)
+_COPULA = re.compile(
+    r"^.*(?:\b(?:is|are|was|were|be|shows?|see|says?|reads?|spells?|contains?|depicts?|displays?|called|named"
+    r"|here's)\b|\b(?:it|that|this|there|he|she|what|answer|[a-z]{2,})'s\b|\blooks like\b)[\s:]*",
+    re.S,
+)
 _ARTICLE = re.compile(r"^(?:an?|the|this|that|its|his|her|their|some|one)\s+(?=\w)")
 _PLACE = re.compile(r"\s+(?:in|on|at|near|under|above|below|beside|behind|inside|with|next to|to the|from)\s.*$", re.S)
-_COMPARED = re.compile(r"^(?:more|less|fewer|most|least|fewest|\w+er|\w+est|the \w+est|the (?:more|most|least|fewest))\b")
-_SUBJECT = re.compile(r"^(.*?)(?:\s+(?:one|side|image|picture|half|object))?\s+(?:is|are|has|have|shows?|contains?)\s+(.*)$", re.S)
+_COMPARED = re.compile(
+    r"^(?:the )?(?:more|less|fewer|most|least|fewest|farther|further|farthest|furthest"
+    r"|(?:bigg|small|larg|tall|short|long|high|low|heavi|light|bright|dark|clos|near|great|old|young|fast|slow|wid|narrow|thick|thinn)e(?:r|st))\b"
+)
+_SUBJECT = re.compile(
+    r"^(.*?)(?:\s+(?:one|side|image|picture|half|object))?\s+(?:is|are|has|have|shows?|contains?)\s+(.*)$", re.S
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Scored:
 def score(kind: str, prediction: str, answer: str, options: Sequence[str] = ()) -> Scored:
     """Score one answer. Kinds: choice, word, number, yes_no, coordinate, spell, facts (score = F1); options for choice.
 
-    Raises ValueError for an unknown kind or a reference answer that its own extractor cannot read: broken benchmark data.
+    Raises ValueError for an unknown kind or a reference answer that its own extractor cannot read: broken benchmark
+    data.
     """
     reference = extract(kind, answer, options)
     if reference is None:
@@ -89,8 +98,9 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
 
 
 def _one_choice(text: str, names: Sequence[str]) -> str | None:
-    if re.fullmatch(r"[\w\s'-]+\W?", text) and normalise(text) in names and len(normalise(text)) > 1:
-        return _letter(names.index(normalise(text)))
+    whole = normalise(text)
+    if re.fullmatch(r"[\w\s'-]+\W?", text) and whole in names and whole not in [_letter(i) for i in range(len(names))]:
+        return _letter(names.index(whole))
     if _NEGATED.search(text) and not any(_NEGATED.search(name) for name in names):
         return None
     named = _letters(text, len(names)) | {_letter(i) for i in _texts(normalise(text), names)}
@@ -104,18 +114,25 @@ def _letter(index: int) -> str:
 def _letters(text: str, n: int) -> set[str]:
     """Letters that stand as labels. A bare "a" before a word is an article, and "i" before a word is a pronoun."""
     last = _letter(n - 1)
-    label = rf"(?:\(\s*([a-{last}])\s*\)|(?<![\w'(-])([a-{last}])\s*[):]|\b(?:option|choice|letter)\s*\(?([a-{last}])\b" \
-            rf"|(?:^|(?<=[\n:,]))\s*([a-{last}])\s*[.,](?!\w)|(?<![\w'-])([a-{last}])\s*[.!?,]*\s*$" \
-            rf"|\b([a-{last}])(?=\s*(?:and|or|/|&)\s*[a-{last}]\b))"
+    label = (
+        rf"(?:\(\s*([a-{last}])\s*\)|(?<![\w'(-])([a-{last}])\s*[):]|\b(?:option|choice|letter)\s*\(?([a-{last}])\b"
+        rf"|(?:^|(?<=[\n:,]))\s*([a-{last}])\s*[.,](?!\w)|(?<![\w'-])([a-{last}])\s*[.!?,]*\s*$"
+        rf"|\b([a-{last}])(?=\s*(?:and|or|/|&)\s*[a-{last}]\b))"
+    )
     found = {next(filter(None, match.groups())) for match in re.finditer(label, text)}
     bare = re.findall(rf"(?<![\w'-])([a-{last}])(?![\w'-])", text)
     return found | {letter for letter in bare if letter not in "ai"}
 
 
 def _texts(text: str, names: Sequence[str]) -> set[int]:
-    """Indices of the options whose words occur in `text`; an occurrence inside that of a longer option does not count."""
-    spans = [(m.start(), m.end(), i) for i, name in enumerate(names) if len(name) > 1 or name.isdigit()
-             for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
+    """Indices of the options whose words occur in `text`; an occurrence inside that of a longer option does not
+    count."""
+    spans = [
+        (m.start(), m.end(), i)
+        for i, name in enumerate(names)
+        if len(name) > 1 or name.isdigit()
+        for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text)
+    ]
     return {i for a, b, i in spans if not any(c <= a and b <= d and d - c > b - a for c, d, _ in spans)}
 
 
@@ -140,7 +157,8 @@ def _phrase(sentence: str) -> str | None:
 
 
 def extract_number(text: str) -> str | None:
-    """One number as digits ("three" -> "3", "1,000" -> "1000", "4.0" -> "4"); a result after "=" goes before its terms."""
+    """One number as digits ("three" -> "3", "1,000" -> "1000", "4.0" -> "4"); a result after "=" goes before its
+    terms."""
     passages, _ = conclusions(text)
     return agree(passages, _one_number)
 
@@ -163,7 +181,10 @@ def _plain(number: str) -> str:
 
 _YES = re.compile(r"\b(?:yes|yeah|yep|true|correct|affirmative)\b")
 _NO = re.compile(r"(?:^|(?<=[,.;:!?\n]))\s*no\b|\bno\s*(?=[,.;:!?\n]|$)|\b(?:nope|false|incorrect)\b")
-_STATED = re.compile(r"^(?:(?:there|it|they|he|she|that|this|these|those)\b.*|the .*)?(?:\b(?:is|are|does|do|has|have|can)(?:n't)?\b|'s\b|'re\b)")
+_STATED = re.compile(
+    r"^(?:(?:there|it|they|he|she|that|this|these|those)\b.*|the .*)?"
+    r"(?:\b(?:is|are|does|do|has|have|can)(?:n't)?\b|'s\b|'re\b)"
+)
 
 
 def extract_yes_no(text: str) -> str | None:
@@ -175,11 +196,19 @@ def extract_yes_no(text: str) -> str | None:
 def _polarity(text: str, announced: bool) -> str | None:
     text = without_reason(text)
     yes, no = bool(_YES.search(text)), bool(_NO.search(text))
-    if yes and no or re.search(r"\b(?:maybe|perhaps|not sure|unsure|cannot|can't|don't know|not (?:yes|true|correct))\b", text):
+    if (
+        yes
+        and no
+        or re.search(r"\b(?:maybe|perhaps|not sure|unsure|cannot|can't|don't know|not (?:yes|true|correct))\b", text)
+    ):
         return None
     if yes or no:
         return "yes" if yes else "no"
-    if announced or not re.match(r"(?:there|it|they|that|this|these|those)(?:'s|'re|\b)", text) or not _STATED.match(text):
+    if (
+        announced
+        or not re.match(r"(?:there|it|they|that|this|these|those)(?:'s|'re|\b)", text)
+        or not _STATED.match(text)
+    ):
         return None
     return "no" if _NEGATED.search(text) or re.search(r"\bno\b", text) else "yes"
 
@@ -197,8 +226,10 @@ def _one_cell(text: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-_CELL = re.compile(r"(?<!\w)(?:column\s*([a-h1-9])\s*,?\s*(?:and|of|in|at)?\s*row\s*([1-9])|row\s*([1-9])\s*,?\s*(?:and|of|in|at)?\s*"
-                   r"column\s*([a-h1-9])|\(?([a-h])\s*[,-]?\s*([1-9])\)?|([1-9])([a-h]))(?!\w)")
+_CELL = re.compile(
+    r"(?<!\w)(?:column\s*([a-h1-9])\s*,?\s*(?:and|of|in|at)?\s*row\s*([1-9])|row\s*([1-9])\s*,?\s*(?:and|of|in|at)?\s*"
+    r"column\s*([a-h1-9])|\(?([a-h])\s*[,-]?\s*([1-9])\)?|([1-9])([a-h]))(?!\w)"
+)
 
 
 def _cells(text: str) -> list[tuple[int, int, str]]:
@@ -224,7 +255,10 @@ def extract_spell(text: str) -> str | None:
 
 def _letter_runs(text: str) -> list[str]:
     """Runs of at least two single characters with a separator between them."""
-    return [re.sub(r"[^a-z0-9]", "", run) for run in re.findall(r"(?<![\w'])[a-z0-9](?:\s*[-,.]\s*[a-z0-9]|\s[a-z0-9])+(?![\w'])", text)]
+    return [
+        re.sub(r"[^a-z0-9]", "", run)
+        for run in re.findall(r"(?<![\w'])[a-z0-9](?:\s*[-,.]\s*[a-z0-9]|\s[a-z0-9])+(?![\w'])", text)
+    ]
 
 
 def _single_word(text: str) -> str | None:
@@ -235,12 +269,15 @@ def _single_word(text: str) -> str | None:
 
 # --- lists of facts -----------------------------------------------------------------------------------------------
 
-_FILLER = re.compile(r"\b(?:there|is|are|an?|the|in|at|on|cell|contains?|has|shows?|of|and|i|see|we|image|picture|with|position"
-                     r"|located)\b|[^\w\s]")
+_FILLER = re.compile(
+    r"\b(?:there|is|are|an?|the|in|at|on|cell|contains?|has|shows?|of|and|i|see|we|image|picture|with|position"
+    r"|located)\b|[^\w\s]"
+)
 
 
 def extract_facts(text: str) -> str | None:
-    """Facts "cell object" in order of cell, joined by " ; ": from "a1 dog ; b2 cat", "a dog at a1 and a cat at b2", ..."""
+    """Facts "cell object" in order of cell, joined by " ; ": from "a1 dog ; b2 cat", "a dog at a1 and a cat at b2",
+    ..."""
     text = digits(without_announcements(text))
     facts: set[tuple[str, str]] = set()
     for part in re.split(r"[;\n]|\.(?=\s|$)|,(?=\D*(?<![a-z])[a-h]\s?[1-9])|\band\b", text):
@@ -266,11 +303,15 @@ def _thing(text: str) -> str:
 
 
 def facts_f1(found: str, reference: str) -> float:
-    """F1 of two fact lists in canonical form. A cell given more objects than it has earns nothing and still counts as said."""
+    """F1 of two fact lists in canonical form. A cell given more objects than it has earns nothing and still counts
+    as said."""
     said, true = (_by_cell(text) for text in (found, reference))
     n_said, n_true = (sum(map(len, facts.values())) for facts in (said, true))
-    hits = sum(len(things & true.get(cell, set())) for cell, things in said.items()
-               if len(things) <= len(true.get(cell, set())))
+    hits = sum(
+        len(things & true.get(cell, set()))
+        for cell, things in said.items()
+        if len(things) <= len(true.get(cell, set()))
+    )
     return 2 * hits / (n_said + n_true)
 
 

@@ -2,9 +2,9 @@
 
     summary = evaluate(Path("runs/sft"), suite="mini", bench_dir=Path("bench"), out=Path("eval/sft"))
 
-Writes `scores.parquet` (benchmark, index, id, prediction, extracted, score, unparsed: one row for each question) and
-`summary.json` (value, n, standard error, chance, unparsed of each benchmark; protocol; checkpoint hash), the latter last.
-Both are the same bytes for the same checkpoint, data and code: no time stamps, no paths.
+Writes `scores.parquet` (benchmark, index, id, prediction, extracted, score, unparsed: one row for each question)
+and `summary.json` (value, n, standard error, chance, unparsed of each benchmark; protocol; checkpoint hash), the
+latter last. Both are the same bytes for the same checkpoint, data and code: no time stamps, no paths.
 """
 
 import argparse
@@ -29,10 +29,17 @@ if TYPE_CHECKING:
     from lmms_eval.api.model import lmms
 
 TASKS = Path(__file__).parent / "tasks"
-SCORES_SCHEMA = pa.schema([
-    ("benchmark", pa.string()), ("index", pa.int32()), ("id", pa.string()), ("prediction", pa.string()), ("extracted", pa.string()),
-    ("score", pa.float64()), ("unparsed", pa.bool_()),
-])
+SCORES_SCHEMA = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("index", pa.int32()),
+        ("id", pa.string()),
+        ("prediction", pa.string()),
+        ("extracted", pa.string()),
+        ("score", pa.float64()),
+        ("unparsed", pa.bool_()),
+    ]
+)
 Progress = Callable[[int, int], None]
 
 
@@ -40,10 +47,22 @@ class EvaluationError(RuntimeError):
     """An evaluation that cannot run or whose results are not what the suite asks for."""
 
 
-def evaluate(checkpoint: Path, suite: str | Path | Suite = "mini", *, bench_dir: Path, out: Path, tasks: Sequence[str] | None = None,
-             batch_size: int = 64, limit: int | None = None, device: str | None = None, dtype: str = "float32",
-             on_progress: Progress | None = None, model: "lmms | None" = None) -> dict[str, Any]:
-    """Answer and score all questions of the suite (or of its `tasks`, or the first `limit` of each); returns the summary.
+def evaluate(
+    checkpoint: Path,
+    suite: str | Path | Suite = "mini",
+    *,
+    bench_dir: Path,
+    out: Path,
+    tasks: Sequence[str] | None = None,
+    batch_size: int = 64,
+    limit: int | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    on_progress: Progress | None = None,
+    model: "lmms | None" = None,
+) -> dict[str, Any]:
+    """Answer and score all questions of the suite (or of its `tasks`, or the first `limit` of each); returns the
+    summary.
 
     Answers are journalled to `out/answers.jsonl` while they are made; a second call after a crash continues from there.
     `on_progress(done, total)` counts questions. `model` replaces the checkpoint's own model (tests). Raises
@@ -59,14 +78,33 @@ def evaluate(checkpoint: Path, suite: str | Path | Suite = "mini", *, bench_dir:
     (out / "summary.json").unlink(missing_ok=True)
     journal = out / "answers.jsonl"
     model = model or _own_model(checkpoint, batch_size, device, dtype, journal, on_progress)
-    with tempfile.TemporaryDirectory(prefix="winnow-eval-") as scratch, _quiet(), _environment(LMMS_EVAL_DATASETS_CACHE=scratch):
+    with (
+        tempfile.TemporaryDirectory(prefix="winnow-eval-") as scratch,
+        _quiet(),
+        _environment(LMMS_EVAL_DATASETS_CACHE=scratch),
+    ):
         manager = _task_manager(suite, Path(bench_dir), Path(scratch))
-        # Without cli_args tasks write into the working directory; with several scoring threads the order of work is not fixed.
+        # Without cli_args tasks write into the working directory; with several scoring threads the order of work is
+        # not fixed.
         results = evaluator.simple_evaluate(
-            model=model, tasks=[b.task for b in suite], task_manager=manager, batch_size=batch_size, limit=limit, log_samples=True,
-            bootstrap_iters=0, process_docs_parallel=1, random_seed=None, numpy_random_seed=None, torch_random_seed=None,
-            cli_args=argparse.Namespace(process_with_media=False, output_path=scratch, reasoning_tags=None, agentic_trace_mode="basic"))
-        scores = pa.Table.from_pylist([row for b in suite for row in _rows(b, results["samples"][b.task])], schema=SCORES_SCHEMA)
+            model=model,
+            tasks=[b.task for b in suite],
+            task_manager=manager,
+            batch_size=batch_size,
+            limit=limit,
+            log_samples=True,
+            bootstrap_iters=0,
+            process_docs_parallel=1,
+            random_seed=None,
+            numpy_random_seed=None,
+            torch_random_seed=None,
+            cli_args=argparse.Namespace(
+                process_with_media=False, output_path=scratch, reasoning_tags=None, agentic_trace_mode="basic"
+            ),
+        )
+        scores = pa.Table.from_pylist(
+            [row for b in suite for row in _rows(b, results["samples"][b.task])], schema=SCORES_SCHEMA
+        )
         chance = {b.task: mean([sample["doc"]["chance"] for sample in results["samples"][b.task]]) for b in suite}
     summary = {
         "benchmarks": {b.task: _entry(b, scores, chance[b.task], files[b.task], limit) for b in suite},
@@ -119,14 +157,19 @@ def _lmms_eval() -> Any:
     return evaluator
 
 
-def _own_model(checkpoint: Path, batch_size: int, device: str | None, dtype: str, journal: Path, on_progress: Progress | None) -> "lmms":
+def _own_model(
+    checkpoint: Path, batch_size: int, device: str | None, dtype: str, journal: Path, on_progress: Progress | None
+) -> "lmms":
     from evaluation.lmms_model import WinnowModel
 
-    return WinnowModel(checkpoint, batch_size=batch_size, device=device, dtype=dtype, journal=journal, on_progress=on_progress)
+    return WinnowModel(
+        checkpoint, batch_size=batch_size, device=device, dtype=dtype, journal=journal, on_progress=on_progress
+    )
 
 
 def _task_manager(suite: Suite, bench_dir: Path, cache_dir: Path) -> Any:
-    """Our tasks only, their `data_files` found in `bench_dir`, Arrow copies in `cache_dir` (private: nothing to lock or share)."""
+    """Our tasks only, their `data_files` found in `bench_dir`, Arrow copies in `cache_dir` (private: nothing to
+    lock or share)."""
     from lmms_eval.tasks import TaskManager
 
     class BenchTaskManager(TaskManager):
@@ -180,8 +223,17 @@ def _rows(benchmark: Benchmark, samples: Sequence[dict[str, Any]]) -> list[dict[
     for sample in sorted(samples, key=lambda s: s["doc_id"]):
         doc, prediction = sample["doc"], sample["filtered_resps"][0]
         found = extract.extract(doc["kind"], prediction, doc["options"] or ())
-        rows.append({"benchmark": benchmark.task, "index": doc["index"], "id": doc["id"], "prediction": prediction, "extracted": found,
-                     "score": float(sample[benchmark.metric]), "unparsed": found is None})
+        rows.append(
+            {
+                "benchmark": benchmark.task,
+                "index": doc["index"],
+                "id": doc["id"],
+                "prediction": prediction,
+                "extracted": found,
+                "score": float(sample[benchmark.metric]),
+                "unparsed": found is None,
+            }
+        )
     return rows
 
 
@@ -191,8 +243,13 @@ def _entry(benchmark: Benchmark, scores: pa.Table, chance: float, file: Path, li
     if len(part) != expected or part["index"].null_count or len(set(part["index"].to_pylist())) < len(part):
         raise EvaluationError(f"{benchmark.task}: {len(part)} answers to {expected} questions of {file}")
     values = part["score"].to_numpy()
-    return {"value": mean(values), "n": len(part), "stderr": stderr(values) if len(part) > 1 else None,
-            "chance": benchmark.chance if benchmark.chance is not None else chance, "unparsed": sum(part["unparsed"].to_pylist())}
+    return {
+        "value": mean(values),
+        "n": len(part),
+        "stderr": stderr(values) if len(part) > 1 else None,
+        "chance": benchmark.chance if benchmark.chance is not None else chance,
+        "unparsed": sum(part["unparsed"].to_pylist()),
+    }
 
 
 def _protocol(suite: Suite, files: dict[str, Path], batch_size: int, limit: int | None, dtype: str) -> dict[str, Any]:
@@ -200,8 +257,15 @@ def _protocol(suite: Suite, files: dict[str, Path], batch_size: int, limit: int 
     folder = TASKS / suite.tasks
     code = [folder / f"{b.task}.yaml" for b in suite] + sorted(folder.glob("_*.yaml")) + sorted(folder.glob("*.py"))
     code += [Path(extract.__file__), Path(answer_text.__file__)]
-    return {"suite": suite.name, "tasks": _digest(code), "data": _digest(files.values()), "lmms_eval": version("lmms-eval"),
-            "batch_size": batch_size, "limit": limit, "dtype": dtype}
+    return {
+        "suite": suite.name,
+        "tasks": _digest(code),
+        "data": _digest(files.values()),
+        "lmms_eval": version("lmms-eval"),
+        "batch_size": batch_size,
+        "limit": limit,
+        "dtype": dtype,
+    }
 
 
 def _digest(files: Any) -> str:

@@ -1,6 +1,6 @@
 """The lmms-eval side of `evaluation.model`: a chat model that answers through an Answerer and journals every batch.
 
-    python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
+python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
 """
 
 from collections import defaultdict
@@ -24,11 +24,21 @@ class WinnowModel(lmms):
 
     is_simple = False
 
-    def __init__(self, pretrained: str | Path, batch_size: int | str = 64, device: str | None = None, dtype: str = "float32",
-                 journal: str | Path | None = None, on_progress: Progress | None = None, max_batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        pretrained: str | Path,
+        batch_size: int | str = 64,
+        device: str | None = None,
+        dtype: str = "float32",
+        journal: str | Path | None = None,
+        on_progress: Progress | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.checkpoint = checkpoint_hash(Path(pretrained))
-        self.answerer = Answerer.load(pretrained, batch_size=int(batch_size), device=device or default_device(), dtype=dtype)
+        self.answerer = Answerer.load(
+            pretrained, batch_size=int(batch_size), device=device or default_device(), dtype=dtype
+        )
         self.journal = Journal(Path(journal) if journal else None)
         self.on_progress = on_progress or (lambda done, total: None)
 

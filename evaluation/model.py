@@ -1,10 +1,12 @@
-"""Answers of a Hugging Face checkpoint to chat messages with images: batched, left-padded, greedy unless told otherwise.
+"""Answers of a Hugging Face checkpoint to chat messages with images: batched, left-padded, greedy unless told
+otherwise.
 
     answerer = Answerer.load("runs/base", batch_size=64)
-    answerer.answer([[{"role": "user", "content": [{"type": "image", "url": picture}, {"type": "text", "text": "What is it?"}]}]])
+    answerer.answer([[{"role": "user", "content": [{"type": "image", "url": picture}, {"type": "text", "text": "What
+    is it?"}]}]])
 
-Nothing is caught: an image or a batch that fails stops the evaluation, since an empty answer would count as a wrong one.
-`manifest` registers `evaluation.lmms_model.WinnowModel` with lmms-eval under the name `winnow`.
+Nothing is caught: an image or a batch that fails stops the evaluation, since an empty answer would count as a wrong
+one. `manifest` registers `evaluation.lmms_model.WinnowModel` with lmms-eval under the name `winnow`.
 """
 
 import hashlib
@@ -22,10 +24,12 @@ from training.models import image_mode, load
 from training.render import Encoded, Renderer
 
 Messages = Sequence[Mapping[str, Any]]
-"""Chat messages as lmms-eval gives them: {"role", "content": [{"type": "text", "text"} | {"type": "image", "url": PIL image}]}."""
+"""Chat messages as lmms-eval gives them: {"role", "content": [{"type": "text", "text"} | {"type": "image", "url":
+PIL image}]}."""
 
 LLAVA = ("llava", "llava_onevision")
-"""Model types that are rendered as they were trained (training.render) and decoded here; others use their own processor and `generate`."""
+"""Model types that are rendered as they were trained (training.render) and decoded here; others use their own
+processor and `generate`."""
 
 
 def manifest() -> Any:
@@ -36,7 +40,8 @@ def manifest() -> Any:
 
 
 class Prompt(NamedTuple):
-    """One rendered request: what its encoder needs to make a batch, its length in tokens, and a hash of text and pixels."""
+    """One rendered request: what its encoder needs to make a batch, its length in tokens, and a hash of text and
+    pixels."""
 
     content: Any
     length: int
@@ -53,13 +58,17 @@ class Answerer:
         self.tokenizer = processor.tokenizer
         self.batch_size, self.device = batch_size, torch.device(device)
         self.own_decoding = model.config.model_type in LLAVA
-        self.encoder = RendererEncoder(processor, image_mode(model)) if self.own_decoding else ProcessorEncoder(processor)
+        self.encoder = (
+            RendererEncoder(processor, image_mode(model)) if self.own_decoding else ProcessorEncoder(processor)
+        )
         ends = model.generation_config.eos_token_id
         ends = processor.tokenizer.eos_token_id if ends is None else ends
         self.ends = torch.tensor(ends, device=self.device).reshape(-1)
 
     @classmethod
-    def load(cls, checkpoint: str | Path, *, batch_size: int = 64, device: str | torch.device = "cpu", dtype: str = "float32") -> "Answerer":
+    def load(
+        cls, checkpoint: str | Path, *, batch_size: int = 64, device: str | torch.device = "cpu", dtype: str = "float32"
+    ) -> "Answerer":
         model, processor = load(checkpoint, dtype=getattr(torch, dtype))
         return cls(model, processor, batch_size=batch_size, device=device)
 
@@ -84,20 +93,35 @@ class Answerer:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], generation: Mapping[str, Any]) -> list[str]:
-        """One batch of answers, cut before the first `until` string. Settings are those of lmms-eval's generation_kwargs."""
-        batch = {key: value.to(self.device) for key, value in self.encoder.batch([prompt.content for prompt in prompts]).items()}
-        batch = {key: value.to(self.model.dtype) if value.is_floating_point() else value for key, value in batch.items()}
+        """One batch of answers, cut before the first `until` string. Settings are those of lmms-eval's
+        generation_kwargs."""
+        batch = {
+            key: value.to(self.device)
+            for key, value in self.encoder.batch([prompt.content for prompt in prompts]).items()
+        }
+        batch = {
+            key: value.to(self.model.dtype) if value.is_floating_point() else value for key, value in batch.items()
+        }
         ids = self._new_tokens(batch, generation)
-        return [cut(text, generation.get("until")) for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return [
+            cut(text, generation.get("until")) for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ]
 
     def _new_tokens(self, batch: dict[str, torch.Tensor], generation: Mapping[str, Any]) -> torch.Tensor:
         sample = bool(generation.get("do_sample")) and float(generation.get("temperature") or 0) > 0
         settings = {"max_new_tokens": int(generation.get("max_new_tokens", 128))}
         if self.own_decoding and not sample and int(generation.get("num_beams") or 1) == 1:
             return greedy(self.model, batch, ends=self.ends, pad=self.tokenizer.pad_token_id, **settings)
-        settings |= {"do_sample": sample, "num_beams": int(generation.get("num_beams") or 1), "pad_token_id": self.tokenizer.pad_token_id}
+        settings |= {
+            "do_sample": sample,
+            "num_beams": int(generation.get("num_beams") or 1),
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
         if sample:
-            settings |= {"temperature": float(generation["temperature"]), "top_p": float(generation.get("top_p") or 1.0)}
+            settings |= {
+                "temperature": float(generation["temperature"]),
+                "top_p": float(generation.get("top_p") or 1.0),
+            }
         return self.model.generate(**batch, **settings)[:, batch["input_ids"].shape[1] :]
 
 
@@ -109,7 +133,8 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
 
 
 class RendererEncoder:
-    """Prompts exactly as the checkpoint was trained on them: `<image>` lines before the question, training.render's template."""
+    """Prompts exactly as the checkpoint was trained on them: `<image>` lines before the question, training.render's
+    template."""
 
     def __init__(self, processor: Any, mode: str) -> None:
         self.renderer = Renderer(processor, mode)
@@ -139,16 +164,23 @@ class ProcessorEncoder:
 
     def prompt(self, messages: Messages) -> Prompt:
         images = [part["url"] for message in messages for part in message["content"] if part["type"] == "image"]
-        text = self.processor.apply_chat_template([_without_pixels(message) for message in messages], tokenize=False, add_generation_prompt=True)
+        text = self.processor.apply_chat_template(
+            [_without_pixels(message) for message in messages], tokenize=False, add_generation_prompt=True
+        )
         return Prompt((text, images), len(text), prompt_hash(text.encode(), images))
 
     def batch(self, contents: Sequence[tuple[str, list[Any]]]) -> dict[str, torch.Tensor]:
         images = [image for _, pictures in contents for image in pictures]
-        return dict(self.processor(text=[text for text, _ in contents], images=images or None, padding=True, return_tensors="pt"))
+        return dict(
+            self.processor(
+                text=[text for text, _ in contents], images=images or None, padding=True, return_tensors="pt"
+            )
+        )
 
 
 def flatten(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """The text of a message with a placeholder line for each image, and the images. A literal placeholder in a text is removed."""
+    """The text of a message with a placeholder line for each image, and the images. A literal placeholder in a text
+    is removed."""
     lines, images = [], []
     for part in message["content"]:
         if part["type"] == "image":
@@ -167,7 +199,10 @@ def plain(text: str) -> str:
 
 
 def _without_pixels(message: Mapping[str, Any]) -> dict[str, Any]:
-    content = [{"type": "text", "text": plain(part["text"])} if part["type"] == "text" else {"type": part["type"]} for part in message["content"]]
+    content = [
+        {"type": "text", "text": plain(part["text"])} if part["type"] == "text" else {"type": part["type"]}
+        for part in message["content"]
+    ]
     return {"role": message["role"], "content": content}
 
 

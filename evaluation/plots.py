@@ -1,4 +1,5 @@
-"""Pictures of a comparison: means of arms, single benchmarks, radar. Drawn without a display; the same bytes every time."""
+"""Pictures of a comparison: means of arms, single benchmarks, radar. Drawn without a display; the same bytes every
+time."""
 
 import math
 from collections.abc import Sequence
@@ -29,11 +30,15 @@ def draw_means(comparison: Comparison, path: Path) -> Path:
     for x, (arm, color) in enumerate(zip(arms, _colors(comparison))):
         axes.bar(x, arm.mean.mean, width=0.62, color=color, zorder=2)
         if arm.units > 1:
-            axes.errorbar(x, arm.mean.mean, yerr=arm.mean.std, fmt="none", capsize=6, ecolor="black", elinewidth=1.4, zorder=4)
+            axes.errorbar(
+                x, arm.mean.mean, yerr=arm.mean.std, fmt="none", capsize=6, ecolor="black", elinewidth=1.4, zorder=4
+            )
         beside = [x + 0.13 + 0.12 * k / max(arm.units - 1, 1) for k in range(arm.units)]
         axes.scatter(beside, arm.unit_means, s=20, color="white", edgecolor="black", linewidth=0.9, zorder=3)
         top = max(*arm.unit_means, arm.mean.mean + (arm.mean.std or 0))
-        axes.annotate(f"{arm.mean.mean:.1f}", (x, top), textcoords="offset points", xytext=(0, 5), ha="center", fontsize=10)
+        axes.annotate(
+            f"{arm.mean.mean:.1f}", (x, top), textcoords="offset points", xytext=(0, 5), ha="center", fontsize=10
+        )
     _level_lines(figure, axes, comparison)
     axes.set_xticks(range(len(arms)), [_name(arm) for arm in arms])
     axes.set_ylim(0, min(108, 1.15 * max(max(arm.unit_means) + (arm.mean.std or 0) for arm in arms) + 1))
@@ -43,7 +48,8 @@ def draw_means(comparison: Comparison, path: Path) -> Path:
 
 
 def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
-    """Grouped bars: every benchmark, one bar for each arm with ± std over seeds; a black line shows the chance level."""
+    """Grouped bars: every benchmark, one bar for each arm with ± std over seeds; a black line shows the chance
+    level."""
     from matplotlib.patheffects import withStroke
 
     suite, arms = comparison.suite, comparison.arms
@@ -57,8 +63,15 @@ def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
         if arm.units > 1:
             axes.errorbar(at, values, yerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5, zorder=3)
     for x, b in enumerate(suite):
-        axes.plot([x - 0.46, x + 0.46], [100 * comparison.chance[b.task] / b.scale] * 2, color="black", lw=1.6, zorder=4,
-                  label="chance" if x == 0 else None, path_effects=[withStroke(linewidth=3.4, foreground="white")])
+        axes.plot(
+            [x - 0.46, x + 0.46],
+            [100 * comparison.chance[b.task] / b.scale] * 2,
+            color="black",
+            lw=1.6,
+            zorder=4,
+            label="chance" if x == 0 else None,
+            path_effects=[withStroke(linewidth=3.4, foreground="white")],
+        )
     axes.set_xticks(range(len(suite)), [b.label for b in suite], rotation=30, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.6, len(suite) - 0.4)
     axes.set_ylim(0, None)
@@ -68,26 +81,41 @@ def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
 
 
 def draw_radar(comparison: Comparison, path: Path) -> Path:
-    """One axis for each benchmark. In % of the full-data arm where that is defined, else in % of the benchmark's scale."""
+    """One axis for each benchmark. In % of the full-data arm where that is defined, else in % of the benchmark's
+    scale."""
     suite, full = comparison.suite, comparison.full_arm
     reference = [comparison.arm(full).benchmarks[b.task].mean if full else 0.0 for b in suite]
     relative = all(value > 0 for value in reference)
     divisor = reference if relative else [b.scale for b in suite]
     figure, axes = _figure(8.2, 6.2, polar=True)
     angles = [2 * math.pi * k / len(suite) for k in range(len(suite))]
-    shown = list(zip(comparison.arms, _colors(comparison), MARKERS * (1 + len(comparison.arms) // len(MARKERS))))[:MAX_RADAR_ARMS]
+    shown = list(zip(comparison.arms, _colors(comparison), MARKERS * (1 + len(comparison.arms) // len(MARKERS))))[
+        :MAX_RADAR_ARMS
+    ]
     for arm, color, marker in shown:
         values = [100 * arm.benchmarks[b.task].mean / d for b, d in zip(suite, divisor)]
-        style = {"color": color, "marker": marker, "markersize": 4, "lw": 1.8, "ls": "--" if arm.arm in (full, comparison.baseline) else "-"}
+        style = {
+            "color": color,
+            "marker": marker,
+            "markersize": 4,
+            "lw": 1.8,
+            "ls": "--" if arm.arm in (full, comparison.baseline) else "-",
+        }
         axes.plot([*angles, 0.0], [*values, values[0]], label=_name(arm).replace("\n", ", "), **style)
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_xticks(angles, [b.label for b in suite])
     for label, angle in zip(axes.get_xticklabels(), angles):
-        label.set_horizontalalignment("center" if abs(math.sin(angle)) < 0.1 else "left" if math.sin(angle) > 0 else "right")
+        label.set_horizontalalignment(
+            "center" if abs(math.sin(angle)) < 0.1 else "left" if math.sin(angle) > 0 else "right"
+        )
     axes.set_ylim(0, None)
     axes.set_rlabel_position(180 / len(suite))
-    axes.set_title(f"Score by capability in % of the {'full-data arm' if relative else 'highest possible score'}", fontsize=11, pad=26)
+    axes.set_title(
+        f"Score by capability in % of the {'full-data arm' if relative else 'highest possible score'}",
+        fontsize=11,
+        pad=26,
+    )
     axes.legend(loc="upper left", bbox_to_anchor=(1.12, 1.08), frameon=False, fontsize=9)
     return _save(figure, path)
 

@@ -1,6 +1,6 @@
 """The report of one experiment as Markdown: a pure function of its results, without time stamps or machine names.
 
-    write_report(comparison, context, out)     # report.md, means.png, benchmarks.png, radar.png, comparison.json
+write_report(comparison, context, out)     # report.md, means.png, benchmarks.png, radar.png, comparison.json
 """
 
 import json
@@ -16,7 +16,8 @@ from evaluation.tables import compact_table, comparison_table, markdown
 
 @dataclass(frozen=True)
 class Subset:
-    """What one selection chose. `mix` maps a kind ("source", "style", "capability") to shares in 0..1 that add up to about 1."""
+    """What one selection chose. `mix` maps a kind ("source", "style", "capability") to shares in 0..1 that add up
+    to about 1."""
 
     arm: str
     seed: int
@@ -30,10 +31,10 @@ class Subset:
 class Context:
     """What the report says beside the comparison; an empty field leaves its section out.
 
-    `protocol`: the frozen settings. `modified`: frozen keys that were overridden, "key: old -> new".
-    `pool`: facts of the pool, `quarantined`: samples by reason. `overlap`: share in 0..1 of the first arm's subset that is in the
-    second's, by (arm, arm). `scorer`: capability -> {"spearman": ..., "n": ...} on held-out labels. `seconds`: stage -> seconds.
-    `notes`: sentences that end the report.
+    `protocol`: the frozen settings. `modified`: frozen keys that were overridden, "key: old -> new". `pool`: facts
+    of the pool, `quarantined`: samples by reason. `overlap`: share in 0..1 of the first arm's subset that is in the
+    second's, by (arm, arm). `scorer`: capability -> {"spearman": ..., "n": ...} on held-out labels. `seconds`:
+    stage -> seconds. `notes`: sentences that end the report.
     """
 
     title: str
@@ -77,9 +78,16 @@ def render(comparison: Comparison, context: Context, pictures: Sequence[str] = (
 
 
 def _summary(comparison: Comparison, context: Context) -> str:
-    """One sentence for each arm that was compared with the baseline; it says "no clear difference" when that is what was found."""
-    lines = [f"- **protocol: modified** ({len(context.modified)} frozen settings overridden, listed below): not comparable with "
-             "other results, and kept out of paper tables."] if context.modified else []
+    """One sentence for each arm that was compared with the baseline; it says "no clear difference" when that is
+    what was found."""
+    lines = (
+        [
+            f"- **protocol: modified** ({len(context.modified)} frozen settings overridden, listed below): not "
+            "comparable with other results, and kept out of paper tables."
+        ]
+        if context.modified
+        else []
+    )
     lines += [_verdict(arm, comparison) for arm in comparison.arms if arm.difference and arm.arm != comparison.full_arm]
     return "\n".join(lines)
 
@@ -87,34 +95,60 @@ def _summary(comparison: Comparison, context: Context) -> str:
 def _verdict(arm: ArmResult, comparison: Comparison) -> str:
     d, base = arm.difference, comparison.arm(comparison.baseline)
     word = "above" if d.low > 0 else "below" if d.high < 0 else "not clearly different from"
-    full = f"; /FULL {arm.full:.1f} % against {base.full:.1f} %" if arm.full is not None and base.full is not None else ""
-    few = " One seed only on a side: the interval leaves the noise of training out." if min(arm.units, base.units) < 2 else ""
-    return (f"- **{arm.arm}** ({arm.budget}) is {word} **{base.arm}** ({base.budget}): {arm.mean.mean:.1f} against {base.mean.mean:.1f}, "
-            f"difference {d.value:+.1f} points (95 % interval {d.low:+.1f} to {d.high:+.1f}), above it on {arm.above} of "
-            f"{len(comparison.suite)} benchmarks{full}.{few}")
+    full = (
+        f"; /FULL {arm.full:.1f} % against {base.full:.1f} %" if arm.full is not None and base.full is not None else ""
+    )
+    few = (
+        " One seed only on a side: the interval leaves the noise of training out."
+        if min(arm.units, base.units) < 2
+        else ""
+    )
+    return (
+        f"- **{arm.arm}** ({arm.budget}) is {word} **{base.arm}** ({base.budget}): "
+        f"{arm.mean.mean:.1f} against {base.mean.mean:.1f}, difference {d.value:+.1f} points "
+        f"(95 % interval {d.low:+.1f} to {d.high:+.1f}), above it on {arm.above} of "
+        f"{len(comparison.suite)} benchmarks{full}.{few}"
+    )
 
 
 def _results(comparison: Comparison, pictures: Sequence[str]) -> str:
     legend = (
-        "Scores in % of each benchmark's scale, mean ± standard deviation over seeds. /FULL: mean over benchmarks of score / full-data score "
-        "(the definition of mmSSR, arXiv 2503.13383). >Rand: number of benchmarks above the baseline's mean. Intervals: bootstrap over seeds "
-        "within each arm and over questions within each benchmark, the same questions for both arms; not corrected for the number of arms. "
-        "p: Welch's test over seeds. Unparsed answers score 0. Blind: best guess without the image.")
+        "Scores in % of each benchmark's scale, mean ± standard deviation over seeds. /FULL: mean over benchmarks of "
+        "score / full-data score (the definition of mmSSR, arXiv 2503.13383). >Rand: number of benchmarks above the "
+        "baseline's mean. Intervals: bootstrap over seeds within each arm and over questions within each benchmark, "
+        "the same questions for both arms; not corrected for the number of arms. p: Welch's test over seeds. Unparsed "
+        "answers score 0. Blind: best guess without the image."
+    )
     images = "\n\n".join(f"![{Path(name).stem}]({name})" for name in pictures)
-    return "\n\n".join(part for part in (compact_table(comparison), images, comparison_table(comparison), legend) if part)
+    return "\n\n".join(
+        part for part in (compact_table(comparison), images, comparison_table(comparison), legend) if part
+    )
 
 
 def _pool(context: Context) -> str:
-    facts = markdown(["pool", "value"], [[key, _number(value)] for key, value in context.pool.items()]) if context.pool else ""
+    facts = (
+        markdown(["pool", "value"], [[key, _number(value)] for key, value in context.pool.items()])
+        if context.pool
+        else ""
+    )
     reasons = sorted(context.quarantined.items(), key=lambda item: (-item[1], item[0]))
-    rows = [[reason, _number(count)] for reason, count in reasons] + [["all", _number(sum(context.quarantined.values()))]]
-    return facts + "\n" + (markdown(["quarantined because", "samples"], rows) if context.pool or context.quarantined else "")
+    rows = [[reason, _number(count)] for reason, count in reasons] + [
+        ["all", _number(sum(context.quarantined.values()))]
+    ]
+    return (
+        facts
+        + "\n"
+        + (markdown(["quarantined because", "samples"], rows) if context.pool or context.quarantined else "")
+    )
 
 
 def _subsets(context: Context) -> str:
     if not context.subsets:
         return ""
-    rows = [[s.arm, str(s.seed), _number(s.samples), _number(s.text_tokens), _number(s.image_tokens)] for s in context.subsets]
+    rows = [
+        [s.arm, str(s.seed), _number(s.samples), _number(s.text_tokens), _number(s.image_tokens)]
+        for s in context.subsets
+    ]
     parts = [markdown(["arm", "seed", "samples", "text tokens", "image tokens"], rows)]
     if context.overlap:
         overlap = [[a, b, f"{100 * share:.1f} %"] for (a, b), share in context.overlap.items()]
@@ -130,9 +164,15 @@ def _mix(kind: str, subsets: Sequence[Subset]) -> str:
     for subset in subsets:
         arms.setdefault(subset.arm, []).append(subset.mix.get(kind, {}))
     names = {name for mixes in arms.values() for mix in mixes for name in mix}
-    share = {arm: {name: sum(mix.get(name, 0.0) for mix in mixes) / len(mixes) for name in names} for arm, mixes in arms.items()}
+    share = {
+        arm: {name: sum(mix.get(name, 0.0) for mix in mixes) / len(mixes) for name in names}
+        for arm, mixes in arms.items()
+    }
     first = share[next(iter(arms))]
-    rows = [[name, *(f"{100 * share[arm][name]:.1f} %" for arm in arms)] for name in sorted(names, key=lambda name: (-first[name], name))]
+    rows = [
+        [name, *(f"{100 * share[arm][name]:.1f} %" for arm in arms)]
+        for name in sorted(names, key=lambda name: (-first[name], name))
+    ]
     return markdown([kind, *arms], rows)
 
 
@@ -142,8 +182,11 @@ def _scorer(context: Context) -> str:
     columns = list(dict.fromkeys(key for values in context.scorer.values() for key in values))
     rows = [[name, *(_number(values.get(key)) for key in columns)] for name, values in context.scorer.items()]
     known = [values["spearman"] for values in context.scorer.values() if values.get("spearman") is not None]
-    mean = f"\nMean Spearman correlation with the teacher on held-out labels: {sum(known) / len(known):.2f} ({len(known)} capabilities).\n"
-    return markdown(["capability", *columns], rows) + (mean if known else "")
+    table = markdown(["capability", *columns], rows)
+    if not known:
+        return table
+    average = f"{sum(known) / len(known):.2f} ({len(known)} capabilities)"
+    return f"{table}\nMean Spearman correlation with the teacher on held-out labels: {average}.\n"
 
 
 def _seconds(context: Context) -> str:
@@ -157,7 +200,11 @@ def _protocol(comparison: Comparison, context: Context) -> str:
     settings = {**context.protocol, **{f"evaluation.{key}": value for key, value in comparison.protocol.items()}}
     line = f"Protocol: {'modified' if context.modified else 'as frozen in the scale file'}."
     changed = "\n".join(f"- modified: `{change}`" for change in context.modified)
-    return "\n\n".join(part for part in (line, changed, markdown(["setting", "value"], [[k, _number(v)] for k, v in settings.items()])) if part)
+    return "\n\n".join(
+        part
+        for part in (line, changed, markdown(["setting", "value"], [[k, _number(v)] for k, v in settings.items()]))
+        if part
+    )
 
 
 def _number(value: Any) -> str:

@@ -18,12 +18,21 @@ import pyarrow.parquet as pq
 from evaluation.stats import mean
 from evaluation.suite import Benchmark, Suite
 
-RESULT_SCHEMA = pa.schema([
-    ("arm", pa.string()), ("budget", pa.string()), ("selection_seed", pa.int64()), ("train_seed", pa.int64()),
-    ("benchmark", pa.string()), ("metric", pa.string()), ("value", pa.float64()), ("n", pa.int64()), ("stderr", pa.float64()),
-    ("protocol", pa.string()), ("checkpoint", pa.string()),
-])
-
+RESULT_SCHEMA = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("budget", pa.string()),
+        ("selection_seed", pa.int64()),
+        ("train_seed", pa.int64()),
+        ("benchmark", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("n", pa.int64()),
+        ("stderr", pa.float64()),
+        ("protocol", pa.string()),
+        ("checkpoint", pa.string()),
+    ]
+)
 
 
 class ResultsError(ValueError):
@@ -32,7 +41,8 @@ class ResultsError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """One trained checkpoint of an arm and the directory of its evaluation. `budget` is what is printed, such as "30%"."""
+    """One trained checkpoint of an arm and the directory of its evaluation. `budget` is what is printed, such as
+    "30%"."""
 
     arm: str
     selection_seed: int
@@ -50,19 +60,42 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
-    """Long-form results: one row for each run, benchmark and metric (score, unparsed_rate). ResultsError on a missing benchmark."""
+    """Long-form results: one row for each run, benchmark and metric (score, unparsed_rate). ResultsError on a
+    missing benchmark."""
     rows: list[dict[str, Any]] = []
     for run in runs:
         summary = read_summary(run.path)
-        identity = {"arm": run.arm, "budget": str(run.budget), "selection_seed": run.selection_seed, "train_seed": run.train_seed,
-                    "protocol": protocol_hash(summary["protocol"]), "checkpoint": summary["checkpoint"]}
+        identity = {
+            "arm": run.arm,
+            "budget": str(run.budget),
+            "selection_seed": run.selection_seed,
+            "train_seed": run.train_seed,
+            "protocol": protocol_hash(summary["protocol"]),
+            "checkpoint": summary["checkpoint"],
+        }
         for benchmark in suite:
             entry = _entry(run, summary, benchmark)
             rate = entry["unparsed"] / entry["n"]
-            rows.append(identity | {"benchmark": benchmark.task, "metric": benchmark.metric, "value": entry["value"], "n": entry["n"],
-                                    "stderr": entry["stderr"]})
-            rows.append(identity | {"benchmark": benchmark.task, "metric": "unparsed_rate", "value": rate, "n": entry["n"],
-                                    "stderr": math.sqrt(rate * (1 - rate) / entry["n"])})
+            rows.append(
+                identity
+                | {
+                    "benchmark": benchmark.task,
+                    "metric": benchmark.metric,
+                    "value": entry["value"],
+                    "n": entry["n"],
+                    "stderr": entry["stderr"],
+                }
+            )
+            rows.append(
+                identity
+                | {
+                    "benchmark": benchmark.task,
+                    "metric": "unparsed_rate",
+                    "value": rate,
+                    "n": entry["n"],
+                    "stderr": math.sqrt(rate * (1 - rate) / entry["n"]),
+                }
+            )
     return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
 
 
@@ -82,18 +115,24 @@ def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[s
 
 
 def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
-    """Per-question (id, score) of each benchmark, in question order; ResultsError if they do not make up the summary's value."""
+    """Per-question (id, score) of each benchmark, in question order; ResultsError if they do not make up the
+    summary's value."""
     summary = read_summary(run.path)
     try:
         table = pq.read_table(Path(run.path) / "scores.parquet", columns=["benchmark", "index", "id", "score"])
     except (OSError, pa.ArrowException) as error:
-        raise ResultsError(f"{run.path}: no readable scores.parquet ({error}); evaluate this checkpoint again") from error
+        raise ResultsError(
+            f"{run.path}: no readable scores.parquet ({error}); evaluate this checkpoint again"
+        ) from error
     scores = {}
     for benchmark in suite:
         entry = _entry(run, summary, benchmark)
         part = table.filter(pc.equal(table["benchmark"], benchmark.task)).sort_by("index")
         if len(part) != entry["n"] or not math.isclose(mean(part["score"]), entry["value"], abs_tol=1e-9):
-            raise ResultsError(f"{run.path}: scores.parquet and summary.json disagree on {benchmark.task}; evaluate this checkpoint again")
+            raise ResultsError(
+                f"{run.path}: scores.parquet and summary.json disagree on {benchmark.task}; "
+                "evaluate this checkpoint again"
+            )
         scores[benchmark.task] = part
     return scores
 
@@ -104,7 +143,9 @@ def check_protocol(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) 
     for run, summary in zip(runs, summaries):
         if summary["protocol"] != first:
             keys = sorted(k for k in {*first, *summary["protocol"]} if first.get(k) != summary["protocol"].get(k))
-            raise ResultsError(f"{run.path} and {runs[0].path} were evaluated under different protocols (differing: {', '.join(keys)})")
+            raise ResultsError(
+                f"{run.path} and {runs[0].path} were evaluated under different protocols (differing: {', '.join(keys)})"
+            )
 
 
 def check_questions(runs: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) -> None:

@@ -63,8 +63,15 @@ def welch(a: ArrayLike, b: ArrayLike) -> TTest:
     return TTest(float(t), float(df), float(2 * student.sf(abs(t), df)))
 
 
-def paired_bootstrap(a: Units, b: Units, *, scale: Sequence[float] | None = None, resamples: int = 2000, seed: int = 0,
-                     level: float = 0.95) -> Interval:
+def paired_bootstrap(
+    a: Units,
+    b: Units,
+    *,
+    scale: Sequence[float] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
     """Interval of mean(a) - mean(b), where a mean runs over benchmarks of (question mean over units / `scale`).
 
     Hierarchical: every resample draws units within each arm (independently for the two) and questions within each
@@ -82,7 +89,9 @@ def paired_bootstrap(a: Units, b: Units, *, scale: Sequence[float] | None = None
         weights = _weights(rng, len(a[0][k]), resamples) / (n_benchmarks * (1.0 if scale is None else scale[k]))
         means_a += np.stack([unit[k] for unit in a]) @ weights.T
         means_b += np.stack([unit[k] for unit in b]) @ weights.T
-    drawn = (_weights(rng, len(a), resamples).T * means_a).sum(0) - (_weights(rng, len(b), resamples).T * means_b).sum(0)
+    drawn = (_weights(rng, len(a), resamples).T * means_a).sum(0) - (_weights(rng, len(b), resamples).T * means_b).sum(
+        0
+    )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(grand_mean(a, scale) - grand_mean(b, scale), float(low), float(high))
 
@@ -104,6 +113,8 @@ def _check_same_questions(a: Units, b: Units) -> None:
         raise ValueError("an arm without runs cannot be compared")
     shapes = {tuple(len(scores) for scores in unit) for unit in (*a, *b)}
     if len(shapes) > 1:
-        raise ValueError(f"runs answered different numbers of questions: {sorted(shapes)}; a paired comparison needs the same")
+        raise ValueError(
+            f"runs answered different numbers of questions: {sorted(shapes)}; a paired comparison needs the same"
+        )
     if not all(next(iter(shapes))) or not next(iter(shapes)):
         raise ValueError("no benchmarks, or a benchmark without questions")

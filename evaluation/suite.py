@@ -47,7 +47,8 @@ class Suite:
 
 
 def load_suite(name: str | Path) -> Suite:
-    """Read a suite by its name ("mini") or path. ValueError names the file and what is wrong; unknown keys are refused."""
+    """Read a suite by its name ("mini") or path. ValueError names the file and what is wrong; unknown keys are
+    refused."""
     import yaml
 
     path = SUITES / f"{name}.yaml" if Path(name).suffix not in (".yaml", ".yml") else Path(name)

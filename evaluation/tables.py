@@ -11,9 +11,27 @@ def comparison_table(comparison: Comparison) -> str:
     Two last rows give the chance level and what a blind guess (best answer without the image) reaches.
     """
     suite = comparison.suite
-    header = ["arm", "budget", "seeds", *(b.label for b in suite), "mean", "/FULL", ">Rand", _difference_title(comparison)]
-    rows = [[arm.arm, arm.budget, _seeds(arm), *(_spread(arm.benchmarks[b.task], 100 / b.scale) for b in suite), _spread(arm.mean),
-             *_relative(arm, len(suite))] for arm in comparison.arms]
+    header = [
+        "arm",
+        "budget",
+        "seeds",
+        *(b.label for b in suite),
+        "mean",
+        "/FULL",
+        ">Rand",
+        _difference_title(comparison),
+    ]
+    rows = [
+        [
+            arm.arm,
+            arm.budget,
+            _seeds(arm),
+            *(_spread(arm.benchmarks[b.task], 100 / b.scale) for b in suite),
+            _spread(arm.mean),
+            *_relative(arm, len(suite)),
+        ]
+        for arm in comparison.arms
+    ]
     rows.append(_level("chance", [comparison.chance[b.task] for b in suite], comparison))
     if any(value is not None for value in comparison.blind.values()):
         rows.append(_level("blind", [comparison.blind[b.task] for b in suite], comparison))
@@ -22,14 +40,36 @@ def comparison_table(comparison: Comparison) -> str:
 
 def compact_table(comparison: Comparison) -> str:
     """One row for each arm without the single benchmarks; /FULL with its range when any one benchmark is left out."""
-    header = ["arm", "budget", "seeds", "mean", "/FULL", "/FULL without one benchmark", ">Rand", _difference_title(comparison),
-              "p (Welch)", "unparsed"]
+    header = [
+        "arm",
+        "budget",
+        "seeds",
+        "mean",
+        "/FULL",
+        "/FULL without one benchmark",
+        ">Rand",
+        _difference_title(comparison),
+        "p (Welch)",
+        "unparsed",
+    ]
     rows = []
     for arm in comparison.arms:
         full, above, difference = _relative(arm, len(comparison.suite))
         low_high = "–" if arm.full_range is None else f"{arm.full_range[0]:.1f} to {arm.full_range[1]:.1f}"
-        rows.append([arm.arm, arm.budget, _seeds(arm), _spread(arm.mean), full, low_high, above, difference,
-                     "–" if arm.p is None else f"{arm.p:.3f}", f"{100 * arm.unparsed:.1f} %"])
+        rows.append(
+            [
+                arm.arm,
+                arm.budget,
+                _seeds(arm),
+                _spread(arm.mean),
+                full,
+                low_high,
+                above,
+                difference,
+                "–" if arm.p is None else f"{arm.p:.3f}",
+                f"{100 * arm.unparsed:.1f} %",
+            ]
+        )
     return markdown(header, rows)
 
 

@@ -1,6 +1,7 @@
 """Weights & Biases beside a run: stages with their seconds, the comparison as a table, pictures. It never stops a run.
 
-    tracker = Tracker.start("offline", project="winnow", name="mmssr_30pct", run_dir=Path("runs/mmssr_30pct"), config={...})
+    tracker = Tracker.start("offline", project="winnow", name="mmssr_30pct", run_dir=Path("runs/mmssr_30pct"),
+    config={...})
     tracker.stage("pool", seconds=2.1, cached=False)
     print(tracker.finish())
 
@@ -29,7 +30,8 @@ FINISH_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Status:
-    """`mode` that was reached, the one asked for, and what went wrong. `path`: the directory that `wandb sync` takes."""
+    """`mode` that was reached, the one asked for, and what went wrong. `path`: the directory that `wandb sync`
+    takes."""
 
     mode: Mode
     asked: Mode
@@ -44,7 +46,11 @@ class Status:
         where = f" ({self.path})" if self.path else ""
         if self.ok:
             return f"wandb: {self.mode}{where}"
-        return f"wandb: {self.mode}" + (f" instead of {self.asked}" if self.mode != self.asked else "") + f"{where}: {self.detail}"
+        return (
+            f"wandb: {self.mode}"
+            + (f" instead of {self.asked}" if self.mode != self.asked else "")
+            + f"{where}: {self.detail}"
+        )
 
 
 def _say(line: str) -> None:
@@ -62,13 +68,27 @@ class Tracker:
     _worker: "_Worker | None" = None
 
     @classmethod
-    def start(cls, mode: Mode, *, project: str, name: str, run_dir: Path, config: Mapping[str, Any] | None = None,
-              say: Callable[[str], None] = _say, seconds: float = INIT_SECONDS) -> "Tracker":
+    def start(
+        cls,
+        mode: Mode,
+        *,
+        project: str,
+        name: str,
+        run_dir: Path,
+        config: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = _say,
+        seconds: float = INIT_SECONDS,
+    ) -> "Tracker":
         """Begin a run; returns at once. What becomes of it is in `status` after `finish`."""
         tracker = cls(Status(mode, mode), say)
         if mode != "disabled":
-            tracker._options = {"project": project, "name": name, "dir": str(Path(run_dir).resolve()), "config": dict(config or {}),
-                                "seconds": seconds}
+            tracker._options = {
+                "project": project,
+                "name": name,
+                "dir": str(Path(run_dir).resolve()),
+                "config": dict(config or {}),
+                "seconds": seconds,
+            }
             Path(run_dir).mkdir(parents=True, exist_ok=True)
             tracker._worker = _Worker(mode, tracker._options)
         return tracker
@@ -78,7 +98,8 @@ class Tracker:
         self._send({"kind": "stage", "name": name, "seconds": seconds, "cached": cached})
 
     def comparison(self, comparison: Any) -> None:
-        """A `Comparison` or its `to_dict()`: a table with one row for each arm, and the headline values as the run's summary."""
+        """A `Comparison` or its `to_dict()`: a table with one row for each arm, and the headline values as the
+        run's summary."""
         content = asdict(comparison) if is_dataclass(comparison) else dict(comparison)
         self._send({"kind": "comparison", "comparison": content})
 
@@ -97,7 +118,9 @@ class Tracker:
             for line in self._sent:
                 offline.send(line)
             kept = offline.finish(seconds)
-            self.status = Status(kept.mode, "online", reason + (f"; then {kept.detail}" if kept.detail else ""), kept.path)
+            self.status = Status(
+                kept.mode, "online", reason + (f"; then {kept.detail}" if kept.detail else ""), kept.path
+            )
         if not self.status.ok:
             hint = f" Upload later with: wandb sync {self.status.path}" if self.status.path else ""
             self.say(f"{self.status}. The run goes on.{hint}")
@@ -120,8 +143,14 @@ class _Worker:
         self._log = log = Path(options["dir"]) / "wandb" / "worker.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as errors:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                                             cwd=Path(__file__).parents[1])
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=Path(__file__).parents[1],
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -25,8 +25,14 @@ def main() -> None:
         _report(report, "disabled", f"wandb cannot be imported ({error}); pip install 'winnow[track]'")
         return
     try:
-        run = wandb.init(mode=mode, project=options["project"], name=options["name"], dir=options["dir"], config=options["config"],
-                         settings=_settings(wandb, options["seconds"] if mode == "online" else OFFLINE_SECONDS))
+        run = wandb.init(
+            mode=mode,
+            project=options["project"],
+            name=options["name"],
+            dir=options["dir"],
+            config=options["config"],
+            settings=_settings(wandb, options["seconds"] if mode == "online" else OFFLINE_SECONDS),
+        )
         path = str(Path(run.dir).parent)
         _report(report, mode, "", path)
         for line in sys.stdin:
@@ -43,8 +49,17 @@ def _report(report: Any, mode: str, detail: str, path: str | None = None, retry:
 
 def _settings(wandb: Any, seconds: float) -> Any:
     """Short waits, no console capture, no source code, no machine statistics."""
-    return wandb.Settings(init_timeout=seconds, login_timeout=seconds, silent=True, console="off", disable_git=True, disable_code=True,
-                          save_code=False, x_disable_stats=True, x_disable_meta=True)
+    return wandb.Settings(
+        init_timeout=seconds,
+        login_timeout=seconds,
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        save_code=False,
+        x_disable_stats=True,
+        x_disable_meta=True,
+    )
 
 
 def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
@@ -67,8 +82,21 @@ def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list
     rows = []
     for arm in comparison["arms"]:
         difference = arm["difference"] or {"value": None, "low": None, "high": None}
-        rows.append([arm["arm"], arm["budget"], arm["units"], arm["mean"]["mean"], arm["mean"]["std"], arm["full"], arm["above"],
-                     difference["value"], difference["low"], difference["high"], *(arm["benchmarks"][task]["mean"] for task in tasks)])
+        rows.append(
+            [
+                arm["arm"],
+                arm["budget"],
+                arm["units"],
+                arm["mean"]["mean"],
+                arm["mean"]["std"],
+                arm["full"],
+                arm["above"],
+                difference["value"],
+                difference["low"],
+                difference["high"],
+                *(arm["benchmarks"][task]["mean"] for task in tasks),
+            ]
+        )
     return columns, rows
 
 

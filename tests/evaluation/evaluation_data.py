@@ -1,4 +1,5 @@
-"""Evaluation directories as `evaluate` writes them, and a small benchmark folder with the schema of the mini benchmarks."""
+"""Evaluation directories as `evaluate` writes them, and a small benchmark folder with the schema of the mini
+benchmarks."""
 
 import io
 import json
@@ -38,8 +39,10 @@ def write_bench(folder: Path, per_kind: int = 2) -> Path:
         columns = {
             "index": pa.array([i for i, *_ in items], pa.int32()),
             "id": [f"{key}-{i}" for i, *_ in items],
-            "image": pa.array([{"bytes": png(100 * c + i), "path": None} for i, *_ in items],
-                              pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "image": pa.array(
+                [{"bytes": png(100 * c + i), "path": None} for i, *_ in items],
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            ),
             "question": [question for _, _, question, _, _ in items],
             "options": pa.array([options for *_, options, _ in items], pa.list_(pa.string())),
             "answer": [answer for *_, answer in items],
@@ -49,19 +52,38 @@ def write_bench(folder: Path, per_kind: int = 2) -> Path:
             "chance": [1 / 3 if kind == "choice" else 0.0 for _, kind, *_ in items],
         }
         pq.write_table(pa.table(columns), folder / f"{key}.parquet")
-    (folder / "bench.json").write_text(json.dumps({key: {"n": len(items), "chance": 1 / 21, "blind": 0.1} for key in CAPABILITY_KEYS}))
+    (folder / "bench.json").write_text(
+        json.dumps({key: {"n": len(items), "chance": 1 / 21, "blind": 0.1} for key in CAPABILITY_KEYS})
+    )
     return folder
 
 
 def write_evaluation(folder: Path, scores: dict[str, np.ndarray], protocol: dict | None = None, ids: str = "q") -> Path:
     """summary.json and scores.parquet for given per-question scores of each task."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [pa.table({"benchmark": [task] * len(values), "index": pa.array(range(len(values)), pa.int32()),
-                       "id": [f"{ids}{i}" for i in range(len(values))], "prediction": ["x"] * len(values),
-                       "extracted": ["x"] * len(values), "score": np.asarray(values, float), "unparsed": [False] * len(values)})
-             for task, values in scores.items()]
+    parts = [
+        pa.table(
+            {
+                "benchmark": [task] * len(values),
+                "index": pa.array(range(len(values)), pa.int32()),
+                "id": [f"{ids}{i}" for i in range(len(values))],
+                "prediction": ["x"] * len(values),
+                "extracted": ["x"] * len(values),
+                "score": np.asarray(values, float),
+                "unparsed": [False] * len(values),
+            }
+        )
+        for task, values in scores.items()
+    ]
     pq.write_table(pa.concat_tables(parts), folder / "scores.parquet")
-    benchmarks = {task: {"value": float(np.mean(v)), "n": len(v), "stderr": 0.01, "chance": 0.25, "unparsed": 1} for task, v in scores.items()}
-    summary = {"benchmarks": benchmarks, "protocol": protocol or {"suite": "toy", "batch_size": 8}, "checkpoint": folder.name}
+    benchmarks = {
+        task: {"value": float(np.mean(v)), "n": len(v), "stderr": 0.01, "chance": 0.25, "unparsed": 1}
+        for task, v in scores.items()
+    }
+    summary = {
+        "benchmarks": benchmarks,
+        "protocol": protocol or {"suite": "toy", "batch_size": 8},
+        "checkpoint": folder.name,
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder

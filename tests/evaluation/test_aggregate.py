@@ -41,7 +41,7 @@ def test_above_random_column_of_mmssr_is_re_derived():
 def test_leave_one_out_range_against_direct_computation():
     scores, _ = _published()
     full, ours = scores["100", "full"], scores["10", "mmssr"]
-    direct = [relative_to_full(ours[:k] + ours[k + 1:], full[:k] + full[k + 1:]) for k in range(10)]
+    direct = [relative_to_full(ours[:k] + ours[k + 1 :], full[:k] + full[k + 1 :]) for k in range(10)]
     assert leave_one_out(ours, full) == pytest.approx((min(direct), max(direct)))
 
 
@@ -66,21 +66,39 @@ def runs(tmp_path) -> list[Run]:
 def test_collect_is_long_form(runs):
     table = collect(runs, TOY)
     assert len(table) == 7 * 2 * 2
-    assert table.schema.names == ["arm", "budget", "selection_seed", "train_seed", "benchmark", "metric", "value", "n", "stderr", "protocol",
-                                  "checkpoint"]
+    assert table.schema.names == [
+        "arm",
+        "budget",
+        "selection_seed",
+        "train_seed",
+        "benchmark",
+        "metric",
+        "value",
+        "n",
+        "stderr",
+        "protocol",
+        "checkpoint",
+    ]
     assert set(table["metric"].to_pylist()) == {"score", "unparsed_rate"}
 
 
 def test_comparison_values(runs):
     result = compare(runs, TOY)
-    value = {(run.arm, run.selection_seed): json.loads((run.path / "summary.json").read_text())["benchmarks"] for run in runs}
+    value = {
+        (run.arm, run.selection_seed): json.loads((run.path / "summary.json").read_text())["benchmarks"] for run in runs
+    }
     per_seed = [50 * sum(value["mmssr", s][t]["value"] for t in ("t1", "t2")) for s in range(3)]
     random = [50 * sum(value["random", s][t]["value"] for t in ("t1", "t2")) for s in range(3)]
     arm = result.arm("mmssr")
     assert (arm.mean.mean, arm.mean.std) == pytest.approx((np.mean(per_seed), np.std(per_seed, ddof=1)))
     assert arm.unit_means == pytest.approx(per_seed)
-    assert arm.full == pytest.approx(50 * sum(np.mean([value["mmssr", s][t]["value"] for s in range(3)]) / value["full", 0][t]["value"]
-                                              for t in ("t1", "t2")))
+    assert arm.full == pytest.approx(
+        50
+        * sum(
+            np.mean([value["mmssr", s][t]["value"] for s in range(3)]) / value["full", 0][t]["value"]
+            for t in ("t1", "t2")
+        )
+    )
     assert (arm.above, arm.units, arm.runs) == (2, 3, 3)
     assert arm.difference.value == pytest.approx(np.mean(per_seed) - np.mean(random))
     assert arm.difference.low < arm.difference.value < arm.difference.high and arm.difference.low > 0 and arm.p < 0.05
@@ -94,7 +112,12 @@ def test_baseline_and_full_rows_have_no_comparison_with_themselves(runs):
 
 def test_comparison_without_full_or_baseline(runs):
     result = compare([run for run in runs if run.arm == "mmssr"], TOY)
-    assert (result.arms[0].full, result.arms[0].difference, result.baseline, result.full_arm) == (None, None, None, None)
+    assert (result.arms[0].full, result.arms[0].difference, result.baseline, result.full_arm) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_comparison_is_the_same_whatever_the_order_of_runs(runs):
@@ -105,7 +128,11 @@ def test_comparison_is_the_same_whatever_the_order_of_runs(runs):
 
 
 def test_training_seeds_of_one_subset_are_not_independent_selections(runs):
-    again = [Run(run.arm, 0 if run.selection_seed < 2 else 1, run.selection_seed, run.budget, run.path) for run in runs if run.arm == "mmssr"]
+    again = [
+        Run(run.arm, 0 if run.selection_seed < 2 else 1, run.selection_seed, run.budget, run.path)
+        for run in runs
+        if run.arm == "mmssr"
+    ]
     arm = compare(again, TOY).arms[0]
     assert (arm.runs, arm.units) == (3, 2)
 
@@ -117,15 +144,31 @@ def test_missing_benchmark_is_refused(runs):
             call(runs, more)
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda p: (p / "summary.json").unlink(), "no readable summary.json"),
-    (lambda p: (p / "summary.json").write_text('{"bench'), "no readable summary.json"),
-    (lambda p: (p / "scores.parquet").write_bytes(b"PAR1"), "no readable scores.parquet"),
-    (lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.ones(200)}, protocol={"suite": "toy", "batch_size": 1}), "batch_size"),
-    (lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.ones(200)}, ids="other"), "different questions of t1"),
-    (lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.full(200, np.nan)}), "its value is nan"),
-    (lambda p: (p / "summary.json").write_text((p / "summary.json").read_text().replace('"value": 0', '"value": 1')), "disagree"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda p: (p / "summary.json").unlink(), "no readable summary.json"),
+        (lambda p: (p / "summary.json").write_text('{"bench'), "no readable summary.json"),
+        (lambda p: (p / "scores.parquet").write_bytes(b"PAR1"), "no readable scores.parquet"),
+        (
+            lambda p: write_evaluation(
+                p, {"t1": np.ones(200), "t2": np.ones(200)}, protocol={"suite": "toy", "batch_size": 1}
+            ),
+            "batch_size",
+        ),
+        (
+            lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.ones(200)}, ids="other"),
+            "different questions of t1",
+        ),
+        (lambda p: write_evaluation(p, {"t1": np.ones(200), "t2": np.full(200, np.nan)}), "its value is nan"),
+        (
+            lambda p: (p / "summary.json").write_text(
+                (p / "summary.json").read_text().replace('"value": 0', '"value": 1')
+            ),
+            "disagree",
+        ),
+    ],
+)
 def test_incomparable_results_are_refused(runs, damage, message):
     damage(runs[-2].path)
     with pytest.raises(ResultsError, match=message):
@@ -143,8 +186,10 @@ def test_no_runs_and_doubled_runs_are_refused(runs):
 
 def test_lower_is_better_turns_ratios_and_counts_round(tmp_path):
     suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"),))
-    runs = [Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, v)})) for arm, v in
-            (("full", 0.2), ("random", 0.5), ("mmssr", 0.4))]
+    runs = [
+        Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, v)}))
+        for arm, v in (("full", 0.2), ("random", 0.5), ("mmssr", 0.4))
+    ]
     arm = compare(runs, suite).arm("mmssr")
     assert arm.full == pytest.approx(50) and arm.above == 1
 
@@ -159,15 +204,20 @@ def test_mini_suite_has_a_task_for_every_capability():
     from curation.taxonomy import CAPABILITY_KEYS
 
     suite = load_suite("mini")
-    assert [b.capability for b in suite] == list(CAPABILITY_KEYS) and [b.task for b in suite] == [f"mini_{k}" for k in CAPABILITY_KEYS]
+    assert [b.capability for b in suite] == list(CAPABILITY_KEYS) and [b.task for b in suite] == [
+        f"mini_{k}" for k in CAPABILITY_KEYS
+    ]
 
 
-@pytest.mark.parametrize("text, message", [
-    ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, metrik: x}]", "metrik"),
-    ("name: x\ntasks: mini\nbenchmarks: []", "needs benchmarks"),
-    ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]", "direction"),
-    ("name: x\nbenchmarks: [{task: a, label: A, capability: ocr}]", "tasks"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, metrik: x}]", "metrik"),
+        ("name: x\ntasks: mini\nbenchmarks: []", "needs benchmarks"),
+        ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]", "direction"),
+        ("name: x\nbenchmarks: [{task: a, label: A, capability: ocr}]", "tasks"),
+    ],
+)
 def test_bad_suite_is_refused_with_its_file(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ValueError, match=message) as error:

@@ -1,5 +1,5 @@
-"""The mini tasks through the real lmms-eval: scripted models, a tiny random checkpoint, crash and resume. One file, as the
-import of lmms-eval costs many seconds."""
+"""The mini tasks through the real lmms-eval: scripted models, a tiny random checkpoint, crash and resume. One file,
+as the import of lmms-eval costs many seconds."""
 
 import json
 import multiprocessing
@@ -47,7 +47,15 @@ class Scripted(lmms):
     def generate_until_multi_round(self, requests): ...
 
 
-ANTI = {"choice": "a", "word": "cat", "number": "7", "yes_no": "yes", "coordinate": "c1", "spell": "d o g", "facts": "a1 sun ; c3 dog"}
+ANTI = {
+    "choice": "a",
+    "word": "cat",
+    "number": "7",
+    "yes_no": "yes",
+    "coordinate": "c1",
+    "spell": "d o g",
+    "facts": "a1 sun ; c3 dog",
+}
 
 
 def _sentence(doc) -> str:
@@ -56,9 +64,16 @@ def _sentence(doc) -> str:
     return f"The answer is {doc['answer']}."
 
 
-@pytest.mark.parametrize("fn, value, unparsed", [
-    (lambda doc: doc["answer"], 1.0, 0), (_sentence, 1.0, 0), (lambda doc: ANTI[doc["kind"]], 0.0, 0), (lambda doc: "§§ ...", 0.0, 14),
-], ids=["oracle", "verbose oracle", "anti-oracle", "garbage"])
+@pytest.mark.parametrize(
+    "fn, value, unparsed",
+    [
+        (lambda doc: doc["answer"], 1.0, 0),
+        (_sentence, 1.0, 0),
+        (lambda doc: ANTI[doc["kind"]], 0.0, 0),
+        (lambda doc: "§§ ...", 0.0, 14),
+    ],
+    ids=["oracle", "verbose oracle", "anti-oracle", "garbage"],
+)
 def test_scripted_models(bench_dir, tmp_path, fn, value, unparsed):
     summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(fn))
     assert list(summary["benchmarks"]) == TASKS
@@ -70,7 +85,7 @@ def test_scripted_models(bench_dir, tmp_path, fn, value, unparsed):
 def test_prompt_is_image_then_question(bench_dir, tmp_path):
     model = Scripted(lambda doc: doc["answer"])
     evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_ocr"], limit=1)
-    (message,), = model.messages
+    ((message,),) = model.messages
     assert [part["type"] for part in message["content"]] == ["image", "text"]
     assert message["content"][0]["url"].size == (64, 64) and message["content"][1]["text"] == QUESTIONS[0][1]
 
@@ -78,7 +93,13 @@ def test_prompt_is_image_then_question(bench_dir, tmp_path):
 def test_outputs(bench_dir, tmp_path):
     flip = iter([True, False] * 1000)
     out = tmp_path / "out"
-    evaluate(tmp_path, bench_dir=bench_dir, out=out, model=Scripted(lambda doc: doc["answer"] if next(flip) else "?"), tasks=TASKS[:2])
+    evaluate(
+        tmp_path,
+        bench_dir=bench_dir,
+        out=out,
+        model=Scripted(lambda doc: doc["answer"] if next(flip) else "?"),
+        tasks=TASKS[:2],
+    )
     scores = pq.read_table(out / "scores.parquet").to_pylist()
     assert sorted(p.name for p in out.iterdir()) == ["scores.parquet", "summary.json"]
     assert len(scores) == 28 and scores[1]["id"] == "spatial-1" and scores[14]["benchmark"] == "mini_attribute"
@@ -89,7 +110,14 @@ def test_outputs(bench_dir, tmp_path):
 
 
 def test_limit_and_tasks(bench_dir, tmp_path):
-    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "o", model=Scripted(lambda d: d["answer"]), tasks=["mini_ocr"], limit=3)
+    summary = evaluate(
+        tmp_path,
+        bench_dir=bench_dir,
+        out=tmp_path / "o",
+        model=Scripted(lambda d: d["answer"]),
+        tasks=["mini_ocr"],
+        limit=3,
+    )
     assert {task: entry["n"] for task, entry in summary["benchmarks"].items()} == {"mini_ocr": 3}
 
 
@@ -104,7 +132,9 @@ def test_missing_data_and_unknown_task_are_errors(bench_dir, tmp_path):
 def test_broken_reference_answer_stops_the_evaluation(tmp_path):
     bench = write_bench(tmp_path / "bench", per_kind=1)
     table = pq.read_table(bench / "ocr.parquet")
-    broken = table.set_column(table.schema.get_field_index("answer"), "answer", [["not a letter"] + table["answer"].to_pylist()[1:]])
+    broken = table.set_column(
+        table.schema.get_field_index("answer"), "answer", [["not a letter"] + table["answer"].to_pylist()[1:]]
+    )
     pq.write_table(broken, bench / "ocr.parquet")
     with pytest.raises(EvaluationError, match="ocr.parquet, question 'ocr-0': reference answer 'not a letter'"):
         evaluate(tmp_path, bench_dir=bench, out=tmp_path / "out", model=Scripted(lambda doc: "a"), tasks=["mini_ocr"])
@@ -120,7 +150,13 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
     monkeypatch.chdir(tmp_path)
     seen = []
     for name in ("one", "two"):
-        evaluate(tiny, bench_dir=bench_dir, out=tmp_path / name, batch_size=64, on_progress=lambda done, total: seen.append((done, total)))
+        evaluate(
+            tiny,
+            bench_dir=bench_dir,
+            out=tmp_path / name,
+            batch_size=64,
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
     for file in ("scores.parquet", "summary.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert seen[-1] == (196, 196) and seen == sorted(seen[:4]) * 2
@@ -129,7 +165,10 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
 
 def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     other = build_tiny(tmp_path / "other", build_tokenizer(), hidden=32, layers=2, vision_layers=1, seed=1)
-    hashes = {evaluate(path, bench_dir=bench_dir, out=tmp_path / "out", tasks=["mini_ocr"], limit=2)["checkpoint"] for path in (tiny, other)}
+    hashes = {
+        evaluate(path, bench_dir=bench_dir, out=tmp_path / "out", tasks=["mini_ocr"], limit=2)["checkpoint"]
+        for path in (tiny, other)
+    }
     assert len(hashes) == 2
 
 
@@ -162,8 +201,12 @@ def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_d
     shared = Path(datasets.config.HF_DATASETS_CACHE)
     before = sorted(shared.rglob("*"))
     context = multiprocessing.get_context("fork")  # a fresh process would spend a minute on imports
-    running = [context.Process(target=evaluate, args=(tiny,), kwargs={"bench_dir": bench_dir, "out": tmp_path / name, "tasks": TASKS[:4]})
-               for name in ("a", "b")]
+    running = [
+        context.Process(
+            target=evaluate, args=(tiny,), kwargs={"bench_dir": bench_dir, "out": tmp_path / name, "tasks": TASKS[:4]}
+        )
+        for name in ("a", "b")
+    ]
     for process in running:
         process.start()
     for process in running:
@@ -174,7 +217,9 @@ def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_d
 
 
 def test_nothing_is_printed(bench_dir, tmp_path, capfd):
-    evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(lambda doc: doc["answer"]), tasks=TASKS[:1])
+    evaluate(
+        tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(lambda doc: doc["answer"]), tasks=TASKS[:1]
+    )
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
 

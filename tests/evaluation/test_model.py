@@ -44,7 +44,9 @@ def test_own_decoding_equals_generate(tiny):
     width, lengths = batch["input_ids"].shape[1], set()
     for k in range(2, 12):  # many tokens end an answer, so that the rows of a batch end at different steps
         ends = list(range(4, answerer.model.config.text_config.vocab_size, k))
-        theirs = answerer.model.generate(**batch, max_new_tokens=20, do_sample=False, eos_token_id=ends, pad_token_id=0)[:, width:]
+        theirs = answerer.model.generate(
+            **batch, max_new_tokens=20, do_sample=False, eos_token_id=ends, pad_token_id=0
+        )[:, width:]
         ours = greedy(answerer.model, batch, max_new_tokens=20, ends=torch.tensor(ends), pad=0)
         assert torch.equal(ours[:, : theirs.shape[1]], theirs) and not ours[:, theirs.shape[1] :].any()
         lengths |= {int((row != 0).sum()) for row in ours}
@@ -70,14 +72,23 @@ def test_token_limit_and_stop_strings(tiny):
 
 def test_text_only_and_several_images(tiny):
     text_only = [{"role": "user", "content": [{"type": "text", "text": "what is this ?"}]}]
-    two = [{"role": "user", "content": [{"type": "image", "url": _picture(i)} for i in range(2)] + [{"type": "text", "text": "which ?"}]}]
+    two = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "url": _picture(i)} for i in range(2)]
+            + [{"type": "text", "text": "which ?"}],
+        }
+    ]
     assert len(Answerer.load(tiny, batch_size=2).answer([text_only, two, text_only], max_new_tokens=4)) == 3
 
 
 def test_pixels_reach_the_model_and_the_hash(tiny):
     answerer = Answerer.load(tiny)
     picture, other = _picture(0), _picture(7)
-    ask = [[{"role": "user", "content": [{"type": "image", "url": p}, {"type": "text", "text": "what ?"}]}] for p in (picture, other)]
+    ask = [
+        [{"role": "user", "content": [{"type": "image", "url": p}, {"type": "text", "text": "what ?"}]}]
+        for p in (picture, other)
+    ]
     a, b = map(answerer.prompt, ask)
     assert a.length == b.length and a.hash != b.hash and a.hash == answerer.prompt(ask[0]).hash
     logits = [answerer.model(**answerer.encoder.batch([p.content])).logits[0, -1] for p in (a, b)]
@@ -85,14 +96,19 @@ def test_pixels_reach_the_model_and_the_hash(tiny):
 
 
 def test_literal_placeholders_in_a_prompt_are_removed():
-    text, images = flatten({"role": "user", "content": [{"type": "image", "url": "x"}, {"type": "text", "text": "look <image> here"}]})
+    text, images = flatten(
+        {"role": "user", "content": [{"type": "image", "url": "x"}, {"type": "text", "text": "look <image> here"}]}
+    )
     assert text == "<image>\nlook  here" and images == ["x"]
 
 
-@pytest.mark.parametrize("messages, message", [
-    ([{"role": "assistant", "content": [{"type": "text", "text": "x"}]}], "end with the user"),
-    ([{"role": "user", "content": [{"type": "video", "url": "x"}]}], "not on 'video'"),
-])
+@pytest.mark.parametrize(
+    "messages, message",
+    [
+        ([{"role": "assistant", "content": [{"type": "text", "text": "x"}]}], "end with the user"),
+        ([{"role": "user", "content": [{"type": "video", "url": "x"}]}], "not on 'video'"),
+    ],
+)
 def test_what_cannot_be_asked_is_an_error(tiny, messages, message):
     with pytest.raises(ValueError, match=message):
         Answerer.load(tiny).answer([messages])
@@ -100,7 +116,9 @@ def test_what_cannot_be_asked_is_an_error(tiny, messages, message):
 
 def test_a_broken_image_is_not_swallowed(tiny, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
-    broken = [{"role": "user", "content": [{"type": "image", "url": tmp_path / "broken.png"}, {"type": "text", "text": "?"}]}]
+    broken = [
+        {"role": "user", "content": [{"type": "image", "url": tmp_path / "broken.png"}, {"type": "text", "text": "?"}]}
+    ]
     with pytest.raises(ImageError, match="broken_image"):
         Answerer.load(tiny).answer([broken])
 
@@ -111,8 +129,11 @@ def test_anyres_checkpoint_and_the_processor_encoder_agree(tiny):
     model.config.image_mode = "anyres"
     answerer = Answerer(model, processor, batch_size=4)
     ours = answerer.answer([_ask(i) for i in range(4)], max_new_tokens=8)
-    processor.chat_template = ("{% for m in messages %}<|user|> {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>\n"
-                               "{% else %}{{ c['text'] }}{% endif %}{% endfor %} {% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}")
+    processor.chat_template = (
+        "{% for m in messages %}<|user|> {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>\n"
+        "{% else %}{{ c['text'] }}{% endif %}{% endfor %} {% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+    )
     other = Answerer(model, processor, batch_size=4)
     other.encoder, other.own_decoding = ProcessorEncoder(processor), False
     assert ours == other.answer([_ask(i) for i in range(4)], max_new_tokens=8)

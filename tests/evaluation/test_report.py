@@ -16,18 +16,35 @@ from evaluation.suite import Benchmark, Suite
 
 TOY = Suite("toy", "toy", tuple(Benchmark(f"t{k}", f"Task {k}", "ocr") for k in range(4)))
 CONTEXT = Context(
-    title="mmssr_30pct", protocol={"sft.lr": 0.001, "pool": "mini"}, pool={"samples": 6000}, quarantined={"missing_image": 3, "empty_answer": 9},
-    subsets=[Subset("mmssr", 0, 1800, 100_000, 30_600, {"source": {"web": 0.4, "chart": 0.6}}),
-             Subset("random", 0, 1800, None, None, {"source": {"web": 0.8, "chart": 0.2}})],
-    overlap={("mmssr", "random"): 0.31}, scorer={"ocr": {"spearman": 0.8, "n": 100}, "logic": {"spearman": None, "n": 100}},
-    seconds={"pool": 2.0, "train": 100.5}, notes=["A note."])
+    title="mmssr_30pct",
+    protocol={"sft.lr": 0.001, "pool": "mini"},
+    pool={"samples": 6000},
+    quarantined={"missing_image": 3, "empty_answer": 9},
+    subsets=[
+        Subset("mmssr", 0, 1800, 100_000, 30_600, {"source": {"web": 0.4, "chart": 0.6}}),
+        Subset("random", 0, 1800, None, None, {"source": {"web": 0.8, "chart": 0.2}}),
+    ],
+    overlap={("mmssr", "random"): 0.31},
+    scorer={"ocr": {"spearman": 0.8, "n": 100}, "logic": {"spearman": None, "n": 100}},
+    seconds={"pool": 2.0, "train": 100.5},
+    notes=["A note."],
+)
 
 
 @pytest.fixture
 def comparison(tmp_path):
     rng = np.random.default_rng(0)
-    runs = [Run(arm, seed, 0, "30%", write_evaluation(tmp_path / f"{arm}{seed}", {b.task: (rng.random(100) < p).astype(float) for b in TOY}))
-            for arm, n, p in (("mmssr", 3, 0.7), ("random", 3, 0.4), ("full", 1, 0.8)) for seed in range(n)]
+    runs = [
+        Run(
+            arm,
+            seed,
+            0,
+            "30%",
+            write_evaluation(tmp_path / f"{arm}{seed}", {b.task: (rng.random(100) < p).astype(float) for b in TOY}),
+        )
+        for arm, n, p in (("mmssr", 3, 0.7), ("random", 3, 0.4), ("full", 1, 0.8))
+        for seed in range(n)
+    ]
     return compare(runs, TOY)
 
 
@@ -42,7 +59,10 @@ def test_pictures_are_drawn_and_the_same_bytes_every_time(comparison, tmp_path):
 
 
 def test_pictures_of_zero_scores_and_many_arms(tmp_path):
-    runs = [Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.zeros(5) for b in TOY})) for k in range(9)]
+    runs = [
+        Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.zeros(5) for b in TOY}))
+        for k in range(9)
+    ]
     assert len(draw_all(compare(runs, TOY, full="arm0", baseline="arm1"), tmp_path / "out")) == 3
 
 
@@ -51,14 +71,25 @@ def test_report_has_every_section_and_is_reproducible(comparison, tmp_path):
     assert first == second
     for heading in ("Results", "Pool", "Subsets", "Scorer", "Seconds by stage", "Protocol", "Notes"):
         assert f"\n## {heading}\n" in first
-    for text in ("| empty_answer | 9 |\n| missing_image | 3 |\n| all | 12 |", "| mmssr | 0 | 1,800 | 100,000 | 30,600 |", "| random | 0 | 1,800 | – | – |",
-                 "| mmssr | random | 31.0 % |", "| chart | 60.0 % | 20.0 % |", "| all | 102.5 |", "0.80 (1 capabilities)", "![radar](radar.png)",
-                 "**mmssr** (30%) is above **random**", "as frozen in the scale file"):
+    for text in (
+        "| empty_answer | 9 |\n| missing_image | 3 |\n| all | 12 |",
+        "| mmssr | 0 | 1,800 | 100,000 | 30,600 |",
+        "| random | 0 | 1,800 | – | – |",
+        "| mmssr | random | 31.0 % |",
+        "| chart | 60.0 % | 20.0 % |",
+        "| all | 102.5 |",
+        "0.80 (1 capabilities)",
+        "![radar](radar.png)",
+        "**mmssr** (30%) is above **random**",
+        "as frozen in the scale file",
+    ):
         assert text in first, text
     assert json.loads((tmp_path / "one" / "comparison.json").read_text())["baseline"] == "random"
 
 
-@pytest.mark.parametrize("low, high, words", [(0.5, 3.0, "is above"), (-3.0, -0.5, "is below"), (-1.0, 2.0, "is not clearly different from")])
+@pytest.mark.parametrize(
+    "low, high, words", [(0.5, 3.0, "is above"), (-3.0, -0.5, "is below"), (-1.0, 2.0, "is not clearly different from")]
+)
 def test_verdict_follows_the_interval(comparison, low, high, words):
     arm = replace(comparison.arm("mmssr"), difference=Interval(1.0, low, high))
     text = render(replace(comparison, arms=(arm, *comparison.arms[1:])), CONTEXT)
@@ -73,4 +104,6 @@ def test_modified_protocol_is_announced_at_the_top(comparison):
 def test_empty_sections_are_left_out_and_a_single_seed_is_said(comparison):
     single = replace(comparison.arm("mmssr"), units=1)
     text = render(replace(comparison, arms=(single, *comparison.arms[1:])), Context(title="x"))
+    unknown = render(comparison, Context(title="x", scorer={"ocr": {"spearman": None}}))
+    assert "| ocr | – |" in unknown and "Mean Spearman" not in unknown
     assert "## Pool" not in text and "## Scorer" not in text and "One seed only" in text

@@ -66,7 +66,10 @@ def test_interval_of_equal_arms_covers_zero_about_as_often_as_promised():
     covered = 0
     for trial in range(200):
         skill = rng.random(120)
-        arms = [[[(rng.random(120) < np.clip(skill + rng.normal(0, 0.02), 0, 1)).astype(float)] for _ in range(4)] for _ in range(2)]
+        arms = [
+            [[(rng.random(120) < np.clip(skill + rng.normal(0, 0.02), 0, 1)).astype(float)] for _ in range(4)]
+            for _ in range(2)
+        ]
         interval = paired_bootstrap(*arms, resamples=300, seed=trial)
         covered += interval.low <= 0 <= interval.high
     assert 0.85 <= covered / 200 <= 0.995

@@ -14,8 +14,16 @@ TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "T
 @pytest.fixture
 def comparison(tmp_path):
     values = {("random", 0): 0.4, ("random", 1): 0.5, ("mmssr", 0): 0.6, ("mmssr", 1): 0.7, ("full", 0): 0.8}
-    runs = [Run(arm, s, 0, "100%" if arm == "full" else "30%",
-                write_evaluation(tmp_path / f"{arm}{s}", {"t1": np.full(10, v), "t2": np.full(10, v / 2)})) for (arm, s), v in values.items()]
+    runs = [
+        Run(
+            arm,
+            s,
+            0,
+            "100%" if arm == "full" else "30%",
+            write_evaluation(tmp_path / f"{arm}{s}", {"t1": np.full(10, v), "t2": np.full(10, v / 2)}),
+        )
+        for (arm, s), v in values.items()
+    ]
     return compare(runs, TOY)
 
 
@@ -27,7 +35,9 @@ def _cells(table: str) -> dict[str, dict[str, str]]:
 def test_full_table(comparison):
     rows = _cells(comparison_table(comparison))
     assert list(rows) == ["random", "mmssr", "full", "chance"]
-    assert rows["mmssr"]["One"] == "65.0 ± 7.1" and rows["mmssr"]["Two"] == "32.5 ± 3.5" and rows["mmssr"]["seeds"] == "2"
+    assert (
+        rows["mmssr"]["One"] == "65.0 ± 7.1" and rows["mmssr"]["Two"] == "32.5 ± 3.5" and rows["mmssr"]["seeds"] == "2"
+    )
     assert rows["mmssr"]["/FULL"] == "81.2 ± 8.8" and rows["mmssr"][">Rand"] == "2/2"
     assert rows["mmssr"]["difference to random [95 %]"].startswith("+15.0 [")
     assert rows["full"]["One"] == "80.0" and rows["full"]["/FULL"] == "100.0"

@@ -11,9 +11,20 @@ import pytest
 from recipes.tracker import Tracker
 from recipes.wandb_worker import comparison_rows
 
-ARM = {"arm": "mmssr", "budget": "30%", "units": 3, "mean": {"mean": 50.0, "std": 1.0}, "full": 90.0, "above": 9,
-       "difference": {"value": 2.0, "low": 1.0, "high": 3.0}, "benchmarks": {"t1": {"mean": 0.5, "std": 0.1}}}
-COMPARISON = {"suite": {"benchmarks": [{"task": "t1"}]}, "arms": [ARM, ARM | {"arm": "random", "difference": None, "full": None, "above": None}]}
+ARM = {
+    "arm": "mmssr",
+    "budget": "30%",
+    "units": 3,
+    "mean": {"mean": 50.0, "std": 1.0},
+    "full": 90.0,
+    "above": 9,
+    "difference": {"value": 2.0, "low": 1.0, "high": 3.0},
+    "benchmarks": {"t1": {"mean": 0.5, "std": 0.1}},
+}
+COMPARISON = {
+    "suite": {"benchmarks": [{"task": "t1"}]},
+    "arms": [ARM, ARM | {"arm": "random", "difference": None, "full": None, "above": None}],
+}
 
 
 @pytest.fixture
@@ -34,14 +45,18 @@ def wandb_home(monkeypatch, tmp_path):
 def _fake_wandb(folder: Path, body: str, monkeypatch) -> None:
     """A module `wandb` that the worker process finds first."""
     (folder / "fake").mkdir()
-    (folder / "fake" / "wandb.py").write_text("class Error(Exception): ...\nclass Settings:\n    def __init__(self, **k): ...\n" + body)
+    (folder / "fake" / "wandb.py").write_text(
+        "class Error(Exception): ...\nclass Settings:\n    def __init__(self, **k): ...\n" + body
+    )
     monkeypatch.setenv("PYTHONPATH", str(folder / "fake"))
 
 
 def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = []
-    tracker = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", config={"a": 1}, say=said.append)
+    tracker = Tracker.start(
+        "offline", project="winnow", name="x", run_dir=tmp_path / "run", config={"a": 1}, say=said.append
+    )
     tracker.stage("pool", 1.5)
     tracker.comparison(COMPARISON)
     tracker.pictures([picture])
@@ -51,7 +66,9 @@ def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, pi
     record = next(status.path.glob("*.wandb")).read_bytes()
     for text in (b"seconds/pool", b"mean/mmssr", b"comparison", b"means"):
         assert text in record, text
-    assert list(status.path.rglob("media/images/means_*.png")) and list(status.path.rglob("media/table/comparison_*.json"))
+    assert list(status.path.rglob("media/images/means_*.png")) and list(
+        status.path.rglob("media/table/comparison_*.json")
+    )
     assert not (tmp_path / "wandb").exists()
 
 
@@ -64,15 +81,21 @@ def test_unreachable_server_costs_seconds_and_keeps_the_run_offline(wandb_home, 
     assert time.monotonic() - start < 2, "the run itself does not wait"
     status = tracker.finish()
     assert (status.mode, status.asked, status.ok) == ("offline", "online", False), status
-    assert status.path.is_relative_to(tmp_path / "run") and b"seconds/pool" in next(status.path.glob("*.wandb")).read_bytes()
+    assert (
+        status.path.is_relative_to(tmp_path / "run")
+        and b"seconds/pool" in next(status.path.glob("*.wandb")).read_bytes()
+    )
     assert len(said) == 1 and "wandb sync" in said[0] and "The run goes on" in said[0] and "timed out" in said[0]
     assert time.monotonic() - start < 100, "mostly imports, on a slow machine"
 
 
 def test_disabled_starts_nothing(tmp_path):
-    code = ("import sys; from pathlib import Path; from recipes.tracker import Tracker; "
-            "t = Tracker.start('disabled', project='p', name='n', run_dir=Path(sys.argv[1])); t.stage('x', 1.0); t.pictures([]); "
-            "assert t.finish().ok and 'wandb' not in sys.modules")
+    code = (
+        "import sys; from pathlib import Path; from recipes.tracker import Tracker; "
+        "t = Tracker.start('disabled', project='p', name='n', run_dir=Path(sys.argv[1])); "
+        "t.stage('x', 1.0); t.pictures([]); "
+        "assert t.finish().ok and 'wandb' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[2])
     assert not list(tmp_path.iterdir())
 
@@ -88,7 +111,12 @@ def test_missing_wandb_is_said_once(tmp_path, monkeypatch):
 
 
 def test_failure_in_the_middle_is_said_once(tmp_path, monkeypatch):
-    _fake_wandb(tmp_path, "class Run:\n    dir = '/x/files'\n    def log(self, v): raise Error('disk full')\ndef init(**k): return Run()\n", monkeypatch)
+    _fake_wandb(
+        tmp_path,
+        "class Run:\n    dir = '/x/files'\n    def log(self, v): raise Error('disk full')\n"
+        "def init(**k): return Run()\n",
+        monkeypatch,
+    )
     said = []
     tracker = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append)
     for k in range(50):
@@ -99,7 +127,11 @@ def test_failure_in_the_middle_is_said_once(tmp_path, monkeypatch):
 
 
 def test_unexpected_failure_of_the_wandb_process_is_said_and_logged(tmp_path, monkeypatch):
-    _fake_wandb(tmp_path, "class Run:\n    dir = '/x/files'\n    def log(self, v): 1 / 0\ndef init(**k): return Run()\n", monkeypatch)
+    _fake_wandb(
+        tmp_path,
+        "class Run:\n    dir = '/x/files'\n    def log(self, v): 1 / 0\ndef init(**k): return Run()\n",
+        monkeypatch,
+    )
     said = []
     tracker = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append)
     tracker.stage("pool", 1.0)
@@ -109,11 +141,17 @@ def test_unexpected_failure_of_the_wandb_process_is_said_and_logged(tmp_path, mo
 
 def test_upload_that_hangs_is_ended(tmp_path, monkeypatch):
     pid = tmp_path / "pid"
-    _fake_wandb(tmp_path, "import time, subprocess\n"
-                f"open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '600'], start_new_session=True).pid))\n"
-                "class Run:\n    dir = '/x/files'\n    def finish(self, quiet): time.sleep(600)\ndef init(**k): return Run()\n", monkeypatch)
+    _fake_wandb(
+        tmp_path,
+        "import time, subprocess\n"
+        f"open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '600'], start_new_session=True).pid))\n"
+        "class Run:\n    dir = '/x/files'\n    def finish(self, quiet): time.sleep(600)\ndef init(**k): return Run()\n",
+        monkeypatch,
+    )
     said, start = [], time.monotonic()
-    status = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append).finish(seconds=5)
+    status = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append).finish(
+        seconds=5
+    )
     assert time.monotonic() - start < 20 and "not finished within 5 s" in status.detail and len(said) == 1
     state, deadline = Path(f"/proc/{pid.read_text()}/status"), time.monotonic() + 10
     while state.exists() and "zombie" not in state.read_text() and time.monotonic() < deadline:

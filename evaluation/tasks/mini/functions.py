@@ -7,7 +7,8 @@ from evaluation.extract import score
 
 
 def with_images(questions: Any) -> Any:
-    """The split with its encoded pictures marked as images: lmms-eval decodes them for the model and skips them when it scores."""
+    """The split with its encoded pictures marked as images: lmms-eval decodes them for the model and skips them
+    when it scores."""
     from datasets import Image
 
     return questions.cast_column("image", Image())

@@ -27,8 +27,17 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, se
 
 from curation.pool.sample import Sample
 from training.collate import Collator
-from training.models import COMPLETE, add_lora, checkpoint_hash, freeze, load, load_processor, merge_lora, quiet
-from training.models import save_checkpoint
+from training.models import (
+    COMPLETE,
+    add_lora,
+    checkpoint_hash,
+    freeze,
+    load,
+    load_processor,
+    merge_lora,
+    quiet,
+    save_checkpoint,
+)
 from training.plan import PlannedBatches, Prepared, Rejected, TooManyBad, global_batches, prepare
 from training.render import Encoded, Renderer
 from training.spec import FitSpec, LoraSpec
@@ -46,8 +55,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train `base` on `examples` and write the checkpoint (LoRA merged) to `out`. Resumes what was cut off there.
 
-    `examples`: a list or tuple is rendered, checked and measured first, bad ones are counted; any other sequence is lazy
-    data, read as Encoded when its turn comes (a bad one raises RenderError). `on_progress(step, steps, message)`.
+    `examples`: a list or tuple is rendered, checked and measured first, bad ones are counted; any other sequence is
+    lazy data, read as Encoded when its turn comes (a bad one raises RenderError). `on_progress(step, steps, message)`.
     Returns steps, seconds, samples_seen, tokens, losses (one for each step), dropped {reason: count} and
     samples_per_second. Raises TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training.
     """
@@ -93,7 +102,7 @@ def _fit(spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, on
         "steps": steps,
         "seconds": round(seconds, 3),
         "samples_per_second": round(trainer.train_dataset.read / seconds, 1),
-        **_volume(spec, prepared.examples, batches, steps, lazy),
+        **_volume(prepared.examples, batches, steps, lazy),
         "losses": journal.losses,
         "dropped": prepared.counts | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
     }
@@ -170,7 +179,7 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
         from training.launch import read_config
 
         deepspeed = read_config(spec.deepspeed)
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(out / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=math.ceil(spec.batch_size / (batches.world * batches.accumulation)),
@@ -194,6 +203,9 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
         report_to=[],
         log_level="error",
     )
+    if args.n_gpu > 1:  # one process drives one GPU; Trainer would split each batch over all of them
+        args._n_gpu = 1
+    return args
 
 
 def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
@@ -218,7 +230,7 @@ def _train(trainer: PlannedTrainer, out: Path) -> float:
     return time.monotonic() - begin
 
 
-def _volume(spec: FitSpec, examples: Sequence[Encoded], batches: PlannedBatches, steps: int, lazy: bool) -> dict[str, Any]:
+def _volume(examples: Sequence[Encoded], batches: PlannedBatches, steps: int, lazy: bool) -> dict[str, Any]:
     """Samples, and tokens without padding, of the whole schedule; tokens of lazy data are not known (None)."""
     samples = tokens = 0
     lengths = None if lazy else np.array([len(e) for e in examples])
@@ -230,7 +242,9 @@ def _volume(spec: FitSpec, examples: Sequence[Encoded], batches: PlannedBatches,
     return {"samples_seen": samples, "tokens": None if lazy else tokens}
 
 
-def _write(trainer: PlannedTrainer, spec: FitSpec, base: Any, processor: Any, out: Path, record: dict[str, Any]) -> None:
+def _write(
+    trainer: PlannedTrainer, spec: FitSpec, base: str | Path, processor: Any, out: Path, record: dict[str, Any]
+) -> None:
     """Rank 0 writes the checkpoint; all ranks take part where weights are sharded."""
     if spec.deepspeed:
         from training.launch import gathered

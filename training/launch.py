@@ -33,11 +33,17 @@ def read_config(name: str) -> dict[str, Any]:
     path = CONFIGS / f"{name}.json" if not name.endswith(".json") else Path(name)
     if not path.exists():
         shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.json")))
-        raise FileNotFoundError(f"no DeepSpeed config {name!r}: shipped are {shipped}, or give the path of a .json file")
+        raise FileNotFoundError(f"no DeepSpeed config {name!r}: shipped are {shipped}, else give a .json file's path")
     return json.loads(path.read_text())
 
 
-def launch(spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, on_progress: Any = None) -> dict[str, Any]:
+def launch(
+    spec: FitSpec,
+    base: str | Path,
+    examples: Sequence[Any],
+    out: Path,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Any]:
     """Run fit() in `spec.processes` torchrun processes and return its result. Raises LaunchError when they fail."""
     _require_deepspeed()
     read_config(spec.deepspeed)
@@ -48,7 +54,7 @@ def launch(spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, 
         job = Path(folder)
         with (job / "job.pickle").open("wb") as handle:
             pickle.dump({"spec": spec, "base": str(base), "examples": examples, "out": str(out)}, handle)
-        _run(job, spec.processes or max(torch.cuda.device_count(), 1 if torch.cuda.is_available() else 2), on_progress)
+        _run(job, spec.processes or torch.cuda.device_count() or 2, on_progress)
         return json.loads((job / "result.json").read_text())
 
 
@@ -88,7 +94,7 @@ def _run(job: Path, processes: int, on_progress: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end torchrun (which ends its workers) when this process is killed: two must never write at once."""
+    """Have the kernel end torchrun, which ends its workers, when this process is killed: two must never write."""
     import ctypes
 
     pr_set_pdeathsig = 1
@@ -126,7 +132,7 @@ def start_engine() -> None:
 def touch_vision(inner: torch.nn.Module) -> None:
     """Make text-only batches run the vision tower on one blank tile, times zero, while training.
 
-    Otherwise ranks with and without images disagree on which gradients there are: gloo fails, NCCL hangs (ZeRO-2 and 3).
+    Otherwise ranks with and without images disagree on which gradients there are: gloo fails, NCCL hangs.
     It has to sit inside `forward`, where it follows DeepSpeed's own gathering of parameters. `inner`: the model under
     the language-model head.
     """

@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as hf_logging
 
 COMPLETE = "COMPLETE"
@@ -40,7 +45,8 @@ LORA_LAYERS: dict[str, str] = {
 def quiet() -> Iterator[None]:
     """Silence transformers' progress bars and warnings inside the block, and restore both afterwards."""
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # accelerate imports DeepSpeed, which else reports that it found none
+        # accelerate imports DeepSpeed where it is installed; that would print a warning that it found no accelerator
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
@@ -95,8 +101,12 @@ def build_tiny(
     The tokenizer must know `<image>` and a pad and an end token; `<video>` is added when missing (the processor asks
     for it). Each image costs (image_size / patch)^2 + 1 tokens (`image_mode` "base"). Raises ValueError otherwise.
     """
-    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config
-    from transformers import SiglipVisionConfig
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        Qwen2Config,
+        SiglipVisionConfig,
+    )
 
     _check_tokenizer(tokenizer)
     vision_hidden = vision_hidden or hidden
@@ -212,7 +222,8 @@ INCIDENTAL = {"transformers_version", "dtype", "is_local", "local_files_only"}
 def checkpoint_hash(path: str | Path) -> str:
     """sha256 over weights, config and processor files of a checkpoint directory, independent of library versions."""
     path, digest = Path(path), hashlib.sha256()
-    files = [p for p in sorted(path.iterdir()) if p.suffix in {".safetensors", ".json", ".jinja"} and p.name != "fit.json"]
+    files = [p for p in sorted(path.iterdir()) if p.suffix in {".safetensors", ".json", ".jinja"}]
+    files = [p for p in files if p.name != "fit.json"]
     if not any(p.suffix == ".safetensors" for p in files):
         raise FileNotFoundError(f"{path} holds no safetensors file: not a checkpoint")
     for file in files:

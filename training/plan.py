@@ -81,7 +81,8 @@ def global_batches(
 ) -> list[np.ndarray]:
     """Indices of each optimizer step of one epoch; every example once, the last batch may be smaller.
 
-    With `lengths` the examples of a batch are of similar length: sorted within windows of 50 batches, batch order random.
+    With `lengths` the examples of a batch are of similar length: sorted within windows of 50 batches, whose batches
+    then come in random order.
     """
     order = epoch_order(count, seed, epoch)
     if lengths is not None:

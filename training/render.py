@@ -82,7 +82,7 @@ class Renderer:
         self._suffixes: dict[tuple[str, str | None], tuple[np.ndarray, np.ndarray, Branch]] = {}
 
     def encode(self, sample: Sample, loss_turns: str = "all") -> Encoded:
-        """The conversation with loss on the answers of all turns, or of the "last" one. Raises RenderError, ImageError."""
+        """The conversation with loss on the answers of "all" turns or of the "last". Raises RenderError, ImageError."""
         if not sample.turns:
             raise RenderError("no_assistant_turn", f"sample {sample.id} has no answered turn")
         first = 0 if loss_turns == "all" else len(sample.turns) - 1
@@ -99,7 +99,7 @@ class Renderer:
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
     def branches(self, sample: Sample, queries: Sequence[tuple[str, str | None]]) -> Encoded:
-        """The whole conversation as a prefix, then one branch for each (question, answer or None if it is to be scored).
+        """The whole conversation as a prefix, then a branch for each (question, answer; None where it is to be scored).
 
         Labels stand at the answers of the branches only.
         """

@@ -38,7 +38,7 @@ class FitSpec(BaseModel):
     gradient_checkpointing: bool = False
     deepspeed: str | None = Field(None, description="zero2, zero3 or the path of a DeepSpeed JSON config")
     processes: int | None = Field(None, gt=0, description="DeepSpeed processes; default: GPUs, or 2 on CPU")
-    loss_norm: Literal["token", "microbatch"] = Field("token", description="mean over the global batch's labels, or the micro-batch's")
+    loss_norm: Literal["token", "microbatch"] = Field("token", description="mean over labels of global or micro-batch")
     loss_turns: Literal["all", "last"] = "all"
     save_steps: int | None = Field(None, gt=0, description="keep a checkpoint to resume from every so many steps")
     max_length: int | None = Field(None, gt=0, description="tokens; longer examples are rejected and counted")

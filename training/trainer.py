@@ -1,4 +1,4 @@
-"""A thin subclass of the Hugging Face Trainer: parts with their own learning rate, planned batches, markers, engine check."""
+"""A thin subclass of the Hugging Face Trainer: learning rates by part, planned batches, markers, engine check."""
 
 import json
 import math
@@ -50,7 +50,7 @@ class Examples(torch.utils.data.Dataset):
 
 
 def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups by (part, decay); vectors (biases, norms) are not decayed. Every trained parameter occurs once."""
+    """Optimizer groups by (part, decay), every trained parameter once; vectors (biases, norms) are not decayed."""
     groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -86,12 +86,12 @@ def answer_only_logits(model: PreTrainedModel) -> None:
 
 
 class PlannedTrainer(Trainer):
-    """Trainer over PlannedBatches. Losses are normalised by the labels of the whole global batch unless told otherwise."""
+    """Trainer over PlannedBatches. The loss is the mean over the labels of the global batch unless told otherwise."""
 
     def __init__(
-        self, *args: Any, batches: PlannedBatches, part_lr: dict[str, float], per_microbatch: bool = False, **kwargs: Any
+        self, *, batches: PlannedBatches, part_lr: dict[str, float], per_microbatch: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(**kwargs)
         self.batches, self.part_lr = batches, part_lr
         if per_microbatch:
             self.model_accepts_loss_kwargs = False
@@ -146,7 +146,7 @@ class PlannedTrainer(Trainer):
 
 
 class Journal(TrainerCallback):
-    """Epochs of the plan, one JSON line for each step, progress, the divergence and engine checks, checkpoint markers."""
+    """Epochs of the plan, a JSON line for each step, progress, divergence and engine checks, checkpoint markers."""
 
     def __init__(self, path: Path, batches: PlannedBatches, on_progress: Progress | None, writes: bool) -> None:
         self.path, self.batches, self.on_progress, self.writes = path, batches, on_progress, writes

@@ -13,7 +13,7 @@ from PIL import Image  # noqa: E402
 
 from curation.pool.sample import Sample, Turn  # noqa: E402
 
-WORDS = "what is at where the a of in colour how many red blue green dog cat car cup a1 a2 b1 b2 yes no score ? . ,".split()
+WORDS = "what is at where the of in colour how many score ? . , yes no red blue green dog cat car a1 a2 b1 b2".split()
 SPECIAL = ["<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "<image>"]
 TEMPLATE = (
     "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}{{- '<|assistant|> ' -}}"

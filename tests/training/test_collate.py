@@ -67,13 +67,12 @@ def test_branches_equal_separate_forward_passes(loaded, renderer, samples, colla
 
 def test_branch_loss_equals_the_loss_of_separate_conversations(loaded, renderer, samples, collator):
     model, _ = loaded
-    queries = [("score dog ?", "3"), ("what is at a2 ?", "red cup"), ("score cat ?", "0")]
+    queries = [("score dog ?", "3"), ("what is at a2 ?", "red car"), ("score cat ?", "0")]
     chosen = [samples[i] for i in (0, 4, 6)]
     batch = collator([renderer.branches(s, queries) for s in chosen])
     batch.pop("branch_index")
-    separate = [
-        renderer.encode(Sample(0, "q", "t", s.images, (*s.turns, Turn(q, a))), "last") for s in chosen for q, a in queries
-    ]
+    longer = [Sample(0, "q", "t", s.images, (*s.turns, Turn(q, a))) for s in chosen for q, a in queries]
+    separate = [renderer.encode(s, "last") for s in longer]
     with torch.no_grad():
         tree, plain = model(**batch).loss, model(**collator(separate)).loss
     assert abs(tree - plain) < 1e-5

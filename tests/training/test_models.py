@@ -5,8 +5,18 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from training.models import COMPLETE, add_lora, build_tiny, checkpoint_hash, freeze, image_mode, load, merge_lora
-from training.models import part_of, save_checkpoint
+from training.models import (
+    COMPLETE,
+    add_lora,
+    build_tiny,
+    checkpoint_hash,
+    freeze,
+    image_mode,
+    load,
+    merge_lora,
+    part_of,
+    save_checkpoint,
+)
 
 
 def keys_of(folder):

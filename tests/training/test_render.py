@@ -41,7 +41,8 @@ def test_ids_equal_the_processors_own(loaded, renderer, sample):
     _, processor = loaded
     image = sample.images[0]
     two = Sample(0, "x", "t", (image, image), (Turn("<image> <image> what ?", "red"),))
-    text, _ = _render(renderer.template, [{"role": "user", "content": "<image> <image> what ?"}], {"bos_token": ""}, True)
+    chat = [{"role": "user", "content": "<image> <image> what ?"}]
+    text, _ = _render(renderer.template, chat, {"bos_token": ""}, True)
     theirs = processor(images=[[image, image]], text=[text], add_special_tokens=False)["input_ids"][0]
     assert renderer.prompt(two).input_ids.tolist() == list(theirs)
 

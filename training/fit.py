@@ -220,7 +220,10 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
 
         touch_vision(model.model)
     freeze(model, spec.freeze)
-    return add_lora(model, **spec.lora.model_dump()) if spec.lora else model
+    if not spec.lora:
+        return model
+    set_seed(spec.seed)  # loading draws random numbers too, and other ones under ZeRO-3
+    return add_lora(model, **spec.lora.model_dump())
 
 
 def _train(trainer: PlannedTrainer, out: Path) -> float:

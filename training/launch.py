@@ -89,8 +89,15 @@ def _run(job: Path, processes: int, on_progress: Any) -> None:
                 child.terminate()
                 child.wait()
     if child.returncode != 0:
-        tail = (job / "output.txt").read_text(errors="replace").splitlines()[-30:]
-        raise LaunchError(f"DeepSpeed training failed with exit code {child.returncode}:\n" + "\n".join(tail))
+        said = _last_words((job / "output.txt").read_text(errors="replace"))
+        raise LaunchError(f"DeepSpeed training failed with exit code {child.returncode}:\n{said}")
+
+
+def _last_words(output: str, lines: int = 30) -> str:
+    """What the ranks printed before torchrun began to report that one of them had failed."""
+    printed = output.splitlines()
+    end = next((i for i, line in enumerate(printed) if "torch/distributed/elastic" in line), len(printed))
+    return "\n".join(printed[max(0, end - lines) : end])
 
 
 def _die_with_parent() -> None:

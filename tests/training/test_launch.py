@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from training.fit import FitSpec, fit
-from training.launch import read_config, touch_vision
+from training.launch import LaunchError, read_config, touch_vision
 from training.models import load
 from training.plan import global_batches
 
@@ -62,3 +62,11 @@ def test_two_processes_lose_what_one_process_loses(base, samples_of, tmp_path, s
     assert ours.keys() == theirs.keys() == load_file(base / "model.safetensors").keys()
     assert max((ours[k] - theirs[k]).abs().max() for k in ours) < 1e-3
     load(tmp_path / "split")
+
+
+def test_a_failed_rank_is_heard(base, samples_of, tmp_path):
+    pytest.importorskip("deepspeed")
+    spec = SPEC.model_copy(update={"deepspeed": "zero2", "processes": 1, "lr": 1e30, "warmup": 0.0})
+    with pytest.raises(LaunchError, match="TrainingDiverged: loss is"):
+        fit(spec, base, samples_of(8), tmp_path / "out")
+    assert not (tmp_path / "out/COMPLETE").exists()

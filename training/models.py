@@ -23,6 +23,10 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+CHECKPOINT_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges*",
+                    "special_tokens*", "added_tokens*", "chat_template*", "processor*", "preprocessor*")
+"""What makes a checkpoint what it is; other files beside it (records of a training, notes) do not."""
+
 COMPLETE = "COMPLETE"
 """Marker file of a finished directory: written last, so its presence means that everything else is there."""
 
@@ -222,8 +226,7 @@ INCIDENTAL = {"transformers_version", "dtype", "is_local", "local_files_only"}
 def checkpoint_hash(path: str | Path) -> str:
     """sha256 over weights, config and processor files of a checkpoint directory, independent of library versions."""
     path, digest = Path(path), hashlib.sha256()
-    files = [p for p in sorted(path.iterdir()) if p.suffix in {".safetensors", ".json", ".jinja"}]
-    files = [p for p in files if p.name != "fit.json"]
+    files = sorted({p for pattern in CHECKPOINT_FILES for p in path.glob(pattern)})
     if not any(p.suffix == ".safetensors" for p in files):
         raise FileNotFoundError(f"{path} holds no safetensors file: not a checkpoint")
     for file in files:

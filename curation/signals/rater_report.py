@@ -78,22 +78,6 @@ def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
     }
 
 
-def report_lines(capability: dict[str, Any], style: dict[str, Any]) -> list[str]:
-    """Both reports as Markdown tables."""
-    lines = [
-        "| capability | n | zeros | Spearman | AUC > 0 | MAE | digit mass |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    rows = {**capability["capabilities"], "mean": {"n": "", "zeros": "", **capability["mean"]}}
-    for key, m in rows.items():
-        cells = [m["n"], *(_cell(m[name]) for name in ("zeros", "spearman", "auc", "mae", "mass"))]
-        lines.append(f"| {key} | " + " | ".join(map(str, cells)) + " |")
-    lines += ["", "| style | n | F1 |", "| --- | --- | --- |"]
-    lines += [f"| {key} | {m['n']} | {_cell(m['f1'])} |" for key, m in style["styles"].items()]
-    lines += ["", f"Exact style set: {_cell(style['exact'])} of {style['n']}; unknown text: {_cell(style['other'])}"]
-    return lines
-
-
 def _rows_of(signal: pa.Table, labels: pa.Table) -> pa.Table:
     position = {row: i for i, row in enumerate(signal["row"].to_pylist())}
     absent = [row for row in labels["row"].to_pylist() if row not in position]
@@ -110,7 +94,3 @@ def _f1(style: str, predicted: list[set[str]], truth: list[set[str]]) -> dict[st
 
 def _mean(values: Any) -> float | None:
     return float(np.mean(values)) if len(values) else None
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else "-" if value is None else str(value)

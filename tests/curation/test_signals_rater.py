@@ -8,7 +8,7 @@ from scipy import stats
 
 from curation.signals.queries import PromptError, Queries, load_queries
 from curation.signals.rater_data import balanced, repeat_factors, scorer_targets, split_labels, styler_targets
-from curation.signals.rater_report import auc, capability_report, report_lines, spearman, style_report
+from curation.signals.rater_report import auc, capability_report, spearman, style_report
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 
@@ -162,12 +162,3 @@ def test_the_style_report_counts_exact_sets_and_f1():
     assert report["styles"]["word"] == {"n": 2, "f1": pytest.approx(2 / 3)}
     assert report["styles"]["yes_no"] == {"n": 2, "f1": 1.0}
     assert report["styles"]["comparison"] == {"n": 0, "f1": None} and report["macro_f1"] == pytest.approx(5 / 6)
-
-
-def test_the_report_prints_every_capability_and_style():
-    labels = labels_table(np.zeros((3, 14), int), [["word"]] * 3)
-    columns = {f"{kind}_{key}": np.ones(3, np.float32) for key in CAPABILITY_KEYS for kind in ("exp", "mass")}
-    signal = pa.table({"row": labels["row"], **columns, "styles": labels["styles"]})
-    text = "\n".join(report_lines(capability_report(signal, labels), style_report(signal, labels)))
-    assert all(f"| {key} |" in text for key in [*CAPABILITY_KEYS, *STYLES, "mean"])
-    assert "| spatial | 3 | 1.00 | - | - | 1.00 | 1.00 |" in text

@@ -14,6 +14,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as tvf
 
+from curation.pool.images import strict_decoding
+
 Picture = Path | str | Image.Image
 
 
@@ -41,7 +43,8 @@ def decode(picture: Picture) -> torch.Tensor:
     """uint8 RGB tensor [3, H, W]. Raises ImageError for missing, truncated or unreadable files."""
     image = open_image(picture)
     try:
-        array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        with strict_decoding():
+            array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:  # PIL raises all three on damaged data
         raise ImageError(picture, "broken_image", str(error)) from error
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()

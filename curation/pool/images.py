@@ -2,15 +2,27 @@
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from curation.pool.record import BadRecord
 
 _TAIL_BYTES = 64
 _END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+@contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Inside, PIL refuses truncated files; importing some packages (lmms-eval) makes it fill them with grey instead."""
+    found, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = found
 
 
 def image_bytes(path: str) -> int:
@@ -44,6 +56,7 @@ def _check_whole(file: BinaryIO, path: str, size: int) -> None:
     if mark and mark in file.read(_TAIL_BYTES):
         return
     try:
-        image.load()
+        with strict_decoding():
+            image.load()
     except _DECODE_ERRORS as error:
         raise BadRecord("image_truncated", f"{path}: {error}"[:300]) from None

@@ -5,13 +5,14 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from curation.pool.__main__ import main
 from curation.pool.errors import BrokenJson, PoolError, TooManyBad
+from curation.pool.images import image_bytes
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
-from curation.pool.record import REASONS
+from curation.pool.record import REASONS, BadRecord
 
 
 def human(text="what is it ?"):
@@ -269,3 +270,13 @@ def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path, images, c
     assert main(["build", str(source), "--images", str(images), "--out", str(tmp_path / "pool")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and "truncated" in captured.err and captured.err.count("\n") == 1
+
+
+def test_a_truncated_image_is_refused_although_a_package_made_pil_lenient(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    Image.effect_noise((80, 80), 40).save(tmp_path / "cut.png")
+    data = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadRecord) as caught:
+        image_bytes(str(tmp_path / "cut.png"))
+    assert caught.value.reason == "image_truncated" and ImageFile.LOAD_TRUNCATED_IMAGES

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from PIL import ImageFile
 
 from training.images import ImageError, PixelLoader
 
@@ -39,7 +40,9 @@ def test_cache_is_bounded_and_serves_the_same_pixels(loaded, tmp_path, draw):
     assert loader.read(draw(1)) is not loader.read(draw(1))
 
 
-def test_bad_files_raise_typed_errors_that_name_the_file(loaded, tmp_path, draw):
+@pytest.mark.parametrize("lenient", [False, True], ids=["strict", "after a package made PIL lenient"])
+def test_bad_files_raise_typed_errors_that_name_the_file(loaded, tmp_path, draw, lenient, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     loader = PixelLoader(loaded[1], "base")
     for suffix in ("png", "jpg"):
         draw(0, (300, 300)).save(tmp_path / f"cut.{suffix}")

@@ -143,8 +143,10 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
                              {"pool": pool, "subset": select, "base": base}, name=f"train[{run_name}]",
                              work=_samples(recipe.train, _expected_rows(arm, size)))
             items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
-            evaluate = plan.add("evaluate", {**_dump(recipe.evaluation), "limit": recipe.limit},
-                                {"model": train, "bench": bench}, name=f"evaluate[{run_name}]", work=items * 14)
+            first = (seed, train_seed) == arm.runs()[0]
+            shuffled = recipe.evaluation.shuffled == "all" or recipe.evaluation.shuffled == "first" and first
+            evaluate = plan.add("evaluate", {**_dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
+                                {"model": train, "bench": bench}, name=f"evaluate[{run_name}]", work=items * 14 * (1 + shuffled))
             layout.append({"arm": arm_name, "selector": arm.selector, "budget": arm.budget, "params": arm.params,
                            "selection_seed": seed, "train_seed": train_seed})
             selects.append(select), trains.append(train), evaluates.append(evaluate)

@@ -168,6 +168,8 @@ class Evaluation(Section):
 
     suite: str = Field("mini", description="list of benchmarks in evaluation/suites")
     batch_size: int = Field(64, ge=1)
+    shuffled: Literal["all", "first", "none"] = Field(
+        "first", description="repetitions (of each arm) that are also asked with the image of another question")
 
 
 class Resources(Section):

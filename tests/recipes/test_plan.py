@@ -41,6 +41,17 @@ def test_the_chain(project):
         "evaluate[mmssr,0]", "evaluate[mmssr,1]", "evaluate[random,0]", "evaluate[random,1]", "evaluate[full,0]"]
 
 
+@pytest.mark.parametrize("shuffled, asked", [
+    ("all", ["mmssr,0", "mmssr,1", "random,0", "random,1", "full,0"]),
+    ("first", ["mmssr,0", "random,0", "full,0"]),
+    ("none", []),
+])
+def test_repetitions_that_are_also_asked_with_another_image(project, shuffled, asked):
+    nodes = by_name(f"evaluation.shuffled={shuffled}")
+    found = [name for name, node in nodes.items() if node.kind == "evaluate" and node.config["shuffled"]]
+    assert found == [f"evaluate[{run}]" for run in asked]
+
+
 def test_parents_come_first(project):
     seen = set()
     for node in plan().nodes:

@@ -130,6 +130,7 @@ class Teacher(Section):
     knows_wrong: bool = Field(False, description="whether the teacher may see that a planted answer is wrong")
     knows_rate: Fraction = Field(0.7, description="share of the wrong answers that it then sees")
     floor: int = Field(3, ge=0, description="labels of every source at least, however small it is")
+    temper: Fraction = Field(1.0, description="the other labels go to the sources by size to this power: 1 = in proportion, 0 = equally")
     seed: int = Field(0, description="draws the labelled share and the noise")
 
 

@@ -39,14 +39,16 @@ def label_pool(
     share: float = 0.05,
     seed: int = 0,
     floor: int = 3,
+    temper: float = 1.0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Let the teacher label a share of the pool, stratified by source with at least `floor` samples for each.
 
+    The rest is shared out by size to the power `temper` (see `label_quotas`).
     Returns (and writes to labels.json) the share asked and reached, the counts by score, style and reason, the cost and
     the teacher's parameters. Raises LabelError when no sample got a usable label.
     """
-    rows = choose_rows(pool.table, share, seed, floor)
+    rows = choose_rows(pool.table, share, seed, floor, temper)
     labels = []
     for done, label in enumerate(teacher.label(pool.samples(rows)), start=1):
         labels.append(label)
@@ -59,6 +61,7 @@ def label_pool(
         "share_labelled": len(rows) / len(pool),
         "seed": seed,
         "floor": floor,
+        "temper": temper,
         "rubric_hash": rubric_hash(),
         **teacher.describe(),
         "cost": asdict(teacher.cost()),

@@ -18,6 +18,6 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     teacher = MetadataTeacher(inputs["source"] / "truth.parquet", seed=config["seed"], noise=config["noise"],
                               knows_wrong=config["knows_wrong"], knows_rate=config["knows_rate"])
     summary = label_pool(pool, teacher, out, share=config["share"], seed=config["seed"], floor=config["floor"],
-                         on_progress=counter(progress))
+                         temper=config["temper"], on_progress=counter(progress))
     progress.say(f"{summary['n']} samples labelled ({summary['share_labelled']:.1%} of the pool)")
     return {k: summary[k] for k in ("n", "share_labelled", "missing", "missing_scores", "cost")}

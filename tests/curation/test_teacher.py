@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curation.pool.sample import Sample
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
@@ -149,6 +151,49 @@ def test_the_rubric_names_every_level_capability_and_style():
 )
 def test_label_quotas(sizes, budget, floor, expected):
     assert label_quotas(np.array(sizes), budget, floor).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "budget", "floor", "temper", "expected"),
+    [
+        ([900, 90, 10], 30, 2, 0.0, [10, 10, 10]),
+        ([900, 90, 10], 60, 2, 0.0, [25, 25, 10]),  # what the third lacks goes to the others
+        ([10002, 102, 3], 117, 2, 0.5, [102, 12, 3]),  # square roots of what lies beyond the floor: 100, 10, 1
+        ([900, 90, 10], 1000, 0, 0.3, [900, 90, 10]),
+        ([7, 7, 7], 5, 0, 0.0, [2, 2, 1]),
+    ],
+)
+def test_label_quotas_are_tempered(sizes, budget, floor, temper, expected):
+    assert label_quotas(np.array(sizes), budget, floor, temper).tolist() == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=20),
+    share=st.floats(0, 1),
+    floor=st.integers(0, 6),
+    temper=st.floats(0, 1),
+)
+def test_tempered_quotas_are_exact_and_keep_floor_and_size(sizes, share, floor, temper):
+    sizes = np.array(sizes)
+    budget = round(share * sizes.sum())
+    quotas = label_quotas(sizes, budget, floor, temper)
+    assert quotas.sum() == budget and np.all(quotas <= sizes)
+    if np.minimum(sizes, floor).sum() <= budget:
+        assert np.all(quotas >= np.minimum(sizes, floor))
+    assert np.all(np.diff(quotas[np.argsort(sizes, kind="stable")]) >= -1)  # a larger source never gets less, but for rounding
+
+
+def test_tempering_moves_labels_from_the_head_to_the_tail(pool, truth, tmp_path):
+    counts = {}
+    for temper in (1.0, 0.5, 0.0):
+        sources = np.array(pool.table["source"])[choose_rows(pool.table, 0.05, seed=0, floor=2, temper=temper)]
+        counts[temper] = [int(np.sum(sources == s)) for s in ("head", "mid", "tail", "single")]
+        assert sum(counts[temper]) == 100
+    assert counts[0.0] == [40, 40, 18, 2] and counts[1.0][0] > counts[0.5][0] > 40
+    assert label_pool(pool, MetadataTeacher(truth), tmp_path, temper=0.5)["temper"] == 0.5
+    with pytest.raises(ValueError, match="temper"):
+        choose_rows(pool.table, 0.05, seed=0, floor=2, temper=-1)
 
 
 def test_labelled_rows_are_stratified_and_independent_of_the_pool_order(pool):

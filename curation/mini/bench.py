@@ -3,15 +3,16 @@
     build_bench(Path("bench"), items=300, seed=1000)
 
 Facts in the target position are those that `World.mine` keeps from the pool (object and cell, word, digit instances, flag and
-place, photo region ...); concepts are uniform. No answer to a question may be more frequent than half
-again its fair share.
+place, photo region ...); concepts are uniform. Among the items that ask the same question (names, colours and cells apart) no answer
+is preferred to another, so that the best answer without the image is worth little more than chance.
 """
 
 import io
+import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -19,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.mini.atom import Asked, World, ask
+from curation.mini.blind import pattern
 from curation.mini.makers import MAKERS
 from curation.mini.scene import Scene, draw
 
 OPTIONS = 3
-SLACK = 1.5
-MANY = 30  # an answer among more than this many is treated as one of this many
+DRAWS = 30  # at most so many tries for an item whose answer is not yet frequent
 STYLES: dict[str, dict[str, float]] = {
     "generation": {"detailed_description": 1.0},
     "comparison": {"word": 0.7, "comparison": 0.1, "multi_choice": 0.2},
@@ -41,9 +42,14 @@ SCHEMA = pa.schema([
 ])
 
 
+def _classes(asked: Asked) -> int:
+    """How many answers a guess without the image has to choose from."""
+    return OPTIONS if asked.kind == "choice" else asked.atom.classes
+
+
 def _chance(asked: Asked) -> float:
     """Probability that a guess without the image is right."""
-    return 1 / OPTIONS if asked.kind == "choice" else 0.0 if asked.kind == "facts" else 1 / asked.atom.classes
+    return 0.0 if asked.kind == "facts" else 1 / _classes(asked)
 
 
 def _item(capability: str, seed: int, attempt: int, style: str) -> tuple[Scene, Asked, Random]:
@@ -63,21 +69,31 @@ def _row(asked: Asked, picture: bytes, capability: str, name: str, index: int) -
             "chance": _chance(asked)}
 
 
+def _balanced(draws: Iterator[tuple[Scene, Asked, Random]], asks: Counter, answers: Counter) -> tuple[Scene, Asked, Random]:
+    """The first draw whose answer has not had its fair share among the items that ask the same as the very first draw, else
+    the one of `DRAWS` whose answer was used least. Counts the item that it returns."""
+    best, key, least = None, "", math.inf
+    for found in itertools.islice(draws, DRAWS):
+        asked = found[1]
+        key = key or pattern(asked.question)
+        if pattern(asked.question) != key or answers[key, asked.answer] >= least:
+            continue
+        best, least = found, answers[key, asked.answer]
+        if least < (asks[key] + 1) / _classes(asked):
+            break
+    asks[key] += 1
+    answers[key, best[1].answer] += 1
+    return best
+
+
 def benchmark(capability: str, items: int, seed: int) -> pa.Table:
-    """`items` questions of one capability, in shuffled order of style. Raises RuntimeError if answers cannot be balanced."""
+    """`items` questions of one capability, in shuffled order of style."""
     weights = STYLES.get(capability, DEFAULT_STYLES)
     order = Random(f"styles/{seed}/{capability}").choices(list(weights), list(weights.values()), k=items)
-    quota, answers, rows, attempt = Counter(order), Counter(), [], 0
+    asks, answers, rows, attempts = Counter(), Counter(), [], itertools.count()
     for style in order:
-        for attempt in range(attempt + 1, attempt + 500):
-            scene, asked, rng = _item(capability, seed, attempt, style)
-            classes = OPTIONS if asked.kind == "choice" else min(asked.atom.classes, MANY)
-            key = (style, asked.kind, classes, asked.answer)
-            if answers[key] < max(2, math.ceil(SLACK * quota[style] / classes)):
-                break
-        else:
-            raise RuntimeError(f"{capability}: no balanced {style} item in 500 draws; {len(rows)} of {items} drawn")
-        answers[key] += 1
+        draws = (_item(capability, seed, attempt, style) for attempt in attempts)
+        scene, asked, rng = _balanced(draws, asks, answers)
         picture = io.BytesIO()
         draw(scene, rng, held_out=True).save(picture, "PNG", compress_level=1)
         rows.append(_row(asked, picture.getvalue(), capability, f"{capability}-{seed}", len(rows)))

@@ -4,13 +4,13 @@ Sample `i` depends on (seed, i, defects) only, so a pool can be drawn in any ord
 earlier sample drawn again a pixel or two further.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from random import Random
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation.mini import art
 from curation.mini.atom import Asked, Atom, World, ask
@@ -24,28 +24,39 @@ LOOK_BACK = 2000  # a near-duplicate's original lies at most this many samples b
 
 
 class Defects(BaseModel):
-    """Rates of the defects that real pools have; 0 everywhere (and imbalance 0) is a clean, uniform pool."""
+    """Rates of the defects that real pools have; 0 everywhere is a clean, uniform pool with an image in every sample.
+
+    The defaults are published figures of public mixtures; README.md beside this file names the source of each.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    near_duplicates: float = Field(0.15, ge=0, lt=1, description="share of samples that are an earlier one drawn again")
+    near_duplicates: float = Field(0.30, ge=0, lt=1, description="share of samples that are an earlier one drawn again")
     wrong_answers: float = Field(0.05, ge=0, lt=1, description="share whose answers are wrong")
-    mismatched: float = Field(0.03, ge=0, lt=1, description="share whose image belongs to another sample")
-    blind: float = Field(0.05, ge=0, lt=1, description="share that can be answered without looking at its image")
-    leaks: float = Field(0.002, ge=0, lt=1, description="share copied from the benchmarks")
-    zipf: float = Field(0.7, ge=0, le=2, description="exponent of the concepts' frequencies inside a source")
+    mismatched: float = Field(0.05, ge=0, lt=1, description="share of the samples with an image whose image is another's")
+    blind: float = Field(0.05, ge=0, lt=1, description="share of the samples with an image that can be answered without it")
+    text_only: float = Field(0.14, ge=0, lt=1, description="share of samples without an image")
+    leaks: float = Field(0.02, ge=0, lt=1, description="share copied from the benchmarks")
+    zipf: float = Field(1.0, ge=0, le=2, description="exponent of the concepts' frequencies inside a source")
     imbalance: float = Field(1.0, ge=0, le=2, description="exponent on the sources' shares; 0 = equal sources")
+
+    @model_validator(mode="after")
+    def _exclusive(self) -> "Defects":
+        if self.wrong_answers + self.mismatched + self.blind > 1:
+            raise ValueError("a sample has at most one of wrong_answers, mismatched and blind: together they are above 1")
+        return self
 
 
 @dataclass(frozen=True)
 class Source:
-    """One source of the pool: its share and what it is made of."""
+    """One source of the pool: its share of the samples with an image and what it is made of; `text` marks the one that the
+    samples without an image come from."""
 
     name: str
     share: float
     turns: tuple[int, int]
     capabilities: dict[str, float]
     styles: dict[str, float]
-    text_only: float = 0.0
+    text: bool = False
 
 
 @cache
@@ -131,6 +142,28 @@ def _turns(rng: Random, source: Source, atoms: list[Atom], listing: str) -> list
     return out
 
 
+def _source(rng: Random, defects: Defects, text_only: bool) -> Source:
+    if text_only:
+        return next(s for s in sources() if s.text)
+    return rng.choices(sources(), [s.share ** defects.imbalance for s in sources()])[0]
+
+
+def _defects(rng: Random, defects: Defects, text_only: bool) -> tuple[bool, bool, bool]:
+    """(wrong, mismatched, blind), at most one of them; without an image only the first is possible."""
+    kind = rng.random() - defects.wrong_answers
+    if kind < 0 or text_only:
+        return kind < 0, False, False
+    return False, kind < defects.mismatched, defects.mismatched <= kind < defects.mismatched + defects.blind
+
+
+def _misdescribed(atom: Atom, scene: Scene, rng: Random) -> Atom:
+    """The description of a scene with one of its things named as another of its kind."""
+    told = rng.choice(scene.things)
+    name = rng.choice([n for n in (art.SHAPES if told.kind == "shape" else art.names().objects) if n != told.name])
+    text = describe(replace(scene, things=[replace(t, name=name) if t is told else t for t in scene.things]))
+    return replace(atom, answer=text, statement=text.removesuffix(" ."))
+
+
 def draft(index: int, seed: int, defects: Defects) -> Draft:
     """Sample `index` of the pool of `seed`."""
     rng = Random(f"pool/{seed}/{index}")
@@ -140,22 +173,17 @@ def draft(index: int, seed: int, defects: Defects) -> Draft:
         original.index, original.render_key = index, f"render/{seed}/{index}"
         return original
     world = World(zipf=defects.zipf)
-    source = rng.choices(sources(), [s.share ** defects.imbalance for s in sources()])[0]
+    text_only = rng.random() < defects.text_only
+    source = _source(rng, defects, text_only)
     capability = rng.choices(list(source.capabilities), list(source.capabilities.values()))[0]
     scene, atoms = MAKERS[capability](rng, world)
-    kind = rng.random()
-    blind = kind < defects.blind
-    wrong = defects.blind <= kind < defects.blind + defects.wrong_answers
-    mismatched = 0 <= kind - defects.blind - defects.wrong_answers < defects.mismatched
-    text_only = rng.random() < source.text_only
+    wrong, mismatched, blind = _defects(rng, defects, text_only)
     count = rng.randint(*source.turns)
     if text_only or blind:
         atoms = [text_atom(rng, world, capability) for _ in range(count)]
-    wrong = wrong and atoms[0].kind != "facts"
     if wrong:
-        atoms = [a.corrupted(rng) for a in atoms]
+        atoms = [_misdescribed(a, scene, rng) if a.kind == "facts" else a.corrupted(rng) for a in atoms]
     asked = _turns(rng, source, atoms[:count], "" if text_only or blind else describe(scene))
-    if mismatched and not text_only:
+    if mismatched:
         scene, _ = MAKERS[capability](rng, world)
-    return Draft(index, source.name, None if text_only else scene, asked, wrong, mismatched and not text_only,
-                 blind and not text_only, None, f"render/{seed}/{index}")
+    return Draft(index, source.name, None if text_only else scene, asked, wrong, mismatched, blind, None, f"render/{seed}/{index}")

@@ -25,8 +25,6 @@ from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
-CLEAN = Defects(near_duplicates=0, wrong_answers=0, mismatched=0, blind=0, leaks=0, zipf=0, imbalance=0)
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
@@ -73,28 +71,15 @@ def test_the_pool_passes_the_ordinary_ingest(world, tmp_path):
     assert max(len(s.turns) for s in pool.samples()) == 3
 
 
-@pytest.mark.parametrize(("field", "rate"), [("wrong", 0.05), ("mismatched", 0.03), ("blind", 0.05), ("leak", 0.02)])
-def test_defects_occur_at_their_rates(world, field, rate):
-    rows = truth(world)
-    share = sum(r[field] for r in rows) / len(rows)
-    assert 0.4 * rate < share < 1.8 * rate, f"{field}: {share}"
-
-
 def test_near_duplicates_repeat_the_text_of_their_root_and_not_its_pixels(world):
     rows = truth(world)
     records = json.loads((world / "source" / "pool.json").read_text())
     copies = [(i, r["root"]) for i, r in enumerate(rows) if r["root"] != i and not rows[r["root"]]["leak"]]
-    assert 0.1 < len(copies) / len(rows) < 0.2
+    assert 0.22 < len(copies) / len(rows) < 0.34
     assert all(records[i]["conversations"] == records[root]["conversations"] for i, root in copies)
     pictures = [(records[i], records[root]) for i, root in copies if "image" in records[i]]
     same = sum((world / "source" / a["image"]).read_bytes() == (world / "source" / b["image"]).read_bytes() for a, b in pictures)
     assert same < 0.05 * len(pictures)
-
-
-def test_a_clean_uniform_pool_has_no_defects(tmp_path):
-    summary = build_source(tmp_path, 600, defects=CLEAN)
-    assert set(summary["defects"]) <= {"text_only"}
-    assert max(summary["sources"].values()) < 3 * min(summary["sources"].values())
 
 
 def test_wrong_answers_differ_from_the_right_ones():
@@ -142,7 +127,8 @@ def test_benchmarks_are_balanced_and_a_blind_guess_is_poor(world, tmp_path):
     build_pool(world / "source" / "pool.json", world / "source", tmp_path / "pool")
     clean = [s for s, r in zip(Pool.open(tmp_path / "pool").samples(), truth(world)) if not r["leak"]]
     blind = blind_majority(clean, world / "bench", lambda *a: score(*a).value)
-    assert sum(blind.values()) / 14 < 0.25, blind
+    assert sum(blind.values()) / 14 < 0.16, blind
+    assert all(blind[key] < summary[key]["chance"] + 0.1 for key in blind), blind
     for file in (world / "bench").glob("*.parquet"):
         rows = pq.read_table(file).to_pylist()
         letters = Counter(r["answer"] for r in rows if r["kind"] == "choice")

@@ -73,14 +73,21 @@ def publish_report(run: Path, root: Path, plan: Plan) -> None:
 
 def write_lineage(run: Path, loaded: Loaded, plan: Plan, provenance: dict[str, Any]) -> None:
     """Who made what from what: every stage's hash and inputs, external files, versions and commit."""
-    def hashes(node: Node) -> dict[str, Any]:
-        return {k: ({"path": str(v.path), "hash": v.hash} if isinstance(v, External) else node.input_hashes()[k])
-                for k, v in node.inputs.items()}
-
     store.write_json(run / "lineage.json", {
         "recipe": loaded.recipe.name, "scale": loaded.recipe.scale, "protocol": loaded.protocol,
-        "modified": list(loaded.modified), **provenance,
-        "stages": {n.name: {"kind": n.kind, "hash": n.hash, "inputs": hashes(n)} for n in plan.nodes}})
+        "modified": list(loaded.modified), **provenance, "stages": stages_of(plan)})
+
+
+def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Kind, hash and inputs of every stage by name. A file of this repository is named from its root on."""
+    def place(path: Path) -> str:
+        return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
+
+    def hashes(node: Node) -> dict[str, Any]:
+        return {k: ({"path": place(v.path), "hash": v.hash} if isinstance(v, External) else node.input_hashes()[k])
+                for k, v in node.inputs.items()}
+
+    return {n.name: {"kind": n.kind, "hash": n.hash, "inputs": hashes(n)} for n in plan.nodes}
 
 
 def provenance() -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""The regime in which data matters: gates on a finished comparison, written down before any selector was tried.
+
+    regime_verdicts(json.loads(Path("runs/mini_regime/comparison.json").read_text()))
+
+They ask about the world, not about a method: does training on all data help, does more random data help, does the model look
+at the image, do seeds agree. What a comparison cannot answer (no such arm, no shuffled-image score) is not passed.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+FULL, MORE, LESS = "full", "random_30", "random_10"
+"""Arms that the gates ask about: the whole pool, random 30 % and random 10 %."""
+GROUNDED_GAIN = 0.30
+"""Least mean over benchmarks of the full arm's score minus its score with the image of another question, in 0..1."""
+FULL_ERRORS = 3.0
+"""The full arm's mean is above random 30 % by more than this many standard errors of the difference, over seeds."""
+RANDOM_ERRORS = 2.0
+"""What "clearly" means in "random 30 % is clearly above random 10 %": more than this many standard errors, over seeds."""
+SEED_STD = 0.012
+"""Highest standard deviation over seeds of an arm's mean, in 0..1; asked of each of the three arms."""
+FULL_SEEDS = 3
+"""Fewest seeds of the full arm."""
+
+Content = Mapping[str, Any]
+"""What comparison.json holds: `evaluation.aggregate.Comparison.to_dict`."""
+
+
+class Unmeasured(Exception):
+    """The comparison does not hold what a gate asks about."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found for one gate. `n` says of how many (seeds, questions, benchmarks)."""
+
+    value: str
+    n: str
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the list of gates, as it is printed."""
+
+    gate: str
+    wanted: str
+    value: str
+    n: str
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A question that was fixed in advance, and how a comparison answers it. `measure` may raise Unmeasured."""
+
+    name: str
+    wanted: str
+    measure: Callable[[Content], Measured]
+
+    def judge(self, comparison: Content) -> Verdict:
+        try:
+            found = self.measure(comparison)
+        except Unmeasured as error:
+            return Verdict(self.name, self.wanted, "–", "–", False, str(error))
+        return Verdict(self.name, self.wanted, found.value, found.n, found.passed, found.note)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One benchmark of the full arm. All values in 0..1 of its scale; None where it was not measured.
+
+    `gain` is the grounded gain, score - shuffled of the repetitions that were asked both ways (turned round where lower is
+    better); `full` is of all repetitions, so it need not be the sum of the two.
+    """
+
+    label: str
+    full: float
+    blind: float | None
+    shuffled: float | None
+    gain: float | None
+    chance: float
+    n: int
+    higher: bool
+
+    @property
+    def above_blind(self) -> bool:
+        """Strictly better than the best answer without the image; False where that was not measured."""
+        return self.blind is not None and (self.full > self.blind if self.higher else self.full < self.blind)
+
+
+def regime_verdicts(comparison: Content) -> list[Verdict]:
+    """Every gate of the regime, in the order in which they were written down."""
+    return [gate.judge(comparison) for gate in GATES]
+
+
+def levels(comparison: Content) -> list[Level]:
+    """The full arm's benchmarks beside what can be had without the image. Raises Unmeasured where there is no full arm."""
+    full = _arm(comparison, FULL)
+    of_benchmark = {"blind": comparison["blind"], "shuffled": full["shuffled"] or {}, "gain": full["grounded"] or {},
+                    "chance": comparison["chance"]}
+    found = []
+    for b in comparison["suite"]["benchmarks"]:
+        values = {name: level.get(b["task"]) for name, level in of_benchmark.items()}
+        scaled = {name: None if value is None else value / b["scale"] for name, value in values.items()}
+        found.append(Level(label=b["label"], full=full["benchmarks"][b["task"]]["mean"] / b["scale"], n=comparison["n"][b["task"]],
+                           higher=b["direction"] == "higher", **scaled))
+    return found
+
+
+def grounded_gain(comparison: Content) -> Measured:
+    """Mean over benchmarks of real minus shuffled-image score of the full arm, over the repetitions that were asked both ways."""
+    full = _arm(comparison, FULL)
+    if full["grounded_mean"] is None:
+        missing = [level.label for level in levels(comparison) if level.gain is None]
+        raise Unmeasured(f"no shuffled-image score of {', '.join(missing)}")
+    value, std = full["grounded_mean"]["mean"] / 100, full["grounded_mean"]["std"]
+    return Measured(f"{value:.4f}", f"{len(full['grounded'])} benchmarks", value >= GROUNDED_GAIN,
+                    "one seed was asked both ways" if std is None else f"standard deviation over seeds {std / 100:.4f}")
+
+
+def above_blind(comparison: Content) -> Measured:
+    """Number of benchmarks whose full score is above the best answer without the image."""
+    found = levels(comparison)
+    short = [_short(level) for level in found if not level.above_blind]
+    return Measured(f"{len(found) - len(short)} of {len(found)}", f"{len(found)} benchmarks", not short,
+                    f"not above: {', '.join(short)}" if short else "")
+
+
+def _short(level: Level) -> str:
+    return f"{level.label} (not measured)" if level.blind is None else f"{level.label} ({level.full:.3f}, blind {level.blind:.3f})"
+
+
+def difference(comparison: Content, upper: str, lower: str, errors: float) -> Measured:
+    """Difference of two arms' means against its standard error over seeds, sqrt(s1^2 / n1 + s2^2 / n2).
+
+    The arms are taken as independent. A seed's random 10 % is part of its random 30 % and shares the training seed, so the
+    true error of that difference is, if anything, smaller.
+    """
+    (a, na, sa), (b, nb, sb) = (_seeds(comparison, name) for name in (upper, lower))
+    error = math.sqrt(sa**2 / na + sb**2 / nb)
+    ratio = f"{(a - b) / error:.2f} errors of {error:.4f}" if error else "no error"
+    return Measured(f"{a - b:+.4f} ({ratio})", f"{na} and {nb} seeds", a - b > errors * error)
+
+
+def seed_std(comparison: Content, arm: str) -> Measured:
+    """Sample standard deviation of an arm's mean over its seeds."""
+    _, n, std = _seeds(comparison, arm)
+    return Measured(f"{std:.4f}", f"{n} seeds", std <= SEED_STD)
+
+
+def full_seeds(comparison: Content) -> Measured:
+    """Independent trainings on the whole pool."""
+    n = _arm(comparison, FULL)["units"]
+    return Measured(str(n), f"{n} seeds", n >= FULL_SEEDS)
+
+
+GATES = (
+    Gate("full: real minus shuffled image, mean of benchmarks", f">= {GROUNDED_GAIN}", grounded_gain),
+    Gate("full: benchmarks above their blind majority", "every one", above_blind),
+    Gate(f"{FULL} above {MORE}", f"> {FULL_ERRORS:g} standard errors", partial(difference, upper=FULL, lower=MORE, errors=FULL_ERRORS)),
+    Gate(f"{MORE} above {LESS}", f"> {RANDOM_ERRORS:g} standard errors", partial(difference, upper=MORE, lower=LESS, errors=RANDOM_ERRORS)),
+    *(Gate(f"{arm}: standard deviation of the mean over seeds", f"<= {SEED_STD}", partial(seed_std, arm=arm)) for arm in (FULL, MORE, LESS)),
+    Gate("full: seeds", f">= {FULL_SEEDS}", full_seeds),
+)
+
+
+def _arm(comparison: Content, name: str) -> Mapping[str, Any]:
+    if (found := next((arm for arm in comparison["arms"] if arm["arm"] == name), None)) is None:
+        raise Unmeasured(f"there is no arm `{name}` in this comparison")
+    return found
+
+
+def _seeds(comparison: Content, name: str) -> tuple[float, int, float]:
+    """(mean, number, sample standard deviation) of an arm's mean over its seeds, in 0..1."""
+    spread, n = _arm(comparison, name)["mean"], _arm(comparison, name)["units"]
+    if spread["std"] is None:
+        raise Unmeasured(f"arm `{name}` has one seed: nothing is known about its spread")
+    return spread["mean"] / 100, n, spread["std"] / 100

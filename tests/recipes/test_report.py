@@ -1,0 +1,222 @@
+"""`python -m recipes.report`: where figures come from, what is current, stale or missing, and that no failure is hidden."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from curation.mini.captions import GATES
+from recipes import external, report, rundir, store
+from recipes.load import load
+from recipes.plan import Plan, make_plan, store_path
+
+REPOSITORY = Path(report.__file__).parents[1]
+SPREAD = {"full": (60.0, 1.0, 3), "random_30": (50.0, 1.0, 5), "random_10": (40.0, 1.0, 5)}
+
+
+def comparison(**means: float) -> dict:
+    """comparison.json in which every gate of the regime passes, or with other means of some arms (in %)."""
+    arms = [{"arm": name, "budget": "30%", "units": n, "mean": {"mean": means.get(name, mean), "std": std}, "difference": None, "baseline": None,
+             "benchmarks": {"t": {"mean": 0.6, "std": 0.01}}, "shuffled": {"t": 0.2}, "grounded": {"t": 0.41},
+             "grounded_mean": {"mean": 41.0, "std": None}} for name, (mean, std, n) in SPREAD.items()]
+    suite = {"benchmarks": [{"task": "t", "label": "Reading", "scale": 1.0, "direction": "higher"}]}
+    return {"suite": suite, "arms": arms, "chance": {"t": 0.1}, "blind": {"t": 0.3}, "n": {"t": 300}, "baseline": "random_30"}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current directory, a base whose committed figures pass every gate, and nothing shipped."""
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (base / name).write_text("{}")
+    commit(base, {})
+    monkeypatch.setitem(external.BUILTIN_MODELS, "builtin:mini", base)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "recipes" / "results")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commit(base: Path, values: dict[str, float]) -> None:
+    """gates.json with these values, and 0.95 where none is given."""
+    (base / "gates.json").write_text(json.dumps({gate: {"value": values.get(gate, 0.95), "n": 300} for gate in GATES}))
+
+
+def planned() -> Plan:
+    return make_plan(load(str(REPOSITORY / "recipes" / "mini_regime.yaml")))
+
+
+def finish(root: Path, content: dict) -> None:
+    """The comparison as if the recipe had run: in the store and in runs/, with its lineage."""
+    plan = planned()
+    last = plan.nodes[-1]
+    place = store_path(root, last.kind, last.hash)
+    place.mkdir(parents=True)
+    (place / "comparison.json").write_text(json.dumps(content))
+    store.finish(place, last.hash, {"seconds": 1.0, "summary": {}})
+    write_results(root / "runs" / "mini_regime", content)
+
+
+def write_results(folder: Path, content: dict) -> None:
+    folder.mkdir(parents=True)
+    (folder / "comparison.json").write_text(json.dumps(content))
+    store.write_json(folder / "lineage.json", {"stages": rundir.stages_of(planned())})
+
+
+def gates(capsys, *arguments: str) -> tuple[int, str, str]:
+    """(exit status, output, errors) of `--gates mini` on the committed figures of the base."""
+    capsys.readouterr()
+    status = report.main(["--gates", "mini", "--items", "0", *arguments])
+    return status, *capsys.readouterr()
+
+
+def rows(out: str) -> dict[str, list[str]]:
+    """Cells of every table row by the first one."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in lines}
+
+
+def test_all_gates_of_a_finished_run_pass(here, capsys):
+    finish(here, comparison())
+    status, out, errors = gates(capsys)
+    assert (status, errors) == (0, "") and "12 of 12 gates passed" in out and "STALE" not in out and "FAIL" not in out
+    assert rows(out)["full above random_30"][:4] == ["+0.1000 (13.69 errors of 0.0073)", "> 3 standard errors", "3 and 5 seeds", "pass"]
+    assert rows(out)["four_objects"] == ["0.950", ">= 0.60", "300", "pass", "committed 0.950 (n 300)"]
+    assert rows(out)["Reading"] == ["60.0", "30.0", "20.0", "41.0", "10.0", "300"]
+
+
+def test_a_failed_gate_is_shown_and_makes_the_status(here, capsys):
+    finish(here, comparison(random_30=59.5))
+    status, out, _ = gates(capsys)
+    assert status == 1 and rows(out)["full above random_30"][3] == "FAIL"
+    assert "11 of 12 gates passed; not passed: full above random_30" in out
+
+
+def test_a_failed_gate_of_the_base_makes_the_status(here, capsys):
+    finish(here, comparison())
+    commit(here / "base", {"short_words": 0.4999})
+    status, out, _ = gates(capsys)
+    assert status == 1 and rows(out)["short_words"][3] == "FAIL" and "not passed: short_words" in out
+
+
+def test_a_gate_without_a_committed_figure_is_not_passed(here, capsys):
+    finish(here, comparison())
+    (here / "base" / "gates.json").write_text("{}")
+    status, out, _ = gates(capsys)
+    assert status == 1 and rows(out)["short_words"] == ["–", ">= 0.50", "–", "FAIL", "no figure was committed"]
+
+
+@pytest.mark.parametrize("committed, now, ok", [(0.95, 0.60, True), (0.95, 0.5999, False), (0.59, 0.95, False)])
+def test_the_base_is_measured_again_and_both_figures_count(here, capsys, monkeypatch, committed, now, ok):
+    finish(here, comparison())
+    commit(here / "base", {"four_objects": committed})
+    asked = []
+
+    def measure(base, items, seed):
+        asked.append((base, items, seed))
+        return {gate: {"value": now if gate == "four_objects" else 0.99, "n": items} for gate in GATES}
+
+    monkeypatch.setitem(sys.modules, "evaluation.gates", SimpleNamespace(measure_gates=measure))
+    assert report.main(["--gates", "mini", "--items", "7"]) == (0 if ok else 1)
+    row = rows(capsys.readouterr().out)["four_objects"]
+    assert row == [f"{now:.3f}", ">= 0.60", "7", "pass" if ok else "FAIL", f"measured now; committed {committed:.3f} (n 300)"]
+    assert asked == [(here / "base", 7, report.OTHER_CAPTIONS)]
+
+
+def test_no_run_lists_the_gates_and_names_the_command(here, capsys):
+    status, out, errors = gates(capsys)
+    assert status == 2 and "run `python -m recipes.run mini_regime.yaml` first" in errors
+    assert rows(out)["full: seeds"] == ["–", ">= 3", "–", "FAIL", "not run"] and rows(out)["single_object"][3] == "pass"
+
+
+def test_figures_of_another_base_are_stale_not_current(here, capsys):
+    finish(here, comparison())
+    (here / "base" / "model.safetensors").write_text("other weights")
+    status, out, _ = gates(capsys)
+    assert status == 1 and "STALE: these stages have changed since: compare, evaluate, train; present are base" in out
+    assert "12 of 12 gates passed; by stale figures" in out and "Regime (STALE FIGURES)" in out
+
+
+def test_a_damaged_comparison_in_the_store_is_not_read(here, capsys):
+    finish(here, comparison())
+    [damaged] = here.glob("store/compare/*/comparison.json")
+    damaged.write_text(json.dumps(comparison(full=99.0)))
+    out = gates(capsys)[1]
+    assert f"figures: {here}/runs/mini_regime" in out and rows(out)["full above random_30"][0].startswith("+0.1000")
+
+
+def test_shipped_results_are_said_to_be_shipped(here, capsys):
+    write_results(report.RESULTS / "mini_regime", comparison())
+    status, out, _ = gates(capsys)
+    assert status == 0 and "these are the shipped results, not a run of yours" in out
+    made = {line.partition("made with ")[2] for line in out.splitlines() if line.startswith("figures:")}
+    present = rundir.stages_of(planned())["pool"]["hash"][:12]
+    assert len(made) == 1 and f"pool {present}" in made.pop()
+
+
+def test_current_shipped_results_win_over_a_stale_run(here, capsys):
+    write_results(here / "runs" / "mini_regime", comparison(full=10.0))
+    (here / "base" / "model.safetensors").write_text("other weights")
+    assert gates(capsys)[0] == 1
+    write_results(report.RESULTS / "mini_regime", comparison())
+    status, out, _ = gates(capsys)
+    assert status == 0 and "shipped" in out and "STALE" not in out
+
+
+def test_results_without_lineage_are_no_figures(here, capsys):
+    write_results(here / "runs" / "mini_regime", comparison())
+    (here / "runs" / "mini_regime" / "lineage.json").unlink()
+    assert gates(capsys)[0] == 2
+
+
+def test_root_moves_where_figures_are_looked_for(here, capsys):
+    finish(here / "elsewhere", comparison())
+    assert gates(capsys)[0] == 2
+    assert gates(capsys, f"root={here / 'elsewhere'}")[0] == 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--gates", "mimi"], "did you mean `mini`?"),
+    (["--gates", "mini", "train.epochs=9"], "only root=DIR can be given"),
+    (["--gates", "mini", "mini_regime"], "give the name of one recipe"),
+    (["--gates", "mini", "--items", "-1"], "N from 0"),
+    ([], "give the name of one recipe"),
+    (["mini_regim"], "did you mean `mini_regime.yaml`?"),
+    (["mini_base"], "compares no arms"),
+    (["mini_regime"], "run `python -m recipes.run mini_regime` first"),
+])
+def test_wrong_commands_say_what_is_right(here, capsys, arguments, message):
+    assert report.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_worlds_are_listed(capsys):
+    assert report.main(["--gates"]) == 0
+    assert capsys.readouterr().out.split()[:1] == ["mini:"]
+
+
+@pytest.mark.parametrize("name", ["mini_regime", "runs/mini_regime"])
+def test_findings_of_a_finished_run(here, capsys, name):
+    finish(here, comparison())
+    (here / "runs" / "mini_regime" / "recipe.yaml").write_text(rundir.resolved_yaml(load(str(REPOSITORY / "recipes" / "mini_regime.yaml"))))
+    assert report.main([name]) == 0
+    out = capsys.readouterr().out
+    assert "full 30%: mean 60.00 ± 1.00 % (3 seeds)" in out and "report.md" in out
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = ("import sys, recipes.report; recipes.report.parser().format_help();"
+            "sys.exit(bool({'torch', 'transformers', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_committed_figures_are_printed_without_torch(here):
+    code = ("import sys; from recipes.report import main; status = main(['--gates', 'mini', '--items', '0']);"
+            "sys.exit(10 * status + ('torch' in sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True,
+                          check=False)
+    assert done.returncode in (0, 10, 20), done.stderr  # whatever the gates say in this checkout

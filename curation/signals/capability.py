@@ -51,7 +51,7 @@ def score_capabilities(
     digits = check_tokenizer(vlm.tokenizer, queries)
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        return _score_rows(pool, rows, vlm, queries, digits, batch_size, done, advance)
+        return score_rows(pool, rows, vlm, queries, digits, batch_size, done, advance)
 
     identity = {**vlm.identity("capability", pool.hash), "prompts": queries.name, "prompt_hash": queries.hash}
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
@@ -97,9 +97,9 @@ def branch_log_probs(vlm: "Vlm", examples: Sequence["Encoded"], digits: Sequence
     return log_probs.view(len(examples), -1, len(digits)).cpu().numpy()
 
 
-def _score_rows(
+def score_rows(
     pool: "Pool",
-    rows: range,
+    rows: Sequence[int],
     vlm: "Vlm",
     queries: Queries,
     digits: list[int],
@@ -107,6 +107,7 @@ def _score_rows(
     done: "Pass",
     advance: Advance,
 ) -> pa.Table:
+    """The signal's columns for some rows of a pool, in the order of `rows`."""
     asked = [(query, None) for query in queries.capability]
     values = vlm.run(
         pool.samples(rows),

@@ -12,6 +12,9 @@ from scipy import stats
 from curation.signals.queries import OTHER
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
+STRONG = 3
+"""Score from which a sample is what one would select for a capability."""
+
 
 def spearman(predicted: np.ndarray, truth: np.ndarray) -> float | None:
     """Spearman's rank correlation with mid-ranks for ties; None where one side is constant or n < 3."""
@@ -30,13 +33,26 @@ def auc(predicted: np.ndarray, positive: np.ndarray) -> float | None:
     return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
+def precision_at_n(predicted: np.ndarray, positive: np.ndarray) -> float | None:
+    """Share of positives among the n samples predicted highest, n = number of positives; None without a positive.
+
+    Samples that tie at the cut count with the share of their places that are above it.
+    """
+    n = int(positive.sum())
+    if not n:
+        return None
+    cut = np.sort(predicted)[-n]
+    above, tied = predicted > cut, predicted == cut
+    return float((positive[above].sum() + positive[tied].mean() * (n - above.sum())) / n)
+
+
 def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
     """Agreement of the expected scores with held-out labels, for each capability and on average.
 
     signal: row, exp_<key>, mass_<key>; labels: row, cap_<key> (null = missing, left out). Every labelled row must be in
     the signal.
-    Returns {"capabilities": {key: n, zeros, spearman, auc, mae, mass}, "mean": the means over capabilities that have a
-    value}.
+    Returns {"capabilities": {key: n, zeros, spearman, auc, precision, mae, mass}, "mean": the means over capabilities
+    that have a value}. auc is of "score above 0", precision the one at n of "score at least STRONG".
     """
     signal = _rows_of(signal, labels)
     by_key = {}
@@ -49,12 +65,13 @@ def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
             "zeros": _mean(truth == 0),
             "spearman": spearman(expected, truth),
             "auc": auc(expected, truth > 0),
+            "precision": precision_at_n(expected, truth >= STRONG),
             "mae": _mean(np.abs(expected - truth)),
             "mass": _mean(signal[f"mass_{key}"].to_numpy()[known]),
         }
     means = {
         name: _mean([m[name] for m in by_key.values() if m[name] is not None])
-        for name in ("spearman", "auc", "mae", "mass")
+        for name in ("spearman", "auc", "precision", "mae", "mass")
     }
     return {"capabilities": by_key, "mean": means}
 

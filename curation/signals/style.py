@@ -44,7 +44,7 @@ def score_styles(
     check_tokenizer(vlm.tokenizer, queries)
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        return _score_rows(pool, rows, vlm, queries, batch_size, done, advance)
+        return score_rows(pool, rows, vlm, queries, batch_size, done, advance)
 
     identity = {**vlm.identity("style", pool.hash), "prompts": queries.name, "prompt_hash": queries.hash}
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
@@ -73,9 +73,10 @@ def decode(vlm: "Vlm", examples: Sequence["Encoded"], max_new_tokens: int) -> li
     return vlm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
-def _score_rows(
-    pool: "Pool", rows: range, vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass", advance: Advance
+def score_rows(
+    pool: "Pool", rows: Sequence[int], vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass", advance: Advance
 ) -> pa.Table:
+    """The signal's columns for some rows of a pool, in the order of `rows`."""
     asked = [(queries.style, None)]
     longest = max_answer_tokens(vlm.tokenizer, queries)
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from curation.signals.queries import PromptError, Queries, load_queries
 from curation.signals.rater_data import balanced, repeat_factors, scorer_targets, split_labels, styler_targets
-from curation.signals.rater_report import auc, capability_report, spearman, style_report
+from curation.signals.rater_report import auc, capability_report, precision_at_n, spearman, style_report
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 
@@ -128,6 +128,15 @@ def test_spearman_and_auc_agree_with_their_definitions():
     assert spearman(predicted, np.zeros(60)) is None and auc(predicted, truth > 9) is None
 
 
+def test_precision_at_n_shares_out_ties_at_the_cut():
+    positive = np.array([True, False, True, False, False])
+    assert precision_at_n(np.array([5.0, 4, 3, 2, 1]), positive) == 0.5
+    assert precision_at_n(np.array([5.0, 4, 6, 2, 1]), positive) == 1.0
+    assert precision_at_n(np.array([5.0, 1, 1, 1, 1]), positive) == pytest.approx((1 + 0.25) / 2)
+    assert precision_at_n(np.zeros(5), positive) == pytest.approx(0.4)
+    assert precision_at_n(np.zeros(5), np.zeros(5, bool)) is None
+
+
 def test_the_capability_report_uses_only_held_out_and_known_labels():
     rng = np.random.default_rng(1)
     scores = rng.integers(0, 6, (50, 14))
@@ -143,7 +152,7 @@ def test_the_capability_report_uses_only_held_out_and_known_labels():
     report = capability_report(signal, labels)
     first = report["capabilities"]["spatial"]
     assert first["n"] == 45 and first["mae"] == pytest.approx(0.5) and first["spearman"] == pytest.approx(1)
-    assert first["auc"] == 1 and first["zeros"] == np.mean(scores[5:, 0] == 0) and first["mass"] == pytest.approx(0.9)
+    assert first["auc"] == first["precision"] == 1 and first["zeros"] == np.mean(scores[5:, 0] == 0) and first["mass"] == pytest.approx(0.9)
     assert report["mean"]["spearman"] == pytest.approx(1)
     with pytest.raises(ValueError, match="labelled rows are not in the signal"):
         capability_report(signal.slice(1), labels)

@@ -1,0 +1,220 @@
+"""How well scorer and styler learn from the teacher's labels under other settings, on a pool that no published study uses.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/scorer_study.py --root DIR
+    OMP_NUM_THREADS=1 python tests/benchmarks/scorer_study.py --root DIR --variants shipped,base --also "scorer.train.lr=0.002 scorer.balance=0"
+
+Each variant is the recipe with some settings changed; its fits are stages of DIR/store, so that a second call continues where the
+first one ended. They are compared with the teacher on the samples that a fit held out, and with the generator's own record on
+samples that nobody labelled (no fit sees it, nor does anything in a recipe). Two references stand beside them: `truth` is that
+record itself, the best that any scorer could do; `words` is a ridge regression on the words of the conversation, fitted on the
+same labels: what the labels allow without an image.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from curation.pool.read import Pool
+from curation.signals import capability, style
+from curation.signals.queries import load_queries
+from curation.signals.rater_report import STRONG, capability_report, style_report
+from curation.signals.vlm import Pass, Vlm
+from curation.taxonomy import CAPABILITY_KEYS
+from curation.teacher.draw import uniform
+from curation.teacher.labels import read_labels
+from recipes.engine import root_of, run
+from recipes.load import load
+from recipes.plan import Node, make_plan, store_path
+from recipes.store import read_record
+
+RECIPE = "mmssr_30pct.yaml"
+VARIANTS: dict[str, str] = {
+    "shipped": "",
+}
+RIDGE = 3.0
+COLUMNS = ("labels", "Spearman", "AUC > 0", "lowest", f"precision at n(>= {STRONG})", "lowest", f"share of >= {STRONG} with a digit above 0",
+           "MAE", "Spearman with the teacher", "n", "styles exact", "macro F1", "exact, teacher", "n", "seconds")
+
+
+@dataclass
+class Variant:
+    """One setting of the recipe, its fits in the store, and the rows on which they are judged."""
+
+    overrides: Sequence[str]
+    rows: int
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        """Stages by kind, once labels and fits are made."""
+        loaded = load(RECIPE, self.overrides)
+        plan = make_plan(loaded)
+        self.root = root_of(loaded)
+        self.batch_size, self.prompts = loaded.recipe.scoring.batch_size, loaded.recipe.scorer.prompts
+        with open(os.devnull, "w") as nowhere:
+            for kind in ("fit_scorer", "fit_styler"):
+                run(loaded, plan, until=kind, console=Console(file=nowhere))
+        return {node.kind: node for node in plan.nodes}
+
+    def path(self, kind: str) -> Path:
+        node = self.nodes[kind]
+        return store_path(self.root, node.kind, node.hash)
+
+    @cached_property
+    def pool(self) -> Pool:
+        return Pool.open(self.path("pool"))
+
+    @cached_property
+    def labels(self) -> pa.Table:
+        return read_labels(self.path("labels"), self.pool.hash)
+
+    @cached_property
+    def truth(self) -> pa.Table:
+        """row, cap_<key>, styles of a seeded sample of the unlabelled rows, as the generator knows them."""
+        table = self.pool.table.select(["row", "id"])
+        table = table.filter(pc.invert(pc.is_in(table["row"], self.labels["row"])))
+        draws = np.array([uniform("scorer study", 0, id) for id in table["id"].to_pylist()])
+        table = table.take(np.argsort(draws, kind="stable")[: self.rows])
+        known = pq.read_table(self.path("source") / "truth.parquet", columns=["id", *(f"cap_{key}" for key in CAPABILITY_KEYS), "styles"])
+        return known.take(pc.index_in(table["id"], known["id"])).append_column("row", table["row"])
+
+    def held_out(self, kind: str) -> pa.Table:
+        rows = json.loads((self.path(kind) / "split.json").read_text())["held_out"]
+        return self.labels.filter(pc.is_in(self.labels["row"], pa.array(rows, pa.int32())))
+
+    def scored(self, kind: str, score: Callable[[Path, list[int]], pa.Table]) -> pa.Table:
+        """The signal of a fit on the rows that are looked at, from DIR/scorer_study if it is there."""
+        kept = self.root / "scorer_study" / f"{self.nodes[kind].hash[:12]}-{self.rows}.parquet"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            rows = [*self.truth["row"].to_pylist(), *self.held_out(kind)["row"].to_pylist()]
+            pq.write_table(score(self.path(kind), rows), kept.with_suffix(".tmp"))
+            os.replace(kept.with_suffix(".tmp"), kept)
+        return pq.read_table(kept)
+
+    def capabilities(self) -> pa.Table:
+        def score(model: Path, rows: list[int]) -> pa.Table:
+            vlm, queries = Vlm(model), load_queries(self.prompts)
+            digits = capability.check_tokenizer(vlm.tokenizer, queries)
+            return capability.score_rows(self.pool, rows, vlm, queries, digits, self.batch_size, Pass(), lambda k: None)
+
+        return self.scored("fit_scorer", score)
+
+    def styles(self) -> pa.Table:
+        def score(model: Path, rows: list[int]) -> pa.Table:
+            vlm = Vlm(model, side="left")
+            return style.score_rows(self.pool, rows, vlm, load_queries(self.prompts), self.batch_size, Pass(), lambda k: None)
+
+        return self.scored("fit_styler", score)
+
+    def seconds(self) -> float:
+        """Of labels and fits, when they were made."""
+        kinds = {"labels", "fit_seed", "fit_scorer", "fit_styler"} & set(self.nodes)
+        return sum(read_record(self.path(kind))["seconds"] for kind in kinds)
+
+
+def truth_signal(variant: Variant) -> pa.Table:
+    """The generator's own scores as a signal."""
+    known = pq.read_table(variant.path("source") / "truth.parquet")
+    known = known.take(pc.index_in(variant.pool.table["id"], known["id"]))
+    return signal(variant.pool.table["row"].to_pylist(), np.stack([known[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1))
+
+
+def words_signal(variant: Variant) -> pa.Table:
+    """Ridge regression of the trained-on labels on the words that occur in question and answer."""
+    trained = json.loads((variant.path("fit_scorer") / "split.json").read_text())["train"]
+    labels = variant.labels.filter(pc.is_in(variant.labels["row"], pa.array(trained, pa.int32())))
+    rows = [*variant.truth["row"].to_pylist(), *variant.held_out("fit_scorer")["row"].to_pylist()]
+    x, other = words(variant.pool, labels["row"].to_pylist()), words(variant.pool, rows)
+    vocabulary = sorted(set().union(*x))
+    x, other = (np.array([[word in said for word in vocabulary] for said in texts], float) for texts in (x, other))
+    y = np.stack([labels[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1)
+    centred = x - x.mean(axis=0)
+    weights = np.linalg.solve(centred.T @ centred + RIDGE * np.eye(len(vocabulary)), centred.T @ (y - y.mean(axis=0)))
+    return signal(rows, (other - x.mean(axis=0)) @ weights + y.mean(axis=0))
+
+
+def words(pool: Pool, rows: Sequence[int]) -> list[set[str]]:
+    """The words of each sample's questions (q:word) and answers (a:word)."""
+    return [{f"{side}:{word}" for turn in sample.turns for side, text in (("q", turn.question), ("a", turn.answer)) for word in text.split()}
+            for sample in pool.samples(rows)]
+
+
+def signal(rows: Sequence[int], scores: np.ndarray) -> pa.Table:
+    """Scores [n, 14] as a capability signal."""
+    columns: dict[str, Any] = {"row": pa.array(rows, pa.int32())}
+    for k, key in enumerate(CAPABILITY_KEYS):
+        columns |= {f"exp_{key}": scores[:, k].astype(np.float32), f"mass_{key}": np.ones(len(rows), np.float32),
+                    f"cap_{key}": np.clip(np.rint(scores[:, k]), 0, 5).astype(np.int8)}
+    return pa.table(columns)
+
+
+def reached(scores: pa.Table, truth: pa.Table) -> dict[str, float]:
+    """For each capability, the share of its strong samples whose digit is above 0: those that mmSSR can pick for it."""
+    scores = scores.take(pc.index_in(truth["row"], scores["row"]))
+    strong = {key: truth[f"cap_{key}"].to_numpy() >= STRONG for key in CAPABILITY_KEYS}
+    return {key: float((scores[f"cap_{key}"].to_numpy()[at] > 0).mean()) for key, at in strong.items() if at.any()}
+
+
+def judge(variant: Variant, scores: pa.Table, styles: pa.Table | None, seconds: float | None) -> tuple[list[Any], dict[str, dict[str, Any]]]:
+    """A row of the table, and the figures by capability."""
+    on_truth, taught = capability_report(scores, variant.truth), capability_report(scores, variant.held_out("fit_scorer"))
+    found = reached(scores, variant.truth)
+    by_key = {key: {**values, "reached": found.get(key), "teacher": taught["capabilities"][key]["spearman"]}
+              for key, values in on_truth["capabilities"].items()}
+    lowest = {name: min(v[name] for v in by_key.values() if v[name] is not None) for name in ("auc", "precision")}
+    mean = on_truth["mean"]
+    named = [None] * 4
+    if styles is not None:
+        ours, theirs = style_report(styles, variant.truth), style_report(styles, variant.held_out("fit_styler"))
+        named = [ours["exact"], ours["macro_f1"], theirs["exact"], theirs["n"]]
+    return [len(variant.labels), mean["spearman"], mean["auc"], lowest["auc"], mean["precision"], lowest["precision"],
+            float(np.mean(list(found.values()))), mean["mae"], taught["mean"]["spearman"], len(variant.held_out("fit_scorer")),
+            *named, seconds], by_key
+
+
+def cells(values: Sequence[Any]) -> str:
+    return " | ".join("–" if v is None else f"{v:.3f}" if isinstance(v, float) and abs(v) < 10 else f"{v:.0f}" if isinstance(v, (int, float)) else v
+                      for v in values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="directory for the store")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}; comma-separated")
+    parser.add_argument("--also", action="append", default=[], metavar="OVERRIDES", help="one more variant, as `key=value key=value`")
+    parser.add_argument("--pool-seed", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=1500, help="unlabelled samples that are looked at")
+    options = parser.parse_args()
+    chosen = {name: VARIANTS[name] for name in options.variants.split(",") if name} | {text: text for text in options.also}
+    fixed = [f"pool.seed={options.pool_seed}", f"root={options.root}", "resources.executor=inline", "track.wandb.mode=disabled"]
+
+    print("| variant | " + " | ".join(COLUMNS) + " |\n" + "| :-- " + "| --: " * len(COLUMNS) + "|")
+    details = {}
+    for name, changes in chosen.items():
+        variant = Variant([*fixed, *changes.split()], options.rows)
+        if not details:
+            for reference, made in (("truth", truth_signal), ("words", words_signal)):
+                row, details[reference] = judge(variant, made(variant), None, None)
+                print(f"| {reference} | {cells(row)} |", flush=True)
+        row, details[name] = judge(variant, variant.capabilities(), variant.styles(), variant.seconds())
+        print(f"| {name} | {cells(row)} |", flush=True)
+
+    for figure in ("spearman", "auc", "precision", "reached", "teacher"):
+        print(f"\n| {figure} | " + " | ".join(CAPABILITY_KEYS) + " |\n" + "| :-- " + "| --: " * len(CAPABILITY_KEYS) + "|")
+        for name, by_key in details.items():
+            print(f"| {name} | {cells([by_key[key][figure] for key in CAPABILITY_KEYS])} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ with intervals. Everything is a pure function of the files that `evaluation.harn
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from evaluation.results import ResultsError, Run, check_protocol, check_questions, collect, read_scores, read_summary
-from evaluation.stats import Interval, mean, paired_bootstrap, std, welch
+from evaluation.stats import Interval, mean, paired_bootstrap, std, unit_weights, welch
 from evaluation.suite import Suite
 
 __all__ = [
@@ -44,11 +44,12 @@ class Spread:
 class ArmResult:
     """One row of the comparison. Values of `benchmarks` are in the metric's own scale, `mean` is in % of the scales.
 
-    `units` are independent repetitions: selection seeds where there are several, else training seeds; `unit_means`
-    is the grand mean of each in %. `full` is /FULL in % (None without a full arm, or where a full score is 0),
+    `units` are the repetitions: on each pool the selection seeds where there are several, else the training seeds;
+    `unit_means` is the grand mean of each in %, by pool, and `pool_means` that of each pool. `full` is /FULL in % (None without a full arm, or where a full score is 0),
     `full_range` its lowest and highest value when any one benchmark is left out. `above` of `len(benchmarks)`
-    benchmarks lie above the baseline. `difference` is to the baseline's mean, in points of `mean`, with a 95 %
-    interval; `p` is Welch's over units.
+    benchmarks lie above the baseline. `difference` is to the mean of the arm `baseline`, in points of `mean`, with a
+    95 % interval; `benchmark_differences` are those of the single benchmarks, `pool_differences` those of the single
+    pools. `p` is Welch's over units (None for several pools, whose units are not independent).
     """
 
     arm: str
@@ -65,21 +66,34 @@ class ArmResult:
     above: int | None
     difference: Interval | None
     p: float | None
+    pool_means: tuple[float, ...] = ()
+    baseline: str | None = None
+    pool_differences: tuple[float, ...] = ()
+    benchmark_differences: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All arms in the order in which they were given, with chance and blind level (metric's scale) of each
-    benchmark."""
+    benchmark.
+
+    `baseline` is one arm, or the arm for each budget; `pools` are the pool seeds that every arm was run on.
+    """
 
     suite: Suite
     full_arm: str | None
-    baseline: str | None
+    baseline: str | dict[str, str] | None
     arms: tuple[ArmResult, ...]
     chance: dict[str, float]
     blind: dict[str, float | None]
     n: dict[str, int]
     protocol: dict[str, Any]
+    pools: tuple[int | None, ...] = (None,)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The arms that others are compared with."""
+        return tuple(dict.fromkeys(arm.baseline for arm in self.arms if arm.baseline))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able content."""
@@ -119,14 +133,15 @@ def compare(
     suite: Suite,
     *,
     full: str | None = "full",
-    baseline: str | None = "random",
+    baseline: str | Mapping[str, str] | None = "random",
     bench_dir: Path | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """Compare arms that answered the same questions under the same protocol; ResultsError where they did not.
 
-    `full` and `baseline` name arms; one that is not among the runs leaves /FULL or the differences out.
+    `full` and `baseline` name arms; one that is not among the runs leaves /FULL or the differences out. A mapping
+    names the baseline for the arms of each budget.
     `bench_dir` gives the blind level of each benchmark (bench.json).
     """
     if not runs:
@@ -137,16 +152,16 @@ def compare(
     answers = {id(run): read_scores(run, suite) for run in runs}
     check_questions(runs, answers)
     units = {name: _units(group, answers) for name, group in arms.items()}
-    reference = {name: _benchmark_means(units[name]) if name in units else None for name in (full, baseline)}
+    pools = _check_pools(units)
+    full_means = units[full].benchmark_means() if full in units else None
     first = summaries[0]["benchmarks"]
     results = tuple(
         _arm_result(
             group,
             units[name],
             suite,
-            reference[full],
-            None if name == baseline else reference[baseline],
-            units.get(baseline),
+            full_means,
+            _baseline(group[0], baseline, units),
             _unparsed(group, suite),
             resamples,
             seed,
@@ -156,35 +171,81 @@ def compare(
     return Comparison(
         suite=suite,
         full_arm=full if full in arms else None,
-        baseline=baseline if baseline in arms else None,
+        baseline=dict(baseline) if isinstance(baseline, Mapping) else baseline if baseline in arms else None,
         arms=results,
         chance={b.task: b.chance if b.chance is not None else first[b.task]["chance"] for b in suite},
         blind=_blind(bench_dir, suite),
         n={b.task: first[b.task]["n"] for b in suite},
         protocol=summaries[0]["protocol"],
+        pools=pools,
     )
 
 
-def _units(group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) -> list[list[np.ndarray]]:
-    """Scores [unit][benchmark] of one arm: runs of one selection seed are averaged where there are several
-    selection seeds."""
+@dataclass(frozen=True)
+class _Units:
+    """Scores [unit][benchmark] -> float64[questions] of one arm, and the pool seed of each unit."""
+
+    arm: str
+    pools: list[int | None]
+    scores: list[list[np.ndarray]]
+
+    def benchmark_means(self) -> list[float]:
+        """Mean score of each benchmark; every pool counts the same."""
+        weights = unit_weights(self.pools)
+        return [float(np.average([unit[k].mean() for unit in self.scores], weights=weights)) for k in range(len(self.scores[0]))]
+
+    def means(self, scales: Sequence[float]) -> list[float]:
+        """Grand mean of each unit in %."""
+        return [100 * mean([scores.mean() / scale for scores, scale in zip(unit, scales)]) for unit in self.scores]
+
+    def pool_means(self, scales: Sequence[float]) -> list[float]:
+        """Grand mean of each pool in %, in the order of the pools."""
+        values = list(zip(self.pools, self.means(scales)))
+        return [mean([value for own, value in values if own == pool]) for pool in dict.fromkeys(self.pools)]
+
+
+def _units(group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) -> _Units:
+    """The units of one arm by pool seed: runs of one selection seed are averaged where there are several selection
+    seeds."""
     if len({str(run.budget) for run in group}) > 1:
         raise ResultsError(
             f"arm {group[0].arm!r} has runs of several budgets: {sorted({str(run.budget) for run in group})}"
         )
-    keys = [run.selection_seed for run in group]
-    keys = keys if len(set(keys)) > 1 else [run.train_seed for run in group]
-    if len(set(keys)) == 1 and len(keys) > 1:
-        raise ResultsError(f"arm {group[0].arm!r} has {len(keys)} runs with the same seeds")
-    members = {key: [answers[id(run)] for run, k in zip(group, keys) if k == key] for key in sorted(set(keys))}
-    return [
-        [np.mean([member[task]["score"].to_numpy() for member in unit], axis=0) for task in unit[0]]
-        for unit in members.values()
+    by_selection = len({run.selection_seed for run in group}) > 1
+    members: dict[tuple[int | None, int], list[Run]] = {}
+    for run in group:
+        members.setdefault((run.pool_seed, run.selection_seed if by_selection else run.train_seed), []).append(run)
+    for (pool, _), unit in members.items():
+        if len({run.train_seed for run in unit}) < len(unit):
+            where = "" if pool is None else f" on pool {pool}"
+            raise ResultsError(f"arm {group[0].arm!r} has {len(unit)} runs with the same seeds{where}")
+    keys = sorted(members, key=lambda key: (key[0] or 0, key[1]))
+    scores = [
+        [
+            np.mean([answers[id(run)][task]["score"].to_numpy() for run in members[key]], axis=0)
+            for task in answers[id(group[0])]
+        ]
+        for key in keys
     ]
+    return _Units(group[0].arm, [pool for pool, _ in keys], scores)
 
 
-def _benchmark_means(units: Sequence[Sequence[np.ndarray]]) -> list[float]:
-    return [mean([unit[k].mean() for unit in units]) for k in range(len(units[0]))]
+def _check_pools(units: Mapping[str, _Units]) -> tuple[int | None, ...]:
+    """The pools that all arms were run on; ResultsError if they differ, since a difference would hold the pools' own."""
+    first = next(iter(units.values()))
+    for other in units.values():
+        if set(other.pools) != set(first.pools):
+            raise ResultsError(
+                f"arms {first.arm!r} and {other.arm!r} were run on different pools: {sorted(set(first.pools), key=str)} "
+                f"and {sorted(set(other.pools), key=str)}"
+            )
+    return tuple(dict.fromkeys(first.pools))
+
+
+def _baseline(run: Run, baseline: str | Mapping[str, str] | None, units: Mapping[str, _Units]) -> _Units | None:
+    """What an arm is compared with: the one baseline, or that of its budget; None for a baseline itself."""
+    name = baseline.get(str(run.budget)) if isinstance(baseline, Mapping) else baseline
+    return None if name == run.arm else units.get(name)
 
 
 def _spread(values: Sequence[float]) -> Spread:
@@ -193,48 +254,64 @@ def _spread(values: Sequence[float]) -> Spread:
 
 def _arm_result(
     group: Sequence[Run],
-    units: list[list[np.ndarray]],
+    units: _Units,
     suite: Suite,
     full: list[float] | None,
-    base: list[float] | None,
-    base_units: list[list[np.ndarray]] | None,
+    base: _Units | None,
     unparsed: float,
     resamples: int,
     seed: int,
 ) -> ArmResult:
     scales = [b.scale for b in suite]
     signs = [1 if b.direction == "higher" else -1 for b in suite]
-    means = _benchmark_means(units)
-    unit_means = [100 * mean([unit[k].mean() / scales[k] for k in range(len(suite))]) for unit in units]
-    unit_full = (
-        [relative_to_full(*_oriented(_benchmark_means([unit]), full, signs)) for unit in units] if full else [None]
-    )
+    means, unit_means, pool_means = units.benchmark_means(), units.means(scales), units.pool_means(scales)
+    unit_full = [
+        relative_to_full(*_oriented([scores.mean() for scores in unit], full, signs)) if full else None
+        for unit in units.scores
+    ]
     oriented = _oriented(means, full, signs) if full else None
-    difference, p = None, None
-    if base is not None and base_units is not None:
-        found = paired_bootstrap(units, base_units, scale=scales, resamples=resamples, seed=seed)
-        difference = Interval(100 * found.value, 100 * found.low, 100 * found.high)
-        p = welch(
-            unit_means, [100 * mean([unit[k].mean() / scales[k] for k in range(len(suite))]) for unit in base_units]
-        ).p
+    several = len(pool_means) > 1
+    p = welch(unit_means, base.means(scales)).p if base and not several else math.nan
     return ArmResult(
         arm=group[0].arm,
         budget=str(group[0].budget),
         runs=len(group),
-        units=len(units),
+        units=len(unit_means),
         unit_means=tuple(unit_means),
-        benchmarks={b.task: _spread([unit[k].mean() for unit in units]) for k, b in enumerate(suite)},
-        mean=_spread(unit_means),
+        benchmarks={
+            b.task: Spread(means[k], _spread([unit[k].mean() for unit in units.scores]).std)
+            for k, b in enumerate(suite)
+        },
+        mean=Spread(mean(pool_means), _spread(unit_means).std),
         unparsed=unparsed,
         full=relative_to_full(*oriented) if oriented else None,
         full_std=_spread(unit_full).std if None not in unit_full else None,
         full_range=leave_one_out(*oriented) if oriented else None,
-        above=None
-        if base is None
-        else count_above(*([s * v for s, v in zip(signs, values)] for values in (means, base))),
-        difference=difference,
-        p=None if p is None or math.isnan(p) else p,
+        above=count_above(*([s * v for s, v in zip(signs, values)] for values in (means, base.benchmark_means())))
+        if base
+        else None,
+        difference=_difference(units, base, range(len(suite)), scales, resamples, seed) if base else None,
+        p=None if math.isnan(p) else p,
+        pool_means=tuple(pool_means),
+        baseline=base.arm if base else None,
+        pool_differences=tuple(x - y for x, y in zip(pool_means, base.pool_means(scales))) if base else (),
+        benchmark_differences={
+            b.task: _difference(units, base, [k], scales, resamples, seed) for k, b in enumerate(suite)
+        }
+        if base
+        else {},
     )
+
+
+def _difference(
+    units: _Units, base: _Units, benchmarks: Sequence[int], scales: Sequence[float], resamples: int, seed: int
+) -> Interval:
+    """Mean over these benchmarks minus the baseline's, in % of the scales."""
+    sides = [[[unit[k] for k in benchmarks] for unit in side.scores] for side in (units, base)]
+    found = paired_bootstrap(
+        *sides, pools=(units.pools, base.pools), scale=[scales[k] for k in benchmarks], resamples=resamples, seed=seed
+    )
+    return Interval(100 * found.value, 100 * found.low, 100 * found.high)
 
 
 def _oriented(scores: Sequence[float], full: Sequence[float], signs: Sequence[int]) -> tuple[list[float], list[float]]:

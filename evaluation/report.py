@@ -25,6 +25,7 @@ class Subset:
     text_tokens: int | None = None
     image_tokens: int | None = None
     mix: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pool: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ RESULT_SCHEMA = pa.schema(
     [
         ("arm", pa.string()),
         ("budget", pa.string()),
+        ("pool_seed", pa.int64()),
         ("selection_seed", pa.int64()),
         ("train_seed", pa.int64()),
         ("benchmark", pa.string()),
@@ -42,13 +43,14 @@ class ResultsError(ValueError):
 @dataclass(frozen=True)
 class Run:
     """One trained checkpoint of an arm and the directory of its evaluation. `budget` is what is printed, such as
-    "30%"."""
+    "30%"; `pool_seed` is None for a pool that was given, not drawn."""
 
     arm: str
     selection_seed: int
     train_seed: int
     budget: str
     path: Path
+    pool_seed: int | None = None
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
         identity = {
             "arm": run.arm,
             "budget": str(run.budget),
+            "pool_seed": run.pool_seed,
             "selection_seed": run.selection_seed,
             "train_seed": run.train_seed,
             "protocol": protocol_hash(summary["protocol"]),

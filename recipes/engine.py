@@ -121,7 +121,7 @@ def _execute(found: Survey, root: Path, plan: Plan, provenance: dict[str, Any], 
     tasks = {n.name: _task(n, root, plan, provenance, found.states[n.name] == "forced") for n in found.todo}
     parents = {n.name: {p.name for p in n.parents() if p.name in tasks} for n in found.todo}
     seconds = {n.name: found.expected[n.name] or n.work * UNKNOWN_RATE for n in found.todo}
-    schedule = Schedule(tasks, parents, seconds)
+    schedule = Schedule(tasks, parents, seconds, {n.name: n.repetition for n in found.todo})
     if resources.executor == "pool":
         run_pool(schedule, shown, resources.workers)
     else:

@@ -1,6 +1,7 @@
 """Run tasks in the order that their inputs allow: in this process, or in one-thread worker processes.
 
-Of the stages that could start, the one at the head of the longest remaining path goes first. After a failure nothing
+Of the stages that could start, those of the earliest repetition go first, and of these the one at the head of the
+longest remaining path. After a failure nothing
 new starts, what is running may finish (its result is kept), then the error is raised.
 """
 
@@ -36,11 +37,13 @@ class Display(Protocol):
 
 @dataclass
 class Schedule:
-    """Which task is next. `parents` are names of tasks in the same schedule; `seconds` the expected duration."""
+    """Which task is next. `parents` are names of tasks in the same schedule; `seconds` the expected duration;
+    `repetitions` the number of the repetition that a task belongs to (default: all to one)."""
 
     tasks: dict[str, Task]
     parents: dict[str, set[str]]
     seconds: dict[str, float]
+    repetitions: dict[str, int] = field(default_factory=dict)
     open: set[str] = field(init=False)
     path: dict[str, float] = field(init=False, default_factory=dict)
 
@@ -52,11 +55,11 @@ class Schedule:
             self.path[name] = self.seconds[name] + max((self.path[c] for c in children[name]), default=0.0)
 
     def next(self) -> Task | None:
-        """The ready task with the longest path to the end, if any is ready. It counts as started."""
+        """Of the ready tasks of the earliest repetition the one with the longest path to the end. It counts as started."""
         ready = [name for name in self.tasks if name in self.open and not self.parents[name]]
         if not ready:
             return None
-        name = max(ready, key=self.path.__getitem__)
+        name = min(ready, key=lambda name: (self.repetitions.get(name, 0), -self.path[name]))
         self.open.discard(name)
         return self.tasks[name]
 

@@ -248,10 +248,13 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
             yield (name, "train", "seed"), f"it is {name}.seed that seeds this training"
     if not recipe.arms:
         yield ("arms",), "missing; an experiment compares at least one arm"
-    for role in ("baseline", "reference"):
-        name = getattr(recipe, role)
-        if name is not None and name not in recipe.arms:
-            yield (role,), f"`{name}` is not an arm; {nearest(name, recipe.arms)}"
+    yield from _role_checks(recipe)
+    if recipe.pool.kind != "mini":
+        if recipe.pool_seeds is not None:
+            yield ("pool_seeds",), "only a mini pool is drawn; this one is given"
+        for name, arm in recipe.arms.items():
+            if arm.signals != "learned":
+                yield ("arms", name, "signals"), f"`{arm.signals}` reads the mini world's own record, which no other pool has"
     if recipe.pool.kind == "mini":
         if recipe.bench is None:
             yield ("bench",), "missing; a mini pool is drawn against its benchmarks"
@@ -259,6 +262,23 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         for name, arm in recipe.arms.items():
             if isinstance(arm.budget, int) and arm.budget > size:
                 yield ("arms", name, "budget"), f"{arm.budget} is above the pool's {size} samples"
+
+
+def _role_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
+    """What is wrong with `baseline` and `reference`."""
+    roles = [(("reference",), recipe.reference)] if recipe.reference is not None else []
+    by_budget = recipe.baseline if isinstance(recipe.baseline, dict) else {}
+    roles += [(("baseline", budget), name) for budget, name in by_budget.items()]
+    roles += [(("baseline",), recipe.baseline)] if isinstance(recipe.baseline, str) else []
+    for key, name in roles:
+        if name not in recipe.arms:
+            yield key, f"`{name}` is not an arm; {nearest(name, recipe.arms)}"
+    budgets = {str(arm.budget) for arm in recipe.arms.values()}
+    for budget, name in by_budget.items():
+        if budget not in budgets:
+            yield ("baseline", budget), f"no arm has this budget; there are {', '.join(sorted(budgets))}"
+        if budget not in (str(recipe.arms[name].budget), "100%"):  # at 100 % every selector takes the same
+            yield ("baseline", budget), f"`{name}` has budget {recipe.arms[name].budget}; a baseline has the budget of what it is compared with"
 
 
 def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:

@@ -22,14 +22,16 @@ from recipes.load import Loaded
 from recipes.schema import Arm, Recipe
 from training.spec import FitSpec
 
-
 UNHASHED = {"save_steps", "cache_mb"}
 """Config keys that a stage obeys but that cannot change its result."""
+ORACLE = {"capability", "style"}
+"""Signals that the mini world's generator knows itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One stage to run. `work` is its expected work in samples: only for schedules and estimates, not hashed."""
+    """One stage to run. `work` is its expected work in samples, `repetition` the number of the arms' runs that first
+    needs it (earlier ones start first): only for schedules and estimates, not hashed."""
 
     kind: str
     name: str
@@ -37,6 +39,7 @@ class Node:
     inputs: dict[str, "Node | External | list[Node]"]
     hash: str
     work: float = 1.0
+    repetition: int = 0
 
     def parents(self) -> Iterator["Node"]:
         """The stages that must be finished before this one, without repetition."""
@@ -56,13 +59,13 @@ class Plan:
     nodes: list[Node] = field(default_factory=list)
 
     def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], *,
-            name: str = "", work: float = 1.0, module: str | None = None) -> Node:
+            name: str = "", work: float = 1.0, module: str | None = None, repetition: int = 0) -> Node:
         """A new node, or the one that is there already if kind, config, inputs and code are equal.
 
         `module` names one more module whose source decides the result.
         """
         inputs = {k: v for k, v in inputs.items() if v is not None}
-        node = Node(kind, name or kind, config, inputs, "", work)
+        node = Node(kind, name or kind, config, inputs, "", work, repetition)
         identity = {"kind": kind, "config": _without_settings(config), "inputs": node.input_hashes(),
                     "code": self.stages.code_hash(kind, module)}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -81,84 +84,144 @@ class Plan:
         return found
 
 
-def make_plan(loaded: Loaded, stages: Stages | None = None, prints: Fingerprints | None = None) -> Plan:
-    """The stages of a recipe. Pure but for reading the stages' source and the external inputs' content."""
+def make_plan(loaded: Loaded, stages: Stages | None = None, prints: Fingerprints | None = None,
+              repetitions: int | None = None) -> Plan:
+    """The stages of a recipe, or of its first so many repetitions (see `compare_chain`).
+
+    Pure but for reading the stages' source and the external inputs' content.
+    """
     plan, prints = Plan(stages or Stages()), prints or Fingerprints()
     if loaded.recipe.goal == "base":
         plan.add("pretrain", loaded.recipe.pretrain, {})
     else:
-        compare_chain(plan, loaded, prints)
+        compare_chain(plan, loaded, prints, repetitions)
     return plan
 
 
-def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints) -> None:
-    """bench, source, pool, labels, fits, signals, then select, train, evaluate for each arm and seed, and compare."""
+@dataclass
+class World:
+    """One pool and what is made from it: stages by the name under which `compare` reads them.
+
+    `seed` is None for a pool that is not drawn; `tag` is its part of a stage's name, where there are several pools.
+    """
+
+    seed: int | None
+    tag: tuple[str, ...]
+    pool: Node
+    source: Node | External
+    fits: dict[str, Node]
+    signals: dict[str, Node]
+
+    def inputs(self) -> dict[str, Node]:
+        """What the report of this pool rests on, beside the runs."""
+        truth = {"truth": self.source} if self.seed is not None else {}
+        return {"pool": self.pool, **truth, **self.fits, **{f"signal_{name}": node for name, node in self.signals.items()}}
+
+
+def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions: int | None = None) -> None:
+    """bench; source, pool, labels, fits and signals of each pool; select, train, evaluate for each arm and seed; compare.
+
+    Breadth first: the first run of every arm on every pool, then the second, and so on, so that a study that is cut
+    short has whole repetitions to compare. `repetitions` leaves out what comes after so many of them.
+    """
     recipe = loaded.recipe
     base_at = (recipe.base.path, recipe.base.revision, loaded.locate("base", "path"), prints)
     base = external.model(*base_at, external.MODEL_FILES)
     tokenizer = external.model(*base_at, external.PROCESSOR_FILES)
-    size = _pool_size(recipe)
-
     bench = recipe.bench and plan.add("bench", _dump(recipe.bench), {}, work=recipe.bench.items * 14)
-    pool_config = {"kind": recipe.pool.kind, "max_bad_fraction": recipe.pool.max_bad_fraction, "limit": recipe.limit}
-    if recipe.pool.kind == "mini":
-        drawn = _dump(recipe.pool, "size", "seed", "defects")
-        source = plan.add("source", drawn, {"bench": bench}, work=recipe.pool.size)
-        pool = plan.add("pool", pool_config, {"source": source, "tokenizer": tokenizer}, work=size)
-    else:
-        source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
-        images = recipe.pool.images and external.folder(recipe.pool.images, loaded.locate("pool", "images"), "pool")
-        given = {"source": source, "images": images, "tokenizer": tokenizer}
-        pool = plan.add("pool", pool_config, given, work=size)
+    seeds = recipe.drawn_pools()
+    worlds = [_world(plan, loaded, prints, seed, (f"p{seed}",) if len(seeds) > 1 else (), bench, base, tokenizer)
+              for seed in seeds]
 
-    needs = {signal for arm in recipe.arms.values() for signal in _needs(arm)}
-    signals, fits = {}, {}
-    if needs & {"capability", "style"}:
-        teacher = _section(recipe, "teacher", loaded)
-        labels = plan.add("labels", _dump(teacher), {"pool": pool, "source": source}, work=size * teacher.share)
-        fits["labels"] = labels
-    for signal, section in (("capability", "scorer"), ("style", "styler")):
-        if signal in needs:
-            fit = _section(recipe, section, loaded)
-            fits[section] = plan.add(f"fit_{section}", _dump(fit), {"pool": pool, "labels": labels, "base": base},
-                                     work=_samples(fit.train, size * teacher.share * (1 - fit.holdout)))
-            config = {**_dump(recipe.scoring, "batch_size"), "prompts": fit.prompts}
-            signals[signal] = plan.add(f"signal_{signal}", config, {"pool": pool, "model": fits[section]}, work=size)
-    if "necessity" in needs:
-        seed_model = _section(recipe, "seed_model", loaded)
-        fits["seed_model"] = plan.add("fit_seed", _dump(seed_model), {"pool": pool, "base": base},
-                                      work=_samples(seed_model.train, size * seed_model.share))
-        signals["necessity"] = plan.add("signal_necessity", _dump(recipe.scoring, "max_tokens"),
-                                        {"pool": pool, "model": fits["seed_model"]}, work=size)
+    runs: list[tuple[dict[str, Any], Node, Node, Node]] = []
+    planned = [(number, world, name, *run) for number in range(recipe.repetitions()) for world in worlds
+               for name, arm in recipe.arms.items() for run in arm.runs()[number:number + 1]]
+    for number, world, arm_name, seed, train_seed in planned:
+        if repetitions is not None and number >= repetitions:
+            break
+        arm = recipe.arms[arm_name]
+        config = {"selector": arm.selector, "budget": arm.budget, "seed": seed, "params": arm.params}
+        select = plan.add("select", config, {"pool": world.pool, **_columns(plan, world, arm)},
+                          name=_name("select", arm_name, *world.tag, seed), module=_selector_module(arm), repetition=number)
+        names = (arm_name, *world.tag, *dict.fromkeys((seed, train_seed)))
+        train = plan.add("train", {**_dump(recipe.train), "seed": train_seed},
+                         {"pool": world.pool, "subset": select, "base": base}, name=_name("train", *names),
+                         work=_samples(recipe.train, _expected_rows(arm, _pool_size(recipe))), repetition=number)
+        items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
+        shuffled = recipe.evaluation.shuffled == "all" or recipe.evaluation.shuffled == "first" and number == 0
+        evaluate = plan.add("evaluate", {**_dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
+                            {"model": train, "bench": bench}, name=_name("evaluate", *names),
+                            work=items * 14 * (1 + shuffled), repetition=number)
+        about = {"arm": arm_name, "selector": arm.selector, "budget": arm.budget, "params": arm.params,
+                 "signals": arm.signals, "pool_seed": world.seed, "selection_seed": seed, "train_seed": train_seed}
+        runs.append((about, select, train, evaluate))
 
-    layout, selects, trains, evaluates = [], [], [], []
-    for arm_name, arm in recipe.arms.items():
-        columns = {f"signal_{signal}": signals[signal] for signal in _needs(arm)}
-        for seed, train_seed in arm.runs():
-            config = {"selector": arm.selector, "budget": arm.budget, "seed": seed, "params": arm.params}
-            select = plan.add("select", config, {"pool": pool, **columns}, name=f"select[{arm_name},{seed}]",
-                              module=_selector_module(arm))
-            run_name = f"{arm_name},{seed}" if seed == train_seed else f"{arm_name},{seed},{train_seed}"
-            train = plan.add("train", {**_dump(recipe.train), "seed": train_seed},
-                             {"pool": pool, "subset": select, "base": base}, name=f"train[{run_name}]",
-                             work=_samples(recipe.train, _expected_rows(arm, size)))
-            items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
-            first = (seed, train_seed) == arm.runs()[0]
-            shuffled = recipe.evaluation.shuffled == "all" or recipe.evaluation.shuffled == "first" and first
-            evaluate = plan.add("evaluate", {**_dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
-                                {"model": train, "bench": bench}, name=f"evaluate[{run_name}]", work=items * 14 * (1 + shuffled))
-            layout.append({"arm": arm_name, "selector": arm.selector, "budget": arm.budget, "params": arm.params,
-                           "selection_seed": seed, "train_seed": train_seed})
-            selects.append(select), trains.append(train), evaluates.append(evaluate)
-
+    order = list(recipe.arms)
+    runs.sort(key=lambda run: (order.index(run[0]["arm"]), seeds.index(run[0]["pool_seed"])))  # stable: by seed inside
+    layout, selects, trains, evaluates = (list(column) for column in zip(*runs, strict=True))
+    by_pool = [world.inputs() for world in worlds]
     plan.add("compare",
              {"name": recipe.name, "description": recipe.description, "scale": recipe.scale,
               "protocol": loaded.protocol, "modified": list(loaded.modified),
               "baseline": recipe.baseline, "reference": recipe.reference, "suite": recipe.evaluation.suite,
-              "runs": layout},
-             {"pool": pool, "bench": bench, "truth": source if recipe.pool.kind == "mini" else None, **fits,
-              **{f"signal_{name}": node for name, node in signals.items()},
+              "planned_runs": len(planned), "pool_seeds": seeds, "runs": layout},
+             {"bench": bench, **{key: [world[key] for world in by_pool] for key in by_pool[0]},
               "selects": selects, "trains": trains, "evaluates": evaluates})
+
+
+def _world(plan: Plan, loaded: Loaded, prints: Fingerprints, seed: int | None, tag: tuple[str, ...], bench: Node | None,
+           base: External, tokenizer: External) -> World:
+    """source, pool, labels, fits and learned signals of one pool seed (None: the pool is given, not drawn)."""
+    recipe, size = loaded.recipe, _pool_size(loaded.recipe)
+
+    def add(kind: str, config: dict[str, Any], inputs: dict[str, Any], work: float) -> Node:
+        return plan.add(kind, config, inputs, name=_name(kind, *tag), work=work)
+
+    pool_config = {"kind": recipe.pool.kind, "max_bad_fraction": recipe.pool.max_bad_fraction, "limit": recipe.limit}
+    if recipe.pool.kind == "mini":
+        drawn = {**_dump(recipe.pool, "size", "defects"), "seed": seed}
+        source = add("source", drawn, {"bench": bench}, recipe.pool.size)
+        pool = add("pool", pool_config, {"source": source, "tokenizer": tokenizer}, size)
+    else:
+        source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
+        images = recipe.pool.images and external.folder(recipe.pool.images, loaded.locate("pool", "images"), "pool")
+        pool = add("pool", pool_config, {"source": source, "images": images, "tokenizer": tokenizer}, size)
+
+    needs = {signal for arm in recipe.arms.values() for signal in _learned(arm)}
+    signals, fits = {}, {}
+    if needs & {"capability", "style"}:
+        teacher = _section(recipe, "teacher", loaded)
+        fits["labels"] = add("labels", _dump(teacher), {"pool": pool, "source": source}, size * teacher.share)
+    for signal, section in (("capability", "scorer"), ("style", "styler")):
+        if signal in needs:
+            fit = _section(recipe, section, loaded)
+            fits[section] = add(f"fit_{section}", _dump(fit), {"pool": pool, "labels": fits["labels"], "base": base},
+                                _samples(fit.train, size * teacher.share * (1 - fit.holdout)))
+            config = {**_dump(recipe.scoring, "batch_size"), "prompts": fit.prompts}
+            signals[signal] = add(f"signal_{signal}", config, {"pool": pool, "model": fits[section]}, size)
+    if "necessity" in needs:
+        seed_model = _section(recipe, "seed_model", loaded)
+        fits["seed_model"] = add("fit_seed", _dump(seed_model), {"pool": pool, "base": base},
+                                 _samples(seed_model.train, size * seed_model.share))
+        signals["necessity"] = add("signal_necessity", _dump(recipe.scoring, "max_tokens"),
+                                   {"pool": pool, "model": fits["seed_model"]}, size)
+    return World(seed, tag, pool, source, fits, signals)
+
+
+def _columns(plan: Plan, world: World, arm: Arm) -> dict[str, Node]:
+    """The signals that an arm's selector reads on one pool; those of an oracle come from one stage."""
+    columns = {f"signal_{signal}": world.signals[signal] for signal in _learned(arm)}
+    if arm.signals == "learned":
+        return columns
+    knows_wrong = arm.signals == "oracle_knows_wrong"
+    name = _name("signal_oracle", *(["knows_wrong"] if knows_wrong else []), *world.tag)
+    oracle = plan.add("signal_oracle", {"knows_wrong": knows_wrong}, {"pool": world.pool, "source": world.source}, name=name)
+    return {**columns, "signal_oracle": oracle}
+
+
+def _name(kind: str, *parts: str | int) -> str:
+    """`kind` or `kind[part,part]`."""
+    return f"{kind}[{','.join(map(str, parts))}]" if parts else kind
 
 
 def _without_settings(value: Any) -> Any:
@@ -183,6 +246,11 @@ def _needs(arm: Arm) -> Sequence[str]:
     return needs(arm.selector, arm.params)
 
 
+def _learned(arm: Arm) -> list[str]:
+    """The signals that models have to be fitted for: an oracle stands in for capability and style."""
+    return [signal for signal in _needs(arm) if arm.signals == "learned" or signal not in ORACLE]
+
+
 def _selector_module(arm: Arm) -> str:
     from curation.selectors import SELECTORS
 
@@ -191,7 +259,7 @@ def _selector_module(arm: Arm) -> str:
 
 def _section(recipe: Recipe, name: str, loaded: Loaded) -> Any:
     if (section := getattr(recipe, name)) is None:
-        users = ", ".join(f"{a} ({arm.selector})" for a, arm in recipe.arms.items() if _needs(arm))
+        users = ", ".join(f"{a} ({arm.selector})" for a, arm in recipe.arms.items() if _learned(arm))
         raise RecipeError(f"{loaded.locate(name)}: {name}: missing; the signals of these arms want it: {users}")
     return section
 

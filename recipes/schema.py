@@ -7,7 +7,7 @@ protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how 
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from curation.mini.draft import Defects
 from training.spec import FitSpec
@@ -37,6 +37,8 @@ def budget_rows(budget: int | str, pool_size: int) -> int:
 
 
 Budget = Annotated[int | str, AfterValidator(canonical_budget)]
+BudgetKey = Annotated[str, BeforeValidator(lambda key: str(canonical_budget(int(key) if str(key).isdigit() else str(key))))]
+"""A budget as the key of a mapping, where 500 and "500" are the same."""
 
 
 class Section(BaseModel):
@@ -53,6 +55,9 @@ class Arm(Section):
     seeds: Seeds = Field(1, description="n means 0..n-1, or a list; seeds the selection and, by default, the training")
     train_seeds: Seeds | None = Field(None, description="if given, every selection seed is trained with each of these")
     params: dict[str, Any] = Field({}, description="keyword arguments of the selector")
+    signals: Literal["learned", "oracle", "oracle_knows_wrong"] = Field(
+        "learned", description="capability and style of every sample from the fits (learned), or from the mini world's own record "
+                               "without noise: blind to wrong answers (oracle), or with 3 points off for them (oracle_knows_wrong)")
 
     @field_validator("selector")
     @classmethod
@@ -73,6 +78,14 @@ class Arm(Section):
     def _all_takes_everything(self) -> "Arm":
         if self.selector == "all" and self.budget != "100%":
             raise ValueError(f"selector `all` takes the whole pool; budget {self.budget} contradicts it")
+        return self
+
+    @model_validator(mode="after")
+    def _oracle_is_asked(self) -> "Arm":
+        from curation.selectors import needs
+
+        if self.signals != "learned" and not {"capability", "style"} & set(needs(self.selector, self.params)):
+            raise ValueError(f"selector `{self.selector}` reads neither capability nor style, so signals: {self.signals} changes nothing")
         return self
 
     def runs(self) -> list[tuple[int, int]]:
@@ -217,9 +230,23 @@ class Recipe(Protocol):
     goal: Literal["compare", "base"] = Field("compare", description="compare arms, or train a base model")
     scale: str | None = Field(None, description="file in recipes/scales that supplies the protocol")
     arms: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Arm] = Field({}, description="what is compared")
-    baseline: str | None = Field(None, description="arm that differences are taken against")
+    pool_seeds: Seeds | None = Field(None, description="instead of pool.seed (mini pools): everything but the benchmarks is repeated "
+                                                       "on a pool of each seed; n means 0..n-1, or a list")
+    baseline: str | dict[BudgetKey, str] | None = Field(
+        None, description="arm that differences are taken against: one for all arms, or one for the arms of each budget, such as "
+                          "{10%: random_10, 30%: random_30}; an arm whose budget is not listed gets no difference")
     reference: str | None = Field(None, description="arm that is the denominator of /FULL")
     pretrain: dict[str, Any] | None = Field(None, description="settings of the base training (goal: base)")
     resources: Resources = Resources()
     track: Track = Track()
     root: str = Field(".", description="directory that holds store/ and runs/")
+
+    def drawn_pools(self) -> list[int | None]:
+        """The seeds of the pools that the experiment is repeated on; [None] where the pool is given, not drawn."""
+        if self.pool.kind != "mini":
+            return [None]
+        return [self.pool.seed] if self.pool_seeds is None else list(dict.fromkeys(_seeds(self.pool_seeds)))
+
+    def repetitions(self) -> int:
+        """Runs, on each pool, of the arm that has most of them."""
+        return max(len(arm.runs()) for arm in self.arms.values())

@@ -69,6 +69,7 @@ def test_collect_is_long_form(runs):
     assert table.schema.names == [
         "arm",
         "budget",
+        "pool_seed",
         "selection_seed",
         "train_seed",
         "benchmark",

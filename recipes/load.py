@@ -4,7 +4,7 @@ Every error names the file, the line, the dotted key and what would be right.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,6 +42,10 @@ class Loaded:
         """`file:line` of a key, or of the nearest key above it."""
         return Document({}, self.where).locate(path)
 
+    def renamed(self, name: str) -> "Loaded":
+        """The same recipe with a run directory of its own."""
+        return replace(self, recipe=self.recipe.model_copy(update={"name": name}))
+
     @property
     def protocol(self) -> str:
         return "modified" if self.modified else "standard"
@@ -50,11 +54,14 @@ class Loaded:
 def load(file: str, overrides: Sequence[str] = ()) -> Loaded:
     """Load a recipe by path or bare name. Raises RecipeError for everything that is wrong with it."""
     path = find_recipe(file)
-    command = parse_overrides(overrides)
-    own = merge(read_with_parents(path), command)
+    return resolve(merge(read_with_parents(path), parse_overrides(overrides)), path.parent)
+
+
+def resolve(own: Document, beside: Path) -> Loaded:
+    """Lay a recipe over its scale and check it; `beside` is the folder in which its scale is looked for first."""
     scale = Document()
     if own.data.get("scale") is not None:
-        scale = read_with_parents(find_scale(own.data["scale"], path.parent, own.locate(("scale",))))
+        scale = read_with_parents(find_scale(own.data["scale"], beside, own.locate(("scale",))))
     document = merge(scale, own)
     recipe = validate(Recipe, document)
     for key, problem in cross_checks(recipe):
@@ -151,11 +158,15 @@ def parse_overrides(overrides: Sequence[str]) -> Document:
             parsed = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError as error:
             raise RecipeError(f"command line: {text}: the value is not valid YAML") from error
-        single: Any = parsed
-        for part in reversed(key):
-            single = {part: single}
-        document = merge(document, Document(single, {key: f"command line `{text}`"}))
+        document = merge(document, dotted(key, parsed, f"command line `{text}`"))
     return document
+
+
+def dotted(key: KeyPath, value: Any, where: str) -> Document:
+    """The document that holds one value."""
+    for part in reversed(key):
+        value = {part: value}
+    return Document(value, {key: where})
 
 
 def merge(under: Document, over: Document) -> Document:

@@ -2,6 +2,7 @@
 
     python -m recipes.run mmssr_30pct.yaml
     python -m recipes.run mmssr_30pct.yaml scale=smoke arms.random.seeds=2 --dry-run
+    python -m recipes.run mini_study.yaml --partial
 """
 
 import argparse
@@ -21,6 +22,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("overrides", metavar="key=value", nargs="*",
                       help="dotted key of the recipe, value in YAML")
     made.add_argument("--dry-run", action="store_true", help="print the stages and what is cached, run nothing")
+    made.add_argument("--partial", action="store_true",
+                      help="report into runs/NAME.partial on the repetitions that are finished for every arm on every pool; train nothing")
     made.add_argument("--until", metavar="STAGE", help="stop after the stages of this kind or name")
     made.add_argument("--force", metavar="STAGE", help="redo the stages of this kind or name, and what follows")
     made.add_argument("--executor", choices=("inline", "pool"), help="same as resources.executor=...")
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
 
 
 @contextmanager
-def _tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., None]]:
+def tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., None]]:
     """Log stages, comparison and pictures to wandb as the recipe asks; tracking that fails is said and stops nothing."""
     from recipes.tracker import Tracker
 
@@ -79,6 +82,7 @@ def _run(given: argparse.Namespace, package: str) -> int:
 
     from recipes.code import Stages
     from recipes.engine import root_of, run, survey
+    from recipes.errors import RecipeError
     from recipes.external import Fingerprints
     from recipes.load import load
     from recipes.plan import make_plan
@@ -88,12 +92,18 @@ def _run(given: argparse.Namespace, package: str) -> int:
     extra += [f"limit={given.limit}"] if given.limit is not None else []
     loaded = load(given.file, [*given.overrides, *extra])
     root = root_of(loaded)
-    plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
+    prints = Fingerprints(root / "store" / "fingerprints.json")
+    plan = make_plan(loaded, Stages(package), prints)
+    if given.partial:
+        if not (finished := _finished(loaded, plan)):
+            raise RecipeError("--partial: not one repetition is finished for every arm on every pool, so there is nothing to compare")
+        loaded = loaded.renamed(f"{loaded.recipe.name}.partial")
+        plan = make_plan(loaded, Stages(package), prints, finished)
     for stage in filter(None, (given.until, given.force)):
         plan.matching(stage)
     console = Console()
     if not given.dry_run:
-        with _tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
+        with tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
             place = run(loaded, plan, until=given.until, force=given.force, console=console, on_stage=on_stage)
         console.print(f"results: {place}", markup=False, soft_wrap=True)
         return 0
@@ -107,6 +117,12 @@ def _run(given: argparse.Namespace, package: str) -> int:
     console.print(f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work"
                   + (f", and {unknown} stages of which no earlier run is known" if unknown else ""), soft_wrap=True)
     return 0
+
+
+def _finished(loaded: Any, plan: Any) -> int:
+    from recipes.engine import finished_repetitions, root_of
+
+    return 0 if loaded.recipe.goal == "base" else finished_repetitions(plan, root_of(loaded))
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ class Protocol(Section):
 class Recipe(Protocol):
     """One experiment."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="names the run directory")
+    name: str = Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$", description="names the run directory; a sweep's cell is sweep/cell")
     description: str = ""
     goal: Literal["compare", "base"] = Field("compare", description="compare arms, or train a base model")
     scale: str | None = Field(None, description="file in recipes/scales that supplies the protocol")
@@ -250,3 +250,14 @@ class Recipe(Protocol):
     def repetitions(self) -> int:
         """Runs, on each pool, of the arm that has most of them."""
         return max(len(arm.runs()) for arm in self.arms.values())
+
+
+class SweepFile(Section):
+    """A recipe with some keys varied; see recipes/sweep.py."""
+
+    name: str = Field(pattern=r"^[\w-][\w.-]*$", description="names the run directory")
+    description: str = ""
+    recipe: str | dict[str, Any] = Field(description="file of a recipe, or the recipe itself (without a name), which may have `extends`")
+    mode: Literal["one_at_a_time", "grid"] = Field("one_at_a_time", description="around the recipe's own values, or all combinations")
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({}, description="values of each dotted recipe key")
+    cells: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], dict[str, Any]] = Field({}, description="further cells: dotted keys and values")

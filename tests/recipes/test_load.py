@@ -167,7 +167,7 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
     ("arms=3", "valid dictionary"),
     ("pool.defects.leaks=1.5", "less than 1"),
     ("scorer.holdout=1.5", "less than or equal to 1"),
-    ("name=a/b", "pattern"),
+    ("name=a/b/c", "pattern"), ("name=../b", "pattern"), ("name=..", "pattern"),
     ("pool.size=lots", "valid integer"),
     ("limit=0", "greater than or equal to 1"),
     ("train.freeze=[eyes]", "'vision', 'projector' or 'language'"),

@@ -1,0 +1,326 @@
+"""Run a recipe many times, with some of its keys varied: each cell is an ordinary recipe in the same store.
+
+    python -m recipes.sweep ablations/mini_defects.yaml                       # every cell, then table and picture
+    python -m recipes.sweep ablations/mini_defects.yaml --dry-run --only 'blind*' scale=smoke
+    python -m recipes.sweep ablations/mini_defects.yaml --cell default        # one cell, for one job of a cluster
+    python -m recipes.sweep ablations/mini_defects.yaml --merge               # table and picture of what is done
+
+A sweep file:
+
+    name: mini_defects
+    recipe: mmssr_30pct.yaml            # or a recipe written here, which may have `extends:`
+    mode: one_at_a_time                 # around the recipe's own values; or grid: all combinations
+    axes: {pool.defects.blind: [0, 0.05, 0.2]}
+    cells: {clean: {pool.defects.blind: 0, pool.defects.zipf: 0}}   # further cells by name
+
+Results: runs/<sweep>/sweep.md, sweep.parquet and sweep.png; each cell's own in runs/<sweep>/<cell>/.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recipes.code import Stages
+    from recipes.external import Fingerprints
+    from recipes.load import Document, Loaded
+    from recipes.plan import Plan
+
+DEFAULT = "default"
+"""Name of the cell that is the recipe as it stands."""
+FAILED = "failed.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe of a sweep; `settings` are the dotted keys that make it differ from the recipe as it stands."""
+
+    name: str
+    settings: Mapping[str, Any]
+    loaded: "Loaded"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep with its cells. `axes` gives each key's values in order, each with the cell that shows it: the one in
+    which the other keys are at the recipe's own values, or at their first where the grid has no such cell."""
+
+    name: str
+    description: str
+    recipe: str
+    cells: tuple[Cell, ...]
+    axes: Mapping[str, Sequence[tuple[Any, str]]]
+
+    def cell(self, name: str) -> Cell:
+        """Raises RecipeError with the nearest name."""
+        from recipes.errors import RecipeError, nearest
+
+        found = next((cell for cell in self.cells if cell.name == name), None)
+        if found is None:
+            raise RecipeError(f"the sweep has no cell `{name}`; {nearest(name, [cell.name for cell in self.cells])}")
+        return found
+
+
+# ---------------------------------------------------------------------------------------------- the file
+
+
+def load_sweep(file: str, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file and every cell's recipe; `overrides` change the recipe of all cells. RecipeError says what is wrong."""
+    from recipes.errors import RecipeError
+    from recipes.load import find_recipe, merge, parse_overrides, read_yaml, resolve, validate
+    from recipes.schema import SweepFile
+
+    path = find_recipe(file)
+    written = read_yaml(path)
+    said = validate(SweepFile, written)
+    base, beside, recipe = _base(said.recipe, written, path)
+    command = parse_overrides(overrides)
+    sweep_name = command.data.pop("name", said.name)
+    base = merge(base, command)
+
+    def cell(name: str, settings: Mapping[str, Any]) -> Cell:
+        return Cell(name, settings, resolve(_named(base, f"{sweep_name}/{name}", settings, written), beside))
+
+    default = cell(DEFAULT, {})
+    own = {key: _value(default.loaded, key) for key in said.axes}
+    combine = _one_at_a_time if said.mode == "one_at_a_time" else _grid
+    cells = {DEFAULT: default}
+    if said.mode == "grid" and not all(own[key] in values for key, values in said.axes.items()):
+        del cells[DEFAULT]  # not one of the combinations
+    varied = [cell(_cell_name(settings, said.axes), settings) for settings in combine(said.axes, own)]
+    given = [cell(name, settings) for name, settings in said.cells.items()]
+    for made in (*(c for c in varied if _content(c) != _content(default)), *given):
+        if made.name in cells:
+            raise RecipeError(f"{written.locate(('axes',))}: two cells would be called `{made.name}`")
+        cells[made.name] = made
+    return Sweep(sweep_name, said.description, recipe, tuple(cells.values()), _axes(said.axes, own, tuple(cells.values())))
+
+
+def _base(recipe: "str | dict[str, Any]", written: "Document", path: Path) -> "tuple[Document, Path, str]":
+    """The recipe to vary, the folder that its scale is looked for in, and what to call it."""
+    from recipes.load import Document, find_recipe, merge, read_with_parents
+
+    if isinstance(recipe, str):
+        beside = path.parent / recipe
+        file = beside.resolve() if beside.is_file() else find_recipe(recipe)
+        return read_with_parents(file), file.parent, file.name
+    data = dict(recipe)
+    where = {key[1:]: place for key, place in written.where.items() if key[:1] in ((), ("recipe",))}
+    parent = data.pop("extends", None)
+    own = Document(data, where)
+    if parent is None:
+        return own, path.parent, "the one in the sweep file"
+    file = find_recipe(parent)
+    return merge(read_with_parents(file), own), file.parent, f"{file.name} with changes"
+
+
+def _named(base: "Document", name: str, settings: Mapping[str, Any], written: "Document") -> "Document":
+    """The recipe of one cell."""
+    from recipes.load import dotted, merge
+
+    own = dotted(("name",), name, written.locate(("name",)))
+    for key, value in settings.items():
+        own = merge(own, dotted(tuple(key.split(".")), value, f"{written.locate(('axes', key))}: cell {name}"))
+    return merge(base, own)
+
+
+def _value(loaded: "Loaded", key: str) -> Any:
+    """What the recipe itself says at a dotted key; None where it says nothing."""
+    value: Any = loaded.recipe.model_dump(mode="json")
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _one_at_a_time(axes: Mapping[str, Sequence[Any]], own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return ({key: value} for key, values in axes.items() for value in values if value != own[key])
+
+
+def _grid(axes: Mapping[str, Sequence[Any]], own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for combination in itertools.product(*axes.values()):
+        settings = {key: value for key, value in zip(axes, combination) if value != own[key]}
+        if settings:
+            yield settings
+
+
+def _cell_name(settings: Mapping[str, Any], axes: Mapping[str, Any]) -> str:
+    """`blind-0.2`, or `blind-0.2_zipf-0`; the last part of a key stands for it where that is enough to tell it."""
+    last = [key.rpartition(".")[2] for key in axes]
+    names = [key.rpartition(".")[2] if last.count(key.rpartition(".")[2]) == 1 else key for key in settings]
+    texts = [re.sub(r"[^\w.]+", "-", json.dumps(value)).strip("-") for value in settings.values()]
+    return "_".join(f"{name}-{text}" for name, text in zip(names, texts))
+
+
+def _content(cell: Cell) -> Any:
+    return cell.loaded.recipe.model_copy(update={"name": ""})
+
+
+def _axes(axes: Mapping[str, Sequence[Any]], own: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, list[tuple[Any, str]]]:
+    """See `Sweep.axes`. The recipe's own value is shown where a cell has it, in its place by size if all are numbers."""
+    def settings(key: str, value: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in {**others, key: value}.items() if v != own[k]}
+
+    def find(key: str, value: Any) -> str | None:
+        first = {k: own[k] if own[k] in values else values[0] for k, values in axes.items()}
+        wanted = (settings(key, value, {}), settings(key, value, first))
+        return next((c.name for want in wanted for c in cells if dict(c.settings) == want), None)
+
+    found = {}
+    for key, values in axes.items():
+        every = [*values, *([own[key]] if own[key] not in values else [])]
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in every):
+            every.sort()
+        found[key] = [(value, name) for value in every if (name := find(key, value))]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+def run_cell(cell: Cell, plan: "Plan", root: Path, console: "Console") -> bool:
+    """Run one cell through the engine; False if a stage failed, which is then written to failed.json of the cell."""
+    from recipes import store
+    from recipes.engine import run
+    from recipes.errors import StageError
+    from recipes.run import tracked
+
+    place = root / "runs" / cell.loaded.recipe.name
+    try:
+        with tracked(cell.loaded, place, console) as on_stage:
+            run(cell.loaded, plan, console=console, on_stage=on_stage)
+    except StageError as error:
+        print(error.details, file=sys.stderr)
+        console.print(f"{cell.name}: {error}", markup=False, soft_wrap=True)
+        store.write_json(place / FAILED, {"compare": plan.nodes[-1].hash, "error": str(error)})
+        return False
+    (place / FAILED).unlink(missing_ok=True)
+    return True
+
+
+def outcome(cell: Cell, plan: "Plan", root: Path) -> tuple[str, Any]:
+    """("done", comparison), ("failed", error) or ("not run", None) of a cell, as its recipe and the code stand now."""
+    from recipes import store
+    from recipes.plan import store_path
+
+    last = plan.nodes[-1]
+    made = store_path(root, last.kind, last.hash)
+    if store.check(made, last.hash) == "done":
+        return "done", json.loads((made / "comparison.json").read_text())
+    failed = root / "runs" / cell.loaded.recipe.name / FAILED
+    record = json.loads(failed.read_text()) if failed.is_file() else {}
+    return ("failed", record["error"]) if record.get("compare") == last.hash else ("not run", None)
+
+
+def print_plan(plans: Mapping[str, "Plan"], root: Path, console: "Console") -> None:
+    """Cells with their stages to run, each stage counted in the first cell that needs it, and the expected work."""
+    from rich.table import Table
+
+    from recipes.engine import survey
+
+    table = Table("cell", "to run", "cached", "shared", "expected s")
+    seen: set[str] = set()
+    seconds, stages, unknown = 0.0, 0, 0
+    for name, plan in plans.items():
+        found = survey(plan, root)
+        new = [n for n in found.todo if n.hash not in seen]
+        expected = [found.expected[n.name] for n in new]
+        table.add_row(name, str(len(new)), str(len(plan.nodes) - len(found.todo)), str(len(found.todo) - len(new)),
+                      f"{sum(filter(None, expected)):.0f}{' + unknown' if None in expected else ''}")
+        seen |= {n.hash for n in found.todo}
+        seconds, stages, unknown = seconds + sum(filter(None, expected)), stages + len(new), unknown + expected.count(None)
+    console.print(table)
+    console.print(f"{len(plans)} cells, {stages} stages to run; expected {seconds:.0f} s of work"
+                  + (f", and {unknown} stages of which no earlier run is known" if unknown else ""), soft_wrap=True)
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m recipes.sweep", description=__doc__.splitlines()[0])
+    made.add_argument("file", metavar="FILE", help="sweep file; also looked for under recipes/")
+    made.add_argument("overrides", metavar="key=value", nargs="*", help="dotted key of the recipe of all cells, value in YAML")
+    made.add_argument("--dry-run", action="store_true", help="print the cells and their stages, run nothing")
+    made.add_argument("--only", metavar="PATTERN", help="run only the cells whose name matches, such as 'blind*'")
+    made.add_argument("--cell", metavar="NAME", help="run this cell and write no table: one job of a cluster")
+    made.add_argument("--merge", action="store_true", help="run nothing, write table and picture of what is done")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages") -> int:
+    """Exit status 0, 1 if a cell or the store failed, 2 if the sweep is wrong. `package` holds the stage modules."""
+    given = parser().parse_intermixed_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numeric library starts, as in recipes.run
+    from recipes.errors import RecipeError, StoreError
+
+    try:
+        return _run(given, package)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(given: argparse.Namespace, package: str) -> int:
+    from rich.console import Console
+
+    from recipes.code import Stages
+    from recipes.engine import root_of
+    from recipes.external import Fingerprints
+    from recipes.sweep_table import write_results
+
+    sweep = load_sweep(given.file, given.overrides)
+    root = root_of(sweep.cells[0].loaded)
+    plans = _plans(sweep, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
+    chosen, console = _chosen(sweep, given), Console()
+    if given.dry_run:
+        print_plan({cell.name: plans[cell.name] for cell in chosen}, root, console)
+        return 0
+    good = [run_cell(cell, plans[cell.name], root, console) for cell in ([] if given.merge else chosen)]
+    if not given.cell:
+        outcomes = {cell.name: outcome(cell, plans[cell.name], root) for cell in sweep.cells}
+        place = write_results(sweep, outcomes, root / "runs" / sweep.name)
+        states = [state for state, _ in outcomes.values()]
+        console.print(f"{', '.join(f'{states.count(s)} cells {s}' for s in dict.fromkeys(states))}; table: {place}",
+                      markup=False, soft_wrap=True)
+        if given.merge:
+            good = [state != "failed" for state in states]
+    return 0 if all(good) else 1
+
+
+def _plans(sweep: Sweep, stages: "Stages", prints: "Fingerprints") -> dict[str, "Plan"]:
+    """The plan of every cell, made before the first one runs, so that a wrong one is found first."""
+    from recipes.plan import make_plan
+
+    return {cell.name: make_plan(cell.loaded, stages, prints) for cell in sweep.cells}
+
+
+def _chosen(sweep: Sweep, given: argparse.Namespace) -> list[Cell]:
+    from recipes.errors import RecipeError
+
+    if given.cell:
+        return [sweep.cell(given.cell)]
+    chosen = [cell for cell in sweep.cells if fnmatch(cell.name, given.only or "*")]
+    if not chosen:
+        raise RecipeError(f"--only {given.only}: no cell is called so; there are {', '.join(c.name for c in sweep.cells)}")
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Sweeps: the cells of a file, sharing of stages, failed cells, merging, table and picture."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dummy_stages.compare
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from dummy_stages.body import run as dummy_run
+from PIL import Image
+
+import recipes
+from recipes.errors import RecipeError
+from recipes.sweep import load_sweep, main
+
+REPOSITORY = Path(recipes.__file__).parents[1]
+ABLATIONS = sorted((REPOSITORY / "recipes" / "ablations").glob("*.yaml"))
+SWEEP = """\
+name: tries
+description: two keys
+recipe: demo.yaml
+axes:
+  teacher.share: [0.05, 0.2]
+  pool.defects.blind: [0, 0.05, 0.2]
+cells:
+  quiet: {teacher.noise: 0, pool.defects.blind: 0}
+"""
+CELLS = ["default", "share-0.2", "blind-0", "blind-0.2", "quiet"]
+
+
+def compare(config, inputs, out, progress):
+    """The dummy stage, and a comparison in which every arm differs from the baseline by its place among the arms."""
+    arms = list(dict.fromkeys(run["arm"] for run in config["runs"]))
+
+    def difference(k):
+        return {"value": float(k), "low": k - 1.0, "high": k + 0.5}
+
+    made = [{"arm": arm, "budget": "30%", "baseline": config["baseline"] if arm != config["baseline"] else None,
+             "mean": {"mean": 20.0 + k, "std": 1.0 if k else None},
+             "benchmarks": {t: {"mean": 0.2, "std": 0.01} for t in ("seeing", "reading")},
+             "difference": difference(k) if arm != config["baseline"] else None,
+             "benchmark_differences": {t: difference(k) for t in ("seeing", "reading")} if arm != config["baseline"] else {}}
+            for k, arm in enumerate(arms)]
+    suite = {"name": "two", "tasks": "two", "benchmarks": [{"task": t, "label": t.title(), "scale": 1.0} for t in ("seeing", "reading")]}
+    (out / "comparison.json").write_text(json.dumps({"suite": suite, "arms": made}))
+    return dummy_run(config, inputs, out, progress)
+
+
+@pytest.fixture
+def sweep(project, monkeypatch):
+    """tries.yaml beside demo.yaml, and a compare stage whose comparison can be read."""
+    monkeypatch.setattr(dummy_stages.compare, "run", compare)
+    (project / "tries.yaml").write_text(SWEEP)
+    return project / "runs" / "tries"
+
+
+def run(*arguments):
+    return main(["tries.yaml", *arguments], package="dummy_stages")
+
+
+def rows(place):
+    return pq.read_table(place / "sweep.parquet").to_pylist()
+
+
+def test_help_is_quick_and_light():
+    code = ("import sys, recipes.sweep; recipes.sweep.parser().format_help();"
+            "sys.exit(bool({'torch', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_one_at_a_time_varies_around_the_recipe_and_runs_its_own_values_once(sweep):
+    found = load_sweep("tries.yaml")
+    assert [cell.name for cell in found.cells] == CELLS
+    assert [cell.loaded.recipe.name for cell in found.cells] == [f"tries/{name}" for name in CELLS]
+    high = found.cell("blind-0.2").loaded.recipe
+    assert (high.pool.defects.blind, high.teacher.share, high.teacher.noise) == (0.2, 0.05, 0.2)
+    quiet = found.cell("quiet").loaded
+    assert (quiet.recipe.teacher.noise, quiet.recipe.pool.defects.blind) == (0, 0)
+    assert quiet.modified == ("pool.defects.blind", "teacher.noise")
+    assert found.axes == {"teacher.share": [(0.05, "default"), (0.2, "share-0.2")],
+                          "pool.defects.blind": [(0, "blind-0"), (0.05, "default"), (0.2, "blind-0.2")]}
+
+
+def test_the_recipes_own_value_is_shown_where_the_axis_leaves_it_out(sweep, project):
+    (project / "tries.yaml").write_text(SWEEP.replace("[0, 0.05, 0.2]", "[0.2, 0]"))
+    assert load_sweep("tries.yaml").axes["pool.defects.blind"] == [(0, "blind-0"), (0.05, "default"), (0.2, "blind-0.2")]
+
+
+def test_grid_is_every_combination_and_has_a_default_only_if_the_recipe_is_one(sweep, project):
+    (project / "tries.yaml").write_text(SWEEP.partition("cells:")[0] + "mode: grid\n")
+    found = load_sweep("tries.yaml")
+    combined = ["default", "blind-0", "blind-0.2", "share-0.2_blind-0", "share-0.2", "share-0.2_blind-0.2"]
+    assert [cell.name for cell in found.cells] == combined
+    without = load_sweep("tries.yaml", ["teacher.share=0.5"])
+    assert len(without.cells) == 6 and "default" not in {c.name for c in without.cells}
+    assert without.axes["pool.defects.blind"] == [(0, "share-0.05_blind-0"), (0.05, "share-0.05"), (0.2, "share-0.05_blind-0.2")]
+
+
+def test_a_recipe_in_the_file_may_extend_another(sweep, project):
+    written = yaml.safe_load(SWEEP) | {"recipe": {"extends": "demo.yaml", "arms": {"random": {"seeds": 1}}}}
+    (project / "tries.yaml").write_text(yaml.safe_dump(written))
+    recipe = load_sweep("tries.yaml").cells[0].loaded.recipe
+    assert recipe.arms["random"].seeds == 1 and recipe.arms["mmssr"].seeds == 2 and recipe.pool.size == 600
+
+
+def test_overrides_change_all_cells_and_name_moves_the_sweep(sweep):
+    found = load_sweep("tries.yaml", ["pool.size=50", "name=other"])
+    assert {cell.loaded.recipe.pool.size for cell in found.cells} == {50}
+    assert found.name == "other" and found.cells[0].loaded.recipe.name == "other/default"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (("pool.defects.blind:", "pool.defects.blnd:"), ["tries.yaml:6", "pool.defects.blnd", "did you mean `blind`"]),
+    (("[0.05, 0.2]", "[0.05, 2]"), ["tries.yaml:5", "teacher.share", "got 2"]),
+    (("axes:", "axis:"), ["tries.yaml:4", "axis", "did you mean `axes`"]),
+    (("recipe: demo.yaml", "recipe: dmo.yaml"), ["no recipe file dmo.yaml"]),
+    (("[0, 0.05, 0.2]", "[0, 0]"), ["two cells would be called `blind-0`"]),
+])
+def test_what_is_wrong_is_said_with_its_place_before_anything_runs(sweep, project, executed, capsys, change, said):
+    (project / "tries.yaml").write_text(SWEEP.replace(*change))
+    assert run() == 2 and executed() == []
+    error = capsys.readouterr().err
+    for part in said:
+        assert part in error
+
+
+def test_unknown_cells_are_named(sweep, capsys):
+    assert run("--cell", "blind-0.3") == 2
+    assert "did you mean `blind-0.2`" in capsys.readouterr().err
+    assert run("--only", "x*") == 2
+
+
+def test_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, executed, capsys):
+    before = sorted(project.rglob("*"))
+    assert run("--dry-run") == 0
+    assert executed() == [] and sorted(project.rglob("*")) == before
+    cells = {line.split("│")[1].strip(): [int(c) for c in line.split("│")[2:5]] for line in capsys.readouterr().out.splitlines()
+             if line.startswith("│")}
+    assert list(cells) == CELLS
+    assert cells["default"] == [24, 0, 0]
+    assert cells["share-0.2"][2] > 10  # bench, pool, random and full are those of `default`
+    assert cells["blind-0"][2] == 1  # only the benchmarks
+
+
+def test_cells_share_the_store_and_a_second_run_does_nothing(sweep, executed):
+    assert run() == 0
+    kinds = [entry.partition("/")[0] for entry in executed()]
+    assert kinds.count("bench") == 1 and kinds.count("source") == 3 and kinds.count("compare") == 5
+    assert {p.name for p in sweep.iterdir()} == {*CELLS, "sweep.md", "sweep.parquet", "sweep.png"}
+    assert (sweep / "quiet" / "recipe.yaml").is_file()
+    first = {p.name: p.read_bytes() for p in sweep.iterdir() if p.is_file()}
+    done = executed()
+    assert run() == 0 and executed() == done
+    assert {p.name: p.read_bytes() for p in sweep.iterdir() if p.is_file()} == first
+
+
+def test_a_cells_resolved_recipe_runs_as_it_is(sweep, executed):
+    from recipes.run import main as run_recipe
+
+    assert run() == 0
+    done = executed()
+    assert run_recipe([str(sweep / "blind-0.2" / "recipe.yaml")], package="dummy_stages") == 0
+    assert executed() == done
+
+
+def test_rows_and_table_hold_every_cell_arm_and_benchmark(sweep):
+    assert run() == 0
+    table = rows(sweep)
+    assert len(table) == 5 * 3 * 3
+    row = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("blind-0.2", "full", "mean"))
+    assert json.loads(row["settings"]) == {"pool.defects.blind": 0.2} and row["baseline"] == "random"
+    assert (row["score"], row["std"], row["difference"], row["low"], row["high"]) == (22.0, 1.0, 2.0, 1.0, 2.5)
+    reading = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("quiet", "mmssr", "reading"))
+    assert reading["score"] == pytest.approx(20.0) and reading["difference"] == 0.0
+    text = (sweep / "sweep.md").read_text()
+    assert "| blind-0.2 | full | 30% | 22.0 ± 1.0 | +2.0 [+1.0, +2.5] | +2.0 | +2.0 |" in text
+    assert "`pool.defects.blind`: 0, 0.05, 0.2" in text and "Not done" not in text
+    width, height = Image.open(sweep / "sweep.png").size
+    assert width > 900 and height > 300
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(sweep, executed, capsys, monkeypatch):
+    def fails(config, inputs, out, progress):
+        if config["name"] == "tries/blind-0":
+            raise RuntimeError("told to fail")
+        return compare(config, inputs, out, progress)
+
+    monkeypatch.setattr(dummy_stages.compare, "run", fails)
+    assert run() == 1
+    assert [entry.partition("/")[0] for entry in executed()].count("compare") == 4
+    failed = [r for r in rows(sweep) if r["state"] == "failed"]
+    assert [r["cell"] for r in failed] == ["blind-0"] and "told to fail" in failed[0]["error"]
+    text = (sweep / "sweep.md").read_text()
+    assert "| blind-0 | failed |" in text and "`blind-0`: failed: stage compare failed" in text
+    assert "told to fail" in capsys.readouterr().err
+    assert run("--merge") == 1
+
+    monkeypatch.setattr(dummy_stages.compare, "run", compare)
+    assert run() == 0
+    assert not (sweep / "blind-0" / "failed.json").exists()
+    assert {r["state"] for r in rows(sweep)} == {"done"}
+
+
+def test_a_failure_of_another_version_of_the_recipe_is_not_reported(sweep, monkeypatch):
+    monkeypatch.setenv("DUMMY_FAIL", "train")
+    assert run("--cell", "default") == 1
+    monkeypatch.delenv("DUMMY_FAIL")
+    assert run("--merge", "train.lr=0.5") == 0
+    assert {r["state"] for r in rows(sweep)} == {"not run"}
+    assert not (sweep / "sweep.png").exists()
+
+
+def test_single_cells_write_no_table_and_are_merged_later(sweep, executed):
+    for name in ("default", "blind-0"):
+        assert run("--cell", name) == 0
+    assert not (sweep / "sweep.md").exists()
+    done = executed()
+    assert run("--merge") == 0 and executed() == done
+    states = {r["cell"]: r["state"] for r in rows(sweep)}
+    assert states == {"default": "done", "share-0.2": "not run", "blind-0": "done", "blind-0.2": "not run", "quiet": "not run"}
+
+
+def test_only_runs_the_matching_cells(sweep):
+    assert run("--only", "blind*") == 0
+    states = {r["cell"]: r["state"] for r in rows(sweep)}
+    assert [name for name, state in states.items() if state == "done"] == ["blind-0", "blind-0.2"]
+
+
+@pytest.mark.parametrize("file", ABLATIONS, ids=lambda f: f.stem)
+def test_every_shipped_sweep_loads_with_the_defaults_among_its_values(file):
+    found = load_sweep(str(file), [f"root={os.devnull}"])
+    assert found.name == file.stem and found.cells[0].name == "default" and not found.cells[0].loaded.modified
+    assert all("default" in [name for _, name in values] and len(values) > 1 for values in found.axes.values())
+
+
+def test_the_defect_sweep_has_zero_of_each_and_none_of_all():
+    from curation.mini.draft import Defects
+
+    found = load_sweep("ablations/mini_defects.yaml")
+    assert set(found.axes) == {f"pool.defects.{name}" for name in Defects.model_fields}
+    assert all(values[0][0] == 0 for values in found.axes.values())
+    assert found.cell("clean").loaded.recipe.pool.defects == Defects(**dict.fromkeys(Defects.model_fields, 0))
+    with pytest.raises(RecipeError):
+        found.cell("blind")

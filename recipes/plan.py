@@ -192,17 +192,19 @@ def _world(plan: Plan, loaded: Loaded, prints: Fingerprints, seed: int | None, t
     if needs & {"capability", "style"}:
         teacher = _section(recipe, "teacher", loaded)
         fits["labels"] = add("labels", _dump(teacher), {"pool": pool, "source": source}, size * teacher.share)
-    for signal, section in (("capability", "scorer"), ("style", "styler")):
-        if signal in needs:
-            fit = _section(recipe, section, loaded)
-            fits[section] = add(f"fit_{section}", _dump(fit), {"pool": pool, "labels": fits["labels"], "base": base},
-                                _samples(fit.train, size * teacher.share * (1 - fit.holdout)))
-            config = {**_dump(recipe.scoring, "batch_size"), "prompts": fit.prompts}
-            signals[signal] = add(f"signal_{signal}", config, {"pool": pool, "model": fits[section]}, size)
-    if "necessity" in needs:
+    sections = (("capability", "scorer"), ("style", "styler"))
+    raters = [(signal, section, _section(recipe, section, loaded)) for signal, section in sections if signal in needs]
+    if "necessity" in needs or any(fit.start == "seed_model" for *_, fit in raters):
         seed_model = _section(recipe, "seed_model", loaded)
         fits["seed_model"] = add("fit_seed", _dump(seed_model), {"pool": pool, "base": base},
                                  _samples(seed_model.train, size * seed_model.share))
+    for signal, section, fit in raters:
+        start = fits["seed_model"] if fit.start == "seed_model" else base
+        fits[section] = add(f"fit_{section}", _dump(fit), {"pool": pool, "labels": fits["labels"], "base": start},
+                            _samples(fit.train, size * teacher.share * (1 - fit.holdout)))
+        config = {**_dump(recipe.scoring, "batch_size"), "prompts": fit.prompts}
+        signals[signal] = add(f"signal_{signal}", config, {"pool": pool, "model": fits[section]}, size)
+    if "necessity" in needs:
         signals["necessity"] = add("signal_necessity", _dump(recipe.scoring, "max_tokens"),
                                    {"pool": pool, "model": fits["seed_model"]}, size)
     return World(seed, tag, pool, source, fits, signals)

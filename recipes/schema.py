@@ -156,8 +156,11 @@ class SeedModel(Section):
 
 
 class Fit(Section):
-    """Scorer or styler: the base fine-tuned on the teacher's labels."""
+    """Scorer or styler: a model fine-tuned on the teacher's labels."""
 
+    start: Literal["base", "seed_model"] = Field(
+        "base", description="what is fine-tuned: the base, or the seed model, which has been tuned on a part of the pool (the papers' "
+                            "scorer starts from the task model)")
     holdout: Fraction = Field(0.2, description="share of the labelled samples kept for the rank correlation")
     prompts: str = Field("compact", description="wording of the queries")
     seed: int = Field(0, description="draws the held-out samples, and seeds the training")

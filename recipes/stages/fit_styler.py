@@ -1,4 +1,4 @@
-"""Fine-tune the base on the teacher's labels as the rich styler of mmSSR (arXiv 2503.13383)."""
+"""Fine-tune the base (or the seed model) on the teacher's labels as the rich styler of mmSSR (arXiv 2503.13383)."""
 
 from pathlib import Path
 from typing import Any

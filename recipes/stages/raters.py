@@ -8,7 +8,7 @@ from recipes.stages.fitting import train
 
 
 def fit_rater(kind: str, config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Fine-tune the base as "scorer" or "styler"; split.json lists the rows trained on and those held out."""
+    """Fine-tune `base` as "scorer" or "styler"; split.json lists the rows trained on and those held out."""
     from curation.pool.read import Pool
     from curation.signals.queries import load_queries
     from curation.signals.rater_data import RaterExamples, balanced, scorer_targets, split_labels, styler_targets

@@ -72,6 +72,14 @@ def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
     assert kinds or not found
 
 
+def test_a_rater_may_start_from_the_seed_model(project):
+    base, nodes = by_name(), by_name("scorer.start=seed_model")
+    assert "fit_seed" not in base and "signal_necessity" not in nodes
+    assert nodes["fit_scorer"].inputs["base"] is nodes["fit_seed"]
+    assert nodes["fit_styler"].hash == base["fit_styler"].hash and nodes["train[full,0]"].hash == base["train[full,0]"].hash
+    assert nodes["compare"].config["protocol"] == "modified"
+
+
 def test_a_needed_section_that_is_missing(project):
     scale = project / "scales" / "tiny.yaml"
     scale.write_text("".join(line for line in scale.read_text().splitlines(True) if "styler" not in line))

@@ -2,9 +2,10 @@
 
     summary = evaluate(Path("runs/sft"), suite="mini", bench_dir=Path("bench"), out=Path("eval/sft"))
 
-Writes `scores.parquet` (benchmark, index, id, prediction, extracted, score, unparsed: one row for each question)
-and `summary.json` (value, n, standard error, chance, unparsed of each benchmark; protocol; checkpoint hash), the
-latter last. Both are the same bytes for the same checkpoint, data and code: no time stamps, no paths.
+Writes `scores.parquet` (benchmark, index, id, prediction, extracted, score, unparsed, score_shuffled: one row for each
+question) and `summary.json` (value, n, standard error, chance, unparsed, shuffled of each benchmark; protocol; checkpoint
+hash), the latter last. `score_shuffled` is the score with the image of another question (evaluation/shuffled.py), null where
+that was not asked. Both are the same bytes for the same checkpoint, data and code: no time stamps, no paths.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,7 @@ SCORES_SCHEMA = pa.schema(
         ("extracted", pa.string()),
         ("score", pa.float64()),
         ("unparsed", pa.bool_()),
+        ("score_shuffled", pa.float64()),
     ]
 )
 Progress = Callable[[int, int], None]
@@ -56,6 +59,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     batch_size: int = 64,
     limit: int | None = None,
+    shuffled: bool = False,
     device: str | None = None,
     dtype: str = "float32",
     on_progress: Progress | None = None,
@@ -64,9 +68,11 @@ def evaluate(
     """Answer and score all questions of the suite (or of its `tasks`, or the first `limit` of each); returns the
     summary.
 
-    Answers are journalled to `out/answers.jsonl` while they are made; a second call after a crash continues from there.
-    `on_progress(done, total)` counts questions. `model` replaces the checkpoint's own model (tests). Raises
-    EvaluationError when lmms-eval or benchmark data are missing; an error inside the model is raised as it is.
+    `shuffled` asks everything once more with the images of other questions, in a pass of its own: the answers to the
+    right images are the same with and without it. Answers are journalled to `out/answers.jsonl` while they are made; a
+    second call after a crash continues from there. `on_progress(done, total)` counts questions of all passes. `model`
+    replaces the checkpoint's own model (tests). Raises EvaluationError when lmms-eval or benchmark data are missing; an
+    error inside the model is raised as it is.
     """
     suite = _chosen(suite if isinstance(suite, Suite) else load_suite(suite), tasks)
     files = _bench_files(Path(bench_dir), suite)
@@ -77,35 +83,20 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").unlink(missing_ok=True)
     journal = out / "answers.jsonl"
-    model = model or _own_model(checkpoint, batch_size, device, dtype, journal, on_progress)
+    count = _over_passes(on_progress, 1 + shuffled) if on_progress else None
+    model = model or _own_model(checkpoint, batch_size, device, dtype, journal, count)
     with (
         tempfile.TemporaryDirectory(prefix="winnow-eval-") as scratch,
         _quiet(),
         _environment(LMMS_EVAL_DATASETS_CACHE=scratch),
     ):
         manager = _task_manager(suite, Path(bench_dir), Path(scratch))
-        # Without cli_args tasks write into the working directory; with several scoring threads the order of work is
-        # not fixed.
-        results = evaluator.simple_evaluate(
-            model=model,
-            tasks=[b.task for b in suite],
-            task_manager=manager,
-            batch_size=batch_size,
-            limit=limit,
-            log_samples=True,
-            bootstrap_iters=0,
-            process_docs_parallel=1,
-            random_seed=None,
-            numpy_random_seed=None,
-            torch_random_seed=None,
-            cli_args=argparse.Namespace(
-                process_with_media=False, output_path=scratch, reasoning_tags=None, agentic_trace_mode="basic"
-            ),
-        )
-        scores = pa.Table.from_pylist(
-            [row for b in suite for row in _rows(b, results["samples"][b.task])], schema=SCORES_SCHEMA
-        )
-        chance = {b.task: mean([sample["doc"]["chance"] for sample in results["samples"][b.task]]) for b in suite}
+        ask = partial(_ask, evaluator, suite, manager, Path(scratch), batch_size, limit)
+        samples = ask(model)
+        others = _ask_shuffled(ask, model) if shuffled else {}
+    rows = [row for b in suite for row in _rows(b, samples[b.task], others.get(b.task, ()))]
+    scores = pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
+    chance = {b.task: mean([sample["doc"]["chance"] for sample in samples[b.task]]) for b in suite}
     summary = {
         "benchmarks": {b.task: _entry(b, scores, chance[b.task], files[b.task], limit) for b in suite},
         "protocol": _protocol(suite, files, batch_size, limit, dtype),
@@ -115,6 +106,54 @@ def evaluate(
     getattr(model, "journal", _NO_JOURNAL).close()
     journal.unlink(missing_ok=True)
     return summary
+
+
+Samples = dict[str, list[dict[str, Any]]]
+"""What lmms-eval logs of every question, by task."""
+
+
+def _ask(
+    evaluator: Any, suite: Suite, manager: Any, scratch: Path, batch_size: int, limit: int | None, model: "lmms"
+) -> Samples:
+    """One pass of lmms-eval over all questions."""
+    # Without cli_args tasks write into the working directory; with several scoring threads the order of work is not fixed.
+    results = evaluator.simple_evaluate(
+        model=model,
+        tasks=[b.task for b in suite],
+        task_manager=manager,
+        batch_size=batch_size,
+        limit=limit,
+        log_samples=True,
+        bootstrap_iters=0,
+        process_docs_parallel=1,
+        random_seed=None,
+        numpy_random_seed=None,
+        torch_random_seed=None,
+        cli_args=argparse.Namespace(
+            process_with_media=False, output_path=str(scratch), reasoning_tags=None, agentic_trace_mode="basic"
+        ),
+    )
+    return results["samples"]
+
+
+def _ask_shuffled(ask: Callable[["lmms"], Samples], model: "lmms") -> Samples:
+    """A pass with the images of other questions; tasks in which no question could be given another's are left out."""
+    from evaluation.lmms_model import ShuffledImages
+
+    other = ShuffledImages(model)
+    return {task: samples for task, samples in ask(other).items() if task in other.shuffled}
+
+
+def _over_passes(on_progress: Progress, passes: int) -> Progress:
+    """A count for each of several passes over the same questions that goes on from pass to pass."""
+    finished = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal finished
+        on_progress(finished + done, passes * total)
+        finished += total if done == total else 0
+
+    return count
 
 
 class _NoJournal:
@@ -217,9 +256,12 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _rows(benchmark: Benchmark, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each question, in document order whatever the order in which ranks delivered them."""
-    rows = []
+def _rows(
+    benchmark: Benchmark, samples: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row for each question, in document order whatever the order in which ranks delivered them; `others` are the
+    samples of the pass with shuffled images, if there was one."""
+    rows, shuffled = [], {sample["doc_id"]: float(sample[benchmark.metric]) for sample in others}
     for sample in sorted(samples, key=lambda s: s["doc_id"]):
         doc, prediction = sample["doc"], sample["filtered_resps"][0]
         found = extract.extract(doc["kind"], prediction, doc["options"] or ())
@@ -232,6 +274,7 @@ def _rows(benchmark: Benchmark, samples: Sequence[dict[str, Any]]) -> list[dict[
                 "extracted": found,
                 "score": float(sample[benchmark.metric]),
                 "unparsed": found is None,
+                "score_shuffled": shuffled.get(sample["doc_id"]),
             }
         )
     return rows
@@ -242,13 +285,16 @@ def _entry(benchmark: Benchmark, scores: pa.Table, chance: float, file: Path, li
     expected = min(pq.read_metadata(file).num_rows, limit or 2**31)
     if len(part) != expected or part["index"].null_count or len(set(part["index"].to_pylist())) < len(part):
         raise EvaluationError(f"{benchmark.task}: {len(part)} answers to {expected} questions of {file}")
-    values = part["score"].to_numpy()
+    values, shuffled = part["score"].to_numpy(), part["score_shuffled"]
+    if shuffled.null_count not in (0, len(part)):
+        raise EvaluationError(f"{benchmark.task}: {shuffled.null_count} questions without an answer to a shuffled image")
     return {
         "value": mean(values),
         "n": len(part),
         "stderr": stderr(values) if len(part) > 1 else None,
         "chance": benchmark.chance if benchmark.chance is not None else chance,
         "unparsed": sum(part["unparsed"].to_pylist()),
+        "shuffled": None if shuffled.null_count else mean(shuffled),
     }
 
 

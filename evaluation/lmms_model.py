@@ -1,8 +1,10 @@
-"""The lmms-eval side of `evaluation.model`: a chat model that answers through an Answerer and journals every batch.
+"""The lmms-eval side of `evaluation.model`: a chat model that answers through an Answerer and journals every batch, and the
+same model asked with shuffled images.
 
 python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from lmms_eval.api.model import lmms
 
 from evaluation.journal import Journal, answer_key
 from evaluation.model import Answerer
+from evaluation.shuffled import Messages, images, ring, with_images
 from training.models import checkpoint_hash
 
 Progress = Callable[[int, int], None]
@@ -91,6 +94,61 @@ class WinnowModel(lmms):
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         raise NotImplementedError("this model answers single-round tasks only")
+
+
+class ShuffledImages(lmms):
+    """`model` (a chat model) asked with the images of other questions, see `evaluation.shuffled`.
+
+    `shuffled` names the tasks in which a question got other images than its own. A question that keeps its prompt keeps its
+    answer, since the journal knows it.
+    """
+
+    is_simple = False
+
+    def __init__(self, model: lmms) -> None:
+        super().__init__()
+        self.model = model
+        self.shuffled: set[str] = set()
+        self._rings: dict[tuple[str, int], list[int]] = {}
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answers in the order of the requests."""
+        self.model.task_dict = self.task_dict
+        return self.model.generate_until([self._changed(request) for request in requests])
+
+    def _changed(self, request: Instance) -> Instance:
+        """The request with a `doc_to_messages` that puts other images in; nothing is decoded before the model calls it."""
+        context, doc_to_messages, generation, doc_id, task, split = request.args
+
+        def changed(doc: dict[str, Any]) -> Messages:
+            messages = doc_to_messages(doc)
+            pictures = self._pictures(doc_to_messages, doc_id, task, split) if images(messages) else []
+            if not pictures:
+                return messages
+            self.shuffled.add(task)
+            return with_images(messages, pictures)
+
+        request = copy.copy(request)
+        request.arguments = (context, changed, generation, doc_id, task, split)
+        return request
+
+    def _pictures(self, doc_to_messages: Callable, doc_id: int, task: str, split: str) -> list[Any]:
+        """Images of the next question on the ring that has any; none where no other has."""
+        docs = self.task_dict[task][split]
+        key = task, len(docs)
+        following = self._rings[key] if key in self._rings else self._rings.setdefault(key, ring(*key))
+        other = following[doc_id]
+        while other != doc_id:
+            if pictures := images(doc_to_messages(docs[other])):
+                return pictures
+            other = following[other]
+        return []
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("only generated answers are compared with those to shuffled images")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        raise NotImplementedError("only single-round tasks can be asked with shuffled images")
 
 
 def default_device() -> str:

@@ -58,9 +58,16 @@ def write_bench(folder: Path, per_kind: int = 2) -> Path:
     return folder
 
 
-def write_evaluation(folder: Path, scores: dict[str, np.ndarray], protocol: dict | None = None, ids: str = "q") -> Path:
-    """summary.json and scores.parquet for given per-question scores of each task."""
+def write_evaluation(
+    folder: Path,
+    scores: dict[str, np.ndarray],
+    protocol: dict | None = None,
+    ids: str = "q",
+    shuffled: dict[str, np.ndarray | None] | None = None,
+) -> Path:
+    """summary.json and scores.parquet for given per-question scores of each task; `shuffled` those with other images."""
     folder.mkdir(parents=True, exist_ok=True)
+    shuffled = shuffled or {}
     parts = [
         pa.table(
             {
@@ -71,13 +78,22 @@ def write_evaluation(folder: Path, scores: dict[str, np.ndarray], protocol: dict
                 "extracted": ["x"] * len(values),
                 "score": np.asarray(values, float),
                 "unparsed": [False] * len(values),
+                "score_shuffled": pa.array([None] * len(values) if shuffled.get(task) is None else shuffled[task], pa.float64()),
             }
         )
         for task, values in scores.items()
     ]
     pq.write_table(pa.concat_tables(parts), folder / "scores.parquet")
+    means = {task: None if values is None else float(np.mean(values)) for task, values in shuffled.items()}
     benchmarks = {
-        task: {"value": float(np.mean(v)), "n": len(v), "stderr": 0.01, "chance": 0.25, "unparsed": 1}
+        task: {
+            "value": float(np.mean(v)),
+            "n": len(v),
+            "stderr": 0.01,
+            "chance": 0.25,
+            "unparsed": 1,
+            "shuffled": means.get(task),
+        }
         for task, v in scores.items()
     }
     summary = {

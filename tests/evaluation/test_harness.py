@@ -1,6 +1,7 @@
 """The mini tasks through the real lmms-eval: scripted models, a tiny random checkpoint, crash and resume. One file,
 as the import of lmms-eval costs many seconds."""
 
+import io
 import json
 import multiprocessing
 from pathlib import Path
@@ -8,16 +9,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evaluation_data import QUESTIONS, write_bench
+from evaluation_data import QUESTIONS, png, write_bench
+from PIL import Image
 
 pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
 
+from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from curation.mini.tokenizer import build_tokenizer
 from curation.taxonomy import CAPABILITY_KEYS
 from evaluation.harness import EvaluationError, evaluate
 from evaluation.model import Answerer
+from evaluation.shuffled import images, ring
 from evaluation.suite import load_suite
 from training.models import build_tiny
 
@@ -25,7 +29,7 @@ TASKS = [f"mini_{key}" for key in CAPABILITY_KEYS]
 
 
 class Scripted(lmms):
-    """Answers with fn(document)."""
+    """Answers with fn(document), without a look at the image."""
 
     is_simple = False
 
@@ -39,8 +43,11 @@ class Scripted(lmms):
             _, doc_to_messages, _, doc_id, task, split = request.args
             doc = self.task_dict[task][split][doc_id]
             self.messages.append(doc_to_messages(doc))
-            answers.append(self.fn(doc))
+            answers.append(self.answer(doc))
         return answers
+
+    def answer(self, doc):
+        return self.fn(doc)
 
     def loglikelihood(self, requests): ...
 
@@ -107,6 +114,112 @@ def test_outputs(bench_dir, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["benchmarks"]["mini_spatial"]["value"] == 0.5 and summary["protocol"]["batch_size"] == 64
     assert set(summary["protocol"]) == {"suite", "tasks", "data", "lmms_eval", "batch_size", "limit", "dtype"}
+
+
+class Reader(Scripted):
+    """Sees by the picture which question it belongs to, and gives that question's answer."""
+
+    def __init__(self, docs) -> None:
+        super().__init__(None)
+        self.docs = {png(100 * CAPABILITY_KEYS.index(doc["capability"]) + doc["index"]): doc for doc in docs}
+        self.docs = {Image.open(io.BytesIO(data)).tobytes(): doc for data, doc in self.docs.items()}
+        self.seen = []
+
+    def answer(self, doc):
+        (picture,) = images(self.messages[-1])
+        self.seen.append((doc["id"], self.docs[picture.tobytes()]["id"]))
+        return self.docs[picture.tobytes()]["answer"]
+
+
+def _docs(bench_dir, *capabilities):
+    return [doc for key in capabilities for doc in pq.read_table(bench_dir / f"{key}.parquet").to_pylist()]
+
+
+def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
+    flip = {doc["id"]: i % 3 > 0 for i, doc in enumerate(_docs(bench_dir, *CAPABILITY_KEYS))}
+    model = Scripted(lambda doc: doc["answer"] if flip[doc["id"]] else ANTI[doc["kind"]])
+    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, shuffled=True)
+    scores = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert scores["score"] == scores["score_shuffled"] and not scores["score_shuffled"].null_count
+    for entry in summary["benchmarks"].values():
+        assert 0 < entry["value"] < 1 and entry["shuffled"] == entry["value"]
+
+
+def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
+    model = Reader(_docs(bench_dir, "spatial", "ocr"))
+    tasks = ["mini_spatial", "mini_ocr"]
+    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True)
+    for key, entry in zip(("spatial", "ocr"), summary["benchmarks"].values()):
+        assert entry["value"] == 1 and entry["shuffled"] <= 0.5
+        following = ring(f"mini_{key}", 14)
+        shown = dict(pair for pair in model.seen[28:] if pair[0].startswith(key))
+        assert shown == {f"{key}-{i}": f"{key}-{following[i]}" for i in range(14)}
+    assert all(asked == shown for asked, shown in model.seen[:28])
+
+
+def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tiny):
+    seen = []
+    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 5}
+    plain = evaluate(tiny, out=tmp_path / "plain", **options)
+    both = evaluate(tiny, out=tmp_path / "both", shuffled=True, on_progress=lambda *n: seen.append(n), **options)
+    ours, theirs = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("plain", "both"))
+    assert ours.drop("score_shuffled") == theirs.drop("score_shuffled")
+    assert ours["score_shuffled"].null_count == len(ours) and not theirs["score_shuffled"].null_count
+    assert both["protocol"] == plain["protocol"] and seen == sorted(seen) and seen[-1] == (56, 56)
+    for task, entry in plain["benchmarks"].items():
+        assert both["benchmarks"][task] == entry | {"shuffled": both["benchmarks"][task]["shuffled"]}
+        assert entry["shuffled"] is None and both["benchmarks"][task]["shuffled"] is not None
+
+
+def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_path):
+    model = Reader(_docs(bench_dir, "ocr"))
+    evaluate(
+        tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_ocr"], limit=1, shuffled=True
+    )
+    assert model.seen == [("ocr-0", "ocr-0"), ("ocr-0", f"ocr-{ring('mini_ocr', 14)[0]}")]
+
+
+def test_a_single_question_has_no_shuffled_score(tmp_path):
+    bench = write_bench(tmp_path / "bench", per_kind=1)
+    pq.write_table(pq.read_table(bench / "ocr.parquet").slice(0, 1), bench / "ocr.parquet")
+    model = Scripted(lambda doc: doc["answer"])
+    tasks = ["mini_ocr", "mini_data"]
+    summary = evaluate(tmp_path, bench_dir=bench, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True)
+    assert [entry["shuffled"] for entry in summary["benchmarks"].values()] == [None, 1]
+    assert pq.read_table(tmp_path / "out" / "scores.parquet")["score_shuffled"].to_pylist() == [None] + [1.0] * 7
+
+
+class Echo(Scripted):
+    """Answers with the names of its images."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def answer(self, doc):
+        return "".join(images(self.messages[-1]))
+
+
+def test_questions_with_several_images_and_with_none():
+    def to_messages(doc):
+        return [{"role": "user", "content": [*({"type": "image", "url": name} for name in doc), {"type": "text", "text": "?"}]}]
+
+    def ask(docs):
+        from evaluation.lmms_model import ShuffledImages
+
+        model = ShuffledImages(Echo())
+        model.task_dict = {"t": {"test": docs}}
+        requests = [
+            Instance("generate_until", ("", to_messages, {}, i, "t", "test"), 0, {"task": "t", "doc_id": i, "repeats": 1})
+            for i in range(len(docs))
+        ]
+        return model.generate_until(requests), model.shuffled
+
+    docs = ["AB", "", "C", "", "DEF", ""]
+    answers, shuffled = ask(docs)
+    assert shuffled == {"t"} and [len(answer) for answer in answers] == [len(doc) for doc in docs]
+    assert all(not set(answer) & set(doc) for answer, doc in zip(answers, docs))
+    assert {answers[2]} < {"A", "D"} and answers[0] in ("CC", "DE") and answers[4] in ("CCC", "ABA")
+    assert ask(["", "AB", ""]) == (["", "AB", ""], set()), "nothing to swap with"
 
 
 def test_limit_and_tasks(bench_dir, tmp_path):
@@ -192,6 +305,28 @@ def test_crash_in_the_middle_keeps_what_is_done(bench_dir, tmp_path, tiny, monke
     calls[:] = [0] * 10
     assert evaluate(tiny, out=tmp_path / "out", **options) == whole
     assert sum(calls) == 28 - 12
+    assert (tmp_path / "out" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
+
+
+def test_crash_among_the_shuffled_images_keeps_what_is_done(bench_dir, tmp_path, tiny, monkeypatch):
+    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 4, "shuffled": True}
+    whole = evaluate(tiny, out=tmp_path / "whole", **options)
+    real, calls = Answerer.generate, []
+
+    def failing(self, prompts, generation):
+        calls.append(len(prompts))
+        if len(calls) == 10:
+            raise RuntimeError("out of memory")
+        return real(self, prompts, generation)
+
+    monkeypatch.setattr(Answerer, "generate", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        evaluate(tiny, out=tmp_path / "out", **options)
+    journal = tmp_path / "out" / "answers.jsonl"
+    assert len(journal.read_text().splitlines()) == 36 and not (tmp_path / "out" / "summary.json").exists()
+    calls[:] = [0] * 20
+    assert evaluate(tiny, out=tmp_path / "out", **options) == whole
+    assert sum(calls) == 56 - 36, "the 28 real and 8 shuffled answers of the journal are not asked again"
     assert (tmp_path / "out" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
 
 

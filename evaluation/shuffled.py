@@ -1,0 +1,37 @@
+"""The shuffled-image control: every question of a benchmark asked with the image of another of its questions.
+
+What a model still scores then, it does not owe to the image; score - shuffled score is its grounded gain.
+
+Which image a question gets depends on the benchmark's name and number of questions only: all questions lie on one ring, and each
+gets the images of the next question on it that has any. A question without image stays as it is. Where the numbers of images
+differ, the question's places are filled in turn from the other's images, starting again at the first when they run out.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+Messages = Sequence[Mapping[str, Any]]
+"""Chat messages as in `evaluation.model`."""
+
+
+def ring(benchmark: str, n: int) -> list[int]:
+    """The question after each of the n questions on one ring through all of them; for n > 1 none follows itself."""
+    order = sorted(range(n), key=lambda i: hashlib.sha256(f"{benchmark}/{n}/{i}".encode()).digest())
+    following = dict(zip(order, order[1:] + order[:1]))
+    return [following[i] for i in range(n)]
+
+
+def images(messages: Messages) -> list[Any]:
+    """The images of a conversation, in order."""
+    return [part["url"] for message in messages for part in message["content"] if part["type"] == "image"]
+
+
+def with_images(messages: Messages, pictures: Sequence[Any]) -> list[dict[str, Any]]:
+    """The conversation with its image places filled from `pictures`, which must not be empty."""
+    source = cycle(pictures)
+    return [
+        {**message, "content": [part | {"url": next(source)} if part["type"] == "image" else part for part in message["content"]]}
+        for message in messages
+    ]

@@ -50,6 +50,11 @@ class ArmResult:
     benchmarks lie above the baseline. `difference` is to the mean of the arm `baseline`, in points of `mean`, with a
     95 % interval; `benchmark_differences` are those of the single benchmarks, `pool_differences` those of the single
     pools. `p` is Welch's over units (None for several pools, whose units are not independent).
+
+    `shuffled` is the score of each benchmark with the images of other questions, in the metric's own scale, over the
+    repetitions that were asked so; `grounded` is what these lose by it (score - shuffled, turned round where lower is
+    better). A benchmark is None where no question could be given another's image, all is None where no repetition was
+    asked. The means are in % of the scales, and None unless all benchmarks have a value.
     """
 
     arm: str
@@ -70,6 +75,10 @@ class ArmResult:
     baseline: str | None = None
     pool_differences: tuple[float, ...] = ()
     benchmark_differences: dict[str, Interval] = field(default_factory=dict)
+    shuffled: dict[str, float | None] | None = None
+    grounded: dict[str, float | None] | None = None
+    shuffled_mean: Spread | None = None
+    grounded_mean: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,7 @@ def compare(
             full_means,
             _baseline(group[0], baseline, units),
             _unparsed(group, suite),
+            _grounding(group, answers, suite),
             resamples,
             seed,
         )
@@ -204,7 +214,9 @@ class _Units:
         return [mean([value for own, value in values if own == pool]) for pool in dict.fromkeys(self.pools)]
 
 
-def _units(group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) -> _Units:
+def _units(
+    group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], column: str = "score"
+) -> _Units:
     """The units of one arm by pool seed: runs of one selection seed are averaged where there are several selection
     seeds."""
     if len({str(run.budget) for run in group}) > 1:
@@ -222,7 +234,7 @@ def _units(group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) 
     keys = sorted(members, key=lambda key: (key[0] or 0, key[1]))
     scores = [
         [
-            np.mean([answers[id(run)][task]["score"].to_numpy() for run in members[key]], axis=0)
+            np.mean([answers[id(run)][task][column].to_numpy() for run in members[key]], axis=0)
             for task in answers[id(group[0])]
         ]
         for key in keys
@@ -259,6 +271,7 @@ def _arm_result(
     full: list[float] | None,
     base: _Units | None,
     unparsed: float,
+    grounding: Mapping[str, Any],
     resamples: int,
     seed: int,
 ) -> ArmResult:
@@ -300,6 +313,7 @@ def _arm_result(
         }
         if base
         else {},
+        **grounding,
     )
 
 
@@ -318,6 +332,24 @@ def _oriented(scores: Sequence[float], full: Sequence[float], signs: Sequence[in
     """(numerators, denominators) of the /FULL ratios; turned round where lower is better."""
     pairs = [(s, f) if sign > 0 else (f, s) for s, f, sign in zip(scores, full, signs)]
     return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def _grounding(group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], suite: Suite) -> dict[str, Any]:
+    """The fields of an ArmResult that come from shuffled images; none where no repetition was asked with them."""
+    both = [run for run in group if any(not part["score_shuffled"].null_count for part in answers[id(run)].values())]
+    if not both:
+        return {}
+    real, other = (_units(both, answers, column) for column in ("score", "score_shuffled"))
+    signs = [1 if b.direction == "higher" else -1 for b in suite]
+    gains = [[s * (x - y) for s, x, y in zip(signs, *unit)] for unit in zip(real.scores, other.scores)]
+    gained = _Units(real.arm, real.pools, gains)
+    found: dict[str, Any] = {}
+    for name, units in (("shuffled", other), ("grounded", gained)):
+        values = {b.task: None if math.isnan(v) else v for b, v in zip(suite, units.benchmark_means())}
+        scales = [b.scale for b in suite]
+        average = Spread(mean(units.pool_means(scales)), _spread(units.means(scales)).std)
+        found |= {name: values, f"{name}_mean": None if None in values.values() else average}
+    return found
 
 
 def _unparsed(group: Sequence[Run], suite: Suite) -> float:

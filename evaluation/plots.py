@@ -1,4 +1,4 @@
-"""Pictures of a comparison: means of arms, single benchmarks, radar. Drawn without a display; the same bytes every
+"""Pictures of a comparison: means of arms, differences by benchmark, single benchmarks, radar. Drawn without a display; the same bytes every
 time."""
 
 import math
@@ -7,26 +7,38 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.aggregate import ArmResult, Comparison
+from evaluation.stats import Interval
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe & Ito's colours, told apart also with a colour vision deficiency."""
 BASELINE, FULL = "#8C8C8C", "#303030"
 MARKERS = "osD^vP"
 MAX_RADAR_ARMS = 6
+MAX_BAR_ARMS = 10
+"""More bars beside each other are not told apart; the differences show the single benchmarks then."""
+LEVELS = (("chance", ":"), ("blind", "--"))
+"""Levels without seeds (attributes of a Comparison), and the line that each is drawn with."""
+SHUFFLED = {"marker": "D", "color": "white", "edgecolor": "black", "linewidth": 0.9, "zorder": 5, "label": "shuffled images"}
 
 
 def draw_all(comparison: Comparison, out: Path) -> list[Path]:
-    """Write means.png, benchmarks.png and (three benchmarks or more) radar.png into `out`; returns their paths."""
+    """Write into `out`, and return the paths of: means.png; differences.png where arms have a baseline; benchmarks.png
+    for up to MAX_BAR_ARMS arms; radar.png for three benchmarks or more."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    pictures = [draw_means(comparison, out / "means.png"), draw_benchmarks(comparison, out / "benchmarks.png")]
+    pictures = [draw_means(comparison, out / "means.png")]
+    if comparison.baselines:
+        pictures.append(draw_differences(comparison, out / "differences.png"))
+    if len(comparison.arms) <= MAX_BAR_ARMS:
+        pictures.append(draw_benchmarks(comparison, out / "benchmarks.png"))
     return pictures + ([draw_radar(comparison, out / "radar.png")] if len(comparison.suite) > 2 else [])
 
 
 def draw_means(comparison: Comparison, path: Path) -> Path:
-    """One bar for each arm: mean over benchmarks in %, standard deviation over seeds, every seed as a dot."""
-    arms = comparison.arms
-    figure, axes = _figure(max(4.8, 1.35 * len(arms) + 1.8), 4.2)
+    """One bar for each arm: mean over benchmarks in %, standard deviation over seeds, every seed as a dot, the mean with
+    shuffled images as a diamond."""
+    arms, many = comparison.arms, len(comparison.arms) > MAX_BAR_ARMS
+    figure, axes = _figure(max(4.8, (0.72 if many else 1.35) * len(arms) + 1.8), 4.6 if many else 4.2)
     for x, (arm, color) in enumerate(zip(arms, _colors(comparison))):
         axes.bar(x, arm.mean.mean, width=0.62, color=color, zorder=2)
         if arm.units > 1:
@@ -39,19 +51,53 @@ def draw_means(comparison: Comparison, path: Path) -> Path:
         axes.annotate(
             f"{arm.mean.mean:.1f}", (x, top), textcoords="offset points", xytext=(0, 5), ha="center", fontsize=10
         )
+    _shuffled(axes, [(x - 0.2, a.shuffled_mean.mean) for x, a in enumerate(arms) if a.shuffled_mean], 34)
     _level_lines(figure, axes, comparison)
-    axes.set_xticks(range(len(arms)), [_name(arm) for arm in arms])
+    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if many else {}
+    axes.set_xticks(range(len(arms)), [_name(arm).replace("\n", ", " if many else "\n") for arm in arms], **turned)
     axes.set_ylim(0, min(108, 1.15 * max(max(arm.unit_means) + (arm.mean.std or 0) for arm in arms) + 1))
     axes.set_ylabel(f"mean of {len(comparison.suite)} benchmarks (%)")
-    axes.set_title("Mean score by arm (bar: mean of seeds, line: ± std, dot: one seed)", fontsize=10)
+    each = "pool and seed" if len(comparison.pools) > 1 else "seed"
+    axes.set_title(f"Mean score by arm (bar: mean, line: ± std, dot: one {each})", fontsize=10)
+    return _save(figure, path)
+
+
+def draw_differences(comparison: Comparison, path: Path) -> Path:
+    """One row for each arm that has a baseline, in the order of the budgets: its difference to that baseline on every
+    benchmark and on their mean, in points (positive is better); bold where the 95 % interval leaves out 0."""
+    suite = comparison.suite
+    compared = [arm for arm in comparison.arms if arm.baseline]
+    budgets = list(dict.fromkeys(arm.budget for arm in compared))
+    compared.sort(key=lambda arm: budgets.index(arm.budget))  # stable
+    signs = [1 if b.direction == "higher" else -1 for b in suite]
+    cells = [
+        [*(_signed(arm.benchmark_differences[b.task], sign) for b, sign in zip(suite, signs)), _signed(arm.difference, 1)]
+        for arm in compared
+    ]
+    reach = max(1.0, *(abs(value) for row in cells for value, _ in row))
+    figure, axes = _figure(2.6 + 0.62 * (len(suite) + 1), 1.7 + 0.34 * len(compared))
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    picture = axes.imshow([[value for value, _ in row] for row in cells], cmap="PuOr_r", vmin=-reach, vmax=reach, aspect="auto")
+    for y, row in enumerate(cells):
+        for x, (value, clear) in enumerate(row):
+            color = "white" if abs(value) > 0.7 * reach else "black" if clear else "#4A4A4A"
+            axes.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8, color=color, fontweight="bold" if clear else "normal")
+    for y in (y for y in range(1, len(compared)) if compared[y].budget != compared[y - 1].budget):
+        axes.axhline(y - 0.5, color="black", lw=1.2)
+    axes.axvline(len(suite) - 0.5, color="black", lw=1.2)
+    labels = [*(b.label for b in suite), "mean"]
+    axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(compared)), [f"{_name(arm)} − {arm.baseline}".replace("\n", ", ") for arm in compared])
+    axes.tick_params(length=0)
+    axes.set_title("Difference to the baseline in points (bold: 95 % interval without 0)", fontsize=10, loc="left")
+    figure.colorbar(picture, ax=axes, fraction=0.025, pad=0.01).outline.set_visible(False)
     return _save(figure, path)
 
 
 def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
-    """Grouped bars: every benchmark, one bar for each arm with ± std over seeds; a black line shows the chance
-    level."""
-    from matplotlib.patheffects import withStroke
-
+    """Grouped bars: every benchmark, one bar for each arm with ± std over seeds, its score with shuffled images as a
+    diamond; lines show the chance and the blind level."""
     suite, arms = comparison.suite, comparison.arms
     figure, axes = _figure(max(7.0, 0.2 * len(suite) * (len(arms) + 1.2)), 4.4)
     width = 0.84 / len(arms)
@@ -62,27 +108,23 @@ def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
         axes.bar(at, values, width=0.92 * width, color=color, label=_name(arm).replace("\n", ", "), zorder=2)
         if arm.units > 1:
             axes.errorbar(at, values, yerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5, zorder=3)
-    for x, b in enumerate(suite):
-        axes.plot(
-            [x - 0.46, x + 0.46],
-            [100 * comparison.chance[b.task] / b.scale] * 2,
-            color="black",
-            lw=1.6,
-            zorder=4,
-            label="chance" if x == 0 else None,
-            path_effects=[withStroke(linewidth=3.4, foreground="white")],
-        )
+        asked = arm.shuffled or {}
+        _shuffled(axes, [(x, 100 * asked[b.task] / b.scale) for x, b in zip(at, suite) if asked.get(b.task) is not None], 12)
+    for name, style in LEVELS:
+        for x, b in enumerate(suite):
+            if (level := getattr(comparison, name)[b.task]) is not None:
+                _outlined(axes, [x - 0.46, x + 0.46], [100 * level / b.scale] * 2, name, style)
     axes.set_xticks(range(len(suite)), [b.label for b in suite], rotation=30, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.6, len(suite) - 0.4)
     axes.set_ylim(0, None)
     axes.set_ylabel("score (%)")
-    _legend(figure, len(arms) + 1)
+    _legend(figure, len(arms) + 3)
     return _save(figure, path)
 
 
 def draw_radar(comparison: Comparison, path: Path) -> Path:
-    """One axis for each benchmark. In % of the full-data arm where that is defined, else in % of the benchmark's
-    scale."""
+    """One axis for each benchmark, with the chance and the blind level (cut off where they are far above every arm). In %
+    of the full-data arm where that is defined, else in % of the benchmark's scale."""
     suite, full = comparison.suite, comparison.full_arm
     reference = [comparison.arm(full).benchmarks[b.task].mean if full else 0.0 for b in suite]
     relative = all(value > 0 for value in reference)
@@ -99,9 +141,15 @@ def draw_radar(comparison: Comparison, path: Path) -> Path:
             "marker": marker,
             "markersize": 4,
             "lw": 1.8,
-            "ls": "--" if arm.arm in (full, comparison.baseline) else "-",
+            "ls": "--" if arm.arm in (full, *comparison.baselines) else "-",
         }
         axes.plot([*angles, 0.0], [*values, values[0]], label=_name(arm).replace("\n", ", "), **style)
+    edge = axes.get_ylim()[1]
+    for name, style in LEVELS:
+        levels = [getattr(comparison, name)[b.task] for b in suite]
+        if None not in levels:
+            values = [100 * level / d for level, d in zip(levels, divisor)]
+            _outlined(axes, [*angles, 0.0], [*values, values[0]], name, style)
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_xticks(angles, [b.label for b in suite])
@@ -109,7 +157,7 @@ def draw_radar(comparison: Comparison, path: Path) -> Path:
         label.set_horizontalalignment(
             "center" if abs(math.sin(angle)) < 0.1 else "left" if math.sin(angle) > 0 else "right"
         )
-    axes.set_ylim(0, None)
+    axes.set_ylim(0, edge)
     axes.set_rlabel_position(180 / len(suite))
     axes.set_title(
         f"Score by capability in % of the {'full-data arm' if relative else 'highest possible score'}",
@@ -136,10 +184,15 @@ def _figure(width: float, height: float, polar: bool = False) -> tuple[Any, Any]
 
 
 def _colors(comparison: Comparison) -> Sequence[str]:
-    """Baseline grey, full data dark, the others from the palette in order."""
+    """Baselines grey, full data dark, the others from the palette in order."""
     rest = iter(PALETTE * (1 + len(comparison.arms) // len(PALETTE)))
-    fixed = {comparison.baseline: BASELINE, comparison.full_arm: FULL}
+    fixed = {**dict.fromkeys(comparison.baselines, BASELINE), comparison.full_arm: FULL}
     return [fixed.get(arm.arm) or next(rest) for arm in comparison.arms]
+
+
+def _signed(difference: Interval, sign: int) -> tuple[float, bool]:
+    """(difference, whether its interval leaves out 0), turned round by a sign of -1."""
+    return sign * difference.value, difference.low > 0 or difference.high < 0
 
 
 def _name(arm: ArmResult) -> str:
@@ -148,18 +201,38 @@ def _name(arm: ArmResult) -> str:
 
 def _level_lines(figure: Any, axes: Any, comparison: Comparison) -> None:
     """Horizontal lines at the mean chance level and, where it was measured for all benchmarks, the mean blind level."""
-    for name, levels, style in (("chance", comparison.chance, ":"), ("blind guess", comparison.blind, "--")):
-        values = [levels[b.task] for b in comparison.suite]
+    for name, style in LEVELS:
+        values = [getattr(comparison, name)[b.task] for b in comparison.suite]
         if None not in values:
             level = 100 * sum(value / b.scale for value, b in zip(values, comparison.suite)) / len(values)
             axes.axhline(level, color="white", lw=2.6, alpha=0.7, zorder=4)  # keeps the line visible on dark bars
             axes.axhline(level, color="black", lw=1.1, ls=style, zorder=5, label=f"{name} {level:.1f}")
-    _legend(figure, 2)
+    _legend(figure, 3)
+
+
+def _shuffled(axes: Any, points: Sequence[tuple[float, float]], size: float) -> None:
+    """Diamonds at (x, score in %)."""
+    if points:
+        axes.scatter(*zip(*points), s=size, **SHUFFLED)
+
+
+def _outlined(axes: Any, x: Sequence[float], y: Sequence[float], name: str, style: str) -> None:
+    """A black line that stays visible on dark bars."""
+    from matplotlib.patheffects import withStroke
+
+    stroke = [withStroke(linewidth=3.2, foreground="white")]
+    axes.plot(x, y, color="black", lw=1.3, ls=style, zorder=4, label=name, path_effects=stroke)
 
 
 def _legend(figure: Any, columns: int) -> None:
-    if figure.axes[0].get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=min(columns, 6), frameon=False, fontsize=9)
+    """One entry for each label below the picture, arms before levels."""
+    from matplotlib.container import BarContainer
+
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    entries = sorted(dict(zip(labels, handles)).items(), key=lambda entry: not isinstance(entry[1], BarContainer))
+    if entries:
+        labels, handles = zip(*entries)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, 6), frameon=False, fontsize=9)
 
 
 def _save(figure: Any, path: Path) -> Path:

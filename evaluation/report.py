@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation.aggregate import ArmResult, Comparison
 from evaluation.plots import draw_all
-from evaluation.tables import compact_table, comparison_table, markdown
+from evaluation.tables import compact_table, comparison_table, grounding_table, markdown, pool_table
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _summary(comparison: Comparison, context: Context) -> str:
 
 
 def _verdict(arm: ArmResult, comparison: Comparison) -> str:
-    d, base = arm.difference, comparison.arm(comparison.baseline)
+    d, base = arm.difference, comparison.arm(arm.baseline)
     word = "above" if d.low > 0 else "below" if d.high < 0 else "not clearly different from"
     full = (
         f"; /FULL {arm.full:.1f} % against {base.full:.1f} %" if arm.full is not None and base.full is not None else ""
@@ -118,12 +118,37 @@ def _results(comparison: Comparison, pictures: Sequence[str]) -> str:
         "score / full-data score (the definition of mmSSR, arXiv 2503.13383). >Rand: number of benchmarks above the "
         "baseline's mean. Intervals: bootstrap over seeds within each arm and over questions within each benchmark, "
         "the same questions for both arms; not corrected for the number of arms. p: Welch's test over seeds. Unparsed "
-        "answers score 0. Blind: best guess without the image."
+        "answers score 0."
     )
+    if len(comparison.pools) > 1:
+        legend += (
+            f" Everything was repeated on {len(comparison.pools)} pools: a mean is over pools and seeds, ± over all of them; pools are "
+            "the outermost level of the intervals (evaluation/stats.py says how), shared by both arms. No p is given, since seeds of "
+            "one pool are not independent. Facts of pools and mixes of subsets are means over pools."
+        )
+    legend += (
+        " Blind: best guess without the image, from the most frequent answers of the pool."
+    )
+    legend += _control_legend(comparison)
     images = "\n\n".join(f"![{Path(name).stem}]({name})" for name in pictures)
-    return "\n\n".join(
-        part for part in (compact_table(comparison), images, comparison_table(comparison), legend) if part
+    tables = [compact_table(comparison), images, comparison_table(comparison), pool_table(comparison), grounding_table(comparison)]
+    return "\n\n".join(part for part in (*tables, legend) if part)
+
+
+def _control_legend(comparison: Comparison) -> str:
+    """What the columns on shuffled images say, and why where they have dashes."""
+    text = (
+        " Chance: expected score of a guess. Shuffled: score when every question is shown the image of another question of "
+        "its benchmark. Grounded gain: score - shuffled of the same repetitions, what the right image is worth."
     )
+    without = [arm.arm for arm in comparison.arms if arm.shuffled is None]
+    if len(without) == len(comparison.arms):
+        return text + " Here it was not asked (`evaluation.shuffled: none`), so there are dashes."
+    if without:
+        text += f" Not asked for {', '.join(without)}, so there are dashes."
+    if alone := [b.label for b in comparison.suite if any(arm.shuffled and arm.shuffled[b.task] is None for arm in comparison.arms)]:
+        text += f" {', '.join(alone)}: no two questions with images to swap, so these and the means over all benchmarks are dashes."
+    return text
 
 
 def _pool(context: Context) -> str:
@@ -146,21 +171,28 @@ def _pool(context: Context) -> str:
 def _subsets(context: Context) -> str:
     if not context.subsets:
         return ""
+    by_arm = {arm: [s for s in context.subsets if s.arm == arm] for arm in dict.fromkeys(s.arm for s in context.subsets)}
     rows = [
-        [s.arm, str(s.seed), _number(s.samples), _number(s.text_tokens), _number(s.image_tokens)]
-        for s in context.subsets
+        [arm, str(len(own)), *(_mean_count([getattr(s, what) for s in own]) for what in ("samples", "text_tokens", "image_tokens"))]
+        for arm, own in by_arm.items()
     ]
-    parts = [markdown(["arm", "seed", "samples", "text tokens", "image tokens"], rows)]
+    parts = [markdown(["arm", "subsets", "samples", "text tokens", "image tokens"], rows)]
     if context.overlap:
-        overlap = [[a, b, f"{100 * share:.1f} %"] for (a, b), share in context.overlap.items()]
-        parts.append(markdown(["share of", "that is also in", "overlap"], overlap))
+        names = list(dict.fromkeys(name for pair in context.overlap for name in pair))
+        shares = [[f"{100 * context.overlap[a, b]:.1f} %" if (a, b) in context.overlap else "–" for b in names] for a in names]
+        parts.append(markdown(["share of the subset that is also in", *names], [[a, *row] for a, row in zip(names, shares)]))
     for kind in dict.fromkeys(kind for subset in context.subsets for kind in subset.mix):
         parts.append(_mix(kind, context.subsets))
     return "\n".join(parts)
 
 
+def _mean_count(counts: Sequence[int | None]) -> str:
+    """Rounded mean of counts; a dash where one is unknown."""
+    return "–" if None in counts else _number(round(sum(counts) / len(counts)))
+
+
 def _mix(kind: str, subsets: Sequence[Subset]) -> str:
-    """Shares of one kind, mean over the seeds of each arm; rows by falling share in the first arm."""
+    """Shares of one kind, mean over the pools and seeds of each arm; rows by falling share in the first arm."""
     arms: dict[str, list[Mapping[str, float]]] = {}
     for subset in subsets:
         arms.setdefault(subset.arm, []).append(subset.mix.get(kind, {}))

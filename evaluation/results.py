@@ -62,8 +62,8 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
-    """Long-form results: one row for each run, benchmark and metric (score, unparsed_rate). ResultsError on a
-    missing benchmark."""
+    """Long-form results: one row for each run, benchmark and metric (score, score_shuffled where it was asked,
+    unparsed_rate). ResultsError on a missing benchmark."""
     rows: list[dict[str, Any]] = []
     for run in runs:
         summary = read_summary(run.path)
@@ -79,26 +79,14 @@ def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
         for benchmark in suite:
             entry = _entry(run, summary, benchmark)
             rate = entry["unparsed"] / entry["n"]
-            rows.append(
-                identity
-                | {
-                    "benchmark": benchmark.task,
-                    "metric": benchmark.metric,
-                    "value": entry["value"],
-                    "n": entry["n"],
-                    "stderr": entry["stderr"],
-                }
-            )
-            rows.append(
-                identity
-                | {
-                    "benchmark": benchmark.task,
-                    "metric": "unparsed_rate",
-                    "value": rate,
-                    "n": entry["n"],
-                    "stderr": math.sqrt(rate * (1 - rate) / entry["n"]),
-                }
-            )
+            measured = {benchmark.metric: (entry["value"], entry["stderr"])}
+            if entry["shuffled"] is not None:
+                measured[f"{benchmark.metric}_shuffled"] = (entry["shuffled"], None)
+            measured["unparsed_rate"] = (rate, math.sqrt(rate * (1 - rate) / entry["n"]))
+            rows += [
+                identity | {"benchmark": benchmark.task, "metric": metric, "value": value, "n": entry["n"], "stderr": error}
+                for metric, (value, error) in measured.items()
+            ]
     return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
 
 
@@ -118,11 +106,12 @@ def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[s
 
 
 def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
-    """Per-question (id, score) of each benchmark, in question order; ResultsError if they do not make up the
-    summary's value."""
+    """Per-question (id, score, score_shuffled) of each benchmark, in question order; ResultsError if they do not make
+    up the summary's values."""
     summary = read_summary(run.path)
+    columns = ["benchmark", "index", "id", "score", "score_shuffled"]
     try:
-        table = pq.read_table(Path(run.path) / "scores.parquet", columns=["benchmark", "index", "id", "score"])
+        table = pq.read_table(Path(run.path) / "scores.parquet", columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(
             f"{run.path}: no readable scores.parquet ({error}); evaluate this checkpoint again"
@@ -131,13 +120,21 @@ def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
     for benchmark in suite:
         entry = _entry(run, summary, benchmark)
         part = table.filter(pc.equal(table["benchmark"], benchmark.task)).sort_by("index")
-        if len(part) != entry["n"] or not math.isclose(mean(part["score"]), entry["value"], abs_tol=1e-9):
+        found = {"value": part["score"], "shuffled": part["score_shuffled"]}
+        if len(part) != entry["n"] or not all(_makes_up(column, entry[key]) for key, column in found.items()):
             raise ResultsError(
                 f"{run.path}: scores.parquet and summary.json disagree on {benchmark.task}; "
                 "evaluate this checkpoint again"
             )
         scores[benchmark.task] = part
     return scores
+
+
+def _makes_up(column: pa.ChunkedArray, value: float | None) -> bool:
+    """Whether `value` is the mean of the scores; None stands for scores that are all null."""
+    if value is None or column.null_count:
+        return value is None and column.null_count == len(column)
+    return math.isclose(mean(column), value, abs_tol=1e-9)
 
 
 def check_protocol(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) -> None:

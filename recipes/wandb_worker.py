@@ -76,12 +76,13 @@ def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
 
 
 def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and one row for each arm of `Comparison.to_dict()`."""
+    """Columns, one row for each arm of `Comparison.to_dict()`, and one each for the chance and the blind level."""
     tasks: Sequence[str] = [benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]]
-    columns = ["arm", "budget", "seeds", "mean", "std", "full", "above", "difference", "low", "high", *tasks]
+    columns = ["arm", "budget", "seeds", "mean", "std", "full", "above", "difference", "low", "high", "shuffled", "grounded", *tasks]
     rows = []
     for arm in comparison["arms"]:
         difference = arm["difference"] or {"value": None, "low": None, "high": None}
+        control = [arm[name] and arm[name]["mean"] for name in ("shuffled_mean", "grounded_mean")]
         rows.append(
             [
                 arm["arm"],
@@ -94,9 +95,15 @@ def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list
                 difference["value"],
                 difference["low"],
                 difference["high"],
+                *control,
                 *(arm["benchmarks"][task]["mean"] for task in tasks),
             ]
         )
+    for name in ("chance", "blind"):
+        levels = [comparison[name][task] for task in tasks]
+        percents = [100 * v / b["scale"] for v, b in zip(levels, comparison["suite"]["benchmarks"]) if v is not None]
+        average = sum(percents) / len(percents) if len(percents) == len(tasks) else None
+        rows.append([name, "", None, average, *[None] * 8, *levels])
     return columns, rows
 
 

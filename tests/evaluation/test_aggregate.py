@@ -201,6 +201,31 @@ def test_blind_level_is_read_from_the_benchmarks(runs, tmp_path):
     assert result.blind == {"t1": 0.3, "t2": None} and result.chance == {"t1": 0.25, "t2": 0.25}
 
 
+def test_shuffled_scores_of_the_runs_that_have_them(tmp_path):
+    halves = {"t1": np.repeat([1.0, 0.0], 50), "t2": np.repeat([1.0, 0.0], 50)}
+    shuffled = {"t1": np.repeat([1.0, 0.0], [10, 90]), "t2": None}
+    runs = [
+        Run("a", 0, 0, "1", write_evaluation(tmp_path / "a0", {k: 1 - 0 * v for k, v in halves.items()})),
+        Run("a", 1, 1, "1", write_evaluation(tmp_path / "a1", halves, shuffled=shuffled)),
+        Run("b", 0, 0, "1", write_evaluation(tmp_path / "b0", halves)),
+    ]
+    a, b = compare(runs, TOY, full=None, baseline=None).arms
+    assert a.shuffled == {"t1": 0.1, "t2": None} and a.grounded == {"t1": pytest.approx(0.4), "t2": None}
+    assert a.shuffled_mean is None and a.grounded_mean is None, "a mean over fewer benchmarks would not be comparable"
+    assert b.shuffled is None and b.grounded is None
+    rows = collect(runs, TOY).to_pylist()
+    assert [(r["benchmark"], r["arm"], r["value"]) for r in rows if r["metric"] == "score_shuffled"] == [("t1", "a", 0.1)]
+
+
+def test_shuffled_scores_that_do_not_make_up_the_summary_are_refused(tmp_path):
+    path = write_evaluation(tmp_path / "a", {"t1": np.ones(4), "t2": np.ones(4)}, shuffled={"t1": np.ones(4), "t2": np.ones(4)})
+    summary = (path / "summary.json").read_text()
+    for other in ("0.5", "null"):
+        (path / "summary.json").write_text(summary.replace('"shuffled": 1.0', f'"shuffled": {other}', 1))
+        with pytest.raises(ResultsError, match="disagree on t1"):
+            compare([Run("a", 0, 0, "1", path)], TOY)
+
+
 def test_mini_suite_has_a_task_for_every_capability():
     from curation.taxonomy import CAPABILITY_KEYS
 

@@ -8,7 +8,7 @@ import pytest
 from evaluation_data import write_evaluation
 from PIL import Image
 
-from evaluation.aggregate import Run, compare
+from evaluation.aggregate import Run, Spread, compare
 from evaluation.plots import draw_all
 from evaluation.report import Context, Subset, render, write_report
 from evaluation.stats import Interval
@@ -50,7 +50,7 @@ def comparison(tmp_path):
 
 def test_pictures_are_drawn_and_the_same_bytes_every_time(comparison, tmp_path):
     one, two = draw_all(comparison, tmp_path / "one"), draw_all(comparison, tmp_path / "two")
-    assert [path.name for path in one] == ["means.png", "benchmarks.png", "radar.png"]
+    assert [path.name for path in one] == ["means.png", "differences.png", "benchmarks.png", "radar.png"]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     for path in one:
         picture = np.asarray(Image.open(path).convert("RGB"))
@@ -63,7 +63,7 @@ def test_pictures_of_zero_scores_and_many_arms(tmp_path):
         Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.zeros(5) for b in TOY}))
         for k in range(9)
     ]
-    assert len(draw_all(compare(runs, TOY, full="arm0", baseline="arm1"), tmp_path / "out")) == 3
+    assert len(draw_all(compare(runs, TOY, full="arm0", baseline="arm1"), tmp_path / "out")) == 4
 
 
 def test_report_has_every_section_and_is_reproducible(comparison, tmp_path):
@@ -73,9 +73,9 @@ def test_report_has_every_section_and_is_reproducible(comparison, tmp_path):
         assert f"\n## {heading}\n" in first
     for text in (
         "| empty_answer | 9 |\n| missing_image | 3 |\n| all | 12 |",
-        "| mmssr | 0 | 1,800 | 100,000 | 30,600 |",
-        "| random | 0 | 1,800 | – | – |",
-        "| mmssr | random | 31.0 % |",
+        "| mmssr | 1 | 1,800 | 100,000 | 30,600 |",
+        "| random | 1 | 1,800 | – | – |",
+        "| mmssr | – | 31.0 % |",
         "| chart | 60.0 % | 20.0 % |",
         "| all | 102.5 |",
         "0.80 (1 capabilities)",
@@ -94,6 +94,21 @@ def test_verdict_follows_the_interval(comparison, low, high, words):
     arm = replace(comparison.arm("mmssr"), difference=Interval(1.0, low, high))
     text = render(replace(comparison, arms=(arm, *comparison.arms[1:])), CONTEXT)
     assert f"**mmssr** (30%) {words} **random**" in text
+
+
+def test_legend_says_why_there_are_dashes(comparison):
+    assert "Here it was not asked (`evaluation.shuffled: none`)" in render(comparison, CONTEXT)
+    asked = {"shuffled": {b.task: 0.2 for b in TOY}, "grounded": {b.task: 0.3 for b in TOY}}
+    asked |= {"shuffled_mean": Spread(20.0, None), "grounded_mean": Spread(30.0, None)}
+    arms = [replace(arm, **asked) for arm in comparison.arms]
+    whole = render(replace(comparison, arms=tuple(arms)), CONTEXT)
+    assert "dashes" not in whole and "| mmssr | grounded gain | +30.0 |" in whole
+    text = render(replace(comparison, arms=(*arms[:2], comparison.arms[2])), CONTEXT)
+    assert "Not asked for full, so there are dashes." in text
+    alone = {"shuffled": asked["shuffled"] | {"t1": None}, "grounded": asked["grounded"] | {"t1": None}}
+    arms[0] = replace(arms[0], **alone, shuffled_mean=None, grounded_mean=None)
+    text = render(replace(comparison, arms=tuple(arms)), CONTEXT)
+    assert "Task 1: no two questions with images to swap" in text and "| mmssr | shuffled | 20.0 | – | 20.0 | 20.0 | – |" in text
 
 
 def test_modified_protocol_is_announced_at_the_top(comparison):

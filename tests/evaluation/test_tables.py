@@ -6,7 +6,7 @@ from evaluation_data import write_evaluation
 
 from evaluation.aggregate import Run, compare
 from evaluation.suite import Benchmark, Suite
-from evaluation.tables import compact_table, comparison_table, markdown
+from evaluation.tables import compact_table, comparison_table, grounding_table, markdown
 
 TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 
@@ -51,12 +51,70 @@ def test_compact_table(comparison):
     assert rows["mmssr"]["p (Welch)"] == "0.106" and rows["full"]["p (Welch)"] == "–"
 
 
+def test_compact_table_has_the_levels(comparison):
+    from dataclasses import replace
+
+    rows = _cells(compact_table(replace(comparison, blind={"t1": 0.3, "t2": 0.5})))
+    assert list(rows) == ["random", "mmssr", "full", "chance", "blind"]
+    assert (rows["chance"]["mean"], rows["blind"]["mean"]) == ("25.0", "40.0")
+
+
 def test_blind_row_only_when_measured(tmp_path, comparison):
     assert "blind" not in comparison_table(comparison)
     from dataclasses import replace
 
     rows = _cells(comparison_table(replace(comparison, blind={"t1": 0.3, "t2": None})))
     assert (rows["blind"]["One"], rows["blind"]["Two"], rows["blind"]["mean"]) == ("30.0", "–", "–")
+
+
+def _with_shuffled(tmp_path, suite=TOY):
+    """Arms of two seeds; `reader` was asked with shuffled images once, `both` twice, `guesser` not at all."""
+    asked = {("reader", 0): 0.3, ("both", 0): 0.5, ("both", 1): 0.4}
+    runs = []
+    for arm, values in {"reader": (0.9, 0.7), "both": (0.5, 0.6), "guesser": (0.2, 0.2)}.items():
+        for seed, value in enumerate(values):
+            other = asked.get((arm, seed))
+            shuffled = None if other is None else {"t1": np.full(10, other), "t2": np.full(10, other / 2)}
+            scores = {"t1": np.full(10, value), "t2": np.full(10, value / 2)}
+            runs.append(Run(arm, seed, 0, "30%", write_evaluation(tmp_path / f"{arm}{seed}", scores, shuffled=shuffled)))
+    return compare(runs, suite, full=None, baseline="guesser")
+
+
+@pytest.mark.parametrize("table", [comparison_table, compact_table])
+def test_shuffled_and_grounded_columns(tmp_path, table):
+    rows = _cells(table(_with_shuffled(tmp_path)))
+    found = {name: (row["mean"], row.get("shuffled"), row.get("grounded gain")) for name, row in rows.items()}
+    assert found["reader"] == ("60.0 ± 10.6", "22.5", "+45.0"), "the gain is that of the seed which was asked both ways"
+    assert found["both"] == ("41.2 ± 5.3", "33.8 ± 5.3", "+7.5 ± 10.6")
+    assert found["guesser"] == ("15.0 ± 0.0", "–", "–")
+    assert found["chance"] == ("25.0", None, None), "the empty cells at the end of a row are not read"
+
+
+def test_grounding_table(tmp_path):
+    table = grounding_table(_with_shuffled(tmp_path))
+    lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()]
+    assert lines[0] == ["arm", "what", "One", "Two", "mean"]
+    assert lines[2:5] == [
+        ["reader", "score", "90.0", "45.0", "67.5"],
+        ["reader", "shuffled", "30.0", "15.0", "22.5"],
+        ["reader", "grounded gain", "+60.0", "+30.0", "+45.0"],
+    ]
+    assert [line[:2] for line in lines[5:]] == [["both", w] for w in ("score", "shuffled", "grounded gain")] + [["chance", ""]]
+
+
+def test_without_shuffled_images_there_are_dashes_and_no_grounding_table(comparison):
+    assert grounding_table(comparison) == ""
+    for table in (comparison_table, compact_table):
+        rows = _cells(table(comparison))
+        assert {rows[arm][column] for arm in ("random", "mmssr", "full") for column in ("shuffled", "grounded gain")} == {"–"}
+
+
+def test_a_gain_is_turned_round_where_lower_is_better(tmp_path):
+    errors = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"), Benchmark("t2", "Two", "ocr")))
+    comparison = _with_shuffled(tmp_path, errors)
+    assert comparison.arm("reader").grounded == pytest.approx({"t1": -0.6, "t2": 0.3})
+    lines = grounding_table(comparison).splitlines()
+    assert lines[2].startswith("| reader | score | 90.0 | 45.0 |") and "| -60.0 | +30.0 | -15.0 |" in lines[4]
 
 
 def test_markdown_escapes_pipes_and_checks_widths():

@@ -20,10 +20,17 @@ ARM = {
     "above": 9,
     "difference": {"value": 2.0, "low": 1.0, "high": 3.0},
     "benchmarks": {"t1": {"mean": 0.5, "std": 0.1}},
+    "shuffled_mean": {"mean": 20.0, "std": None},
+    "grounded_mean": {"mean": 30.0, "std": None},
 }
 COMPARISON = {
-    "suite": {"benchmarks": [{"task": "t1"}]},
-    "arms": [ARM, ARM | {"arm": "random", "difference": None, "full": None, "above": None}],
+    "suite": {"benchmarks": [{"task": "t1", "scale": 1.0}]},
+    "arms": [
+        ARM,
+        ARM | dict.fromkeys(("difference", "full", "above", "shuffled_mean", "grounded_mean")) | {"arm": "random"},
+    ],
+    "chance": {"t1": 0.25},
+    "blind": {"t1": None},
 }
 
 
@@ -163,4 +170,6 @@ def test_comparison_rows_are_complete():
     columns, rows = comparison_rows(COMPARISON)
     assert columns[-1] == "t1" and all(len(row) == len(columns) for row in rows)
     assert rows[0][:7] == ["mmssr", "30%", 3, 50.0, 1.0, 90.0, 9] and rows[1][7] is None
+    assert rows[0][10:] == [20.0, 30.0, 0.5] and rows[1][10:] == [None, None, 0.5]
+    assert [(row[0], row[3], row[-1]) for row in rows[2:]] == [("chance", 25.0, 0.25), ("blind", None, None)]
     json.dumps(rows)

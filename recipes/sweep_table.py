@@ -88,8 +88,10 @@ def _picture(drawn: bool) -> list[str]:
 
 def _table(sweep: "Sweep", outcomes: Outcomes, benchmarks: Sequence[Mapping[str, Any]]) -> list[str]:
     names = [b["task"] for b in benchmarks]
-    header = ["cell", "arm", "budget", "mean %", "difference [95 %]", *(b["label"] for b in benchmarks)]
-    lines = ["Mean over benchmarks ± standard deviation over seeds; differences to the baseline in points, by benchmark on the right.", "",
+    header = ["cell", "arm", "budget", "mean %", "shuffled", "grounded gain", "chance", "blind", "difference [95 %]", *(b["label"] for b in benchmarks)]
+    lines = ["Mean over benchmarks ± standard deviation over seeds; the same with the images of other questions (shuffled), and what the "
+             "arm loses by them; levels of chance and of the best blind guess; differences to the baseline in points, by benchmark on "
+             "the right. A dash: not measured for all benchmarks.", "",
              _line(header), _line(["---"] * len(header))]
     for cell in sweep.cells:
         state, found = outcomes[cell.name]
@@ -101,9 +103,21 @@ def _table(sweep: "Sweep", outcomes: Outcomes, benchmarks: Sequence[Mapping[str,
             by_benchmark = [arm["benchmark_differences"].get(name) for name in names]
             lines.append(_line([cell.name, arm["arm"], arm["budget"],
                                 f"{arm['mean']['mean']:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""),
+                                *_beside(arm, found),
                                 "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**arm["difference"]) if arm["difference"] else "",
                                 *(f"{d['value']:+.1f}" if d else "" for d in by_benchmark)]))
     return lines
+
+
+def _beside(arm: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Cells that say what of an arm's mean is there without the right image: shuffled, grounded gain, chance, blind."""
+    scales = {b["task"]: b["scale"] for b in found["suite"]["benchmarks"]}
+    known = [(arm["shuffled_mean"], ".1f"), (arm["grounded_mean"], "+.1f")]
+    cells = ["–" if spread is None else f"{spread['mean']:{form}}" for spread, form in known]
+    for levels in (found["chance"], found["blind"]):
+        percents = [100 * levels[task] / scale for task, scale in scales.items() if levels[task] is not None]
+        cells.append(f"{sum(percents) / len(scales):.1f}" if len(percents) == len(scales) else "–")
+    return cells
 
 
 def _line(cells: Sequence[str]) -> str:

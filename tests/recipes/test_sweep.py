@@ -41,12 +41,14 @@ def compare(config, inputs, out, progress):
 
     made = [{"arm": arm, "budget": "30%", "baseline": config["baseline"] if arm != config["baseline"] else None,
              "mean": {"mean": 20.0 + k, "std": 1.0 if k else None},
+             "shuffled_mean": {"mean": 8.0 + k, "std": None} if k else None, "grounded_mean": {"mean": 12.0, "std": None} if k else None,
              "benchmarks": {t: {"mean": 0.2, "std": 0.01} for t in ("seeing", "reading")},
              "difference": difference(k) if arm != config["baseline"] else None,
              "benchmark_differences": {t: difference(k) for t in ("seeing", "reading")} if arm != config["baseline"] else {}}
             for k, arm in enumerate(arms)]
     suite = {"name": "two", "tasks": "two", "benchmarks": [{"task": t, "label": t.title(), "scale": 1.0} for t in ("seeing", "reading")]}
-    (out / "comparison.json").write_text(json.dumps({"suite": suite, "arms": made}))
+    (out / "comparison.json").write_text(json.dumps(
+        {"suite": suite, "arms": made, "chance": {"seeing": 0.1, "reading": 0.2}, "blind": {"seeing": 0.1, "reading": None}}))
     return dummy_run(config, inputs, out, progress)
 
 
@@ -177,7 +179,8 @@ def test_rows_and_table_hold_every_cell_arm_and_benchmark(sweep):
     reading = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("quiet", "mmssr", "reading"))
     assert reading["score"] == pytest.approx(20.0) and reading["difference"] == 0.0
     text = (sweep / "sweep.md").read_text()
-    assert "| blind-0.2 | full | 30% | 22.0 ± 1.0 | +2.0 [+1.0, +2.5] | +2.0 | +2.0 |" in text
+    assert "| blind-0.2 | full | 30% | 22.0 ± 1.0 | 10.0 | +12.0 | 15.0 | – | +2.0 [+1.0, +2.5] | +2.0 | +2.0 |" in text
+    assert "| quiet | mmssr | 30% | 20.0 | – | – | 15.0 | – | +0.0" in text
     assert "`pool.defects.blind`: 0, 0.05, 0.2" in text and "Not done" not in text
     width, height = Image.open(sweep / "sweep.png").size
     assert width > 900 and height > 300

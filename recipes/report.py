@@ -181,7 +181,7 @@ def print_findings(name: str, overrides: Sequence[str], package: str, console: "
         spread, found = arm["mean"], arm["difference"]
         std = "" if spread["std"] is None else f" ± {spread['std']:.2f}"
         against = f", {found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] to {arm.get('baseline', 'the baseline')}" if found else ""
-        console.print(f"{arm['arm']} {arm['budget']}: mean {spread['mean']:.2f}{std} % ({arm['units']} seeds){against}",
+        console.print(f"{arm['arm']} {arm['budget']}: mean {spread['mean']:.2f}{std} % (seeds: {arm['units']}){against}",
                       markup=False, soft_wrap=True)
     console.print(f"report: {figures.folder / 'report.md'}", markup=False, soft_wrap=True)
     return 1 if figures.changed else 0

@@ -1,10 +1,15 @@
 """Each gate of the regime passes and fails by a hair, and is not passed by what was not measured."""
 
+import json
+
 import numpy as np
 import pytest
+from evaluation_data import write_evaluation
 
 from evaluation import regime
+from evaluation.aggregate import Run, compare
 from evaluation.regime import Unmeasured, levels, regime_verdicts
+from evaluation.suite import Benchmark, Suite
 
 GAIN, BLIND, MORE, LESS, STD_FULL, STD_MORE, STD_LESS, SEEDS = range(8)
 """Places of the verdicts."""
@@ -138,3 +143,25 @@ def test_levels_need_a_full_arm(comparison):
     del comparison["arms"][0]
     with pytest.raises(Unmeasured, match="no arm `full`"):
         levels(comparison)
+
+
+def test_verdicts_of_a_comparison_as_it_is_written(tmp_path):
+    """Scores of 1,000 questions; the full arm knows 70 and 65, 70, 75 % of two benchmarks, 20 % with other images."""
+    suite = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
+
+    def right(percent: int) -> np.ndarray:
+        return (np.arange(1000) < 10 * percent).astype(float)
+
+    def run(arm: str, seed: int, budget: str, t2: int, shuffled: int | None = None) -> Run:
+        others = None if shuffled is None else {task: right(shuffled) for task in ("t1", "t2")}
+        return Run(arm, seed, seed, budget, write_evaluation(tmp_path / f"{arm}{seed}", {"t1": right(70), "t2": right(t2)}, shuffled=others))
+
+    runs = [run("full", seed, "100%", 65 + 5 * seed, 20 if seed == 0 else None) for seed in range(3)]
+    runs += [run("random_30", seed, "30%", 48 + 2 * seed) for seed in range(3)] + [run("random_10", seed, "10%", 48 + seed) for seed in range(3)]
+    (tmp_path / "bench.json").write_text(json.dumps({"spatial": {"blind": 0.7}, "ocr": {"blind": 0.1}}))
+    comparison = compare(runs, suite, baseline="random_30", bench_dir=tmp_path, resamples=20)
+    verdicts = regime_verdicts(json.loads(json.dumps(comparison.to_dict())))
+    assert [verdict.value for verdict in verdicts] == [
+        "0.4750", "1 of 2", "+0.1000 (6.43 errors of 0.0155)", "+0.0050 (0.77 errors of 0.0065)", "0.0250", "0.0100", "0.0050", "3"]
+    assert [verdict.passed for verdict in verdicts] == [True, False, True, False, False, True, True, True]
+    assert verdicts[BLIND].note == "not above: One (0.700, blind 0.700)"

@@ -205,7 +205,7 @@ def test_findings_of_a_finished_run(here, capsys, name):
     (here / "runs" / "mini_regime" / "recipe.yaml").write_text(rundir.resolved_yaml(load(str(REPOSITORY / "recipes" / "mini_regime.yaml"))))
     assert report.main([name]) == 0
     out = capsys.readouterr().out
-    assert "full 30%: mean 60.00 ± 1.00 % (3 seeds)" in out and "report.md" in out
+    assert "full 30%: mean 60.00 ± 1.00 % (seeds: 3)" in out and "report.md" in out
 
 
 def test_help_is_quick_and_imports_nothing_heavy():

@@ -22,12 +22,12 @@ SHUFFLED = {"marker": "D", "color": "white", "edgecolor": "black", "linewidth": 
 
 
 def draw_all(comparison: Comparison, out: Path) -> list[Path]:
-    """Write into `out`, and return the paths of: means.png; differences.png where arms have a baseline; benchmarks.png
+    """Write into `out`, and return the paths of: means.png; differences.png where there is a baseline; benchmarks.png
     for up to MAX_BAR_ARMS arms; radar.png for three benchmarks or more."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     pictures = [draw_means(comparison, out / "means.png")]
-    if comparison.baselines:
+    if _compared(comparison):
         pictures.append(draw_differences(comparison, out / "differences.png"))
     if len(comparison.arms) <= MAX_BAR_ARMS:
         pictures.append(draw_benchmarks(comparison, out / "benchmarks.png"))
@@ -63,10 +63,9 @@ def draw_means(comparison: Comparison, path: Path) -> Path:
 
 
 def draw_differences(comparison: Comparison, path: Path) -> Path:
-    """One row for each arm that has a baseline, in the order of the budgets: its difference to that baseline on every
+    """One row for each arm that has a baseline (full data left out), in the order of the budgets: its difference to that baseline on every
     benchmark and on their mean, in points (positive is better); bold where the 95 % interval leaves out 0."""
-    suite = comparison.suite
-    compared = [arm for arm in comparison.arms if arm.baseline]
+    suite, compared = comparison.suite, _compared(comparison)
     budgets = list(dict.fromkeys(arm.budget for arm in compared))
     compared.sort(key=lambda arm: budgets.index(arm.budget))  # stable
     signs = [1 if b.direction == "higher" else -1 for b in suite]
@@ -78,7 +77,7 @@ def draw_differences(comparison: Comparison, path: Path) -> Path:
     figure, axes = _figure(2.6 + 0.62 * (len(suite) + 1), 1.7 + 0.34 * len(compared))
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    picture = axes.imshow([[value for value, _ in row] for row in cells], cmap="PuOr_r", vmin=-reach, vmax=reach, aspect="auto")
+    picture = axes.imshow([[value for value, _ in row] for row in cells], cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
     for y, row in enumerate(cells):
         for x, (value, clear) in enumerate(row):
             color = "white" if abs(value) > 0.7 * reach else "black" if clear else "#4A4A4A"
@@ -188,6 +187,11 @@ def _colors(comparison: Comparison) -> Sequence[str]:
     rest = iter(PALETTE * (1 + len(comparison.arms) // len(PALETTE)))
     fixed = {**dict.fromkeys(comparison.baselines, BASELINE), comparison.full_arm: FULL}
     return [fixed.get(arm.arm) or next(rest) for arm in comparison.arms]
+
+
+def _compared(comparison: Comparison) -> list[ArmResult]:
+    """The selections that have a baseline; full data is none."""
+    return [arm for arm in comparison.arms if arm.baseline and arm.arm != comparison.full_arm]
 
 
 def _signed(difference: Interval, sign: int) -> tuple[float, bool]:

@@ -87,7 +87,8 @@ def paired_bootstrap(
     differences that the seeds inside the pools do not explain: pool means vary by their seeds' noise too, and drawing
     pools and seeds both in full would count it twice (Davison & Hinkley 1997, section 3.8). Pools are few, and
     resampling three of them never leaves their range (it covered 77 % where 95 % were promised), so their deviations
-    are weighted by draws of Student's t with one degree of freedom less than there are pools.
+    are weighted by draws of Student's t with one degree of freedom less than there are pools (three pools of five seeds
+    then cover 90 to 96 %, whether pools, seeds or both make the noise).
     Raises ValueError when the arms do not have the same questions or pools.
     """
     _check_same_questions(a, b)

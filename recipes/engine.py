@@ -51,6 +51,14 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
     return Survey(states, [n for n in plan.nodes if n in todo], expected)
 
 
+def finished_repetitions(plan: Plan, root: Path) -> int:
+    """How many repetitions of a comparison are finished for every arm on every pool."""
+    states = survey(plan, root).states
+    runs = [n for n in plan.nodes if n.kind == "evaluate"]
+    open_ = [n.repetition for n in plan.nodes[-1].parents() if states[n.name] != "done"]
+    return min(open_, default=max(n.repetition for n in runs) + 1)
+
+
 def _closure(start: Iterable[Node], above: Callable[[Node], Iterable[Node]]) -> set[Node]:
     found, stack = set(), list(start)
     while stack:

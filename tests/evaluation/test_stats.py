@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from evaluation.stats import grand_mean, mean, paired_bootstrap, std, stderr, welch
+from evaluation.stats import grand_mean, mean, paired_bootstrap, std, stderr, unit_weights, welch
 
 
 def test_mean_std_stderr_against_scipy():
@@ -93,3 +93,77 @@ def test_different_questions_are_refused():
         paired_bootstrap([[np.zeros(3)]], [[np.zeros(4)]])
     with pytest.raises(ValueError, match="without runs"):
         paired_bootstrap([], [[np.zeros(4)]])
+
+
+# ------------------------------------------------------------------------------------------ several pools
+
+
+def _constant_units(pools, seeds):
+    """Units without question noise from float64[pools, seeds]: (units, their pools)."""
+    return [[np.full(2, value)] for row in seeds for value in row], [pool for pool, row in zip(pools, seeds) for _ in row]
+
+
+def test_one_pool_is_the_interval_without_pools():
+    rng = np.random.default_rng(7)
+    a, b = [[rng.random(40), rng.random(30)] for _ in range(3)], [[rng.random(40), rng.random(30)] for _ in range(4)]
+    plain = paired_bootstrap(a, b, seed=5)
+    assert paired_bootstrap(a, b, pools=([9] * 3, [9] * 4), seed=5) == plain
+    # The figures of this comparison as they were before there were pools.
+    assert (plain.value, plain.low, plain.high) == pytest.approx((-0.010393978424189765, -0.09978409663011131, 0.07550319944887939), abs=1e-12)
+
+
+def test_pools_alone_give_the_interval_of_students_t():
+    """Without seed noise the interval is mean ± t * s / sqrt(pools), with pools - 1 degrees of freedom."""
+    shift = np.array([0.1, 0.5, 0.2, -0.1])
+    a, pools = _constant_units(range(4), 0.3 + shift[:, None] * np.ones((4, 3)))
+    b, _ = _constant_units(range(4), np.full((4, 3), 0.3))
+    interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=40_000)
+    wanted = scipy_stats.t.ppf(0.975, 3) * np.std(shift, ddof=1) / 2
+    assert interval.value == pytest.approx(shift.mean())
+    assert (interval.value - interval.low, interval.high - interval.value) == pytest.approx((wanted, wanted), rel=0.05)
+
+
+def test_a_pool_that_both_arms_share_cancels():
+    rng = np.random.default_rng(8)
+    level = 5 * rng.normal(size=(3, 1))
+    a, pools = _constant_units(range(3), level + 0.2)
+    b, _ = _constant_units(range(3), level + np.zeros((3, 1)))
+    interval = paired_bootstrap(a, b, pools=(pools, pools))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_pools_that_differ_by_their_seeds_alone_add_nothing():
+    """Seed noise shows between the pools' means too; where it explains them, it is not counted twice."""
+    a, pools = _constant_units(range(3), np.array([[0.0, 1.0], [0.1, 1.1], [-0.1, 0.9]]))
+    b, _ = _constant_units(range(3), np.zeros((3, 2)))
+    interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=20_000)
+    assert interval.low == pytest.approx(interval.value - 0.5, abs=0.01)  # one of two seeds in each pool: mean ± 0.5 at most
+    assert interval.high == pytest.approx(interval.value + 0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("between, seed", [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (1.0, 0.2)])
+def test_three_pools_cover_about_as_often_as_promised(between, seed):
+    """Simulated arms of equal mean with known variances: 3 pools x 5 seeds, as in the study."""
+    rng = np.random.default_rng(9)
+    covered, trials = 0, 400
+    for trial in range(trials):
+        effect = rng.normal(0, between, (3, 1)) if between else np.zeros((3, 1))
+        a, pools = _constant_units(range(3), effect + rng.normal(0, seed, (3, 5)))
+        b, _ = _constant_units(range(3), rng.normal(0, seed, (3, 5)))
+        interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=400, seed=trial)
+        covered += interval.low <= 0 <= interval.high
+    assert 0.88 <= covered / trials <= 0.985  # 90 to 96 % with more trials; drawing pools and seeds both in full: 88 to 100 %
+
+
+def test_pools_count_the_same_however_many_units_they_have():
+    units, pools = [[np.array([0.0])], [np.array([0.0])], [np.array([0.0])], [np.array([1.0])]], [0, 0, 0, 1]
+    assert grand_mean(units, pools=pools) == pytest.approx(0.5)
+    assert unit_weights(pools) == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+
+
+def test_arms_on_different_pools_are_refused():
+    unit = [np.zeros(3)]
+    with pytest.raises(ValueError, match=r"different pools: \[0, 1\] and \[0, 2\]"):
+        paired_bootstrap([unit, unit], [unit, unit], pools=([0, 1], [0, 2]))
+    with pytest.raises(ValueError, match="2 and 2 units, but pools of 2 and 1"):
+        paired_bootstrap([unit, unit], [unit, unit], pools=([0, 1], [0]))

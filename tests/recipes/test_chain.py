@@ -79,7 +79,7 @@ def test_the_chain_ends_in_a_report_of_what_it_did(calm, calm_results):
     report = (run / "report.md").read_text()
     for text in ("/FULL", "protocol: modified", "Spearman", "planted: leak", "blind", "chance"):
         assert text in report
-    assert {p.name for p in run.glob("*.png")} == {"means.png", "benchmarks.png", "radar.png"}
+    assert {p.name for p in run.glob("*.png")} == {"means.png", "differences.png", "benchmarks.png", "radar.png"}
     comparison = json.loads((run / "comparison.json").read_text())
     assert [arm["arm"] for arm in comparison["arms"]] == ["full", "random", "mmssr"]
     assert all(n == 2 for n in comparison["n"].values()) and len(comparison["n"]) == 14

@@ -80,7 +80,7 @@ def draw_differences(comparison: Comparison, path: Path) -> Path:
     picture = axes.imshow([[value for value, _ in row] for row in cells], cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
     for y, row in enumerate(cells):
         for x, (value, clear) in enumerate(row):
-            color = "white" if abs(value) > 0.7 * reach else "black" if clear else "#4A4A4A"
+            color = "white" if abs(value) > 0.6 * reach else "black"
             axes.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8, color=color, fontweight="bold" if clear else "normal")
     for y in (y for y in range(1, len(compared)) if compared[y].budget != compared[y - 1].budget):
         axes.axhline(y - 0.5, color="black", lw=1.2)

@@ -56,7 +56,8 @@ def fit(
     """Train `base` on `examples` and write the checkpoint (LoRA merged) to `out`. Resumes what was cut off there.
 
     `examples`: a list or tuple is rendered, checked and measured first, bad ones are counted; any other sequence is
-    lazy data, read as Encoded when its turn comes (a bad one raises RenderError). `on_progress(step, steps, message)`.
+    lazy data, read as Encoded when its turn comes (a bad one raises RenderError); grouping by length asks its `lengths()`
+    (int[n], any unit). `on_progress(step, steps, message)`.
     Returns steps, seconds, samples_seen, tokens, losses (one for each step), dropped {reason: count} and
     samples_per_second. Raises TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training.
     """
@@ -157,9 +158,11 @@ def _start_folder(out: Path, identity: str, rejected: list[Rejected]) -> None:
 
 def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    if lazy and spec.grouping == "length":
-        raise ValueError("grouping 'length' needs a list of examples: lengths of lazy data are not known")
-    lengths = np.array([len(e) for e in prepared.examples]) if spec.grouping == "length" else None
+    lengths = None
+    if spec.grouping == "length":
+        if lazy and not hasattr(prepared.examples, "lengths"):
+            raise ValueError("grouping 'length' needs a list of examples: lengths of lazy data without a method lengths() are not known")
+        lengths = prepared.examples.lengths() if lazy else np.array([len(e) for e in prepared.examples])
     micro = spec.micro_batch or math.ceil(spec.batch_size / world)
     accumulation = math.ceil(spec.batch_size / (world * micro))
     return PlannedBatches(

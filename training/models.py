@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def build_tiny(
     vision_intermediate: int | None = None,
     max_positions: int = 2048,
     initializer_range: float = 0.08,
+    shift_heads: Sequence[int] = (),
     seed: int = 0,
 ) -> Path:
     """Write a randomly initialised LLaVA-OneVision (SigLIP tower, MLP projector, Qwen2 with tied embeddings) to `out`.
@@ -149,9 +150,26 @@ def build_tiny(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlavaOnevisionForConditionalGeneration(config)
+    _start_as_shifts(model.model.language_model, shift_heads)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return save_checkpoint(model, _tiny_processor(tokenizer, image_size, patch), out)
+
+
+def _start_as_shifts(decoder: PreTrainedModel, distances: Sequence[int], size: float = 6.0) -> None:
+    """Let the first heads of the first layer attend `distances` tokens back: their queries and keys are constants, turned
+    against each other so that rotary positions bring them in line at that distance."""
+    attention, frequencies = decoder.layers[0].self_attn, decoder.rotary_emb.inv_freq.float().cpu()
+    if len(distances) > decoder.config.num_attention_heads or decoder.config.num_key_value_heads < decoder.config.num_attention_heads:
+        raise ValueError("shift_heads needs as many attention heads, each with keys of its own")
+    half = len(frequencies)
+    with torch.no_grad():
+        for head, distance in enumerate(distances):
+            rows = slice(head * 2 * half, (head + 1) * 2 * half)
+            turned = torch.cat([torch.cos(distance * frequencies), -torch.sin(distance * frequencies)])
+            for layer, bias in ((attention.q_proj, turned), (attention.k_proj, torch.cat([torch.ones(half), torch.zeros(half)]))):
+                layer.weight[rows] = 0
+                layer.bias[rows] = size * bias
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,13 +1,19 @@
-"""Train the mini world's base model from scratch on dense captions, in phases of growing difficulty."""
+"""Train the mini world's base model from scratch on dense captions, in phases of growing difficulty.
+
+A phase goes on from the one before it, or from `start` (another phase, or `initial`: random weights); `vision` names a phase whose
+tower and projector it takes instead of its start's.
+"""
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recipes.stages.counting import counter
 
 CODE = ("curation/mini", "curation/pool/sample.py", "training", "evaluation/gates.py", "recipes/stages/pretrain.py")
+RESUMES = True
 
 
 class _Encoded:
@@ -22,37 +28,67 @@ class _Encoded:
     def __getitem__(self, index: int) -> Any:
         return self.renderer.encode(self.stream[index])
 
+    def lengths(self) -> Any:
+        return self.stream.lengths()
+
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes `checkpoint/` (with log and gates.json); returns samples seen, seconds of each phase and the gates."""
-    from curation.mini.captions import CaptionStream
+    """Writes `checkpoint/` (with log and gates.json); returns samples seen, seconds of each phase and the gates.
+
+    Each phase leaves a folder with its checkpoint and log, so that a run that was cut off goes on with the first unfinished one.
+    """
     from curation.mini.tokenizer import build_tokenizer
     from evaluation.gates import measure_gates
-    from training.fit import fit
-    from training.models import build_tiny, image_mode, load
-    from training.render import Renderer
-    from training.spec import FitSpec
+    from training.models import COMPLETE, build_tiny
 
-    model_dir = build_tiny(out / "initial", build_tokenizer(), **config["model"])
     total = sum(phase["samples"] for phase in config["phases"])
-    log, seconds, done, count = [], {}, 0, counter(progress)
+    folders = {"initial": build_tiny(out / "initial", build_tokenizer(), **config["model"])}
+    last, done, count = "initial", 0, counter(progress)
     for number, phase in enumerate(config["phases"]):
-        model, processor = load(model_dir)
-        stream = CaptionStream(phase["samples"], seed=number, **phase["data"])
-        examples = _Encoded(stream, Renderer(processor, image_mode(model)))
-        spec = FitSpec(epochs=1, **phase["train"])
-        progress.say(f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}")
-        target, before = out / phase["name"], done
-        result = fit(spec, model_dir, examples, target, lambda step, *_: count(before + step * spec.batch_size, total))
-        done += len(stream)
-        seconds[phase["name"]] = round(result["seconds"], 1)
-        log += [f"{phase['name']} step {i + 1} loss {loss:.4f}" for i, loss in enumerate(result["losses"]) if (i + 1) % 50 == 0]
-        shutil.rmtree(model_dir)
-        model_dir = target
-    model_dir.rename(out / "checkpoint")
+        name, target = phase["name"], out / phase["name"]
+        if not (target / COMPLETE).exists():
+            start = folders[phase.get("start", last)]
+            if "vision" in phase:
+                start = _with_vision_of(folders[phase["vision"]], start, out / f"{name}_start")
+            _train_phase(number, phase, start, target, progress, partial(_count_steps, count, done, phase["train"]["batch_size"], total))
+        folders[name], last, done = target, name, done + phase["samples"]
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    shutil.copytree(folders[last], out / "checkpoint", ignore=shutil.ignore_patterns("fit.*"))
     gates = measure_gates(out / "checkpoint", **config["gates"])
     for gate, found in gates.items():
         progress.say(f"gate {gate}: {found['value']:.3f} (wanted {found['wanted']}, n {found['n']})")
-    (out / "checkpoint" / "gates.json").write_text(json.dumps(gates, indent=1))
+    (out / "checkpoint" / "gates.json").write_text(json.dumps(gates, indent=1) + "\n")
+    results = {phase["name"]: json.loads((out / phase["name"] / "fit.json").read_text())["result"] for phase in config["phases"]}
+    log = [f"{name} step {i + 1} loss {loss:.4f}" for name, result in results.items()
+           for i, loss in enumerate(result["losses"]) if (i + 1) % 50 == 0]
     (out / "checkpoint" / "training.log").write_text("\n".join(log) + "\n")
-    return {"samples": done, "seconds": seconds, "gates": {g: round(v["value"], 4) for g, v in gates.items()}}
+    return {"samples": done, "seconds": {name: round(result["seconds"], 1) for name, result in results.items()},
+            "gates": {g: round(v["value"], 4) for g, v in gates.items()}}
+
+
+def _with_vision_of(seeing: Path, start: Path, out: Path) -> Path:
+    """A checkpoint with the tower and projector of one model and the decoder of another of the same shape."""
+    from training.models import load, part_of, save_checkpoint
+
+    model, processor = load(start)
+    weights = load(seeing)[0].state_dict()
+    model.load_state_dict({k: v for k, v in weights.items() if part_of(k) != "language"}, strict=False)
+    return save_checkpoint(model, processor, out)
+
+
+def _count_steps(count: Any, before: int, batch_size: int, total: int, step: int, *_: Any) -> None:
+    count(before + step * batch_size, total)
+
+
+def _train_phase(number: int, phase: dict[str, Any], start: Path, target: Path, progress: Any, on_step: Any) -> None:
+    from curation.mini.captions import CaptionStream
+    from training.fit import fit
+    from training.models import image_mode, load
+    from training.render import Renderer
+    from training.spec import FitSpec
+
+    model, processor = load(start)
+    stream = CaptionStream(phase["samples"], seed=number, **phase["data"])
+    spec = FitSpec(epochs=1, **phase["train"])
+    progress.say(f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}")
+    fit(spec, start, _Encoded(stream, Renderer(processor, image_mode(model))), target, on_step)

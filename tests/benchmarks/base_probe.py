@@ -27,7 +27,7 @@ def item(probe: str, index: int) -> Sample:
     rng = Random(f"probe/{probe}/{index}")
     names = rng.sample(art.names().objects, 6)
     if probe == "copy six words":
-        return Sample(index, str(index), "text", (), (Turn(" ".join(names), " ".join(names)),))
+        return Sample(index, str(index), "text", (), (Turn(" ".join(["copy", *names]), " ".join(names)),))
     if probe == "key bound in the prompt":
         keys = rng.sample(NONSENSE, 3)
         bound = " , ".join(f"{n} = {k}" for n, k in zip(names, keys))

@@ -43,6 +43,11 @@ class Lazy:
         return self.examples[index]
 
 
+class LazyWithLengths(Lazy):
+    def lengths(self):
+        return np.array([len(e) for e in self.examples])
+
+
 def test_training_learns_and_writes_a_checkpoint(base, samples_of, tmp_path):
     calls = []
     data = samples_of(60)
@@ -149,8 +154,12 @@ def test_lazy_data_trains_like_the_list(base, samples, renderer, tmp_path):
     assert lazy["losses"] == listed["losses"] and lazy["tokens"] is None
     with pytest.raises(RenderError, match="no token carries a loss"):
         fit(SPEC, base, Lazy([e.muted() for e in encoded]), tmp_path / "c")
+    grouped = SPEC.model_copy(update={"grouping": "length"})
     with pytest.raises(ValueError, match="lengths of lazy data"):
-        fit(SPEC.model_copy(update={"grouping": "length"}), base, Lazy(encoded), tmp_path / "d")
+        fit(grouped, base, Lazy(encoded), tmp_path / "d")
+    fit(grouped, base, encoded, tmp_path / "e")
+    fit(grouped, base, LazyWithLengths(encoded), tmp_path / "f")
+    assert same_weights(tmp_path / "e", tmp_path / "f")
 
 
 def test_bad_samples_are_counted_and_too_many_stop_the_training(base, samples, tmp_path):

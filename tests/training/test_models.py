@@ -95,3 +95,20 @@ def test_merged_lora_equals_the_adapted_model_and_keeps_canonical_names(tmp_path
     torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
     assert {name for name, _ in merged.named_modules()} == plain
     assert keys_of(save_checkpoint(merged, processor, tmp_path / "merged")) == keys_of(base)
+
+
+def test_shift_heads_start_out_attending_a_fixed_distance_back(tmp_path, tokenizer):
+    shape = {"hidden": 128, "layers": 2, "vision_layers": 1, "heads": 4}
+    model, _ = load(build_tiny(tmp_path / "shifts", tokenizer, shift_heads=[1, 2], **shape))
+    plain, _ = load(build_tiny(tmp_path / "plain", tokenizer, **shape))
+    model.set_attn_implementation("eager")
+    ids = torch.randint(8, len(tokenizer), (2, 24), generator=torch.Generator().manual_seed(0))
+    first = model(input_ids=ids, output_attentions=True).attentions[0]
+    rows = torch.arange(4, 24)
+    for head, distance in enumerate((1, 2)):
+        assert first[:, head, rows, rows - distance].min() > 0.9
+    assert first[:, 2, rows, rows - 1].mean() < 0.5
+    other = {k for k, v in plain.state_dict().items() if not torch.equal(v, model.state_dict()[k])}
+    assert {k.split("layers.0.self_attn.")[-1] for k in other} == {f"{p}_proj.{w}" for p in "qk" for w in ("weight", "bias")}
+    with pytest.raises(ValueError, match="shift_heads"):
+        build_tiny(tmp_path / "many", tokenizer, shift_heads=[1, 2, 3, 4, 5], **shape)

@@ -3,7 +3,7 @@
     python -m recipes.report mini_regime
     python -m recipes.report --gates mini
 
-Exit status 0 if everything that was asked holds, 1 if a gate is not passed or the figures are stale, 2 if there are none.
+Exit status 0 if everything that was asked holds, 1 if a gate is not passed or the figures are stale or partial, 2 if there are none.
 """
 
 import argparse
@@ -49,7 +49,8 @@ class Figures:
     """A finished comparison and how it stands to the recipe as it is now.
 
     `changed` names the stages that are not the ones that the figures were made by; none: the figures are current.
-    `made_with` and `present` are hashes of base and pool, then and now.
+    `missing` counts the recipe's evaluations that they do not rest on (`recipes.run --partial`). `made_with` and `present` are hashes of
+    base and pool, then and now.
     """
 
     folder: Path
@@ -57,6 +58,12 @@ class Figures:
     changed: tuple[str, ...]
     made_with: dict[str, str]
     present: dict[str, str]
+    missing: int = 0
+
+    @property
+    def flaw(self) -> str:
+        """`stale`, `partial`, or nothing for figures of the whole recipe as it is now."""
+        return "stale" if self.changed else "partial" if self.missing else ""
 
     @property
     def shipped(self) -> bool:
@@ -131,7 +138,7 @@ def find_figures(file: str, overrides: Sequence[str], package: str = "recipes.st
              if (folder / "comparison.json").is_file() and (folder / "lineage.json").is_file()]
     if not found:
         raise NoFigures(f"there is no finished run of {name} in {root}, and none is shipped; run `{_command(file, overrides)}` first")
-    return next((figures for figures in found if not figures.changed), found[0])
+    return next((figures for figures in found if not figures.flaw), found[0])
 
 
 def _recorded(folder: Path, plan: "Plan", present: dict[str, str]) -> Figures:
@@ -139,9 +146,12 @@ def _recorded(folder: Path, plan: "Plan", present: dict[str, str]) -> Figures:
     from recipes import rundir
 
     then, now = _read(folder / "lineage.json")["stages"], rundir.stages_of(plan)
-    changed = {stage["kind"] for name, stage in now.items() if then.get(name, {}).get("hash") != stage["hash"]}
+    absent = [stage["kind"] for name, stage in now.items() if name not in then]
+    changed = {stage["kind"] for name, stage in now.items() if name in then and then[name]["hash"] != stage["hash"]}
     changed |= {then[name]["kind"] for name in then.keys() - now.keys()}
-    return Figures(folder, _read(folder / "comparison.json"), tuple(sorted(changed)), _made_with(then), present)
+    if absent:
+        changed.discard("compare")  # it cannot be the same: it has fewer inputs
+    return Figures(folder, _read(folder / "comparison.json"), tuple(sorted(changed)), _made_with(then), present, absent.count("evaluate"))
 
 
 def _made_with(stages: Mapping[str, Any]) -> dict[str, str]:
@@ -163,6 +173,8 @@ def _origin(figures: Figures, command: str) -> Iterator[str]:
     yield f"figures: {figures.folder}, made with {made}"
     if figures.shipped:
         yield f"these are the shipped results, not a run of yours; `{command}` makes your own"
+    if figures.missing:
+        yield f"PARTIAL: {figures.missing} evaluations of the recipe are not in these figures; `{command}` makes the rest"
     if figures.changed:
         present = ", ".join(f"{what} {digest}" for what, digest in figures.present.items())
         yield f"STALE: these stages have changed since: {', '.join(figures.changed)}; present are {present}. `{command}` makes current figures"
@@ -184,7 +196,7 @@ def print_findings(name: str, overrides: Sequence[str], package: str, console: "
         console.print(f"{arm['arm']} {arm['budget']}: mean {spread['mean']:.2f}{std} % (seeds: {arm['units']}){against}",
                       markup=False, soft_wrap=True)
     console.print(f"report: {figures.folder / 'report.md'}", markup=False, soft_wrap=True)
-    return 1 if figures.changed else 0
+    return 1 if figures.flaw else 0
 
 
 # ---------------------------------------------------------------------------------------------- gates
@@ -207,15 +219,15 @@ def print_gates(world: World, overrides: Sequence[str], items: int, package: str
         console.print(_table("Regime: not run", [Verdict(gate.name, gate.wanted, "–", "–", False, "not run") for gate in GATES]))
         raise
     regime = regime_verdicts(figures.comparison)
-    console.print(_table(f"Regime{' (STALE FIGURES)' if figures.changed else ''}: scores in 0..1, mean of the benchmarks", regime))
+    console.print(_table(f"Regime{f' ({figures.flaw.upper()} FIGURES)' if figures.flaw else ''}: scores in 0..1, mean of the benchmarks", regime))
     for line in _origin(figures, _command(file, overrides)):
         console.print(line, markup=False, soft_wrap=True)
     console.print(_level_table(figures.comparison))
     failed = [verdict.gate for verdict in (*base, *regime) if not verdict.passed]
     console.print(f"{len(base) + len(regime) - len(failed)} of {len(base) + len(regime)} gates passed"
                   + (f"; not passed: {'; '.join(failed)}" if failed else "")
-                  + ("; by stale figures" if figures.changed else ""), markup=False, soft_wrap=True)
-    return 1 if failed or figures.changed else 0
+                  + (f"; by {figures.flaw} figures" if figures.flaw else ""), markup=False, soft_wrap=True)
+    return 1 if failed or figures.flaw else 0
 
 
 def base_verdicts(base: Path, items: int) -> list["Verdict"]:

@@ -1,6 +1,7 @@
 """`python -m recipes.report`: where figures come from, what is current, stale or missing, and that no failure is hidden."""
 
 import json
+import shutil
 import os
 import subprocess
 import sys
@@ -139,6 +140,20 @@ def test_figures_of_another_base_are_stale_not_current(here, capsys):
     status, out, _ = gates(capsys)
     assert status == 1 and "STALE: these stages have changed since: compare, evaluate, train; present are base" in out
     assert "12 of 12 gates passed; by stale figures" in out and "Regime (STALE FIGURES)" in out
+
+
+def test_figures_of_a_part_of_the_recipe_are_partial_not_stale(here, capsys):
+    finish(here, comparison())
+    lineage = here / "runs" / "mini_regime" / "lineage.json"
+    content = json.loads(lineage.read_text())
+    last = [name for name, stage in content["stages"].items() if stage["kind"] == "evaluate"][-1]
+    del content["stages"][last]
+    lineage.write_text(json.dumps(content))
+    for made in (here / "store" / "compare").iterdir():
+        shutil.rmtree(made) if made.is_dir() else made.unlink()
+    status, out, _ = gates(capsys)
+    assert status == 1 and "PARTIAL: 1 evaluations of the recipe are not in these figures" in out and "STALE" not in out
+    assert "12 of 12 gates passed; by partial figures" in out
 
 
 def test_a_damaged_comparison_in_the_store_is_not_read(here, capsys):

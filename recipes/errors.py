@@ -1,7 +1,8 @@
 """Errors that reach the user of the recipe engine, each with what to do about it."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class RecipeError(Exception):
@@ -21,6 +22,24 @@ class StageError(Exception):
 
     def __reduce__(self):
         return StageError, (self.stage, self.error, self.details)
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Run a command; errors that reach the user are printed as such: 2 for a wrong recipe, 1 for a failed stage or store, 130 if stopped."""
+    try:
+        return command()
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StageError as error:
+        print(f"{error.details}\nerror: {error}", file=sys.stderr)
+        return 1
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

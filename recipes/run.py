@@ -36,22 +36,9 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
     given = parser().parse_intermixed_args(arguments)
     # One thread here too, before any numeric library starts: inline and pool then give equal results.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from recipes.errors import RecipeError, StageError, StoreError
+    from recipes.errors import exit_status
 
-    try:
-        return _run(given, package)
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except StageError as error:
-        print(f"{error.details}\nerror: {error}", file=sys.stderr)
-        return 1
-    except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(given, package))
 
 
 @contextmanager

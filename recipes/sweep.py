@@ -262,19 +262,9 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
     """Exit status 0, 1 if a cell or the store failed, 2 if the sweep is wrong. `package` holds the stage modules."""
     given = parser().parse_intermixed_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numeric library starts, as in recipes.run
-    from recipes.errors import RecipeError, StoreError
+    from recipes.errors import exit_status
 
-    try:
-        return _run(given, package)
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _run(given, package))
 
 
 def _run(given: argparse.Namespace, package: str) -> int:

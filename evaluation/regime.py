@@ -8,7 +8,7 @@ at the image, do seeds agree. What a comparison cannot answer (no such arm, no s
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,25 +34,16 @@ class Unmeasured(Exception):
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found for one gate. `n` says of how many (seeds, questions, benchmarks)."""
-
-    value: str
-    n: str
-    passed: bool
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """One line of the list of gates, as it is printed."""
+    """What was found for one gate, as it is printed: `n` says of how many (seeds, questions, benchmarks). Who measures leaves the
+    gate's name and what was wanted to `Gate.judge`."""
 
-    gate: str
-    wanted: str
     value: str
     n: str
     passed: bool
     note: str = ""
+    gate: str = ""
+    wanted: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,14 +52,18 @@ class Gate:
 
     name: str
     wanted: str
-    measure: Callable[[Content], Measured]
+    measure: Callable[[Content], Verdict]
 
     def judge(self, comparison: Content) -> Verdict:
         try:
             found = self.measure(comparison)
         except Unmeasured as error:
-            return Verdict(self.name, self.wanted, "–", "–", False, str(error))
-        return Verdict(self.name, self.wanted, found.value, found.n, found.passed, found.note)
+            found = Verdict("–", "–", False, str(error))
+        return self.named(found)
+
+    def named(self, found: Verdict) -> Verdict:
+        """What was found, with this gate's name and what it wanted."""
+        return replace(found, gate=self.name, wanted=self.wanted)
 
 
 @dataclass(frozen=True)
@@ -113,22 +108,22 @@ def levels(comparison: Content) -> list[Level]:
     return found
 
 
-def grounded_gain(comparison: Content) -> Measured:
+def grounded_gain(comparison: Content) -> Verdict:
     """Mean over benchmarks of real minus shuffled-image score of the full arm, over the repetitions that were asked both ways."""
     full = _arm(comparison, FULL)
     if full["grounded_mean"] is None:
         missing = [level.label for level in levels(comparison) if level.gain is None]
         raise Unmeasured(f"no shuffled-image score of {', '.join(missing)}")
     value, std = full["grounded_mean"]["mean"] / 100, full["grounded_mean"]["std"]
-    return Measured(f"{value:.4f}", f"{len(full['grounded'])} benchmarks", value >= GROUNDED_GAIN,
+    return Verdict(f"{value:.4f}", f"{len(full['grounded'])} benchmarks", value >= GROUNDED_GAIN,
                     "one seed was asked both ways" if std is None else f"standard deviation over seeds {std / 100:.4f}")
 
 
-def above_blind(comparison: Content) -> Measured:
+def above_blind(comparison: Content) -> Verdict:
     """Number of benchmarks whose full score is above the best answer without the image."""
     found = levels(comparison)
     short = [_short(level) for level in found if not level.above_blind]
-    return Measured(f"{len(found) - len(short)} of {len(found)}", f"{len(found)} benchmarks", not short,
+    return Verdict(f"{len(found) - len(short)} of {len(found)}", f"{len(found)} benchmarks", not short,
                     f"not above: {', '.join(short)}" if short else "")
 
 
@@ -136,7 +131,7 @@ def _short(level: Level) -> str:
     return f"{level.label} (not measured)" if level.blind is None else f"{level.label} ({level.full:.3f}, blind {level.blind:.3f})"
 
 
-def difference(comparison: Content, upper: str, lower: str, errors: float) -> Measured:
+def difference(comparison: Content, upper: str, lower: str, errors: float) -> Verdict:
     """Difference of two arms' means against its standard error over seeds, sqrt(s1^2 / n1 + s2^2 / n2).
 
     The arms are taken as independent. A seed's random 10 % is part of its random 30 % and shares the training seed, so the
@@ -145,19 +140,19 @@ def difference(comparison: Content, upper: str, lower: str, errors: float) -> Me
     (a, na, sa), (b, nb, sb) = (_seeds(comparison, name) for name in (upper, lower))
     error = math.sqrt(sa**2 / na + sb**2 / nb)
     ratio = f"{(a - b) / error:.2f} errors of {error:.4f}" if error else "no error"
-    return Measured(f"{a - b:+.4f} ({ratio})", f"{na} and {nb} seeds", a - b > errors * error)
+    return Verdict(f"{a - b:+.4f} ({ratio})", f"{na} and {nb} seeds", a - b > errors * error)
 
 
-def seed_std(comparison: Content, arm: str) -> Measured:
+def seed_std(comparison: Content, arm: str) -> Verdict:
     """Sample standard deviation of an arm's mean over its seeds."""
     _, n, std = _seeds(comparison, arm)
-    return Measured(f"{std:.4f}", f"{n} seeds", std <= SEED_STD)
+    return Verdict(f"{std:.4f}", f"{n} seeds", std <= SEED_STD)
 
 
-def full_seeds(comparison: Content) -> Measured:
+def full_seeds(comparison: Content) -> Verdict:
     """Independent trainings on the whole pool."""
     n = _arm(comparison, FULL)["units"]
-    return Measured(str(n), f"{n} seeds", n >= FULL_SEEDS)
+    return Verdict(str(n), f"{n} seeds", n >= FULL_SEEDS)
 
 
 GATES = (

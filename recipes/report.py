@@ -216,7 +216,7 @@ def print_gates(world: World, overrides: Sequence[str], items: int, package: str
     try:
         figures = find_figures(file, overrides, package)
     except NoFigures:
-        console.print(_table("Regime: not run", [Verdict(gate.name, gate.wanted, "–", "–", False, "not run") for gate in GATES]))
+        console.print(_table("Regime: not run", [gate.named(Verdict("–", "–", False, "not run")) for gate in GATES]))
         raise
     regime = regime_verdicts(figures.comparison)
     console.print(_table(f"Regime{f' ({figures.flaw.upper()} FIGURES)' if figures.flaw else ''}: scores in 0..1, mean of the benchmarks", regime))
@@ -250,7 +250,7 @@ def _base_verdict(gate: str, wanted: float, committed: dict[str, Any] | None, me
     said = f"committed {committed['value']:.3f} (n {committed['n']})" if committed else "no figure was committed"
     value, n = (f"{found[0]['value']:.3f}", str(found[0]["n"])) if found else ("–", "–")
     passed = committed is not None and all(figures["value"] >= wanted for figures in found)
-    return Verdict(gate, f">= {wanted:.2f}", value, n, passed, f"measured now; {said}" if measured else said)
+    return Verdict(value, n, passed, f"measured now; {said}" if measured else said, gate, f">= {wanted:.2f}")
 
 
 def _table(title: str, verdicts: Sequence["Verdict"]) -> "Table":

@@ -47,14 +47,14 @@ def main() -> None:
         pool = Pool.open(root / "pool")
         samples = list(pool.samples())
         fit(FitSpec(max_steps=2, batch_size=8), BASE, samples[:16], root / "warm")
-        for batch in (16, 32):
-            spec = FitSpec(epochs=1, batch_size=batch)
-            rate(f"training, batch {batch}", size, lambda: fit(spec, BASE, samples, root / f"fit{batch}"))
+        for batch, grouping in ((16, "random"), (16, "length"), (32, "random"), (32, "length")):
+            spec = FitSpec(epochs=1, batch_size=batch, grouping=grouping)
+            rate(f"training, batch {batch}, grouping {grouping}", size, lambda: fit(spec, BASE, samples, root / f"fit{batch}{grouping}"))
         rate("capability signal, 14 queries", size, lambda: score_capabilities(pool, BASE, root / "capability", batch_size=16))
         rate("style signal", size, lambda: score_styles(pool, BASE, root / "style"))
         rate("necessity signal", size, lambda: score_losses(pool, BASE, root / "nll"))
         evaluate(BASE, "mini", bench_dir=root / "bench", out=root / "warm_eval", limit=2)
-        rate("evaluation, 14 benchmarks", 1400, lambda: evaluate(root / "fit16", "mini", bench_dir=root / "bench", out=root / "eval"))
+        rate("evaluation, 14 benchmarks", 1400, lambda: evaluate(root / "fit16random", "mini", bench_dir=root / "bench", out=root / "eval"))
 
 
 if __name__ == "__main__":

@@ -285,14 +285,19 @@ def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     assert len(hashes) == 2
 
 
-def test_crash_in_the_middle_keeps_what_is_done(bench_dir, tmp_path, tiny, monkeypatch):
-    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 4}
+@pytest.mark.parametrize(
+    ("shuffled", "fails_at", "journalled", "answers"),
+    [(False, 4, 12, 28), (True, 10, 36, 56)],
+    ids=["real images", "the 28 real and 8 shuffled answers are not asked again"],
+)
+def test_crash_in_the_middle_keeps_what_is_done(bench_dir, tmp_path, tiny, monkeypatch, shuffled, fails_at, journalled, answers):
+    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 4, "shuffled": shuffled}
     whole = evaluate(tiny, out=tmp_path / "whole", **options)
     real, calls = Answerer.generate, []
 
     def failing(self, prompts, generation):
         calls.append(len(prompts))
-        if len(calls) == 4:
+        if len(calls) == fails_at:
             raise RuntimeError("out of memory")
         return real(self, prompts, generation)
 
@@ -300,33 +305,11 @@ def test_crash_in_the_middle_keeps_what_is_done(bench_dir, tmp_path, tiny, monke
     with pytest.raises(RuntimeError, match="out of memory"):
         evaluate(tiny, out=tmp_path / "out", **options)
     journal = tmp_path / "out" / "answers.jsonl"
-    assert len(journal.read_text().splitlines()) == 12 and not (tmp_path / "out" / "summary.json").exists()
+    assert len(journal.read_text().splitlines()) == journalled and not (tmp_path / "out" / "summary.json").exists()
     journal.write_text(journal.read_text() + '{"key": "torn')
-    calls[:] = [0] * 10
+    calls[:] = [0] * fails_at
     assert evaluate(tiny, out=tmp_path / "out", **options) == whole
-    assert sum(calls) == 28 - 12
-    assert (tmp_path / "out" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
-
-
-def test_crash_among_the_shuffled_images_keeps_what_is_done(bench_dir, tmp_path, tiny, monkeypatch):
-    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 4, "shuffled": True}
-    whole = evaluate(tiny, out=tmp_path / "whole", **options)
-    real, calls = Answerer.generate, []
-
-    def failing(self, prompts, generation):
-        calls.append(len(prompts))
-        if len(calls) == 10:
-            raise RuntimeError("out of memory")
-        return real(self, prompts, generation)
-
-    monkeypatch.setattr(Answerer, "generate", failing)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        evaluate(tiny, out=tmp_path / "out", **options)
-    journal = tmp_path / "out" / "answers.jsonl"
-    assert len(journal.read_text().splitlines()) == 36 and not (tmp_path / "out" / "summary.json").exists()
-    calls[:] = [0] * 20
-    assert evaluate(tiny, out=tmp_path / "out", **options) == whole
-    assert sum(calls) == 56 - 36, "the 28 real and 8 shuffled answers of the journal are not asked again"
+    assert sum(calls) == answers - journalled
     assert (tmp_path / "out" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
 
 

@@ -1,12 +1,15 @@
 """Planted defects: a drawn pool has each at its rate, none at zero, and no defect where it makes no sense."""
 
 import json
+import math
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pyarrow.parquet as pq
 import pytest
 
+import curation.mini
 from curation.mini.atom import World
 from curation.mini.bench import build_bench
 from curation.mini.draft import FIRST_COPY, Defects, _misdescribed, draft, sources
@@ -107,3 +110,14 @@ def test_a_wrong_description_differs_from_the_right_one_in_one_thing():
         right, told = describe(scene).split(" , "), wrong.answer.split(" , ")
         assert sum(a != b for a, b in zip(right, told, strict=True)) == 1
         assert wrong.statement == wrong.answer.removesuffix(" .")
+
+
+def test_the_described_shares_of_sources_are_those_of_the_file():
+    own, text = {s.name: s.share for s in sources()}, Defects().text_only
+    shares = {s.name: (1 - text) * s.share / sum(own.values()) + (text if s.text else 0) for s in sources()}
+    ranked = sorted(shares.values(), reverse=True)
+    effective = math.exp(-sum(x * math.log(x) for x in ranked))
+    middle = (ranked[7] + ranked[8]) / 2
+    row = (f"| here | {len(ranked)} | {ranked[0]:.1%} | {effective:.1f} | {effective / len(ranked):.2f} | {sum(ranked[:4]):.0%} | "
+           f"{ranked[0] / middle:.1f} |").replace("%", " %")
+    assert row in (Path(curation.mini.__file__).parent / "README.md").read_text()

@@ -1,0 +1,91 @@
+"""What several methods make of the same four answer losses, without another pass over the data.
+
+L(A|I,Q), L(A|Q), L(A|I) and L(A) are mean losses of the answer's tokens in nats: columns nll, nll_noimg, nll_noq and nll_a
+of the loss producer (base_* under the base model). Every function takes and returns float64 [n]; NaN stands for a missing
+value and passes through; a ratio whose denominator is not above 0 is missing too. Sums, differences and quotients of
+float64 are the same on every CPU, and so is `math.exp`, which numpy's vectorised exp is not.
+"""
+
+import math
+
+import numpy as np
+
+from curation.selectors.contract import SelectorError
+
+NECESSITIES = ("nll", "delta", "visual")
+
+
+def perplexity(nll: np.ndarray) -> np.ndarray:
+    """exp L(A|I,Q): the perplexity of the answer; inf where it is beyond float64."""
+    return np.array([_exp(value) for value in _float64(nll).tolist()])
+
+
+def visual_necessity(nll_noimg: np.ndarray, nll: np.ndarray) -> np.ndarray:
+    """VisNec (arXiv 2603.01195): L(A|Q) - L(A|I,Q).
+
+    What the image is worth for the answer: below 0 it misleads (mismatched pairs), about 0 it is redundant. 0 for text-only
+    samples, whose two losses are the same by definition.
+    """
+    return _float64(nll_noimg) - _float64(nll)
+
+
+def ifd(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
+    """Instruction-following difficulty (arXiv 2308.12032) of multimodal samples: L(A|I,Q) / L(A|I), the image in both.
+
+    Above 1 the question makes the answer less likely; the method drops those and takes the largest of the rest. Equal to
+    `ifd_text` for a text-only sample.
+    """
+    return _ratio(nll, nll_noq)
+
+
+def ifd_text(nll_noimg: np.ndarray, nll_a: np.ndarray) -> np.ndarray:
+    """Instruction-following difficulty as published (arXiv 2308.12032): L(A|Q) / L(A), no image in either."""
+    return _ratio(nll_noimg, nll_a)
+
+
+def irs(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
+    """PreSel's instruction relevance score (arXiv 2503.07591): L(A|I,Q) / L(A|I) under a reference model tuned on 5 %.
+
+    The quotient of `ifd`; the methods differ in model and use (PreSel averages it over a task and prefers low means).
+    """
+    return _ratio(nll, nll_noq)
+
+
+def necessity(
+    kind: str, nll: np.ndarray, *, base_nll: np.ndarray | None = None, nll_noimg: np.ndarray | None = None
+) -> np.ndarray:
+    """MLLM-Selector's necessity (arXiv 2503.20502), whose formula is not published; high = more needed.
+
+    `nll`: L(A|I,Q) of the seed model; `delta`: that minus the base model's (needs base_nll; what the seed data made worse);
+    `visual`: L(A|Q) - L(A|I,Q) of the seed model (needs nll_noimg). Raises SelectorError for another kind or a column that
+    is not given.
+    """
+    if kind not in NECESSITIES:
+        raise SelectorError(f"necessity {kind!r} is none of {', '.join(NECESSITIES)}")
+    if kind == "delta":
+        return _float64(nll) - _given(base_nll, kind, "base_nll")
+    if kind == "visual":
+        return visual_necessity(_given(nll_noimg, kind, "nll_noimg"), nll)
+    return _float64(nll)
+
+
+def _given(column: np.ndarray | None, kind: str, name: str) -> np.ndarray:
+    if column is None:
+        raise SelectorError(f"necessity {kind!r} needs the column {name}")
+    return _float64(column)
+
+
+def _float64(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    above, below = _float64(above), _float64(below)
+    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

@@ -19,6 +19,8 @@ from training.images import ImageError
 from training.models import checkpoint_hash, image_mode, load
 from training.render import Encoded, Renderer, RenderError
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 @dataclass
 class Pass:
@@ -42,12 +44,17 @@ class Pass:
 
 
 class Vlm:
-    """A vision-language checkpoint in evaluation mode, fp32, on `device` (default: the accelerator if there is one)."""
+    """A vision-language checkpoint in evaluation mode on `device` (default: the accelerator if there is one).
 
-    def __init__(self, path: Path, *, side: str = "right", device: str | None = None) -> None:
-        self.path = Path(path)
+    dtype: of the weights, "float32", "bfloat16" or "float16"; log-probabilities are float32 in any case.
+    """
+
+    def __init__(self, path: Path, *, side: str = "right", device: str | None = None, dtype: str = "float32") -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+        self.path, self.dtype = Path(path), dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model, self.processor = load(path)
+        model, self.processor = load(path, dtype=getattr(torch, dtype))
         self.model = model.to(self.device)
         self.image_mode = image_mode(model)
         self.renderer = Renderer(self.processor, self.image_mode)
@@ -62,7 +69,7 @@ class Vlm:
             "pool_hash": pool_hash,
             "model_hash": checkpoint_hash(self.path),
             "image_mode": self.image_mode,
-            "dtype": "float32",
+            "dtype": self.dtype,
             "versions": {name: version(name) for name in ("torch", "transformers")},
         }
 
@@ -121,7 +128,7 @@ class Vlm:
 
     def _unless_broken(self, example: Encoded, value: Any, done: Pass) -> Any:
         error = self.collator.broken.get(example.name)
-        if error is None:
+        if error is None or not example.images:  # the same sample is sound where its image is not asked for
             return value
         done.missing[error.reason] += 1
         return None

@@ -44,7 +44,7 @@ def test_imports_point_one_way(package):
 
 
 def test_selectors_use_numpy_and_pyarrow_only():
-    for file in (REPOSITORY / "curation" / "selectors").glob("*.py"):
+    for file in (REPOSITORY / "curation" / "selectors").rglob("*.py"):
         outside = {m.split(".")[0] for m in imported(file)} - set(sys.stdlib_module_names) - {"curation"}
         assert outside <= {"numpy", "pyarrow"}, f"{file.name}: {outside}"
 

@@ -32,6 +32,14 @@ class ColumnError(SelectorError):
         self.column = column
 
 
+class SizeError(SelectorError):
+    """A step that grows with the square of the rows is refused: `size` (rows or pairs) is above its stated `limit`."""
+
+    def __init__(self, size: int, limit: int, what: str, remedy: str) -> None:
+        super().__init__(f"{what}: {size:,} is above the limit of {limit:,}; {remedy}")
+        self.size, self.limit = size, limit
+
+
 @dataclass(frozen=True)
 class Selection:
     """`rows` int64[budget] in pick order; `reason` has one row for each pick; `notes` counts what was set aside."""
@@ -81,14 +89,68 @@ def require(columns: pa.Table, names: Iterable[str]) -> None:
             raise ColumnError(name, f"column {name!r} is missing; there are {', '.join(columns.column_names)}")
 
 
-def numbers(columns: pa.Table, name: str) -> np.ndarray:
-    """A numeric column as float64[n], missing values as NaN. Raises ColumnError."""
+def numbers(columns: pa.Table, name: str, kind: pa.DataType = pa.float64()) -> np.ndarray:
+    """A numeric column as `kind`[n] (float64 or float32), missing values as NaN; not to be written to. Raises ColumnError."""
     require(columns, [name])
     column = columns[name]
-    kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise ColumnError(name, f"column {name!r} is {kind}, not numeric")
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    own = column.type
+    if not (pa.types.is_integer(own) or pa.types.is_floating(own) or pa.types.is_boolean(own)):
+        raise ColumnError(name, f"column {name!r} is {own}, not numeric")
+    return column.cast(kind, safe=kind == pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def bounded(columns: pa.Table, name: str, low: float = -np.inf, high: float = np.inf) -> tuple[np.ndarray, dict[str, int]]:
+    """A numeric column as float64[n] with NaN for what cannot be used, and how many rows that are, by cause.
+
+    `missing_value`: null, NaN or infinite; `out_of_range`: finite, but not in [`low`, `high`]. Raises ColumnError.
+    """
+    values = numbers(columns, name)
+    finite = np.isfinite(values)
+    outside = finite & ~((values >= low) & (values <= high))
+    notes = {"missing_value": int((~finite).sum()), "out_of_range": int(outside.sum())}
+    return np.where(finite & ~outside, values, np.nan), notes
+
+
+def flags(columns: pa.Table, name: str) -> np.ndarray:
+    """A true-or-false column as bool[n]; null is False. Raises ColumnError."""
+    require(columns, [name])
+    if not pa.types.is_boolean(columns[name].type):
+        raise ColumnError(name, f"column {name!r} is {columns[name].type}, not bool")
+    return columns[name].combine_chunks().fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def vectors(columns: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A vector column: (float16 or float32 [n, d], known bool[n]).
+
+    The array is a view of the table's memory (a memory map stays one) where the column is one chunk; several chunks
+    are copied into one. Rows that are null or hold a number that is not finite are not known, and their values mean
+    nothing. Raises ColumnError unless the type is a fixed-size list of float16 or float32.
+    """
+    require(columns, [name])
+    kind = columns[name].type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type not in (pa.float16(), pa.float32()):
+        raise ColumnError(name, f"column {name!r} is {kind}, not vectors (fixed-size lists of float16 or float32)")
+    chunks = [_matrix(chunk, kind.list_size) for chunk in columns[name].chunks if len(chunk)]
+    known = [np.asarray(chunk.is_valid()) for chunk in columns[name].chunks if len(chunk)]
+    if not chunks:
+        return np.empty((0, kind.list_size), np.float16), np.empty(0, bool)
+    values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    return values, np.concatenate(known) & _finite_rows(values)
+
+
+def _matrix(chunk: pa.FixedSizeListArray, width: int) -> np.ndarray:
+    # .values is the whole child array whatever the slice; .flatten() would leave null rows out
+    values = chunk.values.to_numpy(zero_copy_only=True) if not chunk.values.null_count else _nan_filled(chunk.values)
+    return values.reshape(-1, width)[chunk.offset : chunk.offset + len(chunk)]
+
+
+def _nan_filled(values: pa.Array) -> np.ndarray:
+    return np.where(np.asarray(values.is_valid()), values.to_numpy(zero_copy_only=False), np.nan)
+
+
+def _finite_rows(values: np.ndarray, block: int = 1 << 16) -> np.ndarray:
+    parts = [np.isfinite(values[start : start + block]).all(axis=1) for start in range(0, len(values), block)]
+    return np.concatenate(parts)
 
 
 def row_numbers(columns: pa.Table) -> np.ndarray:

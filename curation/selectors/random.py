@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import Selection, check_budget, row_numbers, sources_of, texts
-from curation.selectors.primitives import seeded_keys
+from curation.selectors.primitives.keys import seeded_keys
 
 NEEDS: tuple[str, ...] = ()
 

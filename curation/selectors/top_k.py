@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
-from curation.selectors.primitives import seeded_keys
+from curation.selectors.primitives.keys import seeded_keys
 
 NEEDS: tuple[str, ...] = ()
 """Depends on the column; see `needs`."""

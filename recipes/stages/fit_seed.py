@@ -6,7 +6,7 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
-CODE = ("training", "curation/pool", "curation/selectors/random.py", "curation/selectors/primitives.py", "recipes/stages/fitting.py")
+CODE = ("training", "curation/pool", "curation/selectors/random.py", "curation/selectors/primitives/keys.py", "recipes/stages/fitting.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""What selectors share: seeded keys, groups, quotas. Integer arithmetic wherever an order or a count depends on it."""
+"""Seeded keys and groups: what a selection needs to be the same for every order of the rows. Integers throughout."""
 
 import hashlib
-import math
 
 import numpy as np
 import pyarrow as pa
@@ -61,40 +60,3 @@ def rank_within(codes: np.ndarray, order: np.ndarray) -> np.ndarray:
     place = np.empty(len(codes), dtype=np.int64)
     place[by_group] = np.arange(len(codes)) - np.repeat(starts, sizes)
     return place
-
-
-def quota(sizes: np.ndarray, lift: np.ndarray, budget: int) -> np.ndarray:
-    """int64[k]: how many of each group, proportional to size · exp(lift), at most `sizes`, in sum exactly `budget`.
-
-    Largest remainders; what a full group cannot take is shared out again among the others, equal remainders favour
-    the earlier group. `lift` zero is proportional to size. Raises ValueError if the groups hold fewer than `budget`.
-    """
-    sizes, lift = np.asarray(sizes, dtype=np.int64), np.asarray(lift, dtype=np.float64)
-    if sizes.sum() < budget:
-        raise ValueError(f"the groups hold {sizes.sum()} rows, {budget} are asked for")
-    full = sizes == 0
-    exact = np.zeros(len(sizes))
-    while not full.all():
-        top = lift[~full].max()  # anew in each turn, or the weights of low groups would underflow for good
-        # math.exp: numpy's differs in the last bit between SIMD variants, and a remainder may hang on it
-        weights = np.array([0.0 if f else n * math.exp(x - top) for n, x, f in zip(sizes, lift, full, strict=True)])
-        exact = weights * ((budget - int(sizes[full].sum())) / weights.sum())
-        over = ~full & (exact >= sizes)
-        if not over.any():
-            break
-        full |= over
-    counts = np.where(full, sizes, np.floor(exact + 1e-9).astype(np.int64))
-    remainder = np.where(full, -np.inf, np.round(exact - counts, 9))
-    counts[np.argsort(-remainder, kind="stable")[: int(budget - counts.sum())]] += 1
-    return counts
-
-
-def spread(sizes: np.ndarray, budget: int, offset: int) -> np.ndarray:
-    """int64[k]: proportional counts by systematic sampling: each is the exact share rounded down or up.
-
-    Unlike largest remainders it does not always round the same small groups down: a group whose share is 0.2 gets
-    one for a fifth of the values of `offset` (0 <= offset < sum of sizes). In sum exactly `budget`.
-    """
-    total = int(sizes.sum())
-    ends = (np.cumsum(sizes) * budget + offset) // total
-    return np.diff(ends, prepend=0)

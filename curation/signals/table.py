@@ -1,7 +1,8 @@
 """Signals on disk: `part-*.parquet`, one for each shard of contiguous rows, and `signal.json`, written last.
 
 A shard is a pure function of its rows, written under a temporary name and renamed. Running a producer again keeps the
-parts that are complete and of the same identity (pool, model, prompts, parameters) and computes the others.
+parts that are complete and of the same identity (pool, model, prompts, parameters) and computes the others. Vectors do not
+stand in the parts but in one memory-mapped file for each column (curation/signals/vectors.py).
 """
 
 import hashlib
@@ -15,7 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.signals import vectors
+
 IDENTITY_KEY = b"winnow.identity"
+VECTORS_KEY = b"winnow.vectors"
 
 
 class SignalError(ValueError):
@@ -62,7 +66,7 @@ def write_signal(
     identity: what decides the values (producer, pool_hash, model hash, prompt hash, ...), JSON-able; it must hold
     `pool_hash`.
     compute: (contiguous rows, advance) -> table with column `row` (exactly these rows, any order) and the signal's
-    columns.
+    columns. A column of FixedSizeList<float16 or float32>[d] is stored as vectors of float16, d the same in every part.
     Returns the counts parts, rows_kept (of an earlier run) and rows_computed.
     """
     if shard_rows < 1:
@@ -71,6 +75,8 @@ def write_signal(
     (out / "signal.json").unlink(missing_ok=True)
     key = _identity_hash(identity)
     shards = [range(start, min(start + shard_rows, n_rows)) for start in range(0, n_rows, shard_rows)]
+    found = [_complete_vectors(_part(out, index), rows, key, n_rows) for index, rows in enumerate(shards)]
+    dims = next((kept for kept in found if kept is not None), None)
     kept, done = 0, 0
 
     def advance(k: int) -> None:
@@ -80,19 +86,19 @@ def write_signal(
             on_progress(done, n_rows)
 
     for index, rows in enumerate(shards):
-        if _is_complete(_part(out, index), rows, key):
+        if found[index] is not None:
             kept += len(rows)
             advance(len(rows))
         else:
-            _write_part(_part(out, index), rows, compute(rows, advance), key)
+            dims = _write_part(_part(out, index), rows, compute(rows, advance), key, n_rows, dims)
     _drop_stale_parts(out, len(shards))
     parts = [{"file": _part(out, i).name, "rows": len(rows)} for i, rows in enumerate(shards)]
-    _write_json(out / "signal.json", {**identity, "identity": key, "rows": n_rows, "parts": parts})
+    _write_json(out / "signal.json", {**identity, "identity": key, "rows": n_rows, "parts": parts, "vectors": dims or {}})
     return {"parts": len(shards), "rows_kept": kept, "rows_computed": n_rows - kept}
 
 
 def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
-    """All parts of a finished signal as one table, sorted by `row`.
+    """All parts of a finished signal as one table, sorted by `row`. Vector columns lie on their memory-mapped files.
 
     pool_hash: the pool that the signal must belong to (None skips this check). Raises a SignalError subclass otherwise.
     """
@@ -106,7 +112,10 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
     unique, counts = np.unique(rows, return_counts=True)
     if len(unique) != len(rows):
         raise DuplicateRowsError(f"{directory} holds row {unique[counts > 1][0]} more than once: compute it again")
-    return table if np.all(rows[:-1] < rows[1:]) else table.sort_by("row")
+    table = table if np.all(rows[:-1] < rows[1:]) else table.sort_by("row")
+    for name, dims in meta["vectors"].items():
+        table = _attach_vectors(directory, name, dims, table, meta["rows"])
+    return table
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
@@ -150,23 +159,47 @@ def _identity_hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_complete(path: Path, rows: range, key: str) -> bool:
+def _complete_vectors(path: Path, rows: range, key: str, n_rows: int) -> dict[str, int] | None:
+    """The dimensions of a finished part's vector columns; None where the part has to be computed."""
     if not path.exists():
-        return False
+        return None
     try:
         table = pq.read_table(path, columns=["row"])
     except (pa.ArrowInvalid, OSError):
-        return False
-    return (table.schema.metadata or {}).get(IDENTITY_KEY) == key.encode() and table["row"].to_pylist() == list(rows)
+        return None
+    metadata = table.schema.metadata or {}
+    if metadata.get(IDENTITY_KEY) != key.encode() or table["row"].to_pylist() != list(rows):
+        return None
+    dims = json.loads(metadata.get(VECTORS_KEY, b"{}"))
+    return dims if vectors.is_whole(path.parent, dims, n_rows) else None
 
 
-def _write_part(path: Path, rows: range, table: pa.Table, key: str) -> None:
+def _write_part(path: Path, rows: range, table: pa.Table, key: str, n_rows: int, before: dict[str, int] | None) -> dict[str, int]:
+    """Write vectors, then the part; returns the vectors' dimensions, which must be `before` where that is known."""
     table = table.sort_by("row")
     if table["row"].to_pylist() != list(rows):
         raise SignalError(f"the producer gave other rows than {rows.start}..{rows.stop - 1} for {path.name}")
+    dims = vectors.vector_columns(table)
+    if before is not None and dims != before:
+        raise SignalError(f"the producer gave the vectors {dims} for {path.name}, other parts hold {before}")
+    table, stored = vectors.split(table)
+    path.unlink(missing_ok=True)  # the vectors that an old part vouches for are about to be overwritten
+    for name, values in stored.items():
+        vectors.store(path.parent, name, rows, values, n_rows)
     temporary = path.with_suffix(".tmp")
-    pq.write_table(table.replace_schema_metadata({IDENTITY_KEY: key.encode()}), temporary)
+    metadata = {IDENTITY_KEY: key.encode(), VECTORS_KEY: json.dumps(dims).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), temporary)
     os.replace(temporary, path)
+    return dims
+
+
+def _attach_vectors(directory: Path, name: str, dims: int, table: pa.Table, n_rows: int) -> pa.Table:
+    trouble = vectors.problem(directory, name, dims, n_rows)
+    if trouble == "missing":
+        raise MissingPartError(f"{directory / name}.npy is not there: run its producer again")
+    if trouble or not np.array_equal(table["row"].to_numpy(), np.arange(n_rows)):
+        raise TruncatedPartError(f"{directory / name}.npy does not belong to its parts: {trouble or 'other rows'}; run its producer again")
+    return vectors.attach(directory, name, table)
 
 
 def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:

@@ -1,0 +1,119 @@
+"""The chat client against a loopback server: answers, retries, reasons of failure, keys, costs and the cap."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from chat_server import serve, token_logprobs
+
+from curation.teacher.chat import ChatClient, ChatFailure, ChatSetupError, CostCapReached
+from curation.teacher.parallel import in_order
+
+pytest.importorskip("openai")
+ASK = [{"role": "user", "content": "how many dogs"}]
+
+
+def test_answer_with_listed_tokens_and_usage():
+    with serve() as server:
+        client = ChatClient(server.url, "m")
+        reply = client.complete(ASK, 1, logprobs=True)
+        plain = client.complete(ASK, 7)
+    expected = token_logprobs(server.requests[0])
+    assert dict(reply.logprobs[0]) == pytest.approx(expected) and len(reply.logprobs) == 1
+    assert server.requests[0] == {
+        "model": "m", "messages": ASK, "max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": 20
+    }  # fmt: skip
+    assert plain.logprobs is None and plain.text == "yes/no, word/short-phrase" and plain.finish_reason == "stop"
+    assert (client.cost().requests, client.cost().input_tokens, client.cost().output_tokens) == (2, 6, 2)
+
+
+@pytest.mark.parametrize(("fault", "reason"), [(429, "rate_limited"), (500, "server_error"), (503, "server_error"), ("torn", "malformed")])
+def test_passing_faults_are_retried_and_lasting_ones_have_a_reason(fault, reason):
+    with serve(fault=lambda number, body: fault if number < 2 else None) as server:
+        client = ChatClient(server.url, "m", retries=2)
+        assert client.complete(ASK, 4).text
+        assert len(server.requests) == 3 and (client.retried == 2 or fault == "torn")
+    with serve(fault=lambda number, body: fault) as server:
+        with pytest.raises(ChatFailure) as caught:
+            ChatClient(server.url, "m", retries=2).complete(ASK, 4)
+        assert caught.value.reason == reason and len(server.requests) == 3
+
+
+def test_time_outs_and_bad_requests():
+    with serve(fault=lambda number, body: "slow") as server:
+        begin = time.monotonic()
+        with pytest.raises(ChatFailure) as caught:
+            ChatClient(server.url, "m", timeout=0.1, retries=0).complete(ASK, 4)
+        assert caught.value.reason == "timeout" and time.monotonic() - begin < 1.0
+    with serve(fault=lambda number, body: 400) as server:
+        with pytest.raises(ChatFailure) as caught:
+            ChatClient(server.url, "m", retries=3).complete(ASK, 4)
+        assert caught.value.reason == "bad_request" and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 402429])
+def test_what_no_retry_can_mend_stops(status):
+    with serve(fault=lambda number, body: status) as server, pytest.raises(ChatSetupError, match="check address, key, model"):
+        ChatClient(server.url, "no-such", retries=0).complete(ASK, 4)
+
+
+def test_no_server_stops():
+    with serve() as server:
+        pass
+    with pytest.raises(ChatSetupError, match="is the server up"):
+        ChatClient(server.url, "m", retries=0).complete(ASK, 4)
+
+
+def test_keys_come_from_the_named_variable_and_go_nowhere_else(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("OTHER_KEY", "known")
+    with serve() as server:
+        ChatClient(server.url, "m").complete(ASK, 1)
+        ChatClient(server.url, "m", api_key_env="OTHER_KEY").complete(ASK, 1)
+    assert server.keys == ["Bearer none", "Bearer known"]
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ChatSetupError, match="OPENAI_API_KEY"):
+        ChatClient(None, "m")
+    with pytest.raises(ChatSetupError, match="UNSET_KEY"):
+        ChatClient(server.url, "m", api_key_env="UNSET_KEY")
+
+
+def test_cost_is_counted_and_the_cap_is_never_passed():
+    with serve() as server:
+        client = ChatClient(server.url, "m", input_price=1e5, output_price=2e5, max_cost_usd=10.0)
+        with pytest.raises(CostCapReached, match=r"\$5.5000 of \$10.0 are spent on 11 requests"), ThreadPoolExecutor(6) as threads:
+            list(threads.map(lambda _: client.complete(ASK, 1), range(60)))
+    # A request costs 3 x 0.1 + 0.2 = 0.5 and may cost (13 bytes + 32) x 0.1 + 0.2 = 4.7: the last one starts at 5.0.
+    assert len(server.requests) == client.cost().requests
+    assert client.cost().usd == pytest.approx(0.5 * client.cost().requests) and client.cost().usd <= 10.0
+
+
+def test_an_answer_without_usage_costs_its_bound():
+    with serve(fault=lambda number, body: "no_usage") as server:
+        client = ChatClient(server.url, "m", input_price=1.0, output_price=1.0)
+        client.complete([{"role": "user", "content": [{"type": "text", "text": "é"}, {"type": "image_url", "image_url": {"url": "x"}}]}], 5)
+    assert client.cost().input_tokens == 2 + 2000 + 32 and client.cost().output_tokens == 5
+    with pytest.raises(ValueError, match="needs input_price"):
+        ChatClient(server.url, "m", max_cost_usd=1.0)
+
+
+def test_in_order_bounds_what_is_open_and_stops_at_an_error():
+    with serve(fault=lambda number, body: "pause") as server:
+        client = ChatClient(server.url, "m")
+        texts = list(in_order(lambda i: client.complete([{"role": "user", "content": str(i)}], 1, logprobs=True), range(40), 4))
+    assert 1 < server.most_open <= 4
+    expected = [token_logprobs({"messages": [{"role": "user", "content": str(i)}]}) for i in range(40)]
+    assert [dict(reply.logprobs[0]) for reply in texts] == [pytest.approx(e) for e in expected]
+
+    begun = []
+
+    def work(i):
+        begun.append(i)
+        if i == 3:
+            raise ChatSetupError("stop")
+        time.sleep(0.01)
+        return i
+
+    with pytest.raises(ChatSetupError):
+        list(in_order(work, range(1000), 2))
+    assert len(begun) < 12

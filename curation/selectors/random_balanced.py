@@ -7,6 +7,7 @@ from curation.selectors.contract import Selection, check_budget, row_numbers, so
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 
 NEEDS: tuple[str, ...] = ()
+NESTED = True
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:

@@ -8,6 +8,7 @@ from curation.selectors.primitives.keys import seeded_keys
 
 NEEDS: tuple[str, ...] = ()
 """Depends on the column; see `needs`."""
+NESTED = True
 
 _SIGNAL_OF = {
     "cap_": "capability",

@@ -5,23 +5,17 @@ import pyarrow as pa
 
 from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
 from curation.selectors.primitives.keys import seeded_keys
+from curation.selectors.signal_names import signal_of
 
 NEEDS: tuple[str, ...] = ()
 """Depends on the column; see `needs`."""
 NESTED = True
 
-_SIGNAL_OF = {
-    "cap_": "capability",
-    "exp_": "capability",
-    "mass_": "capability",
-    "nll": "necessity",
-    "answer_tokens": "necessity",
-}
-
 
 def needs(column: str = "", **_: object) -> tuple[str, ...]:
     """The signal that `column` comes from; none for a column of the pool itself."""
-    return tuple(signal for prefix, signal in _SIGNAL_OF.items() if column.startswith(prefix))
+    signal = signal_of(column)
+    return () if signal is None else (signal,)
 
 
 def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str = "descending") -> Selection:

@@ -89,26 +89,25 @@ def require(columns: pa.Table, names: Iterable[str]) -> None:
             raise ColumnError(name, f"column {name!r} is missing; there are {', '.join(columns.column_names)}")
 
 
-def numbers(columns: pa.Table, name: str, kind: pa.DataType = pa.float64()) -> np.ndarray:
-    """A numeric column as `kind`[n] (float64 or float32), missing values as NaN; not to be written to. Raises ColumnError."""
+def numbers(columns: pa.Table, name: str, single: bool = False) -> np.ndarray:
+    """A numeric column as float64[n] (float32[n] with `single`), missing values as NaN; not to be written to. Raises ColumnError."""
     require(columns, [name])
     column = columns[name]
     own = column.type
     if not (pa.types.is_integer(own) or pa.types.is_floating(own) or pa.types.is_boolean(own)):
         raise ColumnError(name, f"column {name!r} is {own}, not numeric")
-    return column.cast(kind, safe=kind == pa.float64()).to_numpy(zero_copy_only=False)
+    return column.cast(pa.float32() if single else pa.float64(), safe=not single).to_numpy(zero_copy_only=False)
 
 
-def bounded(columns: pa.Table, name: str, low: float = -np.inf, high: float = np.inf) -> tuple[np.ndarray, dict[str, int]]:
-    """A numeric column as float64[n] with NaN for what cannot be used, and how many rows that are, by cause.
+def bounded(columns: pa.Table, name: str, low: float = -np.inf, high: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
+    """A numeric column as (float64[n], outside bool[n]): NaN for what cannot be used.
 
-    `missing_value`: null, NaN or infinite; `out_of_range`: finite, but not in [`low`, `high`]. Raises ColumnError.
+    That is null, NaN, infinite, or finite but not in [`low`, `high`]; the last is what `outside` marks. Raises ColumnError.
     """
     values = numbers(columns, name)
     finite = np.isfinite(values)
     outside = finite & ~((values >= low) & (values <= high))
-    notes = {"missing_value": int((~finite).sum()), "out_of_range": int(outside.sum())}
-    return np.where(finite & ~outside, values, np.nan), notes
+    return np.where(finite & ~outside, values, np.nan), outside
 
 
 def flags(columns: pa.Table, name: str) -> np.ndarray:

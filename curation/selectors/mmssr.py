@@ -141,7 +141,7 @@ def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[np.ndarray,
 
 
 def _scores_of(columns: pa.Table, name: str) -> np.ndarray:
-    values = numbers(columns, name, pa.float32()) + np.float32(0)  # a copy, and no -0.0, whose bits are not in order
+    values = numbers(columns, name, single=True) + np.float32(0)  # a copy, and no -0.0, whose bits are not in order
     values[values < 0] = np.nan
     return values
 

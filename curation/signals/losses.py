@@ -1,24 +1,55 @@
-"""Answer losses: the mean negative log-likelihood of a sample's answer tokens under a model.
+"""Answer losses of a model: with image and question, without either, without both; EL2N and margin beside them.
 
-With the seed model of MLLM-Selector (arXiv 2503.20502) this is the sample's necessity: what the model could not yet
-predict. Columns: nll float32 (mean over answer tokens, nats) and answer_tokens int32. Answer tokens are those with a
-label in training: the answers of all turns with their end-of-turn token.
+Columns, `prefix` before each name; all are means over the answer tokens, float32:
+
+- nll (term `full`): L(A|I,Q), negative log-likelihood in nats; answer_tokens (int32) is how many tokens there are
+- el2n (`full`): Euclidean length of softmax - one-hot, over the whole vocabulary (arXiv 2107.07075)
+- margin (`full`): p(target) - p(most likely other token) (arXiv 2001.10528)
+- nll_noimg (`noimg`): L(A|Q), images and their placeholders removed
+- nll_noq (`noq`): L(A|I), the text of all questions removed, image placeholders kept
+- nll_a (`a`): L(A), neither; the frame of the chat template (system prompt, role marks) stays in every term
+
+Answer tokens are those with a label in training: the answers of all turns with their end-of-turn token, each given the
+turns before it, from which the same things are removed. For text-only samples noimg is full and noq is a, by definition:
+each is computed once. What follows from these columns stands in `curation/selectors/formulas.py`.
+
+With the seed model of MLLM-Selector (arXiv 2503.20502) `nll` is the sample's necessity: what it could not yet predict.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
 from curation.signals.batches import batches_by_tokens
 from curation.signals.table import Advance, Progress, read_signal, write_signal
 
 if TYPE_CHECKING:
+    import torch
+
     from curation.pool.read import Pool
     from curation.signals.vlm import Pass, Vlm
     from training.render import Encoded
+
+TERMS = {"full": "nll", "noimg": "nll_noimg", "noq": "nll_noq", "a": "nll_a"}
+"""Term -> column of its loss."""
+
+HEAD_ELEMENTS = 1 << 25
+"""Logits (positions x vocabulary) that exist at once: 128 MB in float32, 220 positions of a vocabulary of 152k."""
+
+
+class AnswerLoss(NamedTuple):
+    """Means over a sample's answer tokens, and how many these are."""
+
+    nll: float
+    el2n: float
+    margin: float
+    tokens: int
 
 
 def score_losses(
@@ -26,40 +57,72 @@ def score_losses(
     model_dir: Path,
     out: Path,
     *,
+    terms: Sequence[str] = ("full",),
+    prefix: str = "",
     max_tokens: int = 2048,
     shard_rows: int = 8192,
+    dtype: str = "float32",
+    device: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the answer-loss signal of a pool to `out`; parts that are complete are kept.
+    """Write the loss columns of a pool to `out`; parts that are complete are kept.
 
-    max_tokens: padded tokens in a batch (a longer sample runs alone). Returns samples/s, padding efficiency, the mean
-    loss, the number of answer tokens, and the rows without a value by reason.
+    terms: which of full, noimg, noq, a; `prefix` goes before each column's name. max_tokens: padded tokens in a batch (a
+    longer sample runs alone). All forwards of a shard, of all terms, are sorted by length together: the larger
+    `shard_rows`, the less padding, and the more is lost when a run is killed.
+    A value is null where the sample cannot be rendered, its image not be decoded, or its loss is not finite; `missing`
+    counts such values by reason, `nulls` by column. Returns also samples/s (rows, however many forwards each takes),
+    forwards, padding efficiency, the mean of each column and the number of answer tokens.
+    Raises ValueError for an unknown term.
     """
     from curation.signals.vlm import Pass, Vlm
 
-    vlm, done = Vlm(model_dir), Pass()
+    terms = check_terms(terms)
+    vlm, done = Vlm(model_dir, dtype=dtype, device=device), Pass()
+    forwards = 0
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        return _score_rows(pool, rows, vlm, max_tokens, done, advance)
+        nonlocal forwards
+        variants, index = _variants(pool.samples(rows), terms)
+        values = _losses(vlm, variants, max_tokens, done, _by_share(advance, len(variants), len(rows)))
+        forwards += len(variants)
+        done.samples += len(rows) - len(variants)  # a sample is a row of the pool, however many forwards it takes
+        return _table(rows, [[values[i] for i in picks] for picks in index], terms, prefix)
 
-    identity = vlm.identity("losses", pool.hash)
+    identity = {**vlm.identity("losses", pool.hash), "terms": list(terms), "prefix": prefix}
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    signal = read_signal(out, pool.hash)
-    nll = signal["nll"].drop_null().to_numpy()
-    return {
-        **done.summary(),
-        **counts,
-        "rows": len(signal),
-        "rows_missing": signal["nll"].null_count,
-        "mean_nll": float(nll.mean()) if len(nll) else None,
-        "answer_tokens": int(signal["answer_tokens"].drop_null().to_numpy().sum()),
-    }
+    return {**done.summary(), **counts, "forwards": forwards, **_summary(read_signal(out, pool.hash), prefix)}
 
 
-def answer_losses(vlm: "Vlm", examples: Sequence["Encoded"]) -> list[tuple[float, int]]:
-    """(mean loss in nats, number of tokens) over the labelled tokens of each example.
+def check_terms(terms: Sequence[str]) -> tuple[str, ...]:
+    """The terms without repeats, in the order of TERMS. Raises ValueError for an unknown one, or none at all."""
+    given = [terms] if isinstance(terms, str) else list(terms)
+    if unknown := [term for term in given if term not in TERMS]:
+        raise ValueError(f"unknown loss term {unknown[0]!r}; there are {', '.join(TERMS)}")
+    if not given:
+        raise ValueError(f"no loss term is asked for; there are {', '.join(TERMS)}")
+    return tuple(term for term in TERMS if term in given)
 
-    Only the hidden states that predict a labelled token go through the vocabulary head.
+
+def ablate(sample: Sample, term: str) -> Sample:
+    """The sample that `term` is the loss of: questions and images removed as the module's table says."""
+    if term == "full" or (term == "noimg" and not sample.images):
+        return sample
+    turns = tuple(replace(turn, question=_question(turn.question, term)) for turn in sample.turns)
+    return replace(sample, images=sample.images if term == "noq" else (), turns=turns)
+
+
+def _question(text: str, term: str) -> str:
+    if term == "noimg":
+        return text.replace(IMAGE_PLACEHOLDER, "").strip()
+    return "\n".join([IMAGE_PLACEHOLDER] * text.count(IMAGE_PLACEHOLDER)) if term == "noq" else ""
+
+
+def answer_losses(vlm: "Vlm", examples: Sequence["Encoded"], *, head_elements: int = HEAD_ELEMENTS) -> list[AnswerLoss]:
+    """Means over the labelled tokens of each example; NaN and 0 tokens for one without any.
+
+    Only the hidden states that predict a labelled token go through the vocabulary head, at most `head_elements` logits
+    at a time.
     """
     import torch
 
@@ -68,26 +131,93 @@ def answer_losses(vlm: "Vlm", examples: Sequence["Encoded"]) -> list[tuple[float
     batch = vlm.batch(examples)
     targets = batch["labels"][:, 1:]
     rows, positions = torch.nonzero(targets != IGNORE, as_tuple=True)
-    log_probs = vlm.log_probs(vlm.hidden(batch)[rows, positions])
-    losses = -log_probs.gather(1, targets[rows, positions][:, None])[:, 0].double()
-    sums = torch.zeros(len(examples), dtype=torch.float64, device=losses.device).index_add_(0, rows, losses)
+    hidden, targets = vlm.hidden(batch)[rows, positions], targets[rows, positions]
+    step = max(1, head_elements // vlm.head.weight.shape[0])
+    chunks = zip(hidden.split(step), targets.split(step), strict=True)
+    scores = torch.cat([_token_scores(vlm.log_probs(states), wanted) for states, wanted in chunks])
+    sums = torch.zeros(len(examples), 3, dtype=torch.float64, device=scores.device).index_add_(0, rows, scores)
     counts = torch.bincount(rows, minlength=len(examples))
-    return list(zip((sums / counts).tolist(), counts.tolist(), strict=True))
+    means = (sums / counts[:, None]).tolist()
+    return [AnswerLoss(*mean, count) for mean, count in zip(means, counts.tolist(), strict=True)]
 
 
-def _score_rows(pool: "Pool", rows: range, vlm: "Vlm", max_tokens: int, done: "Pass", advance: Advance) -> pa.Table:
-    values = vlm.run(
-        pool.samples(rows),
+def _token_scores(log_probs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+    """float64 [N, 3]: loss, length of (softmax - one-hot), p(target) - p(best other), of log-probabilities [N, vocabulary]."""
+    import torch
+
+    at = targets[:, None]
+    target = log_probs.gather(1, at)[:, 0]
+    others = log_probs.exp().scatter_(1, at, 0)
+    el2n = ((1 - target.exp()).square() + others.square().sum(dim=1)).sqrt()
+    return torch.stack([-target, el2n, target.exp() - others.amax(dim=1)], dim=1).double()
+
+
+def _variants(samples: Iterable[Sample], terms: Sequence[str]) -> tuple[list[Sample], list[list[int]]]:
+    """The distinct samples to compute, and for each row where the loss of each term is found among them."""
+    variants: list[Sample] = []
+    index = []
+    for sample in samples:
+        places: dict[Sample, int] = {}
+        for variant in (ablate(sample, term) for term in terms):
+            if variant not in places:
+                places[variant] = len(variants)
+                variants.append(variant)
+        index.append([places[ablate(sample, term)] for term in terms])
+    return variants, index
+
+
+def _losses(vlm: "Vlm", samples: list[Sample], max_tokens: int, done: "Pass", advance: Advance) -> list[AnswerLoss | None]:
+    return vlm.run(
+        samples,
         encode=vlm.renderer.encode,
         make_batches=partial(batches_by_tokens, max_tokens=max_tokens),
-        score=partial(answer_losses, vlm),
+        score=partial(_finite_losses, vlm, done),
         done=done,
         advance=advance,
     )
-    return pa.table(
-        {
-            "row": pa.array(rows, pa.int32()),
-            "nll": pa.array([value and value[0] for value in values], pa.float32()),
-            "answer_tokens": pa.array([value and value[1] for value in values], pa.int32()),
-        }
-    )
+
+
+def _finite_losses(vlm: "Vlm", done: "Pass", examples: Sequence["Encoded"]) -> list[AnswerLoss | None]:
+    """As `answer_losses`; None, counted as `not_finite`, where labelled tokens have a loss that is no number."""
+    values = answer_losses(vlm, examples)
+    finite = [all(map(math.isfinite, value)) for value in values]
+    # An example without labels is one whose image is broken: that is counted elsewhere.
+    done.missing += {"not_finite": sum(not ok and value.tokens > 0 for ok, value in zip(finite, values, strict=True))}
+    return [value if ok else None for ok, value in zip(finite, values, strict=True)]
+
+
+def _by_share(advance: Advance, parts: int, rows: int) -> Advance:
+    """Turns progress over `parts` forwards into progress over `rows` rows."""
+    done = 0
+
+    def step(k: int) -> None:
+        nonlocal done
+        before, done = done * rows // parts, done + k
+        advance(done * rows // parts - before)
+
+    return step
+
+
+def _table(rows: range, values: list[list[AnswerLoss | None]], terms: Sequence[str], prefix: str) -> pa.Table:
+    columns = {"row": pa.array(rows, pa.int32())}
+    for term, losses in zip(terms, zip(*values, strict=True), strict=True):
+        columns[prefix + TERMS[term]] = _column(losses, "nll", pa.float32())
+        if term == "full":
+            columns |= {prefix + name: _column(losses, name, pa.float32()) for name in ("el2n", "margin")}
+            columns[prefix + "answer_tokens"] = _column(losses, "tokens", pa.int32())
+    return pa.table(columns)
+
+
+def _column(losses: Iterable[AnswerLoss | None], name: str, kind: pa.DataType) -> pa.Array:
+    return pa.array([loss and getattr(loss, name) for loss in losses], kind)
+
+
+def _summary(signal: pa.Table, prefix: str) -> dict[str, Any]:
+    names = [name for name in signal.column_names if name != "row"]
+    nulls = {name: signal[name].null_count for name in names}
+    known = {name: signal[name].drop_null().to_numpy() for name in names}
+    summary = {"rows": len(signal), "rows_missing": max(nulls.values()), "nulls": nulls}
+    summary |= {f"mean_{name}": float(values.mean()) if len(values) else None for name, values in known.items()}
+    if prefix + "answer_tokens" in known:
+        summary["answer_tokens"] = int(known[prefix + "answer_tokens"].sum())
+    return summary

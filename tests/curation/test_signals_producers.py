@@ -123,21 +123,21 @@ def test_scores_do_not_depend_on_the_batches(capability, small_pool, tiny_vlm_di
 @torch.inference_mode()
 def test_losses_equal_the_models_own_loss_sample_by_sample(vlm, small_pool):
     examples = [vlm.renderer.encode(small_pool[row]) for row in range(8)]
-    for example, (loss, count) in zip(examples, answer_losses(vlm, examples), strict=True):
+    for example, loss in zip(examples, answer_losses(vlm, examples), strict=True):
         naive = vlm.model(**vlm.collator([example])).loss
-        assert loss == pytest.approx(naive.item(), abs=1e-5)
-        assert count == int((example.labels[1:] != -100).sum()) > 0
+        assert loss.nll == pytest.approx(naive.item(), abs=1e-5)
+        assert loss.tokens == int((example.labels[1:] != -100).sum()) > 0
 
 
 def test_the_loss_signal(vlm, small_pool, tiny_vlm_dir, tmp_path):
     summary = score_losses(small_pool, tiny_vlm_dir, tmp_path, max_tokens=300, shard_rows=25)
     table = read_signal(tmp_path, small_pool.hash)
-    assert table.column_names == ["row", "nll", "answer_tokens"] and summary["padding_efficiency"] > 0.85
+    assert table.column_names == ["row", "nll", "el2n", "margin", "answer_tokens"] and summary["padding_efficiency"] > 0.85
     with torch.inference_mode():
         expected = [answer_losses(vlm, [vlm.renderer.encode(sample)])[0] for sample in small_pool.samples()]
-    np.testing.assert_allclose(table["nll"].to_numpy(), [loss for loss, _ in expected], atol=1e-5)
-    assert table["answer_tokens"].to_pylist() == [count for _, count in expected]
-    assert summary["answer_tokens"] == sum(count for _, count in expected)
+    np.testing.assert_allclose(table["nll"].to_numpy(), [loss.nll for loss in expected], atol=1e-5)
+    assert table["answer_tokens"].to_pylist() == [loss.tokens for loss in expected]
+    assert summary["answer_tokens"] == sum(loss.tokens for loss in expected)
 
 
 def test_styles_are_decoded_as_by_plain_greedy_search(left, vlm, small_pool):

@@ -20,6 +20,7 @@ from curation.signals import vectors
 
 IDENTITY_KEY = b"winnow.identity"
 VECTORS_KEY = b"winnow.vectors"
+OWN_KEYS = {"identity", "rows", "parts", "vectors"}
 
 
 class SignalError(ValueError):
@@ -69,6 +70,8 @@ def write_signal(
     columns. A column of FixedSizeList<float16 or float32>[d] is stored as vectors of float16, d the same in every part.
     Returns the counts parts, rows_kept (of an earlier run) and rows_computed.
     """
+    if reserved := OWN_KEYS & identity.keys():
+        raise ValueError(f"the identity may not use the keys {sorted(reserved)} of signal.json itself")
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
     out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +116,7 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
     if len(unique) != len(rows):
         raise DuplicateRowsError(f"{directory} holds row {unique[counts > 1][0]} more than once: compute it again")
     table = table if np.all(rows[:-1] < rows[1:]) else table.sort_by("row")
-    for name, dims in meta["vectors"].items():
+    for name, dims in meta.get("vectors", {}).items():
         table = _attach_vectors(directory, name, dims, table, meta["rows"])
     return table
 

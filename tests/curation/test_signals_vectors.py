@@ -141,3 +141,8 @@ def test_a_shard_without_any_vector_is_all_null(tmp_path):
 def test_matrix_refuses_a_column_that_holds_no_vectors(signal):
     with pytest.raises(TypeError, match="'value' holds double, not vectors"):
         matrix(read_signal(signal), "value")
+
+
+def test_an_identity_that_would_be_overwritten_by_the_signals_own_keys_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\['vectors'\] of signal.json itself"):
+        write_signal(tmp_path, IDENTITY | {"vectors": "mine"}, N, points, shard_rows=SHARD)

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from recipes import rundir, store
 from recipes.executors import Schedule, run_inline, run_pool
+from recipes.graph import Node, Plan, store_path
 from recipes.load import Loaded
-from recipes.plan import Node, Plan, store_path
 from recipes.progress import PlainDisplay, display, stage_table
 from recipes.schema import Resources
 from recipes.task import Outcome, Task

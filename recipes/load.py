@@ -255,11 +255,12 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     if recipe.train and recipe.train.seed:
         yield ("train", "seed"), "every arm has its own; give `seeds` or `train_seeds` there"
     for name in ("seed_model", "scorer", "styler"):
-        if (section := getattr(recipe, name)) and section.train.seed:
+        if (section := getattr(recipe, name)) and section.train and section.train.seed:
             yield (name, "train", "seed"), f"it is {name}.seed that seeds this training"
     if not recipe.arms:
         yield ("arms",), "missing; an experiment compares at least one arm"
     yield from _role_checks(recipe)
+    yield from _held_out_checks(recipe)
     if recipe.pool.kind != "mini":
         if recipe.pool_seeds is not None:
             yield ("pool_seeds",), "only a mini pool is drawn; this one is given"
@@ -275,8 +276,21 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
                 yield ("arms", name, "budget"), f"{arm.budget} is above the pool's {size} samples"
 
 
+def _held_out_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
+    """Nothing is fitted or chosen by the items that the arms are compared on."""
+    for key, section in ((("probe", "bench"), recipe.probe and recipe.probe.bench),
+                         (("gradient", "validation"), recipe.gradient and recipe.gradient.validation)):
+        if section and recipe.bench and section.seed == recipe.bench.seed:
+            yield (*key, "seed"), f"{section.seed} draws the items that the arms are compared on; give another seed"
+
+
 def _role_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
-    """What is wrong with `baseline` and `reference`."""
+    """What is wrong with `baseline`, `reference` and the arms' own references."""
+    for name, arm in recipe.arms.items():
+        if arm.reference == name:
+            yield ("arms", name, "reference"), "an arm that compares with itself"
+        elif arm.reference is not None and arm.reference not in recipe.arms:
+            yield ("arms", name, "reference"), f"`{arm.reference}` is not an arm; {nearest(arm.reference, recipe.arms)}"
     roles = [(("reference",), recipe.reference)] if recipe.reference is not None else []
     by_budget = recipe.baseline if isinstance(recipe.baseline, dict) else {}
     roles += [(("baseline", budget), name) for budget, name in by_budget.items()]

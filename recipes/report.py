@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from evaluation.regime import Verdict
-    from recipes.plan import Plan
+    from recipes.graph import Plan
 
 RECIPES = Path(__file__).parent
 RESULTS = RECIPES / "results"
@@ -121,8 +121,9 @@ def find_figures(file: str, overrides: Sequence[str], package: str = "recipes.st
     from recipes.engine import root_of
     from recipes.errors import RecipeError
     from recipes.external import Fingerprints
+    from recipes.graph import store_path
     from recipes.load import load
-    from recipes.plan import make_plan, store_path
+    from recipes.plan import make_plan
 
     loaded = load(file, overrides)
     root, name = root_of(loaded), loaded.recipe.name

@@ -12,8 +12,8 @@ import yaml
 from recipes import store
 from recipes.code import REPOSITORY, versions
 from recipes.external import External
+from recipes.graph import Node, Plan, as_json, store_path
 from recipes.load import Loaded
-from recipes.plan import Node, Plan, as_json, store_path
 
 
 def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:

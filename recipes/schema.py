@@ -17,24 +17,26 @@ Seeds = Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)]
 
 
 def canonical_budget(value: int | str) -> int | str:
-    """`30.0 %` -> `30%`, `500` -> 500. Raises ValueError for anything that is not a share or a number of samples."""
-    allowed = "a share above 0% and up to 100%, such as 30%, or a number of samples from 1"
+    """`30.0 %` -> `30%`, `500` -> 500, `tokens:2e9` -> `tokens:2000000000`. Raises ValueError for anything else."""
+    allowed = "a share above 0% and up to 100%, such as 30%, a number of samples from 1, or tokens:N"
     if isinstance(value, int):
         if value < 1:
             raise ValueError(f"budget {value} is not allowed; give {allowed}")
         return value
+    if tokens := re.fullmatch(r"tokens:(\d+(?:\.\d+)?(?:e\d+)?)", value.strip(), re.IGNORECASE):
+        if float(tokens[1]) < 1:
+            raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
+        return f"tokens:{int(float(tokens[1]))}"
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
     if not match or not 0 < float(match[1]) <= 100:
         raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
     return f"{float(match[1]):g}%"
 
 
-def budget_rows(budget: int | str, pool_size: int) -> int:
-    """Samples that a budget means in a pool of `pool_size`. Raises curation.selectors.BudgetError if it has fewer."""
-    from curation.selectors import resolve_budget
-
-    return resolve_budget(budget, pool_size)
-
+ORACLE = {"capability", "style"}
+"""Signals that the mini world's generator knows itself."""
+BESIDE = {"reference", "seed_rows"}
+"""What selectors read that is no signal: another arm's subset, the rows that the seed model was tuned on."""
 
 Budget = Annotated[int | str, AfterValidator(canonical_budget)]
 BudgetKey = Annotated[str, BeforeValidator(lambda key: str(canonical_budget(int(key) if str(key).isdigit() else str(key))))]
@@ -51,13 +53,17 @@ class Arm(Section):
     """One selector at one budget, with its seeds."""
 
     selector: str = Field(description="a name from curation/selectors, or my_module:my_function")
-    budget: Budget = Field("100%", description="share of the pool (30%) or number of samples")
+    budget: Budget = Field("100%", description="share of the pool (30%), number of samples, or text and image tokens (tokens:2e9)")
     seeds: Seeds = Field(1, description="n means 0..n-1, or a list; seeds the selection and, by default, the training")
     train_seeds: Seeds | None = Field(None, description="if given, every selection seed is trained with each of these")
     params: dict[str, Any] = Field({}, description="keyword arguments of the selector")
     signals: Literal["learned", "oracle", "oracle_knows_wrong"] = Field(
         "learned", description="capability and style of every sample from the fits (learned), or from the mini world's own record "
                                "without noise: blind to wrong answers (oracle), or with 3 points off for them (oracle_knows_wrong)")
+
+    reference: str | None = Field(None, description="arm whose subset a selector that needs one (matched_random) compares with, seed by seed")
+    rounds: int = Field(1, ge=1, description="with more than 1, each further round tunes the seed model on the subset chosen before and "
+                                             "scores necessity anew (MLLM-Selector)")
 
     @field_validator("selector")
     @classmethod
@@ -82,11 +88,28 @@ class Arm(Section):
 
     @model_validator(mode="after")
     def _oracle_is_asked(self) -> "Arm":
-        from curation.selectors import needs
-
-        if self.signals != "learned" and not {"capability", "style"} & set(needs(self.selector, self.params)):
+        if self.signals != "learned" and not ORACLE & set(self.needs()):
             raise ValueError(f"selector `{self.selector}` reads neither capability nor style, so signals: {self.signals} changes nothing")
         return self
+
+    @model_validator(mode="after")
+    def _reference_and_rounds_are_used(self) -> "Arm":
+        if ("reference" in self.needs()) != (self.reference is not None):
+            wants = "wants `reference`, an arm to compare with" if self.reference is None else "reads no `reference`"
+            raise ValueError(f"selector `{self.selector}` {wants}")
+        if self.rounds > 1 and "necessity" not in self.needs():
+            raise ValueError(f"selector `{self.selector}` does not read the seed model's necessity, so rounds: {self.rounds} changes nothing")
+        return self
+
+    def needs(self) -> tuple[str, ...]:
+        """What the selector reads with these parameters: signals, and `reference` or `seed_rows`."""
+        from curation.selectors import needs
+
+        return tuple(needs(self.selector, self.params))
+
+    def learned(self) -> list[str]:
+        """The signals that have to be made for this arm: an oracle stands in for capability and style."""
+        return [name for name in self.needs() if name not in BESIDE and (self.signals == "learned" or name not in ORACLE)]
 
     def runs(self) -> list[tuple[int, int]]:
         """(selection seed, train seed) of every repetition. `all` does not depend on a selection seed, so it is 0."""
@@ -158,19 +181,102 @@ class SeedModel(Section):
 class Fit(Section):
     """Scorer or styler: a model fine-tuned on the teacher's labels."""
 
+    path: str | None = Field(None, description="a finished model (directory or hub id, LLaVA-NeXT's or Hugging Face's layout) in place of "
+                                               "a training, such as mengyaolyu/mmssr-7b-scorer; then only prompts and mode are used")
+    revision: str | None = Field(None, description="commit or tag of a hub id")
     start: Literal["base", "seed_model"] = Field(
         "base", description="what is fine-tuned: the base, or the seed model, which has been tuned on a part of the pool (the papers' "
                             "scorer starts from the task model)")
     holdout: Fraction = Field(0.2, description="share of the labelled samples kept for the rank correlation")
     prompts: str = Field("compact", description="wording of the queries")
     seed: int = Field(0, description="draws the held-out samples, and seeds the training")
-    train: FitSpec
+    train: FitSpec | None = Field(None, description="the training, unless `path` is given")
+
+    @model_validator(mode="after")
+    def _trained_or_given(self) -> "Fit":
+        if self.train is None and self.path is None:
+            raise ValueError("missing `train`; give it, or `path` of a finished model")
+        return self
 
 
 class Scorer(Fit):
     """The fit that rates capabilities."""
 
+    mode: Literal["trie", "official"] = Field("trie", description="all queries in one pass after the shared prefix, or one generation each")
+
     balance: Fraction = Field(0.1, description="samples of capabilities rarer than this share are repeated")
+
+
+class Styler(Fit):
+    """The fit that names interaction styles."""
+
+    mode: Literal["greedy", "likelihood", "official"] = Field("greedy", description="decode the list, or score the nine names, after the "
+                                                                                 "shared prefix; or one generation for each sample")
+    threshold: float = Field(0.5, gt=0, le=1, description="likelihood: further styles down to this share of the best one's probability")
+
+
+class Embedding(Section):
+    """Vectors of the samples' images and texts from a model's hidden states."""
+
+    path: str | None = Field(None, description="model (directory or hub id); the base if not given")
+    revision: str | None = None
+    layers: list[int] = Field([-1], min_length=1, description="layers whose states are used, negative from the end; several are joined")
+
+
+class Clip(Section):
+    """Dual encoder for the CLIP score."""
+
+    path: str = Field("builtin:mini_clip", description="builtin:mini_clip, directory or hub id")
+    revision: str | None = None
+    text: Literal["answer", "question", "both"] = Field("answer", description="what is compared with the image")
+
+
+class Clustering(Section):
+    """Clusters of one kind of vectors; the centroids are stored."""
+
+    column: str = Field(description="vectors that are clustered: emb_image, emb_text, clip_image, clip_text or grad")
+    method: Literal["kmeans", "spectral"] = "kmeans"
+    k: int = Field(ge=1, description="number of clusters")
+    seed: int = 0
+
+
+class Quality(Section):
+    """Reward, judge, complexity and quality of each answer."""
+
+    kind: Literal["metadata"] = Field("metadata", description="metadata: the mini world's stand-in for reward model and judge, with noise")
+    noise: float = Field(1.0, ge=0, description="standard deviation of the noise on each score, in its own spread")
+    knows_rate: Fraction = Field(0.3, description="share of the wrong answers that the judge notices without seeing the image")
+    seed: int = 0
+
+
+class Gradient(Section):
+    """Projected LoRA gradients, and their agreement with those of validation items (targeted)."""
+
+    dim: int = Field(1024, ge=1, description="length of a projected gradient")
+    seed: int = 0
+    validation: Bench = Field(description="items whose gradients are wanted; never those that the arms are compared on")
+
+
+class Probe(Section):
+    """The subset probe of InstructionGPT-4: what training on subsets of known content is worth."""
+
+    subsets: int = Field(30, ge=3, description="number of subsets: clusters of images, made equally large")
+    size: int = Field(114, ge=1, description="samples of each subset")
+    seed: int = 0
+    bench: Bench = Field(description="items that the probes are evaluated on; never those that the arms are compared on")
+    train: FitSpec | None = Field(None, description="training of a probe; that of the arms if not given")
+    regressor: Literal["ridge", "mlp", "set_attention"] = "ridge"
+    indicators: list[str] = Field(["clip_score", "answer_tokens", "reward", "judge"], description="numeric columns that are features")
+    components: int = Field(6, ge=0, description="principal components of the image and of the text vectors that are features too")
+
+
+class CustomSignal(Section):
+    """A signal of the user's own."""
+
+    producer: str = Field(pattern=r"^[\w.]+:\w+$", description="my_module:my_function, compute(pool, rows, **params) -> table")
+    params: dict[str, Any] = {}
+    path: str | None = Field(None, description="model that it wants as the parameter `model`")
+    revision: str | None = None
 
 
 class Scoring(Section):
@@ -218,7 +324,14 @@ class Protocol(Section):
     teacher: Teacher | None = None
     seed_model: SeedModel | None = None
     scorer: Scorer | None = None
-    styler: Fit | None = None
+    styler: Styler | None = None
+    embedding: Embedding | None = None
+    clip: Clip | None = None
+    clusters: dict[Annotated[str, Field(pattern=r"^\w+$")], Clustering] = Field({}, description="clusterings, read by selectors as cluster_<name>")
+    quality: Quality | None = None
+    gradient: Gradient | None = None
+    probe: Probe | None = None
+    signals: dict[Annotated[str, Field(pattern=r"^\w+$")], CustomSignal] = Field({}, description="signals of your own, by the name that selectors need")
     train: FitSpec | None = Field(None, description="the SFT of every arm")
     scoring: Scoring = Scoring()
     evaluation: Evaluation = Evaluation()

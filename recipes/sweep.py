@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from recipes.code import Stages
     from recipes.external import Fingerprints
+    from recipes.graph import Plan
     from recipes.load import Document, Loaded
-    from recipes.plan import Plan
 
 DEFAULT = "default"
 """Name of the cell that is the recipe as it stands."""
@@ -210,7 +210,7 @@ def run_cell(cell: Cell, plan: "Plan", root: Path, console: "Console") -> bool:
 def outcome(cell: Cell, plan: "Plan", root: Path) -> tuple[str, Any]:
     """("done", comparison), ("failed", error) or ("not run", None) of a cell, as its recipe and the code stand now."""
     from recipes import store
-    from recipes.plan import store_path
+    from recipes.graph import store_path
 
     last = plan.nodes[-1]
     made = store_path(root, last.kind, last.hash)

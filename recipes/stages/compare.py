@@ -50,7 +50,7 @@ class World:
         return self.pool.table["source"].to_pylist()
 
 
-BY_POOL = ("pool", "truth", "labels", "scorer", "styler", "seed_model", "signal_capability", "signal_style", "signal_necessity")
+BY_POOL = ("pool", "truth", "labels", "scorer", "styler", "seed_model", "signal_capability", "signal_style")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
@@ -117,12 +117,12 @@ def rater_agreement(world: World) -> dict[str, Any]:
 
     out, inputs, pool_hash = {}, world.inputs, world.pool.hash
     for signal, fit, report in (("capability", "scorer", capability_report), ("style", "styler", style_report)):
-        if f"signal_{signal}" in inputs:
+        if f"signal_{signal}" in inputs and (inputs[fit] / "split.json").is_file():  # a finished rater was not trained on labels
             held_out = json.loads((inputs[fit] / "split.json").read_text())["held_out"]
             labels = read_labels(inputs["labels"], pool_hash)
             labels = labels.filter(pc.is_in(labels["row"], pa.array(held_out, pa.int32())))
             out[signal] = report(read_signal(inputs[f"signal_{signal}"], pool_hash), labels)
-    if "signal_capability" in inputs and "truth" in inputs:
+    if "signal_capability" in inputs and "truth" in inputs and "labels" in inputs:
         scores = read_signal(inputs["signal_capability"], pool_hash)
         out["capability_truth"] = capability_report(scores, _unlabelled_truth(world))
     return out

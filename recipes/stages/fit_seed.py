@@ -1,4 +1,5 @@
-"""The seed model of MLLM-Selector (arXiv 2503.20502): the base, LoRA-tuned on a random share of the pool."""
+"""The seed model of MLLM-Selector (arXiv 2503.20502): the base, LoRA-tuned on a random share of the pool, or on what an earlier
+round of the method chose."""
 
 import json
 from pathlib import Path
@@ -6,17 +7,22 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
-CODE = ("training", "curation/pool", "curation/selectors/random.py", "curation/selectors/primitives/keys.py", "recipes/stages/fitting.py")
+CODE = ("training", "curation/pool", "curation/selectors/random.py", "curation/selectors/primitives/keys.py", "curation/subset.py",
+        "recipes/stages/fitting.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the checkpoint (adapters merged) and seed_rows.json."""
     from curation.pool.read import Pool
     from curation.selectors.random import select
+    from curation.subset import read_subset
 
     pool = Pool.open(inputs["pool"])
-    rows = select(pool.table, max(1, round(config["share"] * len(pool))), config["seed"]).rows
-    progress.say(f"seed model: {len(rows)} random samples ({config['share']:.0%} of the pool)")
-    summary = train(config["train"], config["seed"], inputs["base"], list(pool.samples(rows.tolist())), out, progress)
-    (out / "seed_rows.json").write_text(json.dumps(rows.tolist()))
+    if "subset" in inputs:
+        rows = sorted(read_subset(inputs["subset"])["row"].to_pylist())
+    else:
+        rows = select(pool.table, max(1, round(config["share"] * len(pool))), config["seed"]).rows.tolist()
+    progress.say(f"seed model: {len(rows)} {'samples of the round before' if 'subset' in inputs else 'random samples'}")
+    summary = train(config["train"], config["seed"], inputs["base"], list(pool.samples(rows)), out, progress)
+    (out / "seed_rows.json").write_text(json.dumps(rows))
     return {**summary, "samples": len(rows)}

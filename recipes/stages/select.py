@@ -1,26 +1,42 @@
 """Choose a subset: signals and pool as columns, one selector, one budget, one seed."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/subset.py", "curation/selectors/contract.py", "curation/signals/table.py", "curation/pool/read.py")
+CODE = ("curation/subset.py", "curation/selectors/contract.py", "curation/selectors/budget.py", "curation/signals/table.py", "curation/pool/read.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes subset.parquet and manifest.json; returns the budget in samples and tokens, and the selector's notes."""
+    import numpy as np
+    import pyarrow as pa
+
     from curation.pool.read import Pool
     from curation.selectors import get_selector
+    from curation.selectors.budget import choose
     from curation.signals.table import join, read_metadata, read_signal
     from curation.subset import write_subset
-    from recipes.schema import budget_rows
 
     pool = Pool.open(inputs["pool"])
     folders = {name.removeprefix("signal_"): path for name, path in inputs.items() if name.startswith("signal_")}
     columns = join(pool.table, [read_signal(path, pool.hash) for path in folders.values()])
-    budget = budget_rows(config["budget"], len(pool))
-    selection = get_selector(config["selector"])(columns, budget, config["seed"], **config["params"])
+    for column, rows in _memberships(inputs):
+        columns = columns.append_column(column, pa.array(np.isin(columns["row"].to_numpy(), rows)))
+    selection = choose(get_selector(config["selector"]), columns, config["budget"], config["seed"], config["params"])
     hashes = {name: read_metadata(path)["identity"] for name, path in folders.items()}
     manifest = write_subset(out, pool.table, pool.hash, selection, selector=config["selector"], params=config["params"],
                             seed=config["seed"], signal_hashes=hashes)
     progress.say(f"{config['selector']}: {len(selection.rows)} of {len(pool)} samples, notes {selection.notes}")
     return {**manifest["budget"], "ids_sha256": manifest["ids_sha256"], "notes": selection.notes}
+
+
+def _memberships(inputs: dict[str, Path]) -> Iterator[tuple[str, list[int]]]:
+    """The columns that mark rows of another arm's subset, or those that the seed model was tuned on."""
+    from curation.subset import read_subset
+
+    if "reference" in inputs:
+        yield "in_reference", read_subset(inputs["reference"])["row"].to_pylist()
+    if "seed_rows" in inputs:
+        yield "in_seed", json.loads((inputs["seed_rows"] / "seed_rows.json").read_text())

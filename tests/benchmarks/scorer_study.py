@@ -35,8 +35,9 @@ from curation.taxonomy import CAPABILITY_KEYS
 from curation.teacher.draw import uniform
 from curation.teacher.labels import read_labels
 from recipes.engine import root_of, run
+from recipes.graph import Node, store_path
 from recipes.load import load
-from recipes.plan import Node, make_plan, store_path
+from recipes.plan import make_plan
 from recipes.store import read_record
 
 RECIPE = "mmssr_30pct.yaml"

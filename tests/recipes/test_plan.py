@@ -61,7 +61,7 @@ def test_parents_come_first(project):
 
 @pytest.mark.parametrize("arm, kinds", [
     ("{selector: random}", set()),
-    ("{selector: mllm_selector}", {"fit_seed", "signal_necessity"}),
+    ("{selector: mllm_selector}", {"fit_seed", "signal_losses"}),
     ("{selector: mmssr, params: {bins: source}}", {"labels", "fit_scorer", "signal_capability"}),
 ])
 def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
@@ -74,7 +74,7 @@ def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
 
 def test_a_rater_may_start_from_the_seed_model(project):
     base, nodes = by_name(), by_name("scorer.start=seed_model")
-    assert "fit_seed" not in base and "signal_necessity" not in nodes
+    assert "fit_seed" not in base and "signal_losses" not in nodes
     assert nodes["fit_scorer"].inputs["base"] is nodes["fit_seed"]
     assert nodes["fit_styler"].hash == base["fit_styler"].hash and nodes["train[full,0]"].hash == base["train[full,0]"].hash
     assert nodes["compare"].config["protocol"] == "modified"

@@ -1,8 +1,8 @@
 """`python -m recipes.report`: where figures come from, what is current, stale or missing, and that no failure is hidden."""
 
 import json
-import shutil
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +12,9 @@ import pytest
 
 from curation.mini.captions import GATES
 from recipes import external, report, rundir, store
+from recipes.graph import Plan, store_path
 from recipes.load import load
-from recipes.plan import Plan, make_plan, store_path
+from recipes.plan import make_plan
 
 REPOSITORY = Path(report.__file__).parents[1]
 SPREAD = {"full": (60.0, 1.0, 3), "random_30": (50.0, 1.0, 5), "random_10": (40.0, 1.0, 5)}

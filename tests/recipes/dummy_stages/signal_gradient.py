@@ -1,4 +1,4 @@
-"""Dummy stage `signal_necessity`."""
+"""Dummy stage `signal_gradient`."""
 
 from dummy_stages.body import run  # noqa: F401
 

@@ -1,0 +1,121 @@
+"""The graph of stages: nodes with hashes, and what is written down of them.
+
+A node's hash covers its kind, config, inputs and code, so nodes of two recipes that say the same are the same node.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from recipes.code import Stages
+from recipes.errors import RecipeError, nearest
+from recipes.external import External
+from training.spec import FitSpec
+
+UNHASHED = {"save_steps", "cache_mb"}
+"""Config keys that a stage obeys but that cannot change its result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One stage to run. `work` is its expected work in samples, `repetition` the number of the arms' runs that first
+    needs it (earlier ones start first): only for schedules and estimates, not hashed."""
+
+    kind: str
+    name: str
+    config: dict[str, Any]
+    inputs: dict[str, "Node | External | list[Node]"]
+    hash: str
+    work: float = 1.0
+    repetition: int = 0
+
+    def parents(self) -> Iterator["Node"]:
+        """The stages that must be finished before this one, without repetition."""
+        found = [n for value in self.inputs.values() for n in (value if isinstance(value, list) else [value])]
+        yield from dict.fromkeys(n for n in found if isinstance(n, Node))
+
+    def input_hashes(self) -> dict[str, Any]:
+        """Hash, or list of hashes, of every input."""
+        return {k: [n.hash for n in v] if isinstance(v, list) else v.hash for k, v in self.inputs.items()}
+
+
+@dataclass
+class Plan:
+    """Nodes in an order in which they can run; each name and each hash occurs once."""
+
+    stages: Stages
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], *,
+            name: str = "", work: float = 1.0, module: str | None = None, repetition: int = 0) -> Node:
+        """A new node, or the one that is there already if kind, config, inputs and code are equal.
+
+        `module` names one more module whose source decides the result.
+        """
+        inputs = {k: v for k, v in inputs.items() if v is not None}
+        node = Node(kind, name or kind, config, inputs, "", work, repetition)
+        identity = {"kind": kind, "config": _without_settings(config), "inputs": node.input_hashes(),
+                    "code": self.stages.code_hash(kind, module)}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        if same := next((n for n in self.nodes if n.hash == digest), None):
+            return same
+        node = replace(node, hash=digest)
+        self.nodes.append(node)
+        return node
+
+    def matching(self, stage: str) -> list[Node]:
+        """Nodes of that kind or name. Raises RecipeError with the nearest one."""
+        found = [n for n in self.nodes if stage in (n.kind, n.name)]
+        if not found:
+            known = {n.kind for n in self.nodes} | {n.name for n in self.nodes}
+            raise RecipeError(f"there is no stage `{stage}` in this plan; {nearest(stage, known)}")
+        return found
+
+
+def stage_name(kind: str, *parts: str | int) -> str:
+    """`kind` or `kind[part,part]`."""
+    return f"{kind}[{','.join(map(str, parts))}]" if parts else kind
+
+
+def dump(section: BaseModel, *keys: str) -> dict[str, Any]:
+    """A section, or these of its keys, as a stage's config. Training settings come without their seed."""
+    config = section.model_dump(mode="json", include=set(keys) or None)
+    if isinstance(section, FitSpec):
+        del config["seed"]
+    elif config.get("train"):
+        del config["train"]["seed"]
+    return config
+
+
+def samples_seen(train: FitSpec, rows: float) -> float:
+    """Samples that a training on `rows` sees, repeats counted."""
+    return train.max_steps * train.batch_size if train.max_steps else rows * train.epochs
+
+
+def _without_settings(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_settings(v) for k, v in value.items() if k not in UNHASHED}
+
+
+def as_json(plan: Plan) -> list[dict[str, Any]]:
+    """The plan as it is written to plan.json."""
+    return [{"name": n.name, "kind": n.kind, "hash": n.hash, "config": n.config, "inputs": _input_names(n)}
+            for n in plan.nodes]
+
+
+def _input_names(node: Node) -> dict[str, Any]:
+    def name(value: Node | External) -> str:
+        return value.name if isinstance(value, Node) else str(value.path)
+
+    return {k: [name(n) for n in v] if isinstance(v, list) else name(v) for k, v in node.inputs.items()}
+
+
+def store_path(root: Path, kind: str, digest: str) -> Path:
+    """Where an artefact lives: store/<kind>/<first 12 digits of the hash>."""
+    return root / "store" / kind / digest[:12]

@@ -1,0 +1,195 @@
+"""Which stages make a signal on one pool: fits, clusterings and subset probes, each planned when it is first asked for."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from recipes import external
+from recipes.errors import RecipeError, nearest
+from recipes.external import External, Fingerprints
+from recipes.graph import Node, Plan, dump, samples_seen, stage_name
+from recipes.load import Loaded
+
+LOSSES = {"necessity": ("seed", ["full"]), "necessity_ablated": ("seed", ["noimg", "noq", "a"]),
+          "base_losses": ("base", ["full"]), "base_losses_ablated": ("base", ["noimg", "noq", "a"])}
+"""Signals of the loss producer: whose losses, and what is left out of the prompt."""
+VECTORS_OF = {"emb_image": "embedding", "emb_text": "embedding", "clip_image": "clip", "clip_text": "clip", "grad": "gradient"}
+"""The signal that each vector column belongs to."""
+
+
+@dataclass
+class World:
+    """One pool and what is made from it: stages by the name under which `compare` reads them.
+
+    `seed` is None for a pool that is not drawn; `tag` is its part of a stage's name, where there are several pools.
+    `probes` are the trainings and evaluations that a subset-value regressor learns from.
+    """
+
+    plan: Plan
+    loaded: Loaded
+    prints: Fingerprints
+    seed: int | None
+    tag: tuple[str, ...]
+    pool: Node
+    source: Node | External
+    base: External
+    size: int
+    fits: dict[str, Node] = field(default_factory=dict)
+    signals: dict[str, Node] = field(default_factory=dict)
+    probes: list[Node] = field(default_factory=list)
+
+    def inputs(self) -> dict[str, Node]:
+        """What the report of this pool rests on, beside the runs."""
+        truth = {"truth": self.source} if self.seed is not None else {}
+        return {"pool": self.pool, **truth, **self.fits, **{f"signal_{name}": node for name, node in self.signals.items()}}
+
+    def signal(self, name: str) -> Node:
+        """The stage that makes a signal. Raises RecipeError for one that nothing makes, and for a section that is missing."""
+        if name not in self.signals:
+            self.signals[name] = self._make(name)
+        return self.signals[name]
+
+    def fit(self, name: str) -> Node:
+        """The stage that leaves labels, seed_model, scorer or styler; a rater that is given by path is converted, not trained."""
+        if name not in self.fits:
+            self.fits[name] = {"labels": self._labels, "seed_model": self._seed_model}.get(name, lambda: self._rater(name))()
+        return self.fits[name]
+
+    def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], work: float, *parts: Any, **options: Any) -> Node:
+        """A stage of this pool."""
+        return self.plan.add(kind, config, inputs, name=stage_name(kind, *parts, *self.tag), work=work, **options)
+
+    def section(self, name: str) -> Any:
+        """A section of the recipe. Raises RecipeError with the arms that want it."""
+        if (found := getattr(self.loaded.recipe, name)) is None:
+            users = ", ".join(f"{a} ({arm.selector})" for a, arm in self.loaded.recipe.arms.items() if arm.learned())
+            raise RecipeError(f"{self.loaded.locate(name)}: {name}: missing; the signals of these arms want it: {users}")
+        return found
+
+    def model(self, path: str, revision: str | None, *where: str) -> External:
+        """A checkpoint that the recipe names."""
+        return external.model(path, revision, self.loaded.locate(*where), self.prints, external.MODEL_FILES)
+
+    # ------------------------------------------------------------------------------------------ fits
+
+    def _labels(self) -> Node:
+        teacher = self.section("teacher")
+        return self.add("labels", dump(teacher), {"pool": self.pool, "source": self.source}, self.size * teacher.share)
+
+    def _seed_model(self) -> Node:
+        return self.seed_model_on(None)
+
+    def seed_model_on(self, subset: Node | None, *parts: Any) -> Node:
+        """The base, tuned on a random share of the pool, or on a subset that an earlier round chose."""
+        section = self.section("seed_model")
+        config = dump(section) if subset is None else {"seed": section.seed, "train": dump(section)["train"]}
+        return self.add("fit_seed", config, {"pool": self.pool, "base": self.base, "subset": subset},
+                        samples_seen(section.train, self.size * section.share), *parts)
+
+    def _rater(self, name: str) -> Node:
+        section = self.section(name)
+        if section.path is not None:
+            given = self.model(section.path, section.revision, name, "path")
+            return self.add("fit_released", {}, {"model": given}, 1, name)
+        start = self.fit("seed_model") if section.start == "seed_model" else self.base
+        shown = self.size * self.section("teacher").share * (1 - section.holdout)
+        config = _without(dump(section), "path", "revision", "mode", "threshold")
+        return self.add(f"fit_{name}", config, {"pool": self.pool, "labels": self.fit("labels"), "base": start},
+                        samples_seen(section.train, shown))
+
+    # --------------------------------------------------------------------------------------- signals
+
+    def _make(self, name: str) -> Node:
+        if name in LOSSES:
+            whose, terms = LOSSES[name]
+            return self.losses(self.fit("seed_model") if whose == "seed" else self.base, terms, "base_" if whose == "base" else "", name)
+        if name.startswith("cluster_"):
+            return self._clusters(name.removeprefix("cluster_"))
+        makers = {"capability": self._capability, "style": self._style, "embedding": self._embedding, "clip": self._clip,
+                  "quality": self._quality, "gradient": self._gradient, "value": self._value}
+        if name in makers:
+            return makers[name]()
+        if name in self.loaded.recipe.signals:
+            return self._custom(name)
+        known = [*LOSSES, *makers, *(f"cluster_{c}" for c in self.loaded.recipe.clusters), *self.loaded.recipe.signals]
+        raise RecipeError(f"{self.loaded.locate('signals')}: no producer makes the signal `{name}`; {nearest(name, known)}")
+
+    def losses(self, model: Node | External, terms: list[str], prefix: str, *parts: Any) -> Node:
+        """Answer losses of the pool under a model."""
+        config = {"terms": terms, "prefix": prefix, "max_tokens": self.loaded.recipe.scoring.max_tokens}
+        return self.add("signal_losses", config, {"pool": self.pool, "model": model}, self.size * len(terms), *parts)
+
+    def _capability(self) -> Node:
+        scorer = self.section("scorer")
+        config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(scorer, "prompts", "mode")}
+        return self.add("signal_capability", config, {"pool": self.pool, "model": self.fit("scorer")}, self.size)
+
+    def _style(self) -> Node:
+        styler = self.section("styler")
+        config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(styler, "prompts", "mode", "threshold")}
+        return self.add("signal_style", config, {"pool": self.pool, "model": self.fit("styler")}, self.size)
+
+    def _embedding(self) -> Node:
+        section = self.section("embedding")
+        model = self.model(section.path, section.revision, "embedding", "path") if section.path else self.base
+        return self.add("signal_embedding", _without(dump(section), "path", "revision"), {"pool": self.pool, "model": model}, self.size)
+
+    def _clip(self) -> Node:
+        section = self.section("clip")
+        model = self.model(section.path, section.revision, "clip", "path")
+        return self.add("signal_clip", _without(dump(section), "path", "revision"), {"pool": self.pool, "model": model}, self.size)
+
+    def _clusters(self, name: str) -> Node:
+        clusterings = self.loaded.recipe.clusters
+        if name not in clusterings:
+            raise RecipeError(f"{self.loaded.locate('clusters')}: clusters.{name}: missing; a selector reads the column cluster_{name}; "
+                              f"{nearest(name, clusterings)}")
+        section = clusterings[name]
+        if section.column not in VECTORS_OF:
+            raise RecipeError(f"{self.loaded.locate('clusters', name, 'column')}: clusters.{name}.column: `{section.column}` holds no "
+                              f"vectors; {nearest(section.column, VECTORS_OF)}")
+        inputs = {"pool": self.pool, "vectors": self.signal(VECTORS_OF[section.column])}
+        return self.add("signal_cluster", {"name": name, **dump(section)}, inputs, self.size / 10, name)
+
+    def _quality(self) -> Node:
+        inputs = {"pool": self.pool, "source": self.source if self.section("quality").kind == "metadata" else None}
+        return self.add("signal_quality", dump(self.section("quality")), inputs, self.size / 10)
+
+    def _gradient(self) -> Node:
+        section = self.section("gradient")
+        inputs = {"pool": self.pool, "model": self.fit("seed_model"), "validation": self._bench(section.validation)}
+        return self.add("signal_gradient", _without(dump(section), "validation"), inputs, self.size * 3)
+
+    def _custom(self, name: str) -> Node:
+        section = self.loaded.recipe.signals[name]
+        model = self.model(section.path, section.revision, "signals", name, "path") if section.path else None
+        return self.add("signal_custom", {"producer": section.producer, "params": section.params},
+                        {"pool": self.pool, "model": model}, self.size, name, module=section.producer.partition(":")[0])
+
+    def _bench(self, section: Any) -> Node:
+        """Items to learn from: drawn with another seed than those that the arms are compared on."""
+        return self.plan.add("bench", dump(section), {}, name=f"bench[{section.seed}]", work=section.items * 14)
+
+    def _value(self) -> Node:
+        """InstructionGPT-4: train on subsets of known content, evaluate each, regress the score on what the subset is like."""
+        from curation.selectors import needs
+
+        probe, recipe = self.section("probe"), self.loaded.recipe
+        clip, bench = self.signal("clip"), self._bench(probe.bench)
+        features = dict.fromkeys(name for indicator in probe.indicators for name in needs("top_k", {"column": indicator}))
+        train = dump(probe.train or self.section("train"))
+        subsets = self.add("probe_subsets", dump(probe, "subsets", "size", "seed"), {"pool": self.pool, "vectors": clip}, self.size / 10)
+        evaluates = []
+        for k in range(probe.subsets):
+            fit = self.add("probe_train", {**train, "seed": probe.seed, "subset": k}, {"pool": self.pool, "subsets": subsets, "base": self.base},
+                           samples_seen(probe.train or recipe.train, probe.size), k)
+            asked = {**dump(recipe.evaluation), "shuffled": False, "limit": None}
+            evaluates.append(self.add("evaluate", asked, {"model": fit, "bench": bench}, probe.bench.items * 14, "probe", k))
+            self.probes += [fit, evaluates[-1]]
+        config = dump(probe, "regressor", "indicators", "components", "seed")
+        signals = {f"signal_{name}": self.signal(name) for name in {"clip": None, **features}}
+        inputs = {"pool": self.pool, **signals, "subsets": subsets, "evaluates": evaluates}
+        return self.add("signal_value", config, inputs, self.size / 10)
+
+
+def _without(config: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in keys}

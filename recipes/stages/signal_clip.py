@@ -1,0 +1,16 @@
+"""CLIP score of every sample, with the vectors of its images and its text."""
+
+from pathlib import Path
+from typing import Any
+
+from recipes.stages.scoring import produce
+
+CODE = ("curation/signals/clip.py", "curation/signals/batches.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool")
+RESUMES = True
+
+
+def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes the clip signal."""
+    from curation.signals.clip import score_clip
+
+    return produce(score_clip, inputs, out, progress, text=config["text"])

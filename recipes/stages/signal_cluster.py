@@ -1,0 +1,14 @@
+"""Cluster the vectors of a signal; centroids, assignments and library versions are kept."""
+
+from pathlib import Path
+from typing import Any
+
+CODE = ("curation/signals/clusters.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
+
+
+def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes the signal cluster_<name> with centroids.npy and clusters.json."""
+    from curation.pool.read import Pool
+    from curation.signals.clusters import fit_clusters
+
+    return fit_clusters(Pool.open(inputs["pool"]), inputs["vectors"], out, **config)

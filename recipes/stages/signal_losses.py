@@ -1,0 +1,19 @@
+"""Answer losses of every sample under a model, with and without image and question."""
+
+from pathlib import Path
+from typing import Any
+
+from recipes.stages.scoring import produce
+
+CODE = ("curation/signals/losses.py", "curation/signals/vlm.py", "curation/signals/batches.py", "curation/signals/table.py",
+        "curation/signals/vectors.py", "curation/pool", "training/models.py", "training/render.py", "training/images.py",
+        "training/collate.py")
+RESUMES = True
+
+
+def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes the loss signal: the seed model's necessity, or under the prefix `base_` the losses of the base."""
+    from curation.signals.losses import score_losses
+
+    return produce(score_losses, inputs, out, progress, terms=tuple(config["terms"]), prefix=config["prefix"],
+                   max_tokens=config["max_tokens"])

@@ -1,0 +1,18 @@
+"""Reward, judge, complexity and quality of every answer; in the mini world from its own record, with noise."""
+
+from pathlib import Path
+from typing import Any
+
+from recipes.stages.counting import counter
+
+CODE = ("curation/signals/quality.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/teacher/draw.py",
+        "curation/pool/read.py", "curation/pool/record.py", "curation/pool/sample.py")
+
+
+def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes the quality signal."""
+    from curation.signals.quality import score_quality
+
+    from curation.pool.read import Pool
+
+    return score_quality(Pool.open(inputs["pool"]), out, truth=inputs["source"] / "truth.parquet", on_progress=counter(progress), **config)

@@ -1,0 +1,5 @@
+"""Dummy stage `probe_train`."""
+
+from dummy_stages.body import run  # noqa: F401
+
+CODE = ()

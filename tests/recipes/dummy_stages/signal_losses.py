@@ -1,0 +1,5 @@
+"""Dummy stage `signal_losses`."""
+
+from dummy_stages.body import run  # noqa: F401
+
+CODE = ()

@@ -1,0 +1,149 @@
+"""Which stages make the signals that selectors ask for."""
+
+import pytest
+
+from recipes.code import Stages
+from recipes.errors import RecipeError
+from recipes.load import load
+from recipes.plan import make_plan
+
+ALWAYS = {"bench", "source", "pool", "select", "train", "evaluate", "compare"}
+SECTIONS = """\
+embedding: {layers: [-2, -1]}
+clip: {path: clip}
+clusters:
+  text: {column: emb_text, k: 4}
+  spectral: {column: clip_image, method: spectral, k: 3}
+quality: {noise: 0.5}
+gradient: {dim: 32, validation: {items: 5, seed: 7}}
+probe: {subsets: 3, size: 10, bench: {items: 5, seed: 7}, indicators: [clip_score, reward, answer_tokens]}
+signals: {mine: {producer: "my_signals:compute", params: {power: 2}}}
+"""
+
+
+@pytest.fixture
+def asking(project, monkeypatch):
+    """A plan of one arm whose selector needs these signals, by stage name."""
+    scale = project / "scales" / "tiny.yaml"
+    scale.write_text(scale.read_text() + SECTIONS)
+    (project / "clip").mkdir()
+    (project / "clip" / "config.json").write_text("{}")
+    (project / "my_signals.py").write_text("def compute(pool, rows, **params): ...\n")
+    monkeypatch.syspath_prepend(project)
+    counter = iter(range(100))
+
+    def ask(*signals, more="", overrides=()):
+        module = f"asks_{next(counter)}_{project.name.replace('-', '_')}"
+        (project / f"{module}.py").write_text(f"NEEDS = {signals!r}\ndef select(columns, budget, seed): ...\n")
+        (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms:\n  a: {{selector: '{module}:select', budget: 30%{more}}}\n"
+                                          "  random: {selector: random, budget: 30%}\n")
+        return {node.name: node for node in make_plan(load("one.yaml", overrides), Stages("dummy_stages")).nodes}
+
+    return ask
+
+
+@pytest.mark.parametrize("signal, made", [
+    ("necessity", {"fit_seed", "signal_losses[necessity]"}),
+    ("necessity_ablated", {"fit_seed", "signal_losses[necessity_ablated]"}),
+    ("base_losses", {"signal_losses[base_losses]"}),
+    ("base_losses_ablated", {"signal_losses[base_losses_ablated]"}),
+    ("embedding", {"signal_embedding"}),
+    ("clip", {"signal_clip"}),
+    ("cluster_text", {"signal_embedding", "signal_cluster[text]"}),
+    ("cluster_spectral", {"signal_clip", "signal_cluster[spectral]"}),
+    ("quality", {"signal_quality"}),
+    ("gradient", {"fit_seed", "bench[7]", "signal_gradient"}),
+    ("mine", {"signal_custom[mine]"}),
+])
+def test_what_a_signal_is_made_of(asking, signal, made):
+    nodes = asking(signal)
+    assert {name for name, node in nodes.items() if node.kind not in ALWAYS or name == "bench[7]"} == made
+    assert f"signal_{signal}" in nodes["select[a,0]"].inputs
+    assert f"signal_{signal}" not in nodes["select[random,0]"].inputs
+    assert f"signal_{signal}" in nodes["compare"].inputs
+
+
+def test_losses_by_model_and_part(asking):
+    nodes = asking("necessity", "necessity_ablated", "base_losses", "base_losses_ablated")
+    found = {name: (node.config["terms"], node.config["prefix"], "model" in node.inputs and node.inputs["model"] is nodes["fit_seed"])
+             for name, node in nodes.items() if node.kind == "signal_losses"}
+    assert found == {"signal_losses[necessity]": (["full"], "", True), "signal_losses[base_losses]": (["full"], "base_", False),
+                     "signal_losses[necessity_ablated]": (["noimg", "noq", "a"], "", True),
+                     "signal_losses[base_losses_ablated]": (["noimg", "noq", "a"], "base_", False)}
+
+
+def test_the_subset_probe(asking):
+    nodes = asking("value")
+    value = nodes["signal_value"]
+    assert {"signal_clip", "signal_quality", "signal_necessity", "subsets", "evaluates", "pool"} == set(value.inputs)
+    assert value.inputs["evaluates"] == [nodes[f"evaluate[probe,{k}]"] for k in range(3)]
+    for k in range(3):
+        assert nodes[f"probe_train[{k}]"].config["subset"] == k
+        assert nodes[f"evaluate[probe,{k}]"].inputs["bench"] is nodes["bench[7]"] is not nodes["bench"]
+        assert nodes[f"evaluate[probe,{k}]"].config["shuffled"] is False
+    assert len(nodes["compare"].inputs["probes"]) == 6, "the probes' seconds are part of what the arm costs"
+
+
+def test_validation_items_are_not_those_of_the_comparison(asking):
+    with pytest.raises(RecipeError, match=r"probe.bench.seed: 1000 draws the items that the arms are compared on"):
+        asking("value", overrides=["probe.bench.seed=1000"])
+    with pytest.raises(RecipeError, match=r"gradient.validation.seed"):
+        asking("gradient", overrides=["gradient.validation.seed=1000"])
+
+
+def test_rounds_tune_the_seed_model_on_the_round_before(asking):
+    nodes = asking("necessity", "base_losses", more=", rounds: 3")
+    first, second, last = (nodes[f"select[a,0{more}]"] for more in (",round 1", ",round 2", ""))
+    assert first.inputs["signal_necessity"] is nodes["signal_losses[necessity]"]
+    assert nodes["fit_seed[a,0,round 1]"].inputs["subset"] is first and "share" not in nodes["fit_seed[a,0,round 1]"].config
+    assert nodes["fit_seed[a,0,round 2]"].inputs["subset"] is second
+    assert last.inputs["signal_necessity"].inputs["model"] is nodes["fit_seed[a,0,round 2]"]
+    assert last.inputs["signal_base_losses"] is first.inputs["signal_base_losses"]
+    assert nodes["train[a,0]"].inputs["subset"] is last
+
+
+@pytest.mark.parametrize("needs, more, wrong", [
+    ((), ", rounds: 2", "does not read the seed model's necessity"),
+    (("reference",), "", "wants `reference`"),
+    ((), ", reference: random", "reads no `reference`"),
+    (("reference",), ", reference: rndom", "`rndom` is not an arm; did you mean `random`"),
+    (("reference",), ", reference: a", "compares with itself"),
+    (("cluster_txt",), "", "clusters.txt: missing; a selector reads the column cluster_txt; did you mean `text`"),
+    (("qality",), "", "no producer makes the signal `qality`; did you mean `quality`"),
+])
+def test_what_cannot_be_planned(asking, needs, more, wrong):
+    with pytest.raises(RecipeError, match=wrong):
+        asking(*needs, more=more)
+
+
+def test_a_reference_is_the_subset_of_the_same_seed(asking):
+    nodes = asking("reference", more=", reference: random, seeds: [0, 4]")
+    assert nodes["select[a,0]"].inputs["reference"] is nodes["select[random,0]"]
+    assert nodes["select[a,4]"].inputs["reference"].config["seed"] == 4
+
+
+def test_rows_of_the_seed_model(asking):
+    nodes = asking("necessity", "seed_rows")
+    assert nodes["select[a,0]"].inputs["seed_rows"] is nodes["fit_seed"]
+
+
+def test_a_finished_rater_needs_no_labels(asking, project):
+    nodes = asking("capability", overrides=["scorer.path=base"])
+    assert nodes["signal_capability"].inputs["model"] is nodes["fit_released[scorer]"]
+    assert not {"labels", "fit_scorer"} & set(nodes)
+
+
+@pytest.mark.parametrize("override, wrong", [
+    ("clusters.text.column=emb_txt", "holds no vectors; did you mean `emb_text`"),
+    ("scorer.train=null", "missing `train`; give it, or `path`"),
+])
+def test_bad_sections(asking, override, wrong):
+    with pytest.raises(RecipeError, match=wrong):
+        asking("cluster_text", overrides=[override])
+
+
+def test_a_budget_in_tokens(asking):
+    nodes = asking("necessity", overrides=["arms.a.budget=tokens:2.5e4"])
+    assert nodes["select[a,0]"].config["budget"] == "tokens:25000"
+    with pytest.raises(RecipeError, match="tokens:N"):
+        asking("necessity", overrides=["arms.a.budget=tokens:few"])

@@ -27,6 +27,7 @@ from curation.selectors.primitives.packed import hash_order
 from curation.selectors.round_robin import ENGINES, Bins, Picks, Queue, round_robin
 
 NEEDS: tuple[str, ...] = ("capability", "style")
+COST, TARGETED, NESTED = "C4", False, False
 BINS = ("none", "source", "style", "style_x_source")
 OTHER = "other"
 
@@ -83,7 +84,7 @@ def select(
         if value not in allowed:
             raise SelectorError(f"{name} {value!r} is none of {', '.join(allowed)}")
     check_budget(budget, len(columns))
-    keys = _capability_keys(columns, capabilities, score)
+    keys = capability_keys(columns, capabilities, score)
     main, expected = _scores(columns, keys, score)
     by_hash = hash_order(seeded_keys(seed, texts(columns, "id")))
     place = np.empty(len(by_hash), np.uint64)
@@ -110,7 +111,8 @@ def select(
     return Selection(row_numbers(columns)[picks.rows], _reason(columns, picks, keys, styles, main, expected), notes)
 
 
-def _capability_keys(columns: pa.Table, asked: Sequence[str] | None, score: str) -> list[str]:
+def capability_keys(columns: pa.Table, asked: Sequence[str] | None, score: str) -> list[str]:
+    """The capabilities `asked` for, or all that the table scores. Raises ColumnError, SelectorError."""
     prefix = "cap_" if score == "argmax" else "exp_"
     there = [name.removeprefix(prefix) for name in columns.column_names if name.startswith(prefix)]
     keys = there if asked is None else list(asked)

@@ -1,0 +1,206 @@
+"""mmSSR as its released code selects (arXiv 2503.13383; lyumengyao/mmssr), accidents of the rules included.
+
+What the code leaves to chance is fixed here: its sort is unstable and its capability order hangs on PYTHONHASHSEED, so
+no two machines need agree with it; here ties keep the order of the rows and capabilities the order given. `mmssr` is
+the method without the accidents.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.selectors.contract import (
+    BudgetError,
+    ColumnError,
+    Selection,
+    SelectorError,
+    check_budget,
+    numbers,
+    require,
+    row_numbers,
+    sources_of,
+    texts,
+)
+from curation.selectors.mmssr import capability_keys
+from curation.selectors.primitives.keys import groups
+from curation.selectors.primitives.packed import sort_groups
+from curation.selectors.round_robin import ENGINES, Picks, Queue, round_robin
+
+NEEDS: tuple[str, ...] = ("capability", "style")
+COST, TARGETED, NESTED = "C4", False, False
+OVERSHOOT = ("trim", "official")
+
+
+def select(
+    columns: pa.Table,
+    budget: int,
+    seed: int,
+    *,
+    capabilities: Sequence[str] | None = None,
+    threshold: float = 0.0,
+    overshoot: str = "trim",
+    engine: str = "numpy",
+) -> Selection:
+    """Rounds over capabilities, each share dealt to bins "style+source", smallest bin first, with a carried debt.
+
+    1. `cap_c` may be text: int() reads it (" 4 ", "+3", "1_0", any script's digits; values above 5 stay); what int()
+       refuses is missing (`unparsed_score`), as null and NaN are (`missing_score` counts all three).
+    2. `styles` is list<string>, or text cut at commas; names are stripped, repeats dropped, "" is a name. Rows with a
+       null or empty list are never picked (`without_style`). No vocabulary: a misspelt style is a bin of its own.
+    3. In a round each live capability gets max(left // live capabilities, 1), fixed at its start, cut to what is left.
+       Candidates: rows not yet taken with a score strictly above `threshold`. A row is in the bin of each of its
+       styles. In a bin: rows whose first style it is before those whose second it is, and so on; then higher score;
+       then lower `row`.
+    4. Bins by number of candidates, then by the text "style+source". With q = max(share // bins, 1), a bin gives q and
+       what the bin before it fell short of, as far as it has rows that no earlier bin took; before each bin the
+       capability stops if it has its share. So a share smaller than the number of bins may be **overshot**.
+    5. A capability without candidates stops the released program (a failing assertion); here it is dropped, as that
+       program means to (`exhausted_<capability>`: the round).
+
+    `capabilities`: the keys in the order in which they are served (default: all cap_ columns, in table order).
+    `overshoot`: "trim" cuts to `budget` picks, in pick order (`overshoot` counts those cut); "official" keeps them, and
+    is the one way in which a selector here returns more than its budget. `engine`: "numpy" or "numba", same picks.
+
+    Ties go by the value of `row`, so another order of the table's lines changes nothing, but renumbered rows do; `seed`
+    changes nothing. Reason: capability, bin, source, score, round. Cost C4: a scorer and styler fit and a forward pass a
+    sample. Blind. Raises BudgetError where fewer rows can be had, ColumnError, SelectorError.
+    """
+    for value, allowed, name in ((overshoot, OVERSHOOT, "overshoot"), (engine, ENGINES, "engine")):
+        if value not in allowed:
+            raise SelectorError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    check_budget(budget, len(columns))
+    keys = capability_keys(columns, capabilities, "argmax")
+    rows = row_numbers(columns)
+    if (np.diff(rows) < 0).any():
+        columns, rows = columns.take(np.argsort(rows, kind="stable")), np.sort(rows)
+    entries, without_style = _entries(columns)
+    alive = np.ones(len(columns), bool)
+    notes = {"missing_score": 0, "unparsed_score": 0, "without_style": without_style}
+
+    def build(c: int) -> Queue:
+        scores, unparsed = _scores(columns, f"cap_{keys[c]}")
+        notes["missing_score"] += int(np.isnan(scores).sum())
+        notes["unparsed_score"] += unparsed
+        return entries.queue(scores, (scores > threshold) & alive, engine)
+
+    picks = round_robin(build, list(range(len(keys))), budget, alive, carry=True)
+    notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
+    if len(picks.rows) < budget:
+        raise BudgetError(budget, len(picks.rows), "no other row has a style and a score above the threshold")
+    notes["overshoot"] = len(picks.rows) - budget
+    if overshoot == "trim":
+        picks = Picks(picks.rows[:budget], picks.queue[:budget], picks.bins[:budget], picks.round[:budget])
+    return Selection(rows[picks.rows], _reason(columns, picks, keys, entries.names), notes)
+
+
+class _Entries:
+    """One entry for each row and style of it, by row: int32[m] `rows`, `bins` (places in `names`), `positions`."""
+
+    def __init__(self, rows: np.ndarray, bins: np.ndarray, positions: np.ndarray, names: pa.Array) -> None:
+        self.rows, self.bins, self.positions, self.names = rows, bins, positions, names
+
+    def queue(self, scores: np.ndarray, wanted: np.ndarray, engine: str) -> Queue:
+        """The `wanted` rows (bool[n]) by bin; in a bin by position of the style, score (highest first), row."""
+        there = wanted[self.rows]
+        rows, bins, positions = self.rows[there], self.bins[there], self.positions[there]
+        levels = np.unique(scores[wanted])
+        worse = (len(levels) - 1 - np.searchsorted(levels, scores)).astype(np.uint64)[rows]
+        shift = np.uint64(len(scores).bit_length())
+        steps = int(positions.max(initial=0) + 1) * max(len(levels), 1)
+        within = (positions.astype(np.uint64) * np.uint64(len(levels)) + worse) << shift | rows.astype(np.uint64)
+        order, starts = sort_groups(bins, len(self.names), within, steps << int(shift))
+        return Queue((order & order.dtype.type((1 << int(shift)) - 1)).astype(np.int32), starts, engine)
+
+
+def _entries(columns: pa.Table) -> tuple[_Entries, int]:
+    """The entries, and how many rows have no style."""
+    owner, names = _styles_said(columns)
+    codes, distinct = groups(names)
+    stripped = [name.strip() for name in distinct]
+    known = sorted(set(stripped))
+    codes = np.array([known.index(name) for name in stripped], np.int64)[codes]
+    rows, codes, positions = _first_said(owner, codes, len(known))
+    sources, source_names = groups(texts(columns, "source"))
+    pairs = codes * len(source_names) + sources[rows]
+    met = np.flatnonzero(np.bincount(pairs, minlength=len(known) * len(source_names)))
+    joined = [f"{known[pair // len(source_names)]}+{source_names[pair % len(source_names)]}" for pair in met]
+    bins = sorted(set(joined))  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
+    place = {name: at for at, name in enumerate(bins)}
+    of_pair = np.zeros(len(known) * len(source_names), np.int32)
+    of_pair[met] = [place[name] for name in joined]
+    without = len(columns) - np.count_nonzero(np.diff(rows, prepend=-1))
+    return _Entries(rows.astype(np.int32), of_pair[pairs], positions, pa.array(bins, pa.string())), without
+
+
+def _styles_said(columns: pa.Table) -> tuple[np.ndarray, pa.Array]:
+    """Row and name of each style, in the order said."""
+    require(columns, ["styles"])
+    lists = columns["styles"].combine_chunks()
+    if pa.types.is_string(lists.type) or pa.types.is_large_string(lists.type):
+        lists = pc.split_pattern(lists, ",")
+    kind = lists.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_string(kind.value_type):
+        raise ColumnError("styles", f"column 'styles' is {columns['styles'].type}, neither list<string> nor text")
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    flat = lists.flatten()
+    said = flat.is_valid()
+    owner = np.arange(len(counts), dtype=np.int64).repeat(counts)[said.to_numpy(zero_copy_only=False)]
+    return owner, flat.filter(said)
+
+
+def _first_said(owner: np.ndarray, codes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, code and position (0 = first) of each style of a row, by row and position; later repeats dropped."""
+    at = _place_in_run(owner)
+    width = int(at.max(initial=0)) + 1
+    words = (owner * count + codes) * width + at
+    words.sort()
+    pairs = words // width
+    first = words[np.diff(pairs, prepend=-1) > 0]
+    rows, codes, at = first // width // count, first // width % count, first % width
+    words = (rows * width + at) * count + codes
+    words.sort()
+    rows, codes = words // count // width, words % count
+    return rows, codes, _place_in_run(rows)
+
+
+def _place_in_run(values: np.ndarray) -> np.ndarray:
+    """int64[n]: how many equal values stand directly before each of the ascending `values`."""
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    return np.arange(len(values)) - starts.repeat(np.diff(starts, append=len(values)))
+
+
+def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:
+    """float64[n], NaN where missing; and how many texts are no integer."""
+    column = columns[name]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return numbers(columns, name), 0
+    encoded = column.combine_chunks().cast(kind).dictionary_encode()
+    read = np.array([_integer(text) for text in encoded.dictionary.to_pylist()] + [np.nan])
+    values = read[encoded.indices.fill_null(len(read) - 1).to_numpy()]
+    return values, int(np.isnan(values).sum()) - encoded.null_count
+
+
+def _integer(text: str) -> float:
+    try:
+        return float(int(text))
+    except (ValueError, OverflowError):
+        return float("nan")
+
+
+def _reason(columns: pa.Table, picks: Picks, keys: list[str], bins: pa.Array) -> pa.Table:
+    scores = np.empty(len(picks.rows))
+    for c, key in enumerate(keys):
+        of_c = picks.queue == c
+        scores[of_c] = _scores(columns.select([f"cap_{key}"]).take(picks.rows[of_c]), f"cap_{key}")[0]
+    return pa.table(
+        {
+            "capability": pa.array(keys, pa.string()).take(pa.array(picks.queue)),
+            "bin": bins.take(pa.array(picks.bins)),
+            "source": sources_of(columns, picks.rows)["source"],
+            "score": pa.array(scores),
+            "round": pa.array(picks.round, pa.int32()),
+        }
+    )

@@ -1,26 +1,49 @@
-"""MLLM-Selector (arXiv 2503.20502): necessity-based grouped sampling.
+"""MLLM-Selector: groups by necessity under a seed model, more from the needier groups, spread over sources inside them.
 
-Published: a seed model is fine-tuned on a random part of the pool; each sample gets a necessity score under it; the
-pool is grouped by necessity and sampled from the groups, so that the subset is both needed and diverse.
-Not published, and so reconstructed here with every choice a parameter: the score (token-mean answer NLL of the seed
-model), the noise cut, the number of groups, how much each group gets, and how a group is sampled.
+Source: arXiv 2503.20502. Published: a seed model is fine-tuned on a random part of the pool; each sample gets a
+necessity score under it; the pool is grouped by necessity and sampled from the groups, so that the subset is both
+needed and diverse. Not published, and so reconstructed here with every choice a parameter: the score, the noise cut,
+the groups, how much each gets, how it is sampled. Needs: necessity (delta: base_losses too; visual:
+necessity_ablated too). Cost class: C4 (a LoRA fit on the seed part, one forward pass a sample). Blind.
+
+Rounds (the seed model tuned anew on the subset) are calls of this function with the columns of each round.
 """
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
-from curation.selectors.primitives import groups, quota, rank_within, seeded_keys, spread
+from curation.selectors.contract import Selection, SelectorError, check_budget, flags, numbers, row_numbers, sources_of, texts
+from curation.selectors.formulas import NECESSITIES
+from curation.selectors.formulas import necessity as necessity_of
+from curation.selectors.primitives.cosine import joined
+from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
+from curation.selectors.primitives.pick import COMPARED, Group, rule
+from curation.selectors.primitives.quota import quota, spread
+from curation.selectors.signal_columns import names_of, signals_of
 
-NEEDS: tuple[str, ...] = ("necessity",)
+COST, TARGETED, NESTED = "C4", False, False
+PICKS = ("source", *COMPARED)
+_READ = {"nll": ("nll",), "delta": ("nll", "base_nll"), "visual": ("nll", "nll_noimg")}
 
 
-def needs(column: str = "nll", **_: object) -> tuple[str, ...]:
-    """The necessity signal, whichever of its columns is used."""
-    return NEEDS
+def needs(
+    necessity: str = "nll",
+    column: str | None = None,
+    strata_by: str = "necessity",
+    pick: str = "source",
+    vectors: str | Sequence[str] = "emb_text",
+    exclude_seed: bool = False,
+    **_: object,
+) -> tuple[str, ...]:
+    """The losses (or whatever `column` comes from), clusters and vectors where they are used."""
+    read = [column] if column else list(_READ[_known(necessity)])
+    read += [strata_by] if strata_by != "necessity" else []
+    read += names_of(vectors) if pick != "source" else []
+    return signals_of(*read, "in_seed" if exclude_seed else None)
 
 
 def select(
@@ -28,53 +51,116 @@ def select(
     budget: int,
     seed: int,
     *,
-    column: str = "nll",
+    necessity: str = "nll",
+    column: str | None = None,
     noise_tail: float = 0.01,
     strata: int = 10,
+    strata_by: str = "necessity",
     tau: float = 1.0,
+    pick: str = "source",
+    vectors: str | Sequence[str] = "emb_text",
+    exclude_seed: bool = False,
 ) -> Selection:
     """Sample more from the groups that the seed model finds harder.
 
-    1. Rows whose `column` is missing, NaN or infinite are set aside (`missing_value`), then the floor(`noise_tail`·n)
-       highest, which are mostly wrong answers (`noise_tail`).
-    2. The n rows left, sorted by (score, hash of seed and id), are cut into `strata` groups: row at place i goes to
-       group floor(i · strata / n), equal in size to within one.
-    3. Group k gets a number proportional to size_k · softmax(mean score_k / `tau`) (`tau` in the unit of the column,
-       nats a token for `nll`), rounded by largest remainders; what a full group cannot take goes to the others.
-       `tau=inf` is proportional stratified random; small `tau` approaches top-k.
-    4. Inside a group sources share in proportion to their size in it (systematic sampling), rows by the hash.
+    1. The score is `necessity`: "nll" = L(A|I,Q) of the seed model, "delta" = that minus the base model's, "visual" =
+       L(A|Q) - L(A|I,Q) (0 for text-only rows), mean over answer tokens, in nats; or any other `column`. Rows whose
+       score is missing, NaN or infinite are set aside (`missing_value`), with `exclude_seed` those that the column
+       in_seed marks (`in_seed`), then the floor(`noise_tail`·n) highest, which are mostly wrong answers (`noise_tail`).
+    2. `strata_by="necessity"`: the n rows left, sorted by (score, hash of seed and id), are cut into `strata` groups:
+       the row at place i goes to group floor(i · strata / n), equal in size to within one. A column of cluster numbers
+       (`cluster_text`, ...) instead: each is a group, numbered by its mean score; rows without one are set aside
+       (`missing_cluster`).
+    3. Group k gets a number proportional to size_k · softmax(mean score_k / `tau`) (`tau` in the unit of the score),
+       rounded by largest remainders; what a full group cannot take goes to the others. `tau=inf` is proportional
+       stratified random; small `tau` approaches top-k.
+    4. Inside a group, `pick="source"`: sources share in proportion to their size in it (systematic sampling), rows by
+       the hash. "farthest", "mmd", "typicality": by the `vectors` (a column, or several joined); rows without are set
+       aside (`missing_vector`).
 
-    Picks are ordered from the highest group down, inside it by the hash. Reason: source, stratum (0 = lowest), score.
-    Cost: a LoRA fit on the seed part and one forward pass a sample. Blind. Raises ColumnError, BudgetError.
+    Picks are ordered from the highest group down. Reason: source, stratum (0 = lowest), score, and the cluster where
+    groups are clusters. Raises ColumnError, BudgetError, SizeError, SelectorError.
     """
-    _check(noise_tail, strata, tau)
-    scores = numbers(columns, column)
+    _check(noise_tail, strata, tau, pick)
+    scores = numbers(columns, column) if column else _score(columns, necessity)
+    clusters = None if strata_by == "necessity" else numbers(columns, strata_by)
+    units, has_vector = joined(columns, vectors) if pick != "source" else (None, None)
     keys = seeded_keys(seed, texts(columns, "id"))
-    known = np.flatnonzero(np.isfinite(scores))
-    ranked = known[np.lexsort((keys[known], scores[known]))]
-    cut = math.floor(noise_tail * len(ranked))
-    notes = {"missing_value": len(scores) - len(known), "noise_tail": cut}
-    ranked = ranked[: len(ranked) - cut]
-    check_budget(budget, len(ranked), f"{notes['missing_value']:,} rows have no {column}, {cut:,} are cut as noise")
-    stratum = np.arange(len(ranked)) * strata // len(ranked)
-    sizes = np.bincount(stratum, minlength=strata)
-    counts = quota(sizes, _lift(scores[ranked], stratum, sizes, tau), budget)
+    usable, notes = _usable(columns, scores, clusters, has_vector, exclude_seed)
+    known = np.flatnonzero(usable)
+    ranked = known[np.lexsort((row_numbers(columns)[known], keys[known], scores[known]))]
+    notes["noise_tail"] = math.floor(noise_tail * len(ranked))
+    ranked = ranked[: len(ranked) - notes["noise_tail"]]
+    check_budget(budget, len(ranked), ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count))
+    of = scores[ranked]
+    stratum = np.arange(len(ranked)) * strata // len(ranked) if clusters is None else _by_mean(clusters[ranked], of)
+    sizes = np.bincount(stratum, minlength=strata if clusters is None else 0)
+    counts = quota(sizes, _lift(of, stratum, sizes, tau), budget)
     sources, _ = groups(texts(columns, "source"))
-    picks, levels = [], []
+    inside = None if pick == "source" else rule(pick)
+    picks = []
     for k in np.flatnonzero(counts)[::-1]:
-        inside = ranked[stratum == k]
-        picks.append(_pick(inside, sources[inside], keys[inside], int(counts[k]), _offset(seed, k, sizes[k])))
-        levels.append(np.full(counts[k], k))
-    chosen = np.concatenate(picks)
-    reason = (
-        sources_of(columns, chosen)
-        .append_column("stratum", pa.array(np.concatenate(levels), pa.int32()))
-        .append_column("score", pa.array(scores[chosen], pa.float64()))
-    )
-    return Selection(row_numbers(columns)[chosen], reason, notes)
+        members = ranked[stratum == k]
+        if inside is None:
+            picks.append(_by_source(members, sources[members], keys[members], int(counts[k]), _offset(seed, k, sizes[k])))
+        else:
+            members = members[np.argsort(keys[members], kind="stable")]
+            picks.append(members[inside(Group(keys[members], units=units(members)), int(counts[k]))])
+    levels = np.flatnonzero(counts)[::-1].repeat(counts[counts > 0][::-1])
+    return _selection(columns, np.concatenate(picks), levels, scores, clusters, strata_by, notes)
 
 
-def _check(noise_tail: float, strata: int, tau: float) -> None:
+def _score(columns: pa.Table, necessity: str) -> np.ndarray:
+    named = dict(zip(_READ[_known(necessity)], (numbers(columns, name) for name in _READ[necessity]), strict=True))
+    return necessity_of(necessity, **named)
+
+
+def _known(necessity: str) -> str:
+    if necessity not in NECESSITIES:
+        raise SelectorError(f"necessity {necessity!r} is none of {', '.join(NECESSITIES)}")
+    return necessity
+
+
+def _usable(
+    columns: pa.Table, scores: np.ndarray, clusters: np.ndarray | None, has_vector: np.ndarray | None, exclude_seed: bool
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Which rows can be picked; the others are counted under the first reason that applies."""
+    steps = {"missing_value": np.isfinite(scores)}
+    if exclude_seed:
+        steps["in_seed"] = ~flags(columns, "in_seed")
+    if clusters is not None:
+        steps["missing_cluster"] = np.isfinite(clusters)
+    if has_vector is not None:
+        steps["missing_vector"] = has_vector
+    usable, notes = np.ones(len(scores), bool), {}
+    for name, good in steps.items():
+        notes[name] = int((usable & ~good).sum())
+        usable &= good
+    return usable, notes
+
+
+def _by_mean(clusters: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """int64[n]: the clusters numbered by ascending mean score, equal means by cluster number."""
+    _, codes = np.unique(clusters, return_inverse=True)
+    mean = np.bincount(codes, weights=scores) / np.bincount(codes)
+    rank = np.empty(len(mean), np.int64)
+    rank[np.argsort(np.round(mean, 9), kind="stable")] = np.arange(len(mean))
+    return rank[codes]
+
+
+def _selection(
+    columns: pa.Table, picks: np.ndarray, levels: np.ndarray, scores: np.ndarray, clusters: np.ndarray | None, strata_by: str, notes: dict[str, int]
+) -> Selection:
+    reason = sources_of(columns, picks).append_column("stratum", pa.array(levels, pa.int32()))
+    reason = reason.append_column("score", pa.array(scores[picks], pa.float64()))
+    if clusters is not None:
+        reason = reason.append_column(strata_by, pa.array(clusters[picks].astype(np.int64)))
+    return Selection(row_numbers(columns)[picks], reason, notes)
+
+
+def _check(noise_tail: float, strata: int, tau: float, pick: str) -> None:
+    if pick not in PICKS:
+        raise SelectorError(f"pick {pick!r} is none of {', '.join(PICKS)}")
     if not 0 <= noise_tail < 1:
         raise SelectorError(f"noise_tail {noise_tail} is a share of the rows, 0 <= noise_tail < 1")
     if strata < 1:
@@ -87,7 +173,7 @@ def _lift(scores: np.ndarray, stratum: np.ndarray, sizes: np.ndarray, tau: float
     return np.bincount(stratum, weights=scores, minlength=len(sizes)) / np.maximum(sizes, 1) / tau
 
 
-def _pick(rows: np.ndarray, sources: np.ndarray, keys: np.ndarray, count: int, offset: int) -> np.ndarray:
+def _by_source(rows: np.ndarray, sources: np.ndarray, keys: np.ndarray, count: int, offset: int) -> np.ndarray:
     order = np.argsort(keys, kind="stable")
     _, local = np.unique(sources, return_inverse=True)
     shares = spread(np.bincount(local), count, offset)

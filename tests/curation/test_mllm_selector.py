@@ -1,5 +1,6 @@
 """mllm_selector: strata, allocation, the two ends of tau, noise and missing values."""
 
+import hashlib
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 from selector_tables import plain_key, random_table
 
-from curation.selectors import BudgetError, get_selector
+from curation.selectors import BudgetError, SelectorError, get_selector, needs
 
 select = get_selector("mllm_selector")
 
@@ -38,6 +39,42 @@ def test_infinite_tau_is_proportional_stratified_random(case):
     budget = int(rng.integers(1, n + 1))
     found = select(table, budget, case, tau=float("inf"), noise_tail=0.0, strata=strata)
     assert set(found.rows.tolist()) == stratified_random(table, budget, case, strata)
+
+
+def systematic(rows, count, offset):
+    """`count` of the samples `rows` by systematic sampling over sources in order of name, in each by hash."""
+    by_source = defaultdict(list)
+    for sample in sorted(rows, key=lambda s: s["key"]):
+        by_source[sample["source"]].append(sample["row"])
+    line = [row for name in sorted(by_source) for row in by_source[name]]
+    # points every len/count along the line of rows: a source gets one row for each point that falls on its stretch
+    points = [-(-(place * len(line) - offset) // count) - 1 for place in range(1, count + 1)]
+    picked, at = [], 0
+    for name in sorted(by_source):
+        stretch = range(at, at + len(by_source[name]))
+        picked += by_source[name][: sum(point in stretch for point in points)]
+        at += len(by_source[name])
+    return picked
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_infinite_tau_is_proportional_stratified_random_over_sources_too(case):
+    rng = np.random.default_rng(case)
+    n, strata = int(rng.integers(5, 120)), int(rng.integers(1, 9))
+    table = random_table(case, n, missing=0.0)
+    budget = int(rng.integers(1, n + 1))
+    found = select(table, budget, case, tau=float("inf"), noise_tail=0.0, strata=strata)
+    samples = sorted(({**s, "key": plain_key(case, s["id"])} for s in table.to_pylist()), key=lambda s: (s["nll"], s["key"]))
+    members = defaultdict(list)
+    for place, sample in enumerate(samples):
+        members[place * strata // n].append(sample)
+    counts = Counter(found.reason["stratum"].to_pylist())
+    expected = []
+    for k in sorted(counts, reverse=True):
+        digest = hashlib.blake2b(f"{case}:{k}".encode(), digest_size=8).digest()
+        expected += systematic(members[k], counts[k], int.from_bytes(digest, "little") % len(members[k]))
+        assert abs(counts[k] - len(members[k]) * budget / n) < 1
+    assert sorted(found.rows.tolist()) == sorted(expected)
 
 
 def test_small_tau_is_top_k_of_the_strata():
@@ -88,3 +125,69 @@ def test_sources_share_in_proportion_inside_a_stratum():
 def test_another_column_can_be_the_necessity():
     table = random_table(3, 50, missing=0.0).append_column("delta", pa.array(np.arange(50.0)))
     assert min(select(table, 5, 0, column="delta", tau=1e-3, noise_tail=0.0).rows) >= 45
+
+
+def losses_table(n=60):
+    """nll rises with the row, base_nll falls, nll_noimg is nll plus a bump at the even rows; ten rows of five clusters."""
+    at = np.arange(n, dtype=float)
+    return pa.table(
+        {
+            "row": np.arange(n),
+            "id": [f"i{k}" for k in range(n)],
+            "source": ["s"] * n,
+            "nll": at,
+            "base_nll": 3 * at,
+            "nll_noimg": at + (np.arange(n) % 2 == 0) * 5.0,
+            "cluster_text": pa.array([None if k == 7 else k % 5 for k in range(n)], pa.int32()),
+            "in_seed": np.arange(n) >= 50,
+            "emb_text": pa.FixedSizeListArray.from_arrays(pa.array(np.stack([np.cos(at), np.sin(at)], 1).ravel(), pa.float32()), 2),
+        }
+    )
+
+
+def test_necessity_is_the_loss_its_change_or_the_images_part():
+    table = losses_table()
+    top = {"tau": 1e-3, "noise_tail": 0.0, "strata": 60}
+    assert select(table, 5, 0, **top).rows.tolist() == [59, 58, 57, 56, 55]
+    assert select(table, 5, 0, necessity="delta", **top).rows.tolist() == [0, 1, 2, 3, 4]
+    assert all(row % 2 == 0 for row in select(table, 30, 0, necessity="visual", **top).rows)
+    with pytest.raises(SelectorError, match="necessity 'loss'"):
+        select(table, 5, 0, necessity="loss")
+
+
+def test_what_is_needed_follows_the_parameters():
+    assert needs("mllm_selector") == ("necessity",)
+    assert needs("mllm_selector", {"necessity": "delta", "strata_by": "cluster_text"}) == ("necessity", "base_losses", "cluster_text")
+    assert needs("mllm_selector", {"necessity": "visual", "pick": "mmd", "exclude_seed": True}) == (
+        "necessity",
+        "necessity_ablated",
+        "embedding",
+        "seed_rows",
+    )
+
+
+def test_rows_of_the_seed_part_can_be_left_out():
+    found = select(losses_table(), 50, 0, exclude_seed=True, noise_tail=0.0)
+    assert found.notes["in_seed"] == 10 and found.rows.max() == 49
+    with pytest.raises(BudgetError) as error:
+        select(losses_table(), 51, 0, exclude_seed=True, noise_tail=0.0)
+    assert error.value.available == 50
+
+
+def test_groups_can_be_clusters_numbered_by_mean_necessity():
+    found = select(losses_table(), 20, 0, strata_by="cluster_text", tau=float("inf"), noise_tail=0.0)
+    assert found.notes["missing_cluster"] == 1 and 7 not in found.rows
+    # cluster 2 lost row 7, so its mean is the highest of the five; the others rise with their number
+    assert dict(zip(found.reason["stratum"].to_pylist(), found.reason["cluster_text"].to_pylist(), strict=True)) == {0: 0, 1: 1, 2: 3, 3: 4, 4: 2}
+    assert set(Counter(found.reason["cluster_text"].to_pylist()).values()) == {4}
+    # with the lowest tau the cluster of the highest mean goes first, wholly
+    assert {row % 5 for row in select(losses_table(), 11, 0, strata_by="cluster_text", tau=1e-3, noise_tail=0.0).rows} == {2}
+
+
+def test_inside_a_group_rows_can_be_far_from_each_other():
+    table = losses_table()
+    found = select(table, 3, 0, pick="farthest", strata=1, noise_tail=0.0)
+    angles = np.sort(found.rows.astype(float) % (2 * np.pi))
+    assert np.diff(angles, append=angles[0] + 2 * np.pi).min() > 1.0
+    assert found.notes["missing_vector"] == 0
+    assert len(select(table, 30, 0, pick="mmd", strata=4).rows) == 30

@@ -76,7 +76,7 @@ def write_signal(
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
     out.mkdir(parents=True, exist_ok=True)
     (out / "signal.json").unlink(missing_ok=True)
-    key = _identity_hash(identity)
+    key = identity_hash(identity)
     shards = [range(start, min(start + shard_rows, n_rows)) for start in range(0, n_rows, shard_rows)]
     found = [_complete_vectors(_part(out, index), rows, key, n_rows) for index, rows in enumerate(shards)]
     dims = next((kept for kept in found if kept is not None), None)
@@ -96,7 +96,7 @@ def write_signal(
             dims = _write_part(_part(out, index), rows, compute(rows, advance), key, n_rows, dims)
     _drop_stale_parts(out, len(shards))
     parts = [{"file": _part(out, i).name, "rows": len(rows)} for i, rows in enumerate(shards)]
-    _write_json(out / "signal.json", {**identity, "identity": key, "rows": n_rows, "parts": parts, "vectors": dims or {}})
+    write_json(out / "signal.json", {**identity, "identity": key, "rows": n_rows, "parts": parts, "vectors": dims or {}})
     return {"parts": len(shards), "rows_kept": kept, "rows_computed": n_rows - kept}
 
 
@@ -110,7 +110,7 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
         raise OtherPoolError(
             f"{directory} belongs to pool {meta['pool_hash']}, not to {pool_hash}: compute it on this pool"
         )
-    table = pa.concat_tables([_read_part(directory, part, meta["identity"]) for part in meta["parts"]])
+    table = _concat(directory, [_read_part(directory, part, meta["identity"]) for part in meta["parts"]])
     rows = table["row"].to_numpy()
     unique, counts = np.unique(rows, return_counts=True)
     if len(unique) != len(rows):
@@ -158,7 +158,7 @@ def _part(out: Path, index: int) -> Path:
     return out / f"part-{index:05d}.parquet"
 
 
-def _identity_hash(identity: dict[str, Any]) -> str:
+def identity_hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -218,13 +218,23 @@ def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
+def _concat(directory: Path, parts: list[pa.Table]) -> pa.Table:
+    """One table; a column that is null throughout a part takes its type from the others."""
+    if differing := [part.column_names for part in parts if part.column_names != parts[0].column_names]:
+        raise SignalError(f"{directory}: parts hold different columns, {parts[0].column_names} and {differing[0]}")
+    try:
+        return pa.concat_tables(parts, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SignalError(f"{directory}: a column has one type in one part and another in the next ({error})") from error
+
+
 def _drop_stale_parts(out: Path, n_parts: int) -> None:
     for path in out.glob("part-*"):
         if path.suffix == ".tmp" or int(path.stem.split("-")[1]) >= n_parts:
             path.unlink()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_suffix(".json.tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(temporary, path)

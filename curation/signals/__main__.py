@@ -1,0 +1,138 @@
+"""Compute a signal of a pool.
+
+python -m curation.signals losses --pool pools/mini --model runs/seed --out signals/losses --param terms=[full,noimg]
+python -m curation.signals my_module:my_function --pool pools/mini --out signals/mine --param power=2
+"""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
+
+BUILTIN = {"builtin:mini": Path(__file__).parents[1] / "mini" / "base"}
+HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line. Exit status 1 and one line on stderr for data that cannot be used, 2 for a wrong command, 130 if stopped."""
+    given = _parser().parse_args(arguments)
+    from curation.pool.errors import PoolError
+    from curation.signals.table import SignalError
+
+    try:
+        print(json.dumps(run(given), indent=1))
+    except ProducerError as error:
+        return _fail(error, 2)
+    except (PoolError, SignalError, OSError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("stopped; the same command goes on from the last whole shard", 130)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = "\n".join(f"  {name:<12} {target}" for name, target in PRODUCERS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.signals",
+        description="Compute a signal of a pool, shard by shard. The same command goes on where it was stopped.",
+        epilog=f"producers:\n{names}\nParameters of a producer are the keyword arguments of its function.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("producer", help="a name from the list below, or my_module:my_function for one of your own")
+    parser.add_argument("--pool", type=Path, required=True, metavar="DIR", help="made by python -m curation.pool build")
+    parser.add_argument("--model", metavar="DIR|HUB_ID", help=f"checkpoint, organisation/name on the hub, or {', '.join(BUILTIN)}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the signal is written")
+    parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the producer, value as in YAML")
+    return parser
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Produce what the command line asks for; returns the producer's summary. Raises ProducerError for wrong parameters."""
+    from curation.pool.read import Pool
+    from curation.signals.progress import shown
+
+    params = read_params(given.param)
+    if given.producer in PRODUCERS:
+        job = _built_in(given.producer, params, given.model)
+    else:
+        job = _custom(given.producer, params, given.model)
+    pool = Pool.open(given.pool)
+    with shown(given.producer) as report:
+        return job(pool, given.out, report)
+
+
+def read_params(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs with YAML values. Raises ProducerError for what is no pair, no YAML, or given twice."""
+    import yaml
+
+    params: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ProducerError(f"--param {pair!r}: expected key=value")
+        if key in params:
+            raise ProducerError(f"--param {key} is given twice")
+        try:
+            params[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ProducerError(f"--param {pair!r} is no YAML value: {error}") from error
+    return params
+
+
+def _built_in(name: str, params: dict[str, Any], model: str | None) -> Callable[..., dict[str, Any]]:
+    function = get_producer(name)
+    taken = inspect.signature(function).parameters
+    if "model_dir" in taken and model is None and taken["model_dir"].default is inspect.Parameter.empty:
+        raise ProducerError(f"producer {name!r} needs a model: give --model")
+    if "model_dir" not in taken and model is not None:
+        raise ProducerError(f"producer {name!r} takes no model")
+    check_params(name, params, given=("pool", "model_dir", "out", "on_progress"))
+    models = {} if model is None else {"model_dir": find_model(model)}
+    typed = {key: _typed(value, taken.get(key)) for key, value in params.items()}
+    return lambda pool, out, report: function(pool=pool, out=out, on_progress=report, **models, **typed)
+
+
+def _custom(name: str, params: dict[str, Any], model: str | None) -> Callable[..., dict[str, Any]]:
+    get_producer(name)
+    shard_rows = {"shard_rows": params.pop("shard_rows")} if "shard_rows" in params else {}
+    if model is not None:
+        params["model"] = str(find_model(model))
+    check_params(name, params)
+    return lambda pool, out, report: produce_custom(name, pool, out, params, on_progress=report, **shard_rows)
+
+
+def _typed(value: Any, parameter: inspect.Parameter | None) -> Any:
+    """Text becomes a Path where the producer asks for one."""
+    wants_path = parameter is not None and "Path" in str(parameter.annotation)
+    return Path(value) if wants_path and isinstance(value, str) else value
+
+
+def find_model(name: str) -> Path:
+    """The directory of a checkpoint; a hub id is fetched (or found in the local cache). Raises ProducerError."""
+    folder = BUILTIN.get(name, Path(name).expanduser())
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(HUB_ID, name):
+        raise ProducerError(f"--model {name}: no such directory, and no organisation/name on the hub")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.gguf"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ProducerError(f"--model {name}: no such directory, and the hub does not give it ({error})") from error
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"error: {message}" if status != 130 else message, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -26,7 +26,9 @@ SELECTORS: dict[str, str] = {
     "random_balanced": "curation.selectors.random_balanced:select",
     "top_k": "curation.selectors.top_k:select",
     "mmssr": "curation.selectors.mmssr:select",
+    "mmssr_official": "curation.selectors.mmssr_official:select",
     "mllm_selector": "curation.selectors.mllm_selector:select",
+    "instructiongpt4": "curation.selectors.instructiongpt4:select",
 }
 
 Selector = Callable[..., Selection]

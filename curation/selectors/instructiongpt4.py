@@ -1,0 +1,60 @@
+"""InstructionGPT-4: the highest predicted value inside spectral clusters of the images, in proportion to their size.
+
+Source: Wei et al. (arXiv 2308.12067): a regressor learns, from models trained on subsets of the pool, what a sample is
+worth; each of 10 spectral clusters puts forward its best, a few more than wanted, and the best of those are taken.
+Needs: value (curation/signals/subset_value.py), cluster_spectral. Cost class: C4 (a training run for each probed subset).
+Targeted where the probes are judged on a target's validation data, and called so here.
+"""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+
+from curation.selectors.contract import Selection, SelectorError, numbers
+from curation.selectors.primitives.candidates import candidates
+from curation.selectors.primitives.pick import pick_by_group, top
+from curation.selectors.primitives.quota import quota
+from curation.selectors.signal_columns import signals_of
+
+COST, TARGETED, NESTED = "C4", True, False
+
+
+def needs(cluster: str = "spectral", column: str = "value", **_: object) -> tuple[str, ...]:
+    """The predicted value and the clusters."""
+    return signals_of(column, f"cluster_{cluster}")
+
+
+def select(
+    columns: pa.Table,
+    budget: int,
+    seed: int,
+    *,
+    cluster: str = "spectral",
+    column: str = "value",
+    over: float = 1.02,
+    text_only: str | None = "exclude",
+) -> Selection:
+    """A shortlist in proportion to the clusters, the best of each; then the `budget` highest of the shortlist.
+
+    The shortlist has ceil(`over` · budget) rows (at most all), shared over cluster_<cluster> by size with largest
+    remainders, and at least one of each cluster (published: 204 for 200, hence 1.02, each share rounded down). `over=1`
+    keeps the proportions, but for clusters so small that they have a row only by that minimum; a large `over` is plain
+    top-k. Ties by the hash of (seed, id), never by a rounded value. Rows without value or cluster cannot be picked
+    (`missing_value`). Text-only rows, which have no image cluster: "exclude" sets them aside, "keep" gives them their
+    share of the budget at random, None treats them as rows like others. Note `shortlist`: its size. Reason: cluster,
+    score. Raises ColumnError, BudgetError, SelectorError.
+    """
+    if not over >= 1 or math.isinf(over):
+        raise SelectorError(f"over {over} must be a number of at least 1")
+    value, clusters = numbers(columns, column), numbers(columns, f"cluster_{cluster}")
+    found = candidates(columns, budget, seed, np.isfinite(value) & np.isfinite(clusters), text_only=text_only)
+    score = value[found.rows]
+    _, codes = np.unique(clusters[found.rows], return_inverse=True)
+    sizes = np.bincount(codes)
+    wanted = min(len(found.rows), math.ceil(round(over * found.budget, 6)))
+    counts = np.maximum(quota(sizes, np.zeros(len(sizes)), wanted), 1)
+    shortlist = pick_by_group(found.rows, codes, counts, top, found.keys, score=score)
+    places = shortlist[np.lexsort((shortlist, -score[shortlist]))][: found.budget]
+    picked = clusters[found.rows[places]].astype(np.int32)
+    return found.selection(columns, places, {"shortlist": len(shortlist)}, cluster=picked, score=score[places])

@@ -5,6 +5,7 @@ by accident (unstable sort, hash-seed dependence, leftovers of floor division) t
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from curation.selectors.contract import (
 )
 from curation.selectors.primitives.keys import groups, seeded_keys
 from curation.selectors.primitives.packed import hash_order
-from curation.selectors.round_robin import ENGINES, Bins, Picks, Queue, round_robin
+from curation.selectors.round_robin import ENGINES, Bins, Picks, Ranking, round_robin
 
 NEEDS: tuple[str, ...] = ("capability", "style")
 COST, TARGETED, NESTED = "C4", False, False
@@ -87,8 +88,8 @@ def select(
     keys = capability_keys(columns, capabilities, score)
     main, expected = _scores(columns, keys, score)
     by_hash = hash_order(seeded_keys(seed, texts(columns, "id")))
-    place = np.empty(len(by_hash), np.uint64)
-    place[by_hash] = np.arange(len(by_hash), dtype=np.uint64)
+    tie = np.empty_like(by_hash)
+    tie[by_hash] = np.arange(len(by_hash), dtype=by_hash.dtype)
     index, styles, without_style = _bins(columns, bins)
     serve = list(range(len(keys)))
     if order == "scarce_first":
@@ -100,11 +101,11 @@ def select(
         "without_style": without_style,
     }
 
-    def build(c: int) -> Queue:
-        there = np.flatnonzero((main[c] > threshold) & alive)
-        return index.group(_ranked(main[c], expected[c], there, place, by_hash), len(alive), engine)
+    @cache
+    def ranking(c: int) -> Ranking:
+        return Ranking.of(main[c], expected[c], tie, threshold)
 
-    picks = round_robin(build, serve, budget, alive)
+    picks = round_robin(index, ranking, serve, budget, alive, engine=engine)
     notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
     notes["filled"] = budget - len(picks.rows)
     picks = _filled(picks, budget, fill, alive, expected, by_hash)
@@ -143,7 +144,7 @@ def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[np.ndarray,
 
 
 def _scores_of(columns: pa.Table, name: str) -> np.ndarray:
-    values = numbers(columns, name, single=True) + np.float32(0)  # a copy, and no -0.0, whose bits are not in order
+    values = numbers(columns, name, single=True).copy()
     values[values < 0] = np.nan
     return values
 
@@ -157,7 +158,8 @@ def _bins(columns: pa.Table, kind: str) -> tuple[Bins, pa.Array, int]:
     if kind.endswith("source"):
         of_row, sources = groups(texts(columns, "source"))
         codes = codes * np.int32(len(sources)) + of_row.astype(np.int32)[rows]
-    return Bins(rows, codes, len(styles) * len(sources)), styles.take(np.arange(len(styles)).repeat(len(sources))), without
+    bins = Bins.of(rows, codes, len(styles) * len(sources), len(columns))
+    return bins, styles.take(np.arange(len(styles)).repeat(len(sources))), without
 
 
 def _styles(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
@@ -177,31 +179,6 @@ def _styles(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
     pairs.sort()
     rows, codes = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], len(names))
     return rows.astype(np.int32), codes.astype(np.int32), pa.array(names, pa.string()), len(bare)
-
-
-def _ranked(
-    main: np.ndarray, expected: np.ndarray, rows: np.ndarray, place: np.ndarray, by_hash: np.ndarray
-) -> np.ndarray:
-    """`rows`, best first, as int32[rows]: score, expected score, place in the order of the hashes.
-
-    The three are packed into one word for each row, since sorting words is several times as fast as an argsort.
-    """
-    shift = np.uint64(len(place).bit_length())
-    words = _descending(main[rows], expected[rows]) << shift
-    words |= place[rows]
-    words.sort()
-    words &= (np.uint64(1) << shift) - np.uint64(1)
-    return by_hash[words]
-
-
-def _descending(main: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """uint64[n] of at most 36 bits, the smaller the better. Bits of floats that are not negative are in their order."""
-    low = (~expected.view(np.uint32)).astype(np.uint64)
-    digits = np.minimum(main, 16).astype(np.uint8)
-    if (digits == main).all() and digits.max(initial=0) < 16:
-        return low | (15 - digits).astype(np.uint64) << np.uint64(32)
-    pairs = low | (~main.view(np.uint32)).astype(np.uint64) << np.uint64(32)
-    return np.unique(pairs, return_inverse=True)[1].astype(np.uint64)
 
 
 def _filled(

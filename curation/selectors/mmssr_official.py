@@ -6,6 +6,7 @@ the method without the accidents.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from curation.selectors.contract import (
 from curation.selectors.mmssr import capability_keys
 from curation.selectors.primitives.keys import groups
 from curation.selectors.primitives.packed import sort_groups
-from curation.selectors.round_robin import ENGINES, Picks, Queue, round_robin
+from curation.selectors.round_robin import ENGINES, Bins, Picks, Ranking, round_robin
 
 NEEDS: tuple[str, ...] = ("capability", "style")
 COST, TARGETED, NESTED = "C4", False, False
@@ -75,63 +76,47 @@ def select(
     rows = row_numbers(columns)
     if (np.diff(rows) < 0).any():
         columns, rows = columns.take(np.argsort(rows, kind="stable")), np.sort(rows)
-    entries, without_style = _entries(columns)
-    alive = np.ones(len(columns), bool)
+    bins, names, without_style = _bins(columns)
+    alive, tie = np.ones(len(columns), bool), np.arange(len(columns), dtype=np.int32)
     notes = {"missing_score": 0, "unparsed_score": 0, "without_style": without_style}
 
-    def build(c: int) -> Queue:
+    @cache
+    def ranking(c: int) -> Ranking:
         scores, unparsed = _scores(columns, f"cap_{keys[c]}")
         notes["missing_score"] += int(np.isnan(scores).sum())
         notes["unparsed_score"] += unparsed
-        return entries.queue(scores, (scores > threshold) & alive, engine)
+        return Ranking.of(scores, scores, tie, threshold)
 
-    picks = round_robin(build, list(range(len(keys))), budget, alive, carry=True)
+    picks = round_robin(bins, ranking, list(range(len(keys))), budget, alive, carry=True, engine=engine)
     notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
     if len(picks.rows) < budget:
         raise BudgetError(budget, len(picks.rows), "no other row has a style and a score above the threshold")
     notes["overshoot"] = len(picks.rows) - budget
     if overshoot == "trim":
         picks = Picks(picks.rows[:budget], picks.queue[:budget], picks.bins[:budget], picks.round[:budget])
-    return Selection(rows[picks.rows], _reason(columns, picks, keys, entries.names), notes)
+    return Selection(rows[picks.rows], _reason(columns, picks, keys, names), notes)
 
 
-class _Entries:
-    """One entry for each row and style of it, by row: int32[m] `rows`, `bins` (places in `names`), `positions`."""
-
-    def __init__(self, rows: np.ndarray, bins: np.ndarray, positions: np.ndarray, names: pa.Array) -> None:
-        self.rows, self.bins, self.positions, self.names = rows, bins, positions, names
-
-    def queue(self, scores: np.ndarray, wanted: np.ndarray, engine: str) -> Queue:
-        """The `wanted` rows (bool[n]) by bin; in a bin by position of the style, score (highest first), row."""
-        there = wanted[self.rows]
-        rows, bins, positions = self.rows[there], self.bins[there], self.positions[there]
-        levels = np.unique(scores[wanted])
-        worse = (len(levels) - 1 - np.searchsorted(levels, scores)).astype(np.uint64)[rows]
-        shift = np.uint64(len(scores).bit_length())
-        steps = int(positions.max(initial=0) + 1) * max(len(levels), 1)
-        within = (positions.astype(np.uint64) * np.uint64(len(levels)) + worse) << shift | rows.astype(np.uint64)
-        order, starts = sort_groups(bins, len(self.names), within, steps << int(shift))
-        return Queue((order & order.dtype.type((1 << int(shift)) - 1)).astype(np.int32), starts, engine)
-
-
-def _entries(columns: pa.Table) -> tuple[_Entries, int]:
-    """The entries, and how many rows have no style."""
+def _bins(columns: pa.Table) -> tuple[Bins, pa.Array, int]:
+    """The bins, their names, and how many rows have no style."""
     owner, names = _styles_said(columns)
     codes, distinct = groups(names)
     stripped = [name.strip() for name in distinct]
     known = sorted(set(stripped))
-    codes = np.array([known.index(name) for name in stripped], np.int64)[codes]
+    codes = np.searchsorted(np.array(known, object), np.array(stripped, object))[codes] if known else codes
     rows, codes, positions = _first_said(owner, codes, len(known))
     sources, source_names = groups(texts(columns, "source"))
     pairs = codes * len(source_names) + sources[rows]
     met = np.flatnonzero(np.bincount(pairs, minlength=len(known) * len(source_names)))
     joined = [f"{known[pair // len(source_names)]}+{source_names[pair % len(source_names)]}" for pair in met]
-    bins = sorted(set(joined))  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
-    place = {name: at for at, name in enumerate(bins)}
-    of_pair = np.zeros(len(known) * len(source_names), np.int32)
+    names = sorted(set(joined))  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
+    place = {name: at for at, name in enumerate(names)}
+    of_pair = np.zeros(len(known) * len(source_names), np.int64)
     of_pair[met] = [place[name] for name in joined]
-    without = len(columns) - np.count_nonzero(np.diff(rows, prepend=-1))
-    return _Entries(rows.astype(np.int32), of_pair[pairs], positions, pa.array(bins, pa.string())), without
+    width = int(positions.max(initial=0)) + 1
+    order, starts = sort_groups(of_pair[pairs], len(names), rows * width + positions, len(columns) * width)
+    without = len(columns) - int(np.count_nonzero(np.diff(rows, prepend=-1)))
+    return Bins((order // width).astype(np.int32), starts, (order % width).astype(np.int32)), pa.array(names, pa.string()), without
 
 
 def _styles_said(columns: pa.Table) -> tuple[np.ndarray, pa.Array]:

@@ -1,6 +1,8 @@
-"""Round-robin over queues of ranked rows, each queue dealt out over bins.
+"""Round-robin over capabilities, each share dealt out over bins, the best of each bin first.
 
-`engine="numpy"` needs nothing more; `engine="numba"` (extra `fast`) compiles the same steps and gives the same picks.
+Nothing is sorted but what a bin puts forward: in a bin, rows are first told apart by a byte, and only those that reach
+the byte at which enough are found are put in their exact order. `engine="numba"` (extra `fast`) compiles the same steps
+and gives the same picks.
 """
 
 from collections.abc import Callable
@@ -11,92 +13,122 @@ import numpy as np
 from curation.selectors.primitives.packed import sort_groups
 
 ENGINES = ("numpy", "numba")
-_ABSENT = np.uint32(0xFFFFFFFF)
+_LEVELS = 255
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Which bins each row stands in: entry e says that row `rows[e]` stands in bin `codes[e]`; by row, ascending.
+    """Which rows stand in which bins: those of bin b are `rows[starts[b]:starts[b + 1]]`, each once.
 
-    int32[entries] each; codes are 0..count-1, lower codes win ties of size. A row stands in a bin once at most.
+    rows int32[m], starts int64[bins + 1]; positions int32[m] or none: entries of a lower position come first in a bin,
+    whatever their scores. Lower bins win ties of size.
     """
 
     rows: np.ndarray
-    codes: np.ndarray
-    count: int
-
-    def group(self, ranked: np.ndarray, n_rows: int, engine: str = "numpy") -> "Queue":
-        """The rows of `ranked` (int32, best first) by bin, in each bin in ranked order."""
-        place = np.full(n_rows, _ABSENT)
-        place[ranked] = np.arange(len(ranked), dtype=np.uint32)
-        if engine == "numba":
-            from curation.selectors.kernels import compiled
-
-            return Queue(*compiled().group(self.rows, self.codes, self.count, place, ranked), engine)
-        places = place[self.rows]
-        there = places != _ABSENT
-        order, starts = sort_groups(self.codes[there], self.count, places[there], len(ranked))
-        return Queue(ranked[order], starts)
-
-
-@dataclass
-class Queue:
-    """Candidates of one capability: bin b holds `rows[starts[b]:starts[b + 1]]`, best first; shrinks as rows go."""
-
-    rows: np.ndarray
     starts: np.ndarray
-    engine: str = "numpy"
+    positions: np.ndarray | None = None
 
-    def deal(self, alive: np.ndarray, share: int, carry: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Take about `share` rows from the bins, smallest live bin first; returns rows and the bins they came from.
-
-        Without `carry` a bin gets ceil(still to deal / bins still to come) rows, or all it has left: `share` rows in
-        all, if there are as many. With `carry` it gets the quota max(share // bins, 1) and what the bin before it fell
-        short of; bins are visited as long as fewer than `share` are taken, so the last may bring more than `share`.
-        Marks the rows in `alive`. No rows come back when no candidate is left.
-        """
-        if self.engine == "numba":
-            from curation.selectors.kernels import compiled
-
-            self.rows, self.starts, *taken = compiled().deal(self.rows, self.starts, alive, share, carry)
-            return taken[0], taken[1]
-        self._drop_taken(alive)
-        sizes = np.diff(self.starts)
-        order = np.argsort(sizes, kind="stable")
-        order = order[np.count_nonzero(sizes == 0) :]
-        rows, bins, left, debt = [self.rows[:0]], [order[:0]], share, 0
-        quota = max(share // max(len(order), 1), 1)
-        for place, at in enumerate(order):
-            if left <= 0:
-                break
-            allowed = quota + debt if carry else -(-left // (len(order) - place))
-            some = _first_alive(self.rows[self.starts[at] : self.starts[at + 1]], alive, allowed)
-            alive[some] = False
-            rows.append(some)
-            bins.append(np.full(len(some), at))
-            left, debt = left - len(some), allowed - len(some)
-        return np.concatenate(rows), np.concatenate(bins)
-
-    def _drop_taken(self, alive: np.ndarray) -> None:
-        live = alive[self.rows]
-        if not live.all():
-            self.starts = np.concatenate([[0], np.cumsum(live)])[self.starts]
-            self.rows = self.rows[live]
+    @classmethod
+    def of(cls, rows: np.ndarray, codes: np.ndarray, count: int, n_rows: int) -> "Bins":
+        """From pairs of row and bin in any order: int[m] each, 0 <= codes < count, 0 <= rows < n_rows."""
+        ordered, starts = sort_groups(codes, count, rows, n_rows)
+        return cls(ordered.astype(np.int32), starts)
 
 
-def _first_alive(rows: np.ndarray, alive: np.ndarray, count: int) -> np.ndarray:
-    reach = 4 * count + 64
+@dataclass(frozen=True)
+class Ranking:
+    """The order of n rows for one capability: `main` descending, then `second` descending, then `tie` ascending.
+
+    main, second: float[n]; tie: integers[n], all different; level: uint8[n], 0 for a row that is no candidate, otherwise
+    never lower for a higher `main`.
+    """
+
+    main: np.ndarray
+    second: np.ndarray
+    tie: np.ndarray
+    level: np.ndarray
+
+    @classmethod
+    def of(cls, main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float) -> "Ranking":
+        """The candidates are the rows with `main` strictly above `threshold`; NaN is not."""
+        there = main > threshold
+        finite = main[there & np.isfinite(main)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        step = (_LEVELS - 1) / (high - low) if high > low else 0.0
+        scaled = (np.minimum(np.where(there, main, low), high) - low) * step
+        return cls(main, second, tie, np.where(there, np.minimum(scaled, _LEVELS - 1).astype(np.uint8) + 1, 0).astype(np.uint8))
+
+
+def deal(
+    bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, *, carry: bool, engine: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take about `share` rows from the bins, smallest first by candidates still alive; returns rows and their bins.
+
+    Without `carry` a bin gets ceil(still to deal / bins still to come) rows, or all it has left: `share` rows in all, if
+    there are as many. With `carry` it gets the quota max(share // bins, 1) and what the bin before it fell short of;
+    bins are visited as long as fewer than `share` are taken, so the last may bring more than `share`. Marks the rows in
+    `alive` bool[n]. No rows come back when no candidate is left.
+    """
+    levels = _levels(bins, ranking.level * alive)
+    if engine == "numba":
+        from curation.selectors.kernels import compiled
+
+        positions = np.zeros(0, np.int32) if bins.positions is None else bins.positions
+        args = (bins.rows, bins.starts, positions, levels, ranking.main, ranking.second, ranking.tie)
+        return compiled().deal(*args, alive, share, carry)
+    spans = list(zip(bins.starts[:-1].tolist(), bins.starts[1:].tolist(), strict=True))
+    sizes = np.array([np.count_nonzero(levels[start:end]) for start, end in spans], np.int64)
+    order = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :].tolist()
+    rows, codes, left, debt = [bins.rows[:0]], [np.empty(0, np.int64)], share, 0
+    quota = max(share // max(len(order), 1), 1)
+    for place, at in enumerate(order):
+        if left <= 0:
+            break
+        allowed = quota + debt if carry else -(-left // (len(order) - place))
+        some = _best(bins, ranking, levels, alive, spans[at], allowed)
+        alive[some] = False
+        rows.append(some)
+        codes.append(np.full(len(some), at))
+        left, debt = left - len(some), allowed - len(some)
+    return np.concatenate(rows), np.concatenate(codes)
+
+
+def _levels(bins: Bins, level: np.ndarray) -> np.ndarray:
+    """uint8[m]: the level of each entry, 0 for those out of play; a lower position is a higher level."""
+    levels = level[bins.rows]
+    if bins.positions is None:
+        return levels
+    # 15 positions of 15 levels each; entries of later positions share the lowest
+    ahead = 15 - np.minimum(bins.positions, 15).astype(np.uint8)
+    coarse = np.where(ahead > 0, ahead * np.uint8(16) + (levels + np.uint16(16)) // np.uint16(17), 1).astype(np.uint8)
+    return np.where(levels > 0, coarse, 0).astype(np.uint8)
+
+
+def _best(
+    bins: Bins, ranking: Ranking, levels: np.ndarray, alive: np.ndarray, span: tuple[int, int], allowed: int
+) -> np.ndarray:
+    """The first `allowed` rows of a bin that are still alive, or all there are."""
+    here = levels[span[0] : span[1]]
+    reached = np.bincount(here, minlength=_LEVELS + 1)[:0:-1].cumsum()  # entries of level 255, of 254 and more, ...
+    wanted = allowed
     while True:
-        head = rows[:reach]
-        found = head[alive[head]]
-        if len(found) >= count or reach >= len(rows):
-            return found[:count]
-        reach *= 4
+        level = max(_LEVELS - int(np.searchsorted(reached, wanted)), 1)
+        at = np.flatnonzero(here >= level) + span[0]
+        rows = bins.rows[at]
+        free = alive[rows]
+        rows = rows[free]
+        if len(rows) >= allowed or level == 1:
+            break
+        wanted = int(reached[_LEVELS - level]) + allowed - len(rows)  # some were taken in an earlier bin
+    keys = [ranking.tie[rows], -ranking.second[rows], -ranking.main[rows]]
+    if bins.positions is not None:
+        keys.append(bins.positions[at[free]])
+    return rows[np.lexsort(keys)[:allowed]]
 
 
 @dataclass
 class Picks:
-    """int64[n] each, in pick order: row, index of the queue, bin, round. `exhausted`: queue -> round it ran dry in."""
+    """int64[n] each, in pick order: row, index of the capability, bin, round. `exhausted`: capability -> its last round."""
 
     rows: np.ndarray
     queue: np.ndarray
@@ -106,15 +138,21 @@ class Picks:
 
 
 def round_robin(
-    build: Callable[[int], Queue], serve: list[int], budget: int, alive: np.ndarray, *, carry: bool = False
+    bins: Bins,
+    ranking: Callable[[int], Ranking],
+    serve: list[int],
+    budget: int,
+    alive: np.ndarray,
+    *,
+    carry: bool = False,
+    engine: str = "numpy",
 ) -> Picks:
-    """Deal rows to the queues in the order `serve`, round after round, until `budget` rows are taken or none is left.
+    """Deal rows to the capabilities in the order `serve`, round after round, until `budget` are taken or none is left.
 
-    In a round every live queue gets max(left // live queues, 1) rows, fixed at its start and cut to what is left. An
-    exhausted queue is dropped. Queue q is `build(q)`, called when it is first served. Marks taken rows in `alive`
-    bool[n]. With `carry` (see `Queue.deal`) more than `budget` rows may come back.
+    In a round every live capability gets max(left // live capabilities, 1) rows, fixed at its start and cut to what is
+    left. One without candidates is dropped. Marks taken rows in `alive` bool[n]. With `carry` (see `deal`) more than
+    `budget` rows may come back.
     """
-    queues: dict[int, Queue] = {}
     parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64),) * 4]
     live, exhausted, left, turn = list(serve), {}, budget, 0
     while left > 0 and live:
@@ -122,11 +160,10 @@ def round_robin(
         for q in list(live):
             if left <= 0:
                 break
-            queues[q] = queues.get(q) or build(q)
-            rows, bins = queues[q].deal(alive, min(share, left), carry)
+            rows, codes = deal(bins, ranking(q), alive, min(share, left), carry=carry, engine=engine)
             if not len(rows):
                 live.remove(q)
                 exhausted[q] = turn
-            parts.append((rows, np.full(len(rows), q), bins, np.full(len(rows), turn)))
+            parts.append((rows, np.full(len(rows), q), codes, np.full(len(rows), turn)))
             left -= len(rows)
     return Picks(*(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)), exhausted)

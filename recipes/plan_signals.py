@@ -144,10 +144,13 @@ class World:
             raise RecipeError(f"{self.loaded.locate('clusters')}: clusters.{name}: missing; a selector reads the column cluster_{name}; "
                               f"{nearest(name, clusterings)}")
         section = clusterings[name]
-        if section.column not in VECTORS_OF:
-            raise RecipeError(f"{self.loaded.locate('clusters', name, 'column')}: clusters.{name}.column: `{section.column}` holds no "
-                              f"vectors; {nearest(section.column, VECTORS_OF)}")
-        inputs = {"pool": self.pool, "vectors": self.signal(VECTORS_OF[section.column])}
+        columns = [section.column] if isinstance(section.column, str) else section.column
+        for column in columns:
+            if column not in VECTORS_OF:
+                raise RecipeError(f"{self.loaded.locate('clusters', name, 'column')}: clusters.{name}.column: `{column}` holds no vectors; "
+                                  f"{nearest(column, VECTORS_OF)}")
+        vectors = [self.signal(signal) for signal in dict.fromkeys(VECTORS_OF[column] for column in columns)]
+        inputs = {"pool": self.pool, "vectors": vectors}
         return self.add("signal_cluster", {"name": name, **dump(section)}, inputs, self.size / 10, name)
 
     def _quality(self) -> Node:

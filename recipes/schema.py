@@ -221,6 +221,8 @@ class Embedding(Section):
     path: str | None = Field(None, description="model (directory or hub id); the base if not given")
     revision: str | None = None
     layers: list[int] = Field([-1], min_length=1, description="layers whose states are used, negative from the end; several are joined")
+    state: Literal["hidden", "attention"] = Field("hidden", description="the layers' output, or that of their attention")
+    variant: Literal["mean", "coincide"] = Field("mean", description="mean over tokens, or that of COINCIDE's activations")
 
 
 class Clip(Section):
@@ -234,10 +236,12 @@ class Clip(Section):
 class Clustering(Section):
     """Clusters of one kind of vectors; the centroids are stored."""
 
-    column: str = Field(description="vectors that are clustered: emb_image, emb_text, clip_image, clip_text or grad")
+    column: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="vectors that are clustered: emb_image, emb_text, clip_image, clip_text or grad; several are laid side by side")
     method: Literal["kmeans", "spectral"] = "kmeans"
     k: int = Field(ge=1, description="number of clusters")
     seed: int = 0
+    engine: Literal["torch", "faiss"] = Field("torch", description="of k-means")
 
 
 class Quality(Section):

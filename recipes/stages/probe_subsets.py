@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/signals/subset_value.py", "curation/signals/clusters.py", "curation/signals/table.py", "curation/signals/vectors.py",
+CODE = ("curation/signals/subset_value.py", "curation/signals/kmeans.py", "curation/signals/table.py", "curation/signals/vectors.py",
         "curation/pool/read.py")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from recipes.stages.scoring import produce
 
-CODE = ("curation/signals/clip.py", "curation/signals/batches.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool")
+CODE = ("curation/signals/clip.py", "curation/signals/dual_encoder.py", "curation/signals/batches.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool")
 RESUMES = True
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/signals/clusters.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
+from recipes.stages.counting import counter
+
+CODE = ("curation/signals/clusters.py", "curation/signals/cluster_engines.py", "curation/signals/kmeans.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -11,4 +13,4 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.pool.read import Pool
     from curation.signals.clusters import fit_clusters
 
-    return fit_clusters(Pool.open(inputs["pool"]), inputs["vectors"], out, **config)
+    return fit_clusters(Pool.open(inputs["pool"]), inputs["vectors"], out, on_progress=counter(progress), **config)

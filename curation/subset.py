@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.selectors.contract import Selection
+
+OPTIONAL = {"numba": "numba", "faiss": "faiss-cpu"}
+"""Libraries that a parameter may choose, and the distributions that hold them."""
 
 
 class SubsetError(ValueError):
@@ -35,7 +39,8 @@ def write_subset(
     """Write `subset.parquet` (row, id, rank, then the reason columns; in rank order) and, last, `manifest.json`.
 
     `pool` is the pool's table, in row order. The bytes of both files depend on the arguments and the library versions
-    only: no time, no path. Returns the manifest. Raises ValueError for a row that the pool does not have.
+    only: no time, no path, no state of a repository. Infinite parameters stand as the text "inf", which JSON can hold.
+    Returns the manifest. Raises ValueError for a row that the pool does not have.
     """
     rows = selection.rows
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(pool):
@@ -54,7 +59,7 @@ def write_subset(
         "pool_samples": len(pool),
         "signals": dict(signal_hashes or {}),
         "selector": selector,
-        "params": dict(params),
+        "params": {name: _plain(value) for name, value in params.items()},
         "seed": seed,
         "notes": selection.notes,
         "budget": {
@@ -62,13 +67,13 @@ def write_subset(
             "text_tokens": _total(chosen, "text_tokens"),
             "image_tokens": _total(chosen, "image_tokens"),
         },
-        "versions": versions(),
+        "versions": versions(params),
     } | dict(extra or {})
     out.mkdir(parents=True, exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
     pq.write_table(table.combine_chunks(), out / "subset.parquet", compression="zstd")
     temporary = out / "manifest.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n")
     os.replace(temporary, out / "manifest.json")
     return manifest
 
@@ -95,14 +100,19 @@ def ids_hash(ids: list[str]) -> str:
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a selection depends on."""
-    found = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow")}
+def versions(params: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Versions of what a selection depends on; of an optional library where a parameter names it (`engine="numba"`)."""
+    named = [name for name in OPTIONAL if name in (params or {}).values()]
+    found = {name: importlib.metadata.version(OPTIONAL.get(name, name)) for name in ("numpy", "pyarrow", *named)}
     try:
         found["winnow"] = importlib.metadata.version("winnow")
     except importlib.metadata.PackageNotFoundError:
         found["winnow"] = "not installed"
     return found
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _total(table: pa.Table, name: str) -> int | None:

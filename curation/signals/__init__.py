@@ -27,6 +27,7 @@ PRODUCERS: dict[str, str] = {
     "style": "curation.signals.style:score_styles",
     "losses": "curation.signals.losses:score_losses",
     "clusters": "curation.signals.clusters:fit_clusters",
+    "gradients": "curation.signals.gradients:score_gradients",
     "oracle": "curation.signals.oracle:tell_truth",
 }
 

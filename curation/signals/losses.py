@@ -126,19 +126,31 @@ def answer_losses(vlm: "Vlm", examples: Sequence["Encoded"], *, head_elements: i
     """
     import torch
 
-    from training.render import IGNORE
-
     batch = vlm.batch(examples)
-    targets = batch["labels"][:, 1:]
-    rows, positions = torch.nonzero(targets != IGNORE, as_tuple=True)
-    hidden, targets = vlm.hidden(batch)[rows, positions], targets[rows, positions]
-    step = max(1, head_elements // vlm.head.weight.shape[0])
+    rows, hidden, targets = answer_states(vlm, batch)
+    step = head_step(vlm, head_elements)
     chunks = zip(hidden.split(step), targets.split(step), strict=True)
     scores = torch.cat([_token_scores(vlm.log_probs(states), wanted) for states, wanted in chunks])
     sums = torch.zeros(len(examples), 3, dtype=torch.float64, device=scores.device).index_add_(0, rows, scores)
     counts = torch.bincount(rows, minlength=len(examples))
     means = (sums / counts[:, None]).tolist()
     return [AnswerLoss(*mean, count) for mean, count in zip(means, counts.tolist(), strict=True)]
+
+
+def answer_states(vlm: "Vlm", batch: dict[str, "torch.Tensor"]) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """Of all N labelled tokens of a batch: batch row int64 [N], the hidden state that predicts it [N, H], the token int64 [N]."""
+    import torch
+
+    from training.render import IGNORE
+
+    targets = batch["labels"][:, 1:]
+    rows, positions = torch.nonzero(targets != IGNORE, as_tuple=True)
+    return rows, vlm.hidden(batch)[rows, positions], targets[rows, positions]
+
+
+def head_step(vlm: "Vlm", head_elements: int = HEAD_ELEMENTS) -> int:
+    """How many positions go through the vocabulary head at a time, so that at most `head_elements` logits exist."""
+    return max(1, head_elements // vlm.head.weight.shape[0])
 
 
 def _token_scores(log_probs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":

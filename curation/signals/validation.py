@@ -1,0 +1,88 @@
+"""The validation set that targeted signals are measured against: samples, each with the task that it stands for.
+
+A sample's task is what its `source` says, `task` or `task/subtask`. Read from: a pool directory; a LLaVA JSON or JSON Lines
+file (its `source` field names the task); a directory of `<task>.parquet` files with the columns image ({bytes, path}),
+question and answer, as the mini benchmarks are stored.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
+
+
+class ValidationError(ValueError):
+    """A validation set that cannot be used; the message says why."""
+
+
+def read_validation(path: Path, scratch: Path, images: Path | None = None) -> list[Sample]:
+    """All samples of a validation set. A JSON file is built into a pool in `scratch`; its image paths are relative to
+    `images` (default: the file's folder). Raises ValidationError, and PoolError for records that cannot be used."""
+    path = Path(path)
+    if path.is_file():
+        return _from_json(path, scratch, images)
+    if (path / "pool.json").is_file():
+        return _from_pool(path)
+    tables = sorted(path.glob("*.parquet"))
+    if not tables:
+        raise ValidationError(f"{path} is no validation set: neither a pool, nor a LLaVA JSON file, nor a folder of <task>.parquet")
+    return [sample for table in tables for sample in _from_table(table)]
+
+
+def tasks_of(samples: Sequence[Sample]) -> dict[str, dict[str, list[int]]]:
+    """Task -> subtask -> indices of samples; a task without subtasks has one, "". Names become column names: [0-9A-Za-z_]."""
+    tasks: dict[str, dict[str, list[int]]] = {}
+    spelled: dict[str, str] = {}
+    for index, sample in enumerate(samples):
+        raw, _, subtask = sample.source.partition("/")
+        task = re.sub(r"\W", "_", raw, flags=re.ASCII)
+        if not raw or spelled.setdefault(task, raw) != raw:
+            raise ValidationError(f"validation sample {sample.id}: task {raw!r} has no name of its own as the column influence_{task}")
+        tasks.setdefault(task, {}).setdefault(subtask, []).append(index)
+    if not tasks:
+        raise ValidationError("the validation set is empty")
+    return dict(sorted(tasks.items()))
+
+
+def validation_hash(samples: Sequence[Sample]) -> str:
+    """sha256 over tasks, conversations and image contents, in order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(repr((sample.source, [(t.question, t.answer) for t in sample.turns])).encode())
+        for image in sample.images:
+            digest.update(image.tobytes() if isinstance(image, Image.Image) else Path(image).read_bytes())
+    return digest.hexdigest()
+
+
+def _from_pool(folder: Path) -> list[Sample]:
+    from curation.pool.read import Pool
+
+    return list(Pool.open(folder).samples())
+
+
+def _from_json(file: Path, scratch: Path, images: Path | None) -> list[Sample]:
+    from curation.pool.ingest import build_pool
+
+    build_pool(file, images or file.parent, scratch, max_bad_fraction=0.0)
+    return _from_pool(scratch)
+
+
+def _from_table(file: Path) -> Iterator[Sample]:
+    table = pq.read_table(file)
+    if missing := {"image", "question", "answer"} - set(table.column_names):
+        raise ValidationError(f"{file} lacks the columns {sorted(missing)}")
+    for number, item in enumerate(table.select(["image", "question", "answer"]).to_pylist()):
+        images = (_picture(item["image"], file),) if item["image"] else ()
+        question = "\n".join([IMAGE_PLACEHOLDER] * len(images) + [item["question"]])
+        yield Sample(number, f"{file.stem}-{number}", file.stem, images, (Turn(question, item["answer"]),))
+
+
+def _picture(image: dict[str, Any], file: Path) -> Image.Image | Path:
+    return Image.open(io.BytesIO(image["bytes"])) if image["bytes"] else file.parent / image["path"]

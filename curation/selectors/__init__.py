@@ -4,17 +4,21 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from curation.selectors.contract import BudgetError, ColumnError, Selection, SelectorError, resolve_budget
+from curation.selectors.contract import BudgetError, ColumnError, Selection, SelectorError, SizeError, resolve_budget
 
 __all__ = [
     "SELECTORS",
     "BudgetError",
     "ColumnError",
+    "Description",
     "Selection",
     "SelectorError",
+    "SizeError",
     "check_params",
+    "describe",
     "get_selector",
     "needs",
     "resolve_budget",
@@ -24,7 +28,23 @@ SELECTORS: dict[str, str] = {
     "all": "curation.selectors.all:select",
     "random": "curation.selectors.random:select",
     "random_balanced": "curation.selectors.random_balanced:select",
+    "matched_random": "curation.selectors.matched_random:select",
+    "length": "curation.selectors.length:select",
     "top_k": "curation.selectors.top_k:select",
+    "band": "curation.selectors.band:select",
+    "quota_by_group": "curation.selectors.quota_by_group:select",
+    "perplexity": "curation.selectors.perplexity:select",
+    "el2n": "curation.selectors.el2n:select",
+    "ifd": "curation.selectors.ifd:select",
+    "visnec": "curation.selectors.visnec:select",
+    "clip_score": "curation.selectors.clip_score:select",
+    "deita": "curation.selectors.deita:select",
+    "semdedup": "curation.selectors.semdedup:select",
+    "d2": "curation.selectors.d2:select",
+    "coincide": "curation.selectors.coincide:select",
+    "presel": "curation.selectors.presel:select",
+    "icons": "curation.selectors.icons:select",
+    "less": "curation.selectors.less:select",
     "mmssr": "curation.selectors.mmssr:select",
     "mmssr_official": "curation.selectors.mmssr_official:select",
     "mllm_selector": "curation.selectors.mllm_selector:select",
@@ -68,7 +88,7 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
 
 
 def needs(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """The signals (`capability`, `style`, `necessity`) that the selector reads with these parameters.
+    """The signals (`capability`, `base_losses`, `cluster_text`, ...) that the selector reads with these parameters.
 
     A selector module says so by `NEEDS`, or, where it depends on the parameters, by a function `needs(**params)`.
     """
@@ -76,6 +96,36 @@ def needs(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, ...]
     if hasattr(module, "needs"):
         return module.needs(**(params or {}))
     return getattr(module, "NEEDS", ())
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a table of selectors says of one: the first line of its documentation, the signals it reads, what it costs.
+
+    `cost` is a class: C0 metadata only; C1 a forward pass of a small encoder for each sample; C2 of a VLM; C3 several
+    passes or a generation; C4 a training run besides; C5 gradients of each sample; C6 a paid service. For a selector
+    of the user's own that does not say it is "unknown". `targeted`: it sees validation data of what it is judged on.
+    """
+
+    name: str
+    summary: str
+    needs: tuple[str, ...]
+    cost: str
+    targeted: bool
+
+
+def describe(name: str, params: Mapping[str, Any] | None = None) -> Description:
+    """The selector `name`, with the signals that it reads with `params`. Raises SelectorError for an unknown one."""
+    function = get_selector(name)
+    module = importlib.import_module(function.__module__)
+    text = module.__doc__ if name in SELECTORS else function.__doc__ or module.__doc__
+    return Description(
+        name=name,
+        summary=(text or "").strip().partition("\n")[0],
+        needs=needs(name, params),
+        cost=getattr(module, "COST", "unknown"),
+        targeted=getattr(module, "TARGETED", False),
+    )
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Every row: the full-data arm."""
+"""Every row: the full-data arm. Needs: nothing. Cost class: C0. Blind."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,13 +6,11 @@ import pyarrow as pa
 from curation.selectors.contract import BudgetError, Selection, row_numbers, sources_of
 
 NEEDS: tuple[str, ...] = ()
+COST, TARGETED, NESTED = "C0", False, False
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
-    """All rows, ascending. `budget` must be their number (BudgetError otherwise); `seed` changes nothing.
-
-    Cost: metadata only. Blind.
-    """
+    """All rows, ascending. `budget` must be their number (BudgetError otherwise); `seed` changes nothing."""
     rows = np.sort(row_numbers(columns))
     if budget != len(rows):
         raise BudgetError(budget, len(rows), "the selector `all` takes the whole pool, so its budget is 100%")

@@ -1,4 +1,7 @@
-"""Uniform without replacement: the baseline that published selectors have to beat, and often do not."""
+"""Uniform without replacement: the baseline that published selectors have to beat, and often do not.
+
+Source: none needed; that it is hard to beat: arXiv 2410.09335, 2503.01807. Needs: nothing. Cost class: C0. Blind.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -7,14 +10,12 @@ from curation.selectors.contract import Selection, check_budget, row_numbers, so
 from curation.selectors.primitives.keys import seeded_keys
 
 NEEDS: tuple[str, ...] = ()
+COST, TARGETED, NESTED = "C0", False, True
 NESTED = True
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
-    """The `budget` rows with the smallest hash of (seed, id): nested over budgets.
-
-    Cost: metadata only. Blind.
-    """
+    """The `budget` rows with the smallest hash of (seed, id): nested over budgets. Raises BudgetError."""
     check_budget(budget, len(columns))
     picks = np.argsort(seeded_keys(seed, texts(columns, "id")), kind="stable")[:budget]
     return Selection(row_numbers(columns)[picks], sources_of(columns, picks))

@@ -1,4 +1,7 @@
-"""Random with the same number of rows from every source, until small sources are exhausted."""
+"""Random with the same number of rows from every source, until small sources are exhausted.
+
+Source: the balanced random of Ivison et al. (arXiv 2503.01807). Needs: nothing. Cost class: C0. Blind.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -7,13 +10,14 @@ from curation.selectors.contract import Selection, check_budget, row_numbers, so
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 
 NEEDS: tuple[str, ...] = ()
+COST, TARGETED, NESTED = "C0", False, True
 NESTED = True
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     """One random row of each source in turn, the sources in an order that the seed shuffles: nested over budgets.
 
-    The source-balanced random of Ivison et al. (arXiv 2503.01807). Cost: metadata only. Blind.
+    Raises BudgetError.
     """
     check_budget(budget, len(columns))
     codes, names = groups(texts(columns, "source"))

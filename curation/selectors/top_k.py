@@ -1,28 +1,28 @@
-"""The rows with the highest (or lowest) value of one column."""
+"""The rows with the highest (or lowest) value of one column.
+
+Needs: the signal of the column. Cost class: that of the column. Blind, unless the column is not.
+"""
 
 import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
 from curation.selectors.primitives.keys import seeded_keys
-from curation.selectors.signal_names import signal_of
+from curation.selectors.signal_columns import signals_of
 
-NEEDS: tuple[str, ...] = ()
-"""Depends on the column; see `needs`."""
-NESTED = True
+COST, TARGETED, NESTED = "C0", False, True
 
 
 def needs(column: str = "", **_: object) -> tuple[str, ...]:
     """The signal that `column` comes from; none for a column of the pool itself."""
-    signal = signal_of(column)
-    return () if signal is None else (signal,)
+    return signals_of(column)
 
 
 def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str = "descending") -> Selection:
     """The `budget` rows that come first by `column`, ties by the hash of (seed, id): nested over budgets.
 
     `order` is "descending" (highest first) or "ascending". Rows whose value is missing or NaN cannot be picked and are
-    counted as `missing_value`. Cost: that of the column. Raises ColumnError, BudgetError.
+    counted as `missing_value`. Raises ColumnError, BudgetError.
     """
     if order not in ("descending", "ascending"):
         raise SelectorError(f"order {order!r} is neither 'descending' nor 'ascending'")

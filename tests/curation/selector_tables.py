@@ -1,4 +1,4 @@
-"""What tests of selectors share: small tables with many ties, several styles a row and missing values."""
+"""What tests of selectors share: small tables with every column, many ties, several styles a row and missing values."""
 
 import hashlib
 
@@ -17,10 +17,49 @@ CASES = [
     ("mllm_selector", {}),
     ("mllm_selector", {"tau": 0.1, "strata": 3}),
     ("mllm_selector", {"tau": float("inf")}),
+    ("mllm_selector", {"necessity": "delta", "strata_by": "cluster_text", "exclude_seed": True}),
+    ("mllm_selector", {"necessity": "visual", "pick": "farthest"}),
+    ("mllm_selector", {"pick": "mmd", "vectors": ["clip_text", "emb_text"], "strata": 2}),
+    ("instructiongpt4", {}),
+    ("instructiongpt4", {"cluster": "text", "over": 1.0, "text_only": "keep"}),
     *(("mmssr", {"bins": bins}) for bins in ("none", "source", "style", "style_x_source")),
     ("mmssr", {"score": "expected", "order": "scarce_first"}),
     ("mmssr", {"threshold": 4, "fill": "random"}),
     ("mmssr", {"capabilities": ["ocr", "spatial"], "fill": "none"}),
+    ("mmssr_official", {}),
+    ("mmssr_official", {"capabilities": ["ocr", "spatial"], "threshold": 2}),
+    ("matched_random", {}),
+    ("matched_random", {"match": ["source", "length", "image_tokens"], "bins": 3}),
+    ("length", {}),
+    ("length", {"column": "answer_tokens", "rule": "mid"}),
+    ("band", {"column": "base_nll", "low": 0.2, "high": 0.9}),
+    ("quota_by_group", {}),
+    ("quota_by_group", {"group": ["source", "cluster_text"], "allocation": "equal", "pick": "farthest", "vectors": "emb_text"}),
+    ("quota_by_group", {"allocation": "softmax", "stat": "base_nll", "tau": 0.5, "pick": "soft_sample", "score": "el2n"}),
+    ("quota_by_group", {"allocation": "explicit", "group": "task", "shares": {"vqa": 3}, "pick": "bottom", "score": "margin"}),
+    ("quota_by_group", {"group": "cluster_spectral", "pick": "mmd", "vectors": ["clip_image", "clip_text"], "text_only": "keep"}),
+    ("perplexity", {}),
+    ("perplexity", {"rule": "top", "model": "seed"}),
+    ("el2n", {}),
+    ("ifd", {}),
+    ("ifd", {"model": "base", "highest": float("inf")}),
+    ("visnec", {}),
+    ("visnec", {"model": "seed", "cluster": "spectral", "text_only": "keep"}),
+    ("clip_score", {}),
+    ("clip_score", {"rule": "mid", "text_only": "keep"}),
+    ("deita", {}),
+    ("deita", {"threshold": 0.5, "vectors": ["emb_image", "emb_text"], "within": "text", "fill": "score"}),
+    ("semdedup", {}),
+    ("semdedup", {"vectors": "clip_text", "cluster": "text", "keep": "random", "text_only": "exclude"}),
+    ("d2", {}),
+    ("d2", {"mode": "product", "vectors": "emb_text", "within": "text", "neighbours": 2, "text_only": None}),
+    ("coincide", {}),
+    ("coincide", {"cluster": "text", "vectors": "emb_text", "tau": 2.0, "text_only": None}),
+    ("presel", {"reference": None}),
+    ("presel", {"reference": None, "temperature": 5.0, "neighbours": 1, "text_only": "keep"}),
+    ("icons", {}),
+    ("icons", {"percent": 30, "tasks": ["vqa", "ocr"]}),
+    ("less", {}),
 ]
 """Every selector with parameters that take different paths through it."""
 
@@ -41,7 +80,55 @@ def random_table(seed: int, n: int, missing: float = 0.1) -> pa.Table:
         columns[f"cap_{key}"] = pa.array(level.astype(np.int8), mask=gone)
         expected = np.clip(level + rng.choice([-0.25, 0.0, 0.25], n), 0, 5).astype(np.float32)
         columns[f"exp_{key}"] = pa.array(expected, mask=gone | (rng.random(n) < missing))
-    return pa.table(columns)
+    return pa.table(columns | _signals(np.random.default_rng([seed, 1]), n, missing))
+
+
+def _signals(rng: np.random.Generator, n: int, missing: float) -> dict[str, pa.Array]:
+    """The pool's counts and every other signal; values are rounded, so that many rows are equal."""
+    images = rng.choice([0, 1, 2], n, p=[0.2, 0.7, 0.1])
+    text_only = images == 0
+
+    def some(values, image_only=False):
+        gone = (rng.random(n) < missing) | (text_only & image_only)
+        return pa.array(values.astype(np.int32 if values.dtype.kind == "i" else np.float32), mask=gone)
+
+    found = {
+        "n_images": pa.array(images, pa.int32()),
+        "text_tokens": pa.array(rng.integers(1, 12, n), pa.int32()),
+        "image_tokens": pa.array(images * 16, pa.int32()),
+        "clip_score": some(np.round(rng.normal(0.2, 0.1, n), 1), image_only=True),
+        "in_reference": pa.array((rng.random(n) < 0.3) | (np.arange(n) == 0)),
+        "task": pa.array(np.where(np.arange(n) == 0, "vqa", rng.choice(["vqa", "ocr"], n))),
+        "in_seed": pa.array(rng.random(n) < 0.05),
+        "grad": _vectors(rng, n, missing),
+        "value": some(np.round(rng.normal(0, 1, n), 1)),
+    }
+    for prefix in ("", "base_"):
+        if prefix:
+            found[f"{prefix}nll"] = some(np.round(rng.gamma(2.0, 1.0, n), 1))
+        found[f"{prefix}el2n"] = some(np.round(rng.random(n) * 1.4, 1))
+        found[f"{prefix}margin"] = some(np.round(rng.normal(0, 3, n)))
+        found[f"{prefix}answer_tokens"] = some(rng.integers(1, 9, n))
+        for name in ("nll_noimg", "nll_noq", "nll_a"):
+            found[f"{prefix}{name}"] = some(np.round(rng.gamma(3.0, 1.0, n), 1), image_only=name == "nll_noimg")
+    for name in ("reward", "judge", "complexity", "quality", "grad_norm"):
+        found[name] = some(np.round(rng.gamma(2.0, 1.0, n)))
+    for task in ("vqa", "ocr", "chart"):
+        found[f"influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
+    for name in ("emb_image", "emb_text", "clip_image", "clip_text"):
+        found[name] = _vectors(rng, n, missing, text_only if name.endswith("image") else None)
+    for name in ("activation", "text", "image", "spectral"):
+        found[f"cluster_{name}"] = some(rng.integers(0, 4, n), image_only=name in ("activation", "image"))
+        found[f"similarity_{name}"] = some(np.round(rng.random(n), 1), image_only=name in ("activation", "image"))
+    return found
+
+
+def _vectors(rng: np.random.Generator, n: int, missing: float, gone: np.ndarray | None = None) -> pa.Array:
+    """Near, equal, zero and not-a-number vectors of five entries, and null ones."""
+    values = np.round(rng.normal(0, 1, (8, 5)))[rng.integers(0, 8, n)] + np.where(rng.random((n, 1)) < 0.5, 0, rng.normal(0, 0.1, (n, 5)))
+    values[rng.random(n) < 0.02] = np.nan
+    gone = (rng.random(n) < missing) | (False if gone is None else gone)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float16).reshape(-1)), 5, mask=pa.array(gone))
 
 
 def _styles(rng: np.random.Generator, missing: float) -> list[str] | None:

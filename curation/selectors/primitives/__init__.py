@@ -4,7 +4,42 @@ A selector imports from the modules (`primitives.keys`), so that a cached select
 uses has changed.
 """
 
+from curation.selectors.primitives.band import band
+from curation.selectors.primitives.candidates import Candidates, by_hash, candidates
+from curation.selectors.primitives.cosine import cosines, joined, lookup, unit
+from curation.selectors.primitives.farthest import farthest_point
+from curation.selectors.primitives.graph import Graph, gather, nearest
+from curation.selectors.primitives.greedy import greedy_penalty, greedy_similarity
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
+from curation.selectors.primitives.pick import RULES, pick_by_group, rule
 from curation.selectors.primitives.quota import apportion, quota, quota_by_group, spread
+from curation.selectors.primitives.vote import rank_sums, votes
 
-__all__ = ["apportion", "groups", "quota", "quota_by_group", "rank_within", "seeded_keys", "spread"]
+__all__ = [
+    "RULES",
+    "Candidates",
+    "Graph",
+    "apportion",
+    "band",
+    "by_hash",
+    "candidates",
+    "cosines",
+    "farthest_point",
+    "gather",
+    "greedy_penalty",
+    "greedy_similarity",
+    "groups",
+    "joined",
+    "lookup",
+    "nearest",
+    "pick_by_group",
+    "quota",
+    "quota_by_group",
+    "rank_sums",
+    "rank_within",
+    "rule",
+    "seeded_keys",
+    "spread",
+    "unit",
+    "votes",
+]

@@ -43,11 +43,14 @@ def quota_by_group(
 
 
 def explicit_shares(names: Sequence[str], shares: Mapping[str, float]) -> np.ndarray:
-    """float64[k]: the share of each group of `names`, 0 where `shares` does not name it. SelectorError for others."""
+    """float64[k]: the share of each group of `names`, 0 where `shares` does not name it.
+
+    Raises SelectorError for a group that is not in `names`, a share below 0 or none above.
+    """
     for name in shares:
         if name not in names:
             raise SelectorError(f"shares name the group {name!r}, which no row has; there are {', '.join(list(names)[:20])}")
-    return np.array([float(shares.get(name, 0.0)) for name in names])
+    return _shares(np.array([float(shares.get(name, 0.0)) for name in names]), np.zeros(len(names)))
 
 
 def _lift(stat: np.ndarray | None, tau: float, sizes: np.ndarray) -> np.ndarray:

@@ -1,0 +1,29 @@
+"""CLIP score: cosine of image and text under a dual encoder, the highest first.
+
+Source: Hessel et al. (arXiv 2104.08718); as a filter DataComp (arXiv 2304.14108). Which text is compared (question,
+answer, both) is a setting of the signal. Needs: clip. Cost class: C1. Blind.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from curation.selectors.contract import Selection, bounded
+from curation.selectors.primitives.band import band
+from curation.selectors.primitives.candidates import candidates
+
+NEEDS: tuple[str, ...] = ("clip",)
+COST, TARGETED, NESTED = "C1", False, True
+
+
+def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", text_only: str = "exclude") -> Selection:
+    """The `budget` rows at the `rule` end ("top", "bottom", "mid": around the median) by `clip_score`.
+
+    Ties by the hash of (seed, id). Text-only rows have no score: `text_only="exclude"` sets them aside, "keep" gives
+    them their share of the budget at random (then subsets are not nested). Rows with images but without a score
+    (`missing_value`) or with one outside -100 .. 100 (`out_of_range`; some encoders report 100 · cosine) cannot be
+    picked. Raises ColumnError, BudgetError, SelectorError.
+    """
+    values, outside = bounded(columns, "clip_score", low=-100, high=100)
+    found = candidates(columns, budget, seed, np.isfinite(values), outside=outside, text_only=text_only)
+    places = band(values[found.rows], found.budget, rule)
+    return found.selection(columns, places, score=values[found.rows[places]])

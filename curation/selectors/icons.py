@@ -1,0 +1,48 @@
+"""ICONS: votes of the target tasks, each for the share of rows with the highest influence on it.
+
+Source: Wu et al. (arXiv 2501.00654): influence = mean inner product of projected, normalised gradients with those of a
+task's validation samples; a task votes for the rows at or above its percentile; most votes win. Needs: gradient
+(influence_<task>). Cost class: C5. Targeted: it sees validation data of the tasks.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from curation.selectors.contract import ColumnError, Selection, SelectorError, numbers
+from curation.selectors.primitives.candidates import candidates
+from curation.selectors.primitives.vote import rank_sums, votes
+
+NEEDS: tuple[str, ...] = ("gradient",)
+COST, TARGETED, NESTED = "C5", True, False
+PREFIX = "influence_"
+
+
+def select(
+    columns: pa.Table, budget: int, seed: int, *, percent: float | None = None, tasks: list[str] | None = None
+) -> Selection:
+    """The `budget` rows with the most votes, ties by mean rank over the tasks, then by the hash of (seed, id).
+
+    Every task (`tasks`; default: all columns influence_*) votes for the rows at or above the value that
+    floor(`percent` % of n) rows reach, n the rows with a value; default is the budget's own share of n. With a fixed
+    `percent` subsets are nested. Text-only rows are rows like others. Rows that lack the influence on any of the tasks
+    cannot be picked (`missing_value`). Reason: votes, mean_rank (1 = highest). Raises ColumnError, BudgetError,
+    SelectorError.
+    """
+    names, values = influences(columns, tasks)
+    found = candidates(columns, budget, seed, np.isfinite(values).all(axis=0))
+    if percent is not None and not 0 < percent <= 100:
+        raise SelectorError(f"percent {percent} is a share of the rows, 0 < percent <= 100")
+    inside = values[:, found.rows]
+    share = found.budget / len(found.rows) if percent is None else percent / 100
+    count, ranks = votes(inside, share), rank_sums(inside)
+    places = np.lexsort((ranks, -count))[: found.budget]
+    reason = {"votes": count[places].astype(np.int32), "mean_rank": ranks[places] / (2 * len(names))}
+    return found.selection(columns, places, {"without_vote": int((count[places] == 0).sum())}, **reason)
+
+
+def influences(columns: pa.Table, tasks: list[str] | None) -> tuple[list[str], np.ndarray]:
+    """(tasks, float64[t, n]): the columns influence_<task>, missing as NaN. Raises ColumnError where there is none."""
+    named = sorted(c.removeprefix(PREFIX) for c in columns.column_names if c.startswith(PREFIX)) if tasks is None else list(tasks)
+    if not named:
+        raise ColumnError(f"{PREFIX}*", f"no column {PREFIX}<task> is there; there are {', '.join(columns.column_names)}")
+    return named, np.stack([numbers(columns, f"{PREFIX}{task}") for task in named])

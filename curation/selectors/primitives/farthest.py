@@ -1,0 +1,31 @@
+"""Farthest-point sampling (greedy k-centre)."""
+
+import numpy as np
+
+from curation.selectors.contract import SizeError
+from curation.selectors.primitives.cosine import cosines, mean_direction
+
+PAIR_LIMIT = 1_000_000_000
+"""Rows times picks; some minutes at 512 dimensions on one core."""
+
+
+def farthest_point(units: np.ndarray, count: int, start: int | None = None) -> np.ndarray:
+    """int64[min(count, n)]: places in `units` float64[n, d], each the one whose nearest pick has the lowest cosine.
+
+    The first is `start`, or the row nearest to the mean direction; ties go to the earlier row, so a larger count begins
+    with a smaller one. Cost n · count · d. Raises SizeError above PAIR_LIMIT pairs.
+    """
+    count = min(count, len(units))
+    if count * len(units) > PAIR_LIMIT:
+        raise SizeError(count * len(units), PAIR_LIMIT, "pairs of farthest-point sampling", "pick inside groups (clusters), or from a shortlist")
+    picks = np.empty(count, np.int64)
+    nearest = np.full(len(units), -np.inf)
+    for place in range(count):
+        if place:
+            at = int(np.argmin(nearest))
+        else:
+            at = int(np.argmax(cosines(units, mean_direction(units)))) if start is None else start
+        picks[place] = at
+        np.maximum(nearest, cosines(units, units[at : at + 1])[:, 0], out=nearest)
+        nearest[at] = np.inf
+    return picks

@@ -1,0 +1,154 @@
+"""Rules that pick inside a group, and their use on every group of a pool."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from curation.selectors.contract import SelectorError, SizeError
+from curation.selectors.primitives.cosine import Lookup, cosines, exp
+from curation.selectors.primitives.farthest import farthest_point
+from curation.selectors.primitives.graph import members_of
+
+GROUP_LIMIT = 50_000
+"""Rows of one group that the rules `typicality` and `mmd` compare with one another."""
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a rule sees of n rows, in the order of their hash: `keys` uint64[n], `score` float64[n], `units` float64[n, d]."""
+
+    keys: np.ndarray
+    score: np.ndarray | None = None
+    units: np.ndarray | None = None
+
+
+Rule = Callable[[Group, int], np.ndarray]
+"""(group, count <= n) -> places int64[count] in pick order. Ties go to the earlier row, that is the lower hash."""
+
+
+def rule(name: str, *, neighbours: int = 5, tau: float = 1.0, sigma: float = 1.0) -> Rule:
+    """The pick rule `name`; `neighbours` is for typicality, `tau` for soft_sample, `sigma` for mmd. Raises SelectorError."""
+    if name not in RULES:
+        raise SelectorError(f"pick {name!r} is none of {', '.join(RULES)}")
+    if neighbours < 1 or not tau > 0 or not sigma > 0:
+        raise SelectorError(f"neighbours {neighbours} must be at least 1, tau {tau} and sigma {sigma} positive")
+    options = {"typicality": {"neighbours": neighbours}, "soft_sample": {"tau": tau}, "mmd": {"sigma": sigma}}
+    return partial(RULES[name], **options.get(name, {}))
+
+
+def top(group: Group, count: int) -> np.ndarray:
+    """Highest score first."""
+    return np.argsort(-group.score, kind="stable")[:count]
+
+
+def bottom(group: Group, count: int) -> np.ndarray:
+    """Lowest score first."""
+    return np.argsort(group.score, kind="stable")[:count]
+
+
+def random(group: Group, count: int) -> np.ndarray:
+    """In the order of the hash."""
+    return np.arange(count)
+
+
+def soft_sample(group: Group, count: int, tau: float = 1.0) -> np.ndarray:
+    """Without replacement with probability proportional to exp(score / tau), by Gumbel noise drawn from the hash."""
+    uniform = ((group.keys >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # rounded: numpy's log differs in the last bit between SIMD variants
+    noisy = np.round(group.score / tau - np.log(-np.log(uniform)), 9)
+    return np.argsort(-noisy, kind="stable")[:count]
+
+
+def typicality(group: Group, count: int, neighbours: int = 5) -> np.ndarray:
+    """Highest mean cosine to the nearest `neighbours` others first (all others, where there are fewer)."""
+    return np.argsort(-typical(group.units, neighbours), kind="stable")[:count]
+
+
+def typical(units: np.ndarray, neighbours: int) -> np.ndarray:
+    """float64[n]: the mean cosine of each of `units` [n, d] to its nearest `neighbours` others; 0 for a single row."""
+    n = len(units)
+    k = min(neighbours, n - 1)
+    refuse_large(n)
+    found = np.zeros(n)
+    for start in range(0, n if k else 0, _BLOCK):
+        cosine = cosines(units[start : start + _BLOCK], units)
+        cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = -np.inf
+        found[start : start + _BLOCK] = np.partition(cosine, n - k, axis=1)[:, n - k :].sum(axis=1) / k
+    return found
+
+
+def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
+    """Greedily the picks whose distribution is nearest to that of the group, by MMD^2 under a Gaussian kernel."""
+    units, n = group.units, len(group.units)
+    refuse_large(n)
+    # int64 multiples of 2^-24: sums of kernel values are exact, whatever the order
+    to_all = np.concatenate([kernel(units[s : s + _BLOCK], units, sigma).sum(axis=1) for s in range(0, n, _BLOCK)])
+    own, to_picks, picks = kernel(units[:1], units[:1], sigma)[0, 0], np.zeros(n, np.int64), []
+    free = np.ones(n, bool)
+    for size in range(1, count + 1):
+        # of MMD^2 · n · size^2, what depends on the candidate
+        cost = n * (2 * to_picks + own) - 2 * size * to_all
+        at = int(np.argmin(np.where(free, cost, np.iinfo(np.int64).max)))
+        picks.append(at)
+        free[at] = False
+        to_picks += kernel(units, units[at : at + 1], sigma)[:, 0]
+    return np.array(picks, np.int64)
+
+
+def kernel(a: np.ndarray, b: np.ndarray, sigma: float) -> np.ndarray:
+    """int64[n, m] in units of 2^-24: exp(-|a - b|^2 / (2 sigma^2)) of unit vectors, where |a - b|^2 = 2 - 2 cos."""
+    return np.rint(exp((cosines(a, b) - 1.0) / (sigma * sigma)) * 2.0**24).astype(np.int64)
+
+
+def farthest(group: Group, count: int) -> np.ndarray:
+    """Farthest-point sampling from the row nearest to the mean on."""
+    return farthest_point(group.units, count)
+
+
+RULES: dict[str, Rule] = {
+    "top": top,
+    "bottom": bottom,
+    "random": random,
+    "soft_sample": soft_sample,
+    "typicality": typicality,
+    "mmd": mmd,
+    "farthest": farthest,
+}
+SCORED, COMPARED = ("top", "bottom", "soft_sample"), ("typicality", "mmd", "farthest")
+"""The rules that read a score, and those that read vectors."""
+
+
+def pick_by_group(
+    rows: np.ndarray,
+    codes: np.ndarray,
+    counts: np.ndarray,
+    pick: Rule,
+    keys: np.ndarray,
+    *,
+    score: np.ndarray | None = None,
+    units: Lookup | None = None,
+) -> np.ndarray:
+    """int64[sum of counts]: places in `rows`, `counts[c]` of each group c, by `pick`.
+
+    `rows` int64[n] (in the order of the hash), `codes` int64[n], `keys` uint64[n] and `score` float64[n] run side by
+    side; `units` gives the vectors of rows. In order: the first pick of every group, then the second, and so on, so
+    that every beginning of the subset is spread over the groups.
+    """
+    picks, turns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for members in members_of(codes):
+        count = int(counts[codes[members[0]]])
+        if not count:
+            continue
+        group = Group(keys[members], None if score is None else score[members], units(rows[members]) if units else None)
+        picks.append(members[pick(group, count)])
+        turns.append(np.arange(count))
+    return np.concatenate(picks)[np.argsort(np.concatenate(turns), kind="stable")]
+
+
+def refuse_large(n: int) -> None:
+    """Raises SizeError for a group of more than GROUP_LIMIT rows."""
+    if n > GROUP_LIMIT:
+        raise SizeError(n, GROUP_LIMIT, "rows of one group compared with one another", "use more clusters, or the pick `random` or `top`")

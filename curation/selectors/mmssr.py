@@ -132,21 +132,24 @@ def capability_keys(columns: pa.Table, asked: Sequence[str] | None, score: str) 
 
 def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[np.ndarray, np.ndarray]:
     """Score and expected score, float32[capabilities, n], NaN where missing."""
-    main = np.stack([_scores_of(columns, ("cap_" if score == "argmax" else "exp_") + key) for key in keys])
+    main = np.empty((len(keys), len(columns)), np.float32)
+    for at, key in enumerate(keys):
+        _read(columns, ("cap_" if score == "argmax" else "exp_") + key, main[at])
     if score == "expected" or not any(f"exp_{key}" in columns.column_names for key in keys):
         return main, main
-    expected = main.copy()
+    expected = np.empty_like(main)
     for at, key in enumerate(keys):
         if f"exp_{key}" in columns.column_names:
-            own = _scores_of(columns, f"exp_{key}")
-            np.copyto(expected[at], own, where=~np.isnan(own) & ~np.isnan(main[at]))
+            _read(columns, f"exp_{key}", expected[at])
+            np.copyto(expected[at], main[at], where=np.isnan(expected[at]) | np.isnan(main[at]))
+        else:
+            expected[at] = main[at]
     return main, expected
 
 
-def _scores_of(columns: pa.Table, name: str) -> np.ndarray:
-    values = numbers(columns, name, single=True).copy()
-    values[values < 0] = np.nan
-    return values
+def _read(columns: pa.Table, name: str, out: np.ndarray) -> None:
+    out[:] = numbers(columns, name, single=True)
+    np.copyto(out, np.nan, where=out < 0)
 
 
 def _bins(columns: pa.Table, kind: str) -> tuple[Bins, pa.Array, int]:
@@ -163,22 +166,23 @@ def _bins(columns: pa.Table, kind: str) -> tuple[Bins, pa.Array, int]:
 
 
 def _styles(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
-    """Row and style code (int32 each) of each pair of them, by row; sorted names; how many rows have no style."""
+    """Row and style code (int32 each) of each style said; sorted names; how many rows have no style."""
     require(columns, ["styles"])
     kind = columns["styles"].type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_string(kind.value_type):
         raise ColumnError("styles", f"column 'styles' is {kind}, not list<string>")
     lists = columns["styles"].combine_chunks()
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    codes, names = groups(pa.concat_arrays([lists.flatten().fill_null(""), pa.array(["", OTHER], pa.string())]))
-    owner = np.arange(len(counts)).repeat(counts)
-    said = codes[:-2] != codes[-2]
-    owner, codes, other = owner[said], codes[:-2][said], codes[-1]
-    bare = np.flatnonzero(np.bincount(owner, minlength=len(counts)) == 0)
-    pairs = np.concatenate([owner * len(names) + codes, bare * len(names) + other])
-    pairs.sort()
-    rows, codes = np.divmod(pairs[np.diff(pairs, prepend=-1) > 0], len(names))
-    return rows.astype(np.int32), codes.astype(np.int32), pa.array(names, pa.string()), len(bare)
+    codes, names = groups(pa.concat_arrays([lists.flatten(), pa.array(["", OTHER], pa.string())]).fill_null(""))
+    owner, codes = np.arange(len(counts), dtype=np.int32).repeat(counts), codes.astype(np.int32)
+    empty, other, codes = codes[-2], codes[-1], codes[:-2]
+    if (unsaid := codes == empty).any():
+        owner, codes = owner[~unsaid], codes[~unsaid]
+    styled = np.zeros(len(counts), bool)
+    styled[owner] = True
+    bare = np.flatnonzero(~styled).astype(np.int32)
+    codes = np.concatenate([codes, np.full(len(bare), other)])
+    return np.concatenate([owner, bare]), codes, pa.array(names, pa.string()), len(bare)
 
 
 def _filled(

@@ -99,28 +99,41 @@ def select(
 
 def _bins(columns: pa.Table) -> tuple[Bins, pa.Array, int]:
     """The bins, their names, and how many rows have no style."""
-    owner, names = _styles_said(columns)
-    codes, distinct = groups(names)
+    rows, positions, said = _styles_said(columns)
+    codes, distinct = groups(said)
     stripped = [name.strip() for name in distinct]
-    known = sorted(set(stripped))
-    codes = np.searchsorted(np.array(known, object), np.array(stripped, object))[codes] if known else codes
-    rows, codes, positions = _first_said(owner, codes, len(known))
     sources, source_names = groups(texts(columns, "source"))
     pairs = codes * len(source_names) + sources[rows]
-    met = np.flatnonzero(np.bincount(pairs, minlength=len(known) * len(source_names)))
-    joined = [f"{known[pair // len(source_names)]}+{source_names[pair % len(source_names)]}" for pair in met]
+    met = np.flatnonzero(np.bincount(pairs, minlength=len(stripped) * len(source_names)))
+    joined = [f"{stripped[pair // len(source_names)]}+{source_names[pair % len(source_names)]}" for pair in met]
     names = sorted(set(joined))  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
     place = {name: at for at, name in enumerate(names)}
-    of_pair = np.zeros(len(known) * len(source_names), np.int64)
+    of_pair = np.zeros(len(stripped) * len(source_names), np.int32)
     of_pair[met] = [place[name] for name in joined]
-    width = int(positions.max(initial=0)) + 1
-    order, starts = sort_groups(of_pair[pairs], len(names), rows * width + positions, len(columns) * width)
-    without = len(columns) - int(np.count_nonzero(np.diff(rows, prepend=-1)))
-    return Bins((order // width).astype(np.int32), starts, (order % width).astype(np.int32)), pa.array(names, pa.string()), without
+    bits = int(positions.max(initial=0)).bit_length()
+    entries = rows.astype(np.int64) << bits | positions
+    entries, starts = sort_groups(of_pair[pairs], len(names), entries, len(columns) << bits)
+    styled = np.zeros(len(columns), bool)
+    styled[rows] = True
+    return _without_repeats(entries.astype(np.int64), starts, bits), pa.array(names, pa.string()), int((~styled).sum())
 
 
-def _styles_said(columns: pa.Table) -> tuple[np.ndarray, pa.Array]:
-    """Row and name of each style, in the order said."""
+def _without_repeats(entries: np.ndarray, starts: np.ndarray, bits: int) -> Bins:
+    """Bins of entries (row << bits | position), where a style said again is dropped and those after it move up."""
+    rows = (entries >> bits).astype(np.int32)
+    again = np.flatnonzero(rows[1:] == rows[:-1]) + 1  # equal neighbours of different bins are no repeats
+    again = again[~np.isin(again, starts)]
+    positions = (entries & ((1 << bits) - 1)).astype(np.int32)
+    if not len(again):
+        return Bins(rows, starts, positions)
+    dropped = np.sort(entries[again])
+    before = np.searchsorted(dropped, entries) - np.searchsorted(dropped, entries >> bits << bits)
+    rows, positions = np.delete(rows, again), np.delete(positions - before.astype(np.int32), again)
+    return Bins(rows, starts - np.searchsorted(again, starts), positions)
+
+
+def _styles_said(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+    """Row, position in the row's list (0 = first) and name of each style, int32 and text."""
     require(columns, ["styles"])
     lists = columns["styles"].combine_chunks()
     if pa.types.is_string(lists.type) or pa.types.is_large_string(lists.type):
@@ -130,30 +143,12 @@ def _styles_said(columns: pa.Table) -> tuple[np.ndarray, pa.Array]:
         raise ColumnError("styles", f"column 'styles' is {columns['styles'].type}, neither list<string> nor text")
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     flat = lists.flatten()
-    said = flat.is_valid()
-    owner = np.arange(len(counts), dtype=np.int64).repeat(counts)[said.to_numpy(zero_copy_only=False)]
-    return owner, flat.filter(said)
-
-
-def _first_said(owner: np.ndarray, codes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, code and position (0 = first) of each style of a row, by row and position; later repeats dropped."""
-    at = _place_in_run(owner)
-    width = int(at.max(initial=0)) + 1
-    words = (owner * count + codes) * width + at
-    words.sort()
-    pairs = words // width
-    first = words[np.diff(pairs, prepend=-1) > 0]
-    rows, codes, at = first // width // count, first // width % count, first % width
-    words = (rows * width + at) * count + codes
-    words.sort()
-    rows, codes = words // count // width, words % count
-    return rows, codes, _place_in_run(rows)
-
-
-def _place_in_run(values: np.ndarray) -> np.ndarray:
-    """int64[n]: how many equal values stand directly before each of the ascending `values`."""
-    starts = np.flatnonzero(np.diff(values, prepend=-1))
-    return np.arange(len(values)) - starts.repeat(np.diff(starts, append=len(values)))
+    rows = np.arange(len(counts), dtype=np.int32).repeat(counts)
+    positions = np.arange(len(rows), dtype=np.int32) - (counts.cumsum() - counts).astype(np.int32).repeat(counts)
+    if flat.null_count:
+        said = flat.is_valid().to_numpy(zero_copy_only=False)
+        rows, positions, flat = rows[said], positions[said], flat.drop_null()
+    return rows, positions, flat
 
 
 def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:

@@ -7,6 +7,7 @@ and gives the same picks.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from curation.selectors.primitives.packed import sort_groups
 
 ENGINES = ("numpy", "numba")
 _LEVELS = 255
+_FIFTEEN = ((np.arange(256) + 16) // 17).astype(np.uint8)
+"""Levels 1 to 255 as 1 to 15, where the upper four bits are for the position; 0 stays 0."""
+_BLOCK = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,19 @@ class Bins:
 
     @classmethod
     def of(cls, rows: np.ndarray, codes: np.ndarray, count: int, n_rows: int) -> "Bins":
-        """From pairs of row and bin in any order: int[m] each, 0 <= codes < count, 0 <= rows < n_rows."""
+        """From pairs of row and bin in any order, repeated or not: int[m] each, 0 <= codes < count, 0 <= rows < n_rows."""
         ordered, starts = sort_groups(codes, count, rows, n_rows)
+        again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1  # equal neighbours of different bins are no repeats
+        again = again[~np.isin(again, starts)]
+        if len(again):
+            ordered = np.delete(ordered, again)
+            starts = starts - np.searchsorted(again, starts)
         return cls(ordered.astype(np.int32), starts)
+
+    @cached_property
+    def ahead(self) -> np.ndarray | None:
+        """uint8[m]: 16 levels for each position that an entry is ahead of position 15."""
+        return None if self.positions is None else (15 - np.minimum(self.positions, 15)).astype(np.uint8) * np.uint8(16)
 
 
 @dataclass(frozen=True)
@@ -51,25 +65,28 @@ class Ranking:
     @classmethod
     def of(cls, main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float) -> "Ranking":
         """The candidates are the rows with `main` strictly above `threshold`; NaN is not."""
-        there = main > threshold
-        finite = main[there & np.isfinite(main)]
-        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
-        step = (_LEVELS - 1) / (high - low) if high > low else 0.0
-        scaled = (np.minimum(np.where(there, main, low), high) - low) * step
-        return cls(main, second, tie, np.where(there, np.minimum(scaled, _LEVELS - 1).astype(np.uint8) + 1, 0).astype(np.uint8))
+        high = np.max(main, where=np.isfinite(main), initial=threshold)
+        step = (_LEVELS - 1) / (high - threshold) if high > threshold else 0.0
+        level = np.empty(len(main), np.uint8)
+        for start in range(0, len(main), _BLOCK):  # in blocks that stay in the processor's cache
+            block = main[start : start + _BLOCK]
+            scaled = np.nan_to_num(block, nan=threshold, posinf=high, neginf=threshold)
+            scaled = np.clip((scaled - threshold) * step, 0, _LEVELS - 1)
+            level[start : start + _BLOCK] = np.where(block > threshold, scaled.astype(np.uint8) + np.uint8(1), np.uint8(0))
+        return cls(main, second, tie, level)
 
 
 def deal(
-    bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, *, carry: bool, engine: str
+    bins: Bins, ranking: Ranking, alive: np.ndarray, levels: np.ndarray, share: int, *, carry: bool, engine: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take about `share` rows from the bins, smallest first by candidates still alive; returns rows and their bins.
 
     Without `carry` a bin gets ceil(still to deal / bins still to come) rows, or all it has left: `share` rows in all, if
     there are as many. With `carry` it gets the quota max(share // bins, 1) and what the bin before it fell short of;
     bins are visited as long as fewer than `share` are taken, so the last may bring more than `share`. Marks the rows in
-    `alive` bool[n]. No rows come back when no candidate is left.
+    `alive` bool[n]. No rows come back when no candidate is left. `levels` uint8[m] is written over.
     """
-    levels = _levels(bins, ranking.level * alive)
+    _write_levels(bins, ranking.level * alive, levels)
     if engine == "numba":
         from curation.selectors.kernels import compiled
 
@@ -93,15 +110,17 @@ def deal(
     return np.concatenate(rows), np.concatenate(codes)
 
 
-def _levels(bins: Bins, level: np.ndarray) -> np.ndarray:
-    """uint8[m]: the level of each entry, 0 for those out of play; a lower position is a higher level."""
-    levels = level[bins.rows]
-    if bins.positions is None:
-        return levels
-    # 15 positions of 15 levels each; entries of later positions share the lowest
-    ahead = 15 - np.minimum(bins.positions, 15).astype(np.uint8)
-    coarse = np.where(ahead > 0, ahead * np.uint8(16) + (levels + np.uint16(16)) // np.uint16(17), 1).astype(np.uint8)
-    return np.where(levels > 0, coarse, 0).astype(np.uint8)
+def _write_levels(bins: Bins, level: np.ndarray, out: np.ndarray) -> None:
+    """The level of each entry, 0 for those out of play, into uint8[m]; a lower position is a higher level."""
+    if bins.ahead is None:
+        np.take(level, bins.rows, out=out, mode="clip")
+        return
+    level = _FIFTEEN[level]
+    for start in range(0, len(out), _BLOCK):
+        part, ahead = out[start : start + _BLOCK], bins.ahead[start : start + _BLOCK]
+        np.take(level, bins.rows[start : start + _BLOCK], out=part, mode="clip")
+        np.minimum(part, 1, out=part, where=ahead == 0)  # positions from 15 on share the lowest level
+        np.add(part, ahead, out=part, where=part > 0)
 
 
 def _best(
@@ -154,13 +173,14 @@ def round_robin(
     `budget` rows may come back.
     """
     parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64),) * 4]
+    levels = np.empty(len(bins.rows), np.uint8)
     live, exhausted, left, turn = list(serve), {}, budget, 0
     while left > 0 and live:
         share, turn = max(left // len(live), 1), turn + 1
         for q in list(live):
             if left <= 0:
                 break
-            rows, codes = deal(bins, ranking(q), alive, min(share, left), carry=carry, engine=engine)
+            rows, codes = deal(bins, ranking(q), alive, levels, min(share, left), carry=carry, engine=engine)
             if not len(rows):
                 live.remove(q)
                 exhausted[q] = turn

@@ -1,11 +1,12 @@
 """Seeded keys and groups: what a selection needs to be the same for every order of the rows. Integers throughout."""
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 
 
 def seeded_keys(seed: int, names: pa.Array) -> np.ndarray:
@@ -22,15 +23,26 @@ def seeded_keys(seed: int, names: pa.Array) -> np.ndarray:
 
 
 def _byte_sums(names: pa.Array) -> np.ndarray:
+    """uint64[n]: for each name the sum of mix(position << 8 | byte) over its bytes, and its length."""
     _, offsets, data = names.buffers()
-    ends = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
-    used = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)
-    lengths = np.diff(ends)
-    position = np.arange(len(used), dtype=np.int64) - np.repeat(ends[:-1] - ends[0], lengths)
-    terms = _mix((position.astype(np.uint64) << np.uint64(8)) | used)
-    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-    bounds = ends - ends[0]
-    return total[bounds[1:]] - total[bounds[:-1]] + lengths.astype(np.uint64)
+    bounds = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
+    used = np.frombuffer(data if data is not None else b"", np.uint8)
+    total = np.diff(bounds).astype(np.uint64)
+    starts, lengths, left = bounds[:-1], np.diff(bounds), None
+    for position in range(int(lengths.max(initial=0))):
+        if left is not None or lengths.min() == position:  # some names are over
+            going = np.flatnonzero(lengths > position) if left is None else left[lengths[left] > position]
+            left = going
+            total[left] += _terms(position)[used[starts[left] + position]]
+        else:
+            total += _terms(position)[used[starts + position]]
+    return total
+
+
+@lru_cache(maxsize=1024)
+def _terms(position: int) -> np.ndarray:
+    """uint64[256]: what each byte at `position` adds."""
+    return _mix(np.uint64(position << 8) | np.arange(256, dtype=np.uint64))
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -10,9 +10,12 @@ import numpy as np
 def sort_groups(codes: np.ndarray, count: int, within: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """`within` ordered by code, then ascending, and where each code starts, int64[count + 1].
 
-    codes, within: integers[n], 0 <= codes < count, 0 <= within < limit; the bits of both must fit into 64.
+    codes, within: integers[n], 0 <= codes < count, 0 <= within < limit. Raises ValueError where the bits of both do
+    not fit into 64.
     """
     shift = limit.bit_length()
+    if count.bit_length() + shift > 64:
+        raise ValueError(f"{count} groups of numbers below {limit} do not fit into 64 bits")
     kind = np.uint32 if count.bit_length() + shift <= 32 else np.uint64
     words = codes.astype(kind)
     words <<= kind(shift)

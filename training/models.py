@@ -31,15 +31,15 @@ COMPLETE = "COMPLETE"
 """Marker file of a finished directory: written last, so its presence means that everything else is there."""
 
 PARTS: dict[str, str] = {
-    "vision": r"\bvision_tower\.",
-    "projector": r"multi_modal_projector\.|image_newline",
+    "vision": r"\bvision_tower\.|\bvisual\.(?!merger\.)",
+    "projector": r"multi_modal_projector\.|image_newline|\bvisual\.merger\.",
     "language": r".",
 }
 """Part -> pattern on in-memory parameter names; the first that matches wins."""
 
 LORA_LAYERS: dict[str, str] = {
-    "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
-    "projector": r".*multi_modal_projector\.linear_[12]",
+    "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)|.*visual\.blocks\..*\.(qkv|proj|gate_proj|up_proj|down_proj)",
+    "projector": r".*multi_modal_projector\.linear_[12]|.*visual\.merger\.mlp\.[02]",
     "language": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
 }
 """Part -> the linear layers that LoRA adapts there (full match on module names)."""
@@ -153,7 +153,7 @@ def build_tiny(
     _start_as_shifts(model.model.language_model, shift_heads)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return save_checkpoint(model, _tiny_processor(tokenizer, image_size, patch), out)
+    return save_checkpoint(model, onevision_processor(tokenizer, image_size, patch), out)
 
 
 def _start_as_shifts(decoder: PreTrainedModel, distances: Sequence[int], size: float = 6.0) -> None:
@@ -180,18 +180,27 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]}, replace_extra_special_tokens=False)
 
 
-def _tiny_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, patch: int) -> Any:
+def onevision_processor(
+    tokenizer: PreTrainedTokenizerBase,
+    image_size: int,
+    patch: int,
+    pinpoints: Sequence[Sequence[int]] = (),
+    chat_template: str | None = None,
+) -> Any:
+    """LLaVA-OneVision's processor for a SigLIP tower: tiles of image_size pixels, anyres grids `pinpoints` [height, width]
+    (default: one tile), a chat template (default: the tokenizer's)."""
     from transformers import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
 
     # 0.5 is SigLIP's mean and std; the class default is CLIP's.
-    pixels = dict(size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    pixels = {"size": {"height": image_size, "width": image_size}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    grids = [list(pair) for pair in pinpoints] or [[image_size, image_size]]
     return LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=[[image_size, image_size]], **pixels),
+        image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=grids, **pixels),
         tokenizer=tokenizer,
         video_processor=LlavaOnevisionVideoProcessor(**pixels),
         num_image_tokens=(image_size // patch) ** 2,
         vision_feature_select_strategy="full",
-        chat_template=tokenizer.chat_template,
+        chat_template=chat_template or tokenizer.chat_template,
     )
 
 

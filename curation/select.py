@@ -197,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print_list() -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Selectors", title_justify="left")
@@ -204,7 +205,7 @@ def _print_list() -> None:
         table.add_column(heading, overflow="fold")
     for name in SELECTORS:
         about = describe(name)
-        table.add_row(name, ", ".join(about.needs) or "-", about.cost, "targeted" if about.targeted else "blind", about.summary)
+        table.add_row(name, ", ".join(about.needs) or "-", about.cost, "targeted" if about.targeted else "blind", escape(about.summary))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     print("cost: C0 metadata, C1 small encoder, C2 one pass of a VLM, C3 several or a generation, C4 with training, C5 gradients, C6 paid service")
 

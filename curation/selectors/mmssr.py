@@ -141,7 +141,8 @@ def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[np.ndarray,
     for at, key in enumerate(keys):
         if f"exp_{key}" in columns.column_names:
             _read(columns, f"exp_{key}", expected[at])
-            np.copyto(expected[at], main[at], where=np.isnan(expected[at]) | np.isnan(main[at]))
+            if (unclear := np.isnan(expected[at]) | np.isnan(main[at])).any():
+                np.copyto(expected[at], main[at], where=unclear)
         else:
             expected[at] = main[at]
     return main, expected
@@ -149,7 +150,8 @@ def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[np.ndarray,
 
 def _read(columns: pa.Table, name: str, out: np.ndarray) -> None:
     out[:] = numbers(columns, name, single=True)
-    np.copyto(out, np.nan, where=out < 0)
+    if (negative := out < 0).any():
+        out[negative] = np.nan
 
 
 def _bins(columns: pa.Table, kind: str) -> tuple[Bins, pa.Array, int]:

@@ -126,10 +126,11 @@ def _without_repeats(entries: np.ndarray, starts: np.ndarray, bits: int) -> Bins
     positions = (entries & ((1 << bits) - 1)).astype(np.int32)
     if not len(again):
         return Bins(rows, starts, positions)
-    dropped = np.sort(entries[again])
-    before = np.searchsorted(dropped, entries) - np.searchsorted(dropped, entries >> bits << bits)
-    rows, positions = np.delete(rows, again), np.delete(positions - before.astype(np.int32), again)
-    return Bins(rows, starts - np.searchsorted(again, starts), positions)
+    dropped, touched = np.sort(entries[again]), np.zeros(int(rows.max()) + 1, bool)
+    touched[rows[again]] = True
+    moved = np.flatnonzero(touched[rows])
+    positions[moved] -= (np.searchsorted(dropped, entries[moved]) - np.searchsorted(dropped, entries[moved] >> bits << bits)).astype(np.int32)
+    return Bins(np.delete(rows, again), starts - np.searchsorted(again, starts), np.delete(positions, again))
 
 
 def _styles_said(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array]:

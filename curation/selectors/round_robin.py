@@ -48,6 +48,11 @@ class Bins:
         """uint8[m]: 16 levels for each position that an entry is ahead of position 15."""
         return None if self.positions is None else (15 - np.minimum(self.positions, 15)).astype(np.uint8) * np.uint8(16)
 
+    @cached_property
+    def deep(self) -> bool:
+        """Whether any position is 15 or more."""
+        return self.positions is not None and bool(self.positions.max(initial=0) >= 15)
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -119,8 +124,9 @@ def _write_levels(bins: Bins, level: np.ndarray, out: np.ndarray) -> None:
     for start in range(0, len(out), _BLOCK):
         part, ahead = out[start : start + _BLOCK], bins.ahead[start : start + _BLOCK]
         np.take(level, bins.rows[start : start + _BLOCK], out=part, mode="clip")
-        np.minimum(part, 1, out=part, where=ahead == 0)  # positions from 15 on share the lowest level
-        np.add(part, ahead, out=part, where=part > 0)
+        part += ahead * (part > 0)
+        if bins.deep:  # positions from 15 on share the lowest level
+            part[(ahead == 0) & (part > 0)] = 1
 
 
 def _best(
@@ -131,8 +137,8 @@ def _best(
     reached = np.bincount(here, minlength=_LEVELS + 1)[:0:-1].cumsum()  # entries of level 255, of 254 and more, ...
     wanted = allowed
     while True:
-        level = max(_LEVELS - int(np.searchsorted(reached, wanted)), 1)
-        at = np.flatnonzero(here >= level) + span[0]
+        level = max(_LEVELS - int(reached.searchsorted(wanted)), 1)
+        at = (here >= level).nonzero()[0] + span[0]
         rows = bins.rows[at]
         free = alive[rows]
         rows = rows[free]

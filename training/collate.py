@@ -13,13 +13,34 @@ from training.images import ImageError, PixelLoader
 from training.render import IGNORE, Encoded
 
 
+def grid_positions(is_image: np.ndarray, grids: Sequence[Sequence[int]], merge: int) -> np.ndarray:
+    """Positions int64 [3, T] (time, height, width) of a text with images, as Qwen2.5-VL's multimodal rotary embedding has
+    them (arXiv 2409.12191, section 2.1): a text token has one number three times, an image's tokens count rows and columns,
+    and what follows goes on after the larger of them.
+
+    is_image: bool [T]; grids: (time, height, width) of each image in patches, `merge` x `merge` of which are one token.
+    """
+    out, at, position = np.zeros((3, len(is_image)), dtype=np.int64), 0, 0
+    for time, height, width in grids:
+        start = at + int(np.argmax(is_image[at:]))
+        out[:, at:start] = position + np.arange(start - at)
+        position += start - at
+        shape = (time, height // merge, width // merge)
+        at = start + int(np.prod(shape))
+        out[:, start:at] = position + np.indices(shape).reshape(3, -1)
+        position += max(shape[1:])
+    out[:, at:] = position + np.arange(len(is_image) - at)
+    return out
+
+
 class Collator:
     """Pads a list of Encoded into one batch.
 
     Out: input_ids, labels int64 [B, T], attention_mask int64 [B, T] and the pixel inputs of PixelLoader.batch.
-    Branch examples instead get attention_mask bool [B, 1, T, T], position_ids int64 [B, T] and `branch_index` int64
-    [branches, 2] = (batch row, position whose logits predict the first token of the answer); take it out of the batch
-    before the model is called. All examples of a batch must be of one kind.
+    Branch examples instead get attention_mask bool [B, 1, T, T], position_ids int64 [B, T] (Qwen2.5-VL: [3, B, T]) and
+    `branch_index` int64 [branches, 2] = (batch row, position whose logits predict the first token of the answer); take it
+    out of the batch before the model is called. All examples of a batch must be of one kind. Qwen2.5-VL batches also have
+    mm_token_type_ids [B, T] (1 at image tokens).
 
     With `mute_broken`, an image that cannot be decoded costs its example its labels (and real pixels) instead of the
     whole job; `broken` lists what happened. Otherwise ImageError is raised.
@@ -29,14 +50,17 @@ class Collator:
         if side not in {"right", "left"}:
             raise ValueError(f"side {side!r}: expected 'right' or 'left'")
         self.pad_id, self.loader, self.side, self.mute_broken = pad_id, loader, side, mute_broken
+        self.image_id: int = loader.processor.image_token_id
         self.broken: dict[str, ImageError] = {}
 
     def __call__(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         examples, pixels = zip(*map(self._read, examples), strict=True)
-        batch = self._pad(examples)
+        batch = self._pad(examples) | self.loader.batch(pixels)
+        if self.loader.grids:
+            batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).int()
         if any(example.branches for example in examples):
-            batch |= self._tree(examples, batch["input_ids"].shape[1])
-        return batch | self.loader.batch(pixels)
+            batch |= self._tree(examples, batch["input_ids"].shape[1], self._prefix_positions(examples, batch))
+        return batch
 
     def _pad(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         width = max(len(example) for example in examples)
@@ -52,20 +76,30 @@ class Collator:
             "attention_mask": torch.from_numpy(mask),
         }
 
-    def _tree(self, examples: Sequence[Encoded], width: int) -> dict[str, torch.Tensor]:
+    def _prefix_positions(self, examples: Sequence[Encoded], batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
+        """Positions of each example's prefix: int64 [1, prefix], or [3, prefix] where images are grids."""
+        if not self.loader.grids:
+            return [np.arange(example.prefix)[None] for example in examples]
+        grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
+        merge = self.loader.images.merge_size
+        return [
+            grid_positions(e.input_ids[: e.prefix] == self.image_id, [next(grids) for _ in e.images], merge) for e in examples
+        ]
+
+    def _tree(self, examples: Sequence[Encoded], width: int, prefixes: list[np.ndarray]) -> dict[str, torch.Tensor]:
         """Each branch sees the prefix and its own earlier tokens, at the positions it would have right after it."""
         if self.side != "right" or not all(example.branches for example in examples):
             raise ValueError("a batch of branches is right-padded and holds branch examples only")
         group = np.zeros((len(examples), width), dtype=np.int64)  # 0 = prefix, k = k-th branch, -1 = padding
-        positions = np.zeros((len(examples), width), dtype=np.int64)
+        positions = np.zeros((len(prefixes[0]), len(examples), width), dtype=np.int64)
         index = []
-        for row, example in enumerate(examples):
+        for row, (example, prefix) in enumerate(zip(examples, prefixes, strict=True)):
             group[row, len(example) :] = -1
-            positions[row, : example.prefix] = np.arange(example.prefix)
+            positions[:, row, : example.prefix] = prefix
             start = example.prefix
             for number, branch in enumerate(example.branches, 1):
                 group[row, start : start + branch.total] = number
-                positions[row, start : start + branch.total] = example.prefix + np.arange(branch.total)
+                positions[:, row, start : start + branch.total] = prefix.max() + 1 + np.arange(branch.total)
                 index.append((row, start + branch.prompt - 1))
                 start += branch.total
         group_t = torch.from_numpy(group)
@@ -74,7 +108,7 @@ class Collator:
         causal = torch.ones(width, width, dtype=torch.bool).tril()
         return {
             "attention_mask": (visible & causal)[:, None],
-            "position_ids": torch.from_numpy(positions),
+            "position_ids": torch.from_numpy(positions if self.loader.grids else positions[0]),
             "branch_index": torch.tensor(index),
         }
 

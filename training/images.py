@@ -60,7 +60,8 @@ class PixelLoader:
     """Turns the images of a batch into the model's pixel inputs.
 
     `cache_mb` bounds the RAM that decoded one-tile images read from files may take; images drawn on the fly are never
-    kept. `image_mode`: "base" or "anyres". LLaVA-1.5 checkpoints have fixed-size images in either mode.
+    kept. `image_mode`: "base" or "anyres". LLaVA-1.5 checkpoints have fixed-size images in either mode, Qwen2.5-VL ones
+    images of their own size within the processor's limits.
     """
 
     def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
@@ -69,6 +70,7 @@ class PixelLoader:
         self.processor = processor
         self.images = processor.image_processor
         self.onevision = hasattr(processor, "num_image_tokens")
+        self.grids = hasattr(self.images, "merge_size")  # Qwen2-VL and later: each image is a grid of merged patches
         self.base = image_mode == "base" and self.onevision
         self._cache: dict[str, torch.Tensor] = {}
         self._room = cache_mb << 20
@@ -86,11 +88,11 @@ class PixelLoader:
         return self.base and self._room > 0
 
     def tokens(self, pictures: Sequence[Picture]) -> list[int]:
-        """Image tokens of each picture of one sample. Reads headers where the count depends on the size."""
+        """Image tokens of each picture of one sample. Reads headers where the count depends on the size. Raises ImageError."""
         single = len(pictures) == 1
         if self.base:
             return [self._count((0, 0), single) for _ in pictures]
-        return [self._count(image_size(picture), single) for picture in pictures]
+        return [self._count_of(picture, image_size(picture), single) for picture in pictures]
 
     def check(self, picture: Picture) -> None:
         """Raise ImageError if the picture cannot be read: decoded in full while the cache has room, else its header."""
@@ -120,7 +122,8 @@ class PixelLoader:
         """Pixel inputs for the images that `read` gave, a list for each sample; {} when no sample has an image.
 
         base: pixel_values float32 [images, 3, side, side]; anyres: [images, tiles, 3, side, side], zero-padded tiles;
-        both with image_sizes int64 [images, 2] and batch_num_images int64. LLaVA-1.5: pixel_values alone.
+        both with image_sizes int64 [images, 2] and batch_num_images int64. LLaVA-1.5: pixel_values alone. Qwen2.5-VL:
+        pixel_values [patches, values of a patch] and image_grid_thw int64 [images, 3], in patches.
         """
         samples = [list(pixels) for pixels in samples if pixels]
         flat = [image for pixels in samples for image in pixels]
@@ -128,6 +131,9 @@ class PixelLoader:
             return {}
         if self.base:
             return self._base_batch(flat)
+        if self.grids:
+            out = self.images(flat, return_tensors="pt")
+            return {key: out[key] for key in ("pixel_values", "image_grid_thw")}
         if not self.onevision:
             return {"pixel_values": self.images(flat, return_tensors="pt")["pixel_values"]}
         out = self.images(samples, return_tensors="pt")
@@ -154,6 +160,12 @@ class PixelLoader:
         if tuple(pixels.shape[1:]) != self._side:
             pixels = tvf.resize(pixels, list(self._side), interpolation=_interpolation(self.images), antialias=True)
         return pixels
+
+    def _count_of(self, picture: Picture, size: tuple[int, int], single: bool) -> int:
+        try:
+            return self._count(size, single)
+        except ValueError as error:  # Qwen's processors refuse pictures that are much longer than wide
+            raise ImageError(picture, "broken_image", str(error)) from error
 
     def _library_count(self, size: tuple[int, int], single: bool) -> int:
         if self.onevision and not single:

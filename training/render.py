@@ -24,6 +24,8 @@ IGNORE = -100
 """Label of a token that carries no loss."""
 
 TEMPLATES = Path(__file__).parent / "templates"
+_MARK = "\x00"
+"""Stands for a query that is yet to be put in; no text holds it."""
 _PROBE = [{"role": "user", "content": "why <image> so"}, {"role": "assistant", "content": "because"}]
 
 
@@ -79,7 +81,7 @@ class Renderer:
         self._special.setdefault("bos_token", "")
         self._backend = self.tokenizer.backend_tokenizer
         self.template = find_template(processor, self._special)
-        self._suffixes: dict[tuple[str, str | None], tuple[np.ndarray, np.ndarray, Branch]] = {}
+        self._suffixes: dict[tuple[str, str | None, bool], tuple[np.ndarray, np.ndarray, Branch]] = {}
 
     def encode(self, sample: Sample, loss_turns: str = "all") -> Encoded:
         """The conversation with loss on the answers of "all" turns or of the "last". Raises RenderError, ImageError."""
@@ -98,14 +100,21 @@ class Renderer:
         ids, _ = self._tokenise(text, [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
-    def branches(self, sample: Sample, queries: Sequence[tuple[str, str | None]]) -> Encoded:
+    def context(self, sample: Sample, flat: bool = False) -> Encoded:
+        """What all queries about a sample share: the conversation up to where a query begins; no labels.
+
+        flat: the conversation as alternating lines of one user turn, which the query ends, instead of turns before it.
+        """
+        ids, _ = self._tokenise(self._before_query(_messages(sample), flat), [])
+        return self._finish(ids, np.full_like(ids, IGNORE), sample)
+
+    def branches(self, sample: Sample, queries: Sequence[tuple[str, str | None]], flat: bool = False) -> Encoded:
         """The whole conversation as a prefix, then a branch for each (question, answer; None where it is to be scored).
 
         Labels stand at the answers of the branches only.
         """
-        ids, _ = self._tokenise(self._render(_messages(sample))[0], [])
-        prefix = self._finish(ids, np.full_like(ids, IGNORE), sample)
-        parts = [self._suffix(question, answer) for question, answer in queries]
+        prefix = self.context(sample, flat)
+        parts = [self._suffix(question, answer, flat) for question, answer in queries]
         return replace(
             prefix,
             input_ids=np.concatenate([prefix.input_ids, *(p[0] for p in parts)]),
@@ -114,15 +123,34 @@ class Renderer:
             prefix=len(prefix),
         )
 
-    def _suffix(self, question: str, answer: str | None) -> tuple[np.ndarray, np.ndarray, Branch]:
-        key = (question, answer)
+    def query_tokens(self, question: str, flat: bool = False) -> tuple[int, ...]:
+        """The tokens of a query after `context`, up to where its answer begins."""
+        return tuple(self._suffix(question, None, flat)[0].tolist())
+
+    def answer_tokens(self, question: str, answer: str, flat: bool = False) -> tuple[int, ...]:
+        """The tokens of an answer to a query as the model would write them there, without the end of the turn."""
+        ids, _, branch = self._suffix(question, answer, flat)
+        text, spans = self._render([*_asked(_PROBE, question, flat), {"role": "assistant", "content": answer}])
+        start = text.index(answer, spans[-1][0])
+        _, inside = self._tokenise(text, [(start, start + len(answer))])
+        last = int(np.flatnonzero(inside[-len(ids) :])[-1])
+        return tuple(ids[branch.prompt : last + 1].tolist())
+
+    def _before_query(self, messages: list[dict[str, str]], flat: bool) -> str:
+        if not flat:
+            return self._render(messages)[0]
+        text, _ = self._render(_asked(messages, _MARK, flat), add_generation_prompt=True)
+        return text[: text.rindex(_MARK)]
+
+    def _suffix(self, question: str, answer: str | None, flat: bool) -> tuple[np.ndarray, np.ndarray, Branch]:
+        key = (question, answer, flat)
         if key not in self._suffixes:
-            self._suffixes[key] = self._render_suffix(question, answer)
+            self._suffixes[key] = self._render_suffix(question, answer, flat)
         return self._suffixes[key]
 
-    def _render_suffix(self, question: str, answer: str | None) -> tuple[np.ndarray, np.ndarray, Branch]:
-        head, _ = self._tokenise(self._render(_PROBE)[0], [])
-        asked = [*_PROBE, {"role": "user", "content": question}]
+    def _render_suffix(self, question: str, answer: str | None, flat: bool) -> tuple[np.ndarray, np.ndarray, Branch]:
+        head, _ = self._tokenise(self._before_query(_PROBE, flat), [])
+        asked = _asked(_PROBE, question, flat)
         prompt, _ = self._tokenise(self._render(asked, add_generation_prompt=True)[0], [])
         ids, mask = prompt, np.zeros(len(prompt), bool)
         if answer is not None:
@@ -172,6 +200,13 @@ def _messages(sample: Sample) -> list[dict[str, str]]:
     return out
 
 
+def _asked(messages: list[dict[str, str]], query: str, flat: bool) -> list[dict[str, str]]:
+    """The conversation with a query: one more user turn, or the last line of the only one."""
+    if not flat:
+        return [*messages, {"role": "user", "content": query}]
+    return [{"role": "user", "content": "\n".join([*(message["content"] for message in messages), query])}]
+
+
 def _render(
     template: str, messages: list[dict[str, str]], special: dict[str, str], add_generation_prompt: bool = False
 ) -> tuple[str, list[tuple[int, int]]]:
@@ -188,27 +223,32 @@ def _render(
 def find_template(processor: Any, special: dict[str, str]) -> str:
     """The chat template to use for a processor; raises ValueError when neither its own nor a shipped one fits."""
     own = [processor.chat_template, processor.tokenizer.chat_template]
+    image_token = getattr(processor, "image_token", IMAGE_PLACEHOLDER)
     shipped = "llava_onevision" if "<|im_start|>" in processor.tokenizer.get_vocab() else None
     if hasattr(processor, "num_additional_image_tokens"):
         shipped = "llava_1_5"
+    elif image_token == "<|image_pad|>":
+        shipped = "qwen2_5_vl"
     candidates = [text for text in own if isinstance(text, str)]
     if shipped:
         candidates.append((TEMPLATES / f"{shipped}.jinja").read_text())
     for template in candidates:
-        if _fits(template, special):
+        if _fits(template, special, image_token):
             return template
     raise ValueError("no chat template with {% generation %} marks that takes plain string contents: add one")
 
 
-def _fits(template: str, special: dict[str, str]) -> bool:
-    """Whether the template writes string contents and marks the answer together with the end of its turn."""
+def _fits(template: str, special: dict[str, str], image_token: str = IMAGE_PLACEHOLDER) -> bool:
+    """Whether the template writes string contents, puts the image's token where `<image>` stands, and marks the answer
+    together with the end of its turn."""
     if "generation" not in template:
         return False
     try:
         text, spans = _render(template, _PROBE, special)
     except (jinja2.TemplateError, TypeError):  # written for contents that are lists of parts
         return False
-    if len(spans) != 1 or _PROBE[0]["content"] not in text:
+    before, after = _PROBE[0]["content"].split(IMAGE_PLACEHOLDER)
+    if len(spans) != 1 or before not in text or after not in text or text.count(image_token) != 1:
         return False
     marked = text[slice(*spans[0])].strip()
     return marked.startswith(_PROBE[1]["content"]) and marked != _PROBE[1]["content"]

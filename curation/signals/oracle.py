@@ -1,8 +1,8 @@
 """What a perfect scorer and styler would say: the mini world's own record of every sample, as a signal.
 
 An upper bound for selectors that read capability scores and styles; no real pool has it. The columns are those of the
-learned signals together (cap_<key> int8, exp_<key> float32, mass_<key> float32, styles list<string>), so that a selector
-cannot tell them apart: the expected score is the score, and the digit mass is 1.
+learned signals together (cap_<key> int8; exp_<key>, ent_<key>, mass_<key> float32; styles list<string>), so that a selector
+cannot tell them apart: the expected score is the score, the entropy 0 and the digit mass 1.
 """
 
 from pathlib import Path
@@ -42,7 +42,8 @@ def tell_truth(
             raise KeyError(f"{truth} holds no sample {missing[0]}: it belongs to another pool")
         scores = np.array([[label.scores[key] for key in CAPABILITY_KEYS] for label in labels], np.int8)
         columns = {"row": pa.array([label.row for label in labels], pa.int32())}
-        for name, kind in (("cap", scores), ("exp", scores.astype(np.float32)), ("mass", np.ones(scores.shape, np.float32))):
+        sure = {"exp": scores.astype(np.float32), "ent": np.zeros(scores.shape, np.float32), "mass": np.ones(scores.shape, np.float32)}
+        for name, kind in {"cap": scores, **sure}.items():
             columns |= {f"{name}_{key}": pa.array(kind[:, k]) for k, key in enumerate(CAPABILITY_KEYS)}
         advance(len(labels))
         return pa.table({**columns, "styles": pa.array([list(label.styles) for label in labels], pa.list_(pa.string()))})

@@ -20,18 +20,22 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Queries:
-    """One prompt set: `capability` are the 14 questions in the taxonomy's order, `styles` maps style key -> phrase."""
+    """One prompt set: `capability` are the 14 questions in the taxonomy's order, `styles` maps style key -> phrase.
+
+    flat: a query is the last line of one user turn that holds the whole conversation, instead of a turn after it.
+    """
 
     name: str
     capability: tuple[str, ...]
     style: str
     styles: dict[str, str]
     separator: str
+    flat: bool = False
 
     @property
     def hash(self) -> str:
         """Twelve hex digits of every word that a model reads or is expected to write."""
-        content = [self.capability, self.style, self.styles, self.separator]
+        content = [self.capability, self.style, self.styles, self.separator, *(["flat"] if self.flat else [])]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     def style_answer(self, styles: list[str]) -> str:
@@ -50,7 +54,7 @@ class Queries:
 
 
 def load_queries(name: str | Path) -> Queries:
-    """A shipped prompt set by name (compact, official_style), or a YAML file of the same form by path."""
+    """A shipped prompt set by name (compact, official_style, official_flat), or a YAML file of the same form by path."""
     path = PROMPT_DIR / f"{name}.yaml" if Path(name).suffix != ".yaml" else Path(name)
     try:
         content = yaml.safe_load(path.read_text())
@@ -60,8 +64,8 @@ def load_queries(name: str | Path) -> Queries:
             f"no prompt set {str(name)!r} ({path}): shipped are {shipped}, or give a .yaml file"
         ) from None
     expected = {"capability", "style", "style_separator", "styles"}
-    if not isinstance(content, dict) or set(content) != expected:
-        raise PromptError(f"{path} must have exactly the keys {', '.join(sorted(expected))}")
+    if not isinstance(content, dict) or set(content) - {"conversation"} != expected:
+        raise PromptError(f"{path} must have exactly the keys {', '.join(sorted(expected))}, and may have conversation")
     return _build(path, content)
 
 
@@ -72,12 +76,15 @@ def _build(path: Path, content: dict) -> Queries:
         raise PromptError(f"{path}: `capability` must contain {{phrase}}, or the 14 queries are the same")
     if "," not in content["style_separator"]:
         raise PromptError(f"{path}: `style_separator` must contain a comma, styles are parsed by it")
+    if content.get("conversation", "turns") not in ("turns", "flat"):
+        raise PromptError(f"{path}: `conversation` is turns or flat, not {content['conversation']!r}")
     styles = {key: content["styles"][key] for key in STYLES}
     if len({_plain(phrase) for phrase in styles.values()}) < len(styles) or any("," in p for p in styles.values()):
         raise PromptError(f"{path}: style phrases must differ and hold no comma")
     capability = tuple(content["capability"].replace("{phrase}", c.phrase) for c in CAPABILITIES)
     style = content["style"].replace("{styles}", content["style_separator"].join(styles.values()))
-    return Queries(path.stem, capability, style, styles, content["style_separator"])
+    flat = content.get("conversation") == "flat"
+    return Queries(path.stem, capability, style, styles, content["style_separator"], flat)
 
 
 def _plain(phrase: str) -> str:

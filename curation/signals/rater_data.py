@@ -26,10 +26,11 @@ POSITIVE = 2
 
 @dataclass(frozen=True)
 class Target:
-    """What a rater should answer about one row: (query, answer) pairs."""
+    """What a rater should answer about one row: (query, answer) pairs, asked in the `flat` form of a prompt set or not."""
 
     row: int
     answers: tuple[tuple[str, str], ...]
+    flat: bool = False
 
 
 def split_labels(labels: pa.Table, holdout: float = 0.2, seed: int = 0) -> tuple[pa.Table, pa.Table]:
@@ -52,7 +53,7 @@ def scorer_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], di
         answers = tuple((query, str(score)) for query, score in pairs if score is not None)
         missing += len(scores) - len(answers)
         if answers:
-            targets.append(Target(row, answers))
+            targets.append(Target(row, answers, queries.flat))
     counts = {
         "samples": len(targets),
         "answers": sum(len(t.answers) for t in targets),
@@ -65,7 +66,7 @@ def scorer_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], di
 def styler_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], dict[str, int]]:
     """One target for each sample with at least one style; the answer lists the phrases in the taxonomy's order."""
     pairs = zip(labels["row"].to_pylist(), labels["styles"].to_pylist(), strict=True)
-    targets = [Target(row, ((queries.style, queries.style_answer(styles)),)) for row, styles in pairs if styles]
+    targets = [Target(row, ((queries.style, queries.style_answer(styles)),), queries.flat) for row, styles in pairs if styles]
     return targets, {"samples": len(targets), "missing_samples": len(labels) - len(targets)}
 
 
@@ -101,4 +102,4 @@ class RaterExamples(Sequence):
 
     def __getitem__(self, index: int) -> "Encoded":
         target = self.targets[index]
-        return self.renderer.branches(self.pool[target.row], target.answers)
+        return self.renderer.branches(self.pool[target.row], target.answers, target.flat)

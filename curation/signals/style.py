@@ -1,26 +1,37 @@
 """Interaction styles: what a fine-tuned styler names when it is asked for the styles of a sample.
 
-The reference mode of mmSSR: greedy decoding of a comma-separated list after image and conversation. Column: styles
-list<string> of style keys; text that names none of the nine becomes "other" and is counted.
+mode "greedy", the reference: greedy decoding of a comma-separated list, from the cache that already holds image,
+conversation and query; text that names none of the nine becomes "other" and is counted. mode "likelihood", faster: the
+probability that the answer begins with each of the nine names, read in one forward; the likeliest name is taken, and further
+ones down to `threshold` times its probability. A list names its second style only after the first, so the two modes are not
+the same function: choose the threshold on held-out labels (`rater_report.choose_threshold`). mode "official": a generation
+of its own for each sample, as mmSSR does (arXiv 2503.13383).
+
+Columns: styles list<string> of style keys, likeliest or first-named first; likelihood adds style_logp_<key> float32 (nats).
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from curation.signals.batches import batches_by_count
-from curation.signals.capability import check_tokenizer
-from curation.signals.queries import OTHER, Queries, load_queries
+from curation.signals.capability import LOW_MASS, check_tokenizer
+from curation.signals.official import MAX_NEW_TOKENS, generate_rows
+from curation.signals.queries import OTHER, PromptError, Queries, load_queries
 from curation.signals.table import Advance, Progress, read_signal, write_signal
+from curation.signals.trie import Question
+from curation.taxonomy import STYLES
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
     from curation.signals.vlm import Pass, Vlm
-    from training.render import Encoded
+    from training.render import Encoded, Renderer
+
+Mode = Literal["greedy", "likelihood", "official"]
 
 
 def score_styles(
@@ -29,26 +40,40 @@ def score_styles(
     out: Path,
     *,
     prompts: str = "compact",
+    mode: Mode = "greedy",
+    threshold: float = 0.5,
     batch_size: int = 64,
     shard_rows: int = 8192,
+    dtype: str = "float32",
+    device: str | None = None,
+    image_mode: str | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the style signal of a pool to `out`; parts that are complete are kept.
 
-    Returns samples/s, padding efficiency of the prompts, counts by style, the rows with unknown text (`other_rows`) and
-    those without a value by reason. Raises PromptError when the model's tokenizer cannot express the style phrases.
+    threshold: of likelihood mode, in (0, 1]; 1 names one style. dtype, device, image_mode: as for Vlm. max_new_tokens: of a
+    generation in official mode. Returns samples/s, padding efficiency of the prefixes, counts by style, the rows with
+    unknown text (`other_rows`), those without a value by reason, and (likelihood) the mean probability of the nine names
+    together with the count of rows where it is low.
+    Raises PromptError when the model's tokenizer cannot express the style phrases, ValueError for a model whose attention
+    cannot share a prefix.
     """
     from curation.signals.vlm import Pass, Vlm
 
-    vlm, queries, done = Vlm(model_dir, side="left"), load_queries(prompts), Pass()
-    check_tokenizer(vlm.tokenizer, queries)
+    vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
+    queries, done = load_queries(prompts), Pass()
+    style_question(vlm.renderer, queries)
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        return score_rows(pool, rows, vlm, queries, batch_size, done, advance)
+        if mode == "official":
+            return score_rows_official(pool, rows, vlm, queries, done, advance, max_new_tokens)
+        return score_rows(pool, rows, vlm, queries, batch_size, done, advance, mode=mode, threshold=threshold)
 
-    identity = {**vlm.identity("style", pool.hash), "prompts": queries.name, "prompt_hash": queries.hash}
+    identity = {**vlm.identity("style", pool.hash), "prompts": queries.name, "prompt_hash": queries.hash, "mode": mode}
+    identity |= {"likelihood": {"threshold": threshold}, "official": {"max_new_tokens": max_new_tokens}}.get(mode, {})
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    return {**done.summary(), **counts, **_style_summary(read_signal(out, pool.hash))}
+    return {**done.summary(), **counts, **summarise(read_signal(out, pool.hash))}
 
 
 def max_answer_tokens(tokenizer: Any, queries: Queries) -> int:
@@ -56,52 +81,114 @@ def max_answer_tokens(tokenizer: Any, queries: Queries) -> int:
     return len(tokenizer.encode(queries.style_answer(list(queries.styles)), add_special_tokens=False)) + 1
 
 
-def decode(vlm: "Vlm", examples: Sequence["Encoded"], max_new_tokens: int) -> list[str]:
-    """Greedy continuation of each example, whose tokens end where the answer to the style query begins."""
-    from transformers import GenerationConfig
+def style_question(renderer: "Renderer", queries: Queries) -> Question:
+    """The style query with the nine names as its answers.
 
-    batch = vlm.batch([replace(example, branches=()) for example in examples])
-    del batch["labels"]
-    # Our own settings: a checkpoint may ship others (sampling, repetition penalty) in its generation_config.
-    greedy = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=vlm.renderer.end_id,
-        pad_token_id=vlm.renderer.pad_id,
-    )
-    tokens = vlm.model.generate(**batch, generation_config=greedy)[:, batch["input_ids"].shape[1] :]
-    return vlm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    Raises PromptError where one name's tokens begin another's, so that their probabilities would overlap, or a word of the
+    prompts is unknown.
+    """
+    check_tokenizer(renderer.tokenizer, queries)
+    names = tuple(renderer.answer_tokens(queries.style, phrase, queries.flat) for phrase in queries.styles.values())
+    for first, second in ((a, b) for i, a in enumerate(names) for j, b in enumerate(names) if i != j):
+        if second[: len(first)] == first:
+            raise PromptError(f"prompt set {queries.name!r}: the tokens of one style begin with those of another ({first})")
+    return Question(renderer.query_tokens(queries.style, queries.flat), names)
+
+
+def likely_styles(log_probs: np.ndarray, threshold: float) -> list[list[str]]:
+    """Style keys of samples with name log-probabilities [n, 9]: the likeliest, and those of at least `threshold` times its
+    probability, in falling order; equal ones in the taxonomy's. Raises ValueError for a threshold outside (0, 1]."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold is a share in (0, 1], got {threshold}")
+    keys = list(STYLES)
+    named = []
+    for values in np.asarray(log_probs, dtype=np.float64):
+        order = np.argsort(-values, kind="stable")
+        further = values[order] >= values[order[0]] + np.log(threshold)
+        further[0], further[1:] = True, further[1:] & (threshold < 1)
+        named.append([keys[k] for k in order[further]])
+    return named
+
+
+def style_table(rows: Sequence[int], values: Sequence[str | np.ndarray | None], queries: Queries, mode: str, threshold: float) -> pa.Table:
+    """The signal's columns from texts (greedy, official) or name log-probabilities [9] (likelihood) of each row."""
+    columns = {"row": pa.array(rows, pa.int32())}
+    if mode != "likelihood":
+        styles = [None if text is None else queries.parse_styles(text) for text in values]
+        return pa.table({**columns, "styles": pa.array(styles, pa.list_(pa.string()))})
+    styles = [None if value is None else likely_styles(value[None], threshold)[0] for value in values]
+    columns["styles"] = pa.array(styles, pa.list_(pa.string()))
+    for k, key in enumerate(STYLES):
+        columns[f"style_logp_{key}"] = pa.array([None if value is None else value[k] for value in values], pa.float32())
+    return pa.table(columns)
+
+
+def score_batches(vlm: "Vlm", queries: Queries, mode: str) -> Callable[[Sequence["Encoded"]], Sequence[Any]]:
+    """A function: prefixes of B samples -> B texts, or name log-probabilities float64 [B, 9] in likelihood mode."""
+    from curation.signals.shared import Questions
+
+    question = style_question(vlm.renderer, queries)
+    if mode == "likelihood":
+        named = Questions(vlm, [question])
+        return lambda examples: named(examples).log_probs[0]
+    longest = max_answer_tokens(vlm.tokenizer, queries)
+    written = Questions(vlm, [Question(question.prompt)], continued=0, max_new_tokens=longest)
+    return lambda examples: written(examples).texts
 
 
 def score_rows(
-    pool: "Pool", rows: Sequence[int], vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass", advance: Advance
+    pool: "Pool",
+    rows: Sequence[int],
+    vlm: "Vlm",
+    queries: Queries,
+    batch_size: int,
+    done: "Pass",
+    advance: Advance,
+    *,
+    mode: Mode = "greedy",
+    threshold: float = 0.5,
 ) -> pa.Table:
     """The signal's columns for some rows of a pool, in the order of `rows`."""
-    asked = [(queries.style, None)]
-    longest = max_answer_tokens(vlm.tokenizer, queries)
-
-    def named(examples: Sequence["Encoded"]) -> list[list[str]]:
-        return [queries.parse_styles(text) for text in decode(vlm, examples, longest)]
-
     values = vlm.run(
         pool.samples(rows),
-        encode=partial(vlm.renderer.branches, queries=asked),
+        encode=partial(vlm.renderer.context, flat=queries.flat),
         make_batches=partial(batches_by_count, batch_size=batch_size),
-        score=named,
+        score=score_batches(vlm, queries, mode),
         done=done,
         advance=advance,
     )
-    return pa.table({"row": pa.array(rows, pa.int32()), "styles": pa.array(values, pa.list_(pa.string()))})
+    return style_table(rows, values, queries, mode, threshold)
 
 
-def _style_summary(signal: pa.Table) -> dict[str, Any]:
+def score_rows_official(
+    pool: "Pool",
+    rows: Sequence[int],
+    vlm: "Vlm",
+    queries: Queries,
+    done: "Pass",
+    advance: Advance,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> pa.Table:
+    """The signal's columns for some rows of a pool by one generation a sample."""
+    texts = generate_rows(pool, rows, vlm, [queries.style], queries.flat, done, advance, max_new_tokens)
+    return style_table(rows, [row and row[0] for row in texts], queries, "official", 1.0)
+
+
+def summarise(signal: pa.Table) -> dict[str, Any]:
+    """Counts of a finished style signal: rows, rows without styles, styles, and how sure the names are (likelihood)."""
     named = signal["styles"].drop_null().to_pylist()
     counts: dict[str, int] = {}
     for style in (style for styles in named for style in styles):
         counts[style] = counts.get(style, 0) + 1
-    return {
+    out = {
         "rows": len(signal),
         "rows_missing": signal["styles"].null_count,
         "styles": dict(sorted(counts.items())),
         "other_rows": counts.get(OTHER, 0),
     }
+    names = [f"style_logp_{key}" for key in STYLES]
+    if set(names) <= set(signal.column_names):
+        mass = np.exp(np.stack([signal[name].drop_null().to_numpy() for name in names])).sum(axis=0)
+        out["mean_style_mass"] = float(mass.mean()) if len(mass) else None
+        out["low_mass_styles"] = int((mass < LOW_MASS).sum())
+    return out

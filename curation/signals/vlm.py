@@ -16,7 +16,8 @@ from curation.signals.batches import padded_tokens
 from curation.signals.table import Advance
 from training.collate import Collator
 from training.images import ImageError
-from training.models import checkpoint_hash, image_mode, load
+from training.models import checkpoint_hash, load
+from training.models import image_mode as image_mode_of
 from training.render import Encoded, Renderer, RenderError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -46,17 +47,26 @@ class Pass:
 class Vlm:
     """A vision-language checkpoint in evaluation mode on `device` (default: the accelerator if there is one).
 
-    dtype: of the weights, "float32", "bfloat16" or "float16"; log-probabilities are float32 in any case.
+    dtype: of the weights, "float32", "bfloat16" or "float16"; log-probabilities are float32 in any case. image_mode: "base"
+    or "anyres"; the checkpoint's own if not given.
     """
 
-    def __init__(self, path: Path, *, side: str = "right", device: str | None = None, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        side: str = "right",
+        device: str | None = None,
+        dtype: str = "float32",
+        image_mode: str | None = None,
+    ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
         self.path, self.dtype = Path(path), dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model, self.processor = load(path, dtype=getattr(torch, dtype))
         self.model = model.to(self.device)
-        self.image_mode = image_mode(model)
+        self.image_mode = image_mode or image_mode_of(model)
         self.renderer = Renderer(self.processor, self.image_mode)
         self.tokenizer = self.renderer.tokenizer
         self.collator = Collator(self.renderer.pad_id, self.renderer.loader, side=side, mute_broken=True)
@@ -70,6 +80,7 @@ class Vlm:
             "model_hash": checkpoint_hash(self.path),
             "image_mode": self.image_mode,
             "dtype": self.dtype,
+            "device": self.device.type,
             "versions": {name: version(name) for name in ("torch", "transformers")},
         }
 

@@ -6,16 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from curation.pool.read import Pool
 from curation.pool.sample import Turn
-from curation.signals.capability import branch_log_probs, check_tokenizer, digit_scores, score_capabilities
+from curation.signals.capability import check_tokenizer, digit_questions, digit_scores, score_capabilities
 from curation.signals.losses import answer_losses, score_losses
 from curation.signals.queries import PromptError, load_queries
-from curation.signals.style import decode, max_answer_tokens, score_styles
+from curation.signals.ratings import score_capabilities_and_styles
+from curation.signals.style import likely_styles, max_answer_tokens, score_styles
 from curation.signals.table import read_metadata, read_signal
 from curation.signals.vlm import Vlm
-from curation.taxonomy import CAPABILITY_KEYS
+from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 torch = pytest.importorskip("torch")
 QUERIES = load_queries("compact")
@@ -24,11 +26,6 @@ QUERIES = load_queries("compact")
 @pytest.fixture(scope="module")
 def vlm(tiny_vlm_dir):
     return Vlm(tiny_vlm_dir, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def left(tiny_vlm_dir):
-    return Vlm(tiny_vlm_dir, side="left", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -46,46 +43,34 @@ def last_log_probs(vlm, sample, query):
         return torch.log_softmax(vlm.model(**batch).logits[0, -1], dim=-1)
 
 
-@torch.inference_mode()
-def test_branches_equal_separate_forwards(vlm, small_pool):
-    samples = [small_pool[row] for row in (0, 4, 6, 11, 17)]  # one image, none, two images; one to three turns
-    assert {len(s.images) for s in samples} == {0, 1, 2} and len({len(s.turns) for s in samples}) == 3
-    digits = check_tokenizer(vlm.tokenizer, QUERIES)
-    examples = [vlm.renderer.branches(s, [(q, None) for q in QUERIES.capability]) for s in samples]
-    assert len({len(e) for e in examples}) > 2
-    together = branch_log_probs(vlm, examples, digits)
-    apart = np.array([[last_log_probs(vlm, s, q)[digits].numpy() for q in QUERIES.capability] for s in samples])
-    assert together.shape == (5, 14, 6)
-    assert np.abs(together - apart).max() < 1e-5
-    assert apart.std(axis=1).min() > 1e-3, "the queries must not all give the same answer"
-
-
-def test_digit_scores_are_argmax_expectation_and_mass():
+def test_digit_scores_are_argmax_expectation_entropy_and_mass():
     p = np.array([[0.1, 0.2, 0.3, 0.0, 0.0, 0.2], [0.25, 0.0, 0.25, 0.0, 0.0, 0.0]])
     with np.errstate(divide="ignore"):
-        cap, expected, mass = digit_scores(np.log(p).astype(np.float32))
+        cap, expected, entropy, mass = digit_scores(np.log(p).astype(np.float32))
     assert cap.tolist() == [2, 0] and cap.dtype == np.int8
     assert expected.tolist() == pytest.approx([(0.2 + 0.6 + 1.0) / 0.8, 1.0]) and expected.dtype == np.float32
+    assert entropy.tolist() == pytest.approx([stats.entropy(row[row > 0]) for row in p], rel=1e-5) and entropy.dtype == np.float32
     assert mass.tolist() == pytest.approx([0.8, 0.5])
 
 
 def test_the_expected_score_survives_a_vanishing_mass():
-    _, expected, mass = digit_scores(np.float32([-900, -900, -2000, -2000, -2000, -2000]))
-    assert expected == pytest.approx(0.5) and mass == 0
+    _, expected, entropy, mass = digit_scores(np.float32([-900, -900, -2000, -2000, -2000, -2000]))
+    assert expected == pytest.approx(0.5) and entropy == pytest.approx(np.log(2)) and mass == 0
 
 
 def test_the_capability_signal_has_a_row_for_each_sample(capability, small_pool, vlm):
     out, summary = capability
     table = read_signal(out, small_pool.hash)
     assert table["row"].to_pylist() == list(range(40))
-    assert table.column_names[1:] == [f"{kind}_{key}" for kind in ("cap", "exp", "mass") for key in CAPABILITY_KEYS]
+    assert table.column_names[1:] == [f"{kind}_{key}" for kind in ("cap", "exp", "ent", "mass") for key in CAPABILITY_KEYS]
     assert summary["rows"] == 40 and summary["rows_missing"] == 0 and summary["samples_per_second"] > 0
     assert 0.5 < summary["padding_efficiency"] <= 1 and summary["low_mass_scores"] > 0
-    digits = check_tokenizer(vlm.tokenizer, QUERIES)
+    digits = [answer[0] for answer in digit_questions(vlm.renderer, QUERIES)[13].answers]
     for row in (0, 4, 6, 39):
         log_probs = last_log_probs(vlm, small_pool[row], QUERIES.capability[13])[digits].numpy()
-        cap, expected, mass = digit_scores(log_probs)
+        cap, expected, entropy, mass = digit_scores(log_probs)
         assert table["cap_ocr"][row].as_py() == cap
+        assert table["ent_ocr"][row].as_py() == pytest.approx(float(entropy), abs=1e-5)
         assert table["exp_ocr"][row].as_py() == pytest.approx(float(expected), abs=1e-5)
         assert table["mass_ocr"][row].as_py() == pytest.approx(float(mass), rel=1e-4)
 
@@ -140,24 +125,6 @@ def test_the_loss_signal(vlm, small_pool, tiny_vlm_dir, tmp_path):
     assert summary["answer_tokens"] == sum(loss.tokens for loss in expected)
 
 
-def test_styles_are_decoded_as_by_plain_greedy_search(left, vlm, small_pool):
-    samples = [small_pool[row] for row in (0, 4, 6, 11)]
-    examples = [left.renderer.branches(s, [(QUERIES.style, None)]) for s in samples]
-    texts = decode(left, examples, max_new_tokens=6)
-    for sample, text in zip(samples, texts, strict=True):
-        batch = vlm.collator([vlm.renderer.prompt(replace(sample, turns=(*sample.turns, Turn(QUERIES.style, ""))))])
-        del batch["labels"], batch["attention_mask"]
-        prompt = batch["input_ids"].shape[1]
-        with torch.inference_mode():
-            for _ in range(6):
-                token = vlm.model(**batch).logits[:, -1].argmax(dim=-1, keepdim=True)
-                if token.item() == vlm.renderer.end_id:
-                    break
-                batch["input_ids"] = torch.cat([batch["input_ids"], token], dim=1)
-        assert text == vlm.tokenizer.decode(batch["input_ids"][0, prompt:], skip_special_tokens=True)
-    assert len(set(texts)) > 1
-
-
 def test_a_random_styler_names_only_other_and_it_is_counted(small_pool, tiny_vlm_dir, tmp_path):
     summary = score_styles(small_pool, tiny_vlm_dir, tmp_path, batch_size=16, shard_rows=30)
     table = read_signal(tmp_path, small_pool.hash)
@@ -165,9 +132,42 @@ def test_a_random_styler_names_only_other_and_it_is_counted(small_pool, tiny_vlm
     assert all(styles for styles in table["styles"].to_pylist())
 
 
-def test_the_longest_style_answer_fits(left):
+def test_one_pass_for_both_gives_what_two_give(capability, small_pool, tiny_vlm_dir, tmp_path):
+    summary = score_capabilities_and_styles(small_pool, tiny_vlm_dir, tmp_path / "both", batch_size=7, shard_rows=30)
+    score_styles(small_pool, tiny_vlm_dir, tmp_path / "style")
+    both, scores = read_signal(tmp_path / "both", small_pool.hash), read_signal(capability[0])
+    assert both["styles"].equals(read_signal(tmp_path / "style")["styles"])
+    for name in scores.column_names:
+        np.testing.assert_allclose(both[name].to_numpy(), scores[name].to_numpy(), atol=1e-5)
+    assert summary["rows"] == 40 and summary["samples"] == 40 and summary["other_rows"] > 0 and summary["mean_digit_mass"] > 0
+
+
+def test_likely_styles_are_the_best_and_those_near_it():
+    log_probs = np.log([[0.05, 0.4, 0.3, 0.1, 0.05, 0.05, 0.02, 0.02, 0.01], [0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]])
+    assert likely_styles(log_probs, 0.5) == [["coordinate", "yes_no"], ["multi_choice", "coordinate"] + [list(STYLES)[k] for k in range(2, 7)]]
+    assert likely_styles(log_probs, 1) == [["coordinate"], ["multi_choice"]]
+    assert likely_styles(log_probs, 0.8) == [["coordinate"], ["multi_choice", "coordinate"]]
+    with pytest.raises(ValueError, match="threshold"):
+        likely_styles(log_probs, 0)
+
+
+def test_likelihood_mode_names_the_likeliest_and_keeps_the_log_probabilities(small_pool, tiny_vlm_dir, vlm, tmp_path):
+    summary = score_styles(small_pool, tiny_vlm_dir, tmp_path, mode="likelihood", threshold=0.9, batch_size=16)
+    table = read_signal(tmp_path, small_pool.hash)
+    log_probs = np.stack([table[f"style_logp_{key}"].to_numpy() for key in STYLES], axis=1)
+    words = [vlm.tokenizer.convert_tokens_to_ids(QUERIES.styles[key]) for key in STYLES]
+    for row in (0, 4, 6):
+        expected = last_log_probs(vlm, small_pool[row], QUERIES.style)[words].numpy()
+        np.testing.assert_allclose(log_probs[row], expected, atol=1e-5)
+    assert table["styles"].to_pylist() == likely_styles(log_probs, 0.9)
+    assert summary["mean_style_mass"] == pytest.approx(np.exp(log_probs).sum(axis=1).mean(), rel=1e-5)
+    assert summary["low_mass_styles"] == 40 and summary["other_rows"] == 0
+    assert read_metadata(tmp_path)["mode"] == "likelihood" and read_metadata(tmp_path)["threshold"] == 0.9
+
+
+def test_the_longest_style_answer_fits(vlm):
     text = QUERIES.style_answer(list(QUERIES.styles))
-    assert max_answer_tokens(left.tokenizer, QUERIES) == len(left.tokenizer.tokenize(text)) + 1
+    assert max_answer_tokens(vlm.tokenizer, QUERIES) == len(vlm.tokenizer.tokenize(text)) + 1
 
 
 @pytest.fixture
@@ -194,22 +194,32 @@ def test_a_broken_image_has_no_score_and_is_counted(damaged_pool, tiny_vlm_dir, 
     assert summary["missing"] == {"broken_image": 1} and summary["rows_missing"] == 1
 
 
-def fake_tokenizer(encode, unk_token_id=None):
-    return SimpleNamespace(encode=lambda text, add_special_tokens: encode(text), unk_token_id=unk_token_id)
+def renderer_with(vlm, answers, unknown=None):
+    """The renderer of `vlm`, but whose digits are written with these tokens and whose tokenizer knows one word less."""
+    words = vlm.tokenizer
+
+    def encode(text, add_special_tokens):
+        return [words.unk_token_id if unknown in text else 1]
+
+    tokenizer = SimpleNamespace(encode=encode if unknown else words.encode, unk_token_id=words.unk_token_id)
+    return SimpleNamespace(
+        tokenizer=tokenizer,
+        query_tokens=vlm.renderer.query_tokens,
+        answer_tokens=lambda question, answer, flat: answers(int(answer)),
+    )
 
 
-@pytest.mark.parametrize(
-    ("encode", "unknown", "message"),
-    [
-        (
-            lambda text: [5, ord(text[0])] if text.isdigit() else [1],
-            None,
-            "not single tokens",
-        ),  # a space token before each digit
-        (lambda text: [0], None, "not single tokens"),  # all digits are the unknown token
-        (lambda text: [ord(text[0])] if text.isdigit() else [7, 0], 0, "does not know a word of 'rate : object"),
-    ],
-)
-def test_a_tokenizer_that_cannot_express_the_scores_is_refused(encode, unknown, message):
-    with pytest.raises(PromptError, match=message):
-        check_tokenizer(fake_tokenizer(encode, unknown), QUERIES)
+@pytest.mark.parametrize("answers", [lambda d: (3,), lambda d: (7,) * (d + 1), lambda d: (d, 9)], ids=["equal", "unary", "ends alike"])
+def test_a_tokenizer_that_does_not_write_digits_as_single_tokens_is_refused(vlm, answers):
+    with pytest.raises(PromptError, match="not single tokens"):
+        digit_questions(renderer_with(vlm, answers), QUERIES)
+
+
+def test_a_token_before_every_digit_belongs_to_the_answer(vlm):
+    questions = digit_questions(renderer_with(vlm, lambda d: (5, 20 + d)), QUERIES)
+    assert len(questions) == 14 and questions[3].answers == tuple((5, 20 + d) for d in range(6))
+
+
+def test_a_tokenizer_that_does_not_know_a_word_is_refused(vlm):
+    with pytest.raises(PromptError, match="does not know a word of 'rate : object"):
+        check_tokenizer(renderer_with(vlm, None, unknown="spatial").tokenizer, QUERIES)

@@ -37,14 +37,15 @@ def labels():
     return labels_table(scores, [["word"], ["chain_of_thought", "yes_no"], [], ["coordinate"]])
 
 
-@pytest.mark.parametrize("name", ["compact", "official_style"])
+@pytest.mark.parametrize("name", ["compact", "official_style", "official_flat"])
 def test_shipped_prompts_load_and_their_styles_come_back(name):
     queries = load_queries(name)
     assert len(set(queries.capability)) == 14 and "fine-grained recognition" in queries.capability[4]
     assert "{" not in queries.style
     for styles in [["word"], ["yes_no", "chain_of_thought"], list(STYLES)]:
         assert queries.parse_styles(queries.style_answer(styles)) == styles
-    assert queries.hash != load_queries({"compact": "official_style", "official_style": "compact"}[name]).hash
+    others = {"compact", "official_style", "official_flat"} - {name}
+    assert queries.hash not in {load_queries(other).hash for other in others} and queries.flat == (name == "official_flat")
 
 
 def test_style_text_is_parsed_leniently_and_unknown_text_is_other():
@@ -55,7 +56,7 @@ def test_style_text_is_parsed_leniently_and_unknown_text_is_other():
 
 
 def test_prompt_files_are_checked(tmp_path):
-    with pytest.raises(PromptError, match="shipped are compact, official_style"):
+    with pytest.raises(PromptError, match="shipped are compact, official_flat, official_style"):
         load_queries("compct")
     good = {"capability": "rate {phrase}", "style": "s", "style_separator": ",", "styles": {k: k for k in STYLES}}
     bad = [

@@ -29,7 +29,8 @@ def deal(
     rows: np.ndarray,
     starts: np.ndarray,
     positions: np.ndarray,
-    levels: np.ndarray,
+    order: np.ndarray,
+    level: np.ndarray,
     main: np.ndarray,
     second: np.ndarray,
     tie: np.ndarray,
@@ -37,43 +38,42 @@ def deal(
     share: int,
     carry: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows taken and their bins; `levels` uint8[m] of each entry, `positions` empty where entries have none."""
-    count = len(starts) - 1
-    reached = np.zeros((count, 256), np.int32)
-    sizes = np.zeros(count, np.int64)
-    for b in range(count):
-        for e in range(starts[b], starts[b + 1]):
-            reached[b, levels[e]] += 1
-        sizes[b] = starts[b + 1] - starts[b] - reached[b, 0]
-    order = np.argsort(sizes, kind="mergesort")
-    order = order[np.sum(sizes == 0) :]
+    """Rows taken and their bins; bins are visited in `order`, `positions` is empty where entries have none."""
     quota, debt, left, done = max(share // max(len(order), 1), 1), 0, share, 0
-    taken, bins = np.empty(max(sizes.sum(), 0), rows.dtype), np.empty(max(sizes.sum(), 0), np.int64)
+    most = 0
+    for b in order:
+        most = max(most, starts[b + 1] - starts[b])
+    here, found = np.empty(most, np.uint8), np.empty(most, np.int64)
+    taken, bins = np.empty(len(alive), rows.dtype), np.empty(len(alive), np.int64)
     for place in range(len(order)):
         if left <= 0:
             break
         b = order[place]
+        first, size = starts[b], starts[b + 1] - starts[b]
         allowed = quota + debt if carry else -(-left // (len(order) - place))
-        level, above, wanted = 256, 0, allowed
-        while True:
-            while above < wanted and level > 1:
-                level -= 1
-                above += reached[b, level]
-            found = np.empty(above, np.int64)
-            got = 0
-            for e in range(starts[b], starts[b + 1]):
-                if levels[e] >= level and alive[rows[e]]:
-                    found[got] = e
-                    got += 1
-            if got >= allowed or level == 1:
-                break
-            wanted = above + allowed - got
-        found = found[:got]
-        who = rows[found]
+        reached = np.zeros(256, np.int64)
+        for e in range(size):
+            row = rows[first + e]
+            value = np.int64(level[row]) if alive[row] else 0
+            if value > 0 and len(positions) > 0:
+                ahead = 15 - min(np.int64(positions[first + e]), 15)
+                value = (value + 16) // 17 + 16 * ahead if ahead > 0 else 1
+            here[e] = value
+            reached[value] += 1
+        lowest, above = 256, 0
+        while above < allowed and lowest > 1:
+            lowest -= 1
+            above += reached[lowest]
+        got = 0
+        for e in range(size):
+            if here[e] >= lowest:
+                found[got] = first + e
+                got += 1
+        who = rows[found[:got]]
         turn = np.argsort(tie[who], kind="mergesort")
         turn = turn[np.argsort(-second[who[turn]], kind="mergesort")]
         turn = turn[np.argsort(-main[who[turn]], kind="mergesort")]
-        if len(positions):
+        if len(positions) > 0:
             turn = turn[np.argsort(positions[found[turn]], kind="mergesort")]
         got = min(got, allowed)
         for k in range(got):

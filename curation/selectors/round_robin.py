@@ -44,14 +44,18 @@ class Bins:
         return cls(ordered.astype(np.int32), starts)
 
     @cached_property
-    def ahead(self) -> np.ndarray | None:
-        """uint8[m]: 16 levels for each position that an entry is ahead of position 15."""
-        return None if self.positions is None else (15 - np.minimum(self.positions, 15)).astype(np.uint8) * np.uint8(16)
+    def by_row(self) -> tuple[np.ndarray, np.ndarray]:
+        """(codes int32[m], starts int64[n + 1]): the bins of row i are codes[starts[i]:starts[i + 1]]."""
+        n = int(self.rows.max(initial=-1)) + 1
+        codes = np.arange(len(self.starts) - 1, dtype=np.int32).repeat(np.diff(self.starts))
+        codes, starts = sort_groups(self.rows, n, codes, max(len(self.starts) - 1, 1))
+        return codes.astype(np.int32), starts
 
-    @cached_property
-    def deep(self) -> bool:
-        """Whether any position is 15 or more."""
-        return self.positions is not None and bool(self.positions.max(initial=0) >= 15)
+    def count(self, wanted: np.ndarray) -> np.ndarray:
+        """int64[bins]: how many of the rows where `wanted` bool[n] stand in each bin."""
+        there = wanted[self.rows]
+        spans = zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True)
+        return np.array([np.count_nonzero(there[start:end]) for start, end in spans], np.int64)
 
 
 @dataclass(frozen=True)
@@ -70,44 +74,42 @@ class Ranking:
     @classmethod
     def of(cls, main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float) -> "Ranking":
         """The candidates are the rows with `main` strictly above `threshold`; NaN is not."""
-        high = np.max(main, where=np.isfinite(main), initial=threshold)
+        high = np.fmax.reduce(main, initial=threshold)
         step = (_LEVELS - 1) / (high - threshold) if high > threshold else 0.0
         level = np.empty(len(main), np.uint8)
         for start in range(0, len(main), _BLOCK):  # in blocks that stay in the processor's cache
             block = main[start : start + _BLOCK]
-            scaled = np.nan_to_num(block, nan=threshold, posinf=high, neginf=threshold)
-            scaled = np.clip((scaled - threshold) * step, 0, _LEVELS - 1)
-            level[start : start + _BLOCK] = np.where(block > threshold, scaled.astype(np.uint8) + np.uint8(1), np.uint8(0))
+            with np.errstate(invalid="ignore"):  # infinite scores: all others then share a level
+                scaled = (block - main.dtype.type(threshold)) * main.dtype.type(step)
+            scaled = np.fmax(np.fmin(scaled, _LEVELS - 1), 0).astype(np.uint8)  # NaN becomes 0
+            level[start : start + _BLOCK] = (scaled + np.uint8(1)) * (block > threshold)
         return cls(main, second, tie, level)
 
 
 def deal(
-    bins: Bins, ranking: Ranking, alive: np.ndarray, levels: np.ndarray, share: int, *, carry: bool, engine: str
+    bins: Bins, ranking: Ranking, alive: np.ndarray, sizes: np.ndarray, share: int, *, carry: bool, engine: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take about `share` rows from the bins, smallest first by candidates still alive; returns rows and their bins.
+    """Take about `share` rows from the bins, smallest first; `sizes` int64[bins] are their candidates still alive.
 
-    Without `carry` a bin gets ceil(still to deal / bins still to come) rows, or all it has left: `share` rows in all, if
-    there are as many. With `carry` it gets the quota max(share // bins, 1) and what the bin before it fell short of;
-    bins are visited as long as fewer than `share` are taken, so the last may bring more than `share`. Marks the rows in
-    `alive` bool[n]. No rows come back when no candidate is left. `levels` uint8[m] is written over.
+    Returns rows and their bins. Without `carry` a bin gets ceil(still to deal / bins still to come) rows, or all it has
+    left: `share` rows in all, if there are as many. With `carry` it gets the quota max(share // bins, 1) and what the
+    bin before it fell short of; bins are visited as long as fewer than `share` are taken, so the last may bring more
+    than `share`. Marks the rows in `alive` bool[n]. No rows come back when no candidate is left.
     """
-    _write_levels(bins, ranking.level * alive, levels)
+    order = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :]
     if engine == "numba":
         from curation.selectors.kernels import compiled
 
         positions = np.zeros(0, np.int32) if bins.positions is None else bins.positions
-        args = (bins.rows, bins.starts, positions, levels, ranking.main, ranking.second, ranking.tie)
+        args = (bins.rows, bins.starts, positions, order, ranking.level, ranking.main, ranking.second, ranking.tie)
         return compiled().deal(*args, alive, share, carry)
-    spans = list(zip(bins.starts[:-1].tolist(), bins.starts[1:].tolist(), strict=True))
-    sizes = np.array([np.count_nonzero(levels[start:end]) for start, end in spans], np.int64)
-    order = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :].tolist()
-    rows, codes, left, debt = [bins.rows[:0]], [np.empty(0, np.int64)], share, 0
-    quota = max(share // max(len(order), 1), 1)
-    for place, at in enumerate(order):
+    rows, codes, left, debt = [bins.rows[:0]], [order[:0]], share, 0
+    quota, level = max(share // max(len(order), 1), 1), ranking.level * alive
+    for place, at in enumerate(order.tolist()):
         if left <= 0:
             break
         allowed = quota + debt if carry else -(-left // (len(order) - place))
-        some = _best(bins, ranking, levels, alive, spans[at], allowed)
+        some = _best(bins, ranking, level, alive, at, allowed)
         alive[some] = False
         rows.append(some)
         codes.append(np.full(len(some), at))
@@ -115,40 +117,33 @@ def deal(
     return np.concatenate(rows), np.concatenate(codes)
 
 
-def _write_levels(bins: Bins, level: np.ndarray, out: np.ndarray) -> None:
-    """The level of each entry, 0 for those out of play, into uint8[m]; a lower position is a higher level."""
-    if bins.ahead is None:
-        np.take(level, bins.rows, out=out, mode="clip")
-        return
-    level = _FIFTEEN[level]
-    for start in range(0, len(out), _BLOCK):
-        part, ahead = out[start : start + _BLOCK], bins.ahead[start : start + _BLOCK]
-        np.take(level, bins.rows[start : start + _BLOCK], out=part, mode="clip")
-        part += ahead * (part > 0)
-        if bins.deep:  # positions from 15 on share the lowest level
-            part[(ahead == 0) & (part > 0)] = 1
-
-
-def _best(
-    bins: Bins, ranking: Ranking, levels: np.ndarray, alive: np.ndarray, span: tuple[int, int], allowed: int
-) -> np.ndarray:
-    """The first `allowed` rows of a bin that are still alive, or all there are."""
-    here = levels[span[0] : span[1]]
+def _best(bins: Bins, ranking: Ranking, level: np.ndarray, alive: np.ndarray, at: int, allowed: int) -> np.ndarray:
+    """The first `allowed` rows of bin `at` that are still alive, or all there are; `level` uint8[n] is 0 for rows taken."""
+    span = slice(bins.starts[at], bins.starts[at + 1])
+    rows, here = bins.rows[span], level[bins.rows[span]]
+    if bins.positions is not None:
+        here = _behind(here, bins.positions[span])
     reached = np.bincount(here, minlength=_LEVELS + 1)[:0:-1].cumsum()  # entries of level 255, of 254 and more, ...
     wanted = allowed
     while True:
-        level = max(_LEVELS - int(reached.searchsorted(wanted)), 1)
-        at = (here >= level).nonzero()[0] + span[0]
-        rows = bins.rows[at]
-        free = alive[rows]
-        rows = rows[free]
-        if len(rows) >= allowed or level == 1:
+        lowest = max(_LEVELS - int(reached.searchsorted(wanted)), 1)
+        found = (here >= lowest).nonzero()[0]
+        found = found[alive[rows[found]]]
+        if len(found) >= allowed or lowest == 1:
             break
-        wanted = int(reached[_LEVELS - level]) + allowed - len(rows)  # some were taken in an earlier bin
-    keys = [ranking.tie[rows], -ranking.second[rows], -ranking.main[rows]]
+        wanted = int(reached[_LEVELS - lowest]) + allowed - len(found)  # some were taken in a bin before
+    who = rows[found]
+    keys = [ranking.tie[who], -ranking.second[who], -ranking.main[who]]
     if bins.positions is not None:
-        keys.append(bins.positions[at[free]])
-    return rows[np.lexsort(keys)[:allowed]]
+        keys.append(bins.positions[span][found])
+    return who[np.lexsort(keys)[:allowed]]
+
+
+def _behind(level: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Levels uint8[m] such that a lower position is always higher: 15 for each position; from 15 on all share one."""
+    ahead = (15 - np.minimum(positions, 15)).astype(np.uint8)
+    lifted = _FIFTEEN[level] + ahead * np.uint8(16) * (level > 0)
+    return np.where(ahead > 0, lifted, level > 0).astype(np.uint8)
 
 
 @dataclass
@@ -179,17 +174,30 @@ def round_robin(
     `budget` rows may come back.
     """
     parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64),) * 4]
-    levels = np.empty(len(bins.rows), np.uint8)
+    sizes: dict[int, np.ndarray] = {}
     live, exhausted, left, turn = list(serve), {}, budget, 0
     while left > 0 and live:
         share, turn = max(left // len(live), 1), turn + 1
         for q in list(live):
             if left <= 0:
                 break
-            rows, codes = deal(bins, ranking(q), alive, levels, min(share, left), carry=carry, engine=engine)
+            if q not in sizes:
+                sizes[q] = bins.count((ranking(q).level > 0) & alive)
+            rows, codes = deal(bins, ranking(q), alive, sizes[q], min(share, left), carry=carry, engine=engine)
+            _subtract(bins, {other: ranking(other).level for other in sizes}, sizes, rows)
             if not len(rows):
                 live.remove(q)
                 exhausted[q] = turn
             parts.append((rows, np.full(len(rows), q), codes, np.full(len(rows), turn)))
             left -= len(rows)
     return Picks(*(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)), exhausted)
+
+
+def _subtract(bins: Bins, levels: dict[int, np.ndarray], sizes: dict[int, np.ndarray], rows: np.ndarray) -> None:
+    """Take the candidates among `rows` out of each capability's `sizes`."""
+    codes, starts = bins.by_row
+    counts = starts[rows + 1] - starts[rows]
+    ends = counts.cumsum()
+    stand = codes[np.arange(int(counts.sum())) + (starts[rows] - (ends - counts)).repeat(counts)]
+    for q, level in levels.items():
+        sizes[q] -= np.bincount(stand[(level[rows] > 0).repeat(counts)], minlength=len(sizes[q]))

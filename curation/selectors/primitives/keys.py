@@ -60,8 +60,8 @@ def groups(names: pa.Array) -> tuple[np.ndarray, list[str]]:
     order = sorted(range(len(found)), key=found.__getitem__)
     rank = np.empty(len(found), dtype=np.int64)
     rank[order] = np.arange(len(found))
-    codes = encoded.indices.to_numpy().astype(np.int64)
-    return (rank[codes] if len(found) else codes), [found[i] for i in order]
+    codes = encoded.indices.to_numpy()
+    return (rank[codes] if len(found) else codes.astype(np.int64)), [found[i] for i in order]
 
 
 def rank_within(codes: np.ndarray, order: np.ndarray) -> np.ndarray:

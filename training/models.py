@@ -160,6 +160,8 @@ def _start_as_shifts(decoder: PreTrainedModel, distances: Sequence[int], size: f
     """Let the first heads of the first layer attend `distances` tokens back: their queries and keys are constants, turned
     against each other so that rotary positions bring them in line at that distance."""
     attention, frequencies = decoder.layers[0].self_attn, decoder.rotary_emb.inv_freq.float().cpu()
+    if not distances:
+        return
     if len(distances) > decoder.config.num_attention_heads or decoder.config.num_key_value_heads < decoder.config.num_attention_heads:
         raise ValueError("shift_heads needs as many attention heads, each with keys of its own")
     half = len(frequencies)

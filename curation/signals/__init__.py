@@ -26,6 +26,8 @@ PRODUCERS: dict[str, str] = {
     "capability": "curation.signals.capability:score_capabilities",
     "style": "curation.signals.style:score_styles",
     "losses": "curation.signals.losses:score_losses",
+    "embeddings": "curation.signals.embeddings:embed_pool",
+    "clip": "curation.signals.clip:score_clip",
     "clusters": "curation.signals.clusters:fit_clusters",
     "gradients": "curation.signals.gradients:score_gradients",
     "oracle": "curation.signals.oracle:tell_truth",

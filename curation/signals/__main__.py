@@ -108,9 +108,12 @@ def _custom(name: str, params: dict[str, Any], model: str | None) -> Callable[..
 
 
 def _typed(value: Any, parameter: inspect.Parameter | None) -> Any:
-    """Text becomes a Path where the producer asks for one."""
-    wants_path = parameter is not None and "Path" in str(parameter.annotation)
-    return Path(value) if wants_path and isinstance(value, str) else value
+    """Text, or every text of a list, becomes a Path where the producer asks for paths."""
+    if parameter is None or "Path" not in str(parameter.annotation):
+        return value
+    if isinstance(value, list):
+        return [_typed(each, parameter) for each in value]
+    return Path(value) if isinstance(value, str) else value
 
 
 def find_model(name: str) -> Path:

@@ -78,8 +78,10 @@ def score_gradients(
     no vector (`zero_gradient`). All are counted in `missing`. Returns also samples/s, padding efficiency, the number of
     weights, validation samples used and missing. Raises AdapterError, ValidationError.
     """
+    from curation.signals.adapters import TARGETS
     from curation.signals.vlm import Pass, Vlm
 
+    adapters, lr_weights, adam, targets = map(_listed, (adapters, lr_weights, adam, targets or TARGETS))
     vlm, done, seen = Vlm(model_dir, dtype=dtype, device=device), Pass(), Pass()
     identity = vlm.identity("gradients", pool.hash)
     model, found = _attach(vlm, adapters, lr_weights, adam, r=r, alpha=alpha, targets=targets, seed=seed)
@@ -136,17 +138,23 @@ def influence(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
     return (vectors @ direction.T).max(axis=1)
 
 
-def _attach(
-    vlm: "Vlm", folders: Sequence[Path], weights: Sequence[float], adam: Sequence[Path], **fresh: Any
-) -> tuple[Any, list["Adapter"]]:
-    from curation.signals.adapters import TARGETS, AdapterError, fresh_adapter, trained_adapters
+def _listed(value: Any) -> list[Any]:
+    """One value alone, as a command line gives it, is a list of one; None is an empty one."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
-    folders = [folders] if isinstance(folders, str | Path) else list(folders)
+
+def _attach(
+    vlm: "Vlm", folders: list[Path], weights: list[float], adam: list[Path], **fresh: Any
+) -> tuple[Any, list["Adapter"]]:
+    from curation.signals.adapters import AdapterError, fresh_adapter, trained_adapters
+
     if folders:
-        return trained_adapters(vlm, folders, list(weights), list(adam))
-    if len(weights) or len(adam):
+        return trained_adapters(vlm, folders, weights, adam)
+    if weights or adam:
         raise AdapterError("lr_weights and adam belong to trained adapters: give `adapters` too")
-    return fresh_adapter(vlm, **{**fresh, "targets": fresh["targets"] or TARGETS})
+    return fresh_adapter(vlm, **fresh)
 
 
 def _validation(given: Path | Sequence[Sample] | None, out: Path, images: Path | None) -> list[Sample]:
@@ -159,12 +167,11 @@ def _validation(given: Path | Sequence[Sample] | None, out: Path, images: Path |
     return [replace(sample, id=f"validation/{number}") for number, sample in enumerate(samples)]  # no id of the pool's
 
 
-def _adapter_identity(folders: Sequence[Path], found: list["Adapter"], adam: Sequence[Path], **fresh: Any) -> dict[str, Any]:
+def _adapter_identity(folders: list[Path], found: list["Adapter"], adam: list[Path], **fresh: Any) -> dict[str, Any]:
     from curation.signals.adapters import adapter_hash
 
     if not folders:
-        return {"lora": {**fresh, "targets": list(fresh["targets"])}}
-    folders = [folders] if isinstance(folders, str | Path) else folders
+        return {"lora": fresh}
     return {
         "adapters": [adapter_hash(folder) for folder in folders],
         "lr_weights": [adapter.weight for adapter in found],

@@ -16,6 +16,7 @@ from curation.mini.pool import build_source
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.signals.capability import score_capabilities
+from curation.signals.gradients import score_gradients
 from curation.signals.losses import score_losses
 from curation.signals.style import score_styles
 from evaluation.harness import evaluate
@@ -52,7 +53,10 @@ def main() -> None:
             rate(f"training, batch {batch}, grouping {grouping}", size, lambda: fit(spec, BASE, samples, root / f"fit{batch}{grouping}"))
         rate("capability signal, 14 queries", size, lambda: score_capabilities(pool, BASE, root / "capability", batch_size=16))
         rate("style signal", size, lambda: score_styles(pool, BASE, root / "style"))
-        rate("necessity signal", size, lambda: score_losses(pool, BASE, root / "nll"))
+        rate("losses", size, lambda: score_losses(pool, BASE, root / "nll"))
+        terms = ("full", "noimg", "noq", "a")
+        rate("losses, four terms", size, lambda: score_losses(pool, BASE, root / "four", terms=terms))
+        rate("gradients, r 8, dim 1024", size, lambda: score_gradients(pool, BASE, root / "gradients", dim=1024))
         evaluate(BASE, "mini", bench_dir=root / "bench", out=root / "warm_eval", limit=2)
         rate("evaluation, 14 benchmarks", 1400, lambda: evaluate(root / "fit16random", "mini", bench_dir=root / "bench", out=root / "eval"))
 

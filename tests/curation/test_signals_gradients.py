@@ -299,7 +299,8 @@ def test_the_command_takes_a_json_validation_set(small_pool, tiny_vlm_dir, tmp_p
     from curation.signals.__main__ import main
 
     arguments = ["gradients", "--pool", str(small_pool.folder), "--model", str(tiny_vlm_dir), "--out", str(tmp_path / "s")]
-    params = ["dim=64", "r=1", "targets=[v_proj]", "device=cpu", f"validation={small_pool.folder.parent / 'data.json'}"]
+    params = ["dim=64", "r=1", "targets=v_proj", "adapters=null", "device=cpu", f"validation={small_pool.folder.parent / 'data.json'}"]
     assert main([*arguments, *(word for param in params for word in ("--param", param))]) == 0
     assert json.loads(capsys.readouterr().out)["targeted"] is True
     assert read_metadata(tmp_path / "s")["tasks"] == ["src0", "src1", "src2"]
+    assert read_metadata(tmp_path / "s")["lora"]["targets"] == ["v_proj"]

@@ -10,7 +10,8 @@ from pathlib import Path
 from recipes.code import REPOSITORY
 from recipes.errors import RecipeError
 
-BUILTIN_MODELS = {"builtin:mini": REPOSITORY / "curation" / "mini" / "base"}
+BUILTIN_MODELS = {"builtin:mini": REPOSITORY / "curation" / "mini" / "base",
+                  "builtin:mini_clip": REPOSITORY / "curation" / "mini" / "clip"}
 TOKENISER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "chat_template*")
 PROCESSOR_FILES = (*TOKENISER_FILES, "config.json", "processor*", "preprocessor*")
 MODEL_FILES = (*PROCESSOR_FILES, "generation_config.json", "*.safetensors", "*.safetensors.index.json")
@@ -59,17 +60,18 @@ class Fingerprints:
             os.replace(temporary, self.cache)
 
 
-def model(path: str, revision: str | None, where: str, prints: Fingerprints, files: tuple[str, ...]) -> External:
-    """A checkpoint directory, builtin name or hub id. A hub id is identified by its name and revision."""
+def model(path: str, revision: str | None, where: str, prints: Fingerprints, files: tuple[str, ...], key: str = "base.path",
+          wanted_by: str = "stages `train` and `pool` want") -> External:
+    """A checkpoint directory, builtin name or hub id, as the recipe's `key` gives it. A hub id is identified by its name and revision."""
     folder = BUILTIN_MODELS.get(path, Path(path).expanduser())
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise RecipeError(f"{where}: base.path: {folder} is no checkpoint: it has no config.json")
+            raise RecipeError(f"{where}: {key}: {folder} is no checkpoint: it has no config.json")
         return External(folder.resolve(), prints.files(folder.resolve(), files))
     if path not in BUILTIN_MODELS and re.fullmatch(HUB_ID, path):
         return External(Path(path), _sha256(f"hub {path} {revision}"))
     known = ", ".join(BUILTIN_MODELS)
-    raise RecipeError(f"{where}: base.path: stages `train` and `pool` want {folder}, which does not exist; "
+    raise RecipeError(f"{where}: {key}: {wanted_by} {folder}, which does not exist; "
                       f"give a directory, a hub id (organisation/name) or one of: {known}")
 
 

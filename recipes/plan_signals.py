@@ -67,7 +67,7 @@ class World:
 
     def model(self, path: str, revision: str | None, *where: str) -> External:
         """A checkpoint that the recipe names."""
-        return external.model(path, revision, self.loaded.locate(*where), self.prints, external.MODEL_FILES)
+        return external.model(path, revision, self.loaded.locate(*where), self.prints, external.MODEL_FILES, ".".join(where), "a signal wants")
 
     # ------------------------------------------------------------------------------------------ fits
 

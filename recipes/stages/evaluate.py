@@ -7,7 +7,7 @@ from recipes.stages.counting import counter
 
 CODE = ("evaluation/harness.py", "evaluation/model.py", "evaluation/lmms_model.py", "evaluation/shuffled.py", "evaluation/decode.py",
         "evaluation/extract.py", "evaluation/answer_text.py", "evaluation/journal.py", "evaluation/stats.py", "evaluation/suite.py", "evaluation/tasks", "evaluation/suites",
-        "training/models.py", "training/render.py", "training/images.py", "training/collate.py")
+        "curation/pool/images.py", "training/models.py", "training/render.py", "training/templates", "training/images.py", "training/collate.py")
 RESUMES = True
 
 

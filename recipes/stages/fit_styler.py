@@ -5,8 +5,11 @@ from typing import Any
 
 from recipes.stages.raters import fit_rater
 
-CODE = ("training", "curation/pool", "curation/teacher/draw.py", "curation/teacher/labels.py", "curation/signals/queries.py",
-        "curation/signals/prompts", "curation/signals/rater_data.py", "curation/taxonomy.py", "recipes/stages/raters.py",
+CODE = ("training/collate.py", "training/fit.py", "training/images.py", "training/launch.py", "training/models.py",
+        "training/plan.py", "training/render.py", "training/spec.py", "training/trainer.py", "training/templates",
+        "training/deepspeed", "curation/pool/images.py", "curation/pool/read.py", "curation/pool/record.py",
+        "curation/signals/prompts", "curation/signals/queries.py", "curation/signals/rater_data.py", "curation/taxonomy.py",
+        "curation/teacher/draw.py", "curation/teacher/labels.py", "curation/teacher/rubric.py", "recipes/stages/raters.py",
         "recipes/stages/fitting.py")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/mini", "curation/pool/sample.py", "training", "evaluation/gates.py", "recipes/stages/pretrain.py")
+CODE = ("curation/mini", "curation/pool/images.py", "curation/pool/record.py", "curation/taxonomy.py", "training", "evaluation/gates.py", "recipes/stages/pretrain.py")
 RESUMES = True
 
 

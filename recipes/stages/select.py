@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/subset.py", "curation/selectors/contract.py", "curation/selectors/budget.py", "curation/signals/table.py", "curation/pool/read.py")
+CODE = ("curation/subset.py", "curation/selectors/contract.py", "curation/selectors/budget.py", "curation/signals/table.py",
+        "curation/signals/vectors.py", "curation/pool/read.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

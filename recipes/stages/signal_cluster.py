@@ -5,7 +5,8 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/signals/clusters.py", "curation/signals/cluster_engines.py", "curation/signals/kmeans.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
+CODE = ("curation/signals/cluster_engines.py", "curation/signals/clusters.py", "curation/signals/kmeans.py",
+        "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from recipes.stages.scoring import produce
 
-CODE = ("curation/signals/losses.py", "curation/signals/vlm.py", "curation/signals/batches.py", "curation/signals/table.py",
-        "curation/signals/vectors.py", "curation/pool", "training/models.py", "training/render.py", "training/images.py",
-        "training/collate.py")
+CODE = ("curation/signals/losses.py", "curation/signals/batches.py", "curation/signals/table.py", "curation/signals/vectors.py",
+        "curation/signals/vlm.py", "curation/pool/images.py", "curation/pool/read.py", "curation/pool/record.py",
+        "training/collate.py", "training/images.py", "training/models.py", "training/render.py", "training/templates")
 RESUMES = True
 
 

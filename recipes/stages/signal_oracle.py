@@ -5,7 +5,8 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/signals/oracle.py", "curation/signals/table.py", "curation/teacher/metadata.py", "curation/teacher/draw.py",
+CODE = ("curation/signals/oracle.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/teacher/metadata.py", "curation/teacher/draw.py",
+        "curation/teacher/rubric.py",
         "curation/pool/read.py", "curation/pool/record.py", "curation/taxonomy.py")
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/signals/quality.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/teacher/draw.py",
-        "curation/pool/read.py", "curation/pool/record.py", "curation/pool/sample.py")
+CODE = ("curation/signals/quality.py", "curation/signals/quality_metadata.py", "curation/signals/table.py",
+        "curation/signals/vectors.py", "curation/teacher/draw.py", "curation/pool/read.py", "curation/pool/record.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

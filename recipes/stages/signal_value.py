@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/signals/subset_value.py", "curation/signals/subset_features.py", "curation/signals/subset_regressors.py",
-        "curation/signals/kmeans.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
+CODE = ("curation/signals/kmeans.py", "curation/signals/subset_features.py", "curation/signals/subset_regressors.py",
+        "curation/signals/subset_value.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:

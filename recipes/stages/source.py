@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/mini", "curation/taxonomy.py")
+CODE = ("curation/mini/art.py", "curation/mini/atom.py", "curation/mini/build_assets.py", "curation/mini/makers.py",
+        "curation/mini/scene.py", "curation/mini/assets", "curation/mini/names.yaml", "curation/taxonomy.py",
+        "curation/mini/draft.py", "curation/mini/pool.py", "curation/mini/sources.yaml")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

@@ -3,17 +3,22 @@
 Most samples score 0 in most capabilities, so ties cap the rank correlation: read it with the AUC of "score above 0".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import stats
 
 from curation.signals.queries import OTHER
+from curation.signals.style import likely_styles
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 STRONG = 3
 """Score from which a sample is what one would select for a capability."""
+THRESHOLDS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
+"""Shares of the likeliest style's probability that are tried for further ones."""
 
 
 def spearman(predicted: np.ndarray, truth: np.ndarray) -> float | None:
@@ -49,17 +54,20 @@ def precision_at_n(predicted: np.ndarray, positive: np.ndarray) -> float | None:
 def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
     """Agreement of the expected scores with held-out labels, for each capability and on average.
 
-    signal: row, exp_<key>, mass_<key>; labels: row, cap_<key> (null = missing, left out). Every labelled row must be in
-    the signal.
+    signal: row, exp_<key> (or cap_<key> where all of it is null, as in official mode), mass_<key>; labels: row, cap_<key>.
+    What is null on either side is left out. Every labelled row must be in the signal.
     Returns {"capabilities": {key: n, zeros, spearman, auc, precision, mae, mass}, "mean": the means over capabilities
     that have a value}. auc is of "score above 0", precision the one at n of "score at least STRONG".
     """
     signal = _rows_of(signal, labels)
     by_key = {}
     for key in CAPABILITY_KEYS:
-        known = labels[f"cap_{key}"].is_valid().to_numpy()
-        truth = labels[f"cap_{key}"].drop_null().to_numpy().astype(np.float64)
-        expected = signal[f"exp_{key}"].to_numpy()[known].astype(np.float64)
+        score = signal[f"exp_{key}"]
+        if score.null_count == len(score):
+            score = signal[f"cap_{key}"]
+        known = pc.and_(labels[f"cap_{key}"].is_valid(), score.is_valid())
+        truth = labels[f"cap_{key}"].filter(known).to_numpy().astype(np.float64)
+        expected = score.filter(known).to_numpy().astype(np.float64)
         by_key[key] = {
             "n": len(truth),
             "zeros": _mean(truth == 0),
@@ -67,7 +75,7 @@ def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
             "auc": auc(expected, truth > 0),
             "precision": precision_at_n(expected, truth >= STRONG),
             "mae": _mean(np.abs(expected - truth)),
-            "mass": _mean(signal[f"mass_{key}"].to_numpy()[known]),
+            "mass": _mean(signal[f"mass_{key}"].filter(known).drop_null().to_numpy()),
         }
     means = {
         name: _mean([m[name] for m in by_key.values() if m[name] is not None])
@@ -93,6 +101,21 @@ def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
         "styles": by_style,
         "macro_f1": _mean([m["f1"] for m in by_style.values() if m["n"]]),
     }
+
+
+def choose_threshold(signal: pa.Table, labels: pa.Table, grid: Sequence[float] = THRESHOLDS) -> tuple[float, dict[str, Any]]:
+    """The threshold of likelihood mode with the best macro F1 on labels, and its `style_report`; the highest of equals.
+
+    signal: row, style_logp_<key>, without nulls; labels: row, styles. Use labels that the styler was not trained on.
+    """
+    log_probs = np.stack([signal[f"style_logp_{key}"].to_numpy() for key in STYLES], axis=1)
+
+    def report(threshold: float) -> dict[str, Any]:
+        return style_report(pa.table({"row": signal["row"], "styles": likely_styles(log_probs, threshold)}), labels)
+
+    reports = {threshold: report(threshold) for threshold in sorted(grid, reverse=True)}
+    best = max(reports, key=lambda threshold: reports[threshold]["macro_f1"])
+    return best, reports[best]
 
 
 def _rows_of(signal: pa.Table, labels: pa.Table) -> pa.Table:

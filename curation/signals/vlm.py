@@ -55,7 +55,6 @@ class Vlm:
         self,
         path: Path,
         *,
-        side: str = "right",
         device: str | None = None,
         dtype: str = "float32",
         image_mode: str | None = None,
@@ -69,7 +68,7 @@ class Vlm:
         self.image_mode = image_mode or image_mode_of(model)
         self.renderer = Renderer(self.processor, self.image_mode)
         self.tokenizer = self.renderer.tokenizer
-        self.collator = Collator(self.renderer.pad_id, self.renderer.loader, side=side, mute_broken=True)
+        self.collator = Collator(self.renderer.pad_id, self.renderer.loader, mute_broken=True)
         self.head = model.get_output_embeddings()
 
     def identity(self, producer: str, pool_hash: str) -> dict[str, Any]:

@@ -118,14 +118,13 @@ class Variant:
     def capabilities(self) -> pa.Table:
         def score(model: Path, rows: list[int]) -> pa.Table:
             vlm, queries = Vlm(model), load_queries(self.recipe.scorer.prompts)
-            digits = capability.check_tokenizer(vlm.tokenizer, queries)
-            return capability.score_rows(self.pool, rows, vlm, queries, digits, self.recipe.scoring.batch_size, Pass(), lambda k: None)
+            return capability.score_rows(self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None)
 
         return self.scored("fit_scorer", score)
 
     def styles(self) -> pa.Table:
         def score(model: Path, rows: list[int]) -> pa.Table:
-            vlm, queries = Vlm(model, side="left"), load_queries(self.recipe.styler.prompts)
+            vlm, queries = Vlm(model), load_queries(self.recipe.styler.prompts)
             return style.score_rows(self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None)
 
         return self.scored("fit_styler", score)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from curation.signals.queries import PromptError, Queries, load_queries
 from curation.signals.rater_data import balanced, repeat_factors, scorer_targets, split_labels, styler_targets
-from curation.signals.rater_report import auc, capability_report, precision_at_n, spearman, style_report
+from curation.signals.rater_report import auc, capability_report, choose_threshold, precision_at_n, spearman, style_report
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 
@@ -172,3 +172,24 @@ def test_the_style_report_counts_exact_sets_and_f1():
     assert report["styles"]["word"] == {"n": 2, "f1": pytest.approx(2 / 3)}
     assert report["styles"]["yes_no"] == {"n": 2, "f1": 1.0}
     assert report["styles"]["comparison"] == {"n": 0, "f1": None} and report["macro_f1"] == pytest.approx(5 / 6)
+
+
+def test_scores_without_an_expectation_are_compared_as_they_are(labels):
+    rows = labels["row"]
+    columns = {f"cap_{key}": pa.array([k % 6, None, 1, (k + 1) % 6], pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)}
+    columns |= {f"{kind}_{key}": pa.nulls(4, pa.float32()) for kind in ("exp", "mass") for key in CAPABILITY_KEYS}
+    report = capability_report(pa.table({"row": rows, **columns}), labels)
+    assert {m["n"] for m in report["capabilities"].values()} == {2}, "of four rows, one has no label and one no score"
+    assert report["capabilities"]["ocr"]["mae"] == 0.5 and report["mean"]["mass"] is None
+
+
+def test_the_threshold_with_the_best_f1_is_chosen():
+    """The second style of half of the samples has 0.35 of the first one's probability, noise has 0.15."""
+    p = np.full((6, 9), 0.01)
+    p[:, 0], p[:3, 1], p[3:, 1] = 0.5, 0.5 * 0.35, 0.5 * 0.15
+    signal = pa.table({"row": range(6), **{f"style_logp_{key}": np.log(p[:, k]).astype(np.float32) for k, key in enumerate(STYLES)}})
+    first, second = list(STYLES)[:2]
+    labels = labels_table(np.zeros((6, 14), int), [[first, second]] * 3 + [[first]] * 3).set_column(0, "row", pa.array(range(6)))
+    threshold, report = choose_threshold(signal, labels)
+    assert threshold == 0.3 and report["exact"] == report["macro_f1"] == 1.0
+    assert choose_threshold(signal, labels, grid=(0.9, 0.8))[0] == 0.9

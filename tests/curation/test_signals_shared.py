@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -14,10 +15,12 @@ from curation.pool.sample import Sample, Turn
 from curation.signals.capability import digit_questions, score_rows, score_rows_official
 from curation.signals.official import asked, generate, parse_score
 from curation.signals.queries import load_queries
+from curation.signals.rater_data import RaterExamples, scorer_targets
 from curation.signals.shared import Questions, check_model
 from curation.signals.style import style_question
 from curation.signals.trie import Question
 from curation.signals.vlm import Pass, Vlm
+from curation.taxonomy import CAPABILITY_KEYS
 from training.collate import grid_positions
 from training.render import IGNORE
 
@@ -213,6 +216,9 @@ def test_the_flat_form_is_one_user_turn_of_lines(vlm):
     branch = vlm.renderer.branches(sample, [(query, "3")], True)
     assert branch.input_ids[: len(whole)].tolist() == whole.input_ids.tolist()
     assert vlm.renderer.answer_tokens(query, "3", True)[0] == branch.input_ids[len(whole)] == branch.labels[len(whole)]
+    labels = pa.table({"row": [1], **{f"cap_{key}": pa.array([3 if k == 2 else None], pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)}})
+    trained = RaterExamples(SAMPLES, vlm.renderer, scorer_targets(labels, FLAT)[0])[0]
+    assert trained.input_ids.tolist() == branch.input_ids.tolist() and trained.labels.tolist() == branch.labels.tolist()
 
 
 @pytest.mark.parametrize(

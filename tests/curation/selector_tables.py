@@ -64,8 +64,8 @@ CASES = [
 """Every selector with parameters that take different paths through it."""
 
 
-def random_table(seed: int, n: int, missing: float = 0.1) -> pa.Table:
-    """row, id, source and every signal column, n rows; `missing` is the share of absent values."""
+def random_table(seed: int, n: int, missing: float = 0.1, width: int = 5) -> pa.Table:
+    """row, id, source and every signal column, n rows; `missing` is the share of absent values, `width` that of vectors."""
     rng = np.random.default_rng(seed)
     columns: dict[str, pa.Array] = {
         "row": pa.array(np.arange(n), pa.int32()),
@@ -80,10 +80,10 @@ def random_table(seed: int, n: int, missing: float = 0.1) -> pa.Table:
         columns[f"cap_{key}"] = pa.array(level.astype(np.int8), mask=gone)
         expected = np.clip(level + rng.choice([-0.25, 0.0, 0.25], n), 0, 5).astype(np.float32)
         columns[f"exp_{key}"] = pa.array(expected, mask=gone | (rng.random(n) < missing))
-    return pa.table(columns | _signals(np.random.default_rng([seed, 1]), n, missing))
+    return pa.table(columns | _signals(np.random.default_rng([seed, 1]), n, missing, width))
 
 
-def _signals(rng: np.random.Generator, n: int, missing: float) -> dict[str, pa.Array]:
+def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> dict[str, pa.Array]:
     """The pool's counts and every other signal; values are rounded, so that many rows are equal."""
     images = rng.choice([0, 1, 2], n, p=[0.2, 0.7, 0.1])
     text_only = images == 0
@@ -100,7 +100,7 @@ def _signals(rng: np.random.Generator, n: int, missing: float) -> dict[str, pa.A
         "in_reference": pa.array((rng.random(n) < 0.3) | (np.arange(n) == 0)),
         "task": pa.array(np.where(np.arange(n) == 0, "vqa", rng.choice(["vqa", "ocr"], n))),
         "in_seed": pa.array(rng.random(n) < 0.05),
-        "grad": _vectors(rng, n, missing),
+        "grad": _vectors(rng, n, missing, width),
         "value": some(np.round(rng.normal(0, 1, n), 1)),
     }
     for prefix in ("", "base_"):
@@ -116,19 +116,20 @@ def _signals(rng: np.random.Generator, n: int, missing: float) -> dict[str, pa.A
     for task in ("vqa", "ocr", "chart"):
         found[f"influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
     for name in ("emb_image", "emb_text", "clip_image", "clip_text"):
-        found[name] = _vectors(rng, n, missing, text_only if name.endswith("image") else None)
+        found[name] = _vectors(rng, n, missing, width, text_only if name.endswith("image") else None)
     for name in ("activation", "text", "image", "spectral"):
         found[f"cluster_{name}"] = some(rng.integers(0, 4, n), image_only=name in ("activation", "image"))
         found[f"similarity_{name}"] = some(np.round(rng.random(n), 1), image_only=name in ("activation", "image"))
     return found
 
 
-def _vectors(rng: np.random.Generator, n: int, missing: float, gone: np.ndarray | None = None) -> pa.Array:
-    """Near, equal, zero and not-a-number vectors of five entries, and null ones."""
-    values = np.round(rng.normal(0, 1, (8, 5)))[rng.integers(0, 8, n)] + np.where(rng.random((n, 1)) < 0.5, 0, rng.normal(0, 0.1, (n, 5)))
-    values[rng.random(n) < 0.02] = np.nan
+def _vectors(rng: np.random.Generator, n: int, missing: float, width: int, gone: np.ndarray | None = None) -> pa.Array:
+    """Near, equal, zero and not-a-number vectors, and null ones."""
+    apart = np.where(rng.random((n, 1)) < 0.5, 0, rng.normal(0, 0.1, (n, width)))
+    values = np.round(rng.normal(0, 1, (8, width)))[rng.integers(0, 8, n)] + apart
+    values[rng.random(n) < missing / 5] = np.nan
     gone = (rng.random(n) < missing) | (False if gone is None else gone)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float16).reshape(-1)), 5, mask=pa.array(gone))
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float16).reshape(-1)), width, mask=pa.array(gone))
 
 
 def _styles(rng: np.random.Generator, missing: float) -> list[str] | None:

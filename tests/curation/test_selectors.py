@@ -1,5 +1,6 @@
 """What every selector promises, and what each of the simple ones does."""
 
+import importlib
 from collections import Counter
 
 import numpy as np
@@ -16,6 +17,7 @@ from curation.selectors import (
     Selection,
     SelectorError,
     check_params,
+    describe,
     get_selector,
     needs,
     resolve_budget,
@@ -90,13 +92,27 @@ def test_seed_matters(name, params):
     assert len(subsets) == 5
 
 
-@pytest.mark.parametrize(("name", "params"), [("random", {}), ("random_balanced", {}), ("top_k", {"column": "nll"})])
+NESTED = [
+    (name, params)
+    for name, params in CASES
+    if importlib.import_module(f"curation.selectors.{name}").NESTED and params.get("text_only") != "keep"
+]
+
+
+@pytest.mark.parametrize(("name", "params"), NESTED, ids=lambda value: str(value))
 @few
-@given(table_seed=st.integers(0, 10**6), small=st.integers(1, 30), large=st.integers(30, 40))
+@given(table_seed=st.integers(0, 10**6), small=st.integers(1, 20), large=st.integers(20, 40))
 def test_nested_over_budgets(name, params, table_seed, small, large):
     table = random_table(table_seed, 60, missing=0.0)
-    select = get_selector(name)
-    assert select(table, large, 7, **params).rows[:small].tolist() == select(table, small, 7, **params).rows.tolist()
+    first, second = (run(name, params, table, budget, 7) for budget in (small, large))
+    if isinstance(second, BudgetError):
+        assert small > second.available or isinstance(first, Selection)
+    else:
+        assert second.rows[:small].tolist() == first.rows.tolist()
+
+
+def test_those_that_are_nested_are_tested():
+    assert {name for name, _ in NESTED} >= {"random", "random_balanced", "top_k", "length", "band", "perplexity", "el2n", "ifd", "less", "clip_score", "deita"}
 
 
 def test_random_is_uniform():
@@ -157,6 +173,21 @@ def test_columns_may_be_dictionary_encoded_and_chunked():
         ("random", {}, "id"),
         ("random_balanced", {}, "source"),
         ("top_k", {"column": "clip"}, "clip"),
+        ("matched_random", {}, "in_reference"),
+        ("length", {}, "text_tokens"),
+        ("perplexity", {}, "base_nll"),
+        ("visnec", {"model": "seed"}, "nll_noimg"),
+        ("visnec", {}, "cluster_text"),
+        ("clip_score", {}, "n_images"),
+        ("deita", {}, "complexity"),
+        ("deita", {"vectors": "quality"}, "quality"),
+        ("semdedup", {}, "similarity_image"),
+        ("d2", {}, "emb_image"),
+        ("coincide", {}, "cluster_activation"),
+        ("presel", {}, "in_seed"),
+        ("icons", {}, "influence_*"),
+        ("less", {"tasks": ["mmmu"]}, "influence_mmmu"),
+        ("quota_by_group", {"group": "topic"}, "topic"),
         ("top_k", {"column": "source"}, "source"),
         ("mllm_selector", {}, "nll"),
         ("mmssr", {}, "styles"),
@@ -168,7 +199,8 @@ def test_columns_may_be_dictionary_encoded_and_chunked():
 def test_missing_or_wrong_column_is_named(name, params, column):
     table = random_table(0, 20)
     gone = [c for c in table.column_names if c == column or (column.endswith("*") and c.startswith(column[:-1]))]
-    broken = table if column == "source" and name == "top_k" else table.drop_columns(gone)
+    wrong = (name, column) in (("top_k", "source"), ("deita", "quality"))  # there, but not of the type it must have
+    broken = table if wrong else table.drop_columns(gone)
     with pytest.raises(ColumnError) as error:
         get_selector(name)(broken, 5, 0, **params)
     assert error.value.column == column and column.rstrip("*") in str(error.value)
@@ -187,6 +219,24 @@ def test_missing_or_wrong_column_is_named(name, params, column):
         ("mllm_selector", {"tau": float("nan")}),
         ("mllm_selector", {"strata": 0}),
         ("mllm_selector", {"noise_tail": 1.0}),
+        ("matched_random", {"match": "size"}),
+        ("matched_random", {"bins": 0}),
+        ("length", {"rule": "middle"}),
+        ("perplexity", {"model": "scorer"}),
+        ("band", {"column": "nll", "low": 0.8}),
+        ("clip_score", {"text_only": "drop"}),
+        ("deita", {"fill": "random"}),
+        ("deita", {"threshold": 1.5}),
+        ("semdedup", {"keep": "best"}),
+        ("d2", {"mode": "max"}),
+        ("d2", {"gamma": -1.0}),
+        ("d2", {"neighbours": 0}),
+        ("coincide", {"tau": 0}),
+        ("presel", {"reference": None, "temperature": -2.0}),
+        ("icons", {"percent": 101}),
+        ("quota_by_group", {"allocation": "even"}),
+        ("quota_by_group", {"pick": "best"}),
+        ("quota_by_group", {"shares": {}, "allocation": "explicit"}),
     ],
 )
 def test_bad_parameter_value_is_refused(name, params):
@@ -212,6 +262,27 @@ def test_own_selector_is_found_by_module_and_function(tmp_path, monkeypatch):
     assert needs("own_selector_module:pick") == ("style",)
     with pytest.raises(SelectorError, match="did you mean 'flavour'"):
         check_params("own_selector_module:pick", {"flavor": 1})
+
+
+def test_every_selector_is_described():
+    for name in SELECTORS:
+        found = describe(name)
+        assert found.name == name and len(found.summary) > 20 and "\n" not in found.summary
+        assert found.cost in {"C0", "C1", "C2", "C3", "C4", "C5", "C6"}, name
+        assert isinstance(found.targeted, bool) and (found.targeted or name not in ("icons", "less"))
+    assert describe("presel").needs == ("necessity", "necessity_ablated", "embedding", "cluster_image", "seed_rows")
+    assert describe("perplexity", {"model": "seed"}).needs == ("necessity",)
+    with pytest.raises(SelectorError, match="did you mean 'semdedup'"):
+        describe("semdedupe")
+
+
+def test_own_selector_is_described_by_its_function(tmp_path, monkeypatch):
+    (tmp_path / "own_described_module.py").write_text(
+        "COST = 'C3'\ndef pick(columns, budget, seed):\n    \'\'\'The reddest images.\n\n    More.\'\'\'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = describe("own_described_module:pick")
+    assert (found.summary, found.cost, found.needs, found.targeted) == ("The reddest images.", "C3", (), False)
 
 
 def test_parameters_are_checked_by_name():

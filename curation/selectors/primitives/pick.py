@@ -86,7 +86,9 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
     refuse_large(n)
     # int64 multiples of 2^-24: sums of kernel values are exact, whatever the order
     to_all = np.concatenate([kernel(units[s : s + _BLOCK], units, sigma).sum(axis=1) for s in range(0, n, _BLOCK)])
-    own, to_picks, picks = kernel(units[:1], units[:1], sigma)[0, 0], np.zeros(n, np.int64), []
+    nothing = np.zeros((1, units.shape[1]))  # a vector of zeros has cosine 0 even to itself
+    own = np.where(units.any(axis=1), 1 << 24, kernel(nothing, nothing, sigma)[0, 0])
+    to_picks, picks = np.zeros(n, np.int64), []
     free = np.ones(n, bool)
     for size in range(1, count + 1):
         # of MMD^2 · n · size^2, what depends on the candidate

@@ -1,9 +1,10 @@
 """Scoring by an OpenAI-compatible server (vLLM, SGLang, a paid service): one chat completion for each query."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from curation.pool.sample import Sample
+from curation.pool.sample import Sample, Turn
 from curation.signals.engine_base import Digits, Failed, Listed, read_digits
 from curation.taxonomy import MAX_SCORE
 from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply
@@ -14,10 +15,13 @@ _DIGITS = {str(digit): digit for digit in range(MAX_SCORE + 1)}
 
 
 class ServerEngine:
-    """`concurrency` samples are asked about at a time, the queries of each one after the other."""
+    """`concurrency` samples are asked about at a time, the queries of each one after the other.
 
-    def __init__(self, client: ChatClient, concurrency: int = 16) -> None:
-        self.client, self.concurrency = client, concurrency
+    flat: a query ends one user turn that holds the whole conversation, instead of being a turn after it.
+    """
+
+    def __init__(self, client: ChatClient, *, concurrency: int = 16, flat: bool = False) -> None:
+        self.client, self.concurrency, self.flat = client, concurrency, flat
 
     def digits(self, samples: Iterable[Sample], queries: Sequence[str]) -> Iterator[list[Digits | None] | Failed]:
         def score(messages: list[Message]) -> list[Digits | None] | Failed:
@@ -61,18 +65,30 @@ class ServerEngine:
             except ChatFailure as failure:
                 return Failed(failure.reason)
 
-        return in_order(attempt, map(_messages, samples), self.concurrency)
+        return in_order(attempt, map(self._messages, samples), self.concurrency)
 
     def _listed(self, messages: list[Message], query: str) -> Any:
         reply = self._ask(messages, query, max_tokens=1, logprobs=True)
         return reply.logprobs[0] if reply.logprobs and reply.logprobs[0] else Failed("no_logprobs")
 
     def _ask(self, messages: list[Message], query: str, max_tokens: int, logprobs: bool = False) -> Reply:
-        return self.client.complete([*messages, {"role": "user", "content": query}], max_tokens, logprobs=logprobs)
+        asked = [_with_last_line(messages[0], query)] if self.flat else [*messages, {"role": "user", "content": query}]
+        return self.client.complete(asked, max_tokens, logprobs=logprobs)
+
+    def _messages(self, sample: Sample) -> list[Message] | Failed:
+        try:
+            return conversation(_as_one_turn(sample) if self.flat else sample)
+        except Unsendable as error:
+            return Failed(error.reason, engine=False)
 
 
-def _messages(sample: Sample) -> list[Message] | Failed:
-    try:
-        return conversation(sample)
-    except Unsendable as error:
-        return Failed(error.reason, engine=False)
+def _as_one_turn(sample: Sample) -> Sample:
+    lines = [line for turn in sample.turns for line in (turn.question, turn.answer)]
+    return replace(sample, turns=(Turn("\n".join(lines), ""),))
+
+
+def _with_last_line(message: Message, query: str) -> Message:
+    if isinstance(message["content"], str):
+        return {"role": "user", "content": f"{message['content']}\n{query}"}
+    *parts, last = message["content"]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": f"{last['text']}\n{query}"}]}

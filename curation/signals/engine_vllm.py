@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from curation.pool.sample import Sample
-from curation.signals.capability import check_tokenizer
+from curation.signals.capability import digit_questions
 from curation.signals.engine_base import Digits, EngineError, Failed, Listed, read_digits
 from curation.signals.queries import Queries
 from curation.teacher.chat import TOP_LOGPROBS
@@ -53,7 +53,10 @@ class VllmEngine:
             raise EngineError(f"{model_dir} reads one base tile of an image and vLLM tiles it: score without an engine, or set allow_anyres")
         self.model_dir, self.block, self.dtype, self.version = Path(model_dir), block, dtype, vllm.__version__
         self.renderer = Renderer(processor)
-        self.digit_of = {token: digit for digit, token in enumerate(check_tokenizer(self.renderer.tokenizer, queries))}
+        self.flat, question = queries.flat, digit_questions(self.renderer, queries)[0]
+        # What a tokenizer writes before each digit (LLaMA's: a space) belongs to the prompt.
+        self.before_digit = list(question.answers[0][:-1])
+        self.digit_of = {answer[-1]: digit for digit, answer in enumerate(question.answers)}
         self._params = vllm.SamplingParams
         self.llm = vllm.LLM(
             model=str(model_dir),
@@ -66,7 +69,7 @@ class VllmEngine:
 
     def digits(self, samples: Iterable[Sample], queries: Sequence[str]) -> Iterator[list[Digits | None] | Failed]:
         for block in self._blocks(samples):
-            prompts = [self._prompts(sample, queries) for sample in block]
+            prompts = [self._prompts(sample, queries, self.before_digit) for sample in block]
             usable = [p for p in prompts if not isinstance(p, Failed)]
             first = iter(self._tokens([p[0] for p in usable]))
             others = iter(self._tokens([prompt for p in usable for prompt in p[1:]]))
@@ -75,13 +78,13 @@ class VllmEngine:
 
     def write(self, samples: Iterable[Sample], query: str, max_tokens: int) -> Iterator[str | Failed]:
         for block in self._blocks(samples):
-            prompts = [self._prompts(sample, [query]) for sample in block]
+            prompts = [self._prompts(sample, [query], []) for sample in block]
             params = self._params(max_tokens=max_tokens, temperature=0.0)
             done = iter(self._generate([p[0] for p in prompts if not isinstance(p, Failed)], params))
             yield from (p if isinstance(p, Failed) else next(done).text for p in prompts)
 
     def listed(self, samples: Sequence[Sample], query: str) -> list[Listed | Failed]:
-        prompts = [self._prompts(sample, [query]) for sample in samples]
+        prompts = [self._prompts(sample, [query], self.before_digit) for sample in samples]
         found = iter(self._tokens([p[0] for p in prompts if not isinstance(p, Failed)]))
         return [p if isinstance(p, Failed) else next(found) for p in prompts]
 
@@ -102,17 +105,17 @@ class VllmEngine:
         while block := list(islice(rest, self.block)):
             yield block
 
-    def _prompts(self, sample: Sample, queries: Sequence[str]) -> list[dict[str, Any]] | Failed:
+    def _prompts(self, sample: Sample, queries: Sequence[str], ending: list[int]) -> list[dict[str, Any]] | Failed:
         try:
             images = [Image.fromarray(decode(picture).permute(1, 2, 0).numpy()) for picture in sample.images]
-            encoded = self.renderer.branches(sample, [(query, None) for query in queries])
+            context = self.renderer.context(sample, self.flat)
             repeats = self.renderer.loader.tokens(sample.images) if images else []
         except (ImageError, RenderError) as error:
             return Failed(error.reason, engine=False)
-        prefix = one_placeholder_each(encoded.input_ids[: encoded.prefix], self.renderer.image_id, repeats)
-        ends = encoded.prefix + np.cumsum([branch.total for branch in encoded.branches])
+        prefix = one_placeholder_each(context.input_ids, self.renderer.image_id, repeats)
         data = {"multi_modal_data": {"image": images}} if images else {}
-        return [{"prompt_token_ids": [*prefix, *query.tolist()], **data} for query in np.split(encoded.input_ids, [encoded.prefix, *ends])[1:-1]]
+        asked = [[*self.renderer.query_tokens(query, self.flat), *ending] for query in queries]
+        return [{"prompt_token_ids": [*prefix, *tokens], **data} for tokens in asked]
 
     def _tokens(self, prompts: list[dict[str, Any]]) -> list[dict[int, float]]:
         params = self._params(max_tokens=1, temperature=0.0, logprobs=TOP_LOGPROBS)

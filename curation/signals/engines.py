@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.pool.sample import Sample
-from curation.signals.capability import LOW_MASS, score_table
+from curation.signals import capability, style
 from curation.signals.engine_base import Digits, Engine, EngineError, Failed, check_engine
-from curation.signals.queries import OTHER, Queries, load_queries
+from curation.signals.queries import Queries, load_queries
 from curation.signals.table import Advance, Progress, read_signal, write_signal
 from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE
 
@@ -52,7 +52,7 @@ def score_capabilities_by_engine(
     max_failed: share of a shard's samples for which the engine may fail (time-outs, errors, unreadable answers); above it
         the run stops before the part is written, so that a new run asks for them again.
     Returns rows, parts, `missing` rows by reason, `no_digit` (queries without a score: null), `truncated_digits` (digits
-    not listed: probability 0), `max_hidden_mass` (the most that those can have had in one query), mean digit mass,
+    not listed: probability 0), `max_hidden_mass` (the most that those can have had in one query), digit mass,
     samples/s and the engine's own counts (requests, tokens, cost). Counts of failures are of this run: kept parts are not
     asked again.
     Raises EngineError when the engine lists no probabilities, does not see images, or fails too often, and what the
@@ -74,15 +74,7 @@ def score_capabilities_by_engine(
     summary = _score(
         pool, out, "capability", backend, queries, lambda s: backend.digits(s, queries.capability), table, shard_rows, max_failed, on_progress
     )
-    signal = read_signal(out, pool.hash)
-    mass = np.concatenate([signal[f"mass_{key}"].drop_null().to_numpy() for key in CAPABILITY_KEYS])
-    return {
-        **summary,
-        **counts,
-        "max_hidden_mass": float(max(hidden)),
-        "mean_digit_mass": float(mass.mean()) if len(mass) else None,
-        "low_mass_scores": int((mass < LOW_MASS).sum()),
-    }
+    return {**summary, **capability.summarise(read_signal(out, pool.hash)), **counts, "max_hidden_mass": float(max(hidden))}
 
 
 def score_styles_by_engine(
@@ -108,21 +100,20 @@ def score_styles_by_engine(
     check_engine(backend, queries.style, _has_images(pool))
 
     def table(rows: range, results: list[str | Failed]) -> pa.Table:
-        named = [None if isinstance(text, Failed) else queries.parse_styles(text) for text in results]
-        return pa.table({"row": pa.array(rows, pa.int32()), "styles": pa.array(named, pa.list_(pa.string()))})
+        texts = [None if isinstance(text, Failed) else text for text in results]
+        return style.style_table(rows, texts, queries, mode="greedy", threshold=1.0)
 
     summary = _score(
         pool, out, "style", backend, queries, lambda s: backend.write(s, queries.style, STYLE_TOKENS), table, shard_rows, max_failed, on_progress
     )
-    styles = Counter(pc.list_flatten(read_signal(out, pool.hash)["styles"]).to_pylist())
-    return {**summary, "styles": dict(sorted(styles.items())), "other_rows": styles[OTHER]}
+    return {**summary, **style.summarise(read_signal(out, pool.hash))}
 
 
 def capability_table(rows: range, results: list[list[Digits | None] | Failed]) -> pa.Table:
     """The capability signal's columns; null for a failed sample, and for a query at whose end no digit was listed."""
-    blank = np.zeros(MAX_SCORE + 1, np.float32)
-    values = [None if isinstance(r, Failed) else np.stack([_finite(digits) if digits else blank for digits in r]) for r in results]
-    table = score_table(rows, values)
+    blank = np.zeros(MAX_SCORE + 1)
+    values = [None if isinstance(r, Failed) else np.stack([digits.log_probs if digits else blank for digits in r]) for r in results]
+    table = capability.score_table(rows, values)
     for k, key in enumerate(CAPABILITY_KEYS):
         unread = pa.array([not isinstance(result, Failed) and result[k] is None for result in results])
         for name in [name for name in table.column_names if name.partition("_")[2] == key]:
@@ -131,18 +122,13 @@ def capability_table(rows: range, results: list[list[Digits | None] | Failed]) -
     return table
 
 
-def _finite(digits: Digits) -> np.ndarray:
-    """float32 [6]; a finite stand-in for log 0, small enough that its probability is 0, keeps 0 * log 0 at 0."""
-    return np.maximum(digits.log_probs, -1e4).astype(np.float32)
-
-
 def _open(engine: str, pool: "Pool", model: str, base_url: str | None, queries: Queries, options: dict[str, Any]) -> Engine:
     if engine == "openai":
         from curation.signals.engine_server import ServerEngine
         from curation.teacher.chat import ChatClient
 
         client = {name: value for name, value in options.items() if name != "concurrency"}
-        return ServerEngine(ChatClient(base_url, model, **client), options.get("concurrency", 16))
+        return ServerEngine(ChatClient(base_url, model, **client), concurrency=options.get("concurrency", 16), flat=queries.flat)
     if engine == "vllm":
         from curation.signals.engine_vllm import VllmEngine
 
@@ -182,7 +168,6 @@ def _score(
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     seconds = time.perf_counter() - begin
     return {
-        "rows": len(pool),
         **counts,
         "missing": dict(sorted(missing.items())),
         "seconds": round(seconds, 3),

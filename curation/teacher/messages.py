@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +47,29 @@ def image_part(picture: Path | str | Image.Image, detail: str | None = None) -> 
     return {"type": "image_url", "image_url": {"url": data_url(picture), **({"detail": detail} if detail else {})}}
 
 
-def conversation(sample: Sample) -> list[dict[str, Any]]:
-    """User and assistant messages of a sample, each image where its placeholder stands. Raises Unsendable."""
+def conversation(sample: Sample, detail: str | None = None) -> list[dict[str, Any]]:
+    """User and assistant messages of a sample, each image where its placeholder stands. Raises Unsendable.
+
+    detail: as for `image_part`.
+    """
     pictures = iter(sample.images)
     messages: list[dict[str, Any]] = []
     if (count := sum(turn.question.count(IMAGE_PLACEHOLDER) for turn in sample.turns)) != len(sample.images):
         raise Unsendable("image_count", f"sample {sample.id}: {count} placeholders, {len(sample.images)} images")
     for turn in sample.turns:
-        messages.append({"role": "user", "content": _parts(turn.question, pictures)})
+        messages.append({"role": "user", "content": _parts(turn.question, pictures, detail)})
         messages.append({"role": "assistant", "content": turn.answer})
     return messages
 
 
-def _parts(text: str, pictures: Any) -> str | list[dict[str, Any]]:
+def _parts(text: str, pictures: Iterator[Any], detail: str | None) -> str | list[dict[str, Any]]:
     pieces = text.split(IMAGE_PLACEHOLDER)
     if len(pieces) == 1:
         return text
     parts: list[dict[str, Any]] = []
     for index, piece in enumerate(pieces):
         if index:
-            parts.append(image_part(next(pictures)))
+            parts.append(image_part(next(pictures), detail))
         if piece.strip():
             parts.append({"type": "text", "text": piece.strip()})
     return parts

@@ -39,7 +39,8 @@ def few(small_pool, tmp_path_factory):
 
 
 def by_server(pool, out, server, score=score_capabilities_by_engine, **options):
-    settings = {name: options.pop(name) for name in ("shard_rows", "max_failed", "on_progress") if name in options}
+    pytest.importorskip("openai")
+    settings = {name: options.pop(name) for name in ("shard_rows", "max_failed", "on_progress", "prompts") if name in options}
     return score(pool, out, model="m", base_url=server.url, options={"retries": 1, **options}, **settings)
 
 
@@ -88,6 +89,20 @@ def test_queries_of_a_sample_follow_each_other(few, tmp_path):
     assert asked == list(QUERIES.capability) * 8
     prefixes = [json.dumps(body["messages"][:-1]) for body in server.requests[PROBES:]]
     assert all(len(set(prefixes[start : start + 14])) == 1 for start in range(0, 112, 14))
+
+
+def test_flat_prompts_are_one_user_turn(few, tmp_path):
+    with serve() as server:
+        by_server(few, tmp_path / "s", server, prompts="official_flat", concurrency=1)
+    bodies = server.requests[PROBES:]
+    assert all([message["role"] for message in body["messages"]] == ["user"] for body in bodies)
+    flat, several = load_queries("official_flat"), next(row for row in range(8) if len(few[row].turns) == 3 and len(few[row].images) == 1)
+    content = bodies[14 * several + 3]["messages"][0]["content"]
+    lines = [line for turn in few[several].turns for line in (turn.question, turn.answer)]
+    assert [part["type"] for part in content] == ["image_url", "text"] and content[0]["image_url"]["url"] == data_url(few[several].images[0])
+    assert content[1]["text"] == "\n".join([*lines, flat.capability[3]]).removeprefix("<image>").strip()
+    no_image = next(row for row in range(8) if not few[row].images)
+    assert bodies[14 * no_image]["messages"][0]["content"].endswith(f"\n{flat.capability[0]}")
 
 
 def test_tokens_that_are_not_listed_are_counted(few, tmp_path):

@@ -1,0 +1,176 @@
+"""A teacher behind a chat-completions server: one request for each sample, all 14 scores and the styles in one JSON answer.
+
+    teacher = ApiTeacher(ChatClient(None, "gpt-4o", input_price=2.5, output_price=10, max_cost_usd=50), cache=Path("cache"))
+    label_pool(pool, teacher, out, share=0.05)
+
+mmSSR (arXiv 2503.13383) labels with one GPT-4o prompt; its wording is not published, this one is ours. Answers are kept on
+disk as they come, so that a run that was cut off, or stopped by its cost cap, pays for nothing twice.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from curation.pool.sample import Sample
+from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE, STYLES
+from curation.teacher.base import Cost
+from curation.teacher.chat import ChatClient, ChatFailure, Message
+from curation.teacher.messages import Unsendable, conversation
+from curation.teacher.parallel import in_order
+from curation.teacher.rubric import Label, missing_label, rubric_text
+
+TASK = """You judge training data for multimodal models. You are shown one training sample: images, and a conversation about them.
+For each capability, say how useful training on this sample would be for that capability, as a score from the list below. Judge the
+sample as it is: if an answer is wrong or does not fit the image, every score is 0. Then name the interaction styles that the
+answers show; there may be several.
+Answer with one JSON object and nothing else: the capability names before the colons as keys with integer scores, and "styles", a list
+of style keys."""
+
+ANSWER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **{key: {"type": "integer", "enum": list(range(MAX_SCORE + 1))} for key in CAPABILITY_KEYS},
+        "styles": {"type": "array", "items": {"type": "string", "enum": list(STYLES)}},
+    },
+    "required": [*CAPABILITY_KEYS, "styles"],
+    "additionalProperties": False,
+}
+
+
+class InvalidAnswer(ValueError):
+    """An answer that is no label; the message is what the teacher is told about it."""
+
+
+class ApiTeacher:
+    """Labels samples by requests to `client`, `concurrency` at a time.
+
+    cache: directory of answers by request (None: none is kept). repeats: how often an answer that is no valid label is
+        sent back with what is wrong with it; after that the label is missing (invalid_answer, or refused).
+    detail: the protocol's image detail (low, high, auto). json_schema: whether the server can be bound to the answer's
+        schema; answers are checked in either case.
+    A sample that cannot be sent or answered yields a missing label with the reason; ChatSetupError and CostCapReached are
+    raised.
+    """
+
+    name = "api"
+
+    def __init__(
+        self,
+        client: ChatClient,
+        *,
+        cache: Path | None = None,
+        concurrency: int = 8,
+        repeats: int = 2,
+        detail: str | None = None,
+        json_schema: bool = True,
+        max_tokens: int = 512,
+    ) -> None:
+        self.client, self.cache, self.concurrency, self.repeats = client, cache, concurrency, repeats
+        self.detail, self.json_schema, self.max_tokens = detail, json_schema, max_tokens
+        self._lock = threading.Lock()
+        self.cached = 0
+        """Labels of this run that came from the cache."""
+
+    def label(self, samples: Iterable[Sample]) -> Iterator[Label]:
+        return in_order(self._label, ((sample, self._messages(sample)) for sample in samples), self.concurrency)
+
+    def describe(self) -> dict[str, Any]:
+        prompt = [_system(), ANSWER_SCHEMA]
+        return {
+            "teacher": self.name,
+            "model": self.client.model,
+            "base_url": self.client.base_url,
+            "prompt_hash": hashlib.sha256(json.dumps(prompt).encode()).hexdigest()[:12],
+            "detail": self.detail,
+            "json_schema": self.json_schema,
+            "repeats": self.repeats,
+            "max_tokens": self.max_tokens,
+        }
+
+    def cost(self) -> Cost:
+        return self.client.cost()
+
+    def _messages(self, sample: Sample) -> list[Message] | Unsendable:
+        try:
+            turns = conversation(sample, self.detail)
+        except Unsendable as error:
+            return error
+        parts: list[dict[str, Any]] = []
+        for turn in turns:
+            content = turn["content"] if isinstance(turn["content"], list) else [{"type": "text", "text": turn["content"]}]
+            parts += [{"type": "text", "text": "Question:" if turn["role"] == "user" else "Answer:"}, *content]
+        return [{"role": "system", "content": _system()}, {"role": "user", "content": parts}]
+
+    def _label(self, asked: tuple[Sample, list[Message] | Unsendable]) -> Label:
+        sample, messages = asked
+        if isinstance(messages, Unsendable):
+            return missing_label(sample.row, sample.id, messages.reason)
+        path = self._path(messages)
+        if path and path.exists():
+            with self._lock:
+                self.cached += 1
+            return _read(sample, path.read_text())
+        return self._ask(sample, messages, path)
+
+    def _ask(self, sample: Sample, messages: list[Message], path: Path | None) -> Label:
+        for _ in range(self.repeats + 1):
+            try:
+                reply = self.client.complete(messages, self.max_tokens, response_format=self._format())
+            except ChatFailure as failure:
+                return missing_label(sample.row, sample.id, failure.reason)
+            if reply.finish_reason == "content_filter":
+                return missing_label(sample.row, sample.id, "refused")
+            try:
+                label = _read(sample, reply.text)
+            except InvalidAnswer as error:
+                complaint = f"This is not a valid answer: {error}. Answer again with the JSON object alone."
+                messages = [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": complaint}]
+            else:
+                if path:
+                    _keep(path, reply.text)
+                return label
+        return missing_label(sample.row, sample.id, "invalid_answer")
+
+    def _format(self) -> dict[str, Any] | None:
+        schema = {"name": "label", "strict": True, "schema": ANSWER_SCHEMA}
+        return {"type": "json_schema", "json_schema": schema} if self.json_schema else None
+
+    def _path(self, messages: list[Message]) -> Path | None:
+        if self.cache is None:
+            return None
+        request = [self.client.base_url, self.client.model, messages, self._format(), self.max_tokens]
+        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
+        return self.cache / key[:2] / f"{key}.json"
+
+
+def _system() -> str:
+    keys = "\n".join(f"{key}: {phrase}" for key, phrase in STYLES.items())
+    return f"{TASK}\n\n{rubric_text()}\n\nStyle keys\n{keys}"
+
+
+def _read(sample: Sample, text: str) -> Label:
+    """The label in an answer; Markdown fences around it are taken off. Raises InvalidAnswer."""
+    try:
+        answer = json.loads(text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
+    except json.JSONDecodeError as error:
+        raise InvalidAnswer(f"it is not JSON ({error})") from error
+    if not isinstance(answer, dict) or set(answer) != {*CAPABILITY_KEYS, "styles"}:
+        raise InvalidAnswer(f"it must be an object with exactly the keys {', '.join(CAPABILITY_KEYS)} and styles")
+    scores = {key: answer[key] for key in CAPABILITY_KEYS}
+    if wrong := [key for key, score in scores.items() if type(score) is not int or not 0 <= score <= MAX_SCORE]:
+        raise InvalidAnswer(f"{wrong[0]} must be an integer from 0 to {MAX_SCORE}")
+    styles = answer["styles"]
+    if not isinstance(styles, list) or any(style not in STYLES for style in map(str, styles)):
+        raise InvalidAnswer(f"styles must be a list of {', '.join(STYLES)}")
+    return Label(sample.row, sample.id, scores, tuple(style for style in STYLES if style in styles))
+
+
+def _keep(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -42,7 +42,7 @@ def select(
     transfer: str = "emb_text",
     tau: float = 0.1,
     sigma: float = 1.0,
-    text_only: str = "keep",
+    text_only: str | None = "keep",
 ) -> Selection:
     """A number from each cluster_<cluster> by its weight; inside it the rows whose distribution is nearest to its own.
 

@@ -40,7 +40,7 @@ def select(
     gamma: float = 0.4,
     mode: str = "sum",
     within: str | None = None,
-    text_only: str = "keep",
+    text_only: str | None = "keep",
 ) -> Selection:
     """Rows by density, each pick lowering that of its nearest `neighbours`; ties by the hash of (seed, id).
 

@@ -29,10 +29,11 @@ def select(
 
     A stratum is one value of each key of `match`, one or several of "source", "length" (histogram of text_tokens) and
     "image_tokens" (histogram of image_tokens, 0 for text-only rows, which so have a bin of their own where there are
-    enough). Histogram edges are the quantiles 1/`bins`, 2/`bins`, ... of the reference. Counts by largest remainders;
-    what a stratum is short of goes to the others in the same proportions (note `moved`). Rows of the reference may be
-    drawn, too. Rows without a count cannot be picked (`missing_value`), nor rows in strata that the reference does not
-    have (they are no part of the make-up). Reason: source, stratum. Raises ColumnError, BudgetError, SelectorError.
+    enough). Histogram edges are the least value, the quantiles 1/`bins`, 2/`bins`, ... and the greatest value of the
+    reference. Counts by largest remainders; what a stratum is short of goes to the others in the same proportions
+    (note `moved`). Rows of the reference may be drawn, too. Rows without a count cannot be picked (`missing_value`), nor
+    those in strata that the reference does not have (`out_of_range`). Reason: source, stratum. Raises ColumnError,
+    BudgetError, SelectorError.
     """
     keys = [match] if isinstance(match, str) else list(match)
     _check(keys, bins)
@@ -72,6 +73,8 @@ def _part(columns: pa.Table, key: str, given: np.ndarray, bins: int) -> tuple[np
     values, _ = bounded(columns, LENGTHS[key], low=0)
     known = np.isfinite(values)
     reference = np.sort(values[given & known])
+    if not len(reference):
+        return np.zeros(len(values), np.int64), known
     # edges are values that occur, not interpolated ones: equal on every machine
-    edges = reference[np.arange(1, bins) * len(reference) // bins] if len(reference) else reference
-    return np.searchsorted(np.unique(edges), np.where(known, values, 0), "right"), known
+    edges = np.unique([*reference[np.arange(bins) * len(reference) // bins], np.nextafter(reference[-1], np.inf)])
+    return np.searchsorted(edges, np.where(known, values, 0), "right"), known

@@ -91,22 +91,12 @@ def select_subset(
         selector=name,
         params=params,
         seed=seed,
-        signal_hashes=_identities(loaded),
+        signal_hashes={signal.name: signal.identity for signal in loaded},
         extra=_extra(budget, loaded, reference, index),
     )
     picked = pc.value_counts(index.table["source"].take(selection.rows)).flatten()
     sources = dict(sorted(zip(picked[0].to_pylist(), picked[1].to_pylist(), strict=True), key=lambda item: (-item[1], item[0])))
     return Chosen(manifest, sources, [line for signal in loaded for line in lines_of(signal)], index.token_unit)
-
-
-def _identities(signals: Sequence[Signal]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for signal in signals:
-        name, place = signal.name, 2
-        while name in found:
-            name, place = f"{signal.name}-{place}", place + 1
-        found[name] = signal.identity
-    return found
 
 
 def _extra(budget: str | int, signals: Sequence[Signal], reference: Path | None, index: Index) -> dict[str, Any]:

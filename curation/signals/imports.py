@@ -9,7 +9,10 @@ folder of the released mmSSR code. Files from elsewhere can be imported once, an
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +42,16 @@ _SHARD = 1 << 18
 
 
 def load_signals(paths: Sequence[Path], index: Index, reading: Reading, workspace: Path) -> list[Signal]:
-    """The signals at `paths`, and what signals a plain pool table holds itself.
+    """The signals at `paths`, and what signals a plain pool table holds itself; those of one name are numbered.
 
     workspace: an empty folder for what is imported on the way. Raises SignalError, PoolError, and their kinds.
     """
     found = [signal for path in paths for signal in _at(Path(path), index, reading, workspace)]
     if index.extra is not None:
         found.insert(0, import_table(index.path, index.extra, {}, index, reading))
-    return found
+    names = Counter(signal.name for signal in found)
+    repeated = {name: count(1) for name, times in names.items() if times > 1}
+    return [replace(s, name=f"{s.name}-{next(repeated[s.name])}") if s.name in repeated else s for s in found]
 
 
 def join_signals(index: Index, signals: Sequence[Signal]) -> pa.Table:
@@ -131,7 +136,7 @@ def _listed(name: str, counts: Mapping[str, Any]) -> str:
 def _unknown_styles(name: str, unknown: Mapping[str, int]) -> list[str]:
     if not unknown:
         return []
-    listed = [f"{phrase!r} {count:,}{_near(phrase)}" for phrase, count in list(unknown.items())[:5]]
+    listed = [f"{phrase!r} {rows:,}{_near(phrase)}" for phrase, rows in list(unknown.items())[:5]]
     more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
     return [f"{name}: unknown styles, taken as `other`: {', '.join(listed)}{more}"]
 

@@ -27,7 +27,7 @@ SUFFIXES = (".parquet", *JSON_LINES, ".json")
 ID_KINDS = ("VARCHAR", "UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
 """JSON types of an id: texts and whole numbers, which are taken as text."""
 _KIND = "id_json_type"
-_MEMORY_MB = 400
+_MEMORY_MB = 256
 _BOM = b"\xef\xbb\xbf"
 _SCALARS = {"BIGINT": "BIGINT", "UBIGINT": "UBIGINT", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "HUGEINT": "DOUBLE"}
 _TEXTS = ("VARCHAR", "JSON", '"NULL"', "DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")

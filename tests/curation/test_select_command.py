@@ -84,6 +84,16 @@ def test_columns_of_a_file_may_stand_in_any_order(world):
     assert tables[0].equals(tables[1])
 
 
+def test_files_of_one_name_are_told_apart(world):
+    (world.folder / "more").mkdir()
+    first = world.write("s.jsonl", [{"id": name, "a": 1} for name in world.ids])
+    second = world.write("more/s.jsonl", [{"id": name, "b": 1} for name in world.ids[:9]])
+    run(world, "random", "--budget", 5, "--pool", world.pool(), "--signals", first, "--signals", second)
+    manifest = read_manifest(world.folder / "subset")
+    assert set(manifest["signals"]) == {"s.jsonl-1", "s.jsonl-2"}
+    assert manifest["imported"]["s.jsonl-2"]["rows_missing"] == 31
+
+
 def test_what_is_written_and_printed(world, capsys):
     run(world, *MMSSR, "--pool", world.pool(), "--signals", world.signals(), "--param", "bins=style", "--param", f"capabilities=[{KEYS[0]},{KEYS[3]}]")
     printed, manifest = capsys.readouterr().out, read_manifest(world.folder / "subset")

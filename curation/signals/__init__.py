@@ -29,6 +29,7 @@ PRODUCERS: dict[str, str] = {
     "embeddings": "curation.signals.embeddings:embed_pool",
     "clip": "curation.signals.clip:score_clip",
     "clusters": "curation.signals.clusters:fit_clusters",
+    "quality": "curation.signals.quality:score_quality",
     "gradients": "curation.signals.gradients:score_gradients",
     "oracle": "curation.signals.oracle:tell_truth",
 }

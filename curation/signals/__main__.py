@@ -15,7 +15,8 @@ from typing import Any
 
 from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
 
-BUILTIN = {"builtin:mini": Path(__file__).parents[1] / "mini" / "base"}
+MINI = Path(__file__).parents[1] / "mini"
+BUILTIN = {"builtin:mini": MINI / "base", "builtin:mini_clip": MINI / "clip"}
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 
 

@@ -38,7 +38,9 @@ def plain_lines(name: str, every: float, write: Callable[[str], object] | None =
     def report(done: int, total: int) -> None:
         nonlocal last_time, last_done
         now = clock()
-        if now - last_time < every and done < total:
+        if done == 0:  # the model is loaded now, and work begins
+            last_time = now
+        if done == 0 or now - last_time < every and done < total:
             return
         rate = (done - last_done) / (now - last_time) if now > last_time else 0.0
         left = f", {duration((total - done) / rate)} left" if rate and done < total else ""

@@ -63,8 +63,10 @@ class Vlm:
             raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
         self.path, self.dtype = Path(path), dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model, self.processor = load(path, dtype=getattr(torch, dtype))
-        self.model = model.to(self.device)
+        self._open(*load(path, dtype=getattr(torch, dtype)), image_mode)
+
+    def _open(self, model: Any, processor: Any, image_mode: str | None) -> None:
+        self.model, self.processor = model.to(self.device), processor
         self.image_mode = image_mode or image_mode_of(model)
         self.renderer = Renderer(self.processor, self.image_mode)
         self.tokenizer = self.renderer.tokenizer

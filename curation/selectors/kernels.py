@@ -22,13 +22,17 @@ def compiled() -> Compiled:
         import numba
     except ImportError as error:
         raise SelectorError("engine 'numba' needs numba: pip install winnow[fast], or use engine 'numpy'") from error
-    return Compiled(numba.njit(cache=True)(deal))
+    jit = numba.njit(cache=True)
+    return Compiled(jit(deal))
 
 
 def deal(
     rows: np.ndarray,
     starts: np.ndarray,
+    ahead: np.ndarray,
     positions: np.ndarray,
+    narrowed: np.ndarray,
+    clipped: bool,
     order: np.ndarray,
     level: np.ndarray,
     main: np.ndarray,
@@ -39,41 +43,63 @@ def deal(
     carry: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows taken and their bins; bins are visited in `order`, `positions` is empty where entries have none."""
-    quota, debt, left, done = max(share // max(len(order), 1), 1), 0, share, 0
-    most = 0
+    count, placed, most = len(order), len(positions) > 0, 0
     for b in order:
         most = max(most, starts[b + 1] - starts[b])
     here, found = np.empty(most, np.uint8), np.empty(most, np.int64)
     taken, bins = np.empty(len(alive), rows.dtype), np.empty(len(alive), np.int64)
-    for place in range(len(order)):
+    quota, debt, left, done = max(share // max(count, 1), 1), 0, share, 0
+    for place in range(count):
         if left <= 0:
             break
         b = order[place]
         first, size = starts[b], starts[b + 1] - starts[b]
-        allowed = quota + debt if carry else -(-left // (len(order) - place))
+        allowed = quota + debt if carry else -(-left // (count - place))
         reached = np.zeros(256, np.int64)
         for e in range(size):
-            row = rows[first + e]
-            value = np.int64(level[row]) if alive[row] else 0
-            if value > 0 and len(positions) > 0:
-                ahead = 15 - min(np.int64(positions[first + e]), 15)
-                value = (value + 16) // 17 + 16 * ahead if ahead > 0 else 1
+            value = np.int64(level[rows[first + e]])
+            if placed and value > 0:
+                lead = np.int64(ahead[first + e])
+                value = 1 if clipped and lead == 0 else np.int64(narrowed[value]) + lead
             here[e] = value
             reached[value] += 1
-        lowest, above = 256, 0
-        while above < allowed and lowest > 1:
-            lowest -= 1
-            above += reached[lowest]
-        got = 0
-        for e in range(size):
-            if here[e] >= lowest:
-                found[got] = first + e
-                got += 1
+        lowest, above, wanted = 256, 0, allowed
+        while True:
+            while above < wanted and lowest > 1:
+                lowest -= 1
+                above += reached[lowest]
+            got = 0
+            for e in range(size):
+                if here[e] >= lowest and alive[rows[first + e]]:
+                    found[got] = first + e
+                    got += 1
+            if got >= allowed or lowest == 1:
+                break
+            wanted = above + allowed - got  # some were taken in a bin before
+        edge = np.empty(got, tie.dtype)
+        equal, sure, last = True, 0, -1
+        for k in range(got):
+            row = rows[found[k]]
+            if here[found[k] - first] > lowest:
+                sure += 1
+            else:
+                edge[k - sure] = tie[row]
+                if last >= 0:
+                    same = main[row] == main[rows[last]] and second[row] == second[rows[last]]
+                    equal = equal and same and (not placed or positions[found[k]] == positions[last])
+                last = found[k]
+        if equal and sure < allowed < got:  # at the lowest level only `tie` decides: those too far back are left out
+            limit, kept = np.partition(edge[: got - sure], allowed - sure - 1)[allowed - sure - 1], 0
+            for k in range(got):
+                if here[found[k] - first] > lowest or tie[rows[found[k]]] <= limit:
+                    found[kept] = found[k]
+                    kept += 1
+            got = kept
         who = rows[found[:got]]
         turn = np.argsort(tie[who], kind="mergesort")
         turn = turn[np.argsort(-second[who[turn]], kind="mergesort")]
         turn = turn[np.argsort(-main[who[turn]], kind="mergesort")]
-        if len(positions) > 0:
+        if placed:
             turn = turn[np.argsort(positions[found[turn]], kind="mergesort")]
         got = min(got, allowed)
         for k in range(got):

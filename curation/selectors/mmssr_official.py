@@ -153,11 +153,12 @@ def _styles_said(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array]:
 
 
 def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:
-    """float64[n], NaN where missing; and how many texts are no integer."""
+    """float[n], NaN where missing; and how many texts are no integer."""
     column = columns[name]
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return numbers(columns, name), 0
+        small = pa.types.is_float32(kind) or (pa.types.is_integer(kind) and kind.bit_width <= 16)
+        return numbers(columns, name, single=small), 0
     encoded = column.combine_chunks().cast(kind).dictionary_encode()
     read = np.array([_integer(text) for text in encoded.dictionary.to_pylist()] + [np.nan])
     values = read[encoded.indices.fill_null(len(read) - 1).to_numpy()]

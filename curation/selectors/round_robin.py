@@ -7,17 +7,20 @@ and gives the same picks.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
 from curation.selectors.primitives.packed import sort_groups
 
 ENGINES = ("numpy", "numba")
-_LEVELS = 255
-_FIFTEEN = ((np.arange(256) + 16) // 17).astype(np.uint8)
-"""Levels 1 to 255 as 1 to 15, where the upper four bits are for the position; 0 stays 0."""
-_BLOCK = 1 << 15
+_LEVELS, _DEEPEST, _BLOCK = 255, 17, 1 << 15
+
+
+@cache
+def _narrowed(depth: int) -> np.ndarray:
+    """uint8[256]: levels 1 to 255 as 1 to 255 // `depth`, in the same order; 0 stays 0."""
+    return (-(-np.arange(_LEVELS + 1) * (_LEVELS // depth) // _LEVELS)).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,32 @@ class Bins:
 
     @cached_property
     def by_row(self) -> tuple[np.ndarray, np.ndarray]:
-        """(codes int32[m], starts int64[n + 1]): the bins of row i are codes[starts[i]:starts[i + 1]]."""
+        """(codes int32[m], starts int64[n + 1]): row i stands in the bins codes[starts[i]:starts[i + 1]]."""
         n = int(self.rows.max(initial=-1)) + 1
         codes = np.arange(len(self.starts) - 1, dtype=np.int32).repeat(np.diff(self.starts))
         codes, starts = sort_groups(self.rows, n, codes, max(len(self.starts) - 1, 1))
         return codes.astype(np.int32), starts
+
+    @cached_property
+    def depth(self) -> int:
+        """Positions that are told apart by level; entries of later ones share the last, and its lowest level."""
+        return 1 if self.positions is None else min(int(self.positions.max(initial=0)) + 1, _DEEPEST)
+
+    @cached_property
+    def ahead(self) -> np.ndarray:
+        """uint8[m]: the levels by which an entry is ahead of the last position."""
+        if self.positions is None:
+            return np.zeros(len(self.rows), np.uint8)
+        last = self.depth - 1
+        return (last - np.minimum(self.positions, last)).astype(np.uint8) * np.uint8(_LEVELS // self.depth)
+
+    def lift(self, level: np.ndarray, span: slice) -> np.ndarray:
+        """uint8: the `level` of the rows of some entries such that a lower position is always higher; 0 stays 0."""
+        if self.depth == 1:
+            return level
+        ahead = self.ahead[span]
+        lifted = (_narrowed(self.depth)[level] + ahead) * (level > 0)
+        return np.where(ahead > 0, lifted, level > 0).astype(np.uint8) if self.depth == _DEEPEST else lifted
 
     def count(self, wanted: np.ndarray) -> np.ndarray:
         """int64[bins]: how many of the rows where `wanted` bool[n] stand in each bin."""
@@ -62,8 +86,8 @@ class Bins:
 class Ranking:
     """The order of n rows for one capability: `main` descending, then `second` descending, then `tie` ascending.
 
-    main, second: float[n]; tie: integers[n], all different; level: uint8[n], 0 for a row that is no candidate, otherwise
-    never lower for a higher `main`.
+    main, second: float[n]; tie: integers[n], a permutation of 0..n-1; level: uint8[n], 0 for a row that is no candidate,
+    otherwise never lower for a row that comes before.
     """
 
     main: np.ndarray
@@ -74,16 +98,31 @@ class Ranking:
     @classmethod
     def of(cls, main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float) -> "Ranking":
         """The candidates are the rows with `main` strictly above `threshold`; NaN is not."""
-        high = np.fmax.reduce(main, initial=threshold)
-        step = (_LEVELS - 1) / (high - threshold) if high > threshold else 0.0
+        high = float(np.fmax.reduce(main, initial=threshold))
+        whole = threshold >= 0 and high < 15 and all(_whole(main[s : s + _BLOCK]) for s in range(0, len(main), _BLOCK))
         level = np.empty(len(main), np.uint8)
         for start in range(0, len(main), _BLOCK):  # in blocks that stay in the processor's cache
-            block = main[start : start + _BLOCK]
-            with np.errstate(invalid="ignore"):  # infinite scores: all others then share a level
-                scaled = (block - main.dtype.type(threshold)) * main.dtype.type(step)
-            scaled = np.fmax(np.fmin(scaled, _LEVELS - 1), 0).astype(np.uint8)  # NaN becomes 0
-            level[start : start + _BLOCK] = (scaled + np.uint8(1)) * (block > threshold)
+            block = slice(start, start + _BLOCK)
+            if not whole:
+                part = _share(main[block] - main.dtype.type(threshold), high - threshold, _LEVELS)
+            elif second is main:
+                part = main[block] * 16 + (15 - tie[block].astype(np.int64) * 16 // len(tie))
+            else:
+                part = main[block] * 16 + _share(second[block] - main[block] + 0.5, 1.0, 16)
+            part = np.fmax(part, 0).astype(np.uint8) + np.uint8(1)  # NaN becomes 0
+            level[block] = part * (main[block] > threshold)
         return cls(main, second, tie, level)
+
+
+def _whole(values: np.ndarray) -> bool:
+    return bool(((values == np.trunc(values)) | np.isnan(values)).all())
+
+
+def _share(values: np.ndarray, limit: float, levels: int) -> np.ndarray:
+    """floor(values / limit · levels), at least 0 and below `levels`; all 0 where the limit is 0 or infinite."""
+    with np.errstate(invalid="ignore"):
+        scaled = values * values.dtype.type(levels / limit if limit > 0 else 0.0)
+    return np.floor(np.fmin(np.fmax(scaled, 0), levels - 1))
 
 
 def deal(
@@ -101,8 +140,9 @@ def deal(
         from curation.selectors.kernels import compiled
 
         positions = np.zeros(0, np.int32) if bins.positions is None else bins.positions
-        args = (bins.rows, bins.starts, positions, order, ranking.level, ranking.main, ranking.second, ranking.tie)
-        return compiled().deal(*args, alive, share, carry)
+        entries = (bins.rows, bins.starts, bins.ahead, positions, _narrowed(bins.depth), bins.depth == _DEEPEST)
+        scores = (ranking.level * alive, ranking.main, ranking.second, ranking.tie)
+        return compiled().deal(*entries, order, *scores, alive, share, carry)
     rows, codes, left, debt = [bins.rows[:0]], [order[:0]], share, 0
     quota, level = max(share // max(len(order), 1), 1), ranking.level * alive
     for place, at in enumerate(order.tolist()):
@@ -120,9 +160,8 @@ def deal(
 def _best(bins: Bins, ranking: Ranking, level: np.ndarray, alive: np.ndarray, at: int, allowed: int) -> np.ndarray:
     """The first `allowed` rows of bin `at` that are still alive, or all there are; `level` uint8[n] is 0 for rows taken."""
     span = slice(bins.starts[at], bins.starts[at + 1])
-    rows, here = bins.rows[span], level[bins.rows[span]]
-    if bins.positions is not None:
-        here = _behind(here, bins.positions[span])
+    rows = bins.rows[span]
+    here = bins.lift(level[rows], span)
     reached = np.bincount(here, minlength=_LEVELS + 1)[:0:-1].cumsum()  # entries of level 255, of 254 and more, ...
     wanted = allowed
     while True:
@@ -137,13 +176,6 @@ def _best(bins: Bins, ranking: Ranking, level: np.ndarray, alive: np.ndarray, at
     if bins.positions is not None:
         keys.append(bins.positions[span][found])
     return who[np.lexsort(keys)[:allowed]]
-
-
-def _behind(level: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Levels uint8[m] such that a lower position is always higher: 15 for each position; from 15 on all share one."""
-    ahead = (15 - np.minimum(positions, 15)).astype(np.uint8)
-    lifted = _FIFTEEN[level] + ahead * np.uint8(16) * (level > 0)
-    return np.where(ahead > 0, lifted, level > 0).astype(np.uint8)
 
 
 @dataclass
@@ -196,8 +228,8 @@ def round_robin(
 def _subtract(bins: Bins, levels: dict[int, np.ndarray], sizes: dict[int, np.ndarray], rows: np.ndarray) -> None:
     """Take the candidates among `rows` out of each capability's `sizes`."""
     codes, starts = bins.by_row
-    counts = starts[rows + 1] - starts[rows]
+    counts, starts = starts[rows + 1] - starts[rows], starts[rows]
     ends = counts.cumsum()
-    stand = codes[np.arange(int(counts.sum())) + (starts[rows] - (ends - counts)).repeat(counts)]
+    stand = codes[np.arange(int(counts.sum())) + (starts - (ends - counts)).repeat(counts)]
     for q, level in levels.items():
         sizes[q] -= np.bincount(stand[(level[rows] > 0).repeat(counts)], minlength=len(sizes[q]))

@@ -4,7 +4,9 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/selection.py --rows 26000000 --budgets 10 --engines numba
     OMP_NUM_THREADS=1 python tests/benchmarks/selection.py --folder --rows 2600000   # the released scorer's 15 JSONL files
 
-The unit is `np.argsort(kind="stable")` of one uint16 key for each row, which numpy sorts by radix, in the same process.
+Two units, both `np.argsort(kind="stable")` of uint16 keys, which numpy sorts by radix, in the same process: a key for
+each row, and a key for each row and style (what has to be put in order for a capability). `picking` is the round-robin
+alone, from columns that are read and bins that are made.
 Every figure is CPU time of one thread, the best of `--repeats`. Synthetic pool: 90 sources of log-normal size, 1 to 3 of
 9 styles a row, 14 capabilities whose scores are mostly low, ids of 12 characters. `select` is the whole call: hashing the
 ids, reading styles and scores, picking, reasons. Each configuration runs in a process of its own, so that the peak
@@ -12,6 +14,7 @@ memory is its own (it includes the table).
 """
 
 import argparse
+import importlib
 import json
 import resource
 import subprocess
@@ -32,12 +35,15 @@ from curation.taxonomy import CAPABILITY_KEYS, STYLES
 SELECTORS = ("mmssr", "mmssr_official")
 
 
-def pool_table(rows: int, expected: bool, seed: int = 0) -> pa.Table:
-    """row, id, source, styles, cap_<key> int8 and, with `expected`, exp_<key> float32."""
+def pool_table(rows: int, expected: bool, shuffled: bool = False, seed: int = 0) -> pa.Table:
+    """row, id, source, styles, cap_<key> int8 and, with `expected`, exp_<key> float32; one source after the other."""
     rng = np.random.default_rng(seed)
     sizes = rng.lognormal(0.0, 1.5, 90)
     names = pa.array([f"source_{k:02d}" for k in range(90)])
-    sources = pa.DictionaryArray.from_arrays(pa.array(rng.choice(90, rows, p=sizes / sizes.sum()).astype(np.int8)), names)
+    of_row = rng.choice(90, rows, p=sizes / sizes.sum()).astype(np.int8)
+    if not shuffled:
+        of_row.sort()
+    sources = pa.DictionaryArray.from_arrays(pa.array(of_row), names)
     columns = {"row": pa.array(np.arange(rows, dtype=np.int32)), "id": _ids(rng, rows), "source": sources.cast(pa.string()), "styles": _styles(rng, rows)}
     level = np.array([0.55, 0.15, 0.12, 0.1, 0.06, 0.02]).cumsum()
     for key in CAPABILITY_KEYS:
@@ -75,37 +81,60 @@ def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
     return best
 
 
-def measure(rows: int, budget: float, selector: str, engine: str, expected: bool, repeats: int) -> dict[str, float]:
-    """One configuration: seconds of the sort and of the selection, peak memory in GB before and after it."""
-    keys = np.random.default_rng(1).integers(0, 5000, rows).astype(np.uint16)
-    unit = cpu_seconds(lambda: np.argsort(keys, kind="stable"), max(repeats, 3))
-    table = pool_table(rows, expected)
-    select = get_selector(selector)
+def sort_seconds(count: int, repeats: int) -> float:
+    """CPU time of one radix argsort of `count` uint16 keys."""
+    keys = np.random.default_rng(1).integers(0, 5000, count).astype(np.uint16)
+    return cpu_seconds(lambda: np.argsort(keys, kind="stable"), repeats)
+
+
+def measure(rows: int, budget: float, selector: str, engine: str, expected: bool, shuffled: bool, repeats: int) -> dict[str, float]:
+    """One configuration: CPU seconds of the sorts, of the selection and of its picking; table and peak memory in GB."""
+    table = pool_table(rows, expected, shuffled)
+    styles = len(table["styles"].combine_chunks().flatten())
+    sorts = {"row_sort": sort_seconds(rows, repeats + 2), "style_sort": sort_seconds(styles, repeats + 2)}
+    select, module = get_selector(selector), importlib.import_module(f"curation.selectors.{selector}")
     if engine == "numba":  # compile before anything is timed
         select(table.slice(0, 2000), 200, 0, engine=engine)
-    before = _peak()
-    spent = cpu_seconds(lambda: select(table, int(rows * budget), 0, engine=engine), repeats)
-    return {"sort": unit, "select": spent, "table_gb": table.nbytes / 1e9, "before_gb": before, "peak_gb": _peak()}
+    picking, spent = [], []
+    whole = module.round_robin
+
+    def timed(*args: object, **options: object) -> object:
+        start = time.process_time()
+        found = whole(*args, **options)
+        picking.append(time.process_time() - start)
+        return found
+
+    module.round_robin = timed
+    for _ in range(repeats):
+        spent.append(cpu_seconds(lambda: select(table, int(rows * budget), 0, engine=engine), 1))
+    return {**sorts, "select": min(spent), "picking": min(picking), "table_gb": table.nbytes / 1e9, "peak_gb": _peak()}
 
 
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def report(rows: int, budgets: list[float], engines: list[str], selectors: list[str], repeats: int) -> None:
+def report(asked: argparse.Namespace) -> None:
     """A line for each configuration, each measured in a process of its own."""
-    for selector in selectors:
+    print("CPU seconds, as multiples of one radix argsort with a key a row / a key a row and style")
+    for selector in asked.selectors:
         for expected in (True, False) if selector == "mmssr" else (False,):
-            for engine in engines:
-                for budget in budgets:
-                    job = {"rows": rows, "budget": budget / 100, "selector": selector, "engine": engine, "expected": expected, "repeats": repeats}
+            for engine in asked.engines:
+                for budget in asked.budgets:
+                    job = {"rows": asked.rows, "budget": budget / 100, "selector": selector, "engine": engine, "expected": expected}
+                    job |= {"shuffled": asked.shuffled, "repeats": asked.repeats}
                     done = subprocess.run([sys.executable, __file__, "--one", json.dumps(job)], capture_output=True, text=True, check=True)
-                    found = json.loads(done.stdout)
-                    print(
-                        f"{selector:15s} {'with exp_' if expected else 'cap_ only'} {engine:5s} {budget:g}% of {rows:,}: {found['select'] / found['sort']:5.1f} sorts "
-                        f"({found['select']:.2f} s, sort {found['sort']:.3f} s), peak {found['peak_gb']:.2f} GB (table {found['table_gb']:.2f})",
-                        flush=True,
-                    )
+                    print(line(job, json.loads(done.stdout)), flush=True)
+
+
+def line(job: dict[str, object], found: dict[str, float]) -> str:
+    """One configuration for a person to read."""
+    times = [
+        f"{name} {found[name]:.2f} s = {found[name] / found['row_sort']:.1f} / {found[name] / found['style_sort']:.1f}" for name in ("select", "picking")
+    ]
+    scores = "cap_, exp_" if job["expected"] else "cap_"
+    memory = f"peak {found['peak_gb']:.2f} GB, table {found['table_gb']:.2f}"
+    return f"{job['selector']} ({scores}) {job['engine']} {job['budget']:.0%} of {job['rows']:,}: {'; '.join(times)}; {memory}"
 
 
 def main() -> None:
@@ -114,13 +143,14 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[5, 10, 30], help="per cent")
     parser.add_argument("--engines", nargs="+", default=["numpy", "numba"])
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS))
+    parser.add_argument("--shuffled", action="store_true", help="sources mixed row by row, instead of one after the other as pools are made")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         print(json.dumps(measure(**json.loads(asked.one))))
     else:
-        report(asked.rows, asked.budgets, asked.engines, asked.selectors, asked.repeats)
+        report(asked)
 
 
 if __name__ == "__main__":

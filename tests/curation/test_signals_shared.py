@@ -1,5 +1,6 @@
 """Queries after a shared prefix against each query in a forward pass of its own, for every class of model."""
 
+import string
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import KINDS, build
+from tokenizers import Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from curation.pool.sample import Sample, Turn
 from curation.signals.capability import digit_questions, score_rows, score_rows_official
@@ -22,7 +25,8 @@ from curation.signals.trie import Question
 from curation.signals.vlm import Pass, Vlm
 from curation.taxonomy import CAPABILITY_KEYS
 from training.collate import grid_positions
-from training.render import IGNORE
+from training.models import load_processor
+from training.render import IGNORE, Renderer
 
 OFFICIAL = load_queries("official_style")
 FLAT = load_queries("official_flat")
@@ -232,3 +236,17 @@ def test_a_model_that_cannot_share_a_prefix_is_refused(config, message):
     decoder = SimpleNamespace(language_model=SimpleNamespace(config=config))
     with pytest.raises(ValueError, match=message):
         check_model(SimpleNamespace(path="m", model=SimpleNamespace(model=decoder)))
+
+
+def test_digits_after_a_space_token_of_their_own_are_answers_of_two_tokens(checkpoints):
+    """As in LLaMA's tokenizer, which LLaVA-1.5 has."""
+    marks = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "\u2581"]
+    core = Tokenizer(models.BPE({mark: k for k, mark in enumerate([*marks, *string.printable])}, [], unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "additional_special_tokens": ["<image>"]}
+    processor = load_processor(checkpoints("llava"))[0]
+    processor.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **special)
+    processor.chat_template, processor.image_token_id = None, 4
+    questions = digit_questions(Renderer(processor), FLAT)
+    assert [processor.tokenizer.convert_ids_to_tokens(answer) for answer in questions[0].answers] == [["\u2581", d] for d in "012345"]
+    assert "".join(processor.tokenizer.convert_ids_to_tokens(questions[0].prompt)).endswith("ASSISTANT:")

@@ -68,6 +68,8 @@ def grouped(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:.*Graph is not fully connected")
 @pytest.mark.parametrize("method", ["kmeans", "spectral"])
 def test_separate_groups_are_found_and_written_as_a_signal(grouped, tmp_path, method):
+    if method == "spectral":
+        pytest.importorskip("sklearn")
     pool, vectors, values, group, known = grouped
     info = fit_clusters(pool, vectors, tmp_path, k=GROUPS, name="text", method=method, neighbours=20)
     table = read_signal(tmp_path, pool.hash)
@@ -192,6 +194,7 @@ def test_a_fit_that_was_cut_off_starts_again(grouped, tmp_path):
 
 
 def test_spectral_above_its_limit_extends_from_a_sample(grouped, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
     pool, vectors, _, group, known = grouped
     monkeypatch.setattr(cluster_engines, "SPECTRAL_LIMIT", 200)
     with pytest.warns(UserWarning, match="not fully connected"):

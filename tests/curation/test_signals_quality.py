@@ -122,6 +122,7 @@ def grade_of(body):
 
 
 def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
+    pytest.importorskip("openai")
     with serve(answer=grade_of) as server:
         summary = score_quality(small_pool, tmp_path, kind="models", judge_model="j", judge_url=server.url, max_failed=1.0,
                                 judge_options={"concurrency": 4})  # fmt: skip
@@ -136,6 +137,7 @@ def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
 
 
 def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool, tmp_path):
+    pytest.importorskip("openai")
     def fault(number, body):
         return 400 if number == 25 else None
 

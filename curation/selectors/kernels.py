@@ -58,9 +58,11 @@ def deal(
         reached = np.zeros(256, np.int64)
         for e in range(size):
             value = np.int64(level[rows[first + e]])
-            if placed and value > 0:
+            if placed:
                 lead = np.int64(ahead[first + e])
-                value = 1 if clipped and lead == 0 else np.int64(narrowed[value]) + lead
+                value = (np.int64(narrowed[value]) + lead) * np.int64(value > 0)
+                if clipped and lead == 0:
+                    value = min(value, 1)
             here[e] = value
             reached[value] += 1
         lowest, above, wanted = 256, 0, allowed

@@ -25,6 +25,7 @@ __all__ = ["PRODUCERS", "ProducerError", "check_params", "get_producer", "produc
 PRODUCERS: dict[str, str] = {
     "capability": "curation.signals.capability:score_capabilities",
     "style": "curation.signals.style:score_styles",
+    "ratings": "curation.signals.ratings:score_capabilities_and_styles",
     "losses": "curation.signals.losses:score_losses",
     "embeddings": "curation.signals.embeddings:embed_pool",
     "clip": "curation.signals.clip:score_clip",

@@ -1,4 +1,7 @@
-"""Every row: the full-data arm. Needs: nothing. Cost class: C0. Blind."""
+"""Every row: the full-data arm.
+
+Needs: nothing. Cost class: C0. Blind.
+"""
 
 import numpy as np
 import pyarrow as pa

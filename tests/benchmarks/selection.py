@@ -19,12 +19,15 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -110,6 +113,49 @@ def measure(rows: int, budget: float, selector: str, engine: str, expected: bool
     return {**sorts, "select": min(spent), "picking": min(picking), "table_gb": table.nbytes / 1e9, "peak_gb": _peak()}
 
 
+def convert(folder: Path) -> dict[str, float]:
+    """The 15 JSONL files of the released scorer -> signal: CPU seconds, size of the files and peak memory in GB."""
+    from curation.signals.official_folder import read_official_folder
+
+    pool = pq.read_table(folder / "pool.parquet")
+    before, start = _peak(), time.process_time()
+    counts = read_official_folder(folder / "scores", pool, folder / "signal", pool_hash="benchmark")
+    size = sum(file.stat().st_size for file in (folder / "scores").iterdir())
+    return {"seconds": time.process_time() - start, "rows": counts["rows"], "files_gb": size / 1e9, "before_gb": before, "peak_gb": _peak()}
+
+
+def write_folder(rows: int, folder: Path) -> None:
+    """pool.parquet (row, id, source) and scores/<capability>.jsonl, scores/styles.jsonl as the released code writes them."""
+    table = pool_table(rows, False)
+    pq.write_table(table.select(["row", "id", "source"]), folder / "pool.parquet")
+    (folder / "scores").mkdir()
+    said = {key: table[f"cap_{key}"].cast(pa.string()) for key in CAPABILITY_KEYS} | {"styles": pc.binary_join(_phrases(table["styles"]), ", ")}
+    for name, text in said.items():
+        with (folder / "scores" / f"{name}.jsonl").open("wb") as file:
+            for start in range(0, rows, 1 << 18):
+                ids, texts = table["id"].slice(start, 1 << 18), text.slice(start, 1 << 18)
+                lines = pc.binary_join_element_wise('{"idx": "', ids, '", "text": "', texts, '"}\n', "")
+                file.write(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines.combine_chunks()), "")[0].as_buffer())
+
+
+def _phrases(styles: pa.ChunkedArray) -> pa.ListArray:
+    lists = styles.combine_chunks()
+    keys = pc.index_in(lists.flatten(), pa.array(list(STYLES)))
+    return pa.ListArray.from_arrays(lists.offsets, pa.array(list(STYLES.values())).take(keys))
+
+
+def report_folder(rows: int) -> None:
+    """Write the folder, convert it in a process of its own, say what that took."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(rows, Path(folder))
+        done = subprocess.run([sys.executable, __file__, "--convert", folder, "--rows", str(rows)], capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout)
+    print(
+        f"15 JSONL files of {found['rows']:,} rows, {found['files_gb']:.2f} GB -> Parquet: {found['seconds']:.1f} CPU s, "
+        f"peak {found['peak_gb']:.2f} GB ({found['before_gb']:.2f} before)"
+    )
+
+
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
@@ -145,10 +191,16 @@ def main() -> None:
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS))
     parser.add_argument("--shuffled", action="store_true", help="sources mixed row by row, instead of one after the other as pools are made")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--folder", action="store_true", help="convert a folder of the released scorer instead")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--convert", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         print(json.dumps(measure(**json.loads(asked.one))))
+    elif asked.convert:
+        print(json.dumps(convert(asked.convert)))
+    elif asked.folder:
+        report_folder(asked.rows)
     else:
         report(asked)
 

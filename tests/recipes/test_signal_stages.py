@@ -1,0 +1,123 @@
+"""The stages of signals that only some selectors ask for, small and in one process: from the pool to each subset."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curation.subset import read_manifest, read_subset
+
+pytest.importorskip("sklearn", reason="pip install 'winnow[cluster]'")
+
+SIZE, BUDGET = 150, 24
+RECIPE = f"""\
+name: small
+scale: smoke
+pool: {{size: {SIZE}}}
+bench: {{items: 2}}
+scorer: {{path: raters/scorer}}
+styler: {{path: raters/scorer, mode: likelihood}}
+clusters: {{activation: {{k: 4}}, image: {{k: 4}}, text: {{k: 4}}, spectral: {{k: 3}}}}
+gradient: {{dim: 16, validation: {{items: 1}}}}
+probe: {{subsets: 3, size: 12, bench: {{items: 1}}, train: {{max_steps: 1, batch_size: 8, lr: 0.001}}}}
+seed_model: {{train: {{max_steps: 3}}}}
+signals: {{words: {{producer: "word_signal:compute", params: {{power: 2}}}}}}
+track: {{wandb: {{mode: disabled}}}}
+resources: {{executor: inline}}
+arms:
+  mmssr: {{selector: mmssr, budget: {BUDGET}}}
+  matched: {{selector: matched_random, budget: {BUDGET}, reference: mmssr, params: {{match: source}}}}
+  twice: {{selector: mllm_selector, budget: {BUDGET}, rounds: 2, params: {{noise_tail: 0}}}}
+  presel: {{selector: presel, budget: {BUDGET}}}
+  visnec: {{selector: visnec, budget: {BUDGET}}}
+  coincide: {{selector: coincide, budget: {BUDGET}}}
+  deita: {{selector: deita, budget: {BUDGET}, params: {{fill: score}}}}
+  icons: {{selector: icons, budget: {BUDGET}}}
+  instructiongpt4: {{selector: instructiongpt4, budget: {BUDGET}}}
+  own: {{selector: "word_signal:select", budget: "tokens:900"}}
+"""
+WORDS = '''\
+import numpy as np
+import pyarrow as pa
+from curation.selectors.top_k import select as top_k
+
+NEEDS = ("words",)
+
+
+def compute(pool, rows, power=1):
+    counts = [sum(len(turn.answer.split()) for turn in sample.turns) ** power for sample in pool.samples(rows)]
+    return pa.table({"row": pa.array(rows, pa.int32()), "words": pa.array(np.array(counts, np.float32))})
+
+
+def select(columns, budget, seed):
+    return top_k(columns, budget, seed, column="words", order="ascending")
+'''
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory) -> Path:
+    """The stage directories of a run until every subset is chosen; the raters are the base, by path."""
+    import shutil
+
+    import recipes
+    from recipes.run import main
+
+    root = tmp_path_factory.mktemp("signals")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.syspath_prepend(root)
+        (root / "word_signal.py").write_text(WORDS)
+        (root / "small.yaml").write_text(RECIPE)
+        shutil.copytree(Path(recipes.__path__[0]).parent / "curation" / "mini" / "base", root / "raters" / "scorer")
+        assert main(["small.yaml", "--until", "select"]) == 0
+    return root / "runs" / "small" / "stages"
+
+
+ARMS = ["mmssr", "matched", "twice", "presel", "visnec", "coincide", "deita", "icons", "instructiongpt4"]
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_each_selector_gets_what_it_needs(stages, arm):
+    subset = read_subset(stages / f"select[{arm},0]")
+    assert len(subset) == BUDGET and len(set(subset["row"].to_pylist())) == BUDGET
+    assert len(subset.column_names) > 3, "a reason for each pick"
+
+
+def test_a_signal_of_ones_own_and_a_budget_in_tokens(stages):
+    words = pq.read_table(stages / "signal_custom[words]" / "part-00000.parquet")["words"].to_numpy()
+    subset, manifest = read_subset(stages / "select[own,0]"), read_manifest(stages / "select[own,0]")
+    left_out = pa.compute.invert(pa.compute.is_in(pa.array(range(SIZE), pa.int32()), subset["row"].combine_chunks()))
+    assert words[subset["row"].to_numpy()].max() <= words[left_out.to_numpy(zero_copy_only=False)].min()
+    assert 800 < manifest["budget"]["text_tokens"] + manifest["budget"]["image_tokens"] <= 900
+    assert manifest["notes"]["token_budget"] == 900
+
+
+def test_matched_random_has_the_sources_of_its_reference(stages):
+    matched, reference = (sorted(read_subset(stages / f"select[{arm},0]")["source"].to_pylist()) for arm in ("matched", "mmssr"))
+    assert matched == reference
+
+
+def test_the_second_round_is_scored_by_another_model(stages):
+    first, second = (read_manifest(stages / name)["signals"]["necessity"] for name in ("select[twice,0,round 1]", "select[twice,0]"))
+    assert first != second
+    rows = json.loads((stages / "fit_seed[twice,0,round 1]" / "seed_rows.json").read_text())
+    assert sorted(rows) == sorted(read_subset(stages / "select[twice,0,round 1]")["row"].to_pylist())
+
+
+def test_the_probe_tells_how_well_it_predicts(stages):
+    fit = json.loads((stages / "signal_value" / "fit.json").read_text())
+    assert len(fit["labels"]) == 3 and len(fit["loso_predictions"]) == 3
+    labels = fit["labels"]
+    spread = sum((label - sum(labels) / 3) ** 2 for label in labels)
+    missed = sum((label - guess) ** 2 for label, guess in zip(labels, fit["loso_predictions"], strict=True))
+    assert fit["loso_r2"] is None if not spread else fit["loso_r2"] == pytest.approx(1 - missed / spread, abs=1e-6)
+
+
+def test_a_finished_rater_is_used_as_it_is(stages):
+    given = stages / "fit_released[scorer]"
+    assert (given / "model.safetensors").is_symlink()
+    assert json.loads((given / "stage.json").read_text())["summary"] == {"converted": False}
+    styles = pq.read_schema(stages / "signal_style" / "part-00000.parquet").names
+    assert "style_logp_yes_no" in styles

@@ -29,7 +29,8 @@ PROMPTS = {
     "quality": "You are a helpful assistant. Please identify the quality score of the Response corresponding to the Question. \n"
     " #Question#:\n{question}\n#Response#:\n{answer} \n##Quality: ",
 }
-"""What the released scorers (hkust-nlp/deita-complexity-scorer, deita-quality-scorer) were trained on."""
+"""For the released scorers (hkust-nlp/deita-complexity-scorer, deita-quality-scorer); not compared with their model cards, which
+were out of reach."""
 GRADES = np.arange(1, 7)
 
 

@@ -23,5 +23,6 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     summaries = [json.loads((path / "summary.json").read_text())["benchmarks"] for path in inputs["evaluates"]]
     labels = [fmean(benchmark["value"] for benchmark in found.values()) for found in summaries]
     summary = score_subset_value(pool, columns, subsets, labels, out, **config)
-    progress.say(f"{len(labels)} probes from {min(labels):.4f} to {max(labels):.4f}; leave-one-subset-out R2 {summary['loso_r2']:.3f}")
+    warning = "" if summary["loso_r2"] > 0 else " (WARNING: not above 0, so the values are as good as random)"
+    progress.say(f"{len(labels)} probes from {min(labels):.4f} to {max(labels):.4f}; leave-one-subset-out R2 {summary['loso_r2']:.3f}{warning}")
     return summary

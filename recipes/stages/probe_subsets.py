@@ -10,9 +10,8 @@ CODE = ("curation/signals/kmeans.py", "curation/signals/subset_value.py", "curat
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes subsets.json, a list of row lists; samples without an image vector are in none and counted."""
-    from curation.signals.subset_value import balanced_subsets
-
     from curation.pool.read import Pool
+    from curation.signals.subset_value import balanced_subsets
     from curation.signals.table import read_signal
     from curation.signals.vectors import matrix
 

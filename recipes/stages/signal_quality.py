@@ -11,8 +11,7 @@ CODE = ("curation/signals/quality.py", "curation/signals/quality_metadata.py", "
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the quality signal."""
-    from curation.signals.quality import score_quality
-
     from curation.pool.read import Pool
+    from curation.signals.quality import score_quality
 
     return score_quality(Pool.open(inputs["pool"]), out, truth=inputs["source"] / "truth.parquet", on_progress=counter(progress), **config)

@@ -12,9 +12,8 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     """Writes the value signal and fit.json; says how well a subset that was left out is predicted."""
     from statistics import fmean
 
-    from curation.signals.subset_value import score_subset_value
-
     from curation.pool.read import Pool
+    from curation.signals.subset_value import score_subset_value
     from curation.signals.table import join, read_signal
 
     pool = Pool.open(inputs["pool"])

@@ -12,6 +12,8 @@ from curation.selectors.contract import SelectorError
 class Compiled(NamedTuple):
     """The functions below, compiled."""
 
+    count: Callable[..., np.ndarray]
+    subtract: Callable[..., None]
     deal: Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
@@ -23,7 +25,24 @@ def compiled() -> Compiled:
     except ImportError as error:
         raise SelectorError("engine 'numba' needs numba: pip install winnow[fast], or use engine 'numpy'") from error
     jit = numba.njit(cache=True)
-    return Compiled(jit(deal))
+    return Compiled(jit(count), jit(subtract), jit(deal))
+
+
+def count(rows: np.ndarray, starts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """`Bins.count`."""
+    sizes = np.zeros(len(starts) - 1, np.int64)
+    for b in range(len(sizes)):
+        for e in range(starts[b], starts[b + 1]):
+            sizes[b] += wanted[rows[e]]
+    return sizes
+
+
+def subtract(codes: np.ndarray, starts: np.ndarray, level: np.ndarray, sizes: np.ndarray, rows: np.ndarray) -> None:
+    """Take the candidates among `rows` out of `sizes`, with the entries by row."""
+    for row in rows:
+        if level[row] > 0:
+            for e in range(starts[row], starts[row + 1]):
+                sizes[codes[e]] -= 1
 
 
 def deal(

@@ -75,8 +75,12 @@ class Bins:
         lifted = (_narrowed(self.depth)[level] + ahead) * (level > 0)
         return np.where(ahead > 0, lifted, level > 0).astype(np.uint8) if self.depth == _DEEPEST else lifted
 
-    def count(self, wanted: np.ndarray) -> np.ndarray:
+    def count(self, wanted: np.ndarray, engine: str = "numpy") -> np.ndarray:
         """int64[bins]: how many of the rows where `wanted` bool[n] stand in each bin."""
+        if engine == "numba":
+            from curation.selectors.kernels import compiled
+
+            return compiled().count(self.rows, self.starts, wanted)
         there = wanted[self.rows]
         spans = zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True)
         return np.array([np.count_nonzero(there[start:end]) for start, end in spans], np.int64)
@@ -214,9 +218,9 @@ def round_robin(
             if left <= 0:
                 break
             if q not in sizes:
-                sizes[q] = bins.count((ranking(q).level > 0) & alive)
+                sizes[q] = bins.count((ranking(q).level > 0) & alive, engine)
             rows, codes = deal(bins, ranking(q), alive, sizes[q], min(share, left), carry=carry, engine=engine)
-            _subtract(bins, {other: ranking(other).level for other in sizes}, sizes, rows)
+            _subtract(bins, {other: ranking(other).level for other in sizes}, sizes, rows, engine)
             if not len(rows):
                 live.remove(q)
                 exhausted[q] = turn
@@ -225,9 +229,15 @@ def round_robin(
     return Picks(*(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)), exhausted)
 
 
-def _subtract(bins: Bins, levels: dict[int, np.ndarray], sizes: dict[int, np.ndarray], rows: np.ndarray) -> None:
+def _subtract(bins: Bins, levels: dict[int, np.ndarray], sizes: dict[int, np.ndarray], rows: np.ndarray, engine: str) -> None:
     """Take the candidates among `rows` out of each capability's `sizes`."""
     codes, starts = bins.by_row
+    if engine == "numba":
+        from curation.selectors.kernels import compiled
+
+        for q, level in levels.items():
+            compiled().subtract(codes, starts, level, sizes[q], rows)
+        return
     counts, starts = starts[rows + 1] - starts[rows], starts[rows]
     ends = counts.cumsum()
     stand = codes[np.arange(int(counts.sum())) + (starts - (ends - counts)).repeat(counts)]

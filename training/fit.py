@@ -26,6 +26,8 @@ from accelerate.state import AcceleratorState
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
 
 from curation.pool.sample import Sample
+from training.adapters import FOLDER as ADAPTERS
+from training.adapters import AdapterKeeper
 from training.collate import Collator
 from training.models import (
     COMPLETE,
@@ -52,29 +54,37 @@ def fit(
     examples: Sequence[Sample | Encoded],
     out: Path,
     on_progress: Progress | None = None,
+    *,
+    keep_adapters: bool = False,
 ) -> dict[str, Any]:
     """Train `base` on `examples` and write the checkpoint (LoRA merged) to `out`. Resumes what was cut off there.
 
     `examples`: a list or tuple is rendered, checked and measured first, bad ones are counted; any other sequence is
     lazy data, read as Encoded when its turn comes (a bad one raises RenderError); grouping by length asks its `lengths()`
-    (int[n], any unit). `on_progress(step, steps, message)`.
+    (int[n], any unit). `on_progress(step, steps, message)`. `keep_adapters`: leave the adapter of each epoch and Adam's
+    state in `out`/adapters too (training/adapters.py); for LoRA in one process.
     Returns steps, seconds, samples_seen, tokens, losses (one for each step), dropped {reason: count} and
-    samples_per_second. Raises TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training.
+    samples_per_second. Raises TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training, ValueError for
+    `keep_adapters` without LoRA or under DeepSpeed.
     """
+    if keep_adapters and (not spec.lora or spec.deepspeed):
+        raise ValueError("adapters are kept of a LoRA training in one process: give `lora`, and no `deepspeed`")
     if spec.deepspeed and "TORCHELASTIC_RUN_ID" not in os.environ:
         from training.launch import launch
 
         return launch(spec, base, examples, Path(out), on_progress)
     with _isolated(spec.seed), quiet():
-        return _fit(spec, base, examples, Path(out), on_progress)
+        return _fit(spec, base, examples, Path(out), on_progress, keep_adapters)
 
 
-def _fit(spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, on_progress: Any) -> dict[str, Any]:
+def _fit(
+    spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, on_progress: Any, keep_adapters: bool
+) -> dict[str, Any]:
     processor, mode = load_processor(base)
     renderer = Renderer(processor, mode, spec.cache_mb)
     lazy = not isinstance(examples, (list, tuple))
     prepared = Prepared(examples, []) if lazy else _prepare(spec, examples, renderer)
-    identity = _identity(spec, base, prepared, lazy)
+    identity = _identity(spec, base, prepared, lazy, keep_adapters)
     if (out / COMPLETE).exists():
         return _finished(out, identity)
 
@@ -90,7 +100,7 @@ def _fit(spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, on
         args=args,
         train_dataset=Examples(prepared.examples, lazy, spec.max_length),
         data_collator=collator,
-        callbacks=[journal],
+        callbacks=[journal, *([AdapterKeeper(out, batches)] if keep_adapters else [])],
         batches=batches,
         part_lr=spec.lr_of(),
         per_microbatch=spec.loss_norm == "microbatch",
@@ -127,9 +137,9 @@ def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
         raise TooManyBad(counts, total, spec.max_bad_fraction)
 
 
-def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool) -> str:
+def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool, keep_adapters: bool) -> str:
     """Hash of all that decides the outcome, so that a resume never continues another training."""
-    digest = hashlib.sha256(spec.model_dump_json().encode())
+    digest = hashlib.sha256(spec.model_dump_json().encode() + b"adapters" * keep_adapters)
     digest.update((checkpoint_hash(base) if Path(base).is_dir() else str(base)).encode())
     digest.update(str(len(prepared.examples)).encode())
     for example in [] if lazy else prepared.examples:
@@ -151,6 +161,7 @@ def _start_folder(out: Path, identity: str, rejected: list[Rejected]) -> None:
     marker = out / "checkpoints" / "identity"
     if marker.parent.exists() and (not marker.exists() or marker.read_text() != identity):
         shutil.rmtree(marker.parent)
+        shutil.rmtree(out / ADAPTERS, ignore_errors=True)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_text(identity)
     (out / "fit.rejected.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in rejected))

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from curation.signals.losses import answer_states, head_step
+from training.adapters import AdapterError, plain_name
 
 if TYPE_CHECKING:
     from curation.signals.vlm import Vlm
@@ -27,10 +28,6 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 Sink = Callable[[int, torch.Tensor], None]
 """Receives (index of the layer, its gradients float32 [samples, numbers])."""
-
-
-class AdapterError(ValueError):
-    """Adapters whose gradients cannot be taken; the message says which, and what to do."""
 
 
 class Taps:
@@ -98,26 +95,6 @@ class AdamState:
         first = (BETAS[0] * self.first[index] + (1 - BETAS[0]) * gradient) / (1 - BETAS[0] ** (self.step + 1))
         second = (BETAS[1] * self.second[index] + (1 - BETAS[1]) * gradient.square()) / (1 - BETAS[1] ** (self.step + 1))
         return first / (second.sqrt() + EPSILON)
-
-
-def save_adam(model: Any, optimizer: torch.optim.Optimizer, path: Path, adapter: str = "default") -> Path:
-    """Write what AdamState reads: the moments of the LoRA weights of `model` (a PeftModel) in an Adam optimizer, and its step."""
-    tensors, steps = {}, set()
-    for name, parameter in model.named_parameters():
-        if f".{adapter}.weight" in name and parameter in optimizer.state:
-            state = optimizer.state[parameter]
-            plain = plain_name(name.removesuffix(".weight"), adapter)
-            tensors |= {f"{plain}.{kind}": state[kind].detach().cpu().contiguous() for kind in ("exp_avg", "exp_avg_sq")}
-            steps.add(int(state["step"]))
-    if len(steps) != 1:
-        raise AdapterError("the optimizer holds no state of the adapter, or its weights have taken different numbers of steps")
-    save_file(tensors | {"step": torch.tensor(steps.pop())}, path)
-    return path
-
-
-def plain_name(name: str, adapter: str) -> str:
-    """A layer's name without what PEFT puts around it: `model.language_model.layers.0.self_attn.q_proj.lora_A`."""
-    return name.removeprefix("base_model.model.").removesuffix(f".{adapter}")
 
 
 def fresh_adapter(vlm: "Vlm", *, r: int, alpha: float, targets: Sequence[str], seed: int) -> tuple[Any, list[Adapter]]:

@@ -9,7 +9,7 @@ CODE = ("curation/signals/adapters.py", "curation/signals/gradients.py", "curati
         "curation/signals/projection.py", "curation/signals/validation.py", "curation/pool/ids.py", "curation/pool/ingest.py",
         "curation/pool/stream.py", "curation/pool/tokens.py", "curation/signals/batches.py", "curation/signals/table.py",
         "curation/signals/vectors.py", "curation/signals/vlm.py", "curation/pool/images.py", "curation/pool/read.py",
-        "curation/pool/record.py", "training/collate.py", "training/images.py", "training/models.py", "training/render.py",
+        "curation/pool/record.py", "training/adapters.py", "training/collate.py", "training/images.py", "training/models.py", "training/render.py",
         "training/templates")
 RESUMES = True
 

@@ -11,12 +11,13 @@ import pytest
 
 from curation.pool.read import Pool
 from curation.signals import validation as validation_sets
-from curation.signals.adapters import AdamState, AdapterError, fresh_adapter, plain_name, sample_gradients, save_adam, trained_adapters
+from curation.signals.adapters import AdamState, fresh_adapter, sample_gradients, trained_adapters
 from curation.signals.gradients import influence, score_gradients
 from curation.signals.table import read_metadata, read_signal
 from curation.signals.validation import ValidationError, read_validation, tasks_of, validation_hash
 from curation.signals.vectors import matrix
 from curation.signals.vlm import Vlm
+from training.adapters import AdapterError, plain_name, save_adam
 
 torch = pytest.importorskip("torch")
 SETTINGS = {"dim": 256, "r": 2, "device": "cpu", "max_tokens": 600}

@@ -11,15 +11,13 @@ score, and the others are null.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from curation.signals.batches import batches_by_count
 from curation.signals.official import MAX_NEW_TOKENS, generate_rows, parse_score
 from curation.signals.queries import PromptError, Queries, load_queries
 from curation.signals.table import Advance, Progress, read_signal, write_signal
@@ -29,7 +27,7 @@ from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE
 if TYPE_CHECKING:
     from curation.pool.read import Pool
     from curation.signals.vlm import Pass, Vlm
-    from training.render import Encoded, Renderer
+    from training.render import Renderer
 
 LOW_MASS = 0.5
 """Below this digit mass a score is counted as doubtful: the model would rather say something that is no score."""
@@ -119,27 +117,15 @@ def digit_scores(log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return log_probs.argmax(axis=-1).astype(np.int8), *floats
 
 
-def score_batches(vlm: "Vlm", queries: Queries) -> Callable[[Sequence["Encoded"]], np.ndarray]:
-    """A function: prefixes of B samples -> digit log-probabilities float64 [B, 14, 6]."""
-    from curation.signals.shared import Questions
-
-    questions = Questions(vlm, digit_questions(vlm.renderer, queries))
-    return lambda examples: np.stack(questions(examples).log_probs, axis=1)
-
-
 def score_rows(
     pool: "Pool", rows: Sequence[int], vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass", advance: Advance
 ) -> pa.Table:
     """The signal's columns for some rows of a pool, in the order of `rows`."""
-    values = vlm.run(
-        pool.samples(rows),
-        encode=partial(vlm.renderer.context, flat=queries.flat),
-        make_batches=partial(batches_by_count, batch_size=batch_size),
-        score=score_batches(vlm, queries),
-        done=done,
-        advance=advance,
-    )
-    return score_table(rows, values)
+    from curation.signals.shared import Questions, answer_rows
+
+    questions = Questions(vlm, digit_questions(vlm.renderer, queries))
+    answers = answer_rows(pool, rows, questions, queries.flat, batch_size, done, advance)
+    return score_table(rows, [answer and np.stack(answer.log_probs) for answer in answers])
 
 
 def score_rows_official(

@@ -5,7 +5,6 @@ a pass of their own. The signal holds the columns of both.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from curation.signals import capability, style
-from curation.signals.batches import batches_by_count
 from curation.signals.queries import Queries, load_queries
 from curation.signals.table import Advance, Progress, read_signal, write_signal
 from curation.signals.trie import Question
@@ -21,7 +19,6 @@ from curation.signals.trie import Question
 if TYPE_CHECKING:
     from curation.pool.read import Pool
     from curation.signals.vlm import Pass, Vlm
-    from training.render import Encoded
 
 StyleMode = Literal["greedy", "likelihood"]
 
@@ -49,6 +46,8 @@ def score_capabilities_and_styles(
 
     vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
     queries, done = load_queries(prompts), Pass()
+    capability.digit_questions(vlm.renderer, queries)
+    style.style_question(vlm.renderer, queries)
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         return score_rows(pool, rows, vlm, queries, batch_size, done, advance, style_mode=style_mode, threshold=threshold)
@@ -73,33 +72,20 @@ def score_rows(
     threshold: float = 0.5,
 ) -> pa.Table:
     """The signal's columns for some rows of a pool, in the order of `rows`."""
-    from curation.signals.shared import Questions
+    from curation.signals.shared import Questions, answer_rows
 
-    named = style.style_question(vlm.renderer, queries)
+    digits, named = capability.digit_questions(vlm.renderer, queries), style.style_question(vlm.renderer, queries)
     greedy = style_mode == "greedy"
-    digits = capability.digit_questions(vlm.renderer, queries)
     questions = Questions(
         vlm,
         [*digits, Question(named.prompt) if greedy else named],
         continued=len(digits) if greedy else None,
         max_new_tokens=style.max_answer_tokens(vlm.tokenizer, queries),
     )
-
-    def score(examples: Sequence["Encoded"]) -> list[tuple[np.ndarray, str | np.ndarray]]:
-        answered = questions(examples)
-        scores = np.stack(answered.log_probs[: len(digits)], axis=1)
-        return list(zip(scores, answered.texts if greedy else answered.log_probs[-1], strict=True))
-
-    values = vlm.run(
-        pool.samples(rows),
-        encode=partial(vlm.renderer.context, flat=queries.flat),
-        make_batches=partial(batches_by_count, batch_size=batch_size),
-        score=score,
-        done=done,
-        advance=advance,
-    )
-    scores = capability.score_table(rows, [value and value[0] for value in values])
-    styles = style.style_table(rows, [value and value[1] for value in values], queries, style_mode, threshold)
+    answers = answer_rows(pool, rows, questions, queries.flat, batch_size, done, advance)
+    scores = capability.score_table(rows, [answer and np.stack(answer.log_probs[: len(digits)]) for answer in answers])
+    texts = [answer and (answer.text if greedy else answer.log_probs[-1]) for answer in answers]
+    styles = style.style_table(rows, texts, queries, style_mode, threshold)
     for name in styles.column_names[1:]:
         scores = scores.append_column(name, styles[name])
     return scores

@@ -7,15 +7,19 @@ own path only, at the positions it would have right after that prefix, so it rea
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
+from curation.signals.batches import batches_by_count
+from curation.signals.table import Advance
 from curation.signals.trie import Question, QuestionTrie, build_questions
 
 if TYPE_CHECKING:
-    from curation.signals.vlm import Vlm
+    from curation.pool.read import Pool
+    from curation.signals.vlm import Pass, Vlm
     from training.render import Encoded
 
 HEAD_STATES = 1024
@@ -35,10 +39,19 @@ class Prefix:
 @dataclass
 class Answered:
     """What one batch answered: for each question the log-probabilities float64 [B, answers] of its answers, and the text
-    of the question that was continued, one for each sample."""
+    of the question that was continued, one for each sample; finite: bool [B], False where the model overflowed and its
+    answers mean nothing."""
 
     log_probs: list[np.ndarray]
     texts: list[str] | None
+    finite: np.ndarray
+
+
+class Answer(NamedTuple):
+    """What one sample answered: as Answered, float64 [answers] for each question."""
+
+    log_probs: list[np.ndarray]
+    text: str | None
 
 
 def check_model(vlm: "Vlm") -> None:
@@ -46,7 +59,8 @@ def check_model(vlm: "Vlm") -> None:
     decoder = vlm.model.model.language_model.config
     if decoder._attn_implementation not in ("sdpa", "eager"):
         raise ValueError(f"{vlm.path}: attention {decoder._attn_implementation!r} takes no free mask; load it with sdpa")
-    if "sliding_attention" in (getattr(decoder, "layer_types", None) or ()):
+    layers = getattr(decoder, "layer_types", None)
+    if "sliding_attention" in (layers or ()) or (layers is None and getattr(decoder, "sliding_window", None)):
         raise ValueError(f"{vlm.path}: its sliding-window attention forgets the prefix; score it with mode: official")
 
 
@@ -91,8 +105,9 @@ class Questions:
         """The answers about some samples; call it in inference mode."""
         prefix = prefill(self.vlm, examples)
         hidden = self._read_trie(prefix)
-        log_probs = self.plan.log_probs(self._token_log_probs(hidden))
-        return Answered(log_probs, None if self.continued is None else self._texts(prefix, hidden))
+        read = self._token_log_probs(hidden)
+        finite = hidden.isfinite().all(dim=2).all(dim=1).cpu().numpy() & ~np.isnan(read).any(axis=1)
+        return Answered(self.plan.log_probs(read), None if self.continued is None else self._texts(prefix, hidden), finite)
 
     def _read_trie(self, prefix: Prefix) -> torch.Tensor:
         """Hidden states [B, N, H] of the trie's nodes, whose keys and values join the cache."""
@@ -145,3 +160,31 @@ class Questions:
         end = self.vlm.renderer.end_id
         kept = tokens[: tokens.index(end)] if end in tokens else tokens
         return self.vlm.tokenizer.decode(kept, skip_special_tokens=True)
+
+
+def answer_rows(
+    pool: "Pool", rows: Sequence[int], questions: Questions, flat: bool, batch_size: int, done: "Pass", advance: Advance
+) -> list[Answer | None]:
+    """What some rows of a pool answer, in the order of `rows`; flat: the form of the prompt set.
+
+    None where there is no answer, counted in `done.missing`: what cannot be rendered or read by its reason, what makes the
+    model overflow as `not_finite`.
+    """
+    vlm = questions.vlm
+
+    def score(examples: Sequence["Encoded"]) -> list[Answer | None]:
+        found = questions(examples)
+        # A broken image was replaced by a blank one, and is counted as broken whatever that gives.
+        done.missing += {"not_finite": sum(not ok and e.name not in vlm.collator.broken for e, ok in zip(examples, found.finite, strict=True))}
+        texts = found.texts or [None] * len(examples)
+        answers = [Answer([values[i] for values in found.log_probs], text) for i, text in enumerate(texts)]
+        return [answer if ok else None for answer, ok in zip(answers, found.finite, strict=True)]
+
+    return vlm.run(
+        pool.samples(rows),
+        encode=partial(vlm.renderer.context, flat=flat),
+        make_batches=partial(batches_by_count, batch_size=batch_size),
+        score=score,
+        done=done,
+        advance=advance,
+    )

@@ -10,15 +10,13 @@ of its own for each sample, as mmSSR does (arXiv 2503.13383).
 Columns: styles list<string> of style keys, likeliest or first-named first; likelihood adds style_logp_<key> float32 (nats).
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from curation.signals.batches import batches_by_count
 from curation.signals.capability import LOW_MASS, check_tokenizer
 from curation.signals.official import MAX_NEW_TOKENS, generate_rows
 from curation.signals.queries import OTHER, PromptError, Queries, load_queries
@@ -28,8 +26,9 @@ from curation.taxonomy import STYLES
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
+    from curation.signals.shared import Questions
     from curation.signals.vlm import Pass, Vlm
-    from training.render import Encoded, Renderer
+    from training.render import Renderer
 
 Mode = Literal["greedy", "likelihood", "official"]
 
@@ -123,17 +122,14 @@ def style_table(rows: Sequence[int], values: Sequence[str | np.ndarray | None], 
     return pa.table(columns)
 
 
-def score_batches(vlm: "Vlm", queries: Queries, mode: str) -> Callable[[Sequence["Encoded"]], Sequence[Any]]:
-    """A function: prefixes of B samples -> B texts, or name log-probabilities float64 [B, 9] in likelihood mode."""
+def style_questions(vlm: "Vlm", queries: Queries, mode: str) -> "Questions":
+    """The style query, with the nine names as its answers (likelihood) or to be continued greedily."""
     from curation.signals.shared import Questions
 
     question = style_question(vlm.renderer, queries)
     if mode == "likelihood":
-        named = Questions(vlm, [question])
-        return lambda examples: named(examples).log_probs[0]
-    longest = max_answer_tokens(vlm.tokenizer, queries)
-    written = Questions(vlm, [Question(question.prompt)], continued=0, max_new_tokens=longest)
-    return lambda examples: written(examples).texts
+        return Questions(vlm, [question])
+    return Questions(vlm, [Question(question.prompt)], continued=0, max_new_tokens=max_answer_tokens(vlm.tokenizer, queries))
 
 
 def score_rows(
@@ -149,14 +145,10 @@ def score_rows(
     threshold: float = 0.5,
 ) -> pa.Table:
     """The signal's columns for some rows of a pool, in the order of `rows`."""
-    values = vlm.run(
-        pool.samples(rows),
-        encode=partial(vlm.renderer.context, flat=queries.flat),
-        make_batches=partial(batches_by_count, batch_size=batch_size),
-        score=score_batches(vlm, queries, mode),
-        done=done,
-        advance=advance,
-    )
+    from curation.signals.shared import answer_rows
+
+    answers = answer_rows(pool, rows, style_questions(vlm, queries, mode), queries.flat, batch_size, done, advance)
+    values = [answer and (answer.log_probs[0] if mode == "likelihood" else answer.text) for answer in answers]
     return style_table(rows, values, queries, mode, threshold)
 
 

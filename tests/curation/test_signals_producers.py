@@ -14,6 +14,7 @@ from curation.signals.capability import check_tokenizer, digit_questions, digit_
 from curation.signals.losses import answer_losses, score_losses
 from curation.signals.queries import PromptError, load_queries
 from curation.signals.ratings import score_capabilities_and_styles
+from curation.signals.shared import Questions
 from curation.signals.style import likely_styles, max_answer_tokens, score_styles
 from curation.signals.table import read_metadata, read_signal
 from curation.signals.vlm import Vlm
@@ -192,6 +193,32 @@ def test_a_broken_image_has_no_score_and_is_counted(damaged_pool, tiny_vlm_dir, 
     values = read_signal(tmp_path / "s")[column].to_pylist()
     assert [row for row, value in enumerate(values) if value is None] == [3]
     assert summary["missing"] == {"broken_image": 1} and summary["rows_missing"] == 1
+
+
+@pytest.mark.parametrize(
+    ("score", "options", "columns"),
+    [
+        (score_capabilities, {}, ["cap_ocr", "exp_ocr", "ent_ocr", "mass_ocr"]),
+        (score_styles, {"mode": "greedy"}, ["styles"]),
+        (score_styles, {"mode": "likelihood"}, ["styles", "style_logp_word"]),
+        (score_capabilities_and_styles, {}, ["cap_ocr", "mass_ocr", "styles"]),
+    ],
+    ids=["capability", "greedy", "likelihood", "ratings"],
+)
+def test_a_model_that_overflows_gives_no_score_and_it_is_counted(small_pool, tiny_vlm_dir, tmp_path, monkeypatch, score, options, columns):
+    plain = Questions._read_trie
+
+    def overflowing(self, prefix):
+        hidden = plain(self, prefix)
+        hidden[0] = torch.nan
+        return hidden
+
+    monkeypatch.setattr(Questions, "_read_trie", overflowing)
+    summary = score(small_pool, tiny_vlm_dir, tmp_path, batch_size=20, shard_rows=20, **options)
+    table = read_signal(tmp_path, small_pool.hash)
+    assert summary["missing"] == {"not_finite": 2} and summary["rows_missing"] == 2, "the first of each shard's one batch"
+    for column in columns:
+        assert table[column].null_count == 2, column
 
 
 def renderer_with(vlm, answers, unknown=None):

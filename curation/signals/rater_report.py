@@ -85,17 +85,21 @@ def capability_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
 
 
 def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
-    """Agreement of the predicted style sets with held-out labels; samples without a labelled style are left out.
+    """Agreement of the predicted style sets with held-out labels; samples without a labelled style are left out, and those
+    whose prediction is missing (a broken image; official mode: no image).
 
-    Returns n, exact (share of equal sets), other (share of predictions with unknown text), f1 by style with its number
-    of labelled samples (None where neither side names it) and macro_f1 over the styles that occur in the labels.
+    Returns n, missing (predictions), exact (share of equal sets), other (share of predictions with unknown text), f1 by
+    style with its number of labelled samples (None where neither side names it) and macro_f1 over the styles that occur in
+    the labels.
     """
     labels = labels.filter(pa.array([bool(styles) for styles in labels["styles"].to_pylist()], pa.bool_()))
-    truth = [set(styles) for styles in labels["styles"].to_pylist()]
-    predicted = [set(styles) for styles in _rows_of(signal, labels)["styles"].to_pylist()]
+    pairs = list(zip(_rows_of(signal, labels)["styles"].to_pylist(), labels["styles"].to_pylist(), strict=True))
+    known = [(set(named), set(styles)) for named, styles in pairs if named is not None]
+    predicted, truth = [named for named, _ in known], [styles for _, styles in known]
     by_style = {style: _f1(style, predicted, truth) for style in STYLES}
     return {
         "n": len(truth),
+        "missing": len(pairs) - len(known),
         "exact": _mean([p == t for p, t in zip(predicted, truth, strict=True)]),
         "other": _mean([OTHER in p for p in predicted]),
         "styles": by_style,
@@ -106,12 +110,16 @@ def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
 def choose_threshold(signal: pa.Table, labels: pa.Table, grid: Sequence[float] = THRESHOLDS) -> tuple[float, dict[str, Any]]:
     """The threshold of likelihood mode with the best macro F1 on labels, and its `style_report`; the highest of equals.
 
-    signal: row, style_logp_<key>, without nulls; labels: row, styles. Use labels that the styler was not trained on.
+    signal: row, style_logp_<key>, null where the styler said nothing; labels: row, styles. Use labels that the styler was
+    not trained on.
     """
     log_probs = np.stack([signal[f"style_logp_{key}"].to_numpy() for key in STYLES], axis=1)
+    known = ~np.isnan(log_probs).any(axis=1)
 
     def report(threshold: float) -> dict[str, Any]:
-        return style_report(pa.table({"row": signal["row"], "styles": likely_styles(log_probs, threshold)}), labels)
+        named = iter(likely_styles(log_probs[known], threshold))
+        styles = pa.array([next(named) if there else None for there in known], pa.list_(pa.string()))
+        return style_report(pa.table({"row": signal["row"], "styles": styles}), labels)
 
     reports = {threshold: report(threshold) for threshold in sorted(grid, reverse=True)}
     best = max(reports, key=lambda threshold: reports[threshold]["macro_f1"])

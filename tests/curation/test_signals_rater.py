@@ -174,6 +174,21 @@ def test_the_style_report_counts_exact_sets_and_f1():
     assert report["styles"]["comparison"] == {"n": 0, "f1": None} and report["macro_f1"] == pytest.approx(5 / 6)
 
 
+def test_a_sample_whose_styles_are_missing_is_left_out_and_counted():
+    """Official mode names no styles of a sample without an image; the teacher may."""
+    labels = labels_table(np.zeros((3, 14), int), [["word"], ["word"], ["yes_no"]])
+    signal = pa.table({"row": labels["row"], "styles": pa.array([["word"], None, ["word"]], pa.list_(pa.string()))})
+    report = style_report(signal, labels)
+    assert (report["n"], report["missing"], report["exact"], report["other"]) == (2, 1, 0.5, 0)
+    assert report["styles"]["word"] == {"n": 1, "f1": pytest.approx(2 / 3)} and report["styles"]["yes_no"] == {"n": 1, "f1": 0.0}
+    p = np.full((3, 9), 0.01)
+    p[:, 1], p[2, 2] = 0.9, 0.8
+    logp = {f"style_logp_{key}": pa.array(np.log(p[:, k]), pa.float32(), mask=np.array([False, True, False])) for k, key in enumerate(STYLES)}
+    labels = labels_table(np.zeros((3, 14), int), [["coordinate"], ["word"], ["coordinate", "yes_no"]])
+    threshold, report = choose_threshold(pa.table({"row": labels["row"], **logp}), labels)
+    assert (threshold, report["n"], report["missing"], report["exact"]) == (0.8, 2, 1, 1.0)
+
+
 def test_scores_without_an_expectation_are_compared_as_they_are(labels):
     rows = labels["row"]
     columns = {f"cap_{key}": pa.array([k % 6, None, 1, (k + 1) % 6], pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)}

@@ -257,6 +257,8 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     for name in ("seed_model", "scorer", "styler"):
         if (section := getattr(recipe, name)) and section.train and section.train.seed:
             yield (name, "train", "seed"), f"it is {name}.seed that seeds this training"
+    if (warmup := recipe.gradient and recipe.gradient.warmup) and warmup.train.seed:
+        yield ("gradient", "warmup", "train", "seed"), "it is gradient.warmup.seed that seeds this training"
     if not recipe.arms:
         yield ("arms",), "missing; an experiment compares at least one arm"
     yield from _role_checks(recipe)

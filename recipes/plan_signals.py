@@ -9,10 +9,14 @@ from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
 
+GRADIENTS = {"gradient": {"checkpoints": "last", "adam": False, "prefix": ""},
+             "gradient_adam": {"checkpoints": "all", "adam": True, "prefix": "adam_"}}
+"""Signals of the gradient producer: ICONS' (plain gradients after a warm-up) and LESS' (Adam's steps at every epoch of it, summed)."""
 LOSSES = {"necessity": ("seed", ["full"]), "necessity_ablated": ("seed", ["noimg", "noq", "a"]),
           "base_losses": ("base", ["full"]), "base_losses_ablated": ("base", ["noimg", "noq", "a"])}
 """Signals of the loss producer: whose losses, and what is left out of the prompt."""
-VECTORS_OF = {"emb_image": "embedding", "emb_text": "embedding", "clip_image": "clip", "clip_text": "clip", "grad": "gradient"}
+VECTORS_OF = {"emb_image": "embedding", "emb_text": "embedding", "clip_image": "clip", "clip_text": "clip", "grad": "gradient",
+              "adam_grad": "gradient_adam"}
 """The signal that each vector column belongs to."""
 
 
@@ -49,9 +53,9 @@ class World:
         return self.signals[name]
 
     def fit(self, name: str) -> Node:
-        """The stage that leaves labels, seed_model, scorer or styler; a rater that is given by path is converted, not trained."""
+        """The stage that leaves labels, seed_model, warmup, scorer or styler; a rater that is given by path is converted, not trained."""
         if name not in self.fits:
-            self.fits[name] = {"labels": self._labels, "seed_model": self._seed_model}.get(name, lambda: self._rater(name))()
+            self.fits[name] = {"labels": self._labels, "seed_model": self._seed_model, "warmup": self._warmup}.get(name, lambda: self._rater(name))()
         return self.fits[name]
 
     def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], work: float, *parts: Any, **options: Any) -> Node:
@@ -85,6 +89,15 @@ class World:
         return self.add("fit_seed", config, {"pool": self.pool, "base": self.base, "subset": subset},
                         samples_seen(section.train, self.size * section.share), *parts)
 
+    def _warmup(self) -> Node:
+        """The LoRA training whose adapters gradients are taken of."""
+        own = self.section("gradient").warmup
+        where, section = ("gradient", "warmup") if own else ("seed_model",), own or self.section("seed_model")
+        if section.train.lora is None or section.train.deepspeed:
+            raise RecipeError(f"{self.loaded.locate(*where)}: {'.'.join(where)}.train: gradients are taken of the adapters of a LoRA training in "
+                              "one process; give `lora`, and no `deepspeed`")
+        return self.add("fit_warmup", dump(section), {"pool": self.pool, "base": self.base}, samples_seen(section.train, self.size * section.share))
+
     def _rater(self, name: str) -> Node:
         section = self.section(name)
         if section.path is not None:
@@ -102,15 +115,17 @@ class World:
         if name in LOSSES:
             whose, terms = LOSSES[name]
             return self.losses(self.fit("seed_model") if whose == "seed" else self.base, terms, "base_" if whose == "base" else "", name)
+        if name in GRADIENTS:
+            return self._gradients(name)
         if name.startswith("cluster_"):
             return self._clusters(name.removeprefix("cluster_"))
         makers = {"capability": self._capability, "style": self._style, "embedding": self._embedding, "clip": self._clip,
-                  "quality": self._quality, "gradient": self._gradient, "value": self._value}
+                  "quality": self._quality, "value": self._value}
         if name in makers:
             return makers[name]()
         if name in self.loaded.recipe.signals:
             return self._custom(name)
-        known = [*LOSSES, *makers, *(f"cluster_{c}" for c in self.loaded.recipe.clusters), *self.loaded.recipe.signals]
+        known = [*LOSSES, *GRADIENTS, *makers, *(f"cluster_{c}" for c in self.loaded.recipe.clusters), *self.loaded.recipe.signals]
         raise RecipeError(f"{self.loaded.locate('signals')}: no producer makes the signal `{name}`; {nearest(name, known)}")
 
     def losses(self, model: Node | External, terms: list[str], prefix: str, *parts: Any) -> Node:
@@ -157,10 +172,11 @@ class World:
         inputs = {"pool": self.pool, "source": self.source if self.section("quality").kind == "metadata" else None}
         return self.add("signal_quality", dump(self.section("quality")), inputs, self.size / 10)
 
-    def _gradient(self) -> Node:
-        section = self.section("gradient")
-        inputs = {"pool": self.pool, "model": self.fit("seed_model"), "validation": self._bench(section.validation)}
-        return self.add("signal_gradient", _without(dump(section), "validation"), inputs, self.size * 3)
+    def _gradients(self, name: str) -> Node:
+        section, warmup, way = self.section("gradient"), self.fit("warmup"), GRADIENTS[name]
+        inputs = {"pool": self.pool, "model": self.base, "warmup": warmup, "validation": self._bench(section.validation)}
+        adapters = warmup.config["train"]["epochs"] if way["checkpoints"] == "all" else 1
+        return self.add("signal_gradient", {**dump(section, "dim", "seed"), **way}, inputs, self.size * 3 * adapters, name)
 
     def _custom(self, name: str) -> Node:
         section = self.loaded.recipe.signals[name]

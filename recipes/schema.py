@@ -254,10 +254,12 @@ class Quality(Section):
 
 
 class Gradient(Section):
-    """Projected LoRA gradients, and their agreement with those of validation items (targeted)."""
+    """Projected LoRA gradients at checkpoints of a warm-up, and their agreement with those of validation items (targeted)."""
 
-    dim: int = Field(1024, ge=1, description="length of a projected gradient")
-    seed: int = 0
+    warmup: SeedModel | None = Field(None, description="the LoRA training whose adapters the gradients are taken of, one for each epoch; as the "
+                                                       "seed model is trained (`seed_model`) if not given")
+    dim: int = Field(1024, ge=1, description="length of a projected gradient, for each adapter")
+    seed: int = Field(0, description="draws the projection")
     validation: Bench = Field(description="items whose gradients are wanted; never those that the arms are compared on")
 
 

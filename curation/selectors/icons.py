@@ -1,8 +1,8 @@
 """ICONS: votes of the target tasks, each for the share of rows with the highest influence on it.
 
 Source: Wu et al. (arXiv 2501.00654): influence = mean inner product of projected, normalised gradients with those of a
-task's validation samples; a task votes for the rows at or above its percentile; most votes win. Needs: gradient
-(influence_<task>). Cost class: C5. Targeted: it sees validation data of the tasks.
+task's validation samples, under a model after a short warm-up and without Adam; a task votes for the rows at or above its
+percentile; most votes win. Needs: gradient (influence_<task>). Cost class: C5. Targeted: it sees validation data of the tasks.
 """
 
 import numpy as np
@@ -40,9 +40,9 @@ def select(
     return found.selection(columns, places, {"without_vote": int((count[places] == 0).sum())}, **reason)
 
 
-def influences(columns: pa.Table, tasks: list[str] | None) -> tuple[list[str], np.ndarray]:
-    """(tasks, float64[t, n]): the columns influence_<task>, missing as NaN. Raises ColumnError where there is none."""
-    named = sorted(c.removeprefix(PREFIX) for c in columns.column_names if c.startswith(PREFIX)) if tasks is None else list(tasks)
+def influences(columns: pa.Table, tasks: list[str] | None, prefix: str = PREFIX) -> tuple[list[str], np.ndarray]:
+    """(tasks, float64[t, n]): the columns `prefix`<task>, missing as NaN. Raises ColumnError where there is none."""
+    named = sorted(c.removeprefix(prefix) for c in columns.column_names if c.startswith(prefix)) if tasks is None else list(tasks)
     if not named:
-        raise ColumnError(f"{PREFIX}*", f"no column {PREFIX}<task> is there; there are {', '.join(columns.column_names)}")
-    return named, np.stack([numbers(columns, f"{PREFIX}{task}") for task in named])
+        raise ColumnError(f"{prefix}*", f"no column {prefix}<task> is there; there are {', '.join(columns.column_names)}")
+    return named, np.stack([numbers(columns, f"{prefix}{task}") for task in named])

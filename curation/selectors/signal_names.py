@@ -13,6 +13,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"clip_(score|image|text)", "clip"),
     (r"reward|judge|complexity|quality", "quality"),
     (r"grad|grad_norm|influence_\w+", "gradient"),
+    (r"adam_(grad|grad_norm|influence_\w+)", "gradient_adam"),
     (r"value", "value"),
     (r"in_reference", "reference"),
     (r"in_seed", "seed_rows"),

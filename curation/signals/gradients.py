@@ -1,13 +1,13 @@
 """Gradients of each sample's loss with respect to LoRA weights, projected, and their agreement with a validation set's.
 
-Columns: `grad`, a vector of `dim` numbers for each adapter, of length 1; `grad_norm` float32, length of the gradient before
+Columns, behind `prefix`: `grad`, a vector of `dim` numbers for each adapter, of length 1; `grad_norm` float32, length of the gradient before
 projection (GraNd, arXiv 2107.07075); with a validation set, `influence_<task>` float32: the mean over the task's validation
 samples of the inner product of unit gradients, or the largest such mean where a task has subtasks. Such a signal is
 `targeted`: it has seen the target, and its metadata says so with the validation set's hash.
 
     score_gradients(pool, model, out, validation="bench/")                                            # ICONS-like
     score_gradients(pool, base, out, validation="val.json", adapters=["warm/1", "warm/2"], lr_weights=[2e-5, 1e-5],
-                    adam=["warm/1/adam.safetensors", "warm/2/adam.safetensors"])                      # LESS
+                    adam=["warm/1/adam.safetensors", "warm/2/adam.safetensors"], prefix="adam_")      # LESS
 
 ICONS (arXiv 2501.00654, section 3) takes plain gradients of one warmed-up model; LESS (arXiv 2402.04333, section 3) those of
 several checkpoints, training gradients turned into Adam's steps, summed with their learning rates. With several adapters the
@@ -59,6 +59,7 @@ def score_gradients(
     targets: Sequence[str] = (),
     dim: int = 8192,
     seed: int = 0,
+    prefix: str = "",
     max_tokens: int = 2048,
     shard_rows: int = 2048,
     dtype: str = "float32",
@@ -70,7 +71,7 @@ def score_gradients(
     validation: samples whose `source` is the task, or what `read_validation` reads. adapters: PEFT directories trained on
     the model; without, new ones of rank r and scale alpha / r on the decoder's layers `targets` (default: all seven
     projections), drawn with `seed`. adam: states written by `save_adam`, one for each adapter; they shape the pool's
-    gradients, never the validation set's. dim, seed: of the projection. max_tokens: padded tokens in a batch.
+    gradients, never the validation set's. prefix: of all column names; the selector `less` reads those behind `adam_`. dim, seed: of the projection. max_tokens: padded tokens in a batch.
 
     Cost: a forward and a backward pass for each sample and adapter, and 2 · D · dim operations for the projection, D being
     the number of LoRA weights; signs are made anew for each batch, so that large batches are cheaper.
@@ -96,14 +97,14 @@ def score_gradients(
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         values = _run(vlm, pool.samples(rows), partial(sketch, done=done, adam=True), max_tokens, done, advance)
-        return _table(rows, values, dim * len(found), directions() if samples else {})
+        return _table(rows, values, dim * len(found), directions() if samples else {}, prefix)
 
-    identity |= {"dim": dim, "seed": seed}
+    identity |= {"dim": dim, "seed": seed, "prefix": prefix}
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     return {
         **done.summary(),
         **counts,
-        **_summary(read_signal(out, pool.hash)),
+        **_summary(read_signal(out, pool.hash), prefix),
         "weights": sum(adapter.taps.size for adapter in found),
         "targeted": bool(samples),
         "validation_samples": seen.samples - sum(seen.missing.values()),
@@ -254,25 +255,25 @@ def _sketch(vector: np.ndarray, norm: float, tokens: int, done: "Pass") -> Sketc
     return Sketch(vector, norm)
 
 
-def _table(rows: range, values: list[Sketch | None], size: int, directions: dict[str, np.ndarray]) -> pa.Table:
+def _table(rows: range, values: list[Sketch | None], size: int, directions: dict[str, np.ndarray], prefix: str) -> pa.Table:
     known = np.array([value is not None and value.vector is not None for value in values])
     vectors = np.zeros((len(values), size), np.float32)
     if known.any():
         vectors[known] = np.stack([value.vector for value, has in zip(values, known, strict=True) if has])
     columns = {
         "row": pa.array(rows, pa.int32()),
-        "grad": vector_array(vectors, known),
-        "grad_norm": pa.array([value and value.norm for value in values], pa.float32()),
+        f"{prefix}grad": vector_array(vectors, known),
+        f"{prefix}grad_norm": pa.array([value and value.norm for value in values], pa.float32()),
     }
     for task, direction in directions.items():
-        columns[f"influence_{task}"] = pa.array(influence(vectors, direction), pa.float32(), mask=~known)
+        columns[f"{prefix}influence_{task}"] = pa.array(influence(vectors, direction), pa.float32(), mask=~known)
     return pa.table(columns)
 
 
-def _summary(signal: pa.Table) -> dict[str, Any]:
-    norms = signal["grad_norm"].drop_null().to_numpy()
+def _summary(signal: pa.Table, prefix: str) -> dict[str, Any]:
+    norms = signal[f"{prefix}grad_norm"].drop_null().to_numpy()
     return {
         "rows": len(signal),
-        "rows_missing": signal["grad"].null_count,
+        "rows_missing": signal[f"{prefix}grad"].null_count,
         "mean_grad_norm": float(norms.mean()) if len(norms) else None,
     }

@@ -6,13 +6,14 @@ from typing import Any
 from recipes.stages.counting import counter
 
 
-def train(config: dict[str, Any], seed: int, base: Path, examples: Any, out: Path, progress: Any) -> dict[str, Any]:
+def train(config: dict[str, Any], seed: int, base: Path, examples: Any, out: Path, progress: Any, *,
+          keep_adapters: bool = False) -> dict[str, Any]:
     """Fit `base` on `examples` into `out` by a recipe's training section; returns the stage's summary."""
     from training.fit import fit
     from training.spec import FitSpec
 
     spec = FitSpec(**{**config, "seed": seed})
-    result = fit(spec, base, examples, out, counter(progress))
+    result = fit(spec, base, examples, out, counter(progress), keep_adapters=keep_adapters)
     losses = result["losses"]
     tail = losses[-max(1, len(losses) // 10):]
     progress.say(f"{result['steps']} steps of {spec.batch_size}, {result['samples_seen']} samples seen, "

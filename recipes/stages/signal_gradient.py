@@ -1,4 +1,4 @@
-"""Projected LoRA gradients of every sample, and how they agree with those of validation items (targeted)."""
+"""Projected LoRA gradients of every sample at checkpoints of a warm-up, and how they agree with those of validation items (targeted)."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,19 @@ CODE = ("curation/signals/adapters.py", "curation/signals/gradients.py", "curati
         "curation/signals/projection.py", "curation/signals/validation.py", "curation/pool/ids.py", "curation/pool/ingest.py",
         "curation/pool/stream.py", "curation/pool/tokens.py", "curation/signals/batches.py", "curation/signals/table.py",
         "curation/signals/vectors.py", "curation/signals/vlm.py", "curation/pool/images.py", "curation/pool/read.py",
-        "curation/pool/record.py", "training/adapters.py", "training/collate.py", "training/images.py", "training/models.py", "training/render.py",
-        "training/templates")
+        "curation/pool/record.py", "training/adapters.py", "training/collate.py", "training/images.py", "training/models.py",
+        "training/render.py", "training/templates")
 RESUMES = True
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes the gradient signal."""
+    """Writes the gradient signal: plain gradients at the last checkpoint, or Adam's steps at all of them, by learning rate."""
     from curation.signals.gradients import score_gradients
+    from training.adapters import kept_adapters
 
-    return produce(score_gradients, inputs, out, progress, validation=inputs["validation"], dim=config["dim"], seed=config["seed"])
+    kept = kept_adapters(inputs["warmup"])
+    used = kept[-1:] if config["checkpoints"] == "last" else [one for one in kept if one.lr > 0]  # the others weigh nothing
+    progress.say(f"{len(used)} of {len(kept)} checkpoints, after steps {', '.join(str(one.step) for one in used)}")
+    return produce(score_gradients, inputs, out, progress, validation=inputs["validation"], dim=config["dim"], seed=config["seed"],
+                   prefix=config["prefix"], adapters=[one.folder for one in used],
+                   lr_weights=[one.lr for one in used] if len(used) > 1 else [], adam=[one.adam for one in used] if config["adam"] else [])

@@ -60,6 +60,7 @@ CASES = [
     ("icons", {}),
     ("icons", {"percent": 30, "tasks": ["vqa", "ocr"]}),
     ("less", {}),
+    ("less", {"adam": False, "tasks": ["vqa", "chart"]}),
 ]
 """Every selector with parameters that take different paths through it."""
 
@@ -120,6 +121,8 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
     for name in ("activation", "text", "image", "spectral"):
         found[f"cluster_{name}"] = some(rng.integers(0, 4, n), image_only=name in ("activation", "image"))
         found[f"similarity_{name}"] = some(np.round(rng.random(n), 1), image_only=name in ("activation", "image"))
+    for task in ("vqa", "ocr", "chart"):
+        found[f"adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
     return found
 
 

@@ -374,12 +374,15 @@ def test_icons_counts_votes_and_breaks_ties_by_rank():
 
 
 def test_less_takes_the_highest_influence_on_any_task():
-    data = table(influence_x=[0.1, 0.9, 0.3, None], influence_y=[0.8, 0.0, 0.4, 1.0])
+    columns = {"influence_x": [0.1, 0.9, 0.3, None], "influence_y": [0.8, 0.0, 0.4, 1.0]}
+    data = table(**{f"adam_{name}": values for name, values in columns.items()}, influence_x=[0.0, 0.1, 0.2, 0.3])
     found = get_selector("less")(data, 3, 0)
     assert found.rows.tolist() == [1, 0, 2]
     assert found.reason["task"].to_pylist() == ["x", "y", "y"] and found.reason["score"].to_pylist() == [0.9, 0.8, 0.4]
-    with pytest.raises(ColumnError, match="influence_<task>"):
-        picked("less", table(nll=[1.0]), 1)
+    assert picked("less", data, 3, adam=False) == [3, 2, 1], "plain gradients are other columns"
+    assert picked("less", table(**columns), 3, adam=False) == [1, 0, 2]
+    with pytest.raises(ColumnError, match="adam_influence_<task>"):
+        picked("less", table(**columns), 1)
 
 
 # --- quotas by group

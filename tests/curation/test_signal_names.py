@@ -18,6 +18,7 @@ from curation.selectors.signal_names import signal_of
     ("cluster_text similarity_text", "cluster_text"),
     ("reward judge complexity quality", "quality"),
     ("grad grad_norm influence_ocr", "gradient"),
+    ("adam_grad adam_grad_norm adam_influence_ocr", "gradient_adam"),
     ("value", "value"),
     ("text_tokens nlls my_nll n_images", None),
 ])

@@ -184,13 +184,14 @@ def test_adam_shapes_the_pools_gradients_only(small_pool, tiny_vlm_dir, warm, va
     plain, shaped = tmp_path / "plain", tmp_path / "shaped"
     score_gradients(small_pool, tiny_vlm_dir, plain, validation=validation, adapters=[warm[0]], **SETTINGS)
     score_gradients(small_pool, tiny_vlm_dir, shaped, validation=validation, adapters=[warm[0]],
-                    adam=[warm[0] / "adam.safetensors"], **SETTINGS)  # fmt: skip
+                    adam=[warm[0] / "adam.safetensors"], prefix="adam_", **SETTINGS)  # fmt: skip
     one, other = read_signal(plain), read_signal(shaped)
-    np.testing.assert_allclose(one["grad_norm"], other["grad_norm"], rtol=1e-5)
-    ours, theirs = (matrix(table, "grad")[0].astype(np.float32) for table in (one, other))
+    assert other.column_names == ["row", "adam_grad", "adam_grad_norm", "adam_influence_mme", "adam_influence_ocr"]
+    np.testing.assert_allclose(one["grad_norm"], other["adam_grad_norm"], rtol=1e-5)
+    ours, theirs = matrix(one, "grad")[0].astype(np.float32), matrix(other, "adam_grad")[0].astype(np.float32)
     assert np.abs(ours - theirs).max() > 0.05
     direction = np.stack([ours[[0, 1]].mean(axis=0)])  # of plain gradients, whatever the pool's are
-    np.testing.assert_allclose(other["influence_ocr"].to_numpy(), influence(theirs, direction), atol=2e-3)
+    np.testing.assert_allclose(other["adam_influence_ocr"].to_numpy(), influence(theirs, direction), atol=2e-3)
 
 
 def test_what_has_no_gradient_is_null_and_counted(small_pool, tiny_vlm_dir, validation, tmp_path, monkeypatch):

@@ -52,7 +52,8 @@ def asking(project, monkeypatch):
     ("cluster_text", {"signal_embedding", "signal_cluster[text]"}),
     ("cluster_spectral", {"signal_clip", "signal_cluster[spectral]"}),
     ("quality", {"signal_quality"}),
-    ("gradient", {"fit_seed", "bench[7]", "signal_gradient"}),
+    ("gradient", {"fit_warmup", "bench[7]", "signal_gradient[gradient]"}),
+    ("gradient_adam", {"fit_warmup", "bench[7]", "signal_gradient[gradient_adam]"}),
     ("mine", {"signal_custom[mine]"}),
 ])
 def test_what_a_signal_is_made_of(asking, signal, made):
@@ -70,6 +71,31 @@ def test_losses_by_model_and_part(asking):
     assert found == {"signal_losses[necessity]": (["full"], "", True), "signal_losses[base_losses]": (["full"], "base_", False),
                      "signal_losses[necessity_ablated]": (["noimg", "noq", "a"], "", True),
                      "signal_losses[base_losses_ablated]": (["noimg", "noq", "a"], "base_", False)}
+
+
+def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
+    nodes = asking("gradient", "gradient_adam")
+    plain, adam = nodes["signal_gradient[gradient]"], nodes["signal_gradient[gradient_adam]"]
+    assert (plain.config["checkpoints"], plain.config["adam"], plain.config["prefix"]) == ("last", False, "")
+    assert (adam.config["checkpoints"], adam.config["adam"], adam.config["prefix"]) == ("all", True, "adam_")
+    for node in (plain, adam):
+        assert node.inputs["warmup"] is nodes["fit_warmup"] and node.inputs["model"].path == (project / "base")
+        assert node.inputs["validation"] is nodes["bench[7]"]
+    assert nodes["fit_warmup"].config["share"] == 0.1 and nodes["fit_warmup"].config["train"]["lora"]["r"] == 4, "as the seed model"
+    assert nodes["compare"].inputs["warmup"] == [nodes["fit_warmup"]], "its seconds are part of what the arm costs"
+    own = asking("gradient", overrides=["gradient.warmup={share: 0.05, train: {epochs: 4, lora: {r: 8}}}"])
+    assert own["fit_warmup"].config["share"] == 0.05 and own["fit_warmup"].config["train"]["epochs"] == 4
+
+
+@pytest.mark.parametrize("override, wrong", [
+    ("gradient.warmup={train: {epochs: 4}}", r"gradient.warmup.train: gradients are taken of the adapters of a LoRA training"),
+    ("seed_model.train.lora=null", r"seed_model.train: gradients are taken of the adapters of a LoRA training"),
+    ("seed_model.train.deepspeed=zero2", "in one process"),
+    ("gradient.warmup={train: {lora: {r: 8}, seed: 3}}", r"gradient.warmup.train.seed: it is gradient.warmup.seed that seeds"),
+])
+def test_a_warm_up_without_adapters_is_refused(asking, override, wrong):
+    with pytest.raises(RecipeError, match=wrong):
+        asking("gradient_adam", overrides=[override])
 
 
 def test_the_subset_probe(asking):

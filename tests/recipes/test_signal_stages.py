@@ -1,5 +1,6 @@
 """The stages of signals that only some selectors ask for, small and in one process: from the pool to each subset."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import curation
+from curation.signals.adapters import adapter_hash
+from curation.signals.table import read_metadata
 from curation.subset import read_manifest, read_subset
+from training.adapters import kept_adapters
+from training.models import checkpoint_hash
 
 pytest.importorskip("sklearn", reason="pip install 'winnow[cluster]'")
 
@@ -20,7 +26,7 @@ bench: {{items: 2}}
 scorer: {{path: raters/scorer}}
 styler: {{path: raters/scorer, mode: likelihood}}
 clusters: {{activation: {{k: 4}}, image: {{k: 4}}, text: {{k: 4}}, spectral: {{k: 3}}}}
-gradient: {{dim: 16, validation: {{items: 1}}}}
+gradient: {{warmup: {{share: 0.2}}, dim: 16, validation: {{items: 1}}}}
 probe: {{subsets: 3, size: 12, bench: {{items: 1}}, train: {{max_steps: 1, batch_size: 8, lr: 0.001}}}}
 seed_model: {{train: {{max_steps: 3}}}}
 signals: {{words: {{producer: "word_signal:compute", params: {{power: 2}}}}}}
@@ -35,6 +41,7 @@ arms:
   coincide: {{selector: coincide, budget: {BUDGET}}}
   deita: {{selector: deita, budget: {BUDGET}, params: {{fill: score}}}}
   icons: {{selector: icons, budget: {BUDGET}}}
+  less: {{selector: less, budget: {BUDGET}}}
   instructiongpt4: {{selector: instructiongpt4, budget: {BUDGET}}}
   own: {{selector: "word_signal:select", budget: "tokens:900"}}
 """
@@ -75,7 +82,7 @@ def stages(tmp_path_factory) -> Path:
     return root / "runs" / "small" / "stages"
 
 
-ARMS = ["mmssr", "matched", "twice", "presel", "visnec", "coincide", "deita", "icons", "instructiongpt4"]
+ARMS = ["mmssr", "matched", "twice", "presel", "visnec", "coincide", "deita", "icons", "less", "instructiongpt4"]
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -104,6 +111,17 @@ def test_the_second_round_is_scored_by_another_model(stages):
     assert first != second
     rows = json.loads((stages / "fit_seed[twice,0,round 1]" / "seed_rows.json").read_text())
     assert sorted(rows) == sorted(read_subset(stages / "select[twice,0,round 1]")["row"].to_pylist())
+
+
+def test_less_sums_over_the_epochs_of_a_warm_up_and_icons_takes_the_last(stages):
+    kept = kept_adapters(stages / "fit_warmup")
+    assert [one.step for one in kept] == [2, 4], "30 samples in batches of 16, twice"
+    plain, adam = (read_metadata(stages / f"signal_gradient[{name}]") for name in ("gradient", "gradient_adam"))
+    assert adam["adapters"] == [adapter_hash(one.folder) for one in kept] and plain["adapters"] == adam["adapters"][1:]
+    assert adam["lr_weights"] == pytest.approx([one.lr / sum(other.lr for other in kept) for one in kept]) and plain["lr_weights"] == [1.0]
+    assert adam["adam"] == [hashlib.sha256(one.adam.read_bytes()).hexdigest() for one in kept] and plain["adam"] == []
+    assert adam["targeted"] is plain["targeted"] is True and len(adam["tasks"]) == 14
+    assert adam["model_hash"] == checkpoint_hash(Path(curation.__path__[0]) / "mini" / "base")
 
 
 def test_the_probe_tells_how_well_it_predicts(stages):

@@ -17,8 +17,8 @@ from recipes.errors import RecipeError, nearest
 from recipes.external import External
 from training.spec import FitSpec
 
-UNHASHED = {"save_steps", "cache_mb"}
-"""Config keys that a stage obeys but that cannot change its result."""
+UNHASHED = {"save_steps", "cache_mb", "server"}
+"""Config keys that a stage obeys but that cannot change its result. In `params` every key is the user's own and counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def samples_seen(train: FitSpec, rows: float) -> float:
 def _without_settings(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {k: _without_settings(v) for k, v in value.items() if k not in UNHASHED}
+    return {k: v if k == "params" else _without_settings(v) for k, v in value.items() if k not in UNHASHED}
 
 
 def as_json(plan: Plan) -> list[dict[str, Any]]:

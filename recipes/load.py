@@ -15,6 +15,8 @@ from recipes.errors import RecipeError, nearest
 from recipes.schema import Protocol, Recipe
 
 HERE = Path(__file__).parent
+SERVERS = [["teacher", "server"], ["scoring", "server"]]
+"""Where something is served is no part of the protocol, though it is written beside what is."""
 KeyPath = tuple[str, ...]
 
 
@@ -170,12 +172,12 @@ def dotted(key: KeyPath, value: Any, where: str) -> Document:
 
 
 def merge(under: Document, over: Document) -> Document:
-    """`over` wins; mappings are merged key by key, everything else is replaced."""
+    """`over` wins; mappings are merged key by key, but a section of another `kind` and everything else are replaced."""
     return Document(_merge(under.data, over.data), {**under.where, **over.where})
 
 
 def _merge(under: Any, over: Any) -> Any:
-    if isinstance(under, dict) and isinstance(over, dict):
+    if isinstance(under, dict) and isinstance(over, dict) and over.get("kind", under.get("kind")) == under.get("kind"):
         return {**under, **{k: _merge(under[k], v) if k in under else v for k, v in over.items()}}
     return over
 
@@ -313,7 +315,7 @@ def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:
     frozen = {k: v for k, v in scale.data.items() if k in Protocol.model_fields}
     standard = validate(Protocol, Document(frozen, scale.where)).model_dump(mode="json")
     actual = recipe.model_dump(mode="json", include=set(Protocol.model_fields))
-    yield from _differences(standard, actual, ())
+    yield from (key for key in _differences(standard, actual, ()) if key.split(".")[:2] not in SERVERS)
 
 
 def _differences(a: Any, b: Any, path: KeyPath) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Which stages make a signal on one pool: fits, clusterings and subset probes, each planned when it is first asked for."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,12 @@ class World:
 
     def _labels(self) -> Node:
         teacher = self.section("teacher")
+        if teacher.kind == "api":
+            prompt = teacher.prompt and external.data_file(teacher.prompt, self.loaded.locate("teacher", "prompt"), "labels_api", self.prints)
+            return self.add("labels_api", _without(dump(teacher), "kind", "prompt"), {"pool": self.pool, "prompt": prompt}, self.size * teacher.share)
+        if self.seed is None:
+            raise RecipeError(f"{self.loaded.locate('teacher', 'kind')}: teacher.kind: `metadata` reads the mini world's own record, which no "
+                              "other pool has; give `api`, or finished raters (scorer.path, styler.path)")
         return self.add("labels", dump(teacher), {"pool": self.pool, "source": self.source}, self.size * teacher.share)
 
     def _seed_model(self) -> Node:
@@ -103,9 +110,11 @@ class World:
         if section.path is not None:
             given = self.model(section.path, section.revision, name, "path")
             return self.add("fit_released", {}, {"model": given}, 1, name)
+        if section.train is None:
+            raise RecipeError(f"{self.loaded.locate(name)}: {name}.train: missing; a model that is only `served` is asked by scoring.engine: server")
         start = self.fit("seed_model") if section.start == "seed_model" else self.base
         shown = self.size * self.section("teacher").share * (1 - section.holdout)
-        config = _without(dump(section), "path", "revision", "mode", "threshold")
+        config = _without(dump(section), "path", "revision", "served", "mode", "threshold")
         return self.add(f"fit_{name}", config, {"pool": self.pool, "labels": self.fit("labels"), "base": start},
                         samples_seen(section.train, shown))
 
@@ -134,14 +143,30 @@ class World:
         return self.add("signal_losses", config, {"pool": self.pool, "model": model}, self.size * len(terms), *parts)
 
     def _capability(self) -> Node:
-        scorer = self.section("scorer")
-        config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(scorer, "prompts", "mode")}
+        if self.loaded.recipe.scoring.engine != "hf":
+            return self._by_engine("capability", "scorer", "trie")
+        config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(self.section("scorer"), "prompts", "mode")}
         return self.add("signal_capability", config, {"pool": self.pool, "model": self.fit("scorer")}, self.size)
 
     def _style(self) -> Node:
-        styler = self.section("styler")
-        config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(styler, "prompts", "mode", "threshold")}
+        if self.loaded.recipe.scoring.engine != "hf":
+            return self._by_engine("style", "styler", "greedy")
+        config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(self.section("styler"), "prompts", "mode", "threshold")}
         return self.add("signal_style", config, {"pool": self.pool, "model": self.fit("styler")}, self.size)
+
+    def _by_engine(self, signal: str, rater: str, mode: str) -> Node:
+        """A rater's answers by vLLM or a server. One that is only served has no fit; else what is served is taken to be the fit."""
+        section, scoring = self.section(rater), self.loaded.recipe.scoring
+        if section.mode != mode:
+            raise RecipeError(f"{self.loaded.locate(rater, 'mode')}: {rater}.mode: `{section.mode}` is not what scoring.engine: {scoring.engine} can "
+                              f"do; it does `{mode}`")
+        if scoring.engine == "server" and section.served is None:
+            raise RecipeError(f"{self.loaded.locate(rater)}: {rater}.served: missing; scoring.engine: server asks a model by the name that it is "
+                              "served under")
+        own = {"model": section.served, **dump(scoring, "server")} if scoring.engine == "server" else dump(scoring, "vllm")
+        fitted = scoring.engine == "vllm" or section.train is not None or section.path is not None
+        inputs = {"pool": self.pool, "model": self.fit(rater) if fitted else None}
+        return self.add(f"signal_{signal}_engine", {"engine": scoring.engine, **dump(section, "prompts"), **own}, inputs, self.size)
 
     def _embedding(self) -> Node:
         section = self.section("embedding")

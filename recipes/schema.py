@@ -157,17 +157,65 @@ class Base(Section):
     revision: str | None = Field(None, description="commit or tag of a hub id")
 
 
-class Teacher(Section):
-    """What labels a small share of the pool, so that scorer and styler can be trained."""
+def kind_if_not_said(kind: str) -> BeforeValidator:
+    """A section without `kind` is of this one."""
+    return BeforeValidator(lambda value: {"kind": kind, **value} if isinstance(value, dict) else value)
 
-    kind: Literal["metadata"] = Field("metadata", description="metadata: the mini world's own, with noise")
+
+class Server(Section):
+    """How a chat-completions server is reached, and what it may cost. Never changes a result: what is served is known by its model's name."""
+
+    url: str | None = Field(None, description="address up to and with /v1 (vLLM, SGLang, a paid service); OpenAI's own if not given")
+    key_env: str | None = Field(None, pattern=r"^[A-Za-z_]\w*$", description="name of the environment variable that holds the key, never the key "
+                                                                             "itself; OPENAI_API_KEY for OpenAI's own, no key elsewhere if not given")
+    concurrency: int = Field(8, ge=1, description="samples asked about at a time")
+    timeout: float = Field(60.0, gt=0, description="seconds for one attempt")
+    retries: int = Field(4, ge=0, description="further attempts after a timeout, a lost connection, 408, 409, 429 or 5xx")
+    max_failed: Fraction = Field(0.05, description="the run stops where more than this share of the samples got no answer that can be used; "
+                                                   "a new run asks for those again")
+    input_price: float = Field(0.0, ge=0, description="US dollars for a million tokens read")
+    output_price: float = Field(0.0, ge=0, description="US dollars for a million tokens written")
+    max_cost_usd: float | None = Field(None, gt=0, description="a run stops before a request that might exceed it")
+    image_tokens: int = Field(2000, ge=0, description="tokens that an image is held to cost at most, for max_cost_usd")
+    token_field: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="how the server calls the most tokens to write")
+
+    @model_validator(mode="after")
+    def _a_cap_needs_prices(self) -> "Server":
+        if self.max_cost_usd is not None and not (self.input_price or self.output_price):
+            raise ValueError("max_cost_usd needs input_price and output_price")
+        return self
+
+
+class Teacher(Section):
+    """What labels a small share of the pool, so that scorer and styler can be trained: what all teachers have in common."""
+
     share: Fraction = Field(0.05, gt=0, description="share of the pool that is labelled")
+    floor: int = Field(3, ge=0, description="labels of every source at least, however small it is")
+    temper: Fraction = Field(1.0, description="the other labels go to the sources by size to this power: 1 = in proportion, 0 = equally")
+    seed: int = Field(0, description="draws the labelled share (metadata: and the noise)")
+
+
+class MetadataTeacher(Teacher):
+    """The mini world's own record, with noise."""
+
+    kind: Literal["metadata"]
     noise: Fraction = Field(0.2, description="share of the scores moved by one")
     knows_wrong: bool = Field(False, description="whether the teacher may see that a planted answer is wrong")
     knows_rate: Fraction = Field(0.7, description="share of the wrong answers that it then sees")
-    floor: int = Field(3, ge=0, description="labels of every source at least, however small it is")
-    temper: Fraction = Field(1.0, description="the other labels go to the sources by size to this power: 1 = in proportion, 0 = equally")
-    seed: int = Field(0, description="draws the labelled share and the noise")
+
+
+class ApiTeacher(Teacher):
+    """A vision model behind a chat-completions server: one request for each sample, all scores and styles in one JSON answer."""
+
+    kind: Literal["api"]
+    model: str = Field(min_length=1, description="name under which the server knows the model; another model needs another name")
+    prompt: str | None = Field(None, description="text file with the instructions in place of the built-in ones (curation/teacher/api.py); the "
+                                                 "rubric and the style keys follow them")
+    detail: Literal["low", "high", "auto"] | None = Field(None, description="the protocol's image detail")
+    json_schema: bool = Field(True, description="bind the server to the answer's schema; answers are checked in either case")
+    repeats: int = Field(2, ge=0, description="how often an answer that is no valid label is sent back with what is wrong")
+    max_tokens: int = Field(512, ge=1, description="tokens that an answer may take")
+    server: Server = Server()
 
 
 class SeedModel(Section):
@@ -184,18 +232,20 @@ class Fit(Section):
     path: str | None = Field(None, description="a finished model (directory or hub id, LLaVA-NeXT's or Hugging Face's layout) in place of "
                                                "a training, such as mengyaolyu/mmssr-7b-scorer; then only prompts and mode are used")
     revision: str | None = Field(None, description="commit or tag of a hub id")
+    served: str | None = Field(None, min_length=1, description="read with scoring.engine: server: the name under which the server knows the "
+                                                               "model; then no training and no `path` is needed")
     start: Literal["base", "seed_model"] = Field(
         "base", description="what is fine-tuned: the base, or the seed model, which has been tuned on a part of the pool (the papers' "
                             "scorer starts from the task model)")
     holdout: Fraction = Field(0.2, description="share of the labelled samples kept for the rank correlation")
     prompts: str = Field("compact", description="wording of the queries")
     seed: int = Field(0, description="draws the held-out samples, and seeds the training")
-    train: FitSpec | None = Field(None, description="the training, unless `path` is given")
+    train: FitSpec | None = Field(None, description="the training, unless `path` or `served` is given")
 
     @model_validator(mode="after")
     def _trained_or_given(self) -> "Fit":
-        if self.train is None and self.path is None:
-            raise ValueError("missing `train`; give it, or `path` of a finished model")
+        if self.train is None and self.path is None and self.served is None:
+            raise ValueError("missing `train`; give it, or `path` of a finished model, or the name of a `served` one")
         return self
 
 
@@ -285,11 +335,26 @@ class CustomSignal(Section):
     revision: str | None = None
 
 
+class Vllm(Section):
+    """vLLM in this process (extra `vllm`)."""
+
+    dtype: str = "auto"
+    allow_anyres: bool = Field(False, description="vLLM tiles images as the processor does; a checkpoint that was trained on one base tile "
+                                                  "(image_mode: base) is refused unless this is set")
+    block: int = Field(64, ge=1, description="samples whose prefixes fit into the cache together")
+    llm: dict[str, Any] = Field({}, description="further arguments of vllm.LLM, such as tensor_parallel_size or max_model_len")
+
+
 class Scoring(Section):
     """Inference of the signals over the whole pool."""
 
     batch_size: int = Field(16, ge=1, description="samples of a batch of capability or style queries")
     max_tokens: int = Field(2048, ge=1, description="tokens of a batch of answer losses, padding included")
+    engine: Literal["hf", "vllm", "server"] = Field(
+        "hf", description="what asks scorer and styler: the model itself (Hugging Face), vLLM in this process, or a chat-completions server "
+                          "that serves them (`scorer.served`, `styler.served`); other signals need the model itself")
+    vllm: Vllm = Vllm()
+    server: Server = Server()
 
 
 class Evaluation(Section):
@@ -327,7 +392,7 @@ class Protocol(Section):
     pool: Annotated[MiniPool | LlavaPool, Field(discriminator="kind")] | None = None
     bench: Bench | None = None
     base: Base | None = None
-    teacher: Teacher | None = None
+    teacher: Annotated[Annotated[MetadataTeacher | ApiTeacher, Field(discriminator="kind")], kind_if_not_said("metadata")] | None = None
     seed_model: SeedModel | None = None
     scorer: Scorer | None = None
     styler: Styler | None = None

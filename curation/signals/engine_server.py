@@ -44,13 +44,13 @@ class ServerEngine:
 
     def identity(self) -> dict[str, Any]:
         # Not the address: the same model may be served from another one when a run goes on.
-        return {"engine": "openai", "model": self.client.model, "image_mode": "engine"}
+        return {"engine": "server", "model": self.client.model, "image_mode": "engine"}
 
     def summary(self) -> dict[str, Any]:
         cost = self.client.cost()
         return {
             "requests": cost.requests,
-            "retried": self.client.retried,
+            "retried": cost.retried,
             "input_tokens": cost.input_tokens,
             "output_tokens": cost.output_tokens,
             "usd": round(cost.usd, 6),

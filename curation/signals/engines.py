@@ -1,6 +1,6 @@
 """Capability scores and styles by an inference engine: vLLM in this process, or any OpenAI-compatible server.
 
-    score_capabilities_by_engine(pool, out, engine="openai", model="scorer", base_url="http://127.0.0.1:8000/v1")
+    score_capabilities_by_engine(pool, out, engine="server", model="scorer", base_url="http://127.0.0.1:8000/v1")
 
 The same columns and files as curation/signals/capability.py and style.py write; their scorer in plain transformers stays
 the reference. An engine shares a sample's prefix through its prefix cache, so the queries of one sample follow each other,
@@ -27,7 +27,7 @@ from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE
 if TYPE_CHECKING:
     from curation.pool.read import Pool
 
-EngineName = Literal["openai", "vllm"]
+EngineName = Literal["server", "vllm"]
 STYLE_TOKENS = 64
 """Tokens that the answer to the style query may take; all nine phrases of the longest shipped prompts take about 45."""
 
@@ -36,7 +36,7 @@ def score_capabilities_by_engine(
     pool: "Pool",
     out: Path,
     *,
-    engine: EngineName = "openai",
+    engine: EngineName = "server",
     model: str,
     base_url: str | None = None,
     prompts: str = "official_style",
@@ -47,7 +47,7 @@ def score_capabilities_by_engine(
 ) -> dict[str, Any]:
     """Write the capability signal of a pool to `out`; parts that are complete are kept.
 
-    model: name of the served model, or (vllm) a checkpoint directory. options: for "openai" `concurrency` and those of
+    model: name of the served model, or (vllm) a checkpoint directory. options: for "server" `concurrency` and those of
         ChatClient (api_key_env, timeout, retries, prices, max_cost_usd, ...), for "vllm" those of VllmEngine.
     max_failed: share of a shard's samples for which the engine may fail (time-outs, errors, unreadable answers); above it
         the run stops before the part is written, so that a new run asks for them again.
@@ -81,7 +81,7 @@ def score_styles_by_engine(
     pool: "Pool",
     out: Path,
     *,
-    engine: EngineName = "openai",
+    engine: EngineName = "server",
     model: str,
     base_url: str | None = None,
     prompts: str = "official_style",
@@ -123,7 +123,7 @@ def capability_table(rows: range, results: list[list[Digits | None] | Failed]) -
 
 
 def _open(engine: str, pool: "Pool", model: str, base_url: str | None, queries: Queries, options: dict[str, Any]) -> Engine:
-    if engine == "openai":
+    if engine == "server":
         from curation.signals.engine_server import ServerEngine
         from curation.teacher.chat import ChatClient
 
@@ -133,7 +133,7 @@ def _open(engine: str, pool: "Pool", model: str, base_url: str | None, queries: 
         from curation.signals.engine_vllm import VllmEngine
 
         return VllmEngine(model, queries, max_images=pc.max(pool.table["n_images"]).as_py() or 1, **options)
-    raise EngineError(f"no engine {engine!r}: openai (any server that speaks its protocol) or vllm")
+    raise EngineError(f"no engine {engine!r}: server (any that speaks OpenAI's protocol) or vllm")
 
 
 def _has_images(pool: "Pool") -> bool:

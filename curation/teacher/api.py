@@ -3,22 +3,24 @@
     teacher = ApiTeacher(ChatClient(None, "gpt-4o", input_price=2.5, output_price=10, max_cost_usd=50), cache=Path("cache"))
     label_pool(pool, teacher, out, share=0.05)
 
-mmSSR (arXiv 2503.13383) labels with one GPT-4o prompt; its wording is not published, this one is ours. Answers are kept on
-disk as they come, so that a run that was cut off, or stopped by its cost cap, pays for nothing twice.
+mmSSR (arXiv 2503.13383) labels with one GPT-4o prompt; its wording is not published, this one is ours. Every answer, also one
+that is no label, is kept on disk as it comes, so that a run that was cut off, or stopped by its cost cap, pays for nothing twice.
 """
 
 import hashlib
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from curation.pool.sample import Sample
 from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE, STYLES
 from curation.teacher.base import Cost
-from curation.teacher.chat import ChatClient, ChatFailure, Message
+from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply, TooManyFailures
 from curation.teacher.messages import Unsendable, conversation
 from curation.teacher.parallel import in_order
 from curation.teacher.rubric import Label, missing_label, rubric_text
@@ -41,6 +43,12 @@ ANSWER_SCHEMA: dict[str, Any] = {
 }
 
 
+FAILURES = {"rate_limited", "server_error", "timeout", "bad_request", "malformed", "invalid_answer"}
+"""Reasons that count against `max_failed`: no broken images, and nothing that the teacher refuses."""
+EARLY = 20
+"""Failures from which on a share above `max_failed` stops the run before all samples have been asked about."""
+
+
 class InvalidAnswer(ValueError):
     """An answer that is no label; the message is what the teacher is told about it."""
 
@@ -48,12 +56,15 @@ class InvalidAnswer(ValueError):
 class ApiTeacher:
     """Labels samples by requests to `client`, `concurrency` at a time.
 
-    cache: directory of answers by request (None: none is kept). repeats: how often an answer that is no valid label is
-        sent back with what is wrong with it; after that the label is missing (invalid_answer, or refused).
+    task: what the teacher is told to do; rubric and style keys follow it.
+    cache: directory of answers by model and request, not by address (None: none is kept); runs may share it. repeats: how
+        often an answer that is no valid label is sent back with what is wrong with it; after that the label is missing
+        (invalid_answer, or refused).
     detail: the protocol's image detail (low, high, auto). json_schema: whether the server can be bound to the answer's
         schema; answers are checked in either case.
-    A sample that cannot be sent or answered yields a missing label with the reason; ChatSetupError and CostCapReached are
-    raised.
+    max_failed: share of the samples for which the teacher may fail (FAILURES).
+    A sample that cannot be sent or answered yields a missing label with the reason; TooManyFailures, ChatSetupError and
+    CostCapReached are raised.
     """
 
     name = "api"
@@ -62,28 +73,36 @@ class ApiTeacher:
         self,
         client: ChatClient,
         *,
+        task: str = TASK,
         cache: Path | None = None,
         concurrency: int = 8,
         repeats: int = 2,
         detail: str | None = None,
         json_schema: bool = True,
         max_tokens: int = 512,
+        max_failed: float = 1.0,
     ) -> None:
         self.client, self.cache, self.concurrency, self.repeats = client, cache, concurrency, repeats
-        self.detail, self.json_schema, self.max_tokens = detail, json_schema, max_tokens
+        self.detail, self.json_schema, self.max_tokens, self.max_failed = detail, json_schema, max_tokens, max_failed
+        self.system = _system(task)
         self._lock = threading.Lock()
-        self.cached = 0
-        """Labels of this run that came from the cache."""
+        self._kept = Cost()
 
     def label(self, samples: Iterable[Sample]) -> Iterator[Label]:
-        return in_order(self._label, ((sample, self._messages(sample)) for sample in samples), self.concurrency)
+        failed, asked = Counter(), 0
+        for label in in_order(self._label, ((sample, self._messages(sample)) for sample in samples), self.concurrency):
+            asked += 1
+            failed.update([label.missing] if label.missing in FAILURES else [])
+            if failed.total() >= EARLY:
+                self._check(failed, asked)
+            yield label
+        self._check(failed, asked)
 
     def describe(self) -> dict[str, Any]:
-        prompt = [_system(), ANSWER_SCHEMA]
+        prompt = [self.system, ANSWER_SCHEMA]
         return {
             "teacher": self.name,
             "model": self.client.model,
-            "base_url": self.client.base_url,
             "prompt_hash": hashlib.sha256(json.dumps(prompt).encode()).hexdigest()[:12],
             "detail": self.detail,
             "json_schema": self.json_schema,
@@ -92,7 +111,15 @@ class ApiTeacher:
         }
 
     def cost(self) -> Cost:
-        return self.client.cost()
+        kept = {name: value for name, value in asdict(self._kept).items() if name.startswith("kept")}
+        return replace(self.client.cost(), **kept)
+
+    def _check(self, failed: Counter, asked: int) -> None:
+        if failed.total() > self.max_failed * asked:
+            raise TooManyFailures(
+                f"{self.client.model} gave no label for {failed.total()} of {asked} samples ({dict(sorted(failed.items()))}), more than "
+                f"{self.max_failed:.1%}: look at the server's log and at the model; a new run asks only for what has no answer yet"
+            )
 
     def _messages(self, sample: Sample) -> list[Message] | Unsendable:
         try:
@@ -103,37 +130,43 @@ class ApiTeacher:
         for turn in turns:
             content = turn["content"] if isinstance(turn["content"], list) else [{"type": "text", "text": turn["content"]}]
             parts += [{"type": "text", "text": "Question:" if turn["role"] == "user" else "Answer:"}, *content]
-        return [{"role": "system", "content": _system()}, {"role": "user", "content": parts}]
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": parts}]
 
     def _label(self, asked: tuple[Sample, list[Message] | Unsendable]) -> Label:
         sample, messages = asked
         if isinstance(messages, Unsendable):
             return missing_label(sample.row, sample.id, messages.reason)
-        path = self._path(messages)
-        if path and path.exists():
-            with self._lock:
-                self.cached += 1
-            return _read(sample, path.read_text())
-        return self._ask(sample, messages, path)
-
-    def _ask(self, sample: Sample, messages: list[Message], path: Path | None) -> Label:
         for _ in range(self.repeats + 1):
             try:
-                reply = self.client.complete(messages, self.max_tokens, response_format=self._format())
+                reply = self._reply(messages)
             except ChatFailure as failure:
                 return missing_label(sample.row, sample.id, failure.reason)
             if reply.finish_reason == "content_filter":
                 return missing_label(sample.row, sample.id, "refused")
             try:
-                label = _read(sample, reply.text)
+                return _read(sample, reply.text)
             except InvalidAnswer as error:
                 complaint = f"This is not a valid answer: {error}. Answer again with the JSON object alone."
                 messages = [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": complaint}]
-            else:
-                if path:
-                    _keep(path, reply.text)
-                return label
         return missing_label(sample.row, sample.id, "invalid_answer")
+
+    def _reply(self, messages: list[Message]) -> Reply:
+        """The answer that is kept for this request, or a new one, which is kept."""
+        path = self._path(messages)
+        if path and path.exists():
+            reply = Reply(logprobs=None, **json.loads(path.read_text()))
+            with self._lock:
+                k = self._kept
+                self._kept = Cost(
+                    kept=k.kept + 1,
+                    kept_input_tokens=k.kept_input_tokens + reply.input_tokens,
+                    kept_output_tokens=k.kept_output_tokens + reply.output_tokens,
+                )
+            return reply
+        reply = self.client.complete(messages, self.max_tokens, response_format=self._format())
+        if path:
+            _keep(path, reply)
+        return reply
 
     def _format(self) -> dict[str, Any] | None:
         schema = {"name": "label", "strict": True, "schema": ANSWER_SCHEMA}
@@ -142,14 +175,14 @@ class ApiTeacher:
     def _path(self, messages: list[Message]) -> Path | None:
         if self.cache is None:
             return None
-        request = [self.client.base_url, self.client.model, messages, self._format(), self.max_tokens]
+        request = [self.client.model, messages, self._format(), self.max_tokens]
         key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
         return self.cache / key[:2] / f"{key}.json"
 
 
-def _system() -> str:
+def _system(task: str) -> str:
     keys = "\n".join(f"{key}: {phrase}" for key, phrase in STYLES.items())
-    return f"{TASK}\n\n{rubric_text()}\n\nStyle keys\n{keys}"
+    return f"{task.strip()}\n\n{rubric_text()}\n\nStyle keys\n{keys}"
 
 
 def _read(sample: Sample, text: str) -> Label:
@@ -169,8 +202,8 @@ def _read(sample: Sample, text: str) -> Label:
     return Label(sample.row, sample.id, scores, tuple(style for style in STYLES if style in styles))
 
 
-def _keep(path: Path, text: str) -> None:
+def _keep(path: Path, reply: Reply) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(json.dumps({name: value for name, value in asdict(reply).items() if name != "logprobs"}))
     os.replace(temporary, path)

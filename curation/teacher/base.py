@@ -15,12 +15,19 @@ from curation.teacher.rubric import Label
 
 @dataclass(frozen=True)
 class Cost:
-    """What labelling has cost so far: requests sent, tokens read and written, US dollars."""
+    """What labelling has cost so far: requests answered, tokens read and written, US dollars.
+
+    retried: attempts that were repeated. kept: answers that an earlier run had paid for, with what they had cost it in tokens.
+    """
 
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
+    retried: int = 0
+    kept: int = 0
+    kept_input_tokens: int = 0
+    kept_output_tokens: int = 0
 
 
 @runtime_checkable

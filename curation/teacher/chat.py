@@ -13,8 +13,8 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from curation.teacher.base import Cost
 
@@ -31,11 +31,19 @@ class ChatError(RuntimeError):
 
 
 class ChatSetupError(ChatError):
-    """No request can succeed: wrong address, key or model, or the quota is used up."""
+    """No request can succeed; `about` tells what to look at: address, key (also its quota) or model."""
+
+    def __init__(self, message: str, about: Literal["address", "key", "model"]) -> None:
+        super().__init__(message)
+        self.about = about
 
 
 class CostCapReached(ChatError):
     """The next request might cost more than what is left of `max_cost_usd`; what was paid for has been returned."""
+
+
+class TooManyFailures(ChatError):
+    """No label for more samples than the caller accepts; what was answered is kept."""
 
 
 class ChatFailure(ChatError):
@@ -121,12 +129,7 @@ class ChatClient:
 
     def cost(self) -> Cost:
         """What all answered requests have cost so far."""
-        return self._cost
-
-    @property
-    def retried(self) -> int:
-        """Attempts that were repeated and then answered."""
-        return self._retried
+        return replace(self._cost, retried=self._retried)
 
     def _send(self, request: dict[str, Any]) -> str:
         import openai
@@ -136,7 +139,8 @@ class ChatClient:
         except openai.APITimeoutError as error:
             raise ChatFailure("timeout", f"no answer in {self.retries + 1} attempts") from error
         except openai.APIConnectionError as error:
-            raise ChatSetupError(f"no connection to {self._client.base_url} ({error.__cause__ or error}): is the server up?") from error
+            problem = f"no connection to {self._client.base_url} ({error.__cause__ or error}): is the server up?"
+            raise ChatSetupError(problem, "address") from error
         except openai.APIStatusError as error:
             raise self._status_error(error) from error
         with self._changed:
@@ -146,7 +150,8 @@ class ChatClient:
     def _status_error(self, error: Any) -> ChatError:
         status, detail = error.status_code, str(error)
         if status in (401, 403, 404) or getattr(error, "code", None) == "insufficient_quota":
-            return ChatSetupError(f"{self._client.base_url} refuses model {self.model!r} ({detail[:300]}): check address, key, model, quota")
+            problem = f"{self._client.base_url} refuses model {self.model!r} ({detail[:300]}): check address, key, model, quota"
+            return ChatSetupError(problem, "model" if status == 404 else "key")
         if status == 429:
             return ChatFailure("rate_limited", detail)
         if status == 408:
@@ -198,7 +203,7 @@ def _connect(base_url: str | None, api_key_env: str | None, timeout: float, retr
     variable = api_key_env or ("OPENAI_API_KEY" if base_url is None else None)
     key = os.environ.get(variable) if variable else "none"
     if not key:
-        raise ChatSetupError(f"the environment variable {variable} holds no key: set it, or name another one")
+        raise ChatSetupError(f"the environment variable {variable} holds no key: set it, or name another one", "key")
     return openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
 
 

@@ -117,7 +117,8 @@ def rater_agreement(world: World) -> dict[str, Any]:
 
     out, inputs, pool_hash = {}, world.inputs, world.pool.hash
     for signal, fit, report in (("capability", "scorer", capability_report), ("style", "styler", style_report)):
-        if f"signal_{signal}" in inputs and (inputs[fit] / "split.json").is_file():  # a finished rater was not trained on labels
+        # A rater that is given or only served was not trained on labels.
+        if f"signal_{signal}" in inputs and fit in inputs and (inputs[fit] / "split.json").is_file():
             held_out = json.loads((inputs[fit] / "split.json").read_text())["held_out"]
             labels = read_labels(inputs["labels"], pool_hash)
             labels = labels.filter(pc.is_in(labels["row"], pa.array(held_out, pa.int32())))
@@ -155,7 +156,7 @@ def context(config: dict[str, Any], inputs: dict[str, Any], worlds: Sequence[Wor
     scorer = {key: {name: values[name] for name in ("n", "spearman", "auc", "mae", "mass")}
               for key, values in agreement.get("capability", {}).get("capabilities", {}).items()}
     for key, values in agreement.get("capability_truth", {}).get("capabilities", {}).items():
-        scorer[key] |= {f"{name} (truth)": values[name] for name in ("n", "spearman", "auc")}
+        scorer.setdefault(key, {}).update({f"{name} (truth)": values[name] for name in ("n", "spearman", "auc")})
     return Context(
         title=config["name"], protocol={"scale": config["scale"]}, modified=config["modified"], pool=_facts(worlds),
         quarantined=dict(quarantined), subsets=_subsets(config, inputs, worlds, subsets), overlap=_overlap(config, subsets),

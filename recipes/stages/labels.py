@@ -1,11 +1,12 @@
-"""Let the teacher label a share of the pool: capability scores and interaction styles."""
+"""Let the mini world's own record label a share of the pool: capability scores and interaction styles."""
 
 from pathlib import Path
 from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/teacher", "curation/pool", "curation/taxonomy.py")
+CODE = ("curation/teacher/draw.py", "curation/teacher/labels.py", "curation/teacher/metadata.py", "curation/teacher/rubric.py",
+        "curation/pool/read.py", "curation/pool/record.py", "curation/taxonomy.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

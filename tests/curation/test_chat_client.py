@@ -32,7 +32,7 @@ def test_passing_faults_are_retried_and_lasting_ones_have_a_reason(fault, reason
     with serve(fault=lambda number, body: fault if number < 2 else None) as server:
         client = ChatClient(server.url, "m", retries=2)
         assert client.complete(ASK, 4).text
-        assert len(server.requests) == 3 and (client.retried == 2 or fault == "torn")
+        assert len(server.requests) == 3 and (client.cost().retried == 2 or fault == "torn")
     with serve(fault=lambda number, body: fault) as server:
         with pytest.raises(ChatFailure) as caught:
             ChatClient(server.url, "m", retries=2).complete(ASK, 4)
@@ -110,7 +110,7 @@ def test_in_order_bounds_what_is_open_and_stops_at_an_error():
     def work(i):
         begun.append(i)
         if i == 3:
-            raise ChatSetupError("stop")
+            raise ChatSetupError("stop", "address")
         time.sleep(0.01)
         return i
 

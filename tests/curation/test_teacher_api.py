@@ -102,7 +102,7 @@ def test_answers_are_kept_and_paid_once(small_pool, tmp_path):
         assert 0 < paid < 12 and capped.cost().usd <= 0.07 and len(list(tmp_path.rglob("*.json"))) == paid
         second = teacher_of(server, tmp_path, **prices)
         labels = list(second.label(samples))
-        assert len(server.requests) == 12 and (second.cached, second.cost().requests) == (paid, 12 - paid)
+        assert len(server.requests) == 12 and (second.cost().kept, second.cost().requests) == (paid, 12 - paid)
         assert list(teacher_of(server, tmp_path).label(samples)) == labels and len(server.requests) == 12
         other = ApiTeacher(ChatClient(server.url, "another"), cache=tmp_path)
         list(other.label(samples[:1]))

@@ -1,0 +1,5 @@
+"""Dummy stage `labels_api`."""
+
+from dummy_stages.body import run  # noqa: F401
+
+CODE = ()

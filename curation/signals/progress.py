@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Report = Callable[[int, int], None]
-"""Receives (rows done, rows in all)."""
+"""Receives (rows done, rows in all), the first time when work begins: what an earlier run has done is no work of this one."""
 
 
 @contextmanager
@@ -33,18 +33,19 @@ def shown(name: str, every: float = 10.0) -> Iterator[Report]:
 def plain_lines(name: str, every: float, write: Callable[[str], object] | None = None, clock: Callable[[], float] = time.monotonic) -> Report:
     """A callback that writes `name: done of total (share), samples/s, time left`, the speed being that since the last line."""
     write = write or (lambda line: print(line, file=sys.stderr, flush=True))
-    last_time, last_done = clock(), 0
+    last_time, last_done = 0.0, None
 
     def report(done: int, total: int) -> None:
         nonlocal last_time, last_done
         now = clock()
-        if done == 0:  # the model is loaded now, and work begins
-            last_time = now
+        if last_done is None or done == 0:  # the model is loaded now, and work begins
+            last_time, last_done = now, done
         if done == 0 or now - last_time < every and done < total:
             return
         rate = (done - last_done) / (now - last_time) if now > last_time else 0.0
+        speed = f", {rate:.1f} samples/s" if rate else ""
         left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
-        write(f"{name}: {done:,} of {total:,} ({done / total:.0%}), {rate:.1f} samples/s{left}")
+        write(f"{name}: {done:,} of {total:,} ({done / total:.0%}){speed}{left}")
         last_time, last_done = now, done
 
     return report

@@ -32,7 +32,7 @@ class MissingPartError(SignalError):
 
 
 class TruncatedPartError(SignalError):
-    """A part file cannot be read, or holds other rows than it was written with."""
+    """A part file or signal.json cannot be read, or holds other rows than it was written with."""
 
 
 class OtherPoolError(SignalError):
@@ -50,7 +50,7 @@ class JoinError(SignalError):
 Advance = Callable[[int], None]
 """Reports that so many more rows are done."""
 Progress = Callable[[int, int], None]
-"""Receives (rows done, rows in all)."""
+"""Receives (rows done, rows in all), the first time when work begins: what an earlier run has done."""
 
 
 def write_signal(
@@ -80,7 +80,8 @@ def write_signal(
     shards = [range(start, min(start + shard_rows, n_rows)) for start in range(0, n_rows, shard_rows)]
     found = [_complete_vectors(_part(out, index), rows, key, n_rows) for index, rows in enumerate(shards)]
     dims = next((kept for kept in found if kept is not None), None)
-    kept, done = 0, 0
+    kept = sum(len(rows) for rows, part in zip(shards, found, strict=True) if part is not None)
+    done = 0
 
     def advance(k: int) -> None:
         nonlocal done
@@ -88,11 +89,9 @@ def write_signal(
         if on_progress:
             on_progress(done, n_rows)
 
+    advance(kept)  # at once and first, so that nobody takes them for work and its speed
     for index, rows in enumerate(shards):
-        if found[index] is not None:
-            kept += len(rows)
-            advance(len(rows))
-        else:
+        if found[index] is None:
             dims = _write_part(_part(out, index), rows, compute(rows, advance), key, n_rows, dims)
     _drop_stale_parts(out, len(shards))
     parts = [{"file": _part(out, i).name, "rows": len(rows)} for i, rows in enumerate(shards)]
@@ -122,13 +121,18 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
-    """The contents of signal.json. Raises MissingPartError when the producer has not finished."""
+    """The contents of signal.json. Raises MissingPartError when the producer has not finished, TruncatedPartError when it is not whole."""
     try:
-        return json.loads((directory / "signal.json").read_text())
+        meta = json.loads((directory / "signal.json").read_text())
     except FileNotFoundError:
         raise MissingPartError(
             f"{directory} holds no finished signal (no signal.json): run its producer again"
         ) from None
+    except ValueError as error:
+        raise TruncatedPartError(f"{directory}/signal.json is no JSON ({error}): run its producer again") from error
+    if not isinstance(meta, dict) or not {"pool_hash", "identity", "rows", "parts"} <= meta.keys():
+        raise TruncatedPartError(f"{directory}/signal.json does not describe a signal: run its producer again")
+    return meta
 
 
 def join(pool_table: pa.Table, signals: Sequence[pa.Table]) -> pa.Table:
@@ -171,7 +175,7 @@ def _complete_vectors(path: Path, rows: range, key: str, n_rows: int) -> dict[st
     except (pa.ArrowInvalid, OSError):
         return None
     metadata = table.schema.metadata or {}
-    if metadata.get(IDENTITY_KEY) != key.encode() or table["row"].to_pylist() != list(rows):
+    if metadata.get(IDENTITY_KEY) != key.encode() or not np.array_equal(table["row"].to_numpy(), rows):
         return None
     dims = json.loads(metadata.get(VECTORS_KEY, b"{}"))
     return dims if vectors.is_whole(path.parent, dims, n_rows) else None
@@ -213,7 +217,7 @@ def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:
         raise MissingPartError(f"{path} is not there: run its producer again, finished parts are kept") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise TruncatedPartError(f"{path} cannot be read ({error}): run its producer again") from error
-    if len(table) != part["rows"] or table.schema.metadata.get(IDENTITY_KEY) != key.encode():
+    if len(table) != part["rows"] or (table.schema.metadata or {}).get(IDENTITY_KEY) != key.encode():
         raise TruncatedPartError(f"{path} is not the part that signal.json describes: run its producer again")
     return table.replace_schema_metadata(None)
 

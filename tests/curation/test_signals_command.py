@@ -1,16 +1,19 @@
 """The registry of producers, producers of the user's own, and the command line."""
 
 import importlib
+import io
 import json
+import re
 import resource
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
 from curation.signals.__main__ import find_model, main, read_params
-from curation.signals.progress import duration, plain_lines
+from curation.signals.progress import duration, plain_lines, shown
 from curation.signals.table import SignalError, read_metadata, read_signal
 
 OWN = """
@@ -89,7 +92,7 @@ def test_a_producer_of_ones_own_runs_shard_by_shard_and_is_kept(own, small_pool,
     table = read_signal(tmp_path / "s", small_pool.hash)
     expected = [sum(len(t.answer.split()) for t in s.turns) ** 2 for s in small_pool.samples()]
     assert table["words"].to_pylist() == [c if c < 20 else None for c in expected]
-    assert own.CALLS == [range(16), range(16, 32), range(32, 40)] and seen == [(16, 40), (32, 40), (40, 40)]
+    assert own.CALLS == [range(16), range(16, 32), range(32, 40)] and seen == [(0, 40), (16, 40), (32, 40), (40, 40)]
     assert summary["nulls"] == {"words": sum(c >= 20 for c in expected)} and summary["samples_per_second"] > 0
     again = produce_custom("own_signal:words", small_pool, tmp_path / "s", {"power": 2}, shard_rows=16)
     assert (again["rows_kept"], again["rows_computed"], again["samples_per_second"]) == (40, 0, None)
@@ -204,3 +207,30 @@ def test_plain_progress_tells_speed_and_time_left():
         "losses: 1,000 of 1,000 (100%), 700.0 samples/s",
     ]
     assert (duration(45), duration(720), duration(12_000)) == ("45 s", "12 min", "3 h 20 min")
+
+
+def test_what_an_earlier_run_has_done_is_no_speed_of_this_one():
+    now, lines = [0.0], []
+    report = plain_lines("losses", 10, lines.append, lambda: now[0])
+    for at, done in ((60, 900), (65, 910), (71, 922), (80, 1000)):
+        now[0] = at
+        report(done, 1000)
+    assert lines == ["losses: 922 of 1,000 (92%), 2.0 samples/s, 39 s left", "losses: 1,000 of 1,000 (100%), 8.7 samples/s"]
+    plain_lines("losses", 10, lines.append, lambda: 5.0)(40, 40)
+    assert lines[-1] == "losses: 40 of 40 (100%)"
+
+
+def test_a_terminal_gets_a_bar_with_speed_and_time_left(monkeypatch):
+    from rich import console, progress
+
+    now, screen = [0.0], io.StringIO()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(console, "Console", partial(console.Console, file=screen, force_terminal=True, width=160))
+    monkeypatch.setattr(progress, "Progress", partial(progress.Progress, get_time=lambda: now[0], auto_refresh=False))
+    with shown("losses") as report:
+        for at, done in ((60, 900), (61, 904), (70, 940)):
+            now[0] = at
+            report(done, 1000)
+    shown_last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-1]
+    assert "losses" in shown_last and "940/1000" in shown_last
+    assert "left 0:00:15" in shown_last and "4.0 samples/s" in shown_last, shown_last

@@ -146,7 +146,7 @@ def test_too_many_failures_stop_and_a_new_run_goes_on(few, tmp_path):
     with serve() as server:
         summary = by_server(few, tmp_path / "s", server, shard_rows=2, on_progress=lambda *at: progress.append(at))
     assert (summary["rows_kept"], summary["rows_computed"]) == (4, 4) and len(server.requests) == PROBES + 4 * 14
-    assert progress[0] == (2, 8) and progress[-1] == (8, 8)
+    assert progress[0] == (4, 8) and progress[-1] == (8, 8)
 
 
 def test_the_cost_cap_stops_between_parts(few, tmp_path):

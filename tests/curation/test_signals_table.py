@@ -107,6 +107,15 @@ def test_a_truncated_part_is_refused(signal, keep):
         read_signal(signal)
 
 
+def test_a_part_that_another_program_wrote_is_refused_and_computed_again(signal):
+    """A file without any metadata of ours, here even without rows."""
+    path = signal / "part-00001.parquet"
+    pq.write_table(pa.table({"value": [1.0] * SHARD}), path)
+    with pytest.raises(TruncatedPartError, match="part-00001"):
+        read_signal(signal)
+    assert write_signal(signal, IDENTITY, N, square, shard_rows=SHARD) == {"parts": 3, "rows_kept": 15, "rows_computed": 10}
+
+
 def test_a_part_of_another_run_is_refused(signal, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     write_signal(other, IDENTITY | {"prompts": "p2"}, N, square, shard_rows=SHARD)

@@ -15,7 +15,7 @@ from recipes.errors import RecipeError, nearest
 from recipes.schema import Protocol, Recipe
 
 HERE = Path(__file__).parent
-SERVERS = [["teacher", "server"], ["scoring", "server"]]
+SERVERS = ("teacher.server.", "scoring.server.", "quality.judge.server.")
 """Where something is served is no part of the protocol, though it is written beside what is."""
 KeyPath = tuple[str, ...]
 
@@ -315,7 +315,7 @@ def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:
     frozen = {k: v for k, v in scale.data.items() if k in Protocol.model_fields}
     standard = validate(Protocol, Document(frozen, scale.where)).model_dump(mode="json")
     actual = recipe.model_dump(mode="json", include=set(Protocol.model_fields))
-    yield from (key for key in _differences(standard, actual, ()) if key.split(".")[:2] not in SERVERS)
+    yield from (key for key in _differences(standard, actual, ()) if not key.startswith(SERVERS))
 
 
 def _differences(a: Any, b: Any, path: KeyPath) -> Iterator[str]:

@@ -9,6 +9,7 @@ from recipes.errors import RecipeError, nearest
 from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
+from recipes.schema import QUALITY_MODELS
 
 GRADIENTS = {"gradient": {"checkpoints": "last", "adam": False, "prefix": ""},
              "gradient_adam": {"checkpoints": "all", "adam": True, "prefix": "adam_"}}
@@ -16,6 +17,8 @@ GRADIENTS = {"gradient": {"checkpoints": "last", "adam": False, "prefix": ""},
 LOSSES = {"necessity": ("seed", ["full"]), "necessity_ablated": ("seed", ["noimg", "noq", "a"]),
           "base_losses": ("base", ["full"]), "base_losses_ablated": ("base", ["noimg", "noq", "a"])}
 """Signals of the loss producer: whose losses, and what is left out of the prompt."""
+DEITA = {"deita": ("complexity", "quality")}
+"""Columns of the quality signal that a selector reads whatever its parameters are."""
 VECTORS_OF = {"emb_image": "embedding", "emb_text": "embedding", "clip_image": "clip", "clip_text": "clip", "grad": "gradient",
               "adam_grad": "gradient_adam"}
 """The signal that each vector column belongs to."""
@@ -194,8 +197,35 @@ class World:
         return self.add("signal_cluster", {"name": name, **dump(section)}, inputs, self.size / 10, name)
 
     def _quality(self) -> Node:
-        inputs = {"pool": self.pool, "source": self.source if self.section("quality").kind == "metadata" else None}
-        return self.add("signal_quality", dump(self.section("quality")), inputs, self.size / 10)
+        section = self.section("quality")
+        if section.kind == "models":
+            return self._graded(section)
+        if self.seed is None:
+            raise RecipeError(f"{self.loaded.locate('quality', 'kind')}: quality.kind: `metadata` reads the mini world's own record, which no "
+                              "other pool has; give `models`")
+        return self.add("signal_quality", dump(section), {"pool": self.pool, "source": self.source}, self.size / 10)
+
+    def _graded(self, section: Any) -> Node:
+        """Quality by models; refused where an arm reads a column whose model is not given."""
+        for user, column in self._quality_columns():
+            if getattr(section, column) is None:
+                raise RecipeError(f"{self.loaded.locate('quality')}: quality.{column}: missing; {user} reads the column {column}, so a model has to be "
+                                  "given for it")
+        given = {name: found for name in QUALITY_MODELS if (found := getattr(section, name))}
+        models = {f"{name}_model": self.model(found.path, found.revision, "quality", name, "path") for name, found in given.items()}
+        config = {"revisions": {f"{name}_model": found.revision for name, found in given.items()}, **dump(section, "judge", "max_tokens", "dtype")}
+        return self.add("signal_quality_models", config, {"pool": self.pool, **models}, self.size * len(section.columns()))
+
+    def _quality_columns(self) -> Iterator[tuple[str, str]]:
+        """(who reads it, column of the quality signal), as far as names tell before anything is run."""
+        recipe = self.loaded.recipe
+        for name, arm in recipe.arms.items():
+            named = (value for param in arm.params.values() for value in (param if isinstance(param, list) else [param]))
+            for column in [*DEITA.get(arm.selector, ()), *named]:
+                if column in (*QUALITY_MODELS, "judge"):
+                    yield f"arm `{name}` ({arm.selector})", column
+        if recipe.probe and any("value" in arm.learned() for arm in recipe.arms.values()):
+            yield from (("probe.indicators", column) for column in recipe.probe.indicators if column in (*QUALITY_MODELS, "judge"))
 
     def _gradients(self, name: str) -> Node:
         section, warmup, way = self.section("gradient"), self.fit("warmup"), GRADIENTS[name]

@@ -294,13 +294,54 @@ class Clustering(Section):
     engine: Literal["torch", "faiss"] = Field("torch", description="of k-means")
 
 
-class Quality(Section):
-    """Reward, judge, complexity and quality of each answer."""
+QUALITY_MODELS = ("reward", "complexity", "quality")
+"""Columns of the quality signal that a local model makes; `judge` is the other one."""
 
-    kind: Literal["metadata"] = Field("metadata", description="metadata: the mini world's stand-in for reward model and judge, with noise")
+
+class MetadataQuality(Section):
+    """Reward, judge, complexity and quality of each answer: the mini world's stand-in, from its own record."""
+
+    kind: Literal["metadata"]
     noise: float = Field(1.0, ge=0, description="standard deviation of the noise on each score, in its own spread")
     knows_rate: Fraction = Field(0.3, description="share of the wrong answers that the judge notices without seeing the image")
     seed: int = 0
+
+
+class TextModel(Section):
+    """A text model that grades answers."""
+
+    path: str = Field(description="directory or hub id")
+    revision: str | None = Field(None, description="commit or tag of a hub id")
+
+
+class Judge(Section):
+    """A chat model that grades each conversation from 0 to 100 by its text (InstructionGPT-4, arXiv 2308.12067)."""
+
+    model: str = Field(min_length=1, description="name under which the server knows the model; another model needs another name")
+    server: Server = Server()
+
+
+class ModelsQuality(Section):
+    """Reward, judge, complexity and quality of each answer by models; a column whose model is not given is not made."""
+
+    kind: Literal["models"]
+    reward: TextModel | None = Field(None, description="sequence classifier with one logit: the reward of (question, answer)")
+    complexity: TextModel | None = Field(None, description="causal model that was trained as Deita's scorer of questions "
+                                                           "(arXiv 2312.15685), such as hkust-nlp/deita-complexity-scorer")
+    quality: TextModel | None = Field(None, description="the same for answers, such as hkust-nlp/deita-quality-scorer")
+    judge: Judge | None = None
+    max_tokens: int = Field(8192, ge=1, description="tokens of a batch, padding included")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the models' weights")
+
+    @model_validator(mode="after")
+    def _makes_a_column(self) -> "ModelsQuality":
+        if not self.columns():
+            raise ValueError(f"no model is given: name one for {', '.join(QUALITY_MODELS)} or judge")
+        return self
+
+    def columns(self) -> list[str]:
+        """The columns that these models make."""
+        return [name for name in (*QUALITY_MODELS, "judge") if getattr(self, name) is not None]
 
 
 class Gradient(Section):
@@ -399,7 +440,7 @@ class Protocol(Section):
     embedding: Embedding | None = None
     clip: Clip | None = None
     clusters: dict[Annotated[str, Field(pattern=r"^\w+$")], Clustering] = Field({}, description="clusterings, read by selectors as cluster_<name>")
-    quality: Quality | None = None
+    quality: Annotated[Annotated[MetadataQuality | ModelsQuality, Field(discriminator="kind")], kind_if_not_said("metadata")] | None = None
     gradient: Gradient | None = None
     probe: Probe | None = None
     signals: dict[Annotated[str, Field(pattern=r"^\w+$")], CustomSignal] = Field({}, description="signals of your own, by the name that selectors need")

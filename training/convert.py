@@ -64,8 +64,8 @@ def is_llava_next_layout(path: str | Path) -> bool:
     return "LlavaQwenForCausalLM" in settings.get("architectures", []) or "mm_vision_tower" in settings
 
 
-def local_copy(source: str | Path) -> Path:
-    """The directory of a checkpoint that is named by its path or by its name on the hub, downloaded if needed.
+def local_copy(source: str | Path, revision: str | None = None) -> Path:
+    """The directory of a checkpoint that is named by its path or by its name on the hub (at a commit or tag), downloaded if needed.
 
     Raises ConversionError where there is neither.
     """
@@ -75,7 +75,7 @@ def local_copy(source: str | Path) -> Path:
     if Path(source).is_dir():
         return Path(source)
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConversionError(f"{source} is no directory, and the hub does not give it ({error})") from error
 

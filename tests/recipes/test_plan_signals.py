@@ -73,6 +73,56 @@ def test_losses_by_model_and_part(asking):
                      "signal_losses[base_losses_ablated]": (["noimg", "noq", "a"], "base_", False)}
 
 
+@pytest.fixture
+def graders(project):
+    """Two text models, of which only the files matter, as the overrides that a recipe names them by."""
+    for name in ("judge_of_pairs", "judge_of_questions"):
+        (project / name).mkdir()
+        (project / name / "config.json").write_text("{}")
+        (project / name / "model.safetensors").write_text(name)
+    return ["quality={kind: models, reward: {path: judge_of_pairs}, judge: {model: j, server: {url: 'http://localhost:1/v1'}}}"]
+
+
+def test_quality_by_models(asking, graders, project):
+    nodes = asking("quality", overrides=graders)  # replaces the scale's section, which is of another kind
+    made = nodes["signal_quality_models"]
+    assert set(made.inputs) == {"pool", "reward_model"} and made.inputs["reward_model"].path == project / "judge_of_pairs"
+    assert made.config["judge"]["model"] == "j" and made.config["revisions"] == {"reward_model": None}
+    assert nodes["compare"].inputs["signal_quality"] == [made] and "signal_quality" not in nodes
+    elsewhere = asking("quality", overrides=[*graders, "quality.judge.server.url=http://localhost:2/v1"])["signal_quality_models"]
+    assert elsewhere.hash == made.hash, "where a model is served changes nothing"
+    (project / "scales" / "other.yaml").write_text((project / "scales" / "tiny.yaml").read_text().replace(
+        "quality: {noise: 0.5}", graders[0].replace("quality=", "quality: ")))
+    assert load("one.yaml", ["scale=other", "quality.judge.server.url=http://localhost:2/v1"]).protocol == "standard"
+    assert load("one.yaml", ["scale=other", "quality.judge.model=k"]).modified == ("quality.judge.model",)
+    (project / "judge_of_pairs" / "model.safetensors").write_text("other weights")
+    other = asking("quality", overrides=graders)["signal_quality_models"]
+    assert other.hash != made.hash
+    added = asking("quality", overrides=[*graders, "quality.quality={path: judge_of_questions}"])["signal_quality_models"]
+    assert set(added.inputs) == {"pool", "reward_model", "quality_model"} and added.hash != other.hash
+
+
+@pytest.mark.parametrize("arm, more, wrong", [
+    ("{selector: deita, budget: 30%}", [], r"quality.complexity: missing; arm `random` \(deita\) reads the column complexity"),
+    ("{selector: top_k, budget: 30%, params: {column: quality}}", [], r"quality.quality: missing; arm `random` \(top_k\)"),
+    ("{selector: instructiongpt4, budget: 30%}", ["quality.judge=null", "probe.indicators=[reward, judge]"],
+     r"quality.judge: missing; probe.indicators reads the column judge"),
+    ("{selector: deita, budget: 30%}", ["quality.judge=null", "quality.reward=null"], "no model is given: name one for reward, complexity"),
+    ("{selector: deita, budget: 30%}", ["quality.reward.path=nowhere"], "quality.reward.path: a signal wants nowhere, which does not exist"),
+    ("{selector: deita, budget: 30%}", ["quality.kind=human"], r"quality.kind: got 'human'; it can be 'metadata', 'models'"),
+])
+def test_a_grade_without_its_model_is_refused_before_anything_runs(asking, graders, arm, more, wrong):
+    overrides = [*graders, f"arms.random={arm}", *more]
+    if "nowhere" in str(more):
+        overrides += ["quality.complexity={path: judge_of_pairs}", "quality.quality={path: judge_of_pairs}"]
+    with pytest.raises(RecipeError, match=wrong):
+        asking(overrides=overrides)
+
+
+def test_arms_that_read_only_what_is_given_are_planned(asking, graders):
+    assert "signal_quality_models" in asking(overrides=[*graders, "arms.random={selector: top_k, budget: 30%, params: {column: judge}}"])
+
+
 def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
     nodes = asking("gradient", "gradient_adam")
     plain, adam = nodes["signal_gradient[gradient]"], nodes["signal_gradient[gradient_adam]"]

@@ -11,6 +11,7 @@ STAGES = REPOSITORY / "recipes" / "stages"
 HARMLESS = {
     "curation/pool/errors.py": "messages", "curation/pool/sample.py": "a type", "curation/teacher/base.py": "a type",
     "curation/signals/__init__.py": "a registry", "curation/selectors/__init__.py": "a registry; the selector's own module counts",
+    "curation/selectors/param_types.py": "messages",
     "recipes/stages/counting.py": "progress", "recipes/stages/scoring.py": "progress",
     "recipes/stages/serving.py": "progress, settings of a server", "recipes/errors.py": "messages",
 }
@@ -18,6 +19,10 @@ INDEX_ONLY = {"curation/pool/record.py"}
 """Stages that read the pool's index parse no record."""
 BESIDE = {
     "select": INDEX_ONLY, "signal_cluster": INDEX_ONLY, "signal_value": INDEX_ONLY,
+    "signal_quality_models": {  # another kind's stand-in; the encoders beside whose error class it uses
+        "curation/signals/quality_metadata.py", "curation/teacher/draw.py", "curation/teacher/rubric.py", "curation/taxonomy.py",
+        "curation/signals/dual_encoder.py", "curation/signals/vlm.py", "curation/pool/images.py", "training/collate.py", "training/images.py",
+        "training/render.py"},
     "signal_custom": INDEX_ONLY,  # what the user's function reads is its own affair
     "probe_subsets": INDEX_ONLY | {"curation/signals/subset_features.py", "curation/signals/subset_regressors.py"},
     "evaluate": INDEX_ONLY,

@@ -1,0 +1,5 @@
+"""Dummy stage `signal_quality_models`."""
+
+from dummy_stages.body import run  # noqa: F401
+
+CODE = ()

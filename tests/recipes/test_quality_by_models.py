@@ -1,0 +1,110 @@
+"""Quality by a reward model, Deita's scorers and a judge: from models on disk and a server, through the recipe's stage, to a subset."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curation.pool.read import Pool
+from curation.signals.quality import score_quality
+from curation.signals.quality_judge import transcript
+from curation.signals.table import read_signal
+from curation.subset import read_subset
+
+pytest.importorskip("openai", reason="pip install 'winnow[api]'")
+sys.path.insert(0, str(Path(__file__).parents[1] / "curation"))
+from chat_server import serve  # noqa: E402
+
+SIZE, BUDGET = 80, 12
+RECIPE = """\
+name: graded
+scale: smoke
+pool: {{size: {size}}}
+bench: {{items: 1}}
+quality:
+  kind: models
+  reward: {{path: models/reward}}
+  complexity: {{path: models/scorer}}
+  quality: {{path: models/scorer}}
+  judge: {{model: j, server: {{url: "{url}", concurrency: 2, max_failed: 0.5}}}}
+track: {{wandb: {{mode: disabled}}}}
+resources: {{executor: inline}}
+arms:
+  deita: {{selector: deita, budget: {budget}, params: {{threshold: 1.0}}}}
+  liked: {{selector: top_k, budget: {budget}, params: {{column: judge}}}}
+"""
+
+
+def write_models(folder: Path) -> None:
+    """A reward model and a scorer with random weights."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, Qwen2Config, Qwen2ForCausalLM
+
+    from curation.mini.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "max_position_embeddings": 512, "pad_token_id": tokenizer.pad_token_id}
+    torch.manual_seed(0)
+    reward = BertForSequenceClassification(BertConfig(num_labels=1, initializer_range=0.5, **shape))
+    scorer = Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, initializer_range=0.3, **shape))
+    for name, model in (("reward", reward), ("scorer", scorer)):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def grade_of(body: dict) -> str:
+    """What the stub judge says: a grade by the conversation's length, and prose now and then."""
+    text = body["messages"][0]["content"].split("\n\n", 1)[1]
+    return "good, I think" if len(text) % 7 == 0 else str(len(text) % 101)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """(stage directories, requests of the judge) of a run until both subsets are chosen."""
+    from recipes.run import main
+
+    root = tmp_path_factory.mktemp("graded")
+    write_models(root / "models")
+    with pytest.MonkeyPatch.context() as patch, serve(answer=grade_of) as server:
+        patch.chdir(root)
+        (root / "graded.yaml").write_text(RECIPE.format(size=SIZE, budget=BUDGET, url=server.url))
+        assert main(["graded.yaml", "--until", "select"]) == 0
+        requests = len(server.requests)
+    return root / "runs" / "graded" / "stages", requests
+
+
+def test_every_grade_is_that_of_its_model(stages, tmp_path):
+    folder, requests = stages
+    pool = Pool.open(folder / "pool")
+    found = read_signal(folder / "signal_quality_models", pool.hash)
+    models = folder.parents[2] / "models"
+    score_quality(pool, tmp_path, kind="models", reward_model=models / "reward", complexity_model=models / "scorer",
+                  quality_model=models / "scorer", max_tokens=8192)
+    expected = read_signal(tmp_path, pool.hash)
+    for column in ("reward", "complexity", "quality"):
+        np.testing.assert_allclose(found[column].to_numpy(), expected[column].to_numpy(), atol=1e-5)
+    lengths = [len(transcript(sample)) for sample in pool.samples()]
+    assert found["judge"].to_pylist() == [None if n % 7 == 0 else float(n % 101) for n in lengths] and found["judge"].null_count
+    assert requests == len(pool), "one request for each sample"
+
+
+def test_the_selectors_pick_by_these_columns(stages):
+    folder, _ = stages
+    found = read_signal(folder / "signal_quality_models")
+    judge = np.array([-1.0 if grade is None else grade for grade in found["judge"].to_pylist()])
+    liked = read_subset(folder / "select[liked,0]")["row"].to_numpy()
+    assert judge[liked].min() >= np.sort(judge)[-BUDGET]
+    product = found["complexity"].to_numpy().astype(float) * found["quality"].to_numpy()
+    deita = read_subset(folder / "select[deita,0]")["row"].to_numpy()
+    assert product[deita].min() >= np.sort(product)[-BUDGET] - 1e-6
+
+
+def test_what_failed_is_counted_in_the_stages_record(stages):
+    folder, requests = stages
+    summary = json.loads((folder / "signal_quality_models" / "stage.json").read_text())["summary"]
+    judge = summary["columns"]["judge"]
+    assert judge["requests"] == requests and judge["missing"] == {"unreadable": judge["nulls"]}
+    assert set(summary["columns"]) == {"reward", "judge", "complexity", "quality"}

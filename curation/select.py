@@ -6,6 +6,7 @@
 """
 
 import argparse
+import difflib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ _MAKES = {
     "base_losses_ablated": "losses --model BASE_MODEL --param prefix=base_ --param terms=[noimg,noq,a]",
     "capability": "capability --model SCORER",
     "style": "style --model STYLER",
+    "clip": "clip --model DUAL_ENCODER",
+    "embedding": "embeddings --model BASE_MODEL",
 }
 """Signal -> what follows `python -m curation.signals`; the other signals are made by a recipe."""
 
@@ -96,7 +99,8 @@ def select_subset(
     )
     picked = pc.value_counts(index.table["source"].take(selection.rows)).flatten()
     sources = dict(sorted(zip(picked[0].to_pylist(), picked[1].to_pylist(), strict=True), key=lambda item: (-item[1], item[0])))
-    return Chosen(manifest, sources, [line for signal in loaded for line in lines_of(signal)], index.token_unit)
+    ignored = [f"{index.path.name}: ignored {', '.join(index.ignored)}"] if index.ignored else []
+    return Chosen(manifest, sources, ignored + [line for signal in loaded for line in lines_of(signal)], index.token_unit)
 
 
 def _extra(budget: str | int, signals: Sequence[Signal], reference: Path | None, index: Index) -> dict[str, Any]:
@@ -119,7 +123,12 @@ def _with_reference(columns: pa.Table, index: Index, reference: Path) -> pa.Tabl
 
 
 def _advice(column: str, columns: pa.Table, index: Index) -> str:
-    """What gives a column that is missing."""
+    """The nearest column that is there, and what gives the one that is missing."""
+    near = difflib.get_close_matches(column, columns.column_names, n=1, cutoff=0.8) if column not in columns.column_names else []
+    return "".join(f"; did you mean {name!r}?" for name in near) + _source_of(column, columns, index)
+
+
+def _source_of(column: str, columns: pa.Table, index: Index) -> str:
     if column in ("text_tokens", "image_tokens"):
         return "; python -m curation.pool build counts them (--tokenizer, --image-tokens), or give them as columns of the table"
     signal = signal_of(column.replace("*", "x"))

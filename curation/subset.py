@@ -20,6 +20,10 @@ OPTIONAL = {"numba": "numba", "faiss": "faiss-cpu"}
 """Libraries that a parameter may choose, and the distributions that hold them."""
 
 
+_HELD = ("ids_sha256", "pool_hash", "pool_samples", "selector", "params", "seed", "budget")
+"""What readers of a manifest rely on."""
+
+
 class SubsetError(ValueError):
     """A subset folder that is incomplete or does not match its manifest."""
 
@@ -81,18 +85,27 @@ def write_subset(
 def read_subset(folder: Path) -> pa.Table:
     """The table of `write_subset`, in rank order. Raises SubsetError where it is incomplete or altered."""
     manifest = read_manifest(folder)
-    table = pq.read_table(Path(folder) / "subset.parquet")
+    try:
+        table = pq.read_table(Path(folder) / "subset.parquet")
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SubsetError(f"{folder}/subset.parquet cannot be read ({error}); select again") from error
     if ids_hash(table["id"].to_pylist()) != manifest["ids_sha256"]:
         raise SubsetError(f"{folder}: the ids in subset.parquet are not those of manifest.json; select again")
     return table
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json of a subset. Raises SubsetError if it is not there: it is written last."""
+    """manifest.json of a subset. Raises SubsetError if it is not there (it is written last), or not whole."""
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise SubsetError(f"{folder} holds no finished subset (no manifest.json); select again")
-    return json.loads(path.read_text())
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise SubsetError(f"{path} is no JSON ({error}); select again") from error
+    if not isinstance(manifest, dict) or (lacking := [key for key in _HELD if key not in manifest]):
+        raise SubsetError(f"{path} is no manifest of a subset{f': {lacking[0]!r} is missing' if isinstance(manifest, dict) else ''}; select again")
+    return manifest
 
 
 def ids_hash(ids: list[str]) -> str:

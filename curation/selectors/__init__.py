@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.selectors.contract import BudgetError, ColumnError, Selection, SelectorError, SizeError, resolve_budget
+from curation.selectors.param_types import fits, hint_for, in_words
 
 __all__ = [
     "SELECTORS",
@@ -66,7 +67,7 @@ def get_selector(name: str) -> Selector:
     module_name, _, attribute = target.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise SelectorError(f"selector {name!r} cannot be imported: {error}") from error
     if not callable(function) or tuple(inspect.signature(function).parameters)[: len(_FIXED)] != _FIXED:
         raise SelectorError(f"selector {name!r} must be a function select(columns, budget, seed, **params)")
@@ -74,7 +75,7 @@ def get_selector(name: str) -> Selector:
 
 
 def check_params(name: str, params: Mapping[str, Any]) -> None:
-    """Raises SelectorError for a parameter that `name` does not take (with the nearest), or one that it lacks."""
+    """Raises SelectorError for a parameter that `name` does not take (with the nearest), one of another type, or one that it lacks."""
     taken = dict(list(inspect.signature(get_selector(name)).parameters.items())[len(_FIXED) :])
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         return
@@ -82,6 +83,10 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
         if key not in taken:
             listed = f"; it takes {', '.join(taken)}" if taken else "; it takes none"
             raise SelectorError(f"selector {name!r} has no parameter {key!r}{_nearest(key, taken)}{listed}")
+        if not fits(params[key], wanted := taken[key].annotation):
+            raise SelectorError(
+                f"selector {name!r}: {key} is {params[key]!r}, and must be {in_words(wanted)}{hint_for(params[key], wanted)}"
+            )
     lacking = [key for key, parameter in taken.items() if parameter.default is parameter.empty and key not in params]
     if lacking:
         raise SelectorError(f"selector {name!r} needs the parameter {lacking[0]!r}")

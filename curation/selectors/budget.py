@@ -58,7 +58,7 @@ def token_budget(budget: str | int) -> int | None:
         number = Decimal(text.removeprefix(PREFIX).strip())
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or number % 1:
+    if not number.is_finite() or number.as_integer_ratio()[1] != 1:
         raise SelectorError(f"budget {budget!r} is no number of tokens such as 'tokens:2e9'")
     return int(number)
 
@@ -88,8 +88,8 @@ def select_within_tokens(
 ) -> Selection:
     """The largest selection of `function` whose text and image tokens do not exceed `budget`.
 
-    Where the selector's module says `NESTED = True` (a smaller budget gives the first picks of a larger one) it is the
-    longest prefix of the pick order that fits. Otherwise the number of rows k is found by bisection between bounds that
+    Where the selector is nested (a smaller budget gives the first picks of a larger one: its module says `NESTED = True`,
+    or has a function `nested(**params)` that does) it is the longest prefix of the pick order that fits. Otherwise the number of rows k is found by bisection between bounds that
     hold for any selector (the rows that fit if the longest, or the shortest, come first): k rows fit and k + 1 do not.
     Where more rows may cost fewer tokens there can be several such k; the one that is found depends on nothing but the
     arguments.
@@ -114,13 +114,18 @@ def select_within_tokens(
         raise TokenBudgetError(budget, trial.cost(full), f"the selector can pick {len(full.rows):,} rows")
     if trial.cost(full) <= budget:
         return trial.noted(full, budget)
-    if getattr(sys.modules.get(function.__module__), "NESTED", False):
+    if _is_nested(function, params or {}):
         rows = int(np.searchsorted(np.cumsum(trial.of(full)), budget, side="right"))
     else:
         rows = _bisect(trial, min(low, len(full.rows)), len(full.rows), budget)
     if rows < 1:
         raise TokenBudgetError(budget, 0, "the first pick alone has more")
     return trial.noted(trial.select(rows), budget)
+
+
+def _is_nested(function: Callable[..., Selection], params: Mapping[str, Any]) -> bool:
+    module = sys.modules.get(function.__module__)
+    return module.nested(**params) if hasattr(module, "nested") else getattr(module, "NESTED", False)
 
 
 def _bisect(trial: "_Trial", fits: int, over: int, budget: int) -> int:

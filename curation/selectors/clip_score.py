@@ -15,6 +15,11 @@ NEEDS: tuple[str, ...] = ("clip",)
 COST, TARGETED, NESTED = "C1", False, True
 
 
+def nested(text_only: str = "exclude", **_: object) -> bool:
+    """With text-only rows kept, a larger budget gives them more places, and the order of the picks has them last."""
+    return text_only != "keep"
+
+
 def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", text_only: str = "exclude") -> Selection:
     """The `budget` rows at the `rule` end ("top", "bottom", "mid": around the median) by `clip_score`.
 

@@ -59,8 +59,15 @@ def select(
     taken = greedy_similarity(rows, units, budget, threshold, codes)
     missing = budget - len(taken)
     if missing and fill == "none":
-        raise BudgetError(budget, len(taken), f"the others exceed cosine {threshold} to one of these; raise threshold, or fill='score'")
+        raise BudgetError(budget, len(taken), _why(found.notes["missing_value"], len(rows) - len(taken), threshold))
     rest = np.setdiff1d(np.arange(len(rows)), taken)[:missing]
     places = ranked[np.concatenate([taken, rest])]
     filled = pa.array(np.arange(budget) >= len(taken))
     return found.selection(columns, places, {"filled": missing}, score=score[found.rows[places]], filled=filled)
+
+
+def _why(missing: int, alike: int, threshold: float) -> str:
+    said = [f"{missing:,} rows are missing_value"] if missing else []
+    if alike:
+        said.append(f"{alike:,} exceed cosine {threshold} to one of those taken; raise threshold, or fill='score'")
+    return ", ".join(said)

@@ -2,7 +2,7 @@
 
 L(A|I,Q), L(A|Q), L(A|I) and L(A) are mean losses of the answer's tokens in nats: columns nll, nll_noimg, nll_noq and nll_a
 of the loss producer (base_* under the base model). Every function takes and returns float64 [n]; NaN stands for a missing
-value and passes through; a ratio whose denominator is not above 0 is missing too. Sums, differences and quotients of
+value and passes through; a ratio whose denominator is not above 0, or infinite, is missing too. Sums, differences and quotients of
 float64 are the same on every CPU, and so is `math.exp`, which numpy's vectorised exp is not.
 """
 
@@ -26,7 +26,7 @@ def visual_necessity(nll_noimg: np.ndarray, nll: np.ndarray) -> np.ndarray:
     What the image is worth for the answer: below 0 it misleads (mismatched pairs), about 0 it is redundant. 0 for text-only
     samples, whose two losses are the same by definition.
     """
-    return _float64(nll_noimg) - _float64(nll)
+    return _minus(nll_noimg, nll)
 
 
 def ifd(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def necessity(
     if kind not in NECESSITIES:
         raise SelectorError(f"necessity {kind!r} is none of {', '.join(NECESSITIES)}")
     if kind == "delta":
-        return _float64(nll) - _given(base_nll, kind, "base_nll")
+        return _minus(nll, _given(base_nll, kind, "base_nll"))
     if kind == "visual":
         return visual_necessity(_given(nll_noimg, kind, "nll_noimg"), nll)
     return _float64(nll)
@@ -79,9 +79,14 @@ def _float64(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
+def _minus(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # of two infinite losses nothing is known
+        return _float64(above) - _float64(below)
+
+
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     above, below = _float64(above), _float64(below)
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
+    return np.divide(above, below, out=np.full(below.shape, np.nan), where=(below > 0) & np.isfinite(below))
 
 
 def _exp(value: float) -> float:

@@ -89,7 +89,7 @@ def select(
     usable, notes = _usable(columns, scores, clusters, has_vector, exclude_seed)
     known = np.flatnonzero(usable)
     ranked = known[np.lexsort((row_numbers(columns)[known], keys[known], scores[known]))]
-    notes["noise_tail"] = math.floor(noise_tail * len(ranked))
+    notes["noise_tail"] = math.floor(noise_tail * len(ranked) + 1e-9)  # 0.29 · 100 is 28.999... in float64
     ranked = ranked[: len(ranked) - notes["noise_tail"]]
     check_budget(budget, len(ranked), ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count))
     of = scores[ranked]

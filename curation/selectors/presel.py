@@ -57,6 +57,8 @@ def select(
     """
     given = flags(columns, reference) if reference else np.zeros(len(columns), bool)
     judged = given if reference else ~given
+    if temperature is not None and not temperature > 0:
+        raise SelectorError(f"temperature {temperature} must be positive (inf = equal)")
     score, (tasks, names) = irs(*losses(columns, model, "nll", "nll_noq")), groups(texts(columns, "source"))
     if not (np.isfinite(score) & judged).any():
         raise BudgetError(budget, 0, f"no row {'of the reference part ' if reference else ''}has the losses that IRS is made of")
@@ -81,13 +83,12 @@ def select(
 
 def _task_means(score: np.ndarray, tasks: np.ndarray, count: int, rows: np.ndarray) -> tuple[np.ndarray, int]:
     """(mean score of each task over `rows` bool[n], how many tasks have none and take the mean of all)."""
-    use = rows & np.isfinite(score)
-    # in whole billionths: a sum of float64 would depend on the order of the rows
-    total = np.zeros(count, np.int64)
-    np.add.at(total, tasks[use], np.rint(score[use] * 1e9).astype(np.int64))
-    size = np.bincount(tasks[use], minlength=count)
-    overall = int(total.sum()) / int(size.sum())
-    return np.where(size > 0, total / np.maximum(size, 1), overall) / 1e9, int((size == 0).sum())
+    known = np.flatnonzero(rows & np.isfinite(score))
+    # fsum: another sum of float64 would depend on the order of the rows
+    means = np.full(count, math.fsum(score[known].tolist()) / len(known))
+    met = [known[places] for places in members_of(tasks[known])]
+    means[[tasks[places[0]] for places in met]] = [math.fsum(score[places].tolist()) / len(places) for places in met]
+    return means, count - len(met)
 
 
 def _refuse_large_part(paid: int, budget: int) -> None:

@@ -11,11 +11,10 @@ from curation.selectors.primitives.keys import seeded_keys
 
 NEEDS: tuple[str, ...] = ()
 COST, TARGETED, NESTED = "C0", False, True
-NESTED = True
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     """The `budget` rows with the smallest hash of (seed, id): nested over budgets. Raises BudgetError."""
     check_budget(budget, len(columns))
-    picks = np.argsort(seeded_keys(seed, texts(columns, "id")), kind="stable")[:budget]
+    picks = np.lexsort((row_numbers(columns), seeded_keys(seed, texts(columns, "id"))))[:budget]
     return Selection(row_numbers(columns)[picks], sources_of(columns, picks))

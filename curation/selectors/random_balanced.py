@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import Selection, check_budget, row_numbers, sources_of, texts
+from curation.selectors.primitives.candidates import by_hash
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 
 NEEDS: tuple[str, ...] = ()
 COST, TARGETED, NESTED = "C0", False, True
-NESTED = True
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
@@ -21,8 +21,7 @@ def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     """
     check_budget(budget, len(columns))
     codes, names = groups(texts(columns, "source"))
-    keys = seeded_keys(seed, texts(columns, "id"))
-    turn = rank_within(codes, np.argsort(keys, kind="stable"))
+    turn = rank_within(codes, by_hash(columns, seed)[0])
     source_keys = seeded_keys(seed, pa.array(names, pa.large_string()))
     picks = np.lexsort((source_keys[codes], turn))[:budget]
     reason = sources_of(columns, picks).append_column("round", pa.array(turn[picks], pa.int32()))

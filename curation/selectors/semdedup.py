@@ -42,8 +42,8 @@ def select(
 
     In a cluster rows come in the order of `keep`: "hard" (lowest similarity_<cluster>, the cosine to its centroid,
     first), "easy" (highest first) or "random"; ties by the hash of (seed, id). A row is dropped whose cosine to a row
-    kept before exceeds 1 - epsilon. Epsilon is bisected to the lowest that leaves the budget or more; of what is then
-    too many, the rows most like another kept one go (`trimmed`). Text-only rows: "keep" (default) gives them their
+    kept before exceeds 1 - epsilon. Epsilon is bisected until the budget or more is left, and with one step of 4e-6 more it
+    would be less; of what is then too many, the rows most like another kept one go (`trimmed`). Text-only rows: "keep" (default) gives them their
     share of the budget at random, "exclude" sets them aside. Rows with images but without vector or cluster cannot be
     picked (`missing_value`). Notes: `epsilon_e6`, epsilon in millionths. Reason: cluster, similarity (the highest
     cosine to a row kept before it, null for none). Raises ColumnError, BudgetError, SizeError, SelectorError.

@@ -31,6 +31,6 @@ def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str
     check_budget(budget, len(known), f"{len(values) - len(known):,} rows have no {column}")
     keys = seeded_keys(seed, texts(columns, "id"))[known]
     ranked = values[known] if order == "ascending" else -values[known]
-    picks = known[np.lexsort((keys, ranked))[:budget]]
+    picks = known[np.lexsort((row_numbers(columns)[known], keys, ranked))[:budget]]
     reason = sources_of(columns, picks).append_column("score", pa.array(values[picks], pa.float64()))
     return Selection(row_numbers(columns)[picks], reason, {"missing_value": len(values) - len(known)})

@@ -49,6 +49,8 @@ def load_signals(paths: Sequence[Path], index: Index, reading: Reading, workspac
     found = [signal for path in paths for signal in _at(Path(path), index, reading, workspace)]
     if index.extra is not None:
         found.insert(0, import_table(index.path, index.extra, {}, index, reading))
+    if reading.mapping and not any("files" in signal.counts for signal in found):
+        raise SignalError(f"--map {next(iter(reading.mapping))}=... is for the score folder of mmSSR, and none is given")
     names = Counter(signal.name for signal in found)
     repeated = {name: count(1) for name, times in names.items() if times > 1}
     return [replace(s, name=f"{s.name}-{next(repeated[s.name])}") if s.name in repeated else s for s in found]
@@ -74,6 +76,8 @@ def _at(path: Path, index: Index, reading: Reading, workspace: Path) -> list[Sig
         return [_own(path, index)]
     inside = sorted(folder for folder in path.iterdir() if folder.is_dir() and _is_signal(folder))
     if inside:
+        if beside := sorted(file.name for file in path.iterdir() if file.suffix in (".parquet", *JSON_LINES)):
+            raise SignalError(f"{path} holds signal folders and, beside them, {', '.join(beside)}: give each file by its own path")
         return [_own(folder, index) for folder in inside]
     if any(file.suffix in JSON_LINES for file in path.iterdir()):
         return [_official(path, index, reading, workspace / f"{len(list(workspace.iterdir()))}")]
@@ -190,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         index = open_index(options.pool)
         signal = write_import(options.path, index, options.out, reading_of(options))
-    except (SignalError, PoolError, VectorError) as error:
+    except (SignalError, PoolError, VectorError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for line in lines_of(signal):

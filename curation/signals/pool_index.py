@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +56,7 @@ def open_index(path: Path) -> Index:
 def _of_directory(folder: Path) -> Index:
     if not (folder / "pool.json").is_file():
         raise PoolError(f"{folder} holds no finished pool (no pool.json); run python -m curation.pool build")
-    info = json.loads((folder / "pool.json").read_text())
+    info = _info(folder / "pool.json")
     try:
         table = pq.read_table(folder / "pool.parquet")
     except (pa.ArrowInvalid, OSError) as error:
@@ -63,6 +64,16 @@ def _of_directory(folder: Path) -> Index:
     if len(table) != info["n"]:
         raise PoolError(f"{folder}/pool.parquet has {len(table):,} rows, pool.json says {info['n']:,}; build the pool again")
     return Index(folder, table, info["hash"], token_unit=info["text_tokens"]["unit"])
+
+
+def _info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text())
+    except ValueError as error:
+        raise PoolError(f"{path} is no JSON ({error}); build the pool again") from error
+    if not isinstance(info, dict) or not {"n", "hash", "text_tokens"} <= info.keys():
+        raise PoolError(f"{path} does not describe a pool; build the pool again")
+    return info
 
 
 def _of_table(path: Path) -> Index:
@@ -78,7 +89,7 @@ def _of_table(path: Path) -> Index:
         "row": pa.array(np.arange(len(given)), pa.int32()),
         "id": _ids(given["id"], path),
         "source": _sources(given[source], path, source),
-    } | {name: given[name] for name in COUNTS if name in given.column_names}
+    } | {name: _counts(given[name], path, name) for name in COUNTS if name in given.column_names}
     table = pa.table(columns)
     others = [name for name in given.column_names if name not in columns and name != source]
     extra = pa.table({"row": columns["row"], **{name: given[name] for name in others}}) if others else None
@@ -107,6 +118,21 @@ def _sources(sources: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray
     if sources.null_count:
         raise PoolError(f"{path}: {sources.null_count:,} rows have no {name}")
     return sources.cast(pa.string())
+
+
+def _counts(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
+    """Whole numbers of at least 0, null for null and NaN (as which pandas writes missing counts)."""
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    if column.null_count == len(column):
+        return pa.chunked_array([pa.nulls(len(column), pa.int64())])
+    try:
+        whole = column.cast(pa.int64()) if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) else None
+    except pa.ArrowInvalid:  # a fraction, infinite, or beyond 2^63
+        whole = None
+    if whole is None or pc.min(whole).as_py() < 0:
+        raise PoolError(f"{path}: column {name!r} ({column.type}) holds something else than whole numbers of at least 0, or null where unknown")
+    return whole
 
 
 def table_hash(table: pa.Table) -> str:

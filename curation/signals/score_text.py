@@ -113,7 +113,7 @@ def score_column(column: pa.ChunkedArray, name: str, mode: str = "clean") -> np.
         return codes_by_text(column.cast(kind).combine_chunks(), lambda text: score_code(text, mode), known)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         raise ScoreError(f"column {name!r} is {column.type}; scores are whole numbers 0..{MAX_SCORE}, or texts of them")
-    values = column.cast(pa.float64()).to_numpy()
+    values = column.cast(pa.float64(), safe=False).to_numpy()  # what float64 rounds is far beyond the scale
     whole = np.floor(values) == values
     codes = np.full(len(values), failed("not_an_integer"), np.int32)
     codes[whole] = failed("out_of_range")
@@ -181,6 +181,8 @@ def style_column(column: pa.ChunkedArray, styles: StyleTexts) -> np.ndarray:
     Raises ScoreError for another type.
     """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if column.null_count == len(column):
+        return np.full(len(column), failed("no_value"), np.int32)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return codes_by_text(column.cast(kind).combine_chunks(), styles.code, {})
     if not ((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string(kind.value_type)):

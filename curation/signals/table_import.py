@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from curation.signals.pool_index import Index
 from curation.signals.score_text import (
+    ScoreError,
     StyleTexts,
     check_bad,
     check_styles,
@@ -26,11 +27,15 @@ from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE
 
 @dataclass(frozen=True)
 class Reading:
-    """How files from elsewhere are read: see `score_text` and `official_folder`."""
+    """How files from elsewhere are read: see `score_text` and `official_folder`. Raises ScoreError for a share that is none."""
 
     mode: str = "clean"
     max_bad_fraction: float = 0.01
     mapping: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ScoreError(f"max_bad_fraction {self.max_bad_fraction} is a share of the lines, 0 <= max_bad_fraction <= 1")
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ def import_table(path: Path, table: pa.Table, counts: dict[str, Any], index: Ind
     counts["ignored"] = [*counts.get("ignored", []), *(name for name in ignored if name not in ("id", "row"))]
     values = table.drop_columns(ignored)
     if not values.num_columns:
-        raise JoinError(f"{path} has no column beside those of the pool ({', '.join(ignored)})")
+        other = [name for name in counts["ignored"] if name not in ignored]
+        left_out = f"; of a kind that cannot be read: {', '.join(other)}" if other else ""
+        raise JoinError(f"{path} has no column beside those of the pool ({', '.join(ignored)}){left_out}")
     place = np.full(len(index), -1, np.int64)
     place[at] = np.arange(len(at))
     counts["rows_missing"] = int((place < 0).sum())
@@ -144,6 +151,10 @@ def _clean(column: pa.ChunkedArray, name: str, path: Path, reading: Reading) -> 
         unknown = styles.unknown(codes)
         check_styles(unknown, codes, where)
         return styles.array(codes), reason_counts(codes) | ({"unknown": unknown} if unknown else {})
+    if column.null_count == len(column) and not pa.types.is_fixed_size_list(column.type):
+        return pa.nulls(len(column), pa.float64()), {}  # of what type it would be is not known
+    if name.startswith("exp_") and pa.types.is_integer(column.type):
+        column = column.cast(pa.float64(), safe=False)
     if pa.types.is_floating(column.type):
         return _clean_floats(column, name, where, reading)
     return _as_vectors(column), {}

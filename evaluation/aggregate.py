@@ -55,6 +55,8 @@ class ArmResult:
     repetitions that were asked so; `grounded` is what these lose by it (score - shuffled, turned round where lower is
     better). A benchmark is None where no question could be given another's image, all is None where no repetition was
     asked. The means are in % of the scales, and None unless all benchmarks have a value.
+
+    `targeted`: the arm's selector saw validation data of what it is judged on.
     """
 
     arm: str
@@ -79,6 +81,7 @@ class ArmResult:
     grounded: dict[str, float | None] | None = None
     shuffled_mean: Spread | None = None
     grounded_mean: Spread | None = None
+    targeted: bool = False
 
 
 @dataclass(frozen=True)
@@ -288,6 +291,7 @@ def _arm_result(
     return ArmResult(
         arm=group[0].arm,
         budget=str(group[0].budget),
+        targeted=group[0].targeted,
         runs=len(group),
         units=len(unit_means),
         unit_means=tuple(unit_means),

@@ -105,7 +105,7 @@ def _verdict(arm: ArmResult, comparison: Comparison) -> str:
         else ""
     )
     return (
-        f"- **{arm.arm}** ({arm.budget}) is {word} **{base.arm}** ({base.budget}): "
+        f"- **{arm.arm}** ({arm.budget}{', targeted' if arm.targeted else ''}) is {word} **{base.arm}** ({base.budget}): "
         f"{arm.mean.mean:.1f} against {base.mean.mean:.1f}, difference {d.value:+.1f} points "
         f"(95 % interval {d.low:+.1f} to {d.high:+.1f}), above it on {arm.above} of "
         f"{len(comparison.suite)} benchmarks{full}.{few}"
@@ -129,10 +129,21 @@ def _results(comparison: Comparison, pictures: Sequence[str]) -> str:
     legend += (
         " Blind: best guess without the image, from the most frequent answers of the pool."
     )
-    legend += _control_legend(comparison)
+    legend += _control_legend(comparison) + _targeted_legend(comparison)
     images = "\n\n".join(f"![{Path(name).stem}]({name})" for name in pictures)
     tables = [compact_table(comparison), images, comparison_table(comparison), pool_table(comparison), grounding_table(comparison)]
     return "\n\n".join(part for part in (*tables, legend) if part)
+
+
+def _targeted_legend(comparison: Comparison) -> str:
+    """What it means that some of the arms are targeted."""
+    named = ", ".join(arm.arm for arm in comparison.arms if arm.targeted)
+    return (
+        f" Targeted ({named}): the selector saw validation items of the benchmarks' kind (none that is asked here), the other arms saw "
+        "none. What targeted arms gain over these is the worth of that knowledge too; methods are compared among targeted arms."
+        if named
+        else ""
+    )
 
 
 def _control_legend(comparison: Comparison) -> str:

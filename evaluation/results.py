@@ -43,7 +43,7 @@ class ResultsError(ValueError):
 @dataclass(frozen=True)
 class Run:
     """One trained checkpoint of an arm and the directory of its evaluation. `budget` is what is printed, such as
-    "30%"; `pool_seed` is None for a pool that was given, not drawn."""
+    "30%"; `pool_seed` is None for a pool that was given, not drawn. `targeted`: its selector saw validation data of the target."""
 
     arm: str
     selection_seed: int
@@ -51,6 +51,7 @@ class Run:
     budget: str
     path: Path
     pool_seed: int | None = None
+    targeted: bool = False
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def comparison_table(comparison: Comparison) -> str:
     ]
     rows = [
         [
-            arm.arm,
+            _name(arm),
             arm.budget,
             _seeds(arm),
             *(_spread(arm.benchmarks[b.task], 100 / b.scale) for b in suite),
@@ -66,7 +66,7 @@ def compact_table(comparison: Comparison) -> str:
         low_high = "–" if arm.full_range is None else f"{arm.full_range[0]:.1f} to {arm.full_range[1]:.1f}"
         rows.append(
             [
-                arm.arm,
+                _name(arm),
                 arm.budget,
                 _seeds(arm),
                 _spread(arm.mean),
@@ -90,7 +90,7 @@ def grounding_table(comparison: Comparison) -> str:
     for arm in (arm for arm in comparison.arms if arm.shuffled):
         scores = _before_shuffling(arm, suite)
         for name, values in (("score", scores), ("shuffled", arm.shuffled), ("grounded gain", arm.grounded)):
-            rows.append([arm.arm, name, *_percents([values[b.task] for b in suite], suite, "+" if values is arm.grounded else "")])
+            rows.append([_name(arm), name, *_percents([values[b.task] for b in suite], suite, "+" if values is arm.grounded else "")])
     if not rows:
         return ""
     rows += [[name, "", *cells, average] for name, cells, average in _levels(comparison)]
@@ -107,7 +107,7 @@ def pool_table(comparison: Comparison) -> str:
         differences = [f" ({value:+.1f})" for value in arm.pool_differences] or [""] * len(arm.pool_means)
         means = [f"{value:.1f}{difference}" for value, difference in zip(arm.pool_means, differences)]
         between = f"{std(arm.pool_differences):.1f}" if arm.pool_differences else "–"
-        rows.append([arm.arm, arm.budget, *means, f"{std(arm.pool_means):.1f}", between])
+        rows.append([_name(arm), arm.budget, *means, f"{std(arm.pool_means):.1f}", between])
     pools = [f"pool {seed} (difference)" for seed in comparison.pools]
     return markdown(["arm", "budget", *pools, "std of means", "std of differences"], rows)
 
@@ -118,6 +118,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         raise ValueError(f"every row needs {len(header)} cells")
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _name(arm: ArmResult) -> str:
+    return f"{arm.arm} (targeted)" if arm.targeted else arm.arm
 
 
 def _seeds(arm: ArmResult) -> str:

@@ -36,6 +36,8 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
     Breadth first: the first run of every arm on every pool, then the second, and so on, so that a study that is cut
     short has whole repetitions to compare. `repetitions` leaves out what comes after so many of them.
     """
+    from curation.selectors import describe
+
     recipe = loaded.recipe
     base_at = (recipe.base.path, recipe.base.revision, loaded.locate("base", "path"), prints)
     base = external.model(*base_at, external.MODEL_FILES)
@@ -66,7 +68,8 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
                             {"model": train, "bench": bench}, name=stage_name("evaluate", *names),
                             work=items * 14 * (1 + shuffled), repetition=number)
         about = {"arm": arm_name, "selector": arm.selector, "budget": arm.budget, "params": arm.params,
-                 "signals": arm.signals, "pool_seed": world.seed, "selection_seed": seed, "train_seed": train_seed}
+                 "signals": arm.signals, "targeted": describe(arm.selector, arm.params).targeted,
+                 "pool_seed": world.seed, "selection_seed": seed, "train_seed": train_seed}
         runs.append((about, select, train, evaluate))
 
     order = list(recipe.arms)

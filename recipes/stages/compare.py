@@ -64,7 +64,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     worlds = [World(seed, {key: inputs[key][at] for key in BY_POOL if key in inputs})
               for at, seed in enumerate(config["pool_seeds"])]
     suite = load_suite(config["suite"])
-    runs = [Run(r["arm"], r["selection_seed"], r["train_seed"], str(r["budget"]), path, r["pool_seed"])
+    runs = [Run(r["arm"], r["selection_seed"], r["train_seed"], str(r["budget"]), path, r["pool_seed"], r["targeted"])
             for r, path in zip(config["runs"], inputs["evaluates"], strict=True)]
     pq.write_table(collect(runs, suite), out / "results.parquet")
     if "bench" in inputs:

@@ -66,6 +66,15 @@ def test_pictures_of_zero_scores_and_many_arms(tmp_path):
     assert len(draw_all(compare(runs, TOY, full="arm0", baseline="arm1"), tmp_path / "out")) == 4
 
 
+def test_targeted_arms_are_marked_wherever_they_are_compared(comparison):
+    assert "argeted" not in render(comparison, CONTEXT)
+    arms = tuple(replace(arm, targeted=arm.arm == "mmssr") for arm in comparison.arms)
+    text = render(replace(comparison, arms=arms), CONTEXT)
+    assert "**mmssr** (30%, targeted) is above **random** (30%)" in text
+    assert text.count("| mmssr (targeted) | 30% |") == 2 and "| random | 30% |" in text
+    assert "Targeted (mmssr): the selector saw validation items of the benchmarks' kind" in text
+
+
 def test_report_has_every_section_and_is_reproducible(comparison, tmp_path):
     first, second = (write_report(comparison, CONTEXT, tmp_path / name).read_text() for name in ("one", "two"))
     assert first == second

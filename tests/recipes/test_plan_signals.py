@@ -133,6 +133,8 @@ def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
         assert node.inputs["validation"] is nodes["bench[7]"]
     assert nodes["fit_warmup"].config["share"] == 0.1 and nodes["fit_warmup"].config["train"]["lora"]["r"] == 4, "as the seed model"
     assert nodes["compare"].inputs["warmup"] == [nodes["fit_warmup"]], "its seconds are part of what the arm costs"
+    runs = asking(overrides=["arms.random={selector: less, budget: 30%}"])["compare"].config["runs"]
+    assert {run["arm"]: run["targeted"] for run in runs} == {"a": False, "random": True}
     own = asking("gradient", overrides=["gradient.warmup={share: 0.05, train: {epochs: 4, lora: {r: 8}}}"])
     assert own["fit_warmup"].config["share"] == 0.05 and own["fit_warmup"].config["train"]["epochs"] == 4
 

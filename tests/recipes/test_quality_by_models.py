@@ -15,7 +15,7 @@ from curation.subset import read_subset
 
 pytest.importorskip("openai", reason="pip install 'winnow[api]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "curation"))
-from chat_server import serve  # noqa: E402
+from chat_server import serve
 
 SIZE, BUDGET = 80, 12
 RECIPE = """\

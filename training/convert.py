@@ -175,7 +175,8 @@ def _config(settings: dict[str, Any], tower: dict[str, Any], tokenizer: PreTrain
         raise ValueError(f"image_mode {image_mode!r}: expected 'base' or 'anyres'")
     needed, tied = max(tokenizer.get_vocab().values()) + 1, bool(settings.get("tie_word_embeddings", False))
     text = {key: settings[key] for key in (*TEXT_KEYS, *TEXT_OPTIONS) if key in settings}
-    text["rope_parameters"] = {"rope_type": "default", **(settings.get("rope_scaling") or {}), "rope_theta": settings["rope_theta"]}
+    # Its kind stands under `rope_type` or, in older files, `type`: the class reads either, unless we name one ourselves.
+    text["rope_parameters"] = {**(settings.get("rope_scaling") or {}), "rope_theta": settings["rope_theta"]}
     if needed > text["vocab_size"]:
         text["vocab_size"] = -(-needed // 64) * 64
     config = LlavaOnevisionConfig(

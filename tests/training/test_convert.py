@@ -203,6 +203,14 @@ def test_what_is_stored_and_never_used_is_left_out_and_listed(tmp_path):
     assert model.config.image_grid_pinpoints == [[28 * i, 28 * j] for i in (1, 2) for j in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_stretched_positions_stay_stretched(tmp_path, key):
+    source, made = write_original(tmp_path / "original", rope_scaling={key: "linear", "factor": 4.0})
+    made[3].model.rotary_emb.inv_freq /= 4
+    model, _ = assert_same_logits(convert_llava_next(source, tmp_path / "out", vision_config=TOWER), made)
+    assert model.config.text_config.rope_parameters["rope_type"] == "linear"
+
+
 def change(folder, drop=(), add=None):
     weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if k not in drop} | (add or {})
     save_file(weights, folder / "model.safetensors")

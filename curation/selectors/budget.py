@@ -42,11 +42,27 @@ def choose(
     seed: int,
     params: Mapping[str, Any] | None = None,
 ) -> Selection:
-    """The selection of `function` for a budget in any form. Raises SelectorError and its kinds."""
+    """The selection of `function` for a budget in any form.
+
+    Raises SelectorError and its kinds, also where a selector of the user's own gives something else than a Selection of
+    as many rows as were asked for.
+    """
     tokens = token_budget(budget)
     if tokens is not None:
         return select_within_tokens(function, columns, tokens, seed, params)
-    return function(columns, resolve_budget(budget, len(columns)), seed, **(params or {}))
+    return _selected(function, columns, resolve_budget(budget, len(columns)), seed, params or {})
+
+
+def _selected(
+    function: Callable[..., Selection], columns: pa.Table, rows: int, seed: int, params: Mapping[str, Any]
+) -> Selection:
+    found = function(columns, rows, seed, **params)
+    name = f"{function.__module__}:{function.__name__}"
+    if not isinstance(found, Selection):
+        raise SelectorError(f"{name} returned {type(found).__name__}, not a curation.selectors.Selection")
+    if len(found.rows) not in (rows, rows + found.notes.get("overshoot", 0)):  # more only where mmssr_official says so
+        raise SelectorError(f"{name} picked {len(found.rows):,} rows, {rows:,} were asked for")
+    return found
 
 
 def token_budget(budget: str | int) -> int | None:
@@ -151,7 +167,7 @@ class _Trial:
         self._sorted = rows[self._order]
 
     def select(self, rows: int) -> Selection:
-        return self._function(self._columns, rows, self._seed, **self._params)
+        return _selected(self._function, self._columns, rows, self._seed, self._params)
 
     def largest(self, rows: int) -> Selection:
         """At most `rows` rows: what the selector can give if it is fewer."""

@@ -1,5 +1,6 @@
 """Bad input of every kind to selections from files and to selectors: one clear message, or a count."""
 
+import importlib
 import inspect
 import json
 import math
@@ -16,7 +17,7 @@ from test_token_budget import spent, tokened
 
 from curation.compare import main as compare
 from curation.select import main as select
-from curation.selectors import SELECTORS, BudgetError, SelectorError, check_params, get_selector
+from curation.selectors import SELECTORS, BudgetError, Selection, SelectorError, check_params, get_selector
 from curation.selectors.budget import choose, select_within_tokens
 from curation.selectors.formulas import irs, visual_necessity
 from curation.signals.imports import main as import_once
@@ -296,3 +297,40 @@ def test_columns_without_any_value(world, capsys, name):
     run(world, "mmssr", *given)
     assert "styles: no_value 40" in capsys.readouterr().out and read_manifest(world.folder / "subset")["notes"]["without_style"] == 40
     assert "0 can be had: 40 rows have no nll" in failure(world, capsys, "top_k", "--param", "column=nll", *given)
+
+
+def too_few(columns, budget, seed):
+    rows = np.arange(budget - 1)
+    return Selection(rows, columns.select(["source"]).take(rows))
+
+
+def a_list(columns, budget, seed):
+    return list(range(budget))
+
+
+@pytest.mark.parametrize(("function", "said"), [(too_few, "too_few picked 4 rows, 5 were asked for"), (a_list, "a_list returned list, not a")])
+def test_an_own_selector_that_breaks_its_promise(function, said):
+    with pytest.raises(SelectorError, match=said):
+        choose(function, tokened(0, 20), 5, 0)
+    with pytest.raises(SelectorError, match=said.split(" ")[0]):
+        choose(function, tokened(0, 20), "tokens:2000", 0)
+
+
+def test_only_the_official_overshoot_may_exceed_the_budget():
+    styles = [["a", "b"], ["d"], ["d"], ["d"]]  # a and b hold the same row: b falls short, so d gives two
+    table = pa.table({"row": np.arange(4), "id": list("ijkl"), "source": ["s"] * 4, "styles": styles, "cap_ocr": [5, 5, 4, 3]})
+    function = get_selector("mmssr_official")
+    assert len(choose(function, table, 2, 0, {"overshoot": "official"}).rows) == 3
+    assert len(choose(function, table, 2, 0, {"overshoot": "trim"}).rows) == 2
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_every_selector_says_where_it_is_from_and_what_it_takes(name):
+    module = importlib.import_module(f"curation.selectors.{name}")
+    text = " ".join((module.__doc__ + module.select.__doc__).split())
+    general = name in ("top_k", "band", "quota_by_group")  # they cost what the column costs that they are told
+    assert ("Cost class: that of the column" if general else "Cost") in text and (general or module.COST in text or name == "mmssr")
+    assert ("Targeted" if module.TARGETED else "Blind") in text
+    assert "arXiv" in text or general or name == "all"
+    assert "Needs: " in text or name in ("mmssr", "mmssr_official")
+    assert "Raises " in module.select.__doc__ or name == "all"

@@ -171,4 +171,5 @@ def texts(columns: pa.Table, name: str) -> pa.Array:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise ColumnError(name, f"column {name!r} is {column.type}, not text")
-    return column.cast(kind).cast(pa.large_string()).combine_chunks().fill_null("")
+    found = column.cast(kind).cast(pa.large_string()).combine_chunks()
+    return found.fill_null("") if found.null_count else found

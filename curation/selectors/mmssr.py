@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from curation.selectors.bins import Bins, Said
 from curation.selectors.contract import (
     BudgetError,
     ColumnError,
@@ -25,7 +25,7 @@ from curation.selectors.contract import (
 )
 from curation.selectors.primitives.keys import groups, seeded_keys
 from curation.selectors.primitives.packed import hash_order
-from curation.selectors.round_robin import ENGINES, Bins, Picks, Ranking, round_robin
+from curation.selectors.round_robin import ENGINES, Picks, Ranking, round_robin
 
 NEEDS: tuple[str, ...] = ("capability", "style")
 COST, TARGETED, NESTED = "C4", False, False
@@ -87,23 +87,23 @@ def select(
     check_budget(budget, len(columns))
     keys = capability_keys(columns, capabilities, score)
     main, expected = _scores(columns, keys, score)
-    by_hash = hash_order(seeded_keys(seed, texts(columns, "id")))
+    by_hash = hash_order(seeded_keys(seed, texts(columns, "id"), engine))
     tie = np.empty_like(by_hash)
     tie[by_hash] = np.arange(len(by_hash), dtype=by_hash.dtype)
-    index, styles, without_style = _bins(columns, bins)
+    index, styles = _bins(columns, bins, engine)
     serve = list(range(len(keys)))
     if order == "scarce_first":
         serve.sort(key=lambda c: np.count_nonzero(main[c] > threshold))
-    alive = ~np.isnan(main).all(axis=0)
-    notes = {
-        "missing_score": int(np.isnan(main).sum()),
-        "unscored": int((~alive).sum()),
-        "without_style": without_style,
-    }
+    alive, notes = np.zeros(len(columns), bool), {"missing_score": 0, "unscored": 0, "without_style": index.bare}
+    for scores in main:
+        there = ~np.isnan(scores)
+        alive |= there
+        notes["missing_score"] += len(there) - int(np.count_nonzero(there))
+    notes["unscored"] = len(alive) - int(np.count_nonzero(alive))
 
     @cache
     def ranking(c: int) -> Ranking:
-        return Ranking.of(main[c], expected[c], tie, threshold)
+        return Ranking.of(main[c], expected[c], tie, threshold, engine)
 
     picks = round_robin(index, ranking, serve, budget, alive, engine=engine)
     notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
@@ -130,80 +130,64 @@ def capability_keys(columns: pa.Table, asked: Sequence[str] | None, score: str) 
     return keys
 
 
-def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[np.ndarray, np.ndarray]:
-    """Score and expected score, float32[capabilities, n], NaN where missing."""
-    main = np.empty((len(keys), len(columns)), np.float32)
-    for at, key in enumerate(keys):
-        _read(columns, ("cap_" if score == "argmax" else "exp_") + key, main[at])
-    if score == "expected" or not any(f"exp_{key}" in columns.column_names for key in keys):
+def _scores(columns: pa.Table, keys: list[str], score: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Score and expected score of each capability, float32[n], NaN where missing."""
+    main = [_read(columns, ("cap_" if score == "argmax" else "exp_") + key) for key in keys]
+    if score == "expected":
         return main, main
-    expected = np.empty_like(main)
-    for at, key in enumerate(keys):
-        if f"exp_{key}" in columns.column_names:
-            _read(columns, f"exp_{key}", expected[at])
-            if (unclear := np.isnan(expected[at]) | np.isnan(main[at])).any():
-                np.copyto(expected[at], main[at], where=unclear)
-        else:
-            expected[at] = main[at]
-    return main, expected
+    return main, [_expected(columns, key, scores) for key, scores in zip(keys, main, strict=True)]
 
 
-def _read(columns: pa.Table, name: str, out: np.ndarray) -> None:
-    out[:] = numbers(columns, name, single=True)
-    if (negative := out < 0).any():
-        out[negative] = np.nan
+def _expected(columns: pa.Table, key: str, scores: np.ndarray) -> np.ndarray:
+    if f"exp_{key}" not in columns.column_names:
+        return scores
+    expected = _read(columns, f"exp_{key}")
+    unclear = np.isnan(expected) | np.isnan(scores)
+    return np.where(unclear, scores, expected) if unclear.any() else expected
 
 
-def _bins(columns: pa.Table, kind: str) -> tuple[Bins, pa.Array, int]:
-    """The bins, the style of each bin (null without styles), and how many rows have no style."""
-    rows, codes = np.arange(len(columns), dtype=np.int32), np.zeros(len(columns), np.int32)
-    styles, sources, without = pa.array([None], pa.string()), [""], 0
-    if kind.startswith("style"):
-        rows, codes, styles, without = _styles(columns)
+def _read(columns: pa.Table, name: str) -> np.ndarray:
+    values = numbers(columns, name, single=True)
+    negative = values < 0
+    return np.where(negative, np.float32(np.nan), values) if negative.any() else values
+
+
+def _bins(columns: pa.Table, kind: str, engine: str) -> tuple[Bins, pa.Array]:
+    """The bins, and the style of each (null without styles)."""
+    of_row, sources = np.zeros(len(columns), np.int32), [""]
     if kind.endswith("source"):
-        of_row, sources = groups(texts(columns, "source"))
-        codes = codes * np.int32(len(sources)) + of_row.astype(np.int32)[rows]
-    bins = Bins.of(rows, codes, len(styles) * len(sources), len(columns))
-    return bins, styles.take(np.arange(len(styles)).repeat(len(sources))), without
-
-
-def _styles(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
-    """Row and style code (int32 each) of each style said; sorted names; how many rows have no style."""
-    require(columns, ["styles"])
-    kind = columns["styles"].type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_string(kind.value_type):
-        raise ColumnError("styles", f"column 'styles' is {kind}, not list<string>")
-    lists = columns["styles"].combine_chunks()
-    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    codes, names = groups(pa.concat_arrays([lists.flatten(), pa.array(["", OTHER], pa.string())]).fill_null(""))
-    owner, codes = np.arange(len(counts), dtype=np.int32).repeat(counts), codes.astype(np.int32)
-    empty, other, codes = codes[-2], codes[-1], codes[:-2]
-    if (unsaid := codes == empty).any():
-        owner, codes = owner[~unsaid], codes[~unsaid]
-    styled = np.zeros(len(counts), bool)
-    styled[owner] = True
-    bare = np.flatnonzero(~styled).astype(np.int32)
-    codes = np.concatenate([codes, np.full(len(bare), other)])
-    return np.concatenate([owner, bare]), codes, pa.array(names, pa.string()), len(bare)
+        of_row, sources = groups(texts(columns, "source"), np.int32)
+    if kind.startswith("style"):
+        said = Said.of(columns, "styles").without("")
+        styles = [*said.names, *({OTHER} - set(said.names))]
+    else:
+        said, styles = Said(np.zeros(len(columns), np.int32), np.arange(len(columns) + 1), [""]), [None]
+    order = sorted(range(len(styles)), key=lambda at: styles[at] or "")
+    of_style = np.empty(len(styles), np.int32)
+    of_style[order] = np.arange(len(styles))
+    of_pair = (of_style[:, None] * len(sources) + np.arange(len(sources))).astype(np.int32).ravel()
+    bare = styles.index(OTHER) if kind.startswith("style") else None
+    bins = Bins.of(said, of_row, of_pair, width=len(sources), bare=bare, engine=engine)
+    return bins, pa.array([styles[at] for at in order], pa.string()).take(np.arange(len(styles)).repeat(len(sources)))
 
 
 def _filled(
-    picks: Picks, budget: int, fill: str, alive: np.ndarray, expected: np.ndarray, by_hash: np.ndarray
+    picks: Picks, budget: int, fill: str, alive: np.ndarray, expected: list[np.ndarray], by_hash: np.ndarray
 ) -> Picks:
     missing = budget - len(picks.rows)
+    if not missing:
+        return picks
     rest = by_hash[alive[by_hash]]
-    if missing and (fill == "none" or len(rest) < missing):
+    if fill == "none" or len(rest) < missing:
         raise BudgetError(
             budget,
             len(picks.rows) + (0 if fill == "none" else len(rest)),
             "no other row has a score above the threshold" if fill == "none" else "no other row is scored",
         )
-    if not missing:
-        return picks
     if fill == "score":
-        rest = rest[np.argsort(-np.nanmax(expected[:, rest], axis=0), kind="stable")]
+        rest = rest[np.argsort(-np.fmax.reduce([scores[rest] for scores in expected]), kind="stable")]
     extra = rest[:missing]
-    best = np.nanargmax(expected[:, extra], axis=0)
+    best = np.nanargmax([scores[extra] for scores in expected], axis=0)
     bins, rounds = np.full(missing, -1), np.zeros(missing, np.int64)
     return Picks(
         *(
@@ -215,7 +199,7 @@ def _filled(
 
 
 def _reason(
-    columns: pa.Table, picks: Picks, keys: list[str], styles: pa.Array, main: np.ndarray, expected: np.ndarray
+    columns: pa.Table, picks: Picks, keys: list[str], styles: pa.Array, main: list[np.ndarray], expected: list[np.ndarray]
 ) -> pa.Table:
     filled = picks.round == 0
     return pa.table(
@@ -223,9 +207,18 @@ def _reason(
             "capability": pa.array(keys, pa.string()).take(pa.array(picks.queue)),
             "style": styles.take(pa.array(picks.bins, mask=filled)),
             "source": sources_of(columns, picks.rows)["source"],
-            "score": pa.array(main[picks.queue, picks.rows]),
-            "expected": pa.array(expected[picks.queue, picks.rows]),
+            "score": pa.array(_of_picks(picks, main)),
+            "expected": pa.array(_of_picks(picks, expected)),
             "round": pa.array(picks.round, pa.int32()),
             "fill": pa.array(filled),
         }
     )
+
+
+def _of_picks(picks: Picks, scores: list[np.ndarray]) -> np.ndarray:
+    """float32[n]: the score of each pick in the capability that it was taken for."""
+    found = np.empty(len(picks.rows), np.float32)
+    for c, of_c in enumerate(scores):
+        mine = picks.queue == c
+        found[mine] = of_c[picks.rows[mine]]
+    return found

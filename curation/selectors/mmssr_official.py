@@ -10,24 +10,21 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from curation.selectors.bins import Bins, Said
 from curation.selectors.contract import (
     BudgetError,
-    ColumnError,
     Selection,
     SelectorError,
     check_budget,
     numbers,
-    require,
     row_numbers,
     sources_of,
     texts,
 )
 from curation.selectors.mmssr import capability_keys
 from curation.selectors.primitives.keys import groups
-from curation.selectors.primitives.packed import sort_groups
-from curation.selectors.round_robin import ENGINES, Bins, Picks, Ranking, round_robin
+from curation.selectors.round_robin import ENGINES, Picks, Ranking, round_robin
 
 NEEDS: tuple[str, ...] = ("capability", "style")
 COST, TARGETED, NESTED = "C4", False, False
@@ -76,16 +73,16 @@ def select(
     rows = row_numbers(columns)
     if (np.diff(rows) < 0).any():
         columns, rows = columns.take(np.argsort(rows, kind="stable")), np.sort(rows)
-    bins, names, without_style = _bins(columns)
+    bins, names = _bins(columns, engine)
     alive, tie = np.ones(len(columns), bool), np.arange(len(columns), dtype=np.int32)
-    notes = {"missing_score": 0, "unparsed_score": 0, "without_style": without_style}
+    notes = {"missing_score": 0, "unparsed_score": 0, "without_style": bins.bare}
 
     @cache
     def ranking(c: int) -> Ranking:
         scores, unparsed = _scores(columns, f"cap_{keys[c]}")
         notes["missing_score"] += int(np.isnan(scores).sum())
         notes["unparsed_score"] += unparsed
-        return Ranking.of(scores, scores, tie, threshold)
+        return Ranking.of(scores, scores, tie, threshold, engine)
 
     picks = round_robin(bins, ranking, list(range(len(keys))), budget, alive, carry=True, engine=engine)
     notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
@@ -97,59 +94,18 @@ def select(
     return Selection(rows[picks.rows], _reason(columns, picks, keys, names), notes)
 
 
-def _bins(columns: pa.Table) -> tuple[Bins, pa.Array, int]:
-    """The bins, their names, and how many rows have no style."""
-    rows, positions, said = _styles_said(columns)
-    codes, distinct = groups(said)
-    stripped = [name.strip() for name in distinct]
-    sources, source_names = groups(texts(columns, "source"))
-    pairs = codes * len(source_names) + sources[rows]
-    met = np.flatnonzero(np.bincount(pairs, minlength=len(stripped) * len(source_names)))
-    joined = [f"{stripped[pair // len(source_names)]}+{source_names[pair % len(source_names)]}" for pair in met]
+def _bins(columns: pa.Table, engine: str) -> tuple[Bins, pa.Array]:
+    """The bins, and the name of each."""
+    said = Said.of(columns, "styles", split=True)
+    of_row, sources = groups(texts(columns, "source"), np.int32)
+    width = len(sources)
+    met = said.met(of_row, width, engine)
+    joined = [f"{said.names[pair // width].strip()}+{sources[pair % width]}" for pair in met.tolist()]
     names = sorted(set(joined))  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
     place = {name: at for at, name in enumerate(names)}
-    of_pair = np.zeros(len(stripped) * len(source_names), np.int32)
+    of_pair = np.full(len(said.names) * width, -1, np.int32)
     of_pair[met] = [place[name] for name in joined]
-    bits = int(positions.max(initial=0)).bit_length()
-    entries = rows.astype(np.int64) << bits | positions
-    entries, starts = sort_groups(of_pair[pairs], len(names), entries, len(columns) << bits)
-    styled = np.zeros(len(columns), bool)
-    styled[rows] = True
-    return _without_repeats(entries.astype(np.int64), starts, bits), pa.array(names, pa.string()), int((~styled).sum())
-
-
-def _without_repeats(entries: np.ndarray, starts: np.ndarray, bits: int) -> Bins:
-    """Bins of entries (row << bits | position), where a style said again is dropped and those after it move up."""
-    rows = (entries >> bits).astype(np.int32)
-    again = np.flatnonzero(rows[1:] == rows[:-1]) + 1  # equal neighbours of different bins are no repeats
-    again = again[~np.isin(again, starts)]
-    positions = (entries & ((1 << bits) - 1)).astype(np.int32)
-    if not len(again):
-        return Bins(rows, starts, positions)
-    dropped, touched = np.sort(entries[again]), np.zeros(int(rows.max()) + 1, bool)
-    touched[rows[again]] = True
-    moved = np.flatnonzero(touched[rows])
-    positions[moved] -= (np.searchsorted(dropped, entries[moved]) - np.searchsorted(dropped, entries[moved] >> bits << bits)).astype(np.int32)
-    return Bins(np.delete(rows, again), starts - np.searchsorted(again, starts), np.delete(positions, again))
-
-
-def _styles_said(columns: pa.Table) -> tuple[np.ndarray, np.ndarray, pa.Array]:
-    """Row, position in the row's list (0 = first) and name of each style, int32 and text."""
-    require(columns, ["styles"])
-    lists = columns["styles"].combine_chunks()
-    if pa.types.is_string(lists.type) or pa.types.is_large_string(lists.type):
-        lists = pc.split_pattern(lists, ",")
-    kind = lists.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_string(kind.value_type):
-        raise ColumnError("styles", f"column 'styles' is {columns['styles'].type}, neither list<string> nor text")
-    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    flat = lists.flatten()
-    rows = np.arange(len(counts), dtype=np.int32).repeat(counts)
-    positions = np.arange(len(rows), dtype=np.int32) - (counts.cumsum() - counts).astype(np.int32).repeat(counts)
-    if flat.null_count:
-        said = flat.is_valid().to_numpy(zero_copy_only=False)
-        rows, positions, flat = rows[said], positions[said], flat.drop_null()
-    return rows, positions, flat
+    return Bins.of(said, of_row, of_pair, width=width, placed=True, engine=engine), pa.array(names, pa.string())
 
 
 def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:

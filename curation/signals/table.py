@@ -21,6 +21,7 @@ from curation.signals import vectors
 IDENTITY_KEY = b"winnow.identity"
 VECTORS_KEY = b"winnow.vectors"
 OWN_KEYS = {"identity", "rows", "parts", "vectors"}
+_STYLES = "styles.list.element"  # the path of the names inside a Parquet file
 
 
 class SignalError(ValueError):
@@ -101,6 +102,8 @@ def write_signal(
 
 def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
     """All parts of a finished signal as one table, sorted by `row`. Vector columns lie on their memory-mapped files.
+
+    `styles`, few names said of many rows, is a list of dictionary-encoded text.
 
     pool_hash: the pool that the signal must belong to (None skips this check). Raises a SignalError subclass otherwise.
     """
@@ -212,7 +215,7 @@ def _attach_vectors(directory: Path, name: str, dims: int, table: pa.Table, n_ro
 def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:
     path = directory / part["file"]
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, read_dictionary=[_STYLES])
     except FileNotFoundError:
         raise MissingPartError(f"{path} is not there: run its producer again, finished parts are kept") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -21,9 +21,8 @@ def sort_groups(codes: np.ndarray, count: int, within: np.ndarray, limit: int) -
     words <<= kind(shift)
     words |= within.astype(kind)
     words.sort()
-    starts = np.searchsorted(words, np.arange(count, dtype=kind) << kind(shift))
     words &= kind((1 << shift) - 1)
-    return words, np.append(starts, len(words)).astype(np.int64)
+    return words, np.append(0, np.bincount(codes, minlength=count).cumsum()).astype(np.int64)
 
 
 def hash_order(keys: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ Sources of the vectors:
   over all other tokens (emb_text). Several layers are joined, layer after layer. The variant "coincide" is COINCIDE's
   (arXiv 2406.10995): tanh of the states, mean over the tokens, unit length for each layer and modality, times
   1/sqrt(2 · layers), so that image and text halves joined have length 1; its released code reads attention outputs.
-- "sentence": a sentence-transformers encoder on the text of all turns; emb_text alone.
+- "sentence": a sentence-transformers encoder on the text of all turns; emb_text alone. A text longer than its context is
+  cut there, and counted.
 - "clip": both towers of a dual encoder, as the signal `clip` has them.
 
 emb_image is null for text-only samples; both are for samples that cannot be rendered, whose images cannot be read, or
@@ -72,7 +73,8 @@ def embed_pool(
     layers: decoder layers of a "vlm", from 0, negative from the end. state: their "hidden" output (of the last layer after
     the final norm) or that of their "attention". variant: "mean" or "coincide". max_tokens: padded tokens in a batch.
     text: for "sentence" and "clip", the "question", the "answer" or "both" of all turns; batch_size: texts or images at a
-    time. Returns samples/s, padding efficiency, dims, rows without vectors, and these by reason.
+    time. Returns samples/s, padding efficiency, dims, rows without vectors, and these by reason; for texts also how many
+    were cut.
     Raises LayerError, ValueError for an unknown setting, ImportError with a hint where sentence-transformers is missing.
     """
     for value, known in ((source, SOURCES), (state, STATES), (variant, VARIANTS)):
@@ -203,13 +205,13 @@ def _from_clip(
 def _from_sentences(
     pool: "Pool", path: Path, text: str, batch_size: int, device: str | None
 ) -> tuple[dict[str, Any], Any, "Pass"]:
-    from curation.signals.vlm import Pass
+    from curation.signals.dual_encoder import EncoderPass
 
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError("sentence embeddings need sentence-transformers: pip install winnow[sentence]") from error
-    encoder, done = SentenceTransformer(str(path), device=device), Pass()
+    encoder, done = SentenceTransformer(str(path), device=device), EncoderPass()
     dims = len(encoder.encode("a", show_progress_bar=False))
 
     def compute(rows: range, advance: Advance) -> pa.Table:
@@ -217,6 +219,7 @@ def _from_sentences(
         texts = ["\n".join(text_of(sample, text)).strip() for sample in pool.samples(rows)]
         some = [i for i, each in enumerate(texts) if each]
         done.missing.update("no_text" for each in texts if not each)
+        done.cut["long_text"] += _too_long(encoder, [texts[i] for i in some])
         found = encoder.encode([texts[i] for i in some], batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
         vectors: list[np.ndarray | None] = [None] * len(texts)
         for i, vector in zip(some, found, strict=True):
@@ -231,6 +234,14 @@ def _from_sentences(
         "device": str(encoder.device.type), "versions": {name: version(name) for name in ("sentence-transformers", "torch", "transformers")},
     }  # fmt: skip
     return identity, compute, done
+
+
+def _too_long(encoder: Any, texts: Sequence[str]) -> int:
+    """How many texts a sentence encoder cuts; static embeddings have no limit."""
+    limit = encoder.max_seq_length
+    if not texts or limit is None or math.isinf(limit):
+        return 0
+    return sum(len(ids) > limit for ids in encoder.tokenizer(list(texts), verbose=False)["input_ids"])
 
 
 def _directory_hash(path: Path) -> str:

@@ -138,13 +138,20 @@ def test_settings_that_do_not_exist_are_refused(small_pool, tiny_vlm_dir, tmp_pa
 
 
 class StubEncoder:
-    """What sentence-transformers offers, as far as it is used: a text becomes (its length, its number of spaces, 1)."""
+    """What sentence-transformers offers, as far as it is used: a text becomes (its length, its number of spaces, 1).
+
+    A word is a token, and four are the context."""
+
+    max_seq_length = 4
 
     class device:
         type = "cpu"
 
     def __init__(self, path, device=None):
         assert isinstance(path, str)
+
+    def tokenizer(self, texts, verbose):
+        return {"input_ids": [text.split() for text in texts]}
 
     def encode(self, texts, batch_size=32, convert_to_numpy=True, show_progress_bar=None):
         rows = [[len(t), t.count(" "), 1.0] for t in ([texts] if isinstance(texts, str) else texts)]
@@ -160,6 +167,8 @@ def test_sentence_vectors_come_from_the_text_that_was_asked_for(small_pool, tmp_
     summary = embed_pool(small_pool, tmp_path / "model", tmp_path / "q", source="sentence", text="question")
     table = read_signal(tmp_path / "q", small_pool.hash)
     assert table.column_names == ["row", "emb_text"] and summary["dims"] == {"emb_text": 3}
+    long = sum(len(" ".join(t.question.replace("<image>", " ") for t in s.turns).split()) > 4 for s in small_pool.samples())
+    assert 0 < long < 40 and summary["cut"] == {"long_text": long}
     sample = small_pool[7]
     text = "\n".join(t.question.replace("<image>", " ").strip() for t in sample.turns)
     assert table["emb_text"][7].as_py() == [len(text), text.count(" "), 1.0]

@@ -63,6 +63,7 @@ def select(
     found = candidates(columns, budget, seed, known & also & np.isfinite(clusters), text_only=text_only)
     _, codes = np.unique(clusters[found.rows], return_inverse=True)
     members = members_of(codes)
+    refuse_large(max(map(len, members), default=0))  # before any vector is read
     transferable = transferability(np.concatenate([mean_direction(halves(found.rows[m])) for m in members])) if members else np.empty(0)
     density = np.array([_density(units, found.rows[m], sigma) for m in members])
     counts = allocate(np.bincount(codes), transferable / (tau * density), found.budget)
@@ -83,7 +84,6 @@ def transferability(centroids: np.ndarray) -> np.ndarray:
 
 def _density(units: Lookup, rows: np.ndarray, sigma: float) -> float:
     n = len(rows)
-    refuse_large(n)
     if n == 1:
         return 1.0
     block = units(rows)

@@ -21,7 +21,7 @@ from curation.selectors.formulas import NECESSITIES
 from curation.selectors.formulas import necessity as necessity_of
 from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
-from curation.selectors.primitives.pick import COMPARED, Group, rule
+from curation.selectors.primitives.pick import COMPARED, pick_from, rule
 from curation.selectors.primitives.quota import quota, spread
 from curation.selectors.signal_columns import names_of, signals_of
 
@@ -105,7 +105,7 @@ def select(
             picks.append(_by_source(members, sources[members], keys[members], int(counts[k]), _offset(seed, k, sizes[k])))
         else:
             members = members[np.argsort(keys[members], kind="stable")]
-            picks.append(members[inside(Group(keys[members], units=units(members)), int(counts[k]))])
+            picks.append(members[pick_from(members, inside, keys[members], int(counts[k]), units=units)])
     levels = np.flatnonzero(counts)[::-1].repeat(counts[counts > 0][::-1])
     return _selection(columns, np.concatenate(picks), levels, scores, clusters, strata_by, notes)
 

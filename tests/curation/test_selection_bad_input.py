@@ -17,9 +17,13 @@ from test_token_budget import spent, tokened
 
 from curation.compare import main as compare
 from curation.select import main as select
-from curation.selectors import SELECTORS, BudgetError, Selection, SelectorError, check_params, get_selector
+from curation.selectors import SELECTORS, BudgetError, Selection, SelectorError, SizeError, check_params, get_selector
 from curation.selectors.budget import choose, select_within_tokens
 from curation.selectors.formulas import irs, visual_necessity
+from curation.selectors.primitives import cosine as cosine_module
+from curation.selectors.primitives import farthest as farthest_module
+from curation.selectors.primitives import pick as pick_module
+from curation.selectors.primitives.pick import COMPARED
 from curation.signals.imports import main as import_once
 from curation.subset import read_manifest
 
@@ -334,3 +338,21 @@ def test_every_selector_says_where_it_is_from_and_what_it_takes(name):
     assert "arXiv" in text or general or name == "all"
     assert "Needs: " in text or name in ("mmssr", "mmssr_official")
     assert "Raises " in module.select.__doc__ or name == "all"
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        *(("quota_by_group", {"pick": pick, "vectors": "emb_text"}) for pick in COMPARED),
+        *(("mllm_selector", {"pick": pick, "strata": 1, "noise_tail": 0.0}) for pick in COMPARED),
+        ("coincide", {"cluster": "text", "vectors": "emb_text", "text_only": None}),
+        ("presel", {"reference": None, "cluster": "text", "vectors": "emb_text", "text_only": "keep"}),
+    ],
+    ids=str,
+)
+def test_groups_that_are_too_large_are_refused_before_vectors_are_read(name, params, monkeypatch):
+    monkeypatch.setattr(pick_module, "GROUP_LIMIT", 3)
+    monkeypatch.setattr(farthest_module, "PAIR_LIMIT", 3)
+    monkeypatch.setattr(cosine_module, "unit", lambda values: pytest.fail("vectors were read"))
+    with pytest.raises(SizeError, match="above the limit of 3"):
+        get_selector(name)(random_table(2, 60, missing=0.0), 30, 0, **params)

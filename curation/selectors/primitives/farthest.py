@@ -16,8 +16,7 @@ def farthest_point(units: np.ndarray, count: int, start: int | None = None) -> n
     with a smaller one. Cost n · count · d. Raises SizeError above PAIR_LIMIT pairs.
     """
     count = min(count, len(units))
-    if count * len(units) > PAIR_LIMIT:
-        raise SizeError(count * len(units), PAIR_LIMIT, "pairs of farthest-point sampling", "pick inside groups (clusters), or from a shortlist")
+    refuse_pairs(len(units), count)
     picks = np.empty(count, np.int64)
     nearest = np.full(len(units), -np.inf)
     for place in range(count):
@@ -29,3 +28,9 @@ def farthest_point(units: np.ndarray, count: int, start: int | None = None) -> n
         np.maximum(nearest, cosines(units, units[at : at + 1])[:, 0], out=nearest)
         nearest[at] = np.inf
     return picks
+
+
+def refuse_pairs(n: int, count: int) -> None:
+    """Raises SizeError for `count` picks of n rows that are above PAIR_LIMIT pairs."""
+    if n * count > PAIR_LIMIT:
+        raise SizeError(n * count, PAIR_LIMIT, "pairs of farthest-point sampling", "pick inside groups (clusters), or from a shortlist")

@@ -8,7 +8,7 @@ import numpy as np
 
 from curation.selectors.contract import SelectorError, SizeError
 from curation.selectors.primitives.cosine import Lookup, cosines, exp
-from curation.selectors.primitives.farthest import farthest_point
+from curation.selectors.primitives.farthest import farthest_point, refuse_pairs
 from curation.selectors.primitives.graph import members_of
 
 GROUP_LIMIT = 50_000
@@ -144,10 +144,24 @@ def pick_by_group(
         count = int(counts[codes[members[0]]])
         if not count:
             continue
-        group = Group(keys[members], None if score is None else score[members], units(rows[members]) if units else None)
-        picks.append(members[pick(group, count)])
+        picks.append(members[pick_from(rows[members], pick, keys[members], count, score=None if score is None else score[members], units=units)])
         turns.append(np.arange(count))
     return np.concatenate(picks)[np.argsort(np.concatenate(turns), kind="stable")]
+
+
+def pick_from(
+    rows: np.ndarray, pick: Rule, keys: np.ndarray, count: int, *, score: np.ndarray | None = None, units: Lookup | None = None
+) -> np.ndarray:
+    """int64[count]: places in one group's `rows` int64[n], by `pick`.
+
+    Raises SizeError before any vector is read, since those of a group that is too large may not fit into memory.
+    """
+    rule_itself = getattr(pick, "func", pick)
+    if rule_itself in (typicality, mmd):
+        refuse_large(len(rows))
+    if rule_itself is farthest:
+        refuse_pairs(len(rows), count)
+    return pick(Group(keys, score, units(rows) if units else None), count)
 
 
 def refuse_large(n: int) -> None:

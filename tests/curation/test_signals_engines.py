@@ -3,12 +3,12 @@
 import json
 import shutil
 import sys
-import types
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from chat_server import serve, token_logprobs
+from stub_vllm import StubVllm
 
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
@@ -197,40 +197,6 @@ def test_images_go_where_their_placeholders_stand(tmp_path, small_pool):
         assert caught.value.reason == reason
     with pytest.raises(Unsendable, match="image_count"):
         conversation(Sample(0, "s", "t", (picture,), (Turn("no placeholder", "a"),)))
-
-
-class StubVllm(types.ModuleType):
-    """The part of vLLM that is used; values are a function of what a request holds, calls are recorded."""
-
-    __version__ = "0.0"
-
-    def __init__(self, blind=False):
-        super().__init__("vllm")
-        self.calls, self.arguments = [], None
-        stub = self
-
-        class SamplingParams:
-            def __init__(self, **given):
-                self.given = given
-
-        class LLM:
-            def __init__(self, **given):
-                stub.arguments = given
-
-            def generate(self, prompts, params, use_tqdm=True):
-                stub.calls.append((prompts, params.given))
-                return [stub.output(prompt, params.given) for prompt in prompts]
-
-        self.SamplingParams, self.LLM, self.blind = SamplingParams, LLM, blind
-
-    def output(self, prompt, given):
-        pixels = [] if self.blind else [np.asarray(image).tobytes().hex() for image in prompt.get("multi_modal_data", {}).get("image", [])]
-        text = " ".join(map(str, prompt["prompt_token_ids"]))
-        table = token_logprobs({"messages": [{"role": "user", "content": text + "".join(pixels)}]})
-        tokens = sorted(table.items(), key=lambda entry: -entry[1])[: given.get("logprobs", 0)]
-        ids = {token: self.digit_ids[int(token)] if token.isdigit() else 500 + int(token[4:]) for token in table}
-        listed = {ids[token]: types.SimpleNamespace(logprob=value) for token, value in tokens}
-        return types.SimpleNamespace(outputs=[types.SimpleNamespace(text="choice , word", logprobs=[listed])])
 
 
 @pytest.fixture

@@ -21,16 +21,17 @@ HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line. Exit status 1 and one line on stderr for data that cannot be used, 2 for a wrong command, 130 if stopped."""
+    """Command line. Exit status 1 and one line on stderr for data or values that cannot be used, 2 for a wrong command, 130 if
+    stopped."""
     given = _parser().parse_args(arguments)
-    from curation.pool.errors import PoolError
-    from curation.signals.table import SignalError
+    from curation.signals.engine_base import EngineError
+    from curation.teacher.chat import ChatError
 
     try:
         print(json.dumps(run(given), indent=1))
     except ProducerError as error:
         return _fail(error, 2)
-    except (PoolError, SignalError, OSError) as error:
+    except (ValueError, ImportError, OSError, EngineError, ChatError) as error:  # pools, signals, models and values: all ValueError
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on from the last whole shard", 130)

@@ -168,6 +168,10 @@ def test_the_command_runs_a_producer_of_ones_own(own, small_pool, tmp_path, caps
         (["own_signal:words", "--param", "powr=1"], 2, "did you mean 'power'"),
         (["own_signal:wrong_rows"], 1, "other rows"),
         (["own_signal:words", "--pool", "nowhere"], 1, "holds no finished pool"),
+        (["losses", "--model", "MODEL", "--param", "terms=noimage"], 1, "unknown loss term 'noimage'"),
+        (["embeddings", "--model", "MODEL", "--param", "layers=[7]"], 1, "the model has 2"),
+        (["style", "--model", "MODEL", "--param", "prompts=compct"], 1, "shipped are compact"),
+        (["clip", "--model", "MODEL"], 1, "not a dual encoder"),
     ],
 )
 def test_wrong_commands_end_with_one_line(own, small_pool, tiny_vlm_dir, tmp_path, capsys, arguments, status, message):

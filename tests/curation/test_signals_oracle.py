@@ -1,6 +1,7 @@
 """The oracle's signal: the truth itself, in the columns of the learned signals."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,7 +12,7 @@ from curation.pool.read import Pool
 from curation.selectors import get_selector
 from curation.signals.capability import score_table
 from curation.signals.oracle import tell_truth
-from curation.signals.table import join, read_metadata, read_signal
+from curation.signals.table import OtherPoolError, join, read_metadata, read_signal
 from curation.taxonomy import CAPABILITY_KEYS
 from curation.teacher.metadata import WRONG_PENALTY
 
@@ -70,5 +71,16 @@ def test_only_the_one_that_knows_marks_wrong_answers_down(world, tmp_path):
 def test_the_truth_of_another_pool_is_refused(world, tmp_path):
     pool, _, _ = world
     build_source(tmp_path / "other", 20, seed=4, defects=Defects(leaks=0))
-    with pytest.raises(KeyError, match="belongs to another pool"):
+    with pytest.raises(OtherPoolError, match="belongs to another pool"):
         tell_truth(pool, tmp_path / "other" / "truth.parquet", tmp_path / "signal")
+
+
+def test_parts_of_another_truth_are_not_kept(world, tmp_path):
+    """The same pool, its record judged anew."""
+    pool, path, _ = world
+    tell_truth(pool, path, tmp_path / "signal")
+    table = pq.read_table(path)
+    revised = table.set_column(table.column_names.index("cap_ocr"), "cap_ocr", pa.array([5] * len(table), table["cap_ocr"].type))
+    pq.write_table(revised, tmp_path / "truth.parquet")
+    tell_truth(pool, tmp_path / "truth.parquet", tmp_path / "signal")
+    assert set(read_signal(tmp_path / "signal")["cap_ocr"].to_pylist()) == {5}

@@ -3,6 +3,7 @@
 mode "trie": image and conversation are computed once for a sample, the 14 queries are read after that shared prefix in one
 more forward (curation/signals/shared.py). Nothing is decoded: the distribution over the digits 0..5 at the end of each query
 gives the score. mode "official": each query is answered by a generation of its own, as mmSSR does (arXiv 2503.13383).
+Samples without an image are scored from their text; in official mode, as there, they have no score (`no_image`).
 
 Columns for each capability: cap_<key> int8 (most likely digit), exp_<key> float32 (expected score), ent_<key> float32
 (entropy in nats; both with the probabilities renormalised over the six digits) and mass_<key> float32 (probability that the

@@ -63,6 +63,8 @@ def load_queries(name: str | Path) -> Queries:
         raise PromptError(
             f"no prompt set {str(name)!r} ({path}): shipped are {shipped}, or give a .yaml file"
         ) from None
+    except yaml.YAMLError as error:
+        raise PromptError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     expected = {"capability", "style", "style_separator", "styles"}
     if not isinstance(content, dict) or set(content) - {"conversation"} != expected:
         raise PromptError(f"{path} must have exactly the keys {', '.join(sorted(expected))}, and may have conversation")

@@ -5,7 +5,8 @@ conversation and query; text that names none of the nine becomes "other" and is 
 probability that the answer begins with each of the nine names, read in one forward; the likeliest name is taken, and further
 ones down to `threshold` times its probability. A list names its second style only after the first, so the two modes are not
 the same function: choose the threshold on held-out labels (`rater_report.choose_threshold`). mode "official": a generation
-of its own for each sample, as mmSSR does (arXiv 2503.13383).
+of its own for each sample, as mmSSR does (arXiv 2503.13383); samples without an image then have no styles (`no_image`), in
+the other modes those of their text.
 
 Columns: styles list<string> of style keys, likeliest or first-named first; likelihood adds style_logp_<key> float32 (nats).
 """

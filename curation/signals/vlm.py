@@ -34,7 +34,8 @@ class Pass:
     missing: Counter = field(default_factory=Counter)
 
     def summary(self) -> dict[str, Any]:
-        """Samples and seconds of this run, samples/s, padding efficiency (real / computed tokens), missing rows."""
+        """Samples and seconds, samples/s, padding efficiency (real / computed tokens), missing rows by reason: all of this run,
+        which does not see again what an earlier one has done."""
         return {
             "samples": self.samples,
             "seconds": round(self.seconds, 3),

@@ -71,6 +71,9 @@ def test_prompt_files_are_checked(tmp_path):
         path.write_text(yaml.safe_dump(good | change))
         with pytest.raises(PromptError, match=message):
             load_queries(path)
+    path.write_text("capability: [rate")
+    with pytest.raises(PromptError, match=r"p\.yaml is no YAML: .*line 1"):
+        load_queries(path)
     path.write_text(yaml.safe_dump(good))
     assert isinstance(load_queries(str(path)), Queries)
 

@@ -67,7 +67,7 @@ def resolve_budget(budget: str | int, pool_size: int) -> int:
         number = Decimal(text.removesuffix("%"))
     except InvalidOperation:
         number = Decimal("NaN")
-    if isinstance(budget, bool) or not number.is_finite() or (not text.endswith("%") and number % 1):
+    if isinstance(budget, bool) or not number.is_finite() or (not text.endswith("%") and number.as_integer_ratio()[1] != 1):
         raise SelectorError(f"budget {budget!r} is neither a share such as '30%' nor a number of rows")
     rows = int(number * pool_size / 100) if text.endswith("%") else int(number)
     if text.endswith("%") and number > 100:
@@ -90,13 +90,16 @@ def require(columns: pa.Table, names: Iterable[str]) -> None:
 
 
 def numbers(columns: pa.Table, name: str, single: bool = False) -> np.ndarray:
-    """A numeric column as float64[n] (float32[n] with `single`), missing values as NaN; not to be written to. Raises ColumnError."""
+    """A numeric column as float64[n] (float32[n] with `single`), missing values as NaN; not to be written to.
+
+    Integers beyond 2^53 become the nearest float. Raises ColumnError.
+    """
     require(columns, [name])
     column = columns[name]
     own = column.type
-    if not (pa.types.is_integer(own) or pa.types.is_floating(own) or pa.types.is_boolean(own)):
+    if not (pa.types.is_integer(own) or pa.types.is_floating(own) or pa.types.is_boolean(own) or pa.types.is_null(own)):
         raise ColumnError(name, f"column {name!r} is {own}, not numeric")
-    return column.cast(pa.float32() if single else pa.float64(), safe=not single).to_numpy(zero_copy_only=False)
+    return column.cast(pa.float32() if single else pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
 def bounded(columns: pa.Table, name: str, low: float = -np.inf, high: float = np.inf) -> tuple[np.ndarray, np.ndarray]:

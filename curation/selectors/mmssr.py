@@ -2,6 +2,7 @@
 
 The rules of the paper, with an exact budget and a stated order for every tie; where the released code does otherwise
 by accident (unstable sort, hash-seed dependence, leftovers of floor division) this selector does not follow it.
+Needs: capability, and style where the bins are made of styles.
 """
 
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def select(
     Notes: `filled` rows; `missing_score`: pairs of row and capability without a score, which are never candidates;
     `unscored`: rows without any score, which are never picked, not even to fill; `without_style` rows;
     `exhausted_<capability>`: the round in which it ran dry.
-    Cost: a scorer and styler fit and one forward pass a sample. Blind. Raises ColumnError, BudgetError, SelectorError.
+    Cost class: C4, a scorer and styler fit and one forward pass a sample. Blind. Raises ColumnError, BudgetError, SelectorError.
     """
     for value, allowed, name in (
         (bins, BINS, "bins"),
@@ -86,6 +87,8 @@ def select(
             raise SelectorError(f"{name} {value!r} is none of {', '.join(allowed)}")
     check_budget(budget, len(columns))
     keys = capability_keys(columns, capabilities, score)
+    if (np.diff(row_numbers(columns)) < 0).any():  # equal ids are told apart by their rows
+        columns = columns.sort_by("row")
     main, expected = _scores(columns, keys, score)
     by_hash = hash_order(seeded_keys(seed, texts(columns, "id"), engine))
     tie = np.empty_like(by_hash)
@@ -153,8 +156,9 @@ def _read(columns: pa.Table, name: str) -> np.ndarray:
 
 
 def _any_missing(values: np.ndarray) -> bool:
-    """Whether one is NaN, at a third of the cost of looking at each; infinities may make it true too."""
-    return bool(np.isnan(np.add.reduce(values)))
+    """Whether one is NaN, at a third of the cost of looking at each."""
+    with np.errstate(over="ignore"):
+        return bool(np.isnan(np.add.reduce(values)))
 
 
 def _bins(columns: pa.Table, kind: str, engine: str) -> tuple[Bins, pa.Array]:

@@ -2,7 +2,7 @@
 
 What the code leaves to chance is fixed here: its sort is unstable and its capability order hangs on PYTHONHASHSEED, so
 no two machines need agree with it; here ties keep the order of the rows and capabilities the order given. `mmssr` is
-the method without the accidents.
+the method without the accidents. Needs: capability, style.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def select(
     is the one way in which a selector here returns more than its budget. `engine`: "numpy" or "numba", same picks.
 
     Ties go by the value of `row`, so another order of the table's lines changes nothing, but renumbered rows do; `seed`
-    changes nothing. Reason: capability, bin, source, score, round. Cost C4: a scorer and styler fit and a forward pass a
+    changes nothing. Reason: capability, bin, source, score, round. Cost class: C4, a scorer and styler fit and a forward pass a
     sample. Blind. Raises BudgetError where fewer rows can be had, ColumnError, SelectorError.
     """
     for value, allowed, name in ((overshoot, OVERSHOOT, "overshoot"), (engine, ENGINES, "engine")):

@@ -59,7 +59,7 @@ def _whole(values: np.ndarray) -> bool:
 
 def _share(values: np.ndarray, limit: float, levels: int) -> np.ndarray:
     """floor(values / limit · levels), at least 0 and below `levels`; all 0 where the limit is 0 or infinite."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         scaled = values * values.dtype.type(levels / limit if limit > 0 else 0.0)
     return np.floor(np.fmin(np.fmax(scaled, 0), levels - 1))
 

@@ -1,10 +1,11 @@
 """Bad input of every kind to selections from files and to selectors: one clear message, or a count."""
 
-import importlib
+import importlib.util
 import inspect
 import json
 import math
 import shutil
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from test_token_budget import spent, tokened
 
 from curation.compare import main as compare
 from curation.select import main as select
-from curation.selectors import SELECTORS, BudgetError, Selection, SelectorError, SizeError, check_params, get_selector
+from curation.selectors import SELECTORS, BudgetError, Selection, SelectorError, SizeError, check_params, get_selector, resolve_budget
 from curation.selectors.budget import choose, select_within_tokens
 from curation.selectors.formulas import irs, visual_necessity
 from curation.selectors.primitives import cosine as cosine_module
@@ -333,10 +334,10 @@ def test_every_selector_says_where_it_is_from_and_what_it_takes(name):
     module = importlib.import_module(f"curation.selectors.{name}")
     text = " ".join((module.__doc__ + module.select.__doc__).split())
     general = name in ("top_k", "band", "quota_by_group")  # they cost what the column costs that they are told
-    assert ("Cost class: that of the column" if general else "Cost") in text and (general or module.COST in text or name == "mmssr")
+    assert ("Cost class: that of the column" if general else "Cost") in text and (general or module.COST in text)
     assert ("Targeted" if module.TARGETED else "Blind") in text
     assert "arXiv" in text or general or name == "all"
-    assert "Needs: " in text or name in ("mmssr", "mmssr_official")
+    assert "Needs: " in text
     assert "Raises " in module.select.__doc__ or name == "all"
 
 
@@ -356,3 +357,29 @@ def test_groups_that_are_too_large_are_refused_before_vectors_are_read(name, par
     monkeypatch.setattr(cosine_module, "unit", lambda values: pytest.fail("vectors were read"))
     with pytest.raises(SizeError, match="above the limit of 3"):
         get_selector(name)(random_table(2, 60, missing=0.0), 30, 0, **params)
+
+
+def test_numbers_beyond_the_exact_floats_and_columns_of_nulls_are_read():
+    table = pa.table({"row": [0, 1, 2], "id": ["a", "b", "c"], "source": ["s"] * 3, "size": pa.array([2**60, 2**62, 1]), "none": pa.nulls(3)})
+    assert get_selector("top_k")(table, 2, 0, column="size").rows.tolist() == [1, 0]
+    with pytest.raises(BudgetError, match="0 can be had"):
+        get_selector("top_k")(table, 2, 0, column="none")
+
+
+@pytest.mark.parametrize("budget", ["1e40", "1e40%"])
+def test_budgets_of_forty_digits_are_refused_as_any_other(budget):
+    with pytest.raises(BudgetError, match="100 can be had"):
+        resolve_budget(budget, 100)
+
+
+@pytest.mark.parametrize("engine", ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])])
+def test_mmssr_takes_huge_and_infinite_scores_and_repeated_ids_in_any_order(engine):
+    n = 12
+    table = pa.table({"row": np.arange(n), "id": [f"i{k // 4}" for k in range(n)], "source": ["s"] * n, "styles": [["word"]] * n,
+                      "exp_ocr": pa.array([3e38, float("inf"), 1.0, -1.0, *[2.0] * 8], pa.float32())})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = get_selector("mmssr")(table, 6, 0, score="expected", engine=engine)
+    assert found.rows.tolist()[:2] == [1, 0] and found.notes["missing_score"] == 1 and 3 not in found.rows
+    shuffled = table.take(np.random.default_rng(0).permutation(n))
+    assert get_selector("mmssr")(shuffled, 6, 0, score="expected", engine=engine).rows.tolist() == found.rows.tolist()

@@ -1,9 +1,11 @@
 """Teachers and raters that are asked over a network, in the plan: which stages there are, what their hashes hold, and what cannot be planned."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
-from recipes.code import Stages
+from recipes.code import REPOSITORY, Stages
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.plan import make_plan
@@ -124,6 +126,19 @@ def test_the_mini_worlds_record_labels_no_other_pool(project):
         make_plan(load("own.yaml"), Stages("dummy_stages"))
     loaded = load("own.yaml", ["teacher.kind=api", "teacher.model=m"])
     assert "labels_api" in {node.kind for node in make_plan(loaded, Stages("dummy_stages")).nodes}
+
+
+def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
+    text = (REPOSITORY / "README.md").read_text()
+    (project / "own.yaml").write_text(next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: api" in block))
+    (project / "mix665k.json").write_text("[]")
+    (project / "images").mkdir()
+    loaded = load("own.yaml")
+    kinds = {node.kind for node in make_plan(loaded).nodes}
+    assert {"pool", "labels_api", "fit_scorer", "fit_styler", "signal_capability", "signal_style", "select"} <= kinds
+    served = load("own.yaml", [*SERVED, "scorer.train=null", "styler.train=null", "scoring.server.url=http://127.0.0.1:8000/v1"])
+    kinds = {node.kind for node in make_plan(served).nodes}
+    assert {"signal_capability_engine", "signal_style_engine", "select"} <= kinds and not {"labels_api", "fit_scorer", "fit_styler"} & kinds
 
 
 def test_a_key_of_the_users_own_counts_whatever_its_name(project, monkeypatch):

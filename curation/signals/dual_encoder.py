@@ -13,6 +13,7 @@ import torch
 from curation.signals.batches import batches_by_count, padded_tokens
 from curation.signals.vlm import Pass
 from training.images import ImageError, Picture, decode
+from training.hub import local_copy
 from training.models import checkpoint_hash, quiet
 
 
@@ -40,14 +41,14 @@ class DualEncoder:
     def __init__(self, path: Path, *, dtype: str = "float32", device: str | None = None) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-        self.path, self.dtype = Path(path), dtype
+        self.path, self.dtype = local_copy(path), dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with quiet():
-            self.model = AutoModel.from_pretrained(str(path), dtype=getattr(torch, dtype)).eval().to(self.device)
+            self.model = AutoModel.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
             if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "get_text_features")):
                 raise ModelError(f"{path} is a {type(self.model).__name__}, not a dual encoder of images and texts (CLIP, SigLIP)")
-            self.tokenizer = AutoTokenizer.from_pretrained(str(path))
-            self.processor = AutoImageProcessor.from_pretrained(str(path))
+            self.tokenizer = AutoTokenizer.from_pretrained(str(self.path))
+            self.processor = AutoImageProcessor.from_pretrained(str(self.path))
         self.context: int = self.model.config.text_config.max_position_embeddings
         # SigLIP was trained on texts padded to its full context, without a mask.
         self.padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
@@ -91,7 +92,7 @@ class DualEncoder:
         parts = [self._units(self.model.get_text_features(**self._tokens([texts[i] for i in batch]))) for batch in batches]
         if done is not None:
             done.tokens += int(lengths.sum())
-            done.padded += padded_tokens(lengths, batches)
+            done.padded += len(texts) * self.context if self.padding == "max_length" else padded_tokens(lengths, batches)
             done.cut["long_sentence"] += int((whole > lengths).sum())
         out = np.empty((len(texts), parts[0].shape[1]), np.float32)
         out[np.concatenate(batches)] = np.concatenate(parts)

@@ -97,7 +97,10 @@ def test_the_score_is_the_cosine_of_image_and_mean_sentence(small_pool, clip_dir
 
 def test_siglip_is_given_its_full_context(small_pool, tmp_path):
     path = dual_encoder_dir(tmp_path / "siglip", "siglip")
-    score_clip(small_pool, path, tmp_path / "out", device="cpu")
+    summary = score_clip(small_pool, path, tmp_path / "out", device="cpu")
+    encoder, texts = DualEncoder(path, device="cpu"), [s for sample in small_pool.samples() for s in sentences_of(text_of(sample, "answer"))[:10]]
+    real = sum(len(ids) for ids in encoder.tokenizer(texts)["input_ids"])
+    assert summary["padding_efficiency"] == pytest.approx(real / (len(texts) * 16), abs=1e-3) and real < 0.9 * len(texts) * 16
     images, text = reference(path, small_pool[1], "answer", padding="max_length")
     _, short = reference(path, small_pool[1], "answer")
     score = read_signal(tmp_path / "out")["clip_score"][1].as_py()

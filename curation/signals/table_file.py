@@ -125,11 +125,18 @@ def _read_parquet(path: Path) -> TableFile:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise TableFileError(f"{path} cannot be read ({error}): it is truncated or no Parquet; write it again") from error
+    table = table.cast(pa.schema([field.with_type(_decoded(field.type)) for field in table.schema]))
     ignored = [field.name for field in table.schema if not _flat(field.type)]
     table = table.drop_columns(ignored).replace_schema_metadata(None)
     if "id" in table.column_names:
         table = table.set_column(table.column_names.index("id"), "id", text_ids(table["id"], path))
     return TableFile(table, ignored=tuple(ignored))
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    """A list of dictionary-encoded values (as `read_signal` gives `styles`) is a list of these values."""
+    encoded = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(kind.value_type)
+    return pa.list_(kind.value_type.value_type) if encoded else kind
 
 
 def _flat(kind: pa.DataType) -> bool:

@@ -18,6 +18,7 @@ from curation.signals.table import (
     read_signal,
     write_signal,
 )
+from curation.signals.table_file import read_table_file
 
 IDENTITY = {"producer": "square", "pool_hash": "pool-a", "prompts": "p1"}
 N, SHARD = 25, 10
@@ -155,3 +156,14 @@ def test_join_refuses_missing_rows_and_repeated_columns(signal):
         join(pool, [table])
     with pytest.raises(JoinError, match="'value' comes from two tables"):
         join(pool.slice(0, N), [table, table])
+
+
+def test_a_signal_written_to_one_file_is_read_from_there(tmp_path):
+    def styles(rows, advance):
+        return pa.table({"row": pa.array(rows, pa.int32()), "styles": [["word"] if r % 2 else ["word", "yes_no"] for r in rows]})
+
+    write_signal(tmp_path / "s", IDENTITY, N, styles, shard_rows=SHARD)
+    pq.write_table(read_signal(tmp_path / "s"), tmp_path / "styles.parquet")
+    read = read_table_file(tmp_path / "styles.parquet")
+    assert read.ignored == () and read.table["styles"].type == pa.list_(pa.string())
+    assert read.table["styles"].to_pylist() == read_signal(tmp_path / "s")["styles"].to_pylist()

@@ -38,7 +38,7 @@ class WinnowModel(lmms):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.checkpoint = checkpoint_hash(Path(pretrained))
+        self.checkpoint = checkpoint_hash(pretrained)
         self.answerer = Answerer.load(
             pretrained, batch_size=int(batch_size), device=device or default_device(), dtype=dtype
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recipes.code import REPOSITORY
 from recipes.errors import RecipeError
+from training.hub import HubModel
 
 BUILTIN_MODELS = {"builtin:mini": REPOSITORY / "curation" / "mini" / "base",
                   "builtin:mini_clip": REPOSITORY / "curation" / "mini" / "clip"}
@@ -20,9 +21,9 @@ HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 
 @dataclass(frozen=True)
 class External:
-    """A path (or hub id) with the hash of what is there."""
+    """A path, or a model on the hub, with the hash of what is there."""
 
-    path: Path
+    path: Path | HubModel
     hash: str
 
 
@@ -69,7 +70,7 @@ def model(path: str, revision: str | None, where: str, prints: Fingerprints, fil
             raise RecipeError(f"{where}: {key}: {folder} is no checkpoint: it has no config.json")
         return External(folder.resolve(), prints.files(folder.resolve(), files))
     if path not in BUILTIN_MODELS and re.fullmatch(HUB_ID, path):
-        return External(Path(path), _sha256(f"hub {path} {revision}"))
+        return External(HubModel(path, revision), _sha256(f"hub {path} {revision}"))
     known = ", ".join(BUILTIN_MODELS)
     raise RecipeError(f"{where}: {key}: {wanted_by} {folder}, which does not exist; "
                       f"give a directory, a hub id (organisation/name) or one of: {known}")

@@ -213,7 +213,7 @@ class World:
                                   "given for it")
         given = {name: found for name in QUALITY_MODELS if (found := getattr(section, name))}
         models = {f"{name}_model": self.model(found.path, found.revision, "quality", name, "path") for name, found in given.items()}
-        config = {"revisions": {f"{name}_model": found.revision for name, found in given.items()}, **dump(section, "judge", "max_tokens", "dtype")}
+        config = dump(section, "judge", "max_tokens", "dtype")
         return self.add("signal_quality_models", config, {"pool": self.pool, **models}, self.size * len(section.columns()))
 
     def _quality_columns(self) -> Iterator[tuple[str, str]]:

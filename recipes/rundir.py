@@ -14,6 +14,7 @@ from recipes.code import REPOSITORY, versions
 from recipes.external import External
 from recipes.graph import Node, Plan, as_json, store_path
 from recipes.load import Loaded
+from training.hub import HubModel
 
 
 def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:
@@ -80,8 +81,9 @@ def write_lineage(run: Path, loaded: Loaded, plan: Plan, provenance: dict[str, A
 
 def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
     """Kind, hash and inputs of every stage by name. A file of this repository is named from its root on."""
-    def place(path: Path) -> str:
-        return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
+    def place(path: Path | HubModel) -> str:
+        inside = isinstance(path, Path) and path.is_relative_to(REPOSITORY)
+        return str(path.relative_to(REPOSITORY) if inside else path)
 
     def hashes(node: Node) -> dict[str, Any]:
         return {k: ({"path": place(v.path), "hash": v.hash} if isinstance(v, External) else node.input_hashes()[k])

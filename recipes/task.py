@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from recipes import store
 from recipes.code import Stages
 from recipes.errors import StageError, StoreError
+from training.hub import HubModel, local_copy
 
 
 class Progress(Protocol):
@@ -32,7 +33,7 @@ class Task:
     name: str
     hash: str
     config: dict[str, Any]
-    inputs: dict[str, Path | list[Path]]
+    inputs: dict[str, Path | HubModel | list[Path]]
     parents: dict[str, Any]
     out: Path
     work: float
@@ -68,7 +69,7 @@ def _run(task: Task, state: str, progress: Progress) -> Outcome:
     store.begin(task.out, keep=state == "unfinished" and not task.force and task.stages.resumes(task.kind))
     started = time.perf_counter()
     try:
-        summary = task.stages.run(task.kind)(task.config, task.inputs, task.out, progress) or {}
+        summary = task.stages.run(task.kind)(task.config, _fetched(task.inputs, progress), task.out, progress) or {}
     except Exception as error:  # the boundary to foreign code: named, with its traceback, and raised again
         text = f"{type(error).__name__}: {error}"
         advice = store.disk_problem(error, task.out) if isinstance(error, OSError) else None
@@ -78,3 +79,13 @@ def _run(task: Task, state: str, progress: Progress) -> Outcome:
               "seconds": round(seconds, 3), "work": task.work, "summary": summary, **task.provenance}
     store.finish(task.out, task.hash, record)
     return Outcome(task.name, "new", seconds, summary)
+
+
+def _fetched(inputs: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Models on the hub as directories, at the revision that the recipe names."""
+    found = dict(inputs)
+    for key, value in inputs.items():
+        if isinstance(value, HubModel):
+            progress.say(f"{key}: {value.name} from the hub")
+            found[key] = local_copy(value.name, value.revision)
+    return found

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from training.hub import local_copy
 from training.models import onevision_processor, quiet, save_checkpoint
 
 TEMPLATE = Path(__file__).parent / "templates" / "llava_next_qwen.jinja"
@@ -62,22 +63,6 @@ def is_llava_next_layout(path: str | Path) -> bool:
     """
     settings = json.loads((Path(path) / "config.json").read_text())
     return "LlavaQwenForCausalLM" in settings.get("architectures", []) or "mm_vision_tower" in settings
-
-
-def local_copy(source: str | Path, revision: str | None = None) -> Path:
-    """The directory of a checkpoint that is named by its path or by its name on the hub (at a commit or tag), downloaded if needed.
-
-    Raises ConversionError where there is neither.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConversionError(f"{source} is no directory, and the hub does not give it ({error})") from error
 
 
 def convert_llava_next(

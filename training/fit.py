@@ -140,7 +140,7 @@ def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
 def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool, keep_adapters: bool) -> str:
     """Hash of all that decides the outcome, so that a resume never continues another training."""
     digest = hashlib.sha256(spec.model_dump_json().encode() + b"adapters" * keep_adapters)
-    digest.update((checkpoint_hash(base) if Path(base).is_dir() else str(base)).encode())
+    digest.update(checkpoint_hash(base).encode())
     digest.update(str(len(prepared.examples)).encode())
     for example in [] if lazy else prepared.examples:
         for array in (example.input_ids, example.labels):

@@ -23,6 +23,8 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from training.hub import local_copy
+
 CHECKPOINT_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges*",
                     "special_tokens*", "added_tokens*", "chat_template*", "processor*", "preprocessor*")
 """What makes a checkpoint what it is; other files beside it (records of a training, notes) do not."""
@@ -63,7 +65,8 @@ def quiet() -> Iterator[None]:
 
 
 def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
-    """Model (evaluation mode, weights as `dtype`) and processor of a checkpoint directory or hub name."""
+    """Model (evaluation mode, weights as `dtype`) and processor of a checkpoint directory or hub name. Raises HubError."""
+    path = local_copy(path)
     with quiet():
         model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=dtype)
         processor = AutoProcessor.from_pretrained(str(path))
@@ -71,7 +74,8 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTr
 
 
 def load_processor(path: str | Path) -> tuple[Any, str]:
-    """Processor and image mode of a checkpoint, without its weights."""
+    """Processor and image mode of a checkpoint directory or hub name, without its weights. Raises HubError."""
+    path = local_copy(path)
     with quiet():
         config = AutoConfig.from_pretrained(str(path))
         return AutoProcessor.from_pretrained(str(path)), getattr(config, "image_mode", "anyres")
@@ -253,8 +257,8 @@ INCIDENTAL = {"transformers_version", "dtype", "is_local", "local_files_only"}
 
 
 def checkpoint_hash(path: str | Path) -> str:
-    """sha256 over weights, config and processor files of a checkpoint directory, independent of library versions."""
-    path, digest = Path(path), hashlib.sha256()
+    """sha256 over weights, config and processor files of a checkpoint directory or hub name, independent of library versions."""
+    path, digest = local_copy(path), hashlib.sha256()
     files = sorted({p for pattern in CHECKPOINT_FILES for p in path.glob(pattern)})
     if not any(p.suffix == ".safetensors" for p in files):
         raise FileNotFoundError(f"{path} holds no safetensors file: not a checkpoint")

@@ -12,8 +12,8 @@ import torch
 
 from curation.signals.batches import batches_by_count, padded_tokens
 from curation.signals.vlm import Pass
-from training.images import ImageError, Picture, decode
 from training.hub import local_copy
+from training.images import ImageError, Picture, decode
 from training.models import checkpoint_hash, quiet
 
 

@@ -18,6 +18,7 @@ import torch
 from curation.pool.sample import IMAGE_PLACEHOLDER
 from curation.signals.batches import batches_by_tokens, padded_tokens
 from curation.signals.dual_encoder import ModelError
+from training.hub import local_copy
 from training.models import checkpoint_hash, quiet
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ class TurnModel:
     def __init__(self, model: Any, path: Path, max_tokens: int, dtype: str, device: str | None) -> None:
         from transformers import AutoTokenizer
 
-        self.path, self.dtype, self.max_tokens = Path(path), dtype, max_tokens
+        self.path, self.dtype, self.max_tokens = local_copy(path), dtype, max_tokens
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with quiet():
-            self.model = model.from_pretrained(str(path), dtype=getattr(torch, dtype)).eval().to(self.device)
-            self.tokenizer = AutoTokenizer.from_pretrained(str(path))
+            self.model = model.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
+            self.tokenizer = AutoTokenizer.from_pretrained(str(self.path))
         self.context = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1 << 30))
         self.pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         self.missing, self.cut, self.tokens, self.padded, self.seconds = Counter(), 0, 0, 0, 0.0

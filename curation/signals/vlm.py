@@ -15,6 +15,7 @@ from curation.pool.sample import Sample
 from curation.signals.batches import padded_tokens
 from curation.signals.table import Advance
 from training.collate import Collator
+from training.hub import local_copy
 from training.images import ImageError
 from training.models import checkpoint_hash, load
 from training.models import image_mode as image_mode_of
@@ -62,9 +63,9 @@ class Vlm:
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-        self.path, self.dtype = Path(path), dtype
+        self.path, self.dtype = local_copy(path), dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._open(*load(path, dtype=getattr(torch, dtype)), image_mode)
+        self._open(*load(self.path, dtype=getattr(torch, dtype)), image_mode)
 
     def _open(self, model: Any, processor: Any, image_mode: str | None) -> None:
         self.model, self.processor = model.to(self.device), processor

@@ -8,9 +8,9 @@ CODE = ("training/convert.py", "training/models.py")
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Leaves a checkpoint directory in `out`."""
-    from training.convert import convert_llava_next, is_llava_next_layout, local_copy
+    from training.convert import convert_llava_next, is_llava_next_layout
 
-    source = local_copy(inputs["model"])
+    source = inputs["model"]
     if is_llava_next_layout(source):
         convert_llava_next(source, out)
         progress.say(f"{source}: converted from LLaVA-NeXT's layout")

@@ -8,7 +8,7 @@ from recipes.stages.serving import client_options, naming
 
 CODE = ("curation/signals/batches.py", "curation/signals/engine_base.py", "curation/signals/quality.py", "curation/signals/quality_judge.py",
         "curation/signals/quality_models.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/teacher/chat.py",
-        "curation/teacher/parallel.py", "curation/pool/read.py", "curation/pool/record.py", "training/convert.py", "training/models.py")
+        "curation/teacher/parallel.py", "curation/pool/read.py", "curation/pool/record.py", "training/models.py")
 RESUMES = True
 
 
@@ -16,9 +16,8 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     """Writes the quality signal with a column for each model that is given."""
     from curation.pool.read import Pool
     from curation.signals.quality import score_quality
-    from training.convert import local_copy
 
-    models = {name: local_copy(inputs[name], revision) for name, revision in config["revisions"].items()}
+    models = {name: path for name, path in inputs.items() if name != "pool"}
     judge = _judge(config["judge"]) if config["judge"] else {}
     with naming("quality.judge.server", "quality.judge.model"):
         summary = score_quality(Pool.open(inputs["pool"]), out, kind="models", on_progress=counter(progress), max_tokens=config["max_tokens"],

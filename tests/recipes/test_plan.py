@@ -7,6 +7,7 @@ from recipes.code import Stages
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.plan import make_plan
+from training.hub import HubModel
 
 STAGES = Stages("dummy_stages")
 
@@ -157,7 +158,7 @@ def test_the_base_model_enters_by_content(project):
 
 def test_a_hub_id_is_a_model(project):
     nodes = by_name("base.path=organisation/name", "base.revision=abc")
-    assert str(nodes["train[full,0]"].inputs["base"].path) == "organisation/name"
+    assert nodes["train[full,0]"].inputs["base"].path == HubModel("organisation/name", "abc")
     assert nodes["train[full,0]"].hash != by_name("base.path=organisation/name")["train[full,0]"].hash
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from curation.pool.sample import Sample, Turn
 from training.collate import Collator
-from training.convert import ConversionError, convert_llava_next, is_llava_next_layout, local_copy
+from training.convert import ConversionError, convert_llava_next, is_llava_next_layout
 from training.models import COMPLETE, load
 from training.render import Renderer
 
@@ -250,8 +250,6 @@ def test_missing_and_torn_files(tmp_path):
     (source / "model.safetensors.index.json").unlink()
     with pytest.raises(ConversionError, match="lacks model.safetensors"):
         convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
-    with pytest.raises(ConversionError, match="is no directory, and the hub does not give it"):
-        local_copy("nobody/no-such-model")
 
 
 def test_models_of_another_kind_are_refused(tmp_path):

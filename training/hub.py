@@ -1,0 +1,38 @@
+"""Checkpoints by their name on the Hugging Face hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+class HubError(ValueError):
+    """A checkpoint that is neither a directory nor to be had from the hub."""
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """`name` (organisation/name) at `revision`, a commit or tag; the newest where it is None."""
+
+    name: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+
+def local_copy(source: str | Path, revision: str | None = None) -> Path:
+    """The directory of a checkpoint: `source` itself, or a snapshot of that name on the hub, downloaded if it is not there yet.
+
+    Only safetensors weights are fetched. Raises HubError where there is neither.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at {revision}" if revision else ""
+        raise HubError(f"{source}{at} is no directory, and the hub does not give it ({error})") from error

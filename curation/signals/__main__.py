@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
+from training.hub import HubError, local_copy
 
 MINI = Path(__file__).parents[1] / "mini"
 BUILTIN = {"builtin:mini": MINI / "base", "builtin:mini_clip": MINI / "clip"}
@@ -125,13 +126,10 @@ def find_model(name: str) -> Path:
         return folder
     if not re.fullmatch(HUB_ID, name):
         raise ProducerError(f"--model {name}: no such directory, and no organisation/name on the hub")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.gguf"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ProducerError(f"--model {name}: no such directory, and the hub does not give it ({error})") from error
+        return local_copy(name)
+    except HubError as error:
+        raise ProducerError(f"--model {error}") from error
 
 
 def _fail(message: object, status: int) -> int:

@@ -25,6 +25,8 @@ __all__ = ["PRODUCERS", "ProducerError", "check_params", "get_producer", "produc
 PRODUCERS: dict[str, str] = {
     "capability": "curation.signals.capability:score_capabilities",
     "style": "curation.signals.style:score_styles",
+    "capability_by_engine": "curation.signals.engines:score_capabilities_by_engine",
+    "style_by_engine": "curation.signals.engines:score_styles_by_engine",
     "ratings": "curation.signals.ratings:score_capabilities_and_styles",
     "losses": "curation.signals.losses:score_losses",
     "embeddings": "curation.signals.embeddings:embed_pool",

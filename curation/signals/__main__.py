@@ -1,6 +1,7 @@
 """Compute a signal of a pool.
 
 python -m curation.signals losses --pool pools/mini --model runs/seed --out signals/losses --param terms=[full,noimg]
+python -m curation.signals capability_by_engine --pool pools/mini --model scorer --out signals/capability --param base_url=http://127.0.0.1:8000/v1
 python -m curation.signals my_module:my_function --pool pools/mini --out signals/mine --param power=2
 """
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = "\n".join(f"  {name:<12} {target}" for name, target in PRODUCERS.items())
+    names = "\n".join(f"  {name:<20} {target}" for name, target in PRODUCERS.items())
     parser = argparse.ArgumentParser(
         prog="python -m curation.signals",
         description="Compute a signal of a pool, shard by shard. The same command goes on where it was stopped.",
@@ -49,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("producer", help="a name from the list below, or my_module:my_function for one of your own")
     parser.add_argument("--pool", type=Path, required=True, metavar="DIR", help="made by python -m curation.pool build")
-    parser.add_argument("--model", metavar="DIR|HUB_ID", help=f"checkpoint, organisation/name on the hub, or {', '.join(BUILTIN)}")
+    parser.add_argument("--model", metavar="DIR|HUB_ID",
+                        help=f"checkpoint, organisation/name on the hub, or {', '.join(BUILTIN)}; for an engine, the name of the served model")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the signal is written")
     parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the producer, value as in YAML")
     return parser
@@ -91,12 +93,13 @@ def read_params(pairs: Sequence[str]) -> dict[str, Any]:
 def _built_in(name: str, params: dict[str, Any], model: str | None) -> Callable[..., dict[str, Any]]:
     function = get_producer(name)
     taken = inspect.signature(function).parameters
-    if "model_dir" in taken and model is None and taken["model_dir"].default is inspect.Parameter.empty:
+    key = "model_dir" if "model_dir" in taken else "model"  # the second is the name by which an engine serves it
+    if key in taken and model is None and taken[key].default is inspect.Parameter.empty:
         raise ProducerError(f"producer {name!r} needs a model: give --model")
-    if "model_dir" not in taken and model is not None:
+    if key not in taken and model is not None:
         raise ProducerError(f"producer {name!r} takes no model")
-    check_params(name, params, given=("pool", "model_dir", "out", "on_progress"))
-    models = {} if model is None else {"model_dir": find_model(model)}
+    check_params(name, params, given=("pool", key, "out", "on_progress"))
+    models = {} if model is None else {key: find_model(model) if key == "model_dir" else model}
     typed = {key: _typed(value, taken.get(key)) for key, value in params.items()}
     return lambda pool, out, report: function(pool=pool, out=out, on_progress=report, **models, **typed)
 

@@ -11,6 +11,7 @@ complexity = n · (1 + d); quality = n · min(6, 1 + log2(1 + w)). The judge's g
 Draws hang on (seed, id) alone: BLAKE2b, the same on every machine.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from curation.signals.table import OtherPoolError
 from curation.taxonomy import CAPABILITY_KEYS
 from curation.teacher.draw import random_words
 
@@ -34,11 +36,11 @@ SEES_ANSWERS = ("reward", "judge", "quality")
 
 
 def stand_ins(pool: "Pool", columns: Sequence[str], truth: Path, noise: float, knows_rate: float, seed: int) -> dict[str, "StandIn"]:
-    """A grader for each column. Raises ValueError for settings out of range, KeyError for a sample that the truth lacks."""
+    """A grader for each column. Raises ValueError for settings out of range, OtherPoolError for a sample that the truth lacks."""
     if noise < 0 or not 0 <= knows_rate <= 1:
         raise ValueError(f"noise must be at least 0 and knows_rate a share between 0 and 1, got {noise} and {knows_rate}")
     facts = _facts(pool, truth)
-    settings = {"noise": noise, "knows_rate": knows_rate, "seed": seed}
+    settings = {"noise": noise, "knows_rate": knows_rate, "seed": seed, "truth": hashlib.sha256(truth.read_bytes()).hexdigest()}
     return {column: StandIn(column, facts, settings) for column in columns}
 
 
@@ -78,7 +80,7 @@ def _facts(pool: "Pool", truth: Path) -> dict[str, np.ndarray]:
     index = {id: i for i, id in enumerate(table["id"].to_pylist())}
     ids = pool.table["id"].to_pylist()
     if unknown := next((id for id in ids if id not in index), None):
-        raise KeyError(f"{truth} holds no sample {unknown}: it belongs to another pool")
+        raise OtherPoolError(f"{truth} holds no sample {unknown}: it belongs to another pool")
     at = np.array([index[id] for id in ids])
     styles = table["styles"].to_pylist()
     return {

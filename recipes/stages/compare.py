@@ -236,7 +236,7 @@ def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, 
     for run, path in zip(config["runs"], inputs["selects"], strict=True):
         met.setdefault(run["arm"], json.loads((path / "stage.json").read_text())["summary"]["notes"])
     notes += [f"Selector of {arm}, first seed: {found}." for arm, found in met.items() if found]
-    if style := agreement.get("style"):
+    if (style := agreement.get("style")) and style["n"]:
         notes.append(f"Styler on held-out labels: exact style set {style['exact']:.3f}, macro F1 {style['macro_f1']:.3f} (n {style['n']}), "
-                     f"unknown text {style['other']:.3f}.")
+                     f"unknown text {style['other']:.3f}, no prediction for {style['missing']}.")
     return notes

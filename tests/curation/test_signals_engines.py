@@ -13,6 +13,7 @@ from stub_vllm import StubVllm
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.pool.sample import Sample, Turn
+from curation.signals.__main__ import main
 from curation.signals.engine_base import EngineError, Failed, read_digits
 from curation.signals.engines import capability_table, score_capabilities_by_engine, score_styles_by_engine
 from curation.signals.queries import load_queries
@@ -54,6 +55,16 @@ def test_digits_are_read_from_listed_tokens():
     assert found.unlisted == 4 and found.hidden == pytest.approx(0.15)  # 1 - 0.85, less than 4 x 0.05
     assert read_digits([(1, np.log(0.9)), (None, np.log(0.01))]).hidden == pytest.approx(0.05)  # 5 x 0.01, less than 0.09
     assert read_digits([(None, -0.1)]) is None
+
+
+def test_the_command_asks_a_server(few, tmp_path, capsys):
+    pytest.importorskip("openai")
+    arguments = ["capability_by_engine", "--pool", str(few.folder), "--out", str(tmp_path / "s")]
+    assert main(arguments) == 2 and "needs a model: give --model" in capsys.readouterr().err
+    with serve() as server:
+        assert main([*arguments, "--model", "m", "--param", f"base_url={server.url}", "--param", "options={retries: 1, concurrency: 2}"]) == 0
+    assert read_signal(tmp_path / "s", few.hash).equals(read_signal(tmp_path / "s")) and len(server.requests) == PROBES + 8 * 14
+    assert {body["model"] for body in server.requests} == {"m"} and '"samples_per_second"' in capsys.readouterr().out
 
 
 def test_table_has_nulls_where_nothing_was_read():

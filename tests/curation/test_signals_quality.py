@@ -14,7 +14,7 @@ from curation.signals.engine_base import EngineError
 from curation.signals.quality import score_quality
 from curation.signals.quality_judge import read_grade
 from curation.signals.quality_models import PROMPTS, RewardModel, ScaleModel
-from curation.signals.table import MissingPartError, read_metadata, read_signal
+from curation.signals.table import MissingPartError, OtherPoolError, read_metadata, read_signal
 from curation.taxonomy import CAPABILITY_KEYS
 
 torch = pytest.importorskip("torch")
@@ -231,7 +231,7 @@ def test_columns_can_be_switched_off_and_wrong_settings_are_refused(small_pool, 
     with pytest.raises(ValueError, match="knows_rate"):
         score_quality(small_pool, out, truth=truth, knows_rate=1.5)
     pq.write_table(pq.read_table(truth).slice(1), tmp_path / "short.parquet")
-    with pytest.raises(KeyError, match="belongs to another pool"):
+    with pytest.raises(OtherPoolError, match="belongs to another pool"):
         score_quality(small_pool, out, truth=tmp_path / "short.parquet")
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "no.parquet")
     with pytest.raises(ValueError, match="not a truth table"):

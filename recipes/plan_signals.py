@@ -147,17 +147,17 @@ class World:
 
     def _capability(self) -> Node:
         if self.loaded.recipe.scoring.engine != "hf":
-            return self._by_engine("capability", "scorer", "trie")
+            return self._by_engine("scorer", "trie", "capability")
         config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(self.section("scorer"), "prompts", "mode")}
         return self.add("signal_capability", config, {"pool": self.pool, "model": self.fit("scorer")}, self.size)
 
     def _style(self) -> Node:
         if self.loaded.recipe.scoring.engine != "hf":
-            return self._by_engine("style", "styler", "greedy")
+            return self._by_engine("styler", "greedy", "style")
         config = {"batch_size": self.loaded.recipe.scoring.batch_size, **dump(self.section("styler"), "prompts", "mode", "threshold")}
         return self.add("signal_style", config, {"pool": self.pool, "model": self.fit("styler")}, self.size)
 
-    def _by_engine(self, signal: str, rater: str, mode: str) -> Node:
+    def _by_engine(self, rater: str, mode: str, signal: str) -> Node:
         """A rater's answers by vLLM or a server. One that is only served has no fit; else what is served is taken to be the fit."""
         section, scoring = self.section(rater), self.loaded.recipe.scoring
         if section.mode != mode:
@@ -169,7 +169,8 @@ class World:
         own = {"model": section.served, **dump(scoring, "server")} if scoring.engine == "server" else dump(scoring, "vllm")
         fitted = scoring.engine == "vllm" or section.train is not None or section.path is not None
         inputs = {"pool": self.pool, "model": self.fit(rater) if fitted else None}
-        return self.add(f"signal_{signal}_engine", {"engine": scoring.engine, **dump(section, "prompts"), **own}, inputs, self.size)
+        config = {"rater": rater, "engine": scoring.engine, **dump(section, "prompts"), **own}
+        return self.add("signal_by_engine", config, inputs, self.size, signal)
 
     def _embedding(self) -> Node:
         section = self.section("embedding")

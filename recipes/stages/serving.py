@@ -1,12 +1,10 @@
 """What the stages that ask a chat-completions server have in common: its settings, its cost in a line, errors that name the recipe's key."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from recipes.errors import RecipeError
-from recipes.stages.counting import counter
 
 
 def client_options(server: dict[str, Any]) -> dict[str, Any]:
@@ -41,23 +39,3 @@ def spent(cost: dict[str, Any]) -> str:
 def counted(reasons: dict[str, int]) -> str:
     """`; missing: timeout 2, refused 1`, or nothing."""
     return f"; missing: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}" if reasons else ""
-
-
-def produce_by_engine(producer: Callable[..., dict[str, Any]], rater: str, config: dict[str, Any], inputs: dict[str, Path], out: Path,
-                      progress: Any) -> dict[str, Any]:
-    """Run an engine's producer over the pool; `rater` is the recipe's section. Returns its summary without seconds (they are the stage's)."""
-    from curation.pool.read import Pool
-
-    pool, server = Pool.open(inputs["pool"]), config.get("server")
-    if config["engine"] == "server":
-        asked = {"engine": "server", "model": config["model"], "base_url": server["url"], "max_failed": server["max_failed"],
-                 "options": {"concurrency": server["concurrency"], **client_options(server)}}
-    else:
-        asked = {"engine": "vllm", "model": str(inputs["model"]), "options": config["vllm"]}
-    with naming("scoring.server", f"{rater}.served"):
-        summary = producer(pool, out, prompts=config["prompts"], on_progress=counter(progress), **asked)
-    del summary["seconds"]
-    progress.say(f"{summary['samples_per_second']} samples/s{counted(summary['missing'])}")
-    if config["engine"] == "server":
-        progress.say(f"{config['model']}: {spent(summary)}")
-    return summary

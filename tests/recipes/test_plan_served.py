@@ -76,8 +76,8 @@ def test_a_server_is_no_part_of_the_protocol(nodes, project):
     ("scoring.server={concurrency: 2, timeout: 5, key_env: OTHER}", set()),
     ("scoring.batch_size=5", set()),
     ("scoring.vllm.block=5", set()),
-    ("scorer.served=other", {"signal_capability_engine", "select", "train", "evaluate", "compare"}),
-    ("styler.prompts=official_style", {"fit_styler", "signal_style_engine", "select", "train", "evaluate", "compare"}),
+    ("scorer.served=other", {"signal_by_engine", "select", "train", "evaluate", "compare"}),
+    ("styler.prompts=official_style", {"fit_styler", "signal_by_engine", "select", "train", "evaluate", "compare"}),
 ])
 def test_a_served_rater_is_known_by_its_name(nodes, override, kinds):
     assert changed(nodes(*SERVED), nodes(*SERVED, override)) - {"compare"} == kinds - {"compare"}
@@ -86,14 +86,15 @@ def test_a_served_rater_is_known_by_its_name(nodes, override, kinds):
 def test_a_rater_that_is_only_served_has_no_fit(nodes):
     only = [f"{rater}={{train: null, served: {name}}}" for rater, name in (("scorer", "rater"), ("styler", "namer"))]
     plan = nodes("scoring.engine=server", *only)
-    assert not {"labels", "fit_scorer", "fit_styler"} & set(plan) and set(plan["signal_capability_engine"].inputs) == {"pool"}
-    assert nodes(*SERVED)["signal_style_engine"].inputs["model"].kind == "fit_styler", "what is trained is taken to be what is served"
+    assert not {"labels", "fit_scorer", "fit_styler"} & set(plan) and set(plan["signal_by_engine[capability]"].inputs) == {"pool"}
+    assert nodes(*SERVED)["signal_by_engine[style]"].inputs["model"].kind == "fit_styler", "what is trained is taken to be what is served"
 
 
 def test_vllm_reads_the_fit(nodes):
     plain, plan = nodes(), nodes("scoring.engine=vllm")
-    assert plan["signal_capability_engine"].inputs["model"] is plan["fit_scorer"] and plan["fit_scorer"].hash == plain["fit_scorer"].hash
-    assert changed(plan, nodes("scoring.engine=vllm", "scoring.vllm.dtype=bfloat16")) >= {"signal_capability_engine", "signal_style_engine"}
+    assert plan["signal_by_engine[capability]"].inputs["model"] is plan["fit_scorer"] and plan["fit_scorer"].hash == plain["fit_scorer"].hash
+    other = nodes("scoring.engine=vllm", "scoring.vllm.dtype=bfloat16")
+    assert all(other[name].hash != plan[name].hash for name in ("signal_by_engine[capability]", "signal_by_engine[style]"))
     unread = ("scorer.served=rater", "scoring.server.url=http://a/v1")
     assert changed(plain, nodes(*unread)) <= {"compare"}, "the model itself asks no server"
 
@@ -138,7 +139,7 @@ def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
     assert {"pool", "labels_api", "fit_scorer", "fit_styler", "signal_capability", "signal_style", "select"} <= kinds
     served = load("own.yaml", [*SERVED, "scorer.train=null", "styler.train=null", "scoring.server.url=http://127.0.0.1:8000/v1"])
     kinds = {node.kind for node in make_plan(served).nodes}
-    assert {"signal_capability_engine", "signal_style_engine", "select"} <= kinds and not {"labels_api", "fit_scorer", "fit_styler"} & kinds
+    assert {"signal_by_engine", "select"} <= kinds and not {"labels_api", "fit_scorer", "fit_styler"} & kinds
 
 
 def test_a_key_of_the_users_own_counts_whatever_its_name(project, monkeypatch):

@@ -208,12 +208,12 @@ def test_scorer_and_styler_by_a_server(own, capsys):
         asked = Counter(body["model"] for body in server.requests)
         told = capsys.readouterr().out
         stages = Path("runs/own/stages")
-        assert {path.name for path in stages.iterdir()} == {"pool", "signal_capability_engine", "signal_style_engine", "select[mmssr,0]"}
+        assert {path.name for path in stages.iterdir()} == {"pool", "signal_by_engine[capability]", "signal_by_engine[style]", "select[mmssr,0]"}
         assert asked == {"rater": 4 + 14 * SIZE, "namer": 4 + SIZE}, "four probes, then every query of every sample"
         assert f"rater: {asked['rater']} requests (0 attempts repeated)" in told
-        counts = summary(stages / "signal_capability_engine")
+        counts = summary(stages / "signal_by_engine[capability]")
         assert counts["rows"] == SIZE and counts["missing"] == {} and counts["mean_digit_mass"] > 0 and "seconds" not in counts
-        assert pq.read_table(stages / "signal_style_engine" / "part-00000.parquet")["styles"].null_count == 0
+        assert pq.read_table(stages / "signal_by_engine[style]" / "part-00000.parquet")["styles"].null_count == 0
         own("select", *SERVED, "scoring.server.url=http://127.0.0.1:9/v1", "scoring.server.concurrency=2")
         own("select", *SERVED, url, "styler.served=other")
         assert Counter(body["model"] for body in server.requests) == asked + Counter(other=4 + SIZE)
@@ -226,7 +226,7 @@ def test_a_server_that_shows_no_images_or_is_not_there(own, capsys):
     own("select", *SERVED, "scoring.server.url=http://127.0.0.1:9/v1", status=1)
     assert "failed: RecipeError: scoring.server.url: no connection" in capsys.readouterr().err
     with serve(fault=lambda number, body: 404) as server:
-        own("signal_style_engine", *SERVED, f"scoring.server.url={server.url}", status=1)
+        own("signal_by_engine[style]", *SERVED, f"scoring.server.url={server.url}", status=1)
     assert "failed: RecipeError: styler.served: http" in capsys.readouterr().err
 
 
@@ -241,5 +241,5 @@ def test_scorer_and_styler_by_vllm(own, monkeypatch):
     own("select", "scoring.engine=vllm", "scoring.vllm={allow_anyres: true, block: 10, llm: {max_model_len: 512}}", *given)
     stages = Path("runs/own/stages")
     assert stub.arguments["max_model_len"] == 512 and Path(stub.arguments["model"]).parent.name == "fit_released"
-    assert summary(stages / "signal_capability_engine")["rows"] == SIZE
+    assert summary(stages / "signal_by_engine[capability]")["rows"] == SIZE
     assert pq.read_metadata(stages / "select[mmssr,0]" / "subset.parquet").num_rows == 8

@@ -1,4 +1,4 @@
-"""Dummy stage `signal_capability_engine`."""
+"""Dummy stage `signal_by_engine`."""
 
 from dummy_stages.body import run  # noqa: F401
 

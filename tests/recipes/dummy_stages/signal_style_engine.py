@@ -1,5 +1,0 @@
-"""Dummy stage `signal_style_engine`."""
-
-from dummy_stages.body import run  # noqa: F401
-
-CODE = ()

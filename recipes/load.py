@@ -54,9 +54,15 @@ class Loaded:
 
 
 def load(file: str, overrides: Sequence[str] = ()) -> Loaded:
-    """Load a recipe by path or bare name. Raises RecipeError for everything that is wrong with it."""
+    """Load a recipe by path or bare name. Raises RecipeError for everything that is wrong with it.
+
+    At another scale than its own it is another experiment, NAME.SCALE, unless `name` is given too.
+    """
     path = find_recipe(file)
-    return resolve(merge(read_with_parents(path), parse_overrides(overrides)), path.parent)
+    written, asked = read_with_parents(path), parse_overrides(overrides)
+    loaded = resolve(merge(written, asked), path.parent)
+    own, scale = written.data.get("scale"), loaded.recipe.scale
+    return loaded if own in (None, scale) or scale is None or "name" in asked.data else loaded.renamed(f"{loaded.recipe.name}.{scale}")
 
 
 def resolve(own: Document, beside: Path) -> Loaded:

@@ -75,7 +75,7 @@ def results(root: Path) -> dict[str, str]:
 
 def test_the_chain_ends_in_a_report_of_what_it_did(calm, calm_results):
     assert len(calm_results) > 100
-    run = calm / "runs" / "mmssr_30pct"
+    run = calm / "runs" / "mmssr_30pct.smoke"
     report = (run / "report.md").read_text()
     for text in ("/FULL", "protocol: modified", "Spearman", "planted: leak", "blind", "chance"):
         assert text in report

@@ -26,6 +26,13 @@ def test_scale_supplies_the_protocol(project):
     assert loaded.protocol == "standard"
 
 
+def test_at_another_scale_it_is_another_experiment(project):
+    (project / "scales" / "other.yaml").write_text((project / "scales" / "tiny.yaml").read_text())
+    assert load("demo.yaml", ["scale=other"]).recipe.name == "demo.other", "its run directory must not replace that of the recipe's own scale"
+    assert load("demo.yaml", ["scale=tiny"]).recipe.name == "demo"
+    assert load("demo.yaml", ["scale=other", "name=mine"]).recipe.name == "mine"
+
+
 def test_suffix_may_be_left_out(project):
     assert load("demo").recipe.name == "demo"
 

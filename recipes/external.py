@@ -7,16 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.code import REPOSITORY
 from recipes.errors import RecipeError
-from training.hub import HubModel
+from training.hub import BUILTIN, HUB_ID, HubModel
 
-BUILTIN_MODELS = {"builtin:mini": REPOSITORY / "curation" / "mini" / "base",
-                  "builtin:mini_clip": REPOSITORY / "curation" / "mini" / "clip"}
 TOKENISER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "chat_template*")
 PROCESSOR_FILES = (*TOKENISER_FILES, "config.json", "processor*", "preprocessor*")
 MODEL_FILES = (*PROCESSOR_FILES, "generation_config.json", "*.safetensors", "*.safetensors.index.json")
-HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,14 @@ class Fingerprints:
 def model(path: str, revision: str | None, where: str, prints: Fingerprints, files: tuple[str, ...], key: str = "base.path",
           wanted_by: str = "stages `train` and `pool` want") -> External:
     """A checkpoint directory, builtin name or hub id, as the recipe's `key` gives it. A hub id is identified by its name and revision."""
-    folder = BUILTIN_MODELS.get(path, Path(path).expanduser())
+    folder = BUILTIN.get(path, Path(path).expanduser())
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise RecipeError(f"{where}: {key}: {folder} is no checkpoint: it has no config.json")
         return External(folder.resolve(), prints.files(folder.resolve(), files))
-    if path not in BUILTIN_MODELS and re.fullmatch(HUB_ID, path):
+    if path not in BUILTIN and re.fullmatch(HUB_ID, path):
         return External(HubModel(path, revision), _sha256(f"hub {path} {revision}"))
-    known = ", ".join(BUILTIN_MODELS)
+    known = ", ".join(BUILTIN)
     raise RecipeError(f"{where}: {key}: {wanted_by} {folder}, which does not exist; "
                       f"give a directory, a hub id (organisation/name) or one of: {known}")
 

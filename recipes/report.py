@@ -207,12 +207,12 @@ def print_gates(world: World, overrides: Sequence[str], items: int, package: str
     """Every gate of the base and of the regime: value, wanted, n, pass or FAIL; then each benchmark's levels."""
     from evaluation.regime import GATES, Verdict, regime_verdicts
     from recipes.errors import RecipeError
-    from recipes.external import BUILTIN_MODELS
+    from training.hub import BUILTIN
 
     if changed := [text for text in overrides if not text.startswith("root=")]:
         raise RecipeError(f"{changed[0]}: gates are asked of the frozen recipe; only root=DIR can be given")
     file = str(RECIPES / f"{world.recipe}.yaml")
-    base = base_verdicts(BUILTIN_MODELS[world.base], items)
+    base = base_verdicts(BUILTIN[world.base], items)
     console.print(_table(f"Base {world.base}: share of held-out captions that are right to the last token", base))
     try:
         figures = find_figures(file, overrides, package)

@@ -1,8 +1,11 @@
-"""Checkpoints by their name on the Hugging Face hub."""
+"""Checkpoints by name: those that ship with the project, and those on the Hugging Face hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+_MINI = Path(__file__).parents[1] / "curation" / "mini"
+BUILTIN = {"builtin:mini": _MINI / "base", "builtin:mini_clip": _MINI / "clip"}
+HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 

@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
-from training.hub import HubError, local_copy
-
-MINI = Path(__file__).parents[1] / "mini"
-BUILTIN = {"builtin:mini": MINI / "base", "builtin:mini_clip": MINI / "clip"}
-HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
+from training.hub import BUILTIN, HUB_ID, HubError, local_copy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

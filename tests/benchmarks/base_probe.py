@@ -14,8 +14,8 @@ from curation.mini import art
 from curation.mini.makers import NONSENSE
 from curation.mini.scene import Scene, Thing, draw, free_cells
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
-from recipes.external import BUILTIN_MODELS
 from training.collate import Collator
+from training.hub import BUILTIN
 from training.models import image_mode, load
 from training.render import IGNORE, Renderer
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=150)
     items = parser.parse_args().items
-    model, processor = load(BUILTIN_MODELS["builtin:mini"])
+    model, processor = load(BUILTIN["builtin:mini"])
     renderer = Renderer(processor, image_mode(model))
     collate = Collator(renderer.pad_id, renderer.loader)
     for probe in PROBES:

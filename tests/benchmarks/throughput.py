@@ -20,11 +20,11 @@ from curation.signals.gradients import score_gradients
 from curation.signals.losses import score_losses
 from curation.signals.style import score_styles
 from evaluation.harness import evaluate
-from recipes.external import BUILTIN_MODELS
 from training.fit import fit
+from training.hub import BUILTIN
 from training.spec import FitSpec
 
-BASE = BUILTIN_MODELS["builtin:mini"]
+BASE = BUILTIN["builtin:mini"]
 
 
 def rate(name: str, count: int, work: Callable[[], object]) -> None:

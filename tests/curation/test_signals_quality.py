@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chat_server import serve
+from tiny_models import build_text_models
 
 from curation.pool.sample import Sample, Turn
 from curation.signals.dual_encoder import ModelError
@@ -23,20 +24,7 @@ torch = pytest.importorskip("torch")
 @pytest.fixture(scope="module")
 def text_models(tmp_path_factory):
     """(reward model, scorer) with random weights, as directories."""
-    from transformers import BertConfig, BertForSequenceClassification, Qwen2Config, Qwen2ForCausalLM
-
-    from curation.mini.tokenizer import build_tokenizer
-
-    folder, tokenizer = tmp_path_factory.mktemp("text_models"), build_tokenizer()
-    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-             "max_position_embeddings": 256, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-    torch.manual_seed(0)
-    reward = BertForSequenceClassification(BertConfig(num_labels=1, initializer_range=0.5, **shape))
-    scorer = Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, initializer_range=0.3, **shape))
-    for name, model in (("reward", reward), ("scorer", scorer)):
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    return folder / "reward", folder / "scorer"
+    return build_text_models(tmp_path_factory.mktemp("text_models"))
 
 
 @pytest.fixture(scope="module")

@@ -73,3 +73,22 @@ def _qwen(tokenizer, out: Path, kind: str) -> Path:
     size = {"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28}
     processor = Qwen2_5_VLProcessor(Qwen2VLImageProcessor(size=size), tokenizer, Qwen2VLVideoProcessor(size=size))
     return save_checkpoint(Qwen2_5_VLForConditionalGeneration(config), processor, out)
+
+
+def build_text_models(folder: Path, positions: int = 256) -> tuple[Path, Path]:
+    """Write a reward model (a classifier with one logit) and a scorer (a causal model) that read `positions` tokens."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, Qwen2Config, Qwen2ForCausalLM
+
+    from curation.mini.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "max_position_embeddings": positions, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    torch.manual_seed(0)
+    reward = BertForSequenceClassification(BertConfig(num_labels=1, initializer_range=0.5, **shape))
+    scorer = Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, initializer_range=0.3, **shape))
+    for name, model in (("reward", reward), ("scorer", scorer)):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder / "reward", folder / "scorer"

@@ -6,9 +6,9 @@ import pytest
 
 from curation.mini.captions import GATES, gate_sample
 from evaluation.gates import measure_gates
-from recipes.external import BUILTIN_MODELS
+from training.hub import BUILTIN
 
-BASE = BUILTIN_MODELS["builtin:mini"]
+BASE = BUILTIN["builtin:mini"]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from curation.subset import read_subset
 pytest.importorskip("openai", reason="pip install 'winnow[api]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "curation"))
 from chat_server import serve
+from tiny_models import build_text_models
 
 SIZE, BUDGET = 80, 12
 RECIPE = """\
@@ -37,24 +38,6 @@ arms:
 """
 
 
-def write_models(folder: Path) -> None:
-    """A reward model and a scorer with random weights."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, Qwen2Config, Qwen2ForCausalLM
-
-    from curation.mini.tokenizer import build_tokenizer
-
-    tokenizer = build_tokenizer()
-    shape = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-             "max_position_embeddings": 512, "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(0)
-    reward = BertForSequenceClassification(BertConfig(num_labels=1, initializer_range=0.5, **shape))
-    scorer = Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, initializer_range=0.3, **shape))
-    for name, model in (("reward", reward), ("scorer", scorer)):
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-
-
 def grade_of(body: dict) -> str:
     """What the stub judge says: a grade by the conversation's length, and prose now and then."""
     text = body["messages"][0]["content"].split("\n\n", 1)[1]
@@ -67,7 +50,7 @@ def stages(tmp_path_factory):
     from recipes.run import main
 
     root = tmp_path_factory.mktemp("graded")
-    write_models(root / "models")
+    build_text_models(root / "models", positions=512)
     with pytest.MonkeyPatch.context() as patch, serve(answer=grade_of) as server:
         patch.chdir(root)
         (root / "graded.yaml").write_text(RECIPE.format(size=SIZE, budget=BUDGET, url=server.url))

@@ -37,7 +37,7 @@ def here(tmp_path, monkeypatch):
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (base / name).write_text("{}")
     commit(base, {})
-    monkeypatch.setitem(external.BUILTIN_MODELS, "builtin:mini", base)
+    monkeypatch.setitem(external.BUILTIN, "builtin:mini", base)
     monkeypatch.setattr(report, "RESULTS", tmp_path / "recipes" / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -59,7 +59,9 @@ class Sheet:
     def markdown(self) -> str:
         """The sheet as a Markdown section."""
         lines = [self.head, ["---"] + ["---:"] * (len(self.head) - 1), *self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        body = "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
         return f"### {self.title}\n\n{body}\n"
 
 
@@ -84,7 +86,11 @@ def open_subsets(paths: Sequence[Path]) -> list[Subset]:
 def _folders(path: Path) -> list[Path]:
     if (path / "manifest.json").is_file() or not (path / "stages").is_dir():
         return [path]
-    return sorted(p for p in (path / "stages").iterdir() if (p / "subset.parquet").is_file() and (p / "manifest.json").is_file())
+    return sorted(
+        p
+        for p in (path / "stages").iterdir()
+        if (p / "subset.parquet").is_file() and (p / "manifest.json").is_file()
+    )
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -110,7 +116,10 @@ def compare(subsets: Sequence[Subset], columns: pa.Table | None = None) -> dict[
     return {
         "pool_hash": subsets[0].manifest["pool_hash"],
         "pool_samples": subsets[0].manifest["pool_samples"],
-        "subsets": {s.name: {key: s.manifest[key] for key in ("selector", "params", "seed", "budget", "ids_sha256")} for s in subsets},
+        "subsets": {
+            s.name: {key: s.manifest[key] for key in ("selector", "params", "seed", "budget", "ids_sha256")}
+            for s in subsets
+        },
         "overlap": {a.name: {b.name: pairs[a.name, b.name] for b in subsets} for a in subsets},
         "nested": [
             {"inner": a.name, "outer": b.name, "prefix": bool(np.array_equal(a.rows, b.rows[: len(a.rows)]))}
@@ -130,7 +139,11 @@ def compare(subsets: Sequence[Subset], columns: pa.Table | None = None) -> dict[
 
 def _pair(a: Subset, b: Subset) -> dict[str, Any]:
     common = len(np.intersect1d(a.rows, b.rows, assume_unique=True))
-    return {"common": common, "jaccard": common / (len(a.rows) + len(b.rows) - common), "contained": common / len(a.rows)}
+    return {
+        "common": common,
+        "jaccard": common / (len(a.rows) + len(b.rows) - common),
+        "contained": common / len(a.rows),
+    }
 
 
 def _rank_correlation(a: Subset, b: Subset) -> float | None:
@@ -184,25 +197,61 @@ def sheets(result: dict[str, Any]) -> list[Sheet]:
     names = list(result["subsets"])
     share = [[a, *(_overlap(result["overlap"][a][b], a == b) for b in names)] for a in names]
     made = [
-        Sheet(f"Subsets of a pool of {result['pool_samples']:,}", ["subset", "selector", "seed", "samples", "text tokens", "image tokens"],
-              [[name, about["selector"], str(about["seed"]), *(_count(about["budget"][unit]) for unit in UNITS)] for name, about in result["subsets"].items()]),
-        Sheet("Overlap: common samples, share of the row's subset in the column's, Jaccard", ["", *names], share),
+        Sheet(
+            f"Subsets of a pool of {result['pool_samples']:,}",
+            ["subset", "selector", "seed", "samples", "text tokens", "image tokens"],
+            [
+                [
+                    name,
+                    about["selector"],
+                    str(about["seed"]),
+                    *(_count(about["budget"][unit]) for unit in UNITS),
+                ]
+                for name, about in result["subsets"].items()
+            ],
+        ),
+        Sheet(
+            "Overlap: common samples, share of the row's subset in the column's, Jaccard", ["", *names], share
+        ),
     ]
     nested = [[p["inner"], p["outer"], "its first picks" if p["prefix"] else "yes"] for p in result["nested"]]
     made += [Sheet("Nested", ["subset", "within", "as"], nested)] if nested else []
-    ranked = [[p["a"], p["b"], _count(p["common"]), f"{p['spearman']:.3f}"] for p in result["rank_correlation"]]
-    made += [Sheet("Order of the common samples (Spearman)", ["subset", "subset", "common", "correlation"], ranked)] if ranked else []
+    ranked = [
+        [p["a"], p["b"], _count(p["common"]), f"{p['spearman']:.3f}"] for p in result["rank_correlation"]
+    ]
+    made += (
+        [
+            Sheet(
+                "Order of the common samples (Spearman)",
+                ["subset", "subset", "common", "correlation"],
+                ranked,
+            )
+        ]
+        if ranked
+        else []
+    )
     for column, values in result["mix"].items():
         heads = ([POOL] if any(POOL in found for found in values.values()) else []) + names
         form = ".2f" if "mean" in column else ".1%"
-        order = sorted(values, key=lambda value: (-max(values[value].values()), value)) if form == ".1%" else list(values)
-        rows = [[value, *(format(values[value][name], form) if name in values[value] else "-" for name in heads)] for value in order]
+        order = (
+            sorted(values, key=lambda value: (-max(values[value].values()), value))
+            if form == ".1%"
+            else list(values)
+        )
+        rows = [
+            [value, *(format(values[value][name], form) if name in values[value] else "-" for name in heads)]
+            for value in order
+        ]
         made += [Sheet(f"Make-up by {column}", [column, *heads], rows)] if rows else []
     return made
 
 
 def _overlap(pair: dict[str, Any], same: bool) -> str:
-    return f"{pair['common']:,}" if same else f"{pair['common']:,} · {pair['contained']:.1%} · {pair['jaccard']:.3f}"
+    return (
+        f"{pair['common']:,}"
+        if same
+        else f"{pair['common']:,} · {pair['contained']:.1%} · {pair['jaccard']:.3f}"
+    )
 
 
 def _count(number: int | None) -> str:
@@ -241,9 +290,24 @@ def _columns(given: argparse.Namespace) -> pa.Table | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m curation.compare", description=__doc__.splitlines()[0])
-    parser.add_argument("subsets", type=Path, nargs="+", metavar="DIR", help="subset folder, or runs/<recipe> for all of its subsets")
-    parser.add_argument("--pool", type=Path, metavar="P", help="show the make-up of the samples, beside that of this pool")
-    parser.add_argument("--signals", type=Path, action="append", default=[], metavar="DIR", help="styles and capability scores to show it by")
+    parser.add_argument(
+        "subsets",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="subset folder, or runs/<recipe> for all of its subsets",
+    )
+    parser.add_argument(
+        "--pool", type=Path, metavar="P", help="show the make-up of the samples, beside that of this pool"
+    )
+    parser.add_argument(
+        "--signals",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="styles and capability scores to show it by",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     add_reading_options(parser)

@@ -1,6 +1,6 @@
 """Write chosen samples as a LLaVA JSON list, each record byte for byte as it came.
 
-    python -m curation.export SUBSET --pool POOL --out chosen.json
+python -m curation.export SUBSET --pool POOL --out chosen.json
 """
 
 import argparse

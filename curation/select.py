@@ -1,8 +1,8 @@
 """Choose a subset from files alone: a pool, signals (yours or ours), a selector, a budget. No model is needed.
 
-    python -m curation.select mmssr --pool pools/si --signals signals --budget 30% --out subsets/a
-    python -m curation.select top_k --pool scores.parquet --param column=reward --budget tokens:2e9 --out subsets/b
-    python -m curation.select --list
+python -m curation.select mmssr --pool pools/si --signals signals --budget 30% --out subsets/a
+python -m curation.select top_k --pool scores.parquet --param column=reward --budget tokens:2e9 --out subsets/b
+python -m curation.select --list
 """
 
 import argparse
@@ -24,7 +24,15 @@ from curation.selectors.budget import choose, token_budget
 from curation.selectors.signal_names import signal_of
 from curation.signals import ProducerError
 from curation.signals.__main__ import read_params
-from curation.signals.imports import Reading, Signal, add_reading_options, join_signals, lines_of, load_signals, reading_of
+from curation.signals.imports import (
+    Reading,
+    Signal,
+    add_reading_options,
+    join_signals,
+    lines_of,
+    load_signals,
+    reading_of,
+)
 from curation.signals.pool_index import Index, open_index
 from curation.signals.table import JoinError, OtherPoolError, SignalError
 from curation.subset import SubsetError, read_manifest, read_subset, write_subset
@@ -98,12 +106,24 @@ def select_subset(
         extra=_extra(budget, loaded, reference, index),
     )
     picked = pc.value_counts(index.table["source"].take(selection.rows)).flatten()
-    sources = dict(sorted(zip(picked[0].to_pylist(), picked[1].to_pylist(), strict=True), key=lambda item: (-item[1], item[0])))
+    sources = dict(
+        sorted(
+            zip(picked[0].to_pylist(), picked[1].to_pylist(), strict=True),
+            key=lambda item: (-item[1], item[0]),
+        )
+    )
     ignored = [f"{index.path.name}: ignored {', '.join(index.ignored)}"] if index.ignored else []
-    return Chosen(manifest, sources, ignored + [line for signal in loaded for line in lines_of(signal)], index.token_unit)
+    return Chosen(
+        manifest,
+        sources,
+        ignored + [line for signal in loaded for line in lines_of(signal)],
+        index.token_unit,
+    )
 
 
-def _extra(budget: str | int, signals: Sequence[Signal], reference: Path | None, index: Index) -> dict[str, Any]:
+def _extra(
+    budget: str | int, signals: Sequence[Signal], reference: Path | None, index: Index
+) -> dict[str, Any]:
     counts = {signal.name: signal.counts for signal in signals if signal.counts}
     extra: dict[str, Any] = {"budget_asked": str(budget)}
     if index.token_unit:
@@ -116,15 +136,25 @@ def _extra(budget: str | int, signals: Sequence[Signal], reference: Path | None,
 def _with_reference(columns: pa.Table, index: Index, reference: Path) -> pa.Table:
     subset, manifest = read_subset(reference), read_manifest(reference)
     if manifest["pool_hash"] != index.hash:
-        raise OtherPoolError(f"{reference} was chosen from pool {manifest['pool_hash']}, not from {index.path} ({index.hash})")
+        raise OtherPoolError(
+            f"{reference} was chosen from pool {manifest['pool_hash']}, not from {index.path} ({index.hash})"
+        )
     if "in_reference" in columns.column_names:
-        raise JoinError("column 'in_reference' comes from the signals and from --reference: give one of them only")
-    return columns.append_column("in_reference", pa.array(np.isin(columns["row"].to_numpy(), subset["row"].to_numpy())))
+        raise JoinError(
+            "column 'in_reference' comes from the signals and from --reference: give one of them only"
+        )
+    return columns.append_column(
+        "in_reference", pa.array(np.isin(columns["row"].to_numpy(), subset["row"].to_numpy()))
+    )
 
 
 def _advice(column: str, columns: pa.Table, index: Index) -> str:
     """The nearest column that is there, and what gives the one that is missing."""
-    near = difflib.get_close_matches(column, columns.column_names, n=1, cutoff=0.8) if column not in columns.column_names else []
+    near = (
+        difflib.get_close_matches(column, columns.column_names, n=1, cutoff=0.8)
+        if column not in columns.column_names
+        else []
+    )
     return "".join(f"; did you mean {name!r}?" for name in near) + _source_of(column, columns, index)
 
 
@@ -155,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         lacking = [flag for flag in ("name", "pool", "budget", "out") if getattr(given, flag) is None]
         if lacking:
-            parser.error(f"give {', '.join(flag.upper() if flag == 'name' else f'--{flag}' for flag in lacking)}")
+            parser.error(
+                f"give {', '.join(flag.upper() if flag == 'name' else f'--{flag}' for flag in lacking)}"
+            )
         chosen = select_subset(
             given.name,
             given.pool,
@@ -182,13 +214,35 @@ def _parser() -> argparse.ArgumentParser:
         "or the score folder of the released mmSSR code. python -m curation.select --list shows the selectors.",
     )
     parser.add_argument("name", nargs="?", help="a selector, or my_module:my_function for one of your own")
-    parser.add_argument("--pool", type=Path, metavar="P", help="pool directory, or a Parquet, JSONL or JSON table with id and source")
-    parser.add_argument("--signals", type=Path, action="append", default=[], metavar="DIR", help="folder or file; repeat it for several")
-    parser.add_argument("--budget", metavar="B", help="30%%, a number of samples, or tokens:2e9 (text and image tokens)")
+    parser.add_argument(
+        "--pool",
+        type=Path,
+        metavar="P",
+        help="pool directory, or a Parquet, JSONL or JSON table with id and source",
+    )
+    parser.add_argument(
+        "--signals",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder or file; repeat it for several",
+    )
+    parser.add_argument(
+        "--budget", metavar="B", help="30%%, a number of samples, or tokens:2e9 (text and image tokens)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where subset.parquet and manifest.json go")
-    parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the selector, value as in YAML")
-    parser.add_argument("--reference", type=Path, metavar="DIR", help="a subset, for selectors that compare with one")
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameter of the selector, value as in YAML",
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="DIR", help="a subset, for selectors that compare with one"
+    )
     parser.add_argument("--list", action="store_true", help="show the selectors and stop")
     add_reading_options(parser)
     return parser
@@ -204,9 +258,17 @@ def _print_list() -> None:
         table.add_column(heading, overflow="fold")
     for name in SELECTORS:
         about = describe(name)
-        table.add_row(name, ", ".join(about.needs) or "-", about.cost, "targeted" if about.targeted else "blind", escape(about.summary))
+        table.add_row(
+            name,
+            ", ".join(about.needs) or "-",
+            about.cost,
+            "targeted" if about.targeted else "blind",
+            escape(about.summary),
+        )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    print("cost: C0 metadata, C1 small encoder, C2 one pass of a VLM, C3 several or a generation, C4 with training, C5 gradients, C6 paid service")
+    print(
+        "cost: C0 metadata, C1 small encoder, C2 one pass of a VLM, C3 several or a generation, C4 with training, C5 gradients, C6 paid service"
+    )
 
 
 def _print_chosen(chosen: Chosen, out: Path) -> None:
@@ -219,7 +281,10 @@ def _print_chosen(chosen: Chosen, out: Path) -> None:
         print(f"  {source:<{width}}  {count:>9,}  {count / total['samples']:6.1%}")
     notes = ", ".join(f"{name} {count:,}" for name, count in manifest["notes"].items())
     print(f"notes: {notes or 'none'}")
-    counted = {name: "unknown" if total[name] is None else f"{total[name]:,}" for name in ("text_tokens", "image_tokens")}
+    counted = {
+        name: "unknown" if total[name] is None else f"{total[name]:,}"
+        for name in ("text_tokens", "image_tokens")
+    }
     unit = f" ({chosen.token_unit})" if chosen.token_unit else ""
     print(f"text tokens {counted['text_tokens']}{unit}, image tokens {counted['image_tokens']}")
 

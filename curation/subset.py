@@ -51,7 +51,11 @@ def write_subset(
         raise ValueError(f"the selection names row {rows.max()} of a pool with {len(pool)} rows")
     chosen = pool.take(rows)
     table = pa.table(
-        {"row": pa.array(rows, pa.int32()), "id": chosen["id"], "rank": pa.array(np.arange(len(rows), dtype=np.int32))}
+        {
+            "row": pa.array(rows, pa.int32()),
+            "id": chosen["id"],
+            "rank": pa.array(np.arange(len(rows), dtype=np.int32)),
+        }
     )
     for name in selection.reason.column_names:
         if name in table.column_names:
@@ -104,7 +108,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise SubsetError(f"{path} is no JSON ({error}); select again") from error
     if not isinstance(manifest, dict) or (lacking := [key for key in _HELD if key not in manifest]):
-        raise SubsetError(f"{path} is no manifest of a subset{f': {lacking[0]!r} is missing' if isinstance(manifest, dict) else ''}; select again")
+        raise SubsetError(
+            f"{path} is no manifest of a subset{f': {lacking[0]!r} is missing' if isinstance(manifest, dict) else ''}; select again"
+        )
     return manifest
 
 
@@ -116,7 +122,9 @@ def ids_hash(ids: list[str]) -> str:
 def versions(params: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Versions of what a selection depends on; of an optional library where a parameter names it (`engine="numba"`)."""
     named = [name for name in OPTIONAL if name in (params or {}).values()]
-    found = {name: importlib.metadata.version(OPTIONAL.get(name, name)) for name in ("numpy", "pyarrow", *named)}
+    found = {
+        name: importlib.metadata.version(OPTIONAL.get(name, name)) for name in ("numpy", "pyarrow", *named)
+    }
     try:
         found["winnow"] = importlib.metadata.version("winnow")
     except importlib.metadata.PackageNotFoundError:

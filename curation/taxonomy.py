@@ -17,12 +17,20 @@ class Capability:
 
 CAPABILITIES: tuple[Capability, ...] = (
     Capability("spatial", "object spatial understanding", "positions, relations and layout of objects"),
-    Capability("attribute", "attribute identification", "colour, shape, material, state or count of an entity"),
+    Capability(
+        "attribute", "attribute identification", "colour, shape, material, state or count of an entity"
+    ),
     Capability("logic", "logical deduction", "inference in several steps from what is seen"),
     Capability("scene", "scene understanding", "setting, context or overall gist of the image"),
-    Capability("fine_grained", "fine-grained recognition", "identity at the level of species, brand, model or landmark"),
+    Capability(
+        "fine_grained",
+        "fine-grained recognition",
+        "identity at the level of species, brand, model or landmark",
+    ),
     Capability("generation", "language generation", "fluent output of some length"),
-    Capability("in_context", "in-context learning", "use of examples, a format or a context given in the prompt"),
+    Capability(
+        "in_context", "in-context learning", "use of examples, a format or a context given in the prompt"
+    ),
     Capability("comparison", "comparative analysis", "contrast of two or more entities, images or regions"),
     Capability("activity", "activity recognition", "actions, poses or events"),
     Capability("causal", "causal reasoning", "why something is so, what follows, cause and effect"),

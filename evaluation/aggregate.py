@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evaluation.results import ResultsError, Run, check_protocol, check_questions, collect, read_scores, read_summary
+from evaluation.results import (
+    ResultsError,
+    Run,
+    check_protocol,
+    check_questions,
+    collect,
+    read_scores,
+    read_summary,
+)
 from evaluation.stats import Interval, mean, paired_bootstrap, std, unit_weights, welch
 from evaluation.suite import Suite
 
@@ -205,11 +213,16 @@ class _Units:
     def benchmark_means(self) -> list[float]:
         """Mean score of each benchmark; every pool counts the same."""
         weights = unit_weights(self.pools)
-        return [float(np.average([unit[k].mean() for unit in self.scores], weights=weights)) for k in range(len(self.scores[0]))]
+        return [
+            float(np.average([unit[k].mean() for unit in self.scores], weights=weights))
+            for k in range(len(self.scores[0]))
+        ]
 
     def means(self, scales: Sequence[float]) -> list[float]:
         """Grand mean of each unit in %."""
-        return [100 * mean([scores.mean() / scale for scores, scale in zip(unit, scales)]) for unit in self.scores]
+        return [
+            100 * mean([scores.mean() / scale for scores, scale in zip(unit, scales)]) for unit in self.scores
+        ]
 
     def pool_means(self, scales: Sequence[float]) -> list[float]:
         """Grand mean of each pool in %, in the order of the pools."""
@@ -229,7 +242,9 @@ def _units(
     by_selection = len({run.selection_seed for run in group}) > 1
     members: dict[tuple[int | None, int], list[Run]] = {}
     for run in group:
-        members.setdefault((run.pool_seed, run.selection_seed if by_selection else run.train_seed), []).append(run)
+        members.setdefault(
+            (run.pool_seed, run.selection_seed if by_selection else run.train_seed), []
+        ).append(run)
     for (pool, _), unit in members.items():
         if len({run.train_seed for run in unit}) < len(unit):
             where = "" if pool is None else f" on pool {pool}"
@@ -257,7 +272,9 @@ def _check_pools(units: Mapping[str, _Units]) -> tuple[int | None, ...]:
     return tuple(dict.fromkeys(first.pools))
 
 
-def _baseline(run: Run, baseline: str | Mapping[str, str] | None, units: Mapping[str, _Units]) -> _Units | None:
+def _baseline(
+    run: Run, baseline: str | Mapping[str, str] | None, units: Mapping[str, _Units]
+) -> _Units | None:
     """What an arm is compared with: the one baseline, or that of its budget; None for a baseline itself."""
     name = baseline.get(str(run.budget)) if isinstance(baseline, Mapping) else baseline
     return None if name == run.arm else units.get(name)
@@ -304,7 +321,9 @@ def _arm_result(
         full=relative_to_full(*oriented) if oriented else None,
         full_std=_spread(unit_full).std if None not in unit_full else None,
         full_range=leave_one_out(*oriented) if oriented else None,
-        above=count_above(*([s * v for s, v in zip(signs, values)] for values in (means, base.benchmark_means())))
+        above=count_above(
+            *([s * v for s, v in zip(signs, values)] for values in (means, base.benchmark_means()))
+        )
         if base
         else None,
         difference=_difference(units, base, range(len(suite)), scales, resamples, seed) if base else None,
@@ -327,20 +346,32 @@ def _difference(
     """Mean over these benchmarks minus the baseline's, in % of the scales."""
     sides = [[[unit[k] for k in benchmarks] for unit in side.scores] for side in (units, base)]
     found = paired_bootstrap(
-        *sides, pools=(units.pools, base.pools), scale=[scales[k] for k in benchmarks], resamples=resamples, seed=seed
+        *sides,
+        pools=(units.pools, base.pools),
+        scale=[scales[k] for k in benchmarks],
+        resamples=resamples,
+        seed=seed,
     )
     return Interval(100 * found.value, 100 * found.low, 100 * found.high)
 
 
-def _oriented(scores: Sequence[float], full: Sequence[float], signs: Sequence[int]) -> tuple[list[float], list[float]]:
+def _oriented(
+    scores: Sequence[float], full: Sequence[float], signs: Sequence[int]
+) -> tuple[list[float], list[float]]:
     """(numerators, denominators) of the /FULL ratios; turned round where lower is better."""
     pairs = [(s, f) if sign > 0 else (f, s) for s, f, sign in zip(scores, full, signs)]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def _grounding(group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], suite: Suite) -> dict[str, Any]:
+def _grounding(
+    group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], suite: Suite
+) -> dict[str, Any]:
     """The fields of an ArmResult that come from shuffled images; none where no repetition was asked with them."""
-    both = [run for run in group if any(not part["score_shuffled"].null_count for part in answers[id(run)].values())]
+    both = [
+        run
+        for run in group
+        if any(not part["score_shuffled"].null_count for part in answers[id(run)].values())
+    ]
     if not both:
         return {}
     real, other = (_units(both, answers, column) for column in ("score", "score_shuffled"))

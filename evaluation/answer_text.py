@@ -23,7 +23,9 @@ NUMBER_WORDS: dict[str, int] = (
     }
     | {"none": 0, "a dozen": 12, "hundred": 100, "a hundred": 100, "one hundred": 100}
 )
-_NUMBER_WORD = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, NUMBER_WORDS), key=len, reverse=True)) + r")\b")
+_NUMBER_WORD = re.compile(
+    r"\b(?:" + "|".join(sorted(map(re.escape, NUMBER_WORDS), key=len, reverse=True)) + r")\b"
+)
 
 _STRONG = re.compile(
     r"(?:final |correct |right |best |my )?(?:answer|option|choice|conclusion|result)"
@@ -47,7 +49,9 @@ def clean(text: str) -> str:
     text = text.replace("’", "'").replace("‘", "'").replace("−", "-")
     text = re.sub(r"\*+|__+|`+|[\"“”«»$]|</?[a-z]+>", " ", text)
     text = re.sub(r"(?<![a-z0-9])'|'(?![a-z0-9])", " ", text)
-    return "\n".join(line for line in (re.sub(r"[^\S\n]+", " ", part).strip() for part in text.split("\n")) if line)
+    return "\n".join(
+        line for line in (re.sub(r"[^\S\n]+", " ", part).strip() for part in text.split("\n")) if line
+    )
 
 
 def digits(text: str) -> str:

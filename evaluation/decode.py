@@ -37,7 +37,9 @@ def greedy(
         if open_rows.float().mean() <= SHRINK:
             keep = open_rows.nonzero()[:, 0]
             step.past_key_values.batch_select_indices(keep)
-            rows, tokens, mask, positions, open_rows = (t[keep] for t in (rows, tokens, mask, positions, open_rows))
+            rows, tokens, mask, positions, open_rows = (
+                t[keep] for t in (rows, tokens, mask, positions, open_rows)
+            )
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         positions = positions + 1
         step = model(

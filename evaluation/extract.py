@@ -11,23 +11,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from evaluation.answer_text import agree, clean, conclusions, digits, sentences, without_announcements, without_reason
+from evaluation.answer_text import (
+    agree,
+    clean,
+    conclusions,
+    digits,
+    sentences,
+    without_announcements,
+    without_reason,
+)
 
 _NEGATED = re.compile(r"\b(?:not|neither|nor|never|unsure|unknown|cannot)\b|n't\b")
-_HEDGE = re.compile(r"^(?:i (?:think|believe|guess|would say)|probably|maybe|likely|yes|sure|ok(?:ay)?)\b[,.!:]?\s*")
+_HEDGE = re.compile(
+    r"^(?:i (?:think|believe|guess|would say)|probably|maybe|likely|yes|sure|ok(?:ay)?)\b[,.!:]?\s*"
+)
 _COPULA = re.compile(
     r"^.*(?:\b(?:is|are|was|were|be|shows?|see|says?|reads?|spells?|contains?|depicts?|displays?|called|named"
     r"|here's)\b|\b(?:it|that|this|there|he|she|what|answer|[a-z]{2,})'s\b|\blooks like\b)[\s:]*",
     re.S,
 )
 _ARTICLE = re.compile(r"^(?:an?|the|this|that|its|his|her|their|some|one)\s+(?=\w)")
-_PLACE = re.compile(r"\s+(?:in|on|at|near|under|above|below|beside|behind|inside|with|next to|to the|from)\s.*$", re.S)
+_PLACE = re.compile(
+    r"\s+(?:in|on|at|near|under|above|below|beside|behind|inside|with|next to|to the|from)\s.*$", re.S
+)
 _COMPARED = re.compile(
     r"^(?:the )?(?:more|less|fewer|most|least|fewest|farther|further|farthest|furthest"
     r"|(?:bigg|small|larg|tall|short|long|high|low|heavi|light|bright|dark|clos|near|great|old|young|fast|slow|wid|narrow|thick|thinn)e(?:r|st))\b"
 )
 _SUBJECT = re.compile(
-    r"^(.*?)(?:\s+(?:one|side|image|picture|half|object))?\s+(?:is|are|has|have|shows?|contains?)\s+(.*)$", re.S
+    r"^(.*?)(?:\s+(?:one|side|image|picture|half|object))?\s+(?:is|are|has|have|shows?|contains?)\s+(.*)$",
+    re.S,
 )
 
 
@@ -99,7 +112,11 @@ def extract_choice(text: str, options: Sequence[str]) -> str | None:
 
 def _one_choice(text: str, names: Sequence[str]) -> str | None:
     whole = normalise(text)
-    if re.fullmatch(r"[\w\s'-]+\W?", text) and whole in names and whole not in [_letter(i) for i in range(len(names))]:
+    if (
+        re.fullmatch(r"[\w\s'-]+\W?", text)
+        and whole in names
+        and whole not in [_letter(i) for i in range(len(names))]
+    ):
         return _letter(names.index(whole))
     if _NEGATED.search(text) and not any(_NEGATED.search(name) for name in names):
         return None
@@ -197,9 +214,11 @@ def _polarity(text: str, announced: bool) -> str | None:
     text = without_reason(text)
     yes, no = bool(_YES.search(text)), bool(_NO.search(text))
     if (
-        yes
-        and no
-        or re.search(r"\b(?:maybe|perhaps|not sure|unsure|cannot|can't|don't know|not (?:yes|true|correct))\b", text)
+        (yes
+        and no)
+        or re.search(
+            r"\b(?:maybe|perhaps|not sure|unsure|cannot|can't|don't know|not (?:yes|true|correct))\b", text
+        )
     ):
         return None
     if yes or no:
@@ -238,7 +257,9 @@ def _cells(text: str) -> list[tuple[int, int, str]]:
     for match in _CELL.finditer(digits(text)):
         column, row, row2, column2, letter, digit, digit2, letter2 = match.groups()
         column, row = column or column2 or letter or letter2, row or row2 or digit or digit2
-        found.append((match.start(), match.end(), ("abcdefghi"[int(column) - 1] if column.isdigit() else column) + row))
+        found.append(
+            (match.start(), match.end(), ("abcdefghi"[int(column) - 1] if column.isdigit() else column) + row)
+        )
     return found
 
 

@@ -26,7 +26,10 @@ def measure_gates(model_dir: Path, items: int = 300, seed: int = 0, batch_size: 
     for gate, wanted in GATES.items():
         right = 0
         for start in range(0, items, batch_size):
-            encoded = [renderer.encode(gate_sample(gate, i, seed), "last") for i in range(start, min(start + batch_size, items))]
+            encoded = [
+                renderer.encode(gate_sample(gate, i, seed), "last")
+                for i in range(start, min(start + batch_size, items))
+            ]
             batch = collate(encoded)
             labels = batch.pop("labels")[:, 1:]
             guessed = model(**batch).logits.argmax(-1)[:, :-1]

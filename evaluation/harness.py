@@ -113,7 +113,13 @@ Samples = dict[str, list[dict[str, Any]]]
 
 
 def _ask(
-    evaluator: Any, suite: Suite, manager: Any, scratch: Path, batch_size: int, limit: int | None, model: "lmms"
+    evaluator: Any,
+    suite: Suite,
+    manager: Any,
+    scratch: Path,
+    batch_size: int,
+    limit: int | None,
+    model: "lmms",
 ) -> Samples:
     """One pass of lmms-eval over all questions."""
     # Without cli_args tasks write into the working directory; with several scoring threads the order of work is not fixed.
@@ -130,7 +136,10 @@ def _ask(
         numpy_random_seed=None,
         torch_random_seed=None,
         cli_args=argparse.Namespace(
-            process_with_media=False, output_path=str(scratch), reasoning_tags=None, agentic_trace_mode="basic"
+            process_with_media=False,
+            output_path=str(scratch),
+            reasoning_tags=None,
+            agentic_trace_mode="basic",
         ),
     )
     return results["samples"]
@@ -168,7 +177,9 @@ def _chosen(suite: Suite, tasks: Sequence[str] | None) -> Suite:
         return suite
     known = {b.task: b for b in suite}
     if unknown := [task for task in tasks if task not in known]:
-        raise EvaluationError(f"suite {suite.name!r} has no task {', '.join(unknown)}; it has {', '.join(known)}")
+        raise EvaluationError(
+            f"suite {suite.name!r} has no task {', '.join(unknown)}; it has {', '.join(known)}"
+        )
     return Suite(suite.name, suite.tasks, tuple(known[task] for task in tasks))
 
 
@@ -197,12 +208,22 @@ def _lmms_eval() -> Any:
 
 
 def _own_model(
-    checkpoint: Path, batch_size: int, device: str | None, dtype: str, journal: Path, on_progress: Progress | None
+    checkpoint: Path,
+    batch_size: int,
+    device: str | None,
+    dtype: str,
+    journal: Path,
+    on_progress: Progress | None,
 ) -> "lmms":
     from evaluation.lmms_model import WinnowModel
 
     return WinnowModel(
-        checkpoint, batch_size=batch_size, device=device, dtype=dtype, journal=journal, on_progress=on_progress
+        checkpoint,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        journal=journal,
+        on_progress=on_progress,
     )
 
 
@@ -280,14 +301,18 @@ def _rows(
     return rows
 
 
-def _entry(benchmark: Benchmark, scores: pa.Table, chance: float, file: Path, limit: int | None) -> dict[str, Any]:
+def _entry(
+    benchmark: Benchmark, scores: pa.Table, chance: float, file: Path, limit: int | None
+) -> dict[str, Any]:
     part = scores.filter(pa.array([name == benchmark.task for name in scores["benchmark"].to_pylist()]))
     expected = min(pq.read_metadata(file).num_rows, limit or 2**31)
     if len(part) != expected or part["index"].null_count or len(set(part["index"].to_pylist())) < len(part):
         raise EvaluationError(f"{benchmark.task}: {len(part)} answers to {expected} questions of {file}")
     values, shuffled = part["score"].to_numpy(), part["score_shuffled"]
     if shuffled.null_count not in (0, len(part)):
-        raise EvaluationError(f"{benchmark.task}: {shuffled.null_count} questions without an answer to a shuffled image")
+        raise EvaluationError(
+            f"{benchmark.task}: {shuffled.null_count} questions without an answer to a shuffled image"
+        )
     return {
         "value": mean(values),
         "n": len(part),
@@ -298,10 +323,16 @@ def _entry(benchmark: Benchmark, scores: pa.Table, chance: float, file: Path, li
     }
 
 
-def _protocol(suite: Suite, files: dict[str, Path], batch_size: int, limit: int | None, dtype: str) -> dict[str, Any]:
+def _protocol(
+    suite: Suite, files: dict[str, Path], batch_size: int, limit: int | None, dtype: str
+) -> dict[str, Any]:
     """What must be equal for two evaluations to be comparable."""
     folder = TASKS / suite.tasks
-    code = [folder / f"{b.task}.yaml" for b in suite] + sorted(folder.glob("_*.yaml")) + sorted(folder.glob("*.py"))
+    code = (
+        [folder / f"{b.task}.yaml" for b in suite]
+        + sorted(folder.glob("_*.yaml"))
+        + sorted(folder.glob("*.py"))
+    )
     code += [Path(extract.__file__), Path(answer_text.__file__)]
     return {
         "suite": suite.name,

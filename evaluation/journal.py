@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 
-def answer_key(task: str, doc_id: int, prompt_hash: str, generation: Mapping[str, Any], checkpoint: str) -> str:
+def answer_key(
+    task: str, doc_id: int, prompt_hash: str, generation: Mapping[str, Any], checkpoint: str
+) -> str:
     """Hex digest that two answers share only if they answer the same prompt by the same model in the same way."""
     parts = [task, doc_id, prompt_hash, sorted((k, repr(v)) for k, v in generation.items()), checkpoint]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -52,7 +54,9 @@ class Journal:
         """Remember one answer; call `flush` after a batch."""
         self._answers[key] = answer
         if self._file:
-            self._file.write(json.dumps({"key": key, "task": task, "doc_id": doc_id, "answer": answer}) + "\n")
+            self._file.write(
+                json.dumps({"key": key, "task": task, "doc_id": doc_id, "answer": answer}) + "\n"
+            )
 
     def flush(self) -> None:
         """Hand what was added to the operating system: it then survives the death of this process."""

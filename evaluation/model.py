@@ -51,7 +51,9 @@ class Prompt(NamedTuple):
 class Answerer:
     """Generates answers with one checkpoint. `model` and `processor` as `training.models.load` gives them."""
 
-    def __init__(self, model: Any, processor: Any, *, batch_size: int = 64, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, batch_size: int = 64, device: str | torch.device = "cpu"
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, is {batch_size}")
         self.model = model.to(device).eval()
@@ -59,7 +61,9 @@ class Answerer:
         self.batch_size, self.device = batch_size, torch.device(device)
         self.own_decoding = model.config.model_type in LLAVA
         self.encoder = (
-            RendererEncoder(processor, image_mode(model)) if self.own_decoding else ProcessorEncoder(processor)
+            RendererEncoder(processor, image_mode(model))
+            if self.own_decoding
+            else ProcessorEncoder(processor)
         )
         ends = model.generation_config.eos_token_id
         ends = processor.tokenizer.eos_token_id if ends is None else ends
@@ -67,7 +71,12 @@ class Answerer:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path, *, batch_size: int = 64, device: str | torch.device = "cpu", dtype: str = "float32"
+        cls,
+        checkpoint: str | Path,
+        *,
+        batch_size: int = 64,
+        device: str | torch.device = "cpu",
+        dtype: str = "float32",
     ) -> "Answerer":
         model, processor = load(checkpoint, dtype=getattr(torch, dtype))
         return cls(model, processor, batch_size=batch_size, device=device)
@@ -100,11 +109,13 @@ class Answerer:
             for key, value in self.encoder.batch([prompt.content for prompt in prompts]).items()
         }
         batch = {
-            key: value.to(self.model.dtype) if value.is_floating_point() else value for key, value in batch.items()
+            key: value.to(self.model.dtype) if value.is_floating_point() else value
+            for key, value in batch.items()
         }
         ids = self._new_tokens(batch, generation)
         return [
-            cut(text, generation.get("until")) for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            cut(text, generation.get("until"))
+            for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         ]
 
     def _new_tokens(self, batch: dict[str, torch.Tensor], generation: Mapping[str, Any]) -> torch.Tensor:
@@ -163,7 +174,9 @@ class ProcessorEncoder:
         processor.tokenizer.padding_side = "left"
 
     def prompt(self, messages: Messages) -> Prompt:
-        images = [part["url"] for message in messages for part in message["content"] if part["type"] == "image"]
+        images = [
+            part["url"] for message in messages for part in message["content"] if part["type"] == "image"
+        ]
         text = self.processor.apply_chat_template(
             [_without_pixels(message) for message in messages], tokenize=False, add_generation_prompt=True
         )

@@ -18,7 +18,14 @@ MAX_BAR_ARMS = 10
 """More bars beside each other are not told apart; the differences show the single benchmarks then."""
 LEVELS = (("chance", ":"), ("blind", "--"))
 """Levels without seeds (attributes of a Comparison), and the line that each is drawn with."""
-SHUFFLED = {"marker": "D", "color": "white", "edgecolor": "black", "linewidth": 0.9, "zorder": 5, "label": "shuffled images"}
+SHUFFLED = {
+    "marker": "D",
+    "color": "white",
+    "edgecolor": "black",
+    "linewidth": 0.9,
+    "zorder": 5,
+    "label": "shuffled images",
+}
 
 
 def draw_all(comparison: Comparison, out: Path) -> list[Path]:
@@ -43,18 +50,32 @@ def draw_means(comparison: Comparison, path: Path) -> Path:
         axes.bar(x, arm.mean.mean, width=0.62, color=color, zorder=2)
         if arm.units > 1:
             axes.errorbar(
-                x, arm.mean.mean, yerr=arm.mean.std, fmt="none", capsize=6, ecolor="black", elinewidth=1.4, zorder=4
+                x,
+                arm.mean.mean,
+                yerr=arm.mean.std,
+                fmt="none",
+                capsize=6,
+                ecolor="black",
+                elinewidth=1.4,
+                zorder=4,
             )
         beside = [x + 0.13 + 0.12 * k / max(arm.units - 1, 1) for k in range(arm.units)]
         axes.scatter(beside, arm.unit_means, s=20, color="white", edgecolor="black", linewidth=0.9, zorder=3)
         top = max(*arm.unit_means, arm.mean.mean + (arm.mean.std or 0))
         axes.annotate(
-            f"{arm.mean.mean:.1f}", (x, top), textcoords="offset points", xytext=(0, 5), ha="center", fontsize=10
+            f"{arm.mean.mean:.1f}",
+            (x, top),
+            textcoords="offset points",
+            xytext=(0, 5),
+            ha="center",
+            fontsize=10,
         )
     _shuffled(axes, [(x - 0.2, a.shuffled_mean.mean) for x, a in enumerate(arms) if a.shuffled_mean], 34)
     _level_lines(figure, axes, comparison)
     turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if many else {}
-    axes.set_xticks(range(len(arms)), [_name(arm).replace("\n", ", " if many else "\n") for arm in arms], **turned)
+    axes.set_xticks(
+        range(len(arms)), [_name(arm).replace("\n", ", " if many else "\n") for arm in arms], **turned
+    )
     axes.set_ylim(0, min(108, 1.15 * max(max(arm.unit_means) + (arm.mean.std or 0) for arm in arms) + 1))
     axes.set_ylabel(f"mean of {len(comparison.suite)} benchmarks (%)")
     each = "pool and seed" if len(comparison.pools) > 1 else "seed"
@@ -70,26 +91,44 @@ def draw_differences(comparison: Comparison, path: Path) -> Path:
     compared.sort(key=lambda arm: budgets.index(arm.budget))  # stable
     signs = [1 if b.direction == "higher" else -1 for b in suite]
     cells = [
-        [*(_signed(arm.benchmark_differences[b.task], sign) for b, sign in zip(suite, signs)), _signed(arm.difference, 1)]
+        [
+            *(_signed(arm.benchmark_differences[b.task], sign) for b, sign in zip(suite, signs)),
+            _signed(arm.difference, 1),
+        ]
         for arm in compared
     ]
     reach = max(1.0, *(abs(value) for row in cells for value, _ in row))
     figure, axes = _figure(2.6 + 0.62 * (len(suite) + 1), 1.7 + 0.34 * len(compared))
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    picture = axes.imshow([[value for value, _ in row] for row in cells], cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
+    picture = axes.imshow(
+        [[value for value, _ in row] for row in cells], cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto"
+    )
     for y, row in enumerate(cells):
         for x, (value, clear) in enumerate(row):
             color = "white" if abs(value) > 0.6 * reach else "black"
-            axes.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8, color=color, fontweight="bold" if clear else "normal")
+            axes.text(
+                x,
+                y,
+                f"{value:+.1f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=color,
+                fontweight="bold" if clear else "normal",
+            )
     for y in (y for y in range(1, len(compared)) if compared[y].budget != compared[y - 1].budget):
         axes.axhline(y - 0.5, color="black", lw=1.2)
     axes.axvline(len(suite) - 0.5, color="black", lw=1.2)
     labels = [*(b.label for b in suite), "mean"]
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(compared)), [f"{_name(arm)} − {arm.baseline}".replace("\n", ", ") for arm in compared])
+    axes.set_yticks(
+        range(len(compared)), [f"{_name(arm)} − {arm.baseline}".replace("\n", ", ") for arm in compared]
+    )
     axes.tick_params(length=0)
-    axes.set_title("Difference to the baseline in points (bold: 95 % interval without 0)", fontsize=10, loc="left")
+    axes.set_title(
+        "Difference to the baseline in points (bold: 95 % interval without 0)", fontsize=10, loc="left"
+    )
     figure.colorbar(picture, ax=axes, fraction=0.025, pad=0.01).outline.set_visible(False)
     return _save(figure, path)
 
@@ -106,14 +145,22 @@ def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
         at = [x - 0.42 + width * (k + 0.5) for x in range(len(suite))]
         axes.bar(at, values, width=0.92 * width, color=color, label=_name(arm).replace("\n", ", "), zorder=2)
         if arm.units > 1:
-            axes.errorbar(at, values, yerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5, zorder=3)
+            axes.errorbar(
+                at, values, yerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5, zorder=3
+            )
         asked = arm.shuffled or {}
-        _shuffled(axes, [(x, 100 * asked[b.task] / b.scale) for x, b in zip(at, suite) if asked.get(b.task) is not None], 12)
+        _shuffled(
+            axes,
+            [(x, 100 * asked[b.task] / b.scale) for x, b in zip(at, suite) if asked.get(b.task) is not None],
+            12,
+        )
     for name, style in LEVELS:
         for x, b in enumerate(suite):
             if (level := getattr(comparison, name)[b.task]) is not None:
                 _outlined(axes, [x - 0.46, x + 0.46], [100 * level / b.scale] * 2, name, style)
-    axes.set_xticks(range(len(suite)), [b.label for b in suite], rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(suite)), [b.label for b in suite], rotation=30, ha="right", rotation_mode="anchor"
+    )
     axes.set_xlim(-0.6, len(suite) - 0.4)
     axes.set_ylim(0, None)
     axes.set_ylabel("score (%)")
@@ -130,9 +177,9 @@ def draw_radar(comparison: Comparison, path: Path) -> Path:
     divisor = reference if relative else [b.scale for b in suite]
     figure, axes = _figure(8.2, 6.2, polar=True)
     angles = [2 * math.pi * k / len(suite) for k in range(len(suite))]
-    shown = list(zip(comparison.arms, _colors(comparison), MARKERS * (1 + len(comparison.arms) // len(MARKERS))))[
-        :MAX_RADAR_ARMS
-    ]
+    shown = list(
+        zip(comparison.arms, _colors(comparison), MARKERS * (1 + len(comparison.arms) // len(MARKERS)))
+    )[:MAX_RADAR_ARMS]
     for arm, color, marker in shown:
         values = [100 * arm.benchmarks[b.task].mean / d for b, d in zip(suite, divisor)]
         style = {
@@ -209,7 +256,9 @@ def _level_lines(figure: Any, axes: Any, comparison: Comparison) -> None:
         values = [getattr(comparison, name)[b.task] for b in comparison.suite]
         if None not in values:
             level = 100 * sum(value / b.scale for value, b in zip(values, comparison.suite)) / len(values)
-            axes.axhline(level, color="white", lw=2.6, alpha=0.7, zorder=4)  # keeps the line visible on dark bars
+            axes.axhline(
+                level, color="white", lw=2.6, alpha=0.7, zorder=4
+            )  # keeps the line visible on dark bars
             axes.axhline(level, color="black", lw=1.1, ls=style, zorder=5, label=f"{name} {level:.1f}")
     _legend(figure, 3)
 
@@ -233,10 +282,14 @@ def _legend(figure: Any, columns: int) -> None:
     from matplotlib.container import BarContainer
 
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    entries = sorted(dict(zip(labels, handles)).items(), key=lambda entry: not isinstance(entry[1], BarContainer))
+    entries = sorted(
+        dict(zip(labels, handles)).items(), key=lambda entry: not isinstance(entry[1], BarContainer)
+    )
     if entries:
         labels, handles = zip(*entries)
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, 6), frameon=False, fontsize=9)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=min(columns, 6), frameon=False, fontsize=9
+        )
 
 
 def _save(figure: Any, path: Path) -> Path:

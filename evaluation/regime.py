@@ -97,14 +97,25 @@ def regime_verdicts(comparison: Content) -> list[Verdict]:
 def levels(comparison: Content) -> list[Level]:
     """The full arm's benchmarks beside what can be had without the image. Raises Unmeasured where there is no full arm."""
     full = _arm(comparison, FULL)
-    of_benchmark = {"blind": comparison["blind"], "shuffled": full["shuffled"] or {}, "gain": full["grounded"] or {},
-                    "chance": comparison["chance"]}
+    of_benchmark = {
+        "blind": comparison["blind"],
+        "shuffled": full["shuffled"] or {},
+        "gain": full["grounded"] or {},
+        "chance": comparison["chance"],
+    }
     found = []
     for b in comparison["suite"]["benchmarks"]:
         values = {name: level.get(b["task"]) for name, level in of_benchmark.items()}
         scaled = {name: None if value is None else value / b["scale"] for name, value in values.items()}
-        found.append(Level(label=b["label"], full=full["benchmarks"][b["task"]]["mean"] / b["scale"], n=comparison["n"][b["task"]],
-                           higher=b["direction"] == "higher", **scaled))
+        found.append(
+            Level(
+                label=b["label"],
+                full=full["benchmarks"][b["task"]]["mean"] / b["scale"],
+                n=comparison["n"][b["task"]],
+                higher=b["direction"] == "higher",
+                **scaled,
+            )
+        )
     return found
 
 
@@ -115,20 +126,32 @@ def grounded_gain(comparison: Content) -> Verdict:
         missing = [level.label for level in levels(comparison) if level.gain is None]
         raise Unmeasured(f"no shuffled-image score of {', '.join(missing)}")
     value, std = full["grounded_mean"]["mean"] / 100, full["grounded_mean"]["std"]
-    return Verdict(f"{value:.4f}", f"{len(full['grounded'])} benchmarks", value >= GROUNDED_GAIN,
-                    "one seed was asked both ways" if std is None else f"standard deviation over seeds {std / 100:.4f}")
+    return Verdict(
+        f"{value:.4f}",
+        f"{len(full['grounded'])} benchmarks",
+        value >= GROUNDED_GAIN,
+        "one seed was asked both ways" if std is None else f"standard deviation over seeds {std / 100:.4f}",
+    )
 
 
 def above_blind(comparison: Content) -> Verdict:
     """Number of benchmarks whose full score is above the best answer without the image."""
     found = levels(comparison)
     short = [_short(level) for level in found if not level.above_blind]
-    return Verdict(f"{len(found) - len(short)} of {len(found)}", f"{len(found)} benchmarks", not short,
-                    f"not above: {', '.join(short)}" if short else "")
+    return Verdict(
+        f"{len(found) - len(short)} of {len(found)}",
+        f"{len(found)} benchmarks",
+        not short,
+        f"not above: {', '.join(short)}" if short else "",
+    )
 
 
 def _short(level: Level) -> str:
-    return f"{level.label} (not measured)" if level.blind is None else f"{level.label} ({level.full:.3f}, blind {level.blind:.3f})"
+    return (
+        f"{level.label} (not measured)"
+        if level.blind is None
+        else f"{level.label} ({level.full:.3f}, blind {level.blind:.3f})"
+    )
 
 
 def difference(comparison: Content, upper: str, lower: str, errors: float) -> Verdict:
@@ -158,9 +181,22 @@ def full_seeds(comparison: Content) -> Verdict:
 GATES = (
     Gate("full: real minus shuffled image, mean of benchmarks", f">= {GROUNDED_GAIN}", grounded_gain),
     Gate("full: benchmarks above their blind majority", "every one", above_blind),
-    Gate(f"{FULL} above {MORE}", f"> {FULL_ERRORS:g} standard errors", partial(difference, upper=FULL, lower=MORE, errors=FULL_ERRORS)),
-    Gate(f"{MORE} above {LESS}", f"> {RANDOM_ERRORS:g} standard errors", partial(difference, upper=MORE, lower=LESS, errors=RANDOM_ERRORS)),
-    *(Gate(f"{arm}: standard deviation of the mean over seeds", f"<= {SEED_STD}", partial(seed_std, arm=arm)) for arm in (FULL, MORE, LESS)),
+    Gate(
+        f"{FULL} above {MORE}",
+        f"> {FULL_ERRORS:g} standard errors",
+        partial(difference, upper=FULL, lower=MORE, errors=FULL_ERRORS),
+    ),
+    Gate(
+        f"{MORE} above {LESS}",
+        f"> {RANDOM_ERRORS:g} standard errors",
+        partial(difference, upper=MORE, lower=LESS, errors=RANDOM_ERRORS),
+    ),
+    *(
+        Gate(
+            f"{arm}: standard deviation of the mean over seeds", f"<= {SEED_STD}", partial(seed_std, arm=arm)
+        )
+        for arm in (FULL, MORE, LESS)
+    ),
     Gate("full: seeds", f">= {FULL_SEEDS}", full_seeds),
 )
 

@@ -89,7 +89,11 @@ def _summary(comparison: Comparison, context: Context) -> str:
         if context.modified
         else []
     )
-    lines += [_verdict(arm, comparison) for arm in comparison.arms if arm.difference and arm.arm != comparison.full_arm]
+    lines += [
+        _verdict(arm, comparison)
+        for arm in comparison.arms
+        if arm.difference and arm.arm != comparison.full_arm
+    ]
     return "\n".join(lines)
 
 
@@ -97,7 +101,9 @@ def _verdict(arm: ArmResult, comparison: Comparison) -> str:
     d, base = arm.difference, comparison.arm(arm.baseline)
     word = "above" if d.low > 0 else "below" if d.high < 0 else "not clearly different from"
     full = (
-        f"; /FULL {arm.full:.1f} % against {base.full:.1f} %" if arm.full is not None and base.full is not None else ""
+        f"; /FULL {arm.full:.1f} % against {base.full:.1f} %"
+        if arm.full is not None and base.full is not None
+        else ""
     )
     few = (
         " One seed only on a side: the interval leaves the noise of training out."
@@ -126,12 +132,16 @@ def _results(comparison: Comparison, pictures: Sequence[str]) -> str:
             "the outermost level of the intervals (evaluation/stats.py says how), shared by both arms. No p is given, since seeds of "
             "one pool are not independent. Facts of pools and mixes of subsets are means over pools."
         )
-    legend += (
-        " Blind: best guess without the image, from the most frequent answers of the pool."
-    )
+    legend += " Blind: best guess without the image, from the most frequent answers of the pool."
     legend += _control_legend(comparison) + _targeted_legend(comparison)
     images = "\n\n".join(f"![{Path(name).stem}]({name})" for name in pictures)
-    tables = [compact_table(comparison), images, comparison_table(comparison), pool_table(comparison), grounding_table(comparison)]
+    tables = [
+        compact_table(comparison),
+        images,
+        comparison_table(comparison),
+        pool_table(comparison),
+        grounding_table(comparison),
+    ]
     return "\n\n".join(part for part in (*tables, legend) if part)
 
 
@@ -157,7 +167,11 @@ def _control_legend(comparison: Comparison) -> str:
         return text + " Here it was not asked (`evaluation.shuffled: none`), so there are dashes."
     if without:
         text += f" Not asked for {', '.join(without)}, so there are dashes."
-    if alone := [b.label for b in comparison.suite if any(arm.shuffled and arm.shuffled[b.task] is None for arm in comparison.arms)]:
+    if alone := [
+        b.label
+        for b in comparison.suite
+        if any(arm.shuffled and arm.shuffled[b.task] is None for arm in comparison.arms)
+    ]:
         text += f" {', '.join(alone)}: no two questions with images to swap, so these and the means over all benchmarks are dashes."
     return text
 
@@ -182,16 +196,33 @@ def _pool(context: Context) -> str:
 def _subsets(context: Context) -> str:
     if not context.subsets:
         return ""
-    by_arm = {arm: [s for s in context.subsets if s.arm == arm] for arm in dict.fromkeys(s.arm for s in context.subsets)}
+    by_arm = {
+        arm: [s for s in context.subsets if s.arm == arm]
+        for arm in dict.fromkeys(s.arm for s in context.subsets)
+    }
     rows = [
-        [arm, str(len(own)), *(_mean_count([getattr(s, what) for s in own]) for what in ("samples", "text_tokens", "image_tokens"))]
+        [
+            arm,
+            str(len(own)),
+            *(
+                _mean_count([getattr(s, what) for s in own])
+                for what in ("samples", "text_tokens", "image_tokens")
+            ),
+        ]
         for arm, own in by_arm.items()
     ]
     parts = [markdown(["arm", "subsets", "samples", "text tokens", "image tokens"], rows)]
     if context.overlap:
         names = list(dict.fromkeys(name for pair in context.overlap for name in pair))
-        shares = [[f"{100 * context.overlap[a, b]:.1f} %" if (a, b) in context.overlap else "–" for b in names] for a in names]
-        parts.append(markdown(["share of the subset that is also in", *names], [[a, *row] for a, row in zip(names, shares)]))
+        shares = [
+            [f"{100 * context.overlap[a, b]:.1f} %" if (a, b) in context.overlap else "–" for b in names]
+            for a in names
+        ]
+        parts.append(
+            markdown(
+                ["share of the subset that is also in", *names], [[a, *row] for a, row in zip(names, shares)]
+            )
+        )
     for kind in dict.fromkeys(kind for subset in context.subsets for kind in subset.mix):
         parts.append(_mix(kind, context.subsets))
     return "\n".join(parts)
@@ -241,19 +272,26 @@ def _seconds(context: Context) -> str:
 
 
 def _protocol(comparison: Comparison, context: Context) -> str:
-    settings = {**context.protocol, **{f"evaluation.{key}": value for key, value in comparison.protocol.items()}}
+    settings = {
+        **context.protocol,
+        **{f"evaluation.{key}": value for key, value in comparison.protocol.items()},
+    }
     line = f"Protocol: {'modified' if context.modified else 'as frozen in the scale file'}."
     changed = "\n".join(f"- modified: `{change}`" for change in context.modified)
     return "\n\n".join(
         part
-        for part in (line, changed, markdown(["setting", "value"], [[k, _number(v)] for k, v in settings.items()]))
+        for part in (
+            line,
+            changed,
+            markdown(["setting", "value"], [[k, _number(v)] for k, v in settings.items()]),
+        )
         if part
     )
 
 
 def _number(value: Any) -> str:
     """A dash for None, thousands separated for integers, three digits for fractions, text as it is."""
-    if value is None or isinstance(value, float) and value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)

@@ -59,7 +59,9 @@ def read_summary(path: Path) -> dict[str, Any]:
     try:
         return json.loads((Path(path) / "summary.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise ResultsError(f"{path}: no readable summary.json ({error}); evaluate this checkpoint again") from error
+        raise ResultsError(
+            f"{path}: no readable summary.json ({error}); evaluate this checkpoint again"
+        ) from error
 
 
 def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
@@ -85,7 +87,14 @@ def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
                 measured[f"{benchmark.metric}_shuffled"] = (entry["shuffled"], None)
             measured["unparsed_rate"] = (rate, math.sqrt(rate * (1 - rate) / entry["n"]))
             rows += [
-                identity | {"benchmark": benchmark.task, "metric": metric, "value": value, "n": entry["n"], "stderr": error}
+                identity
+                | {
+                    "benchmark": benchmark.task,
+                    "metric": metric,
+                    "value": value,
+                    "n": entry["n"],
+                    "stderr": error,
+                }
                 for metric, (value, error) in measured.items()
             ]
     return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
@@ -97,7 +106,9 @@ def protocol_hash(protocol: Mapping[str, Any]) -> str:
 
 
 def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[str, Any]:
-    missing = f"{run.path}: no result of benchmark {benchmark.task!r} for arm {run.arm!r} (seed {run.train_seed})"
+    missing = (
+        f"{run.path}: no result of benchmark {benchmark.task!r} for arm {run.arm!r} (seed {run.train_seed})"
+    )
     entry = summary["benchmarks"].get(benchmark.task)
     if entry is None or entry["n"] == 0:
         raise ResultsError(f"{missing}; a mean over fewer benchmarks would not be comparable")
@@ -143,7 +154,9 @@ def check_protocol(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) 
     first = summaries[0]["protocol"]
     for run, summary in zip(runs, summaries):
         if summary["protocol"] != first:
-            keys = sorted(k for k in {*first, *summary["protocol"]} if first.get(k) != summary["protocol"].get(k))
+            keys = sorted(
+                k for k in {*first, *summary["protocol"]} if first.get(k) != summary["protocol"].get(k)
+            )
             raise ResultsError(
                 f"{run.path} and {runs[0].path} were evaluated under different protocols (differing: {', '.join(keys)})"
             )

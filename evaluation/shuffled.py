@@ -32,6 +32,12 @@ def with_images(messages: Messages, pictures: Sequence[Any]) -> list[dict[str, A
     """The conversation with its image places filled from `pictures`, which must not be empty."""
     source = cycle(pictures)
     return [
-        {**message, "content": [part | {"url": next(source)} if part["type"] == "image" else part for part in message["content"]]}
+        {
+            **message,
+            "content": [
+                part | {"url": next(source)} if part["type"] == "image" else part
+                for part in message["content"]
+            ],
+        }
         for message in messages
     ]

@@ -98,7 +98,9 @@ def paired_bootstrap(
     n_benchmarks = len(a[0])
     means_a, means_b = np.zeros((len(a), resamples)), np.zeros((len(b), resamples))
     for k in range(n_benchmarks):
-        weights = _weights(rng, len(a[0][k]), resamples) / (n_benchmarks * (1.0 if scale is None else scale[k]))
+        weights = _weights(rng, len(a[0][k]), resamples) / (
+            n_benchmarks * (1.0 if scale is None else scale[k])
+        )
         means_a += np.stack([unit[k] for unit in a]) @ weights.T
         means_b += np.stack([unit[k] for unit in b]) @ weights.T
     inside_a, inside_b = _by_pool(means_a, pools_a, shared), _by_pool(means_b, pools_b, shared)
@@ -110,20 +112,28 @@ def paired_bootstrap(
         axis=0,
     )
     if len(shared) > 1:
-        within = mean([_variance_of_mean(x.mean(1)) + _variance_of_mean(y.mean(1)) for x, y in zip(inside_a, inside_b)])
-        drawn += _between_pools(rng, np.stack([x.mean(0) - y.mean(0) for x, y in zip(inside_a, inside_b)]), within)
+        within = mean(
+            [_variance_of_mean(x.mean(1)) + _variance_of_mean(y.mean(1)) for x, y in zip(inside_a, inside_b)]
+        )
+        drawn += _between_pools(
+            rng, np.stack([x.mean(0) - y.mean(0) for x, y in zip(inside_a, inside_b)]), within
+        )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     value = grand_mean(a, scale, pools_a) - grand_mean(b, scale, pools_b)
     return Interval(value, float(low), float(high))
 
 
-def grand_mean(units: Units, scale: Sequence[float] | None = None, pools: Sequence[int | None] | None = None) -> float:
+def grand_mean(
+    units: Units, scale: Sequence[float] | None = None, pools: Sequence[int | None] | None = None
+) -> float:
     """Mean over benchmarks of the mean score over units and questions, each divided by its `scale`.
 
     With several `pools` (one entry for each unit) every pool counts the same, however many units it has.
     """
     weights = unit_weights(pools or [0] * len(units))
-    per_benchmark = [np.average([unit[k].mean() for unit in units], weights=weights) for k in range(len(units[0]))]
+    per_benchmark = [
+        np.average([unit[k].mean() for unit in units], weights=weights) for k in range(len(units[0]))
+    ]
     return float(np.mean(np.asarray(per_benchmark) / (1.0 if scale is None else np.asarray(scale))))
 
 
@@ -133,7 +143,9 @@ def unit_weights(pools: Sequence[int | None]) -> NDArray[np.float64]:
     return np.array([1 / (len(counts) * counts[pool]) for pool in pools])
 
 
-def _by_pool(means: NDArray[np.float64], pools: Sequence[int | None], shared: Sequence[int | None]) -> list[NDArray[np.float64]]:
+def _by_pool(
+    means: NDArray[np.float64], pools: Sequence[int | None], shared: Sequence[int | None]
+) -> list[NDArray[np.float64]]:
     """Rows of float64[units, resamples] of each pool."""
     return [means[[at for at, own in enumerate(pools) if own == pool]] for pool in shared]
 
@@ -143,7 +155,9 @@ def _variance_of_mean(values: NDArray[np.float64]) -> float:
     return float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
 
 
-def _between_pools(rng: np.random.Generator, differences: NDArray[np.float64], within: float) -> NDArray[np.float64]:
+def _between_pools(
+    rng: np.random.Generator, differences: NDArray[np.float64], within: float
+) -> NDArray[np.float64]:
     """float64[resamples]: what the pool level adds to a resampled difference, from float64[pools, resamples] differences
     of which seeds explain the variance `within`."""
     n, resamples = differences.shape
@@ -172,10 +186,14 @@ def _check_same_questions(a: Units, b: Units) -> None:
         raise ValueError("no benchmarks, or a benchmark without questions")
 
 
-def _check_same_pools(a: Units, b: Units, pools_a: Sequence[int | None], pools_b: Sequence[int | None]) -> list[int | None]:
+def _check_same_pools(
+    a: Units, b: Units, pools_a: Sequence[int | None], pools_b: Sequence[int | None]
+) -> list[int | None]:
     """The pools in order of first appearance."""
     if (len(a), len(b)) != (len(pools_a), len(pools_b)):
         raise ValueError(f"{len(a)} and {len(b)} units, but pools of {len(pools_a)} and {len(pools_b)}")
     if set(pools_a) != set(pools_b):
-        raise ValueError(f"the arms were run on different pools: {list(dict.fromkeys(pools_a))} and {list(dict.fromkeys(pools_b))}")
+        raise ValueError(
+            f"the arms were run on different pools: {list(dict.fromkeys(pools_a))} and {list(dict.fromkeys(pools_b))}"
+        )
     return list(dict.fromkeys(pools_a))

@@ -23,29 +23,44 @@ def draw_sweep(panels: Mapping[str, Mapping[str, Sequence[Point]]], path: Path) 
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     arms = list(dict.fromkeys(arm for panel in panels.values() for arm in panel))
-    style = {arm: {"color": PALETTE[k % len(PALETTE)], "marker": MARKERS[k % len(MARKERS)]} for k, arm in enumerate(arms)}
+    style = {
+        arm: {"color": PALETTE[k % len(PALETTE)], "marker": MARKERS[k % len(MARKERS)]}
+        for k, arm in enumerate(arms)
+    }
     for axes, (key, panel) in zip(grid.flat, panels.items()):
         _panel(axes, key, panel, style)
-    for axes in list(grid.flat)[len(panels):]:
+    for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel("difference (points)")
-    handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    handles = {
+        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9
+    )
     figure.suptitle("Difference to the baseline, mean over benchmarks (95 % interval)", fontsize=10)
     return _save(figure, path)
 
 
-def _panel(axes: Any, key: str, panel: Mapping[str, Sequence[Point]], style: Mapping[str, Mapping[str, str]]) -> None:
+def _panel(
+    axes: Any, key: str, panel: Mapping[str, Sequence[Point]], style: Mapping[str, Mapping[str, str]]
+) -> None:
     """Numbers at their place, other values side by side in order; arms a little apart, so that bars do not hide bars."""
     values = list(dict.fromkeys(str(point[0]) for points in panel.values() for point in points))
-    numbers = all(isinstance(p[0], int | float) and not isinstance(p[0], bool) for points in panel.values() for p in points)
+    numbers = all(
+        isinstance(p[0], int | float) and not isinstance(p[0], bool)
+        for points in panel.values()
+        for p in points
+    )
     at = {v: float(v) if numbers else float(k) for k, v in enumerate(values)}
     width = (max(at.values()) - min(at.values()) if at else 0) or 1.0
     for k, (arm, points) in enumerate(panel.items()):
         x = [at[str(p[0])] + 0.025 * width * (k - (len(panel) - 1) / 2) for p in points]
         below, above = ([abs(p[1] - p[end]) for p in points] for end in (2, 3))
-        axes.errorbar(x, [p[1] for p in points], yerr=[below, above], label=arm, lw=1.4, ms=5, capsize=3, **style[arm])
+        axes.errorbar(
+            x, [p[1] for p in points], yerr=[below, above], label=arm, lw=1.4, ms=5, capsize=3, **style[arm]
+        )
     axes.axhline(0, color="#8C8C8C", lw=1, zorder=1)
     axes.set_xticks(list(at.values()), values)
     axes.margins(x=0.12)

@@ -90,7 +90,13 @@ def grounding_table(comparison: Comparison) -> str:
     for arm in (arm for arm in comparison.arms if arm.shuffled):
         scores = _before_shuffling(arm, suite)
         for name, values in (("score", scores), ("shuffled", arm.shuffled), ("grounded gain", arm.grounded)):
-            rows.append([_name(arm), name, *_percents([values[b.task] for b in suite], suite, "+" if values is arm.grounded else "")])
+            rows.append(
+                [
+                    _name(arm),
+                    name,
+                    *_percents([values[b.task] for b in suite], suite, "+" if values is arm.grounded else ""),
+                ]
+            )
     if not rows:
         return ""
     rows += [[name, "", *cells, average] for name, cells, average in _levels(comparison)]
@@ -117,7 +123,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if any(len(row) != len(header) for row in rows):
         raise ValueError(f"every row needs {len(header)} cells")
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return (
+        "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+        + "\n"
+    )
 
 
 def _name(arm: ArmResult) -> str:
@@ -134,7 +143,11 @@ def _spread(spread: Spread, factor: float = 1.0) -> str:
 
 def _relative(arm: ArmResult, n_benchmarks: int) -> list[str]:
     """The cells /FULL, >Rand and difference."""
-    full = "–" if arm.full is None else f"{arm.full:.1f}" + ("" if arm.full_std is None else f" ± {arm.full_std:.1f}")
+    full = (
+        "–"
+        if arm.full is None
+        else f"{arm.full:.1f}" + ("" if arm.full_std is None else f" ± {arm.full_std:.1f}")
+    )
     above = "–" if arm.above is None else f"{arm.above}/{n_benchmarks}"
     d = arm.difference
     return [full, above, "–" if d is None else f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"]
@@ -159,7 +172,9 @@ def _levels(comparison: Comparison) -> list[tuple[str, list[str], str]]:
 
 def _percents(values: Sequence[float | None], suite: Suite, sign: str = "") -> list[str]:
     """Cells in % of the scales and their mean, which is a dash unless every benchmark has a value."""
-    percent = [None if value is None else 100 * value / b.scale for value, b in zip(values, suite, strict=True)]
+    percent = [
+        None if value is None else 100 * value / b.scale for value, b in zip(values, suite, strict=True)
+    ]
     average = None if None in percent else sum(percent) / len(percent)
     return ["–" if value is None else f"{value:{sign}.1f}" for value in [*percent, average]]
 
@@ -167,7 +182,9 @@ def _percents(values: Sequence[float | None], suite: Suite, sign: str = "") -> l
 def _before_shuffling(arm: ArmResult, suite: Suite) -> dict[str, float | None]:
     """Scores of the repetitions that were asked with shuffled images too, from what these lost."""
     return {
-        b.task: None if (lost := arm.grounded[b.task]) is None else arm.shuffled[b.task] + (lost if b.direction == "higher" else -lost)
+        b.task: None
+        if (lost := arm.grounded[b.task]) is None
+        else arm.shuffled[b.task] + (lost if b.direction == "higher" else -lost)
         for b in suite
     }
 

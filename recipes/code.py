@@ -62,7 +62,9 @@ class Stages:
 def _constants(file: Path) -> dict[str, Any]:
     found = {}
     for statement in ast.parse(file.read_text(encoding="utf-8")).body:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+        target = (
+            statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+        )
         if isinstance(target, ast.Name) and target.id in {"CODE", "RESUMES"}:
             found[target.id] = ast.literal_eval(statement.value)
     return found
@@ -85,7 +87,9 @@ def _with_siblings(module: str) -> tuple[Path, ...]:
             continue
         files[name] = Path(spec.origin)
         tree = ast.parse(files[name].read_text(encoding="utf-8"))
-        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        imported = {
+            node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+        }
         todo += [name for name in imported if package and name.startswith(f"{package}.")]
     return tuple(files[name] for name in sorted(files))
 

@@ -80,7 +80,9 @@ def _rates(root: Path, kinds: set[str]) -> dict[str, float]:
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
     for mark in folder.glob("*/done.json"):
-        with contextlib.suppress(FileNotFoundError, ValueError):  # being made again at this moment, or damaged
+        with contextlib.suppress(
+            FileNotFoundError, ValueError
+        ):  # being made again at this moment, or damaged
             yield store.read_record(mark.parent)
 
 
@@ -89,8 +91,15 @@ def root_of(loaded: Loaded) -> Path:
     return Path(loaded.recipe.root).expanduser().resolve()
 
 
-def run(loaded: Loaded, plan: Plan, *, until: str | None = None, force: str | None = None,
-        console: Console | None = None, on_stage: Callable[[Node, Outcome], None] | None = None) -> Path:
+def run(
+    loaded: Loaded,
+    plan: Plan,
+    *,
+    until: str | None = None,
+    force: str | None = None,
+    console: Console | None = None,
+    on_stage: Callable[[Node, Outcome], None] | None = None,
+) -> Path:
     """Run what is not done yet and return the run directory.
 
     `on_stage` is called in this process for every stage of the plan that is ready: first for those that were cached,
@@ -113,8 +122,7 @@ def run(loaded: Loaded, plan: Plan, *, until: str | None = None, force: str | No
     console.print(f"{loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
     try:
         with display(console, found.expected) as shown:
-            _execute(found, root, plan, provenance, _Listener(shown, book),
-                     loaded.recipe.resources)
+            _execute(found, root, plan, provenance, _Listener(shown, book), loaded.recipe.resources)
     finally:
         book.show(console, time.perf_counter() - started)
     book.save()
@@ -124,8 +132,14 @@ def run(loaded: Loaded, plan: Plan, *, until: str | None = None, force: str | No
     return place
 
 
-def _execute(found: Survey, root: Path, plan: Plan, provenance: dict[str, Any], shown: "_Listener",
-             resources: Resources) -> None:
+def _execute(
+    found: Survey,
+    root: Path,
+    plan: Plan,
+    provenance: dict[str, Any],
+    shown: "_Listener",
+    resources: Resources,
+) -> None:
     tasks = {n.name: _task(n, root, plan, provenance, found.states[n.name] == "forced") for n in found.todo}
     parents = {n.name: {p.name for p in n.parents() if p.name in tasks} for n in found.todo}
     seconds = {n.name: found.expected[n.name] or n.work * UNKNOWN_RATE for n in found.todo}
@@ -141,8 +155,19 @@ def _task(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], force:
         return store_path(root, value.kind, value.hash) if isinstance(value, Node) else value.path
 
     inputs = {k: [place(n) for n in v] if isinstance(v, list) else place(v) for k, v in node.inputs.items()}
-    return Task(node.kind, node.name, node.hash, node.config, inputs, node.input_hashes(),
-                store_path(root, node.kind, node.hash), node.work, plan.stages, provenance, force)
+    return Task(
+        node.kind,
+        node.name,
+        node.hash,
+        node.config,
+        inputs,
+        node.input_hashes(),
+        store_path(root, node.kind, node.hash),
+        node.work,
+        plan.stages,
+        provenance,
+        force,
+    )
 
 
 class _Book:
@@ -175,18 +200,35 @@ class _Book:
         self.wall = wall
         done = [self.outcomes[name] for name in self.nodes if name in self.outcomes]
         console.print(stage_table([(o.name, o.state, o.seconds) for o in done], "stages"))
-        console.print("seconds by stage: " + ", ".join(f"{k} {s:.1f}" for k, s in self.seconds_by_kind().items()),
-                      markup=False, soft_wrap=True)
+        console.print(
+            "seconds by stage: " + ", ".join(f"{k} {s:.1f}" for k, s in self.seconds_by_kind().items()),
+            markup=False,
+            soft_wrap=True,
+        )
         new = sum(o.seconds for o in done if o.state == "new")
-        console.print(f"this run: {wall:.1f} s, in which stages worked {new:.1f} s", markup=False, soft_wrap=True)
+        console.print(
+            f"this run: {wall:.1f} s, in which stages worked {new:.1f} s", markup=False, soft_wrap=True
+        )
 
     def save(self) -> None:
         """Write timings.json."""
-        store.write_json(self.place / "timings.json", {
-            "wall_seconds": round(self.wall, 3), "seconds_by_kind": self.seconds_by_kind(),
-            "stages": [{"name": name, "kind": node.kind, "state": self.outcomes[name].state,
-                        "seconds": round(self.outcomes[name].seconds, 3)}
-                       for name, node in self.nodes.items() if name in self.outcomes]})
+        store.write_json(
+            self.place / "timings.json",
+            {
+                "wall_seconds": round(self.wall, 3),
+                "seconds_by_kind": self.seconds_by_kind(),
+                "stages": [
+                    {
+                        "name": name,
+                        "kind": node.kind,
+                        "state": self.outcomes[name].state,
+                        "seconds": round(self.outcomes[name].seconds, 3),
+                    }
+                    for name, node in self.nodes.items()
+                    if name in self.outcomes
+                ],
+            },
+        )
 
 
 class _Listener:

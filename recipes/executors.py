@@ -143,7 +143,9 @@ class _Worker:
     """A spawned process that performs one task after the other."""
 
     def __init__(self):
-        context = multiprocessing.get_context("spawn")  # fork would copy a parent that may hold threads and locks
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # fork would copy a parent that may hold threads and locks
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_worker, args=(theirs,), daemon=False)
         with _environment(ONE_THREAD):
@@ -182,7 +184,9 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             self.task, self.alive = None, False
             self.process.join()
-            raise StageError(name, f"its process {_how_it_ended(self.process.exitcode)}", _last_lines(log)) from None
+            raise StageError(
+                name, f"its process {_how_it_ended(self.process.exitcode)}", _last_lines(log)
+            ) from None
         if message == "done":
             self.task = None
             return content[0]

@@ -10,7 +10,15 @@ from pathlib import Path
 from recipes.errors import RecipeError
 from training.hub import BUILTIN, HUB_ID, HubModel
 
-TOKENISER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "chat_template*")
+TOKENISER_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges*",
+    "special_tokens*",
+    "added_tokens*",
+    "*.model",
+    "chat_template*",
+)
 PROCESSOR_FILES = (*TOKENISER_FILES, "config.json", "processor*", "preprocessor*")
 MODEL_FILES = (*PROCESSOR_FILES, "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 
@@ -57,8 +65,15 @@ class Fingerprints:
             os.replace(temporary, self.cache)
 
 
-def model(path: str, revision: str | None, where: str, prints: Fingerprints, files: tuple[str, ...], key: str = "base.path",
-          wanted_by: str = "stages `train` and `pool` want") -> External:
+def model(
+    path: str,
+    revision: str | None,
+    where: str,
+    prints: Fingerprints,
+    files: tuple[str, ...],
+    key: str = "base.path",
+    wanted_by: str = "stages `train` and `pool` want",
+) -> External:
     """A checkpoint directory, builtin name or hub id, as the recipe's `key` gives it. A hub id is identified by its name and revision."""
     folder = BUILTIN.get(path, Path(path).expanduser())
     if folder.is_dir():
@@ -68,8 +83,10 @@ def model(path: str, revision: str | None, where: str, prints: Fingerprints, fil
     if path not in BUILTIN and re.fullmatch(HUB_ID, path):
         return External(HubModel(path, revision), _sha256(f"hub {path} {revision}"))
     known = ", ".join(BUILTIN)
-    raise RecipeError(f"{where}: {key}: {wanted_by} {folder}, which does not exist; "
-                      f"give a directory, a hub id (organisation/name) or one of: {known}")
+    raise RecipeError(
+        f"{where}: {key}: {wanted_by} {folder}, which does not exist; "
+        f"give a directory, a hub id (organisation/name) or one of: {known}"
+    )
 
 
 def data_file(path: str, where: str, wanted_by: str, prints: Fingerprints) -> External:

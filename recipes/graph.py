@@ -51,16 +51,29 @@ class Plan:
     stages: Stages
     nodes: list[Node] = field(default_factory=list)
 
-    def add(self, kind: str, config: dict[str, Any], inputs: dict[str, Any], *,
-            name: str = "", work: float = 1.0, module: str | None = None, repetition: int = 0) -> Node:
+    def add(
+        self,
+        kind: str,
+        config: dict[str, Any],
+        inputs: dict[str, Any],
+        *,
+        name: str = "",
+        work: float = 1.0,
+        module: str | None = None,
+        repetition: int = 0,
+    ) -> Node:
         """A new node, or the one that is there already if kind, config, inputs and code are equal.
 
         `module` names one more module whose source decides the result.
         """
         inputs = {k: v for k, v in inputs.items() if v is not None}
         node = Node(kind, name or kind, config, inputs, "", work, repetition)
-        identity = {"kind": kind, "config": _without_settings(config), "inputs": node.input_hashes(),
-                    "code": self.stages.code_hash(kind, module)}
+        identity = {
+            "kind": kind,
+            "config": _without_settings(config),
+            "inputs": node.input_hashes(),
+            "code": self.stages.code_hash(kind, module),
+        }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         if same := next((n for n in self.nodes if n.hash == digest), None):
             return same
@@ -105,8 +118,10 @@ def _without_settings(value: Any) -> Any:
 
 def as_json(plan: Plan) -> list[dict[str, Any]]:
     """The plan as it is written to plan.json."""
-    return [{"name": n.name, "kind": n.kind, "hash": n.hash, "config": n.config, "inputs": _input_names(n)}
-            for n in plan.nodes]
+    return [
+        {"name": n.name, "kind": n.kind, "hash": n.hash, "config": n.config, "inputs": _input_names(n)}
+        for n in plan.nodes
+    ]
 
 
 def _input_names(node: Node) -> dict[str, Any]:

@@ -29,7 +29,9 @@ class Document:
 
     def locate(self, path: KeyPath) -> str:
         """Where the key, or the nearest key above it, was written."""
-        return next((self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe")
+        return next(
+            (self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe"
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,11 @@ def load(file: str, overrides: Sequence[str] = ()) -> Loaded:
     written, asked = read_with_parents(path), parse_overrides(overrides)
     loaded = resolve(merge(written, asked), path.parent)
     own, scale = written.data.get("scale"), loaded.recipe.scale
-    return loaded if own in (None, scale) or scale is None or "name" in asked.data else loaded.renamed(f"{loaded.recipe.name}.{scale}")
+    return (
+        loaded
+        if own in (None, scale) or scale is None or "name" in asked.data
+        else loaded.renamed(f"{loaded.recipe.name}.{scale}")
+    )
 
 
 def resolve(own: Document, beside: Path) -> Loaded:
@@ -87,7 +93,9 @@ def find_recipe(file: str) -> Path:
         if candidate.is_file():
             return candidate.resolve()
     shipped = [p.name for p in HERE.glob("*.yaml")]
-    raise RecipeError(f"no recipe file {file}: looked in {Path.cwd()} and {HERE}; {nearest(Path(file).name, shipped)}")
+    raise RecipeError(
+        f"no recipe file {file}: looked in {Path.cwd()} and {HERE}; {nearest(Path(file).name, shipped)}"
+    )
 
 
 def find_scale(name: Any, beside: Path, where: str) -> Path:
@@ -128,7 +136,9 @@ def read_yaml(path: Path) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        raise RecipeError(f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        raise RecipeError(
+            f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     return document
@@ -160,7 +170,9 @@ def parse_overrides(overrides: Sequence[str]) -> Document:
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not all(name.split(".")):
-            raise RecipeError(f"command line: `{text}` is not an override; write key=value, such as train.lr=1e-3")
+            raise RecipeError(
+                f"command line: `{text}` is not an override; write key=value, such as train.lr=1e-3"
+            )
         key = tuple(name.split("."))
         try:
             parsed = yaml.load(value, Loader=_Loader)
@@ -183,7 +195,11 @@ def merge(under: Document, over: Document) -> Document:
 
 
 def _merge(under: Any, over: Any) -> Any:
-    if isinstance(under, dict) and isinstance(over, dict) and over.get("kind", under.get("kind")) == under.get("kind"):
+    if (
+        isinstance(under, dict)
+        and isinstance(over, dict)
+        and over.get("kind", under.get("kind")) == under.get("kind")
+    ):
         return {**under, **{k: _merge(under[k], v) if k in under else v for k, v in over.items()}}
     return over
 
@@ -210,7 +226,10 @@ def _explain(model: type[BaseModel], document: Document, problem: dict[str, Any]
     if problem["type"] == "union_tag_invalid":
         tags = problem["ctx"]
         key = (*path, tags["discriminator"].strip("'"))
-        return f"{document.locate(key)}: {'.'.join(key)}", f"got '{tags['tag']}'; it can be {tags['expected_tags']}"
+        return (
+            f"{document.locate(key)}: {'.'.join(key)}",
+            f"got '{tags['tag']}'; it can be {tags['expected_tags']}",
+        )
     place = f"{document.locate(path)}: {'.'.join(path)}"
     about = f" ({about})" if about else ""
     if problem["type"] == "extra_forbidden":
@@ -222,7 +241,9 @@ def _explain(model: type[BaseModel], document: Document, problem: dict[str, Any]
     return place, f"{got}{message}{about}"
 
 
-def _walk(model: type[BaseModel], data: Any, loc: Sequence[int | str]) -> tuple[KeyPath, type[BaseModel] | None, str]:
+def _walk(
+    model: type[BaseModel], data: Any, loc: Sequence[int | str]
+) -> tuple[KeyPath, type[BaseModel] | None, str]:
     """Key path of a pydantic location (without union tags), the section its last key belongs to, and that key's doc."""
     path, section, owner, about = [], model, None, ""
     hints: list[Any] = [model]
@@ -276,7 +297,10 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
             yield ("pool_seeds",), "only a mini pool is drawn; this one is given"
         for name, arm in recipe.arms.items():
             if arm.signals != "learned":
-                yield ("arms", name, "signals"), f"`{arm.signals}` reads the mini world's own record, which no other pool has"
+                yield (
+                    ("arms", name, "signals"),
+                    f"`{arm.signals}` reads the mini world's own record, which no other pool has",
+                )
     if recipe.pool.kind == "mini":
         if recipe.bench is None:
             yield ("bench",), "missing; a mini pool is drawn against its benchmarks"
@@ -288,10 +312,15 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 
 def _held_out_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     """Nothing is fitted or chosen by the items that the arms are compared on."""
-    for key, section in ((("probe", "bench"), recipe.probe and recipe.probe.bench),
-                         (("gradient", "validation"), recipe.gradient and recipe.gradient.validation)):
+    for key, section in (
+        (("probe", "bench"), recipe.probe and recipe.probe.bench),
+        (("gradient", "validation"), recipe.gradient and recipe.gradient.validation),
+    ):
         if section and recipe.bench and section.seed == recipe.bench.seed:
-            yield (*key, "seed"), f"{section.seed} draws the items that the arms are compared on; give another seed"
+            yield (
+                (*key, "seed"),
+                f"{section.seed} draws the items that the arms are compared on; give another seed",
+            )
 
 
 def _role_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
@@ -300,7 +329,10 @@ def _role_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         if arm.reference == name:
             yield ("arms", name, "reference"), "an arm that compares with itself"
         elif arm.reference is not None and arm.reference not in recipe.arms:
-            yield ("arms", name, "reference"), f"`{arm.reference}` is not an arm; {nearest(arm.reference, recipe.arms)}"
+            yield (
+                ("arms", name, "reference"),
+                f"`{arm.reference}` is not an arm; {nearest(arm.reference, recipe.arms)}",
+            )
     roles = [(("reference",), recipe.reference)] if recipe.reference is not None else []
     by_budget = recipe.baseline if isinstance(recipe.baseline, dict) else {}
     roles += [(("baseline", budget), name) for budget, name in by_budget.items()]
@@ -313,7 +345,10 @@ def _role_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         if budget not in budgets:
             yield ("baseline", budget), f"no arm has this budget; there are {', '.join(sorted(budgets))}"
         if budget not in (str(recipe.arms[name].budget), "100%"):  # at 100 % every selector takes the same
-            yield ("baseline", budget), f"`{name}` has budget {recipe.arms[name].budget}; a baseline has the budget of what it is compared with"
+            yield (
+                ("baseline", budget),
+                f"`{name}` has budget {recipe.arms[name].budget}; a baseline has the budget of what it is compared with",
+            )
 
 
 def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:

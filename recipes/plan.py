@@ -16,8 +16,12 @@ from recipes.plan_signals import World
 from recipes.schema import Arm, Recipe
 
 
-def make_plan(loaded: Loaded, stages: Stages | None = None, prints: Fingerprints | None = None,
-              repetitions: int | None = None) -> Plan:
+def make_plan(
+    loaded: Loaded,
+    stages: Stages | None = None,
+    prints: Fingerprints | None = None,
+    repetitions: int | None = None,
+) -> Plan:
     """The stages of a recipe, or of its first so many repetitions (see `compare_chain`).
 
     Pure but for reading the stages' source and the external inputs' content.
@@ -44,62 +48,125 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
     tokenizer = external.model(*base_at, external.PROCESSOR_FILES)
     bench = recipe.bench and plan.add("bench", dump(recipe.bench), {}, work=recipe.bench.items * 14)
     seeds = recipe.drawn_pools()
-    worlds = [_world(plan, loaded, prints, seed, (f"p{seed}",) if len(seeds) > 1 else (), bench, base, tokenizer)
-              for seed in seeds]
+    worlds = [
+        _world(plan, loaded, prints, seed, (f"p{seed}",) if len(seeds) > 1 else (), bench, base, tokenizer)
+        for seed in seeds
+    ]
     for world in worlds:
         for signal in dict.fromkeys(signal for arm in recipe.arms.values() for signal in arm.learned()):
             world.signal(signal)
 
     runs: list[tuple[dict[str, Any], Node, Node, Node]] = []
-    planned = [(number, world, name, *run) for number in range(recipe.repetitions()) for world in worlds
-               for name, arm in recipe.arms.items() for run in arm.runs()[number:number + 1]]
+    planned = [
+        (number, world, name, *run)
+        for number in range(recipe.repetitions())
+        for world in worlds
+        for name, arm in recipe.arms.items()
+        for run in arm.runs()[number : number + 1]
+    ]
     for number, world, arm_name, seed, train_seed in planned:
         if repetitions is not None and number >= repetitions:
             break
         arm = recipe.arms[arm_name]
         select = _select(world, arm_name, seed, number)
         names = (arm_name, *world.tag, *dict.fromkeys((seed, train_seed)))
-        train = plan.add("train", {**dump(recipe.train), "seed": train_seed},
-                         {"pool": world.pool, "subset": select, "base": base}, name=stage_name("train", *names),
-                         work=samples_seen(recipe.train, _expected_rows(arm, world.size)), repetition=number)
+        train = plan.add(
+            "train",
+            {**dump(recipe.train), "seed": train_seed},
+            {"pool": world.pool, "subset": select, "base": base},
+            name=stage_name("train", *names),
+            work=samples_seen(recipe.train, _expected_rows(arm, world.size)),
+            repetition=number,
+        )
         items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
-        shuffled = recipe.evaluation.shuffled == "all" or recipe.evaluation.shuffled == "first" and number == 0
-        evaluate = plan.add("evaluate", {**dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
-                            {"model": train, "bench": bench}, name=stage_name("evaluate", *names),
-                            work=items * 14 * (1 + shuffled), repetition=number)
-        about = {"arm": arm_name, "selector": arm.selector, "budget": arm.budget, "params": arm.params,
-                 "signals": arm.signals, "targeted": describe(arm.selector, arm.params).targeted,
-                 "pool_seed": world.seed, "selection_seed": seed, "train_seed": train_seed}
+        shuffled = (
+            recipe.evaluation.shuffled == "all" or (recipe.evaluation.shuffled == "first" and number == 0)
+        )
+        evaluate = plan.add(
+            "evaluate",
+            {**dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
+            {"model": train, "bench": bench},
+            name=stage_name("evaluate", *names),
+            work=items * 14 * (1 + shuffled),
+            repetition=number,
+        )
+        about = {
+            "arm": arm_name,
+            "selector": arm.selector,
+            "budget": arm.budget,
+            "params": arm.params,
+            "signals": arm.signals,
+            "targeted": describe(arm.selector, arm.params).targeted,
+            "pool_seed": world.seed,
+            "selection_seed": seed,
+            "train_seed": train_seed,
+        }
         runs.append((about, select, train, evaluate))
 
     order = list(recipe.arms)
-    runs.sort(key=lambda run: (order.index(run[0]["arm"]), seeds.index(run[0]["pool_seed"])))  # stable: by seed inside
+    runs.sort(
+        key=lambda run: (order.index(run[0]["arm"]), seeds.index(run[0]["pool_seed"]))
+    )  # stable: by seed inside
     layout, selects, trains, evaluates = (list(column) for column in zip(*runs, strict=True))
     by_pool = [world.inputs() for world in worlds]
-    plan.add("compare",
-             {"name": recipe.name, "description": recipe.description, "scale": recipe.scale,
-              "protocol": loaded.protocol, "modified": list(loaded.modified),
-              "baseline": recipe.baseline, "reference": recipe.reference, "suite": recipe.evaluation.suite,
-              "planned_runs": len(planned), "pool_seeds": seeds, "runs": layout},
-             {"bench": bench, **{key: [world[key] for world in by_pool] for key in by_pool[0]},
-              "selects": selects, "trains": trains, "evaluates": evaluates,
-              "probes": [node for world in worlds for node in world.probes] or None})
+    plan.add(
+        "compare",
+        {
+            "name": recipe.name,
+            "description": recipe.description,
+            "scale": recipe.scale,
+            "protocol": loaded.protocol,
+            "modified": list(loaded.modified),
+            "baseline": recipe.baseline,
+            "reference": recipe.reference,
+            "suite": recipe.evaluation.suite,
+            "planned_runs": len(planned),
+            "pool_seeds": seeds,
+            "runs": layout,
+        },
+        {
+            "bench": bench,
+            **{key: [world[key] for world in by_pool] for key in by_pool[0]},
+            "selects": selects,
+            "trains": trains,
+            "evaluates": evaluates,
+            "probes": [node for world in worlds for node in world.probes] or None,
+        },
+    )
 
 
-def _world(plan: Plan, loaded: Loaded, prints: Fingerprints, seed: int | None, tag: tuple[str, ...], bench: Node | None,
-           base: External, tokenizer: External) -> World:
+def _world(
+    plan: Plan,
+    loaded: Loaded,
+    prints: Fingerprints,
+    seed: int | None,
+    tag: tuple[str, ...],
+    bench: Node | None,
+    base: External,
+    tokenizer: External,
+) -> World:
     """source and pool of one pool seed (None: the pool is given, not drawn)."""
     recipe, size = loaded.recipe, _pool_size(loaded.recipe)
-    pool_config = {"kind": recipe.pool.kind, "max_bad_fraction": recipe.pool.max_bad_fraction, "limit": recipe.limit}
+    pool_config = {
+        "kind": recipe.pool.kind,
+        "max_bad_fraction": recipe.pool.max_bad_fraction,
+        "limit": recipe.limit,
+    }
     if recipe.pool.kind == "mini":
         drawn = {**dump(recipe.pool, "size", "defects"), "seed": seed}
-        source = plan.add("source", drawn, {"bench": bench}, name=stage_name("source", *tag), work=recipe.pool.size)
+        source = plan.add(
+            "source", drawn, {"bench": bench}, name=stage_name("source", *tag), work=recipe.pool.size
+        )
         inputs = {"source": source}
     else:
         source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
-        images = recipe.pool.images and external.folder(recipe.pool.images, loaded.locate("pool", "images"), "pool")
+        images = recipe.pool.images and external.folder(
+            recipe.pool.images, loaded.locate("pool", "images"), "pool"
+        )
         inputs = {"source": source, "images": images}
-    pool = plan.add("pool", pool_config, {**inputs, "tokenizer": tokenizer}, name=stage_name("pool", *tag), work=size)
+    pool = plan.add(
+        "pool", pool_config, {**inputs, "tokenizer": tokenizer}, name=stage_name("pool", *tag), work=size
+    )
     return World(plan, loaded, prints, seed, tag, pool, source, base, size)
 
 
@@ -110,13 +177,21 @@ def _select(world: World, arm_name: str, seed: int, repetition: int) -> Node:
     config = {"selector": arm.selector, "budget": arm.budget, "seed": seed, "params": arm.params}
     for turn in range(1, arm.rounds + 1):
         parts = (arm_name, *world.tag, seed, *([f"round {turn}"] if turn < arm.rounds else []))
-        select = world.plan.add("select", config, {"pool": world.pool, **columns}, name=stage_name("select", *parts),
-                                module=_selector_module(arm), repetition=repetition)
+        select = world.plan.add(
+            "select",
+            config,
+            {"pool": world.pool, **columns},
+            name=stage_name("select", *parts),
+            module=_selector_module(arm),
+            repetition=repetition,
+        )
         if turn < arm.rounds:
             model = world.seed_model_on(select, arm_name, seed, f"round {turn}")
-            columns |= {f"signal_{name}": world.losses(model, terms, "", name, arm_name, seed, f"round {turn}")
-                        for name, terms in (("necessity", ["full"]), ("necessity_ablated", ["noimg", "noq", "a"]))
-                        if f"signal_{name}" in columns}
+            columns |= {
+                f"signal_{name}": world.losses(model, terms, "", name, arm_name, seed, f"round {turn}")
+                for name, terms in (("necessity", ["full"]), ("necessity_ablated", ["noimg", "noq", "a"]))
+                if f"signal_{name}" in columns
+            }
     return select
 
 
@@ -129,8 +204,16 @@ def _columns(world: World, arm: Arm, seed: int, repetition: int) -> Iterator[tup
         yield "seed_rows", world.fit("seed_model")
     if arm.signals != "learned":
         knows_wrong = arm.signals == "oracle_knows_wrong"
-        yield "signal_oracle", world.add("signal_oracle", {"knows_wrong": knows_wrong}, {"pool": world.pool, "source": world.source},
-                                         1, *(["knows_wrong"] if knows_wrong else []))
+        yield (
+            "signal_oracle",
+            world.add(
+                "signal_oracle",
+                {"knows_wrong": knows_wrong},
+                {"pool": world.pool, "source": world.source},
+                1,
+                *(["knows_wrong"] if knows_wrong else []),
+            ),
+        )
 
 
 def _selector_module(arm: Arm) -> str:

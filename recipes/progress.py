@@ -38,7 +38,9 @@ class PlainDisplay:
         self._line(name, text)
 
     def finish(self, outcome: Outcome) -> None:
-        self._line(outcome.name, f"{'done' if outcome.state == 'new' else 'cached'} in {outcome.seconds:.1f} s")
+        self._line(
+            outcome.name, f"{'done' if outcome.state == 'new' else 'cached'} in {outcome.seconds:.1f} s"
+        )
 
     def fail(self, name: str, waiting_for: Sequence[str]) -> None:
         self._line(name, "failed")
@@ -55,8 +57,15 @@ class LiveDisplay(PlainDisplay):
 
     def __init__(self, console: Console, expected: dict[str, float | None]):
         super().__init__(console, expected)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[about]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[about]}"),
+        )
         self.bars = Bars(*columns, console=console, transient=True)
         self.rows: dict[str, Any] = {}
 

@@ -73,11 +73,26 @@ class Figures:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m recipes.report", description=__doc__.splitlines()[0])
-    made.add_argument("words", metavar="NAME | key=value", nargs="*",
-                      help="recipe or run directory whose findings are printed; overrides as they were given to recipes.run, such as root=DIR")
-    made.add_argument("--gates", metavar="WORLD", nargs="?", const="", help="print a world's gates; without WORLD: which worlds there are")
-    made.add_argument("--items", metavar="N", type=int, default=100,
-                      help="held-out captions that each gate of the base is measured on again (default 100); 0: only say what was committed")
+    made.add_argument(
+        "words",
+        metavar="NAME | key=value",
+        nargs="*",
+        help="recipe or run directory whose findings are printed; overrides as they were given to recipes.run, such as root=DIR",
+    )
+    made.add_argument(
+        "--gates",
+        metavar="WORLD",
+        nargs="?",
+        const="",
+        help="print a world's gates; without WORLD: which worlds there are",
+    )
+    made.add_argument(
+        "--items",
+        metavar="N",
+        type=int,
+        default=100,
+        help="held-out captions that each gate of the base is measured on again (default 100); 0: only say what was committed",
+    )
     return made
 
 
@@ -94,7 +109,11 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
     console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     try:
         if given.gates == "":
-            console.print("\n".join(f"{name}: regime {world.recipe}.yaml, base {world.base}" for name, world in WORLDS.items()))
+            console.print(
+                "\n".join(
+                    f"{name}: regime {world.recipe}.yaml, base {world.base}" for name, world in WORLDS.items()
+                )
+            )
             return 0
         if len(names) != (given.gates is None) or given.items < 0:
             raise RecipeError("give the name of one recipe, or --gates WORLD [--items N], N from 0")
@@ -135,10 +154,15 @@ def find_figures(file: str, overrides: Sequence[str], package: str = "recipes.st
     finished = store_path(root, last.kind, last.hash)
     if store.check(finished, last.hash) == "done":
         return Figures(finished, _read(finished / "comparison.json"), (), present, present)
-    found = [_recorded(folder, plan, present) for folder in (root / "runs" / name, RESULTS / name)
-             if (folder / "comparison.json").is_file() and (folder / "lineage.json").is_file()]
+    found = [
+        _recorded(folder, plan, present)
+        for folder in (root / "runs" / name, RESULTS / name)
+        if (folder / "comparison.json").is_file() and (folder / "lineage.json").is_file()
+    ]
     if not found:
-        raise NoFigures(f"there is no finished run of {name} in {root}, and none is shipped; run `{_command(file, overrides)}` first")
+        raise NoFigures(
+            f"there is no finished run of {name} in {root}, and none is shipped; run `{_command(file, overrides)}` first"
+        )
     return next((figures for figures in found if not figures.flaw), found[0])
 
 
@@ -148,11 +172,20 @@ def _recorded(folder: Path, plan: "Plan", present: dict[str, str]) -> Figures:
 
     then, now = _read(folder / "lineage.json")["stages"], rundir.stages_of(plan)
     absent = [stage["kind"] for name, stage in now.items() if name not in then]
-    changed = {stage["kind"] for name, stage in now.items() if name in then and then[name]["hash"] != stage["hash"]}
+    changed = {
+        stage["kind"] for name, stage in now.items() if name in then and then[name]["hash"] != stage["hash"]
+    }
     changed |= {then[name]["kind"] for name in then.keys() - now.keys()}
     if absent:
         changed.discard("compare")  # it cannot be the same: it has fewer inputs
-    return Figures(folder, _read(folder / "comparison.json"), tuple(sorted(changed)), _made_with(then), present, absent.count("evaluate"))
+    return Figures(
+        folder,
+        _read(folder / "comparison.json"),
+        tuple(sorted(changed)),
+        _made_with(then),
+        present,
+        absent.count("evaluate"),
+    )
 
 
 def _made_with(stages: Mapping[str, Any]) -> dict[str, str]:
@@ -193,9 +226,16 @@ def print_findings(name: str, overrides: Sequence[str], package: str, console: "
     for arm in figures.comparison["arms"]:
         spread, found = arm["mean"], arm["difference"]
         std = "" if spread["std"] is None else f" ± {spread['std']:.2f}"
-        against = f", {found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] to {arm.get('baseline', 'the baseline')}" if found else ""
-        console.print(f"{arm['arm']} {arm['budget']}: mean {spread['mean']:.2f}{std} % (seeds: {arm['units']}){against}",
-                      markup=False, soft_wrap=True)
+        against = (
+            f", {found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] to {arm.get('baseline', 'the baseline')}"
+            if found
+            else ""
+        )
+        console.print(
+            f"{arm['arm']} {arm['budget']}: mean {spread['mean']:.2f}{std} % (seeds: {arm['units']}){against}",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(f"report: {figures.folder / 'report.md'}", markup=False, soft_wrap=True)
     return 1 if figures.flaw else 0
 
@@ -213,21 +253,34 @@ def print_gates(world: World, overrides: Sequence[str], items: int, package: str
         raise RecipeError(f"{changed[0]}: gates are asked of the frozen recipe; only root=DIR can be given")
     file = str(RECIPES / f"{world.recipe}.yaml")
     base = base_verdicts(BUILTIN[world.base], items)
-    console.print(_table(f"Base {world.base}: share of held-out captions that are right to the last token", base))
+    console.print(
+        _table(f"Base {world.base}: share of held-out captions that are right to the last token", base)
+    )
     try:
         figures = find_figures(file, overrides, package)
     except NoFigures:
-        console.print(_table("Regime: not run", [gate.named(Verdict("–", "–", False, "not run")) for gate in GATES]))
+        console.print(
+            _table("Regime: not run", [gate.named(Verdict("–", "–", False, "not run")) for gate in GATES])
+        )
         raise
     regime = regime_verdicts(figures.comparison)
-    console.print(_table(f"Regime{f' ({figures.flaw.upper()} FIGURES)' if figures.flaw else ''}: scores in 0..1, mean of the benchmarks", regime))
+    console.print(
+        _table(
+            f"Regime{f' ({figures.flaw.upper()} FIGURES)' if figures.flaw else ''}: scores in 0..1, mean of the benchmarks",
+            regime,
+        )
+    )
     for line in _origin(figures, _command(file, overrides)):
         console.print(line, markup=False, soft_wrap=True)
     console.print(_level_table(figures.comparison))
     failed = [verdict.gate for verdict in (*base, *regime) if not verdict.passed]
-    console.print(f"{len(base) + len(regime) - len(failed)} of {len(base) + len(regime)} gates passed"
-                  + (f"; not passed: {'; '.join(failed)}" if failed else "")
-                  + (f"; by {figures.flaw} figures" if figures.flaw else ""), markup=False, soft_wrap=True)
+    console.print(
+        f"{len(base) + len(regime) - len(failed)} of {len(base) + len(regime)} gates passed"
+        + (f"; not passed: {'; '.join(failed)}" if failed else "")
+        + (f"; by {figures.flaw} figures" if figures.flaw else ""),
+        markup=False,
+        soft_wrap=True,
+    )
     return 1 if failed or figures.flaw else 0
 
 
@@ -240,15 +293,21 @@ def base_verdicts(base: Path, items: int) -> list["Verdict"]:
         from evaluation.gates import measure_gates
 
         measured = measure_gates(base, items=items, seed=OTHER_CAPTIONS)
-    return [_base_verdict(gate, wanted, committed.get(gate), measured.get(gate)) for gate, wanted in GATES.items()]
+    return [
+        _base_verdict(gate, wanted, committed.get(gate), measured.get(gate)) for gate, wanted in GATES.items()
+    ]
 
 
-def _base_verdict(gate: str, wanted: float, committed: dict[str, Any] | None, measured: dict[str, Any] | None) -> "Verdict":
+def _base_verdict(
+    gate: str, wanted: float, committed: dict[str, Any] | None, measured: dict[str, Any] | None
+) -> "Verdict":
     """Passed if what was committed, and what was measured now if anything was, reach what is wanted."""
     from evaluation.regime import Verdict
 
     found = [figures for figures in (measured, committed) if figures]
-    said = f"committed {committed['value']:.3f} (n {committed['n']})" if committed else "no figure was committed"
+    said = (
+        f"committed {committed['value']:.3f} (n {committed['n']})" if committed else "no figure was committed"
+    )
     value, n = (f"{found[0]['value']:.3f}", str(found[0]["n"])) if found else ("–", "–")
     passed = committed is not None and all(figures["value"] >= wanted for figures in found)
     return Verdict(value, n, passed, f"measured now; {said}" if measured else said, gate, f">= {wanted:.2f}")
@@ -258,9 +317,19 @@ def _table(title: str, verdicts: Sequence["Verdict"]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table("gate", "value", "wanted", "n", "verdict", "note", title=title, title_justify="left", box=box.MARKDOWN)
+    table = Table(
+        "gate", "value", "wanted", "n", "verdict", "note", title=title, title_justify="left", box=box.MARKDOWN
+    )
     for v in verdicts:
-        table.add_row(v.gate, v.value, v.wanted, v.n, "pass" if v.passed else "FAIL", v.note, style="" if v.passed else "bold red")
+        table.add_row(
+            v.gate,
+            v.value,
+            v.wanted,
+            v.n,
+            "pass" if v.passed else "FAIL",
+            v.note,
+            style="" if v.passed else "bold red",
+        )
     return table
 
 
@@ -275,12 +344,16 @@ def _level_table(comparison: dict[str, Any]) -> "Table | str":
         found = levels(comparison)
     except Unmeasured as error:
         return f"no levels: {error}"
-    table = Table("benchmark", title="Full arm by benchmark, in % of the scale", title_justify="left", box=box.MARKDOWN)
+    table = Table(
+        "benchmark", title="Full arm by benchmark, in % of the scale", title_justify="left", box=box.MARKDOWN
+    )
     for name in ("full", "blind majority", "shuffled image", "grounded gain", "chance", "n"):
         table.add_column(name, justify="right")
     for level in found:
         percents = (level.full, level.blind, level.shuffled, level.gain, level.chance)
-        table.add_row(level.label, *("–" if value is None else f"{100 * value:.1f}" for value in percents), str(level.n))
+        table.add_row(
+            level.label, *("–" if value is None else f"{100 * value:.1f}" for value in percents), str(level.n)
+        )
     return table
 
 

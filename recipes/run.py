@@ -1,8 +1,8 @@
 """Run a recipe: everything from the pool to the report, reusing what is done.
 
-    python -m recipes.run mmssr_30pct.yaml
-    python -m recipes.run mmssr_30pct.yaml scale=smoke arms.random.seeds=2 --dry-run
-    python -m recipes.run mini_study.yaml --partial
+python -m recipes.run mmssr_30pct.yaml
+python -m recipes.run mmssr_30pct.yaml scale=smoke arms.random.seeds=2 --dry-run
+python -m recipes.run mini_study.yaml --partial
 """
 
 import argparse
@@ -19,15 +19,25 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m recipes.run", description=__doc__.splitlines()[0])
     made.add_argument("file", metavar="FILE", help="recipe; a bare name is also looked for under recipes/")
-    made.add_argument("overrides", metavar="key=value", nargs="*",
-                      help="dotted key of the recipe, value in YAML")
-    made.add_argument("--dry-run", action="store_true", help="print the stages and what is cached, run nothing")
-    made.add_argument("--partial", action="store_true",
-                      help="report into runs/NAME.partial on the repetitions that are finished for every arm on every pool; train nothing")
+    made.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="dotted key of the recipe, value in YAML"
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="print the stages and what is cached, run nothing"
+    )
+    made.add_argument(
+        "--partial",
+        action="store_true",
+        help="report into runs/NAME.partial on the repetitions that are finished for every arm on every pool; train nothing",
+    )
     made.add_argument("--until", metavar="STAGE", help="stop after the stages of this kind or name")
-    made.add_argument("--force", metavar="STAGE", help="redo the stages of this kind or name, and what follows")
+    made.add_argument(
+        "--force", metavar="STAGE", help="redo the stages of this kind or name, and what follows"
+    )
     made.add_argument("--executor", choices=("inline", "pool"), help="same as resources.executor=...")
-    made.add_argument("--limit", metavar="N", type=int, help="same as limit=N: the first N samples and benchmark items")
+    made.add_argument(
+        "--limit", metavar="N", type=int, help="same as limit=N: the first N samples and benchmark items"
+    )
     return made
 
 
@@ -47,8 +57,13 @@ def tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., No
     from recipes.tracker import Tracker
 
     settings = loaded.recipe.track.wandb
-    tracker = Tracker.start(settings.mode, project=settings.project, name=loaded.recipe.name, run_dir=place,
-                            config=loaded.recipe.model_dump(mode="json"))
+    tracker = Tracker.start(
+        settings.mode,
+        project=settings.project,
+        name=loaded.recipe.name,
+        run_dir=place,
+        config=loaded.recipe.model_dump(mode="json"),
+    )
     finished = set()
 
     def on_stage(node: Any, outcome: Any) -> None:
@@ -83,7 +98,9 @@ def _run(given: argparse.Namespace, package: str) -> int:
     plan = make_plan(loaded, Stages(package), prints)
     if given.partial:
         if not (finished := _finished(loaded, plan)):
-            raise RecipeError("--partial: not one repetition is finished for every arm on every pool, so there is nothing to compare")
+            raise RecipeError(
+                "--partial: not one repetition is finished for every arm on every pool, so there is nothing to compare"
+            )
         loaded = loaded.renamed(f"{loaded.recipe.name}.partial")
         plan = make_plan(loaded, Stages(package), prints, finished)
     for stage in filter(None, (given.until, given.force)):
@@ -91,18 +108,29 @@ def _run(given: argparse.Namespace, package: str) -> int:
     console = Console()
     if not given.dry_run:
         with tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
-            place = run(loaded, plan, until=given.until, force=given.force, console=console, on_stage=on_stage)
+            place = run(
+                loaded, plan, until=given.until, force=given.force, console=console, on_stage=on_stage
+            )
         console.print(f"results: {place}", markup=False, soft_wrap=True)
         return 0
     found = survey(plan, root, given.until, given.force)
     todo = {n.name for n in found.todo}
-    rows = [(n.name, "new" if n.name in todo else "cached" if found.states[n.name] == "done" else "not needed",
-             found.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes]
+    rows = [
+        (
+            n.name,
+            "new" if n.name in todo else "cached" if found.states[n.name] == "done" else "not needed",
+            found.expected[n.name] if n.name in todo else 0.0,
+        )
+        for n in plan.nodes
+    ]
     console.print(stage_table(rows, f"{loaded.recipe.name}, protocol {loaded.protocol}"))
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)
-    console.print(f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work"
-                  + (f", and {unknown} stages of which no earlier run is known" if unknown else ""), soft_wrap=True)
+    console.print(
+        f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work"
+        + (f", and {unknown} stages of which no earlier run is known" if unknown else ""),
+        soft_wrap=True,
+    )
     return 0
 
 

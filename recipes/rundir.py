@@ -34,7 +34,9 @@ def resolved_yaml(loaded: Loaded) -> str:
         head += f" ({', '.join(loaded.modified)})"
     values = loaded.recipe.model_dump(mode="json")  # with its nulls: they may override the scale
     order = ["name", "description", "goal", "scale"]
-    values = {k: values[k] for k in sorted(values, key=lambda k: order.index(k) if k in order else len(order))}
+    values = {
+        k: values[k] for k in sorted(values, key=lambda k: order.index(k) if k in order else len(order))
+    }
     return f"{head}\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)}"
 
 
@@ -74,20 +76,33 @@ def publish_report(run: Path, root: Path, plan: Plan) -> None:
 
 def write_lineage(run: Path, loaded: Loaded, plan: Plan, provenance: dict[str, Any]) -> None:
     """Who made what from what: every stage's hash and inputs, external files, versions and commit."""
-    store.write_json(run / "lineage.json", {
-        "recipe": loaded.recipe.name, "scale": loaded.recipe.scale, "protocol": loaded.protocol,
-        "modified": list(loaded.modified), **provenance, "stages": stages_of(plan)})
+    store.write_json(
+        run / "lineage.json",
+        {
+            "recipe": loaded.recipe.name,
+            "scale": loaded.recipe.scale,
+            "protocol": loaded.protocol,
+            "modified": list(loaded.modified),
+            **provenance,
+            "stages": stages_of(plan),
+        },
+    )
 
 
 def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
     """Kind, hash and inputs of every stage by name. A file of this repository is named from its root on."""
+
     def place(path: Path | HubModel) -> str:
         inside = isinstance(path, Path) and path.is_relative_to(REPOSITORY)
         return str(path.relative_to(REPOSITORY) if inside else path)
 
     def hashes(node: Node) -> dict[str, Any]:
-        return {k: ({"path": place(v.path), "hash": v.hash} if isinstance(v, External) else node.input_hashes()[k])
-                for k, v in node.inputs.items()}
+        return {
+            k: (
+                {"path": place(v.path), "hash": v.hash} if isinstance(v, External) else node.input_hashes()[k]
+            )
+            for k, v in node.inputs.items()
+        }
 
     return {n.name: {"kind": n.kind, "hash": n.hash, "inputs": hashes(n)} for n in plan.nodes}
 
@@ -97,14 +112,20 @@ def provenance() -> dict[str, Any]:
     import platform
 
     commit = _git("rev-parse", "HEAD")
-    return {"versions": versions(), "commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None,
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
+    return {
+        "versions": versions(),
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain")) if commit else None,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+    }
 
 
 def _git(*arguments: str) -> str | None:
     """Output of git in the repository, None where there is no git or no repository (an installed package)."""
     try:
-        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True
+        )
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -7,7 +7,15 @@ protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how 
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from curation.mini.draft import Defects
 from training.spec import FitSpec
@@ -39,7 +47,9 @@ BESIDE = {"reference", "seed_rows"}
 """What selectors read that is no signal: another arm's subset, the rows that the seed model was tuned on."""
 
 Budget = Annotated[int | str, AfterValidator(canonical_budget)]
-BudgetKey = Annotated[str, BeforeValidator(lambda key: str(canonical_budget(int(key) if str(key).isdigit() else str(key))))]
+BudgetKey = Annotated[
+    str, BeforeValidator(lambda key: str(canonical_budget(int(key) if str(key).isdigit() else str(key))))
+]
 """A budget as the key of a mapping, where 500 and "500" are the same."""
 
 
@@ -53,17 +63,33 @@ class Arm(Section):
     """One selector at one budget, with its seeds."""
 
     selector: str = Field(description="a name from curation/selectors, or my_module:my_function")
-    budget: Budget = Field("100%", description="share of the pool (30%), number of samples, or text and image tokens (tokens:2e9)")
-    seeds: Seeds = Field(1, description="n means 0..n-1, or a list; seeds the selection and, by default, the training")
-    train_seeds: Seeds | None = Field(None, description="if given, every selection seed is trained with each of these")
+    budget: Budget = Field(
+        "100%",
+        description="share of the pool (30%), number of samples, or text and image tokens (tokens:2e9)",
+    )
+    seeds: Seeds = Field(
+        1, description="n means 0..n-1, or a list; seeds the selection and, by default, the training"
+    )
+    train_seeds: Seeds | None = Field(
+        None, description="if given, every selection seed is trained with each of these"
+    )
     params: dict[str, Any] = Field({}, description="keyword arguments of the selector")
     signals: Literal["learned", "oracle", "oracle_knows_wrong"] = Field(
-        "learned", description="capability and style of every sample from the fits (learned), or from the mini world's own record "
-                               "without noise: blind to wrong answers (oracle), or with 3 points off for them (oracle_knows_wrong)")
+        "learned",
+        description="capability and style of every sample from the fits (learned), or from the mini world's own record "
+        "without noise: blind to wrong answers (oracle), or with 3 points off for them (oracle_knows_wrong)",
+    )
 
-    reference: str | None = Field(None, description="arm whose subset a selector that needs one (matched_random) compares with, seed by seed")
-    rounds: int = Field(1, ge=1, description="with more than 1, each further round tunes the seed model on the subset chosen before and "
-                                             "scores necessity anew (MLLM-Selector)")
+    reference: str | None = Field(
+        None,
+        description="arm whose subset a selector that needs one (matched_random) compares with, seed by seed",
+    )
+    rounds: int = Field(
+        1,
+        ge=1,
+        description="with more than 1, each further round tunes the seed model on the subset chosen before and "
+        "scores necessity anew (MLLM-Selector)",
+    )
 
     @field_validator("selector")
     @classmethod
@@ -89,16 +115,24 @@ class Arm(Section):
     @model_validator(mode="after")
     def _oracle_is_asked(self) -> "Arm":
         if self.signals != "learned" and not ORACLE & set(self.needs()):
-            raise ValueError(f"selector `{self.selector}` reads neither capability nor style, so signals: {self.signals} changes nothing")
+            raise ValueError(
+                f"selector `{self.selector}` reads neither capability nor style, so signals: {self.signals} changes nothing"
+            )
         return self
 
     @model_validator(mode="after")
     def _reference_and_rounds_are_used(self) -> "Arm":
         if ("reference" in self.needs()) != (self.reference is not None):
-            wants = "wants `reference`, an arm to compare with" if self.reference is None else "reads no `reference`"
+            wants = (
+                "wants `reference`, an arm to compare with"
+                if self.reference is None
+                else "reads no `reference`"
+            )
             raise ValueError(f"selector `{self.selector}` {wants}")
         if self.rounds > 1 and "necessity" not in self.needs():
-            raise ValueError(f"selector `{self.selector}` does not read the seed model's necessity, so rounds: {self.rounds} changes nothing")
+            raise ValueError(
+                f"selector `{self.selector}` does not read the seed model's necessity, so rounds: {self.rounds} changes nothing"
+            )
         return self
 
     def needs(self) -> tuple[str, ...]:
@@ -109,11 +143,19 @@ class Arm(Section):
 
     def learned(self) -> list[str]:
         """The signals that have to be made for this arm: an oracle stands in for capability and style."""
-        return [name for name in self.needs() if name not in BESIDE and (self.signals == "learned" or name not in ORACLE)]
+        return [
+            name
+            for name in self.needs()
+            if name not in BESIDE and (self.signals == "learned" or name not in ORACLE)
+        ]
 
     def runs(self) -> list[tuple[int, int]]:
         """(selection seed, train seed) of every repetition. `all` does not depend on a selection seed, so it is 0."""
-        chosen = [(s, t) for s in _seeds(self.seeds) for t in (_seeds(self.train_seeds) if self.train_seeds else [s])]
+        chosen = [
+            (s, t)
+            for s in _seeds(self.seeds)
+            for t in (_seeds(self.train_seeds) if self.train_seeds else [s])
+        ]
         if self.selector == "all":
             chosen = [(0, t) for _, t in chosen]
         return list(dict.fromkeys(chosen))
@@ -130,7 +172,9 @@ class MiniPool(Section):
     size: int = Field(ge=1, description="number of samples drawn")
     seed: int = Field(0, description="seed of the generator")
     defects: Defects = Field(Defects(), description="rates of the planted defects")
-    max_bad_fraction: Fraction = Field(0.01, description="the run stops if more of the pool than this is quarantined")
+    max_bad_fraction: Fraction = Field(
+        0.01, description="the run stops if more of the pool than this is quarantined"
+    )
 
 
 class LlavaPool(Section):
@@ -139,7 +183,9 @@ class LlavaPool(Section):
     kind: Literal["llava"]
     source: str = Field(description="path of the JSON or JSONL file")
     images: str | None = Field(None, description="directory that the image paths are relative to")
-    max_bad_fraction: Fraction = Field(0.01, description="the run stops if more of the pool than this is quarantined")
+    max_bad_fraction: Fraction = Field(
+        0.01, description="the run stops if more of the pool than this is quarantined"
+    )
 
 
 class Bench(Section):
@@ -165,19 +211,37 @@ def kind_if_not_said(kind: str) -> BeforeValidator:
 class Server(Section):
     """How a chat-completions server is reached, and what it may cost. Never changes a result: what is served is known by its model's name."""
 
-    url: str | None = Field(None, description="address up to and with /v1 (vLLM, SGLang, a paid service); OpenAI's own if not given")
-    key_env: str | None = Field(None, pattern=r"^[A-Za-z_]\w*$", description="name of the environment variable that holds the key, never the key "
-                                                                             "itself; OPENAI_API_KEY for OpenAI's own, no key elsewhere if not given")
+    url: str | None = Field(
+        None,
+        description="address up to and with /v1 (vLLM, SGLang, a paid service); OpenAI's own if not given",
+    )
+    key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]\w*$",
+        description="name of the environment variable that holds the key, never the key "
+        "itself; OPENAI_API_KEY for OpenAI's own, no key elsewhere if not given",
+    )
     concurrency: int = Field(8, ge=1, description="samples asked about at a time")
     timeout: float = Field(60.0, gt=0, description="seconds for one attempt")
-    retries: int = Field(4, ge=0, description="further attempts after a timeout, a lost connection, 408, 409, 429 or 5xx")
-    max_failed: Fraction = Field(0.05, description="the run stops where more than this share of the samples got no answer that can be used; "
-                                                   "a new run asks for those again")
+    retries: int = Field(
+        4, ge=0, description="further attempts after a timeout, a lost connection, 408, 409, 429 or 5xx"
+    )
+    max_failed: Fraction = Field(
+        0.05,
+        description="the run stops where more than this share of the samples got no answer that can be used; "
+        "a new run asks for those again",
+    )
     input_price: float = Field(0.0, ge=0, description="US dollars for a million tokens read")
     output_price: float = Field(0.0, ge=0, description="US dollars for a million tokens written")
-    max_cost_usd: float | None = Field(None, gt=0, description="a run stops before a request that might exceed it")
-    image_tokens: int = Field(2000, ge=0, description="tokens that an image is held to cost at most, for max_cost_usd")
-    token_field: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="how the server calls the most tokens to write")
+    max_cost_usd: float | None = Field(
+        None, gt=0, description="a run stops before a request that might exceed it"
+    )
+    image_tokens: int = Field(
+        2000, ge=0, description="tokens that an image is held to cost at most, for max_cost_usd"
+    )
+    token_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="how the server calls the most tokens to write"
+    )
 
     @model_validator(mode="after")
     def _a_cap_needs_prices(self) -> "Server":
@@ -191,7 +255,10 @@ class Teacher(Section):
 
     share: Fraction = Field(0.05, gt=0, description="share of the pool that is labelled")
     floor: int = Field(3, ge=0, description="labels of every source at least, however small it is")
-    temper: Fraction = Field(1.0, description="the other labels go to the sources by size to this power: 1 = in proportion, 0 = equally")
+    temper: Fraction = Field(
+        1.0,
+        description="the other labels go to the sources by size to this power: 1 = in proportion, 0 = equally",
+    )
     seed: int = Field(0, description="draws the labelled share (metadata: and the noise)")
 
 
@@ -208,12 +275,22 @@ class ApiTeacher(Teacher):
     """A vision model behind a chat-completions server: one request for each sample, all scores and styles in one JSON answer."""
 
     kind: Literal["api"]
-    model: str = Field(min_length=1, description="name under which the server knows the model; another model needs another name")
-    prompt: str | None = Field(None, description="text file with the instructions in place of the built-in ones (curation/teacher/api.py); the "
-                                                 "rubric and the style keys follow them")
+    model: str = Field(
+        min_length=1,
+        description="name under which the server knows the model; another model needs another name",
+    )
+    prompt: str | None = Field(
+        None,
+        description="text file with the instructions in place of the built-in ones (curation/teacher/api.py); the "
+        "rubric and the style keys follow them",
+    )
     detail: Literal["low", "high", "auto"] | None = Field(None, description="the protocol's image detail")
-    json_schema: bool = Field(True, description="bind the server to the answer's schema; answers are checked in either case")
-    repeats: int = Field(2, ge=0, description="how often an answer that is no valid label is sent back with what is wrong")
+    json_schema: bool = Field(
+        True, description="bind the server to the answer's schema; answers are checked in either case"
+    )
+    repeats: int = Field(
+        2, ge=0, description="how often an answer that is no valid label is sent back with what is wrong"
+    )
     max_tokens: int = Field(512, ge=1, description="tokens that an answer may take")
     server: Server = Server()
 
@@ -229,14 +306,23 @@ class SeedModel(Section):
 class Fit(Section):
     """Scorer or styler: a model fine-tuned on the teacher's labels."""
 
-    path: str | None = Field(None, description="a finished model (directory or hub id, LLaVA-NeXT's or Hugging Face's layout) in place of "
-                                               "a training, such as mengyaolyu/mmssr-7b-scorer; then only prompts and mode are used")
+    path: str | None = Field(
+        None,
+        description="a finished model (directory or hub id, LLaVA-NeXT's or Hugging Face's layout) in place of "
+        "a training, such as mengyaolyu/mmssr-7b-scorer; then only prompts and mode are used",
+    )
     revision: str | None = Field(None, description="commit or tag of a hub id")
-    served: str | None = Field(None, min_length=1, description="read with scoring.engine: server: the name under which the server knows the "
-                                                               "model; then no training and no `path` is needed")
+    served: str | None = Field(
+        None,
+        min_length=1,
+        description="read with scoring.engine: server: the name under which the server knows the "
+        "model; then no training and no `path` is needed",
+    )
     start: Literal["base", "seed_model"] = Field(
-        "base", description="what is fine-tuned: the base, or the seed model, which has been tuned on a part of the pool (the papers' "
-                            "scorer starts from the task model)")
+        "base",
+        description="what is fine-tuned: the base, or the seed model, which has been tuned on a part of the pool (the papers' "
+        "scorer starts from the task model)",
+    )
     holdout: Fraction = Field(0.2, description="share of the labelled samples kept for the rank correlation")
     prompts: str = Field("compact", description="wording of the queries")
     seed: int = Field(0, description="draws the held-out samples, and seeds the training")
@@ -245,14 +331,18 @@ class Fit(Section):
     @model_validator(mode="after")
     def _trained_or_given(self) -> "Fit":
         if self.train is None and self.path is None and self.served is None:
-            raise ValueError("missing `train`; give it, or `path` of a finished model, or the name of a `served` one")
+            raise ValueError(
+                "missing `train`; give it, or `path` of a finished model, or the name of a `served` one"
+            )
         return self
 
 
 class Scorer(Fit):
     """The fit that rates capabilities."""
 
-    mode: Literal["trie", "official"] = Field("trie", description="all queries in one pass after the shared prefix, or one generation each")
+    mode: Literal["trie", "official"] = Field(
+        "trie", description="all queries in one pass after the shared prefix, or one generation each"
+    )
 
     balance: Fraction = Field(0.1, description="samples of capabilities rarer than this share are repeated")
 
@@ -260,9 +350,17 @@ class Scorer(Fit):
 class Styler(Fit):
     """The fit that names interaction styles."""
 
-    mode: Literal["greedy", "likelihood", "official"] = Field("greedy", description="decode the list, or score the nine names, after the "
-                                                                                 "shared prefix; or one generation for each sample")
-    threshold: float = Field(0.5, gt=0, le=1, description="likelihood: further styles down to this share of the best one's probability")
+    mode: Literal["greedy", "likelihood", "official"] = Field(
+        "greedy",
+        description="decode the list, or score the nine names, after the "
+        "shared prefix; or one generation for each sample",
+    )
+    threshold: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="likelihood: further styles down to this share of the best one's probability",
+    )
 
 
 class Embedding(Section):
@@ -270,9 +368,17 @@ class Embedding(Section):
 
     path: str | None = Field(None, description="model (directory or hub id); the base if not given")
     revision: str | None = None
-    layers: list[int] = Field([-1], min_length=1, description="layers whose states are used, negative from the end; several are joined")
-    state: Literal["hidden", "attention"] = Field("hidden", description="the layers' output, or that of their attention")
-    variant: Literal["mean", "coincide"] = Field("mean", description="mean over tokens, or that of COINCIDE's activations")
+    layers: list[int] = Field(
+        [-1],
+        min_length=1,
+        description="layers whose states are used, negative from the end; several are joined",
+    )
+    state: Literal["hidden", "attention"] = Field(
+        "hidden", description="the layers' output, or that of their attention"
+    )
+    variant: Literal["mean", "coincide"] = Field(
+        "mean", description="mean over tokens, or that of COINCIDE's activations"
+    )
 
 
 class Clip(Section):
@@ -280,14 +386,17 @@ class Clip(Section):
 
     path: str = Field("builtin:mini_clip", description="builtin:mini_clip, directory or hub id")
     revision: str | None = None
-    text: Literal["answer", "question", "both"] = Field("answer", description="what is compared with the image")
+    text: Literal["answer", "question", "both"] = Field(
+        "answer", description="what is compared with the image"
+    )
 
 
 class Clustering(Section):
     """Clusters of one kind of vectors; the centroids are stored."""
 
     column: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="vectors that are clustered: emb_image, emb_text, clip_image, clip_text or grad; several are laid side by side")
+        description="vectors that are clustered: emb_image, emb_text, clip_image, clip_text or grad; several are laid side by side"
+    )
     method: Literal["kmeans", "spectral"] = "kmeans"
     k: int = Field(ge=1, description="number of clusters")
     seed: int = 0
@@ -302,8 +411,12 @@ class MetadataQuality(Section):
     """Reward, judge, complexity and quality of each answer: the mini world's stand-in, from its own record."""
 
     kind: Literal["metadata"]
-    noise: float = Field(1.0, ge=0, description="standard deviation of the noise on each score, in its own spread")
-    knows_rate: Fraction = Field(0.3, description="share of the wrong answers that the judge notices without seeing the image")
+    noise: float = Field(
+        1.0, ge=0, description="standard deviation of the noise on each score, in its own spread"
+    )
+    knows_rate: Fraction = Field(
+        0.3, description="share of the wrong answers that the judge notices without seeing the image"
+    )
     seed: int = 0
 
 
@@ -317,7 +430,10 @@ class TextModel(Section):
 class Judge(Section):
     """A chat model that grades each conversation from 0 to 100 by its text (InstructionGPT-4, arXiv 2308.12067)."""
 
-    model: str = Field(min_length=1, description="name under which the server knows the model; another model needs another name")
+    model: str = Field(
+        min_length=1,
+        description="name under which the server knows the model; another model needs another name",
+    )
     server: Server = Server()
 
 
@@ -325,10 +441,17 @@ class ModelsQuality(Section):
     """Reward, judge, complexity and quality of each answer by models; a column whose model is not given is not made."""
 
     kind: Literal["models"]
-    reward: TextModel | None = Field(None, description="sequence classifier with one logit: the reward of (question, answer)")
-    complexity: TextModel | None = Field(None, description="causal model that was trained as Deita's scorer of questions "
-                                                           "(arXiv 2312.15685), such as hkust-nlp/deita-complexity-scorer")
-    quality: TextModel | None = Field(None, description="the same for answers, such as hkust-nlp/deita-quality-scorer")
+    reward: TextModel | None = Field(
+        None, description="sequence classifier with one logit: the reward of (question, answer)"
+    )
+    complexity: TextModel | None = Field(
+        None,
+        description="causal model that was trained as Deita's scorer of questions "
+        "(arXiv 2312.15685), such as hkust-nlp/deita-complexity-scorer",
+    )
+    quality: TextModel | None = Field(
+        None, description="the same for answers, such as hkust-nlp/deita-quality-scorer"
+    )
     judge: Judge | None = None
     max_tokens: int = Field(8192, ge=1, description="tokens of a batch, padding included")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the models' weights")
@@ -347,11 +470,16 @@ class ModelsQuality(Section):
 class Gradient(Section):
     """Projected LoRA gradients at checkpoints of a warm-up, and their agreement with those of validation items (targeted)."""
 
-    warmup: SeedModel | None = Field(None, description="the LoRA training whose adapters the gradients are taken of, one for each epoch; as the "
-                                                       "seed model is trained (`seed_model`) if not given")
+    warmup: SeedModel | None = Field(
+        None,
+        description="the LoRA training whose adapters the gradients are taken of, one for each epoch; as the "
+        "seed model is trained (`seed_model`) if not given",
+    )
     dim: int = Field(1024, ge=1, description="length of a projected gradient, for each adapter")
     seed: int = Field(0, description="draws the projection")
-    validation: Bench = Field(description="items whose gradients are wanted; never those that the arms are compared on")
+    validation: Bench = Field(
+        description="items whose gradients are wanted; never those that the arms are compared on"
+    )
 
 
 class Probe(Section):
@@ -360,17 +488,25 @@ class Probe(Section):
     subsets: int = Field(30, ge=3, description="number of subsets: clusters of images, made equally large")
     size: int = Field(114, ge=1, description="samples of each subset")
     seed: int = 0
-    bench: Bench = Field(description="items that the probes are evaluated on; never those that the arms are compared on")
+    bench: Bench = Field(
+        description="items that the probes are evaluated on; never those that the arms are compared on"
+    )
     train: FitSpec | None = Field(None, description="training of a probe; that of the arms if not given")
     regressor: Literal["ridge", "mlp", "set_attention"] = "ridge"
-    indicators: list[str] = Field(["clip_score", "answer_tokens", "reward", "judge"], description="numeric columns that are features")
-    components: int = Field(6, ge=0, description="principal components of the image and of the text vectors that are features too")
+    indicators: list[str] = Field(
+        ["clip_score", "answer_tokens", "reward", "judge"], description="numeric columns that are features"
+    )
+    components: int = Field(
+        6, ge=0, description="principal components of the image and of the text vectors that are features too"
+    )
 
 
 class CustomSignal(Section):
     """A signal of the user's own."""
 
-    producer: str = Field(pattern=r"^[\w.]+:\w+$", description="my_module:my_function, compute(pool, rows, **params) -> table")
+    producer: str = Field(
+        pattern=r"^[\w.]+:\w+$", description="my_module:my_function, compute(pool, rows, **params) -> table"
+    )
     params: dict[str, Any] = {}
     path: str | None = Field(None, description="model that it wants as the parameter `model`")
     revision: str | None = None
@@ -380,10 +516,15 @@ class Vllm(Section):
     """vLLM in this process (extra `vllm`)."""
 
     dtype: str = "auto"
-    allow_anyres: bool = Field(False, description="vLLM tiles images as the processor does; a checkpoint that was trained on one base tile "
-                                                  "(image_mode: base) is refused unless this is set")
+    allow_anyres: bool = Field(
+        False,
+        description="vLLM tiles images as the processor does; a checkpoint that was trained on one base tile "
+        "(image_mode: base) is refused unless this is set",
+    )
     block: int = Field(64, ge=1, description="samples whose prefixes fit into the cache together")
-    llm: dict[str, Any] = Field({}, description="further arguments of vllm.LLM, such as tensor_parallel_size or max_model_len")
+    llm: dict[str, Any] = Field(
+        {}, description="further arguments of vllm.LLM, such as tensor_parallel_size or max_model_len"
+    )
 
 
 class Scoring(Section):
@@ -392,8 +533,10 @@ class Scoring(Section):
     batch_size: int = Field(16, ge=1, description="samples of a batch of capability or style queries")
     max_tokens: int = Field(2048, ge=1, description="tokens of a batch of answer losses, padding included")
     engine: Literal["hf", "vllm", "server"] = Field(
-        "hf", description="what asks scorer and styler: the model itself (Hugging Face), vLLM in this process, or a chat-completions server "
-                          "that serves them (`scorer.served`, `styler.served`); other signals need the model itself")
+        "hf",
+        description="what asks scorer and styler: the model itself (Hugging Face), vLLM in this process, or a chat-completions server "
+        "that serves them (`scorer.served`, `styler.served`); other signals need the model itself",
+    )
     vllm: Vllm = Vllm()
     server: Server = Server()
 
@@ -404,13 +547,17 @@ class Evaluation(Section):
     suite: str = Field("mini", description="list of benchmarks in evaluation/suites")
     batch_size: int = Field(64, ge=1)
     shuffled: Literal["all", "first", "none"] = Field(
-        "first", description="repetitions (of each arm) that are also asked with the image of another question")
+        "first",
+        description="repetitions (of each arm) that are also asked with the image of another question",
+    )
 
 
 class Resources(Section):
     """Where stages run. Never changes a result."""
 
-    executor: Literal["inline", "pool"] = Field("inline", description="this process, or one-thread worker processes")
+    executor: Literal["inline", "pool"] = Field(
+        "inline", description="this process, or one-thread worker processes"
+    )
     workers: int = Field(2, ge=1, description="worker processes of the pool")
 
 
@@ -433,36 +580,61 @@ class Protocol(Section):
     pool: Annotated[MiniPool | LlavaPool, Field(discriminator="kind")] | None = None
     bench: Bench | None = None
     base: Base | None = None
-    teacher: Annotated[Annotated[MetadataTeacher | ApiTeacher, Field(discriminator="kind")], kind_if_not_said("metadata")] | None = None
+    teacher: (
+        Annotated[
+            Annotated[MetadataTeacher | ApiTeacher, Field(discriminator="kind")], kind_if_not_said("metadata")
+        ]
+        | None
+    ) = None
     seed_model: SeedModel | None = None
     scorer: Scorer | None = None
     styler: Styler | None = None
     embedding: Embedding | None = None
     clip: Clip | None = None
-    clusters: dict[Annotated[str, Field(pattern=r"^\w+$")], Clustering] = Field({}, description="clusterings, read by selectors as cluster_<name>")
-    quality: Annotated[Annotated[MetadataQuality | ModelsQuality, Field(discriminator="kind")], kind_if_not_said("metadata")] | None = None
+    clusters: dict[Annotated[str, Field(pattern=r"^\w+$")], Clustering] = Field(
+        {}, description="clusterings, read by selectors as cluster_<name>"
+    )
+    quality: (
+        Annotated[
+            Annotated[MetadataQuality | ModelsQuality, Field(discriminator="kind")],
+            kind_if_not_said("metadata"),
+        ]
+        | None
+    ) = None
     gradient: Gradient | None = None
     probe: Probe | None = None
-    signals: dict[Annotated[str, Field(pattern=r"^\w+$")], CustomSignal] = Field({}, description="signals of your own, by the name that selectors need")
+    signals: dict[Annotated[str, Field(pattern=r"^\w+$")], CustomSignal] = Field(
+        {}, description="signals of your own, by the name that selectors need"
+    )
     train: FitSpec | None = Field(None, description="the SFT of every arm")
     scoring: Scoring = Scoring()
     evaluation: Evaluation = Evaluation()
-    limit: int | None = Field(None, ge=1, description="only the first N pool samples and N items of each benchmark")
+    limit: int | None = Field(
+        None, ge=1, description="only the first N pool samples and N items of each benchmark"
+    )
 
 
 class Recipe(Protocol):
     """One experiment."""
 
-    name: str = Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$", description="names the run directory; a sweep's cell is sweep/cell")
+    name: str = Field(
+        pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$",
+        description="names the run directory; a sweep's cell is sweep/cell",
+    )
     description: str = ""
     goal: Literal["compare", "base"] = Field("compare", description="compare arms, or train a base model")
     scale: str | None = Field(None, description="file in recipes/scales that supplies the protocol")
     arms: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Arm] = Field({}, description="what is compared")
-    pool_seeds: Seeds | None = Field(None, description="instead of pool.seed (mini pools): everything but the benchmarks is repeated "
-                                                       "on a pool of each seed; n means 0..n-1, or a list")
+    pool_seeds: Seeds | None = Field(
+        None,
+        description="instead of pool.seed (mini pools): everything but the benchmarks is repeated "
+        "on a pool of each seed; n means 0..n-1, or a list",
+    )
     baseline: str | dict[BudgetKey, str] | None = Field(
-        None, description="arm that differences are taken against: one for all arms, or one for the arms of each budget, such as "
-                          "{10%: random_10, 30%: random_30}; an arm whose budget is not listed gets no difference")
+        None,
+        description="arm that differences are taken against: one for all arms, or one for the arms of each budget, such as "
+        "{10%: random_10, 30%: random_30}; an arm whose budget is not listed gets no difference",
+    )
     reference: str | None = Field(None, description="arm that is the denominator of /FULL")
     pretrain: dict[str, Any] | None = Field(None, description="settings of the base training (goal: base)")
     resources: Resources = Resources()
@@ -485,7 +657,15 @@ class SweepFile(Section):
 
     name: str = Field(pattern=r"^[\w-][\w.-]*$", description="names the run directory")
     description: str = ""
-    recipe: str | dict[str, Any] = Field(description="file of a recipe, or the recipe itself (without a name), which may have `extends`")
-    mode: Literal["one_at_a_time", "grid"] = Field("one_at_a_time", description="around the recipe's own values, or all combinations")
-    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({}, description="values of each dotted recipe key")
-    cells: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], dict[str, Any]] = Field({}, description="further cells: dotted keys and values")
+    recipe: str | dict[str, Any] = Field(
+        description="file of a recipe, or the recipe itself (without a name), which may have `extends`"
+    )
+    mode: Literal["one_at_a_time", "grid"] = Field(
+        "one_at_a_time", description="around the recipe's own values, or all combinations"
+    )
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        {}, description="values of each dotted recipe key"
+    )
+    cells: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], dict[str, Any]] = Field(
+        {}, description="further cells: dotted keys and values"
+    )

@@ -99,7 +99,9 @@ def _problems(path: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def manifest(path: Path) -> dict[str, dict[str, Any]]:
     """Size, and sha256 where affordable, of every file of an artefact, in order of name."""
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.relative_to(path).as_posix() not in OWN_FILES)
+    files = sorted(
+        p for p in path.rglob("*") if p.is_file() and p.relative_to(path).as_posix() not in OWN_FILES
+    )
     with_content = len(files) <= MANY_FILES
     found = {}
     for file in files:
@@ -119,7 +121,9 @@ def finish(path: Path, digest: str, record: dict[str, Any]) -> None:
 def begin(path: Path, keep: bool) -> None:
     """An artefact directory without done.json; `keep` leaves the other files for a stage that resumes."""
     with explained(path):
-        (path / "done.json").unlink(missing_ok=True)  # first, so that a kill on the way never leaves a false mark
+        (path / "done.json").unlink(
+            missing_ok=True
+        )  # first, so that a kill on the way never leaves a false mark
         if not keep and path.exists():
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)

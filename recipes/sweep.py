@@ -67,7 +67,9 @@ class Sweep:
 
         found = next((cell for cell in self.cells if cell.name == name), None)
         if found is None:
-            raise RecipeError(f"the sweep has no cell `{name}`; {nearest(name, [cell.name for cell in self.cells])}")
+            raise RecipeError(
+                f"the sweep has no cell `{name}`; {nearest(name, [cell.name for cell in self.cells])}"
+            )
         return found
 
 
@@ -103,7 +105,13 @@ def load_sweep(file: str, overrides: Sequence[str] = ()) -> Sweep:
         if made.name in cells:
             raise RecipeError(f"{written.locate(('axes',))}: two cells would be called `{made.name}`")
         cells[made.name] = made
-    return Sweep(sweep_name, said.description, recipe, tuple(cells.values()), _axes(said.axes, own, tuple(cells.values())))
+    return Sweep(
+        sweep_name,
+        said.description,
+        recipe,
+        tuple(cells.values()),
+        _axes(said.axes, own, tuple(cells.values())),
+    )
 
 
 def _base(recipe: "str | dict[str, Any]", written: "Document", path: Path) -> "tuple[Document, Path, str]":
@@ -130,7 +138,9 @@ def _named(base: "Document", name: str, settings: Mapping[str, Any], written: "D
 
     own = dotted(("name",), name, written.locate(("name",)))
     for key, value in settings.items():
-        own = merge(own, dotted(tuple(key.split(".")), value, f"{written.locate(('axes', key))}: cell {name}"))
+        own = merge(
+            own, dotted(tuple(key.split(".")), value, f"{written.locate(('axes', key))}: cell {name}")
+        )
     return merge(base, own)
 
 
@@ -165,8 +175,11 @@ def _content(cell: Cell) -> Any:
     return cell.loaded.recipe.model_copy(update={"name": ""})
 
 
-def _axes(axes: Mapping[str, Sequence[Any]], own: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, list[tuple[Any, str]]]:
+def _axes(
+    axes: Mapping[str, Sequence[Any]], own: Mapping[str, Any], cells: Sequence[Cell]
+) -> dict[str, list[tuple[Any, str]]]:
     """See `Sweep.axes`. The recipe's own value is shown where a cell has it, in its place by size if all are numbers."""
+
     def settings(key: str, value: Any, others: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in {**others, key: value}.items() if v != own[k]}
 
@@ -234,13 +247,25 @@ def print_plan(plans: Mapping[str, "Plan"], root: Path, console: "Console") -> N
         found = survey(plan, root)
         new = [n for n in found.todo if n.hash not in seen]
         expected = [found.expected[n.name] for n in new]
-        table.add_row(name, str(len(new)), str(len(plan.nodes) - len(found.todo)), str(len(found.todo) - len(new)),
-                      f"{sum(filter(None, expected)):.0f}{' + unknown' if None in expected else ''}")
+        table.add_row(
+            name,
+            str(len(new)),
+            str(len(plan.nodes) - len(found.todo)),
+            str(len(found.todo) - len(new)),
+            f"{sum(filter(None, expected)):.0f}{' + unknown' if None in expected else ''}",
+        )
         seen |= {n.hash for n in found.todo}
-        seconds, stages, unknown = seconds + sum(filter(None, expected)), stages + len(new), unknown + expected.count(None)
+        seconds, stages, unknown = (
+            seconds + sum(filter(None, expected)),
+            stages + len(new),
+            unknown + expected.count(None),
+        )
     console.print(table)
-    console.print(f"{len(plans)} cells, {stages} stages to run; expected {seconds:.0f} s of work"
-                  + (f", and {unknown} stages of which no earlier run is known" if unknown else ""), soft_wrap=True)
+    console.print(
+        f"{len(plans)} cells, {stages} stages to run; expected {seconds:.0f} s of work"
+        + (f", and {unknown} stages of which no earlier run is known" if unknown else ""),
+        soft_wrap=True,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -250,11 +275,20 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m recipes.sweep", description=__doc__.splitlines()[0])
     made.add_argument("file", metavar="FILE", help="sweep file; also looked for under recipes/")
-    made.add_argument("overrides", metavar="key=value", nargs="*", help="dotted key of the recipe of all cells, value in YAML")
+    made.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        help="dotted key of the recipe of all cells, value in YAML",
+    )
     made.add_argument("--dry-run", action="store_true", help="print the cells and their stages, run nothing")
-    made.add_argument("--only", metavar="PATTERN", help="run only the cells whose name matches, such as 'blind*'")
+    made.add_argument(
+        "--only", metavar="PATTERN", help="run only the cells whose name matches, such as 'blind*'"
+    )
     made.add_argument("--cell", metavar="NAME", help="run this cell and write no table: one job of a cluster")
-    made.add_argument("--merge", action="store_true", help="run nothing, write table and picture of what is done")
+    made.add_argument(
+        "--merge", action="store_true", help="run nothing, write table and picture of what is done"
+    )
     return made
 
 
@@ -287,8 +321,11 @@ def _run(given: argparse.Namespace, package: str) -> int:
         outcomes = {cell.name: outcome(cell, plans[cell.name], root) for cell in sweep.cells}
         place = write_results(sweep, outcomes, root / "runs" / sweep.name)
         states = [state for state, _ in outcomes.values()]
-        console.print(f"{', '.join(f'{states.count(s)} cells {s}' for s in dict.fromkeys(states))}; table: {place}",
-                      markup=False, soft_wrap=True)
+        console.print(
+            f"{', '.join(f'{states.count(s)} cells {s}' for s in dict.fromkeys(states))}; table: {place}",
+            markup=False,
+            soft_wrap=True,
+        )
         if given.merge:
             good = [state != "failed" for state in states]
     return 0 if all(good) else 1
@@ -308,7 +345,9 @@ def _chosen(sweep: Sweep, given: argparse.Namespace) -> list[Cell]:
         return [sweep.cell(given.cell)]
     chosen = [cell for cell in sweep.cells if fnmatch(cell.name, given.only or "*")]
     if not chosen:
-        raise RecipeError(f"--only {given.only}: no cell is called so; there are {', '.join(c.name for c in sweep.cells)}")
+        raise RecipeError(
+            f"--only {given.only}: no cell is called so; there are {', '.join(c.name for c in sweep.cells)}"
+        )
     return chosen
 
 

@@ -45,9 +45,15 @@ def rows(sweep: "Sweep", outcomes: Outcomes) -> "pa.Table":
     import pyarrow as pa
 
     text = ("cell", "state", "error", "settings", "arm", "budget", "baseline", "benchmark")
-    schema = pa.schema([*((name, pa.string()) for name in text),
-                        *((name, pa.float64()) for name in ("score", "std", "difference", "low", "high"))])
-    return pa.Table.from_pylist([row for cell in sweep.cells for row in _cell_rows(cell, *outcomes[cell.name])], schema)
+    schema = pa.schema(
+        [
+            *((name, pa.string()) for name in text),
+            *((name, pa.float64()) for name in ("score", "std", "difference", "low", "high")),
+        ]
+    )
+    return pa.Table.from_pylist(
+        [row for cell in sweep.cells for row in _cell_rows(cell, *outcomes[cell.name])], schema
+    )
 
 
 def _cell_rows(cell: "Cell", state: str, found: Any) -> Iterator[dict[str, Any]]:
@@ -58,27 +64,56 @@ def _cell_rows(cell: "Cell", state: str, found: Any) -> Iterator[dict[str, Any]]
     scales = {b["task"]: b["scale"] for b in found["suite"]["benchmarks"]}
     for arm in found["arms"]:
         own = {**about, "arm": arm["arm"], "budget": arm["budget"], "baseline": arm["baseline"]}
-        yield {**own, "benchmark": MEAN, "score": arm["mean"]["mean"], "std": arm["mean"]["std"], **_difference(arm["difference"])}
+        yield {
+            **own,
+            "benchmark": MEAN,
+            "score": arm["mean"]["mean"],
+            "std": arm["mean"]["std"],
+            **_difference(arm["difference"]),
+        }
         for task, spread in arm["benchmarks"].items():
             factor = 100 / scales[task]
-            yield {**own, "benchmark": task, "score": factor * spread["mean"],
-                   "std": None if spread["std"] is None else factor * spread["std"],
-                   **_difference(arm["benchmark_differences"].get(task))}
+            yield {
+                **own,
+                "benchmark": task,
+                "score": factor * spread["mean"],
+                "std": None if spread["std"] is None else factor * spread["std"],
+                **_difference(arm["benchmark_differences"].get(task)),
+            }
 
 
 def _difference(interval: Mapping[str, float] | None) -> dict[str, float]:
-    return {"difference": interval["value"], "low": interval["low"], "high": interval["high"]} if interval else {}
+    return (
+        {"difference": interval["value"], "low": interval["low"], "high": interval["high"]}
+        if interval
+        else {}
+    )
 
 
 def markdown(sweep: "Sweep", outcomes: Outcomes, picture: bool) -> str:
     """sweep.md: what was varied, a row for each cell and arm, the cells that failed or did not run."""
     done = [found for state, found in outcomes.values() if state == "done"]
-    head = [f"# {sweep.name}", "", sweep.description, "", f"Recipe: {sweep.recipe}. Cell `default` is the recipe as it stands:", ""]
-    head += [f"- `{key}`: {', '.join(json.dumps(value) for value, _ in values)}" for key, values in sweep.axes.items()]
+    head = [
+        f"# {sweep.name}",
+        "",
+        sweep.description,
+        "",
+        f"Recipe: {sweep.recipe}. Cell `default` is the recipe as it stands:",
+        "",
+    ]
+    head += [
+        f"- `{key}`: {', '.join(json.dumps(value) for value, _ in values)}"
+        for key, values in sweep.axes.items()
+    ]
     body = ["", *_picture(picture), *_table(sweep, outcomes, done[0]["suite"]["benchmarks"] if done else [])]
     open_cells = [(c.name, *outcomes[c.name]) for c in sweep.cells if outcomes[c.name][0] != "done"]
     if open_cells:
-        body += ["", "## Not done", "", *(f"- `{name}`: {state}{f': {error}' if error else ''}" for name, state, error in open_cells)]
+        body += [
+            "",
+            "## Not done",
+            "",
+            *(f"- `{name}`: {state}{f': {error}' if error else ''}" for name, state, error in open_cells),
+        ]
     return "\n".join([*head, *body]) + "\n"
 
 
@@ -88,11 +123,26 @@ def _picture(drawn: bool) -> list[str]:
 
 def _table(sweep: "Sweep", outcomes: Outcomes, benchmarks: Sequence[Mapping[str, Any]]) -> list[str]:
     names = [b["task"] for b in benchmarks]
-    header = ["cell", "arm", "budget", "mean %", "shuffled", "grounded gain", "chance", "blind", "difference [95 %]", *(b["label"] for b in benchmarks)]
-    lines = ["Mean over benchmarks ± standard deviation over seeds; the same with the images of other questions (shuffled), and what the "
-             "arm loses by them; levels of chance and of the best blind guess; differences to the baseline in points, by benchmark on "
-             "the right. A dash: not measured for all benchmarks.", "",
-             _line(header), _line(["---"] * len(header))]
+    header = [
+        "cell",
+        "arm",
+        "budget",
+        "mean %",
+        "shuffled",
+        "grounded gain",
+        "chance",
+        "blind",
+        "difference [95 %]",
+        *(b["label"] for b in benchmarks),
+    ]
+    lines = [
+        "Mean over benchmarks ± standard deviation over seeds; the same with the images of other questions (shuffled), and what the "
+        "arm loses by them; levels of chance and of the best blind guess; differences to the baseline in points, by benchmark on "
+        "the right. A dash: not measured for all benchmarks.",
+        "",
+        _line(header),
+        _line(["---"] * len(header)),
+    ]
     for cell in sweep.cells:
         state, found = outcomes[cell.name]
         if state != "done":
@@ -101,11 +151,21 @@ def _table(sweep: "Sweep", outcomes: Outcomes, benchmarks: Sequence[Mapping[str,
         for arm in found["arms"]:
             spread = arm["mean"]["std"]
             by_benchmark = [arm["benchmark_differences"].get(name) for name in names]
-            lines.append(_line([cell.name, arm["arm"], arm["budget"],
-                                f"{arm['mean']['mean']:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""),
-                                *_beside(arm, found),
-                                "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**arm["difference"]) if arm["difference"] else "",
-                                *(f"{d['value']:+.1f}" if d else "" for d in by_benchmark)]))
+            lines.append(
+                _line(
+                    [
+                        cell.name,
+                        arm["arm"],
+                        arm["budget"],
+                        f"{arm['mean']['mean']:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""),
+                        *_beside(arm, found),
+                        "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**arm["difference"])
+                        if arm["difference"]
+                        else "",
+                        *(f"{d['value']:+.1f}" if d else "" for d in by_benchmark),
+                    ]
+                )
+            )
     return lines
 
 
@@ -124,7 +184,9 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def picture_panels(sweep: "Sweep", table: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[Any, float, float, float]]]]:
+def picture_panels(
+    sweep: "Sweep", table: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, list[tuple[Any, float, float, float]]]]:
     """Key -> arm -> (value, difference of the mean, low, high) of the cells that are done; arms without a difference left out."""
     means = [row for row in table if row["benchmark"] == MEAN and row["difference"] is not None]
     panels: dict[str, dict[str, list[tuple[Any, float, float, float]]]] = {}
@@ -133,5 +195,7 @@ def picture_panels(sweep: "Sweep", table: Sequence[Mapping[str, Any]]) -> dict[s
         for value, name in values:
             for row in means:
                 if row["cell"] == name:
-                    arms.setdefault(row["arm"], []).append((value, row["difference"], row["low"], row["high"]))
+                    arms.setdefault(row["arm"], []).append(
+                        (value, row["difference"], row["low"], row["high"])
+                    )
     return panels

@@ -69,14 +69,27 @@ def _run(task: Task, state: str, progress: Progress) -> Outcome:
     store.begin(task.out, keep=state == "unfinished" and not task.force and task.stages.resumes(task.kind))
     started = time.perf_counter()
     try:
-        summary = task.stages.run(task.kind)(task.config, _fetched(task.inputs, progress), task.out, progress) or {}
+        summary = (
+            task.stages.run(task.kind)(task.config, _fetched(task.inputs, progress), task.out, progress) or {}
+        )
     except Exception as error:  # the boundary to foreign code: named, with its traceback, and raised again
         text = f"{type(error).__name__}: {error}"
         advice = store.disk_problem(error, task.out) if isinstance(error, OSError) else None
-        raise StageError(task.name, f"{text}; {advice}" if advice else text, traceback.format_exc()) from error
+        raise StageError(
+            task.name, f"{text}; {advice}" if advice else text, traceback.format_exc()
+        ) from error
     seconds = time.perf_counter() - started
-    record = {"kind": task.kind, "name": task.name, "hash": task.hash, "config": task.config, "parents": task.parents,
-              "seconds": round(seconds, 3), "work": task.work, "summary": summary, **task.provenance}
+    record = {
+        "kind": task.kind,
+        "name": task.name,
+        "hash": task.hash,
+        "config": task.config,
+        "parents": task.parents,
+        "seconds": round(seconds, 3),
+        "work": task.work,
+        "summary": summary,
+        **task.provenance,
+    }
     store.finish(task.out, task.hash, record)
     return Outcome(task.name, "new", seconds, summary)
 

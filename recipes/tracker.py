@@ -112,7 +112,11 @@ class Tracker:
         if self._worker is None:
             return self.status
         self.status = self._worker.finish(seconds)
-        if self.status.mode == "disabled" and self.status.asked == "online" and self._worker.may_retry_offline:
+        if (
+            self.status.mode == "disabled"
+            and self.status.asked == "online"
+            and self._worker.may_retry_offline
+        ):
             reason = self.status.detail
             offline = _Worker("offline", self._options)
             for line in self._sent:
@@ -176,7 +180,9 @@ class _Worker:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            for child in _children(self._process.pid):  # wandb's own background process does not end with its parent
+            for child in _children(
+                self._process.pid
+            ):  # wandb's own background process does not end with its parent
                 os.kill(child, signal.SIGKILL)
             self._process.kill()
             self._process.wait()
@@ -189,5 +195,9 @@ class _Worker:
 
 def _children(pid: int) -> list[int]:
     """Process ids of the children of `pid`; empty where there is no /proc."""
-    found = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    found = [
+        int(child)
+        for file in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in file.read_text().split()
+    ]
     return list(dict.fromkeys(found))

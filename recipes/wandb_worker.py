@@ -64,13 +64,20 @@ def _settings(wandb: Any, seconds: float) -> Any:
 
 def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
     if message["kind"] == "stage":
-        run.log({f"seconds/{message['name']}": message["seconds"], f"cached/{message['name']}": int(message["cached"])})
+        run.log(
+            {
+                f"seconds/{message['name']}": message["seconds"],
+                f"cached/{message['name']}": int(message["cached"]),
+            }
+        )
     elif message["kind"] == "pictures":
         run.log({Path(path).stem: wandb.Image(path) for path in message["paths"]})
     elif message["kind"] == "comparison":
         columns, rows = comparison_rows(message["comparison"])
         run.log({"comparison": wandb.Table(columns=columns, data=rows)})
-        run.summary.update({f"{name}/{row[0]}": row[columns.index(name)] for row in rows for name in ("mean", "full")})
+        run.summary.update(
+            {f"{name}/{row[0]}": row[columns.index(name)] for row in rows for name in ("mean", "full")}
+        )
     else:
         raise ValueError(f"unknown message {message['kind']!r}")
 
@@ -78,7 +85,21 @@ def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
 def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Columns, one row for each arm of `Comparison.to_dict()`, and one each for the chance and the blind level."""
     tasks: Sequence[str] = [benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]]
-    columns = ["arm", "budget", "seeds", "mean", "std", "full", "above", "difference", "low", "high", "shuffled", "grounded", *tasks]
+    columns = [
+        "arm",
+        "budget",
+        "seeds",
+        "mean",
+        "std",
+        "full",
+        "above",
+        "difference",
+        "low",
+        "high",
+        "shuffled",
+        "grounded",
+        *tasks,
+    ]
     rows = []
     for arm in comparison["arms"]:
         difference = arm["difference"] or {"value": None, "low": None, "high": None}
@@ -101,7 +122,9 @@ def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list
         )
     for name in ("chance", "blind"):
         levels = [comparison[name][task] for task in tasks]
-        percents = [100 * v / b["scale"] for v, b in zip(levels, comparison["suite"]["benchmarks"]) if v is not None]
+        percents = [
+            100 * v / b["scale"] for v, b in zip(levels, comparison["suite"]["benchmarks"]) if v is not None
+        ]
         average = sum(percents) / len(percents) if len(percents) == len(tasks) else None
         rows.append([name, "", None, average, *[None] * 8, *levels])
     return columns, rows

@@ -10,14 +10,31 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("curation", "training", "evaluation", "recipes")
-OPTIONAL = ("deepspeed", "datasets", "lmms_eval", "wandb", "vllm", "faiss", "numba", "sentence_transformers", "openai", "duckdb")
+OPTIONAL = (
+    "deepspeed",
+    "datasets",
+    "lmms_eval",
+    "wandb",
+    "vllm",
+    "faiss",
+    "numba",
+    "sentence_transformers",
+    "openai",
+    "duckdb",
+)
 ALLOWED = {
     "curation.pool": {"curation.pool", "curation.taxonomy"},
     "curation.selectors": {"curation.selectors", "curation.taxonomy"},
     "curation.teacher": {"curation.teacher", "curation.pool", "curation.taxonomy"},
     "curation.mini": {"curation.mini", "curation.pool", "curation.taxonomy"},
     "training": {"training", "curation.pool"},
-    "curation.signals": {"curation.signals", "curation.pool", "curation.teacher", "curation.taxonomy", "training"},
+    "curation.signals": {
+        "curation.signals",
+        "curation.pool",
+        "curation.teacher",
+        "curation.taxonomy",
+        "training",
+    },
     "evaluation": {"evaluation", "training", "curation.pool", "curation.mini", "curation.taxonomy"},
 }
 
@@ -40,7 +57,9 @@ def test_imports_point_one_way(package):
     for file in files:
         for module in imported(file):
             if module.split(".")[0] in PACKAGES:
-                assert any(module == a or module.startswith(a + ".") for a in ALLOWED[package]), f"{file.name} imports {module}"
+                assert any(module == a or module.startswith(a + ".") for a in ALLOWED[package]), (
+                    f"{file.name} imports {module}"
+                )
 
 
 def test_selectors_use_numpy_and_pyarrow_only():
@@ -51,10 +70,16 @@ def test_selectors_use_numpy_and_pyarrow_only():
 
 
 def test_everything_imports_without_the_optional_packages():
-    modules = [".".join(f.relative_to(REPOSITORY).with_suffix("").parts) for p in PACKAGES for f in (REPOSITORY / p).rglob("*.py")
-               if "tasks" not in f.parts and f.stem not in ("__main__", "lmms_model")]  # these two are loaded by lmms-eval itself
-    code = (f"import sys, importlib\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
-            f"for name in {[m.removesuffix('.__init__') for m in modules]!r}: importlib.import_module(name)\n")
+    modules = [
+        ".".join(f.relative_to(REPOSITORY).with_suffix("").parts)
+        for p in PACKAGES
+        for f in (REPOSITORY / p).rglob("*.py")
+        if "tasks" not in f.parts and f.stem not in ("__main__", "lmms_model")
+    ]  # these two are loaded by lmms-eval itself
+    code = (
+        f"import sys, importlib\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
+        f"for name in {[m.removesuffix('.__init__') for m in modules]!r}: importlib.import_module(name)\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -70,11 +95,15 @@ def test_every_shipped_recipe_loads_and_plans(file):
     assert kinds[-1] == ("pretrain" if loaded.recipe.goal == "base" else "compare")
 
 
-@pytest.mark.parametrize("scale", sorted((REPOSITORY / "recipes" / "scales").glob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "scale", sorted((REPOSITORY / "recipes" / "scales").glob("*.yaml")), ids=lambda f: f.stem
+)
 def test_every_scale_serves_the_main_recipe(scale):
     from recipes.load import load
 
-    assert load(str(REPOSITORY / "recipes" / "mmssr_30pct.yaml"), [f"scale={scale.stem}"]).protocol == "standard"
+    assert (
+        load(str(REPOSITORY / "recipes" / "mmssr_30pct.yaml"), [f"scale={scale.stem}"]).protocol == "standard"
+    )
 
 
 def test_constraints_name_a_version_for_every_line_and_no_address():
@@ -88,6 +117,11 @@ def test_assets_are_small_and_attributed():
     assert sum(f.stat().st_size for f in files) <= 5_000_000
     notice = (assets / "NOTICE.md").read_text()
     for file in files:
-        assert file.name == "NOTICE.md" or file.name in notice or file.parent.name == "photos" and file.stem in notice, file.name
+        assert (
+            file.name == "NOTICE.md"
+            or file.name in notice
+            or (file.parent.name == "photos"
+            and file.stem in notice)
+        ), file.name
     names = yaml.safe_load((assets.parent / "names.yaml").read_text())
     assert {f.stem for f in (assets / "photos").iterdir()} == set(names["photos"])

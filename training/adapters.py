@@ -43,10 +43,15 @@ class Kept:
 
 def kept_adapters(out: Path) -> list[Kept]:
     """The adapters that a training with `keep_adapters` left in `out`, first epoch first. Raises AdapterError for none."""
-    records = [(json.loads(file.read_text()), file.parent) for file in (Path(out) / FOLDER).glob(f"*/{RECORD}")]
+    records = [
+        (json.loads(file.read_text()), file.parent) for file in (Path(out) / FOLDER).glob(f"*/{RECORD}")
+    ]
     if not records:
         raise AdapterError(f"{out} holds no adapters: train with LoRA and keep_adapters=True")
-    return [Kept(folder, record["lr"], record["step"]) for record, folder in sorted(records, key=lambda found: found[0]["epoch"])]
+    return [
+        Kept(folder, record["lr"], record["step"])
+        for record, folder in sorted(records, key=lambda found: found[0]["epoch"])
+    ]
 
 
 class AdapterKeeper(TrainerCallback):
@@ -55,14 +60,18 @@ class AdapterKeeper(TrainerCallback):
     def __init__(self, out: Path, batches: "PlannedBatches") -> None:
         self.folder, self.batches = out / FOLDER, batches
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         """After each step, when its learning rate is in the history (which a resume restores)."""
         ended = state.global_step % self.batches.steps == 0 or state.global_step == state.max_steps
         if "loss" not in logs or not ended:
             return
         epoch = -(-state.global_step // self.batches.steps)
         first = (epoch - 1) * self.batches.steps
-        rates = [entry["learning_rate"] for entry in state.log_history if "loss" in entry and entry["step"] > first]
+        rates = [
+            entry["learning_rate"] for entry in state.log_history if "loss" in entry and entry["step"] > first
+        ]
         record = {"epoch": epoch, "step": state.global_step, "lr": fmean(rates)}
         save_adapter(kwargs["model"], kwargs["optimizer"], self.folder / str(epoch), record)
 
@@ -71,7 +80,11 @@ def save_adapter(model: Any, optimizer: torch.optim.Optimizer, folder: Path, rec
     """Write the adapter of `model` (a PeftModel) and Adam's state; where its base lay is left out, so that bytes repeat."""
     model.save_pretrained(folder, save_embedding_layers=False)
     config = folder / "adapter_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}, indent=1, sort_keys=True))
+    config.write_text(
+        json.dumps(
+            {**json.loads(config.read_text()), "base_model_name_or_path": None}, indent=1, sort_keys=True
+        )
+    )
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     save_adam(model, optimizer, folder / ADAM)
     (folder / RECORD).write_text(json.dumps(record))
@@ -87,10 +100,15 @@ def save_adam(model: Any, optimizer: torch.optim.Optimizer, path: Path, adapter:
         if f".{adapter}.weight" in name and parameter in optimizer.state:
             state = optimizer.state[parameter]
             plain = plain_name(name.removesuffix(".weight"), adapter)
-            tensors |= {f"{plain}.{kind}": state[kind].detach().cpu().contiguous() for kind in ("exp_avg", "exp_avg_sq")}
+            tensors |= {
+                f"{plain}.{kind}": state[kind].detach().cpu().contiguous()
+                for kind in ("exp_avg", "exp_avg_sq")
+            }
             steps.add(int(state["step"]))
     if len(steps) != 1:
-        raise AdapterError("the optimizer holds no state of the adapter, or its weights have taken different numbers of steps")
+        raise AdapterError(
+            "the optimizer holds no state of the adapter, or its weights have taken different numbers of steps"
+        )
     save_file(tensors | {"step": torch.tensor(steps.pop())}, path)
     return path
 

@@ -1,7 +1,7 @@
 """Encoded examples to model inputs: padding, pixels, and the tree attention of branches.
 
-    batch = Collator(pad_id, loader)(examples)
-    loss = model(**batch).loss
+batch = Collator(pad_id, loader)(examples)
+loss = model(**batch).loss
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,9 @@ class Collator:
     whole job; `broken` lists what happened. Otherwise ImageError is raised.
     """
 
-    def __init__(self, pad_id: int, loader: PixelLoader, side: str = "right", mute_broken: bool = False) -> None:
+    def __init__(
+        self, pad_id: int, loader: PixelLoader, side: str = "right", mute_broken: bool = False
+    ) -> None:
         if side not in {"right", "left"}:
             raise ValueError(f"side {side!r}: expected 'right' or 'left'")
         self.pad_id, self.loader, self.side, self.mute_broken = pad_id, loader, side, mute_broken
@@ -59,7 +61,9 @@ class Collator:
         if self.loader.grids:
             batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).int()
         if any(example.branches for example in examples):
-            batch |= self._tree(examples, batch["input_ids"].shape[1], self._prefix_positions(examples, batch))
+            batch |= self._tree(
+                examples, batch["input_ids"].shape[1], self._prefix_positions(examples, batch)
+            )
         return batch
 
     def _pad(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
@@ -76,17 +80,22 @@ class Collator:
             "attention_mask": torch.from_numpy(mask),
         }
 
-    def _prefix_positions(self, examples: Sequence[Encoded], batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    def _prefix_positions(
+        self, examples: Sequence[Encoded], batch: dict[str, torch.Tensor]
+    ) -> list[np.ndarray]:
         """Positions of each example's prefix: int64 [1, prefix], or [3, prefix] where images are grids."""
         if not self.loader.grids:
             return [np.arange(example.prefix)[None] for example in examples]
         grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
         merge = self.loader.images.merge_size
         return [
-            grid_positions(e.input_ids[: e.prefix] == self.image_id, [next(grids) for _ in e.images], merge) for e in examples
+            grid_positions(e.input_ids[: e.prefix] == self.image_id, [next(grids) for _ in e.images], merge)
+            for e in examples
         ]
 
-    def _tree(self, examples: Sequence[Encoded], width: int, prefixes: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    def _tree(
+        self, examples: Sequence[Encoded], width: int, prefixes: list[np.ndarray]
+    ) -> dict[str, torch.Tensor]:
         """Each branch sees the prefix and its own earlier tokens, at the positions it would have right after it."""
         if self.side != "right" or not all(example.branches for example in examples):
             raise ValueError("a batch of branches is right-padded and holds branch examples only")

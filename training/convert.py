@@ -45,11 +45,18 @@ TEXT_OPTIONS = (
     "hidden_act", "initializer_range", "use_sliding_window", "sliding_window", "max_window_layers", "attention_dropout",
     "bos_token_id", "eos_token_id",
 )  # fmt: skip
-SUPPORTED = {"mm_projector_type": {"mlp2x_gelu"}, "mm_patch_merge_type": {"spatial_unpad"}, "mm_resampler_type": {None}, "mm_use_im_start_end": {False, None}}
+SUPPORTED = {
+    "mm_projector_type": {"mlp2x_gelu"},
+    "mm_patch_merge_type": {"spatial_unpad"},
+    "mm_resampler_type": {None},
+    "mm_use_im_start_end": {False, None},
+}
 """Settings that decide the arithmetic -> the values that LLaVA-OneVision has too."""
 
 _TOWER = "model.vision_tower.vision_tower.vision_model."
-_NEVER_USED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$|^" + re.escape(_TOWER) + r"head\.")
+_NEVER_USED = re.compile(
+    r"(rotary_emb\.inv_freq|embeddings\.position_ids)$|^" + re.escape(_TOWER) + r"head\."
+)
 
 
 class ConversionError(ValueError):
@@ -95,7 +102,9 @@ def convert_llava_next(
         record = _fill(model, source, settings["vocab_size"])
     model.generation_config.eos_token_id = config.text_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = config.text_config.pad_token_id = tokenizer.pad_token_id
-    processor = onevision_processor(tokenizer, tower["image_size"], tower["patch_size"], config.image_grid_pinpoints, TEMPLATE.read_text())
+    processor = onevision_processor(
+        tokenizer, tower["image_size"], tower["patch_size"], config.image_grid_pinpoints, TEMPLATE.read_text()
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "conversion.json").write_text(json.dumps({"source": str(src), **record}, indent=1) + "\n")
     return save_checkpoint(model.eval(), processor, out)
@@ -107,8 +116,14 @@ def _settings(source: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConversionError(f"{source} holds no config.json")
     settings = json.loads(path.read_text())
-    wrong = [f"architectures {settings.get('architectures')}"] if settings.get("architectures") != ["LlavaQwenForCausalLM"] else []
-    wrong += [f"{key} {settings.get(key)!r}" for key, values in SUPPORTED.items() if settings.get(key) not in values]
+    wrong = (
+        [f"architectures {settings.get('architectures')}"]
+        if settings.get("architectures") != ["LlavaQwenForCausalLM"]
+        else []
+    )
+    wrong += [
+        f"{key} {settings.get(key)!r}" for key, values in SUPPORTED.items() if settings.get(key) not in values
+    ]
     wrong += [f"no {key}" for key in (*TEXT_KEYS, "rope_theta") if key not in settings]
     if not re.fullmatch(r"anyres_max_\d+", str(settings.get("image_aspect_ratio"))):
         wrong.append(f"image_aspect_ratio {settings.get('image_aspect_ratio')!r}")
@@ -127,10 +142,14 @@ def _tower(settings: dict[str, Any], given: dict[str, Any] | None) -> dict[str, 
         try:
             config = AutoConfig.from_pretrained(name)
         except (OSError, ValueError) as error:
-            raise ConversionError(f"the shape of the vision tower {name!r} is not known ({error}): give vision_config") from error
+            raise ConversionError(
+                f"the shape of the vision tower {name!r} is not known ({error}): give vision_config"
+            ) from error
         found = getattr(config, "vision_config", config).to_dict()
     if found.get("model_type", "siglip_vision_model") != "siglip_vision_model":
-        raise ConversionError(f"the vision tower {name!r} is a {found['model_type']}: only SigLIP towers can be converted")
+        raise ConversionError(
+            f"the vision tower {name!r} is a {found['model_type']}: only SigLIP towers can be converted"
+        )
     return {**found, "num_hidden_layers": found["num_hidden_layers"] - 1, "vision_use_head": False}
 
 
@@ -147,13 +166,17 @@ def _with_placeholders(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
     from transformers import AddedToken
 
     absent = [token for token in ("<image>", "<video>") if token not in tokenizer.get_vocab()]
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in absent], special_tokens=True)
+    tokenizer.add_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in absent], special_tokens=True
+    )
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise ConversionError("the tokenizer has no pad token or no end token")
     return tokenizer
 
 
-def _config(settings: dict[str, Any], tower: dict[str, Any], tokenizer: PreTrainedTokenizerBase, image_mode: str) -> Any:
+def _config(
+    settings: dict[str, Any], tower: dict[str, Any], tokenizer: PreTrainedTokenizerBase, image_mode: str
+) -> Any:
     from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
     if image_mode not in ("base", "anyres"):
@@ -182,10 +205,16 @@ def _config(settings: dict[str, Any], tower: dict[str, Any], tokenizer: PreTrain
 
 def _pinpoints(value: Any, side: int) -> list[list[int]]:
     """[height, width] of each grid: listed in pixels, or all grids of a range in tiles, "(1x1),...,(6x6)"."""
-    if isinstance(value, str) and (ends := re.fullmatch(r"\((\d+)x(\d+)\),\s*\.\.\.,\s*\((\d+)x(\d+)\)", value)):
+    if isinstance(value, str) and (
+        ends := re.fullmatch(r"\((\d+)x(\d+)\),\s*\.\.\.,\s*\((\d+)x(\d+)\)", value)
+    ):
         top, left, bottom, right = map(int, ends.groups())
         return [[i * side, j * side] for i in range(top, bottom + 1) for j in range(left, right + 1)]
-    listed = json.loads(value.replace("(", "[").replace(")", "]")) if isinstance(value, str) and value.startswith("[") else value
+    listed = (
+        json.loads(value.replace("(", "[").replace(")", "]"))
+        if isinstance(value, str) and value.startswith("[")
+        else value
+    )
     if not isinstance(listed, list) or not listed or not all(len(pair) == 2 for pair in listed):
         raise ConversionError(f"image_grid_pinpoints {value!r}: expected a list of sizes or a range of grids")
     return [list(pair) for pair in listed]
@@ -204,7 +233,9 @@ class _Weights:
 def _fill(model: Any, source: Path, rows: int) -> dict[str, Any]:
     """Give every parameter of a model on the meta device its weight; returns what conversion.json tells."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    tower = next(name for name in expected if name.endswith("embeddings.patch_embedding.weight")).removesuffix("embeddings.patch_embedding.weight")
+    tower = next(
+        name for name in expected if name.endswith("embeddings.patch_embedding.weight")
+    ).removesuffix("embeddings.patch_embedding.weight")
     depth, seen, head = model.config.vision_config.num_hidden_layers, _Weights(), None
     for file in _weight_files(source):
         found = {}
@@ -217,7 +248,11 @@ def _fill(model: Any, source: Path, rows: int) -> dict[str, Any]:
             elif name in seen.filled or name in found:
                 raise ConversionError(f"{source} holds {key} twice")
             else:
-                value = _enlarged(value, rows, expected[name][0]) if key in ("lm_head.weight", "model.embed_tokens.weight") else value
+                value = (
+                    _enlarged(value, rows, expected[name][0])
+                    if key in ("lm_head.weight", "model.embed_tokens.weight")
+                    else value
+                )
                 if tuple(value.shape) != expected[name]:
                     seen.shapes.append(f"{key} {tuple(value.shape)}, not {expected[name]}")
                 found[name] = value
@@ -228,7 +263,9 @@ def _fill(model: Any, source: Path, rows: int) -> dict[str, Any]:
     _complain(model, source, expected, seen)
     model.tie_weights()
     if head is not None and not torch.equal(head, model.get_input_embeddings().weight):
-        raise ConversionError(f"{source}: tie_word_embeddings is true, yet lm_head.weight differs from the embeddings")
+        raise ConversionError(
+            f"{source}: tie_word_embeddings is true, yet lm_head.weight differs from the embeddings"
+        )
     table = model.get_input_embeddings().weight.shape[0]
     return {"unused": sorted(seen.unused), "embedding_rows": table, "rows_added": table - rows}
 
@@ -236,7 +273,11 @@ def _fill(model: Any, source: Path, rows: int) -> dict[str, Any]:
 def _complain(model: Any, source: Path, expected: dict[str, Any], seen: _Weights) -> None:
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     missing = sorted(expected.keys() - seen.filled - tied)
-    problems = {"weights without a place": seen.unknown, "places without a weight": missing, "other shapes": seen.shapes}
+    problems = {
+        "weights without a place": seen.unknown,
+        "places without a weight": missing,
+        "other shapes": seen.shapes,
+    }
     if lines := [f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names]:
         raise ConversionError(f"{source} cannot be converted; " + "; ".join(lines))
 
@@ -271,7 +312,11 @@ def _enlarged(table: torch.Tensor, rows: int, wanted: int) -> torch.Tensor:
 
 def _weight_files(source: Path) -> list[Path]:
     index = source / "model.safetensors.index.json"
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    names = (
+        sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if index.exists()
+        else ["model.safetensors"]
+    )
     if absent := [name for name in names if not (source / name).exists()]:
         raise ConversionError(f"{source} lacks {', '.join(absent)} (only safetensors are read)")
     return [source / name for name in names]
@@ -282,17 +327,21 @@ def _read(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
     try:
         with safe_open(file, framework="pt") as handle:
-            for key in handle.keys():  # noqa: SIM118 - no mapping
+            for key in handle.keys():
                 yield key, handle.get_tensor(key)
     except SafetensorError as error:
         raise ConversionError(f"{file} cannot be read ({error}): fetch it again") from error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Convert a checkpoint in LLaVA-NeXT's layout to a Hugging Face checkpoint.")
+    parser = argparse.ArgumentParser(
+        description="Convert a checkpoint in LLaVA-NeXT's layout to a Hugging Face checkpoint."
+    )
     parser.add_argument("source", help="directory or hub name")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--vision-config", type=Path, help="JSON file with the pretrained tower's SiglipVisionConfig")
+    parser.add_argument(
+        "--vision-config", type=Path, help="JSON file with the pretrained tower's SiglipVisionConfig"
+    )
     parser.add_argument("--image-mode", choices=["base", "anyres"], default="base")
     given = parser.parse_args()
     tower = json.loads(given.vision_config.read_text()) if given.vision_config else None
@@ -301,7 +350,9 @@ def main() -> None:
     except ConversionError as error:
         raise SystemExit(f"error: {error}") from error
     record = json.loads((given.out / "conversion.json").read_text())
-    print(f"{given.out}: {record['rows_added']} embedding rows added, {len(record['unused'])} weights that are never used left out")
+    print(
+        f"{given.out}: {record['rows_added']} embedding rows added, {len(record['unused'])} weights that are never used left out"
+    )
 
 
 if __name__ == "__main__":

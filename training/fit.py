@@ -68,7 +68,9 @@ def fit(
     `keep_adapters` without LoRA or under DeepSpeed.
     """
     if keep_adapters and (not spec.lora or spec.deepspeed):
-        raise ValueError("adapters are kept of a LoRA training in one process: give `lora`, and no `deepspeed`")
+        raise ValueError(
+            "adapters are kept of a LoRA training in one process: give `lora`, and no `deepspeed`"
+        )
     if spec.deepspeed and "TORCHELASTIC_RUN_ID" not in os.environ:
         from training.launch import launch
 
@@ -117,7 +119,14 @@ def _fit(
         "losses": journal.losses,
         "dropped": prepared.counts | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
     }
-    _write(trainer, spec, base, processor, out, {"identity": identity, "spec": spec.model_dump(), "result": result})
+    _write(
+        trainer,
+        spec,
+        base,
+        processor,
+        out,
+        {"identity": identity, "spec": spec.model_dump(), "result": result},
+    )
     return result
 
 
@@ -172,7 +181,9 @@ def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
     lengths = None
     if spec.grouping == "length":
         if lazy and not hasattr(prepared.examples, "lengths"):
-            raise ValueError("grouping 'length' needs a list of examples: lengths of lazy data without a method lengths() are not known")
+            raise ValueError(
+                "grouping 'length' needs a list of examples: lengths of lazy data without a method lengths() are not known"
+            )
         lengths = prepared.examples.lengths() if lazy else np.array([len(e) for e in prepared.examples])
     micro = spec.micro_batch or math.ceil(spec.batch_size / world)
     accumulation = math.ceil(spec.batch_size / (world * micro))
@@ -224,7 +235,9 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
 
 def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
     """The model ready to train. Under ZeRO-3 loading itself shards it, which the arguments made before switch on."""
-    model, _ = load(base, dtype=torch.bfloat16 if spec.deepspeed and spec.precision == "bf16" else torch.float32)
+    model, _ = load(
+        base, dtype=torch.bfloat16 if spec.deepspeed and spec.precision == "bf16" else torch.float32
+    )
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -260,7 +273,12 @@ def _volume(examples: Sequence[Encoded], batches: PlannedBatches, steps: int, la
 
 
 def _write(
-    trainer: PlannedTrainer, spec: FitSpec, base: str | Path, processor: Any, out: Path, record: dict[str, Any]
+    trainer: PlannedTrainer,
+    spec: FitSpec,
+    base: str | Path,
+    processor: Any,
+    out: Path,
+    record: dict[str, Any],
 ) -> None:
     """Rank 0 writes the checkpoint; all ranks take part where weights are sharded."""
     if spec.deepspeed:

@@ -70,7 +70,9 @@ class PixelLoader:
         self.processor = processor
         self.images = processor.image_processor
         self.onevision = hasattr(processor, "num_image_tokens")
-        self.grids = hasattr(self.images, "merge_size")  # Qwen2-VL and later: each image is a grid of merged patches
+        self.grids = hasattr(
+            self.images, "merge_size"
+        )  # Qwen2-VL and later: each image is a grid of merged patches
         self.base = image_mode == "base" and self.onevision
         self._cache: dict[str, torch.Tensor] = {}
         self._room = cache_mb << 20
@@ -152,13 +154,17 @@ class PixelLoader:
         _, height, width = pixels.shape
         if height != width:
             longest = max(height, width)
-            canvas = torch.tensor([int(m * 255) for m in self.images.image_mean], dtype=torch.uint8).view(3, 1, 1)
+            canvas = torch.tensor([int(m * 255) for m in self.images.image_mean], dtype=torch.uint8).view(
+                3, 1, 1
+            )
             canvas = canvas.repeat(1, longest, longest)
             top, left = (longest - height) // 2, (longest - width) // 2
             canvas[:, top : top + height, left : left + width] = pixels
             pixels = canvas
         if tuple(pixels.shape[1:]) != self._side:
-            pixels = tvf.resize(pixels, list(self._side), interpolation=_interpolation(self.images), antialias=True)
+            pixels = tvf.resize(
+                pixels, list(self._side), interpolation=_interpolation(self.images), antialias=True
+            )
         return pixels
 
     def _count_of(self, picture: Picture, size: tuple[int, int], single: bool) -> int:

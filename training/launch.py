@@ -1,7 +1,7 @@
 """DeepSpeed trainings: always a torchrun of its own, so that no engine or process group outlives one training.
 
-    launch(FitSpec(deepspeed="zero2"), base, samples, out)     # what fit() does for such a spec
-    torchrun --nproc_per_node 2 -m training.launch JOB         # what runs then; JOB is a folder made by launch()
+launch(FitSpec(deepspeed="zero2"), base, samples, out)     # what fit() does for such a spec
+torchrun --nproc_per_node 2 -m training.launch JOB         # what runs then; JOB is a folder made by launch()
 """
 
 import json
@@ -33,7 +33,9 @@ def read_config(name: str) -> dict[str, Any]:
     path = CONFIGS / f"{name}.json" if not name.endswith(".json") else Path(name)
     if not path.exists():
         shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.json")))
-        raise FileNotFoundError(f"no DeepSpeed config {name!r}: shipped are {shipped}, else give a .json file's path")
+        raise FileNotFoundError(
+            f"no DeepSpeed config {name!r}: shipped are {shipped}, else give a .json file's path"
+        )
     return json.loads(path.read_text())
 
 
@@ -48,7 +50,9 @@ def launch(
     _require_deepspeed()
     read_config(spec.deepspeed)
     if not isinstance(examples, (list, tuple)):
-        raise ValueError("DeepSpeed trainings need a list of examples: lazy data cannot be handed to other processes")
+        raise ValueError(
+            "DeepSpeed trainings need a list of examples: lazy data cannot be handed to other processes"
+        )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="winnow-fit-") as folder:
         job = Path(folder)
@@ -145,10 +149,14 @@ def touch_vision(inner: torch.nn.Module) -> None:
     """
     plain, side = inner.forward, inner.config.vision_config.image_size
 
-    def forward(input_ids: Any = None, pixel_values: Any = None, inputs_embeds: Any = None, **kwargs: Any) -> Any:
+    def forward(
+        input_ids: Any = None, pixel_values: Any = None, inputs_embeds: Any = None, **kwargs: Any
+    ) -> Any:
         if inner.training and pixel_values is None and inputs_embeds is None:
             inputs_embeds = inner.get_input_embeddings()(input_ids)
-            inputs_embeds = inputs_embeds + 0.0 * _blank_features(inner, inputs_embeds, side).to(inputs_embeds.dtype)
+            inputs_embeds = inputs_embeds + 0.0 * _blank_features(inner, inputs_embeds, side).to(
+                inputs_embeds.dtype
+            )
             return plain(inputs_embeds=inputs_embeds, **kwargs)
         return plain(input_ids=input_ids, pixel_values=pixel_values, inputs_embeds=inputs_embeds, **kwargs)
 
@@ -186,7 +194,9 @@ def gathered(trainer: Any, plain_model: Callable[[], Any]) -> Any:
     result = model.load_state_dict(weights, strict=False)
     missing = [key for key in result.missing_keys if not key.endswith("lm_head.weight")]
     if missing or result.unexpected_keys:
-        raise RuntimeError(f"collected weights do not fit: missing {missing}, unexpected {result.unexpected_keys}")
+        raise RuntimeError(
+            f"collected weights do not fit: missing {missing}, unexpected {result.unexpected_keys}"
+        )
     model.tie_weights()
     return model
 

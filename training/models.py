@@ -1,7 +1,7 @@
 """Checkpoints: load, build a tiny one, freeze parts, LoRA, save with canonical names, hash.
 
-    model, processor = load("runs/base")
-    save_checkpoint(model, processor, Path("runs/copy"))
+model, processor = load("runs/base")
+save_checkpoint(model, processor, Path("runs/copy"))
 """
 
 import hashlib
@@ -25,8 +25,20 @@ from transformers.utils import logging as hf_logging
 
 from training.hub import local_copy
 
-CHECKPOINT_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges*",
-                    "special_tokens*", "added_tokens*", "chat_template*", "processor*", "preprocessor*")
+CHECKPOINT_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges*",
+    "special_tokens*",
+    "added_tokens*",
+    "chat_template*",
+    "processor*",
+    "preprocessor*",
+)
 """What makes a checkpoint what it is; other files beside it (records of a training, notes) do not."""
 
 COMPLETE = "COMPLETE"
@@ -166,14 +178,20 @@ def _start_as_shifts(decoder: PreTrainedModel, distances: Sequence[int], size: f
     attention, frequencies = decoder.layers[0].self_attn, decoder.rotary_emb.inv_freq.float().cpu()
     if not distances:
         return
-    if len(distances) > decoder.config.num_attention_heads or decoder.config.num_key_value_heads < decoder.config.num_attention_heads:
+    if (
+        len(distances) > decoder.config.num_attention_heads
+        or decoder.config.num_key_value_heads < decoder.config.num_attention_heads
+    ):
         raise ValueError("shift_heads needs as many attention heads, each with keys of its own")
     half = len(frequencies)
     with torch.no_grad():
         for head, distance in enumerate(distances):
             rows = slice(head * 2 * half, (head + 1) * 2 * half)
             turned = torch.cat([torch.cos(distance * frequencies), -torch.sin(distance * frequencies)])
-            for layer, bias in ((attention.q_proj, turned), (attention.k_proj, torch.cat([torch.ones(half), torch.zeros(half)]))):
+            for layer, bias in (
+                (attention.q_proj, turned),
+                (attention.k_proj, torch.cat([torch.ones(half), torch.zeros(half)])),
+            ):
                 layer.weight[rows] = 0
                 layer.bias[rows] = size * bias
 
@@ -183,7 +201,9 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     if "<image>" not in vocab or tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer needs the token <image>, a pad_token and an eos_token")
     if "<video>" not in vocab:
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": ["<video>"]}, replace_extra_special_tokens=False
+        )
 
 
 def onevision_processor(
@@ -195,10 +215,18 @@ def onevision_processor(
 ) -> Any:
     """LLaVA-OneVision's processor for a SigLIP tower: tiles of image_size pixels, anyres grids `pinpoints` [height, width]
     (default: one tile), a chat template (default: the tokenizer's)."""
-    from transformers import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
+    from transformers import (
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+    )
 
     # 0.5 is SigLIP's mean and std; the class default is CLIP's.
-    pixels = {"size": {"height": image_size, "width": image_size}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    pixels = {
+        "size": {"height": image_size, "width": image_size},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
     grids = [list(pair) for pair in pinpoints] or [[image_size, image_size]]
     return LlavaOnevisionProcessor(
         image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=grids, **pixels),
@@ -226,13 +254,20 @@ def freeze(model: PreTrainedModel, parts: Iterable[str]) -> None:
 
 
 def add_lora(
-    model: PreTrainedModel, *, r: int, alpha: float, dropout: float = 0.0, parts: Iterable[str] = ("language",)
+    model: PreTrainedModel,
+    *,
+    r: int,
+    alpha: float,
+    dropout: float = 0.0,
+    parts: Iterable[str] = ("language",),
 ) -> Any:
     """Wrap `model` for LoRA on the linear layers of `parts`; everything else is frozen."""
     from peft import LoraConfig, get_peft_model
 
     targets = "|".join(f"({LORA_LAYERS[part]})" for part in parts)
-    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets))
+    return get_peft_model(
+        model, LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
+    )
 
 
 def merge_lora(model: Any) -> PreTrainedModel:

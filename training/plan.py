@@ -28,7 +28,9 @@ class TooManyBad(ValueError):
     """More examples were rejected than `max_bad_fraction` allows; `counts` has the number for each reason."""
 
     def __init__(self, counts: dict[str, int], total: int, limit: float) -> None:
-        super().__init__(f"{sum(counts.values())} of {total} examples rejected ({counts}), allowed are {limit:.2%}")
+        super().__init__(
+            f"{sum(counts.values())} of {total} examples rejected ({counts}), allowed are {limit:.2%}"
+        )
         self.counts = counts
 
 
@@ -46,7 +48,11 @@ class Prepared:
 
 
 def prepare(
-    examples: Sequence[Sample | Encoded], renderer: Renderer, *, max_length: int | None = None, loss_turns: str = "all"
+    examples: Sequence[Sample | Encoded],
+    renderer: Renderer,
+    *,
+    max_length: int | None = None,
+    loss_turns: str = "all",
 ) -> Prepared:
     """Render and check every example. Images are opened (and decoded while the loader's cache has room)."""
     kept, rejected = [], []

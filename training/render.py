@@ -108,7 +108,9 @@ class Renderer:
         ids, _ = self._tokenise(self._before_query(_messages(sample), flat), [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
-    def branches(self, sample: Sample, queries: Sequence[tuple[str, str | None]], flat: bool = False) -> Encoded:
+    def branches(
+        self, sample: Sample, queries: Sequence[tuple[str, str | None]], flat: bool = False
+    ) -> Encoded:
         """The whole conversation as a prefix, then a branch for each (question, answer; None where it is to be scored).
 
         Labels stand at the answers of the branches only.
@@ -130,7 +132,9 @@ class Renderer:
     def answer_tokens(self, question: str, answer: str, flat: bool = False) -> tuple[int, ...]:
         """The tokens of an answer to a query as the model would write them there, without the end of the turn."""
         ids, _, branch = self._suffix(question, answer, flat)
-        text, spans = self._render([*_asked(_PROBE, question, flat), {"role": "assistant", "content": answer}])
+        text, spans = self._render(
+            [*_asked(_PROBE, question, flat), {"role": "assistant", "content": answer}]
+        )
         start = text.index(answer, spans[-1][0])
         _, inside = self._tokenise(text, [(start, start + len(answer))])
         last = int(np.flatnonzero(inside[-len(ids) :])[-1])
@@ -148,7 +152,9 @@ class Renderer:
             self._suffixes[key] = self._render_suffix(question, answer, flat)
         return self._suffixes[key]
 
-    def _render_suffix(self, question: str, answer: str | None, flat: bool) -> tuple[np.ndarray, np.ndarray, Branch]:
+    def _render_suffix(
+        self, question: str, answer: str | None, flat: bool
+    ) -> tuple[np.ndarray, np.ndarray, Branch]:
         head, _ = self._tokenise(self._before_query(_PROBE, flat), [])
         asked = _asked(_PROBE, question, flat)
         prompt, _ = self._tokenise(self._render(asked, add_generation_prompt=True)[0], [])
@@ -182,7 +188,9 @@ class Renderer:
         """Expand each image placeholder to that image's number of tokens."""
         at = np.flatnonzero(ids == self.image_id)
         if len(at) != len(sample.images):
-            detail = f"sample {sample.id}: {len(at)} {IMAGE_PLACEHOLDER} in the text, {len(sample.images)} images"
+            detail = (
+                f"sample {sample.id}: {len(at)} {IMAGE_PLACEHOLDER} in the text, {len(sample.images)} images"
+            )
             raise RenderError("image_count", detail)
         labels = labels.astype(np.int32)
         if len(at):
@@ -208,7 +216,10 @@ def _asked(messages: list[dict[str, str]], query: str, flat: bool) -> list[dict[
 
 
 def _render(
-    template: str, messages: list[dict[str, str]], special: dict[str, str], add_generation_prompt: bool = False
+    template: str,
+    messages: list[dict[str, str]],
+    special: dict[str, str],
+    add_generation_prompt: bool = False,
 ) -> tuple[str, list[tuple[int, int]]]:
     texts, spans = render_jinja_template(
         [messages],

@@ -24,7 +24,9 @@ class FitSpec(BaseModel):
     epochs: float = Field(1, gt=0, description="passes over the examples; ignored when max_steps is given")
     max_steps: int | None = Field(None, gt=0, description="optimizer steps")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    part_lr: dict[Part, float] = Field(default_factory=dict, description="peak learning rate of a part, instead of lr")
+    part_lr: dict[Part, float] = Field(
+        default_factory=dict, description="peak learning rate of a part, instead of lr"
+    )
     batch_size: int = Field(16, gt=0, description="examples for each optimizer step, over all processes")
     micro_batch: int | None = Field(None, gt=0, description="examples for each forward pass of a process")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -38,11 +40,17 @@ class FitSpec(BaseModel):
     gradient_checkpointing: bool = False
     deepspeed: str | None = Field(None, description="zero2, zero3 or the path of a DeepSpeed JSON config")
     processes: int | None = Field(None, gt=0, description="DeepSpeed processes; default: GPUs, or 2 on CPU")
-    loss_norm: Literal["token", "microbatch"] = Field("token", description="mean over labels of global or micro-batch")
+    loss_norm: Literal["token", "microbatch"] = Field(
+        "token", description="mean over labels of global or micro-batch"
+    )
     loss_turns: Literal["all", "last"] = "all"
-    save_steps: int | None = Field(None, gt=0, description="keep a checkpoint to resume from every so many steps")
+    save_steps: int | None = Field(
+        None, gt=0, description="keep a checkpoint to resume from every so many steps"
+    )
     max_length: int | None = Field(None, gt=0, description="tokens; longer examples are rejected and counted")
-    max_bad_fraction: float = Field(0.01, ge=0, le=1, description="stop when more examples than this are rejected")
+    max_bad_fraction: float = Field(
+        0.01, ge=0, le=1, description="stop when more examples than this are rejected"
+    )
     grouping: Literal["random", "length"] = "random"
     cache_mb: int = Field(256, ge=0, description="RAM for decoded images")
 

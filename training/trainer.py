@@ -89,7 +89,12 @@ class PlannedTrainer(Trainer):
     """Trainer over PlannedBatches. The loss is the mean over the labels of the global batch unless told otherwise."""
 
     def __init__(
-        self, *, batches: PlannedBatches, part_lr: dict[str, float], per_microbatch: bool = False, **kwargs: Any
+        self,
+        *,
+        batches: PlannedBatches,
+        part_lr: dict[str, float],
+        per_microbatch: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.batches, self.part_lr = batches, part_lr
@@ -130,7 +135,9 @@ class PlannedTrainer(Trainer):
         if not self.is_deepspeed_enabled and self.args.should_save:
             save_file(self._trained(), Path(output_dir) / RESUME_FILE)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
         saved, current = load_file(Path(resume_from_checkpoint) / RESUME_FILE), self._trained()
         if saved.keys() != current.keys():
             raise RuntimeError(f"{resume_from_checkpoint} was written by a training of other parameters")
@@ -148,7 +155,9 @@ class PlannedTrainer(Trainer):
 class Journal(TrainerCallback):
     """Epochs of the plan, a JSON line for each step, progress, divergence and engine checks, checkpoint markers."""
 
-    def __init__(self, path: Path, batches: PlannedBatches, on_progress: Progress | None, writes: bool) -> None:
+    def __init__(
+        self, path: Path, batches: PlannedBatches, on_progress: Progress | None, writes: bool
+    ) -> None:
         self.path, self.batches, self.on_progress, self.writes = path, batches, on_progress, writes
         self.trainer: PlannedTrainer | None = None
         self.losses: list[float] = []
@@ -157,7 +166,9 @@ class Journal(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refuse to train without the engine that was asked for (accelerate can fall back to DDP silently)."""
         if args.deepspeed and type(self.trainer.model_wrapped).__name__ != "DeepSpeedEngine":
-            raise RuntimeError("a DeepSpeed config was given but DeepSpeed is not in use: start with torchrun")
+            raise RuntimeError(
+                "a DeepSpeed config was given but DeepSpeed is not in use: start with torchrun"
+            )
         self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         if self.writes:
             lines = [json.dumps(entry) + "\n" for entry in state.log_history if "loss" in entry]
@@ -167,12 +178,16 @@ class Journal(TrainerCallback):
         """Tell the sampler its epoch, which is known from the step also after a resume."""
         self.batches.epoch = state.global_step // self.batches.steps
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         """Record the step's loss; stop with TrainingDiverged when it is not finite."""
         if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
-            raise TrainingDiverged(f"loss is {logs['loss']} at step {state.global_step}: lower the learning rate")
+            raise TrainingDiverged(
+                f"loss is {logs['loss']} at step {state.global_step}: lower the learning rate"
+            )
         self.losses.append(logs["loss"])
         if self.writes:
             with self.path.open("a") as handle:

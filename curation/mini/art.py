@@ -13,8 +13,16 @@ from curation.mini.build_assets import ASSETS, CHARACTERS, COLUMNS, FLAG, FONTS,
 
 ART_STYLES = 3
 PATCHES = 4096  # decoded and scaled pictures kept of each kind
-COLORS = {"red": (214, 39, 40), "green": (30, 140, 50), "blue": (40, 80, 200), "yellow": (240, 200, 20),
-          "purple": (130, 50, 160), "orange": (245, 130, 30), "black": (30, 30, 30), "white": (250, 250, 250)}
+COLORS = {
+    "red": (214, 39, 40),
+    "green": (30, 140, 50),
+    "blue": (40, 80, 200),
+    "yellow": (240, 200, 20),
+    "purple": (130, 50, 160),
+    "orange": (245, 130, 30),
+    "black": (30, 30, 30),
+    "white": (250, 250, 250),
+}
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 
 
@@ -50,15 +58,23 @@ def names() -> Names:
     raw = yaml.safe_load((Path(__file__).parent / "names.yaml").read_text())
     index = json.loads((ASSETS / "index.json").read_text())
     return Names(
-        common={g: tuple(n) for g, n in raw["common"].items()}, cause=tuple(raw["cause"]["cause"]),
-        fine={g: tuple(n) for g, n in raw["fine"].items()}, activity=tuple(raw["activity"]["person"]),
-        photos=tuple(raw["photos"]), effects=tuple(tuple(e) for e in raw["effects"]), countries=tuple(index["flags"]),
-        digits=tuple(index["digits"]), tables=tuple(json.loads((ASSETS / "tables.json").read_text())))
+        common={g: tuple(n) for g, n in raw["common"].items()},
+        cause=tuple(raw["cause"]["cause"]),
+        fine={g: tuple(n) for g, n in raw["fine"].items()},
+        activity=tuple(raw["activity"]["person"]),
+        photos=tuple(raw["photos"]),
+        effects=tuple(tuple(e) for e in raw["effects"]),
+        countries=tuple(index["flags"]),
+        digits=tuple(index["digits"]),
+        tables=tuple(json.loads((ASSETS / "tables.json").read_text())),
+    )
 
 
 @cache
 def _sheet(name: str) -> Image.Image:
-    return Image.open(ASSETS / name).convert("RGBA" if name == "sprites.webp" else "RGB" if name == "flags.webp" else "L")
+    return Image.open(ASSETS / name).convert(
+        "RGBA" if name == "sprites.webp" else "RGB" if name == "flags.webp" else "L"
+    )
 
 
 @cache
@@ -78,7 +94,9 @@ def sprite(name: str, style: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Emoji `name` in art style 0..2 at `size` pixels."""
     i = _sprite_order()[name] * ART_STYLES + style
     x, y = (i % COLUMNS) * SPRITE, (i // COLUMNS) * SPRITE
-    return _patch(_sheet("sprites.webp").crop((x, y, x + SPRITE, y + SPRITE)).resize((size, size), Image.LANCZOS))
+    return _patch(
+        _sheet("sprites.webp").crop((x, y, x + SPRITE, y + SPRITE)).resize((size, size), Image.LANCZOS)
+    )
 
 
 @lru_cache(PATCHES)

@@ -1,9 +1,9 @@
 """One fact that can be asked about a scene, and the nine interaction styles in which it can be asked."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from random import Random
-from typing import Callable, Sequence
 
 LETTERS = "abcd"
 BRACKETS = (("<", ">"), ("[", "]"), ("{", "}"), ("*", "*"), ("#", "#"))
@@ -71,8 +71,12 @@ class Atom:
     def corrupted(self, rng: Random) -> "Atom":
         """The same question with a wrong answer, consistently wrong in every style."""
         wrong = rng.choice([d for d in self.distractors if d != self.answer])
-        return replace(self, answer=wrong, statement=self.statement.replace(self.answer, wrong),
-                       distractors=(*self.distractors, self.answer))
+        return replace(
+            self,
+            answer=wrong,
+            statement=self.statement.replace(self.answer, wrong),
+            distractors=(*self.distractors, self.answer),
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,14 @@ def _multi_choice(atom: Atom, rng: Random) -> Asked:
     options = _others(atom, rng, 2) + [atom.answer]
     rng.shuffle(options)
     listed = " ".join(f"( {letter} ) {text}" for letter, text in zip(LETTERS, options))
-    return Asked(atom, "multi_choice", f"{atom.question} {listed}", LETTERS[options.index(atom.answer)], "choice", tuple(options))
+    return Asked(
+        atom,
+        "multi_choice",
+        f"{atom.question} {listed}",
+        LETTERS[options.index(atom.answer)],
+        "choice",
+        tuple(options),
+    )
 
 
 def _yes_no(atom: Atom, rng: Random) -> Asked:
@@ -113,7 +124,13 @@ def _yes_no(atom: Atom, rng: Random) -> Asked:
 
 def _specified(atom: Atom, rng: Random) -> Asked:
     left, right = rng.choice(BRACKETS)
-    return Asked(atom, "specified", f"{atom.question} reply like {left} {right} .", f"{left} {atom.answer} {right}", atom.kind)
+    return Asked(
+        atom,
+        "specified",
+        f"{atom.question} reply like {left} {right} .",
+        f"{left} {atom.answer} {right}",
+        atom.kind,
+    )
 
 
 def _comparison(atom: Atom, rng: Random) -> Asked:
@@ -135,9 +152,17 @@ def ask(atom: Atom, style: str, rng: Random, listing: str = "") -> Asked:
     if style == "comparison":
         return _comparison(atom, rng)
     if style == "chain_of_thought":
-        return Asked(atom, style, f"{atom.question} think step by step .", f"{atom.reason} , so {atom.answer}", atom.kind)
+        return Asked(
+            atom,
+            style,
+            f"{atom.question} think step by step .",
+            f"{atom.reason} , so {atom.answer}",
+            atom.kind,
+        )
     if style == "short_description":
-        return Asked(atom, style, f"{atom.question} answer in one sentence .", f"{atom.statement} .", atom.kind)
+        return Asked(
+            atom, style, f"{atom.question} answer in one sentence .", f"{atom.statement} .", atom.kind
+        )
     if style == "detailed_description":
         detail = f"{atom.statement} ." if atom.kind == "facts" else f"{atom.statement} . {listing}".strip()
         return Asked(atom, style, f"{atom.question} answer in detail .", detail, atom.kind)

@@ -35,11 +35,20 @@ STYLES: dict[str, dict[str, float]] = {
 """Styles of a benchmark's questions; the others are asked as `DEFAULT_STYLES`."""
 DEFAULT_STYLES = {"word": 0.7, "multi_choice": 0.3}
 
-SCHEMA = pa.schema([
-    ("index", pa.int32()), ("id", pa.string()), ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-    ("question", pa.string()), ("options", pa.list_(pa.string())), ("answer", pa.string()), ("kind", pa.string()),
-    ("capability", pa.string()), ("style", pa.string()), ("chance", pa.float64()),
-])
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int32()),
+        ("id", pa.string()),
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("question", pa.string()),
+        ("options", pa.list_(pa.string())),
+        ("answer", pa.string()),
+        ("kind", pa.string()),
+        ("capability", pa.string()),
+        ("style", pa.string()),
+        ("chance", pa.float64()),
+    ]
+)
 
 
 def _classes(asked: Asked) -> int:
@@ -64,12 +73,23 @@ def _item(capability: str, seed: int, attempt: int, style: str) -> tuple[Scene, 
 
 def _row(asked: Asked, picture: bytes, capability: str, name: str, index: int) -> dict:
     answer = asked.answer if asked.kind == "choice" else asked.atom.answer
-    return {"index": index, "id": f"{name}-{index}", "image": {"bytes": picture, "path": None}, "question": asked.question,
-            "options": list(asked.options), "answer": answer, "kind": asked.kind, "capability": capability, "style": asked.style,
-            "chance": _chance(asked)}
+    return {
+        "index": index,
+        "id": f"{name}-{index}",
+        "image": {"bytes": picture, "path": None},
+        "question": asked.question,
+        "options": list(asked.options),
+        "answer": answer,
+        "kind": asked.kind,
+        "capability": capability,
+        "style": asked.style,
+        "chance": _chance(asked),
+    }
 
 
-def _balanced(draws: Iterator[tuple[Scene, Asked, Random]], asks: Counter, answers: Counter) -> tuple[Scene, Asked, Random]:
+def _balanced(
+    draws: Iterator[tuple[Scene, Asked, Random]], asks: Counter, answers: Counter
+) -> tuple[Scene, Asked, Random]:
     """The first draw whose answer has not had its fair share among the items that ask the same as the very first draw, else
     the one of `DRAWS` whose answer was used least. Counts the item that it returns."""
     best, key, least = None, "", math.inf
@@ -100,7 +120,9 @@ def benchmark(capability: str, items: int, seed: int) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def build_bench(out: Path, items: int = 300, seed: int = 1000, on_progress: Callable[[int], None] | None = None) -> dict:
+def build_bench(
+    out: Path, items: int = 300, seed: int = 1000, on_progress: Callable[[int], None] | None = None
+) -> dict:
     """Write `<capability>.parquet` for all 14 and bench.json (n, chance of each); returns what bench.json holds."""
     out.mkdir(parents=True, exist_ok=True)
     summary = {}

@@ -21,7 +21,9 @@ def pattern(question: str) -> str:
     return " ".join(_SLOT.sub("_", text).split()) + (" ( a )" if "( a )" in question else "")
 
 
-def blind_majority(samples: Iterable[Sample], bench: Path, score: Callable[[str, str, str, list[str]], float]) -> dict[str, float]:
+def blind_majority(
+    samples: Iterable[Sample], bench: Path, score: Callable[[str, str, str, list[str]], float]
+) -> dict[str, float]:
     """Score of answering every item with the pool's most frequent answer to its pattern: {capability: 0..1}.
 
     Patterns that the pool does not have get the most frequent answer to any. `score(kind, prediction, answer, options)`.
@@ -35,7 +37,12 @@ def blind_majority(samples: Iterable[Sample], bench: Path, score: Callable[[str,
     fallback = min(overall, key=lambda a: (-overall[a], a))
     out = {}
     for capability in CAPABILITY_KEYS:
-        items = pq.read_table(bench / f"{capability}.parquet", columns=["question", "options", "answer", "kind"]).to_pylist()
-        values = [score(i["kind"], best.get(pattern(i["question"]), fallback), i["answer"], i["options"]) for i in items]
+        items = pq.read_table(
+            bench / f"{capability}.parquet", columns=["question", "options", "answer", "kind"]
+        ).to_pylist()
+        values = [
+            score(i["kind"], best.get(pattern(i["question"]), fallback), i["answer"], i["options"])
+            for i in items
+        ]
         out[capability] = sum(values) / len(values)
     return out

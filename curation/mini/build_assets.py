@@ -20,8 +20,18 @@ from PIL import Image, ImageDraw, ImageFont
 HERE = Path(__file__).parent
 ASSETS = HERE / "assets"
 SPRITE, FLAG, GLYPH, COLUMNS = 48, (48, 36), 24, 24
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold",
-         "DejaVuSans-Oblique", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol")
+FONTS = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "DejaVuSansMono",
+    "DejaVuSansMono-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSerif-Italic",
+    "STIXGeneral",
+    "STIXGeneralBol",
+)
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-x="
 TABLE_ROWS = 4
 
@@ -55,10 +65,14 @@ def rasterise(svg: bytes, width: int, height: int) -> Image.Image:
 def emoji(code: str, fluent: Package, google: Package, twitter: Package) -> list[Image.Image]:
     """The three art styles of one emoji, each SPRITE x SPRITE RGBA."""
     short = code.removesuffix("-fe0f")
-    flat = rasterise(fluent.read(f"assets/{code}.svg", f"assets/{short}.svg", f"assets/{short}-fe0f.svg"), SPRITE, SPRITE)
+    flat = rasterise(
+        fluent.read(f"assets/{code}.svg", f"assets/{short}.svg", f"assets/{short}-fe0f.svg"), SPRITE, SPRITE
+    )
     images = [flat]
     for name, package in (("google", google), ("twitter", twitter)):
-        data = package.read(f"img/{name}/64/{code}.png", f"img/{name}/64/{short}.png", f"img/{name}/64/{short}-fe0f.png")
+        data = package.read(
+            f"img/{name}/64/{code}.png", f"img/{name}/64/{short}.png", f"img/{name}/64/{short}-fe0f.png"
+        )
         images.append(Image.open(io.BytesIO(data)).convert("RGBA").resize((SPRITE, SPRITE), Image.LANCZOS))
     return images
 
@@ -108,7 +122,8 @@ def photos(files: dict[str, str]) -> None:
         image = Image.open(path).convert("RGB")
         scale = 192 / min(image.size)
         image.resize((round(image.width * scale), round(image.height * scale)), Image.LANCZOS).save(
-            ASSETS / "photos" / f"{scene}.jpg", quality=88)
+            ASSETS / "photos" / f"{scene}.jpg", quality=88
+        )
 
 
 def tables() -> list[dict]:
@@ -128,21 +143,30 @@ def tables() -> list[dict]:
         "stock": stocks.groupby(["symbol", stocks["date"].dt.year])["price"].mean(),
         "barley": barley.groupby(["site", "year"])["yield"].mean(),
     }
-    series |= {column: jobs[column].iloc[::6] for column in ("construction", "manufacturing", "government", "information")}
+    series |= {
+        column: jobs[column].iloc[::6]
+        for column in ("construction", "manufacturing", "government", "information")
+    }
     out = []
     for title, values in series.items():
         numbers = [float(v) for v in values.dropna()]
-        out += [{"title": title, "values": [round(v, 2) for v in numbers[i:i + TABLE_ROWS]]}
-                for i in range(0, len(numbers) - TABLE_ROWS + 1, TABLE_ROWS)]
+        out += [
+            {"title": title, "values": [round(v, 2) for v in numbers[i : i + TABLE_ROWS]]}
+            for i in range(0, len(numbers) - TABLE_ROWS + 1, TABLE_ROWS)
+        ]
     return out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--packages", type=Path, required=True)
     directory = parser.parse_args().packages
     names = yaml.safe_load((HERE / "names.yaml").read_text())
-    fluent, google, twitter = (Package(directory, p) for p in ("lobehub", "emoji-datasource-google", "emoji-datasource-twitter"))
+    fluent, google, twitter = (
+        Package(directory, p) for p in ("lobehub", "emoji-datasource-google", "emoji-datasource-twitter")
+    )
     flags = Package(directory, "flag-icons")
 
     sprites, order = [], []
@@ -154,15 +178,22 @@ def main() -> None:
     sheet(sprites, (SPRITE, SPRITE)).save(ASSETS / "sprites.webp", quality=90, method=6, exact=True)
 
     facts = {c["code"]: c for c in json.loads(flags.read("country.json"))}
-    images = [rasterise(flags.read(f"flags/4x3/{code}.svg"), *FLAG).convert("RGB") for code in names["countries"]]
+    images = [
+        rasterise(flags.read(f"flags/4x3/{code}.svg"), *FLAG).convert("RGB") for code in names["countries"]
+    ]
     sheet(images, FLAG, 12).save(ASSETS / "flags.webp", quality=90, method=6)
     glyphs().save(ASSETS / "glyphs.png", optimize=True)
     picture, labels = digits()
     picture.save(ASSETS / "digits.png", optimize=True)
     photos(names["photos"])
     (ASSETS / "tables.json").write_text(json.dumps(tables()))
-    index = {"sprites": order, "flags": [{k: facts[c][k] for k in ("code", "name", "capital", "continent")}
-                                         for c in names["countries"]], "digits": labels}
+    index = {
+        "sprites": order,
+        "flags": [
+            {k: facts[c][k] for k in ("code", "name", "capital", "continent")} for c in names["countries"]
+        ],
+        "digits": labels,
+    }
     (ASSETS / "index.json").write_text(json.dumps(index))
     print(f"{len(order)} sprites x 3 styles, {len(images)} flags, {len(labels)} digits -> {ASSETS}")
 

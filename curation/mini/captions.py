@@ -27,7 +27,9 @@ from curation.mini.scene import CELLS, GRID, Scene, Thing, block, draw, free_cel
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
 
 ALPHABET = tuple("abcdefghijklmnopqrstuvwxyz")
-READ_WORDS = tuple(w for w in WORDS if World().mine(w))  # the benchmarks' words are not shown to the base either
+READ_WORDS = tuple(
+    w for w in WORDS if World().mine(w)
+)  # the benchmarks' words are not shown to the base either
 KEYS = (*ALPHABET, *"123456789", *NONSENSE)
 TURNS = 4
 
@@ -42,7 +44,9 @@ def vocabulary() -> tuple[str, ...]:
 
 def caption_words() -> str:
     """The words of the tag language."""
-    return "grid row column bars photo find list copy big person bird flower swimmer flag bar = ; , . none same"
+    return (
+        "grid row column bars photo find list copy big person bird flower swimmer flag bar = ; , . none same"
+    )
 
 
 def _thing(rng: Random, cell: tuple[int, int], kind: str) -> Thing:
@@ -67,7 +71,15 @@ def _big(rng: Random) -> list[Thing]:
     if draw_from < 0.5:
         return [Thing("object", rng.choice(art.names().objects), cell, 2, variant=style)]
     if draw_from < 0.7:
-        return [Thing("object", rng.choice([n for g in art.names().fine.values() for n in g]), cell, 2, variant=style)]
+        return [
+            Thing(
+                "object",
+                rng.choice([n for g in art.names().fine.values() for n in g]),
+                cell,
+                2,
+                variant=style,
+            )
+        ]
     if draw_from < 0.85:
         return [Thing("object", rng.choice(art.names().activity), cell, 2, variant=style)]
     return [Thing("flag", "flag", cell, 2, variant=rng.randrange(len(art.names().countries)))]
@@ -116,14 +128,18 @@ def _lookups(scene: Scene, rng: Random, count: int) -> list[Turn]:
         same = [t for t in listing if t.words == thing.words]
         row = [t for t in listing if t.cell[1] == thing.cell[1]]
         mixed = rng.sample(listing, len(listing))
-        turns.append(rng.choice([
-            Turn(thing.where, thing.words),
-            Turn(thing.words, " ".join(t.where for t in same)),
-            Turn(f"row {thing.cell[1] + 1}", " ".join(t.words for t in row)),
-            Turn("find", " ".join(f"{t.words} {t.where}" for t in mixed)),
-            _bound(scene, thing, rng),
-            _all_bound(scene, rng),
-        ]))
+        turns.append(
+            rng.choice(
+                [
+                    Turn(thing.where, thing.words),
+                    Turn(thing.words, " ".join(t.where for t in same)),
+                    Turn(f"row {thing.cell[1] + 1}", " ".join(t.words for t in row)),
+                    Turn("find", " ".join(f"{t.words} {t.where}" for t in mixed)),
+                    _bound(scene, thing, rng),
+                    _all_bound(scene, rng),
+                ]
+            )
+        )
     return turns
 
 
@@ -138,7 +154,9 @@ def _rule(rng: Random, pairs: list[tuple[str, str]]) -> str:
 
 def _bound(scene: Scene, thing: Thing, rng: Random) -> Turn:
     """Keys are bound to names in the prompt; a cell is asked, its key is the answer."""
-    names = [thing.words] + rng.sample([n for n in art.names().objects if n != thing.words], rng.randint(1, 3))
+    names = [thing.words] + rng.sample(
+        [n for n in art.names().objects if n != thing.words], rng.randint(1, 3)
+    )
     keys = _keys(rng, len(names))
     return Turn(f"{_rule(rng, list(zip(names, keys)))} ; {thing.where}", keys[0])
 
@@ -147,10 +165,14 @@ def _all_bound(scene: Scene, rng: Random) -> Turn:
     """Keys are bound to the names of up to six things; the cell and the key of each are the answer, with or without the name."""
     things = rng.sample(scene.listing(), min(6, len(scene.things)))
     names = list(dict.fromkeys(t.words for t in things))
-    names += rng.sample([n for n in art.names().objects if n not in names], rng.randint(0, 2) if len(names) > 1 else 2)
+    names += rng.sample(
+        [n for n in art.names().objects if n not in names], rng.randint(0, 2) if len(names) > 1 else 2
+    )
     key = dict(zip(names, _keys(rng, len(names))))
     named = rng.random() < 0.4
-    answer = " ".join(f"{t.where} {t.words} {key[t.words]}" if named else f"{t.where} {key[t.words]}" for t in things)
+    answer = " ".join(
+        f"{t.where} {t.words} {key[t.words]}" if named else f"{t.where} {key[t.words]}" for t in things
+    )
     return Turn(f"{_rule(rng, list(key.items()))} ; {'find' if named else 'list'}", answer)
 
 
@@ -197,8 +219,23 @@ class CaptionStream(Sequence):
     look-ups are asked without a caption before them; a curriculum is a sequence of such streams (on the patch grid and few first).
     """
 
-    def __init__(self, size: int, seed: int = 0, jitter: int = 2, most: int = 8, text_share: float = 0.15, direct: float = 0.0) -> None:
-        self.size, self.seed, self.jitter, self.most, self.text_share, self.direct = size, seed, jitter, most, text_share, direct
+    def __init__(
+        self,
+        size: int,
+        seed: int = 0,
+        jitter: int = 2,
+        most: int = 8,
+        text_share: float = 0.15,
+        direct: float = 0.0,
+    ) -> None:
+        self.size, self.seed, self.jitter, self.most, self.text_share, self.direct = (
+            size,
+            seed,
+            jitter,
+            most,
+            text_share,
+            direct,
+        )
 
     def __len__(self) -> int:
         return self.size
@@ -214,7 +251,9 @@ class CaptionStream(Sequence):
         out = np.empty(self.size, np.int32)
         for index in range(self.size):
             scene, turns, _ = self._draft(index)
-            out[index] = sum(t.question.count(" ") + t.answer.count(" ") + 5 for t in turns) + (len(CELLS) if scene else 0)
+            out[index] = sum(t.question.count(" ") + t.answer.count(" ") + 5 for t in turns) + (
+                len(CELLS) if scene else 0
+            )
         return out
 
     def _draft(self, index: int) -> tuple[Scene | None, list[Turn], Random]:
@@ -247,7 +286,11 @@ def gate_sample(gate: str, index: int, seed: int = 0, jitter: int = 2) -> Sample
     if gate == "short_words":
         held_out = [w for w in WORDS if w not in READ_WORDS]
         scene = Scene(_word(rng, rng.choice(held_out)), jitter=min(jitter, 1))
-        return _sample(index, draw(scene, rng), [Turn(f"row {scene.things[0].cell[1] + 1}", " ".join(t.words for t in scene.listing()))])
+        return _sample(
+            index,
+            draw(scene, rng),
+            [Turn(f"row {scene.things[0].cell[1] + 1}", " ".join(t.words for t in scene.listing()))],
+        )
     count = {"single_object": 1, "four_objects": 4, "lookup_of_three": 3}[gate]
     scene = Scene([_thing(rng, cell, "object") for cell in free_cells(rng, count)], jitter=jitter)
     if gate != "lookup_of_three":
@@ -255,6 +298,9 @@ def gate_sample(gate: str, index: int, seed: int = 0, jitter: int = 2) -> Sample
     keys = rng.sample(NONSENSE, 3)
     names = rng.sample(art.names().objects, 3)
     asked = rng.randrange(3)
-    picture = Scene([Thing("object", names[asked], free_cells(rng, 1)[0], variant=rng.randrange(art.ART_STYLES))], jitter=jitter)
+    picture = Scene(
+        [Thing("object", names[asked], free_cells(rng, 1)[0], variant=rng.randrange(art.ART_STYLES))],
+        jitter=jitter,
+    )
     rule = " , ".join(f"{n} = {k}" for n, k in zip(names, keys))
     return _sample(index, draw(picture, rng), [Turn(f"{rule} ; {picture.things[0].where}", keys[asked])])

@@ -30,19 +30,29 @@ class Defects(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    near_duplicates: float = Field(0.30, ge=0, lt=1, description="share of samples that are an earlier one drawn again")
+    near_duplicates: float = Field(
+        0.30, ge=0, lt=1, description="share of samples that are an earlier one drawn again"
+    )
     wrong_answers: float = Field(0.05, ge=0, lt=1, description="share whose answers are wrong")
-    mismatched: float = Field(0.05, ge=0, lt=1, description="share of the samples with an image whose image is another's")
-    blind: float = Field(0.05, ge=0, lt=1, description="share of the samples with an image that can be answered without it")
+    mismatched: float = Field(
+        0.05, ge=0, lt=1, description="share of the samples with an image whose image is another's"
+    )
+    blind: float = Field(
+        0.05, ge=0, lt=1, description="share of the samples with an image that can be answered without it"
+    )
     text_only: float = Field(0.14, ge=0, lt=1, description="share of samples without an image")
     leaks: float = Field(0.02, ge=0, lt=1, description="share copied from the benchmarks")
     zipf: float = Field(1.0, ge=0, le=2, description="exponent of the concepts' frequencies inside a source")
-    imbalance: float = Field(1.0, ge=0, le=2, description="exponent on the sources' shares; 0 = equal sources")
+    imbalance: float = Field(
+        1.0, ge=0, le=2, description="exponent on the sources' shares; 0 = equal sources"
+    )
 
     @model_validator(mode="after")
     def _exclusive(self) -> "Defects":
         if self.wrong_answers + self.mismatched + self.blind > 1:
-            raise ValueError("a sample has at most one of wrong_answers, mismatched and blind: together they are above 1")
+            raise ValueError(
+                "a sample has at most one of wrong_answers, mismatched and blind: together they are above 1"
+            )
         return self
 
 
@@ -94,8 +104,12 @@ class Draft:
         for turn in self.asked:
             secondary = 2 if turn.level >= 4 else 1
             shown = {turn.atom.capability: turn.level} | {c: secondary for c in turn.atom.also}
-            by_style = {"chain_of_thought": "logic", "comparison": "comparison", "specified": "in_context",
-                        "detailed_description": "generation"}.get(turn.style)
+            by_style = {
+                "chain_of_thought": "logic",
+                "comparison": "comparison",
+                "specified": "in_context",
+                "detailed_description": "generation",
+            }.get(turn.style)
             if by_style:
                 shown[by_style] = max(shown.get(by_style, 0), 2)
             out = {c: max(score, shown.get(c, 0)) for c, score in out.items()}
@@ -106,22 +120,53 @@ def text_atom(rng: Random, world: World, capability: str) -> Atom:
     """A question that needs no image."""
     if capability == "stem":
         left, right = rng.randint(0, 4), rng.randint(0, 5)
-        return Atom("stem", f"what is {left} + {right} ?", str(left + right), "number", tuple("0123456789"), f"{left} + {right}",
-                    f"{left} + {right} is {left + right}", 2)
+        return Atom(
+            "stem",
+            f"what is {left} + {right} ?",
+            str(left + right),
+            "number",
+            tuple("0123456789"),
+            f"{left} + {right}",
+            f"{left} + {right} is {left + right}",
+            2,
+        )
     if capability == "causal":
         first, second, effect = world.pick(rng, art.names().effects)[0]
-        return Atom("causal", f"{first} and {second} , what will happen ?", effect, "word", tuple(e[2] for e in art.names().effects),
-                    f"there are {first} and {second}", f"it will {effect}", 3)
+        return Atom(
+            "causal",
+            f"{first} and {second} , what will happen ?",
+            effect,
+            "word",
+            tuple(e[2] for e in art.names().effects),
+            f"there are {first} and {second}",
+            f"it will {effect}",
+            3,
+        )
     if capability == "in_context":
         names, words = rng.sample(art.names().objects, 3), rng.sample(NONSENSE, 3)
         rule = " , ".join(f"{n} means {w}" for n, w in zip(names, words))
-        return Atom("in_context", f"{rule} . what means {names[0]} ?", words[0], "word", tuple(words[1:]), f"look for {names[0]}",
-                    f"{names[0]} means {words[0]}", 3)
+        return Atom(
+            "in_context",
+            f"{rule} . what means {names[0]} ?",
+            words[0],
+            "word",
+            tuple(words[1:]),
+            f"look for {names[0]}",
+            f"{names[0]} means {words[0]}",
+            3,
+        )
     country = {k: v.lower() for k, v in world.pick(rng, art.names().countries)[0].items()}
     key = rng.choice(["capital", "continent"])
-    return Atom("humanities", f"what is the {key} of {country['name']} ?", country[key], "word",
-                tuple(c[key].lower() for c in art.names().countries), f"think of {country['name']}",
-                f"the {key} of {country['name']} is {country[key]}", 3)
+    return Atom(
+        "humanities",
+        f"what is the {key} of {country['name']} ?",
+        country[key],
+        "word",
+        tuple(c[key].lower() for c in art.names().countries),
+        f"think of {country['name']}",
+        f"the {key} of {country['name']} is {country[key]}",
+        3,
+    )
 
 
 def _style(atom: Atom, wanted: str) -> str:
@@ -145,7 +190,7 @@ def _turns(rng: Random, source: Source, atoms: list[Atom], listing: str) -> list
 def _source(rng: Random, defects: Defects, text_only: bool) -> Source:
     if text_only:
         return next(s for s in sources() if s.text)
-    return rng.choices(sources(), [s.share ** defects.imbalance for s in sources()])[0]
+    return rng.choices(sources(), [s.share**defects.imbalance for s in sources()])[0]
 
 
 def _defects(rng: Random, defects: Defects, text_only: bool) -> tuple[bool, bool, bool]:
@@ -159,7 +204,9 @@ def _defects(rng: Random, defects: Defects, text_only: bool) -> tuple[bool, bool
 def _misdescribed(atom: Atom, scene: Scene, rng: Random) -> Atom:
     """The description of a scene with one of its things named as another of its kind."""
     told = rng.choice(scene.things)
-    name = rng.choice([n for n in (art.SHAPES if told.kind == "shape" else art.names().objects) if n != told.name])
+    name = rng.choice(
+        [n for n in (art.SHAPES if told.kind == "shape" else art.names().objects) if n != told.name]
+    )
     text = describe(replace(scene, things=[replace(t, name=name) if t is told else t for t in scene.things]))
     return replace(atom, answer=text, statement=text.removesuffix(" ."))
 
@@ -186,4 +233,14 @@ def draft(index: int, seed: int, defects: Defects) -> Draft:
     asked = _turns(rng, source, atoms[:count], "" if text_only or blind else describe(scene))
     if mismatched:
         scene, _ = MAKERS[capability](rng, world)
-    return Draft(index, source.name, None if text_only else scene, asked, wrong, mismatched, blind, None, f"render/{seed}/{index}")
+    return Draft(
+        index,
+        source.name,
+        None if text_only else scene,
+        asked,
+        wrong,
+        mismatched,
+        blind,
+        None,
+        f"render/{seed}/{index}",
+    )

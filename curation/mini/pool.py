@@ -22,11 +22,19 @@ from curation.taxonomy import CAPABILITY_KEYS
 
 SHARD = 1000  # images in a directory
 TRUTH_ROWS = 20_000  # rows of truth held in memory
-TRUTH = pa.schema([
-    ("id", pa.string()), ("capability", pa.string()), *((f"cap_{c}", pa.int8()) for c in CAPABILITY_KEYS),
-    ("styles", pa.list_(pa.string())), ("wrong", pa.bool_()), ("mismatched", pa.bool_()), ("blind", pa.bool_()),
-    ("leak", pa.bool_()), ("root", pa.int64()),
-])
+TRUTH = pa.schema(
+    [
+        ("id", pa.string()),
+        ("capability", pa.string()),
+        *((f"cap_{c}", pa.int8()) for c in CAPABILITY_KEYS),
+        ("styles", pa.list_(pa.string())),
+        ("wrong", pa.bool_()),
+        ("mismatched", pa.bool_()),
+        ("blind", pa.bool_()),
+        ("leak", pa.bool_()),
+        ("root", pa.int64()),
+    ]
+)
 
 
 def _record(id: str, source: str, image: str | None, turns: list[tuple[str, str]]) -> dict:
@@ -41,8 +49,10 @@ class Leaks:
     """Benchmark items that get into the pool."""
 
     def __init__(self, bench: Path) -> None:
-        self.tables = [pq.read_table(p, columns=["image", "question", "answer", "capability", "style"])
-                       for p in sorted(bench.glob("*.parquet"))]
+        self.tables = [
+            pq.read_table(p, columns=["image", "question", "answer", "capability", "style"])
+            for p in sorted(bench.glob("*.parquet"))
+        ]
 
     def take(self, rng: Random) -> dict:
         """One item, as a dict."""
@@ -52,18 +62,37 @@ class Leaks:
 
 def _truth(drawn: Draft, id: str) -> dict:
     scores = {f"cap_{c}": s for c, s in drawn.scores().items()}
-    return {"id": id, "capability": drawn.asked[0].atom.capability, **scores, "styles": drawn.styles(), "wrong": drawn.wrong,
-            "mismatched": drawn.mismatched, "blind": drawn.blind, "leak": False,
-            "root": drawn.index if drawn.root is None else drawn.root}
+    return {
+        "id": id,
+        "capability": drawn.asked[0].atom.capability,
+        **scores,
+        "styles": drawn.styles(),
+        "wrong": drawn.wrong,
+        "mismatched": drawn.mismatched,
+        "blind": drawn.blind,
+        "leak": False,
+        "root": drawn.index if drawn.root is None else drawn.root,
+    }
 
 
 def _leaked(item: dict, index: int, id: str) -> dict:
     scores = {f"cap_{c}": 3 * (c == item["capability"]) for c in CAPABILITY_KEYS}
-    return {"id": id, "capability": item["capability"], **scores, "styles": [item["style"]], "wrong": False, "mismatched": False,
-            "blind": False, "leak": True, "root": index}
+    return {
+        "id": id,
+        "capability": item["capability"],
+        **scores,
+        "styles": [item["style"]],
+        "wrong": False,
+        "mismatched": False,
+        "blind": False,
+        "leak": True,
+        "root": index,
+    }
 
 
-def samples(size: int, seed: int, defects: Defects, leaks: Leaks | None) -> Iterator[tuple[dict, dict, object]]:
+def samples(
+    size: int, seed: int, defects: Defects, leaks: Leaks | None
+) -> Iterator[tuple[dict, dict, object]]:
     """Yield (LLaVA record, truth row, image as PIL or PNG bytes or None) for each sample."""
     for index in range(size):
         rng = Random(f"leak/{seed}/{index}")
@@ -76,11 +105,21 @@ def samples(size: int, seed: int, defects: Defects, leaks: Leaks | None) -> Iter
         drawn = draft(index, seed, defects)
         id = f"{drawn.source}-{index:07d}"
         image = f"images/{index // SHARD:04d}/{id}.png" if drawn.scene else None
-        yield _record(id, drawn.source, image, [(a.question, a.answer) for a in drawn.asked]), _truth(drawn, id), drawn.image()
+        yield (
+            _record(id, drawn.source, image, [(a.question, a.answer) for a in drawn.asked]),
+            _truth(drawn, id),
+            drawn.image(),
+        )
 
 
-def build_source(out: Path, size: int, seed: int = 0, defects: Defects = Defects(), bench: Path | None = None,
-                 on_progress: Callable[[int], None] | None = None) -> dict:
+def build_source(
+    out: Path,
+    size: int,
+    seed: int = 0,
+    defects: Defects = Defects(),
+    bench: Path | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> dict:
     """Write pool.json, images/ and truth.parquet to `out`; returns counts of samples, defects and sources.
 
     `bench` is needed for planted leaks; without it there are none.
@@ -105,7 +144,11 @@ def build_source(out: Path, size: int, seed: int = 0, defects: Defects = Defects
                 on_progress(1)
         handle.write("\n]\n")
         truth.write_table(pa.Table.from_pylist(rows, TRUTH))
-    return {"samples": size, "defects": dict(sorted(counts.items())), "sources": dict(by_source.most_common())}
+    return {
+        "samples": size,
+        "defects": dict(sorted(counts.items())),
+        "sources": dict(by_source.most_common()),
+    }
 
 
 def _write_image(path: Path, image: object) -> None:
@@ -117,7 +160,9 @@ def _write_image(path: Path, image: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)

@@ -85,9 +85,13 @@ def _background(scene: Scene, rng: Random, held_out: bool) -> np.ndarray:
     side = rng.randint(80, 150)
     border = int(width * 0.75)  # held-out crops lie in the right quarter and beyond, the others left of it
     side = min(side, height, width - border + 60) if held_out else min(side, height, border)
-    x = rng.randint(min(border - 60, width - side), width - side) if held_out else rng.randint(0, border - side)
+    x = (
+        rng.randint(min(border - 60, width - side), width - side)
+        if held_out
+        else rng.randint(0, border - side)
+    )
     y = rng.randint(0, height - side)
-    crop = Image.fromarray(photo[y:y + side, x:x + side]).resize((SIZE, SIZE), Image.BILINEAR)
+    crop = Image.fromarray(photo[y : y + side, x : x + side]).resize((SIZE, SIZE), Image.BILINEAR)
     pixels = np.asarray(crop, dtype=np.float32)
     return pixels * 0.35 + 255 * 0.65 if scene.faded else pixels.copy()
 
@@ -99,7 +103,9 @@ def _patch(thing: Thing, size: int) -> tuple[np.ndarray, np.ndarray]:
     if thing.kind == "shape":
         return art.shape(thing.name, thing.color, size)
     if thing.kind in ("letter", "sign"):
-        return art.glyph(thing.name.upper() if thing.kind == "letter" else thing.name, thing.variant, size, ink)
+        return art.glyph(
+            thing.name.upper() if thing.kind == "letter" else thing.name, thing.variant, size, ink
+        )
     if thing.kind == "digit":
         return art.digit(thing.variant, size, ink)
     return art.flag(thing.variant, size)
@@ -107,7 +113,7 @@ def _patch(thing: Thing, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_bar(canvas: np.ndarray, thing: Thing, rng: Random) -> None:
     left = thing.cell[0] * CELL + 3 + rng.randint(-1, 1)
-    canvas[SIZE - 2 - BAR_UNIT * thing.variant:SIZE - 2, left:left + 10] = art.COLORS[thing.color]
+    canvas[SIZE - 2 - BAR_UNIT * thing.variant : SIZE - 2, left : left + 10] = art.COLORS[thing.color]
 
 
 def draw(scene: Scene, rng: Random, held_out: bool = False) -> Image.Image:
@@ -124,5 +130,5 @@ def draw(scene: Scene, rng: Random, held_out: bool = False) -> Image.Image:
         x = thing.cell[0] * CELL + (full - wide) // 2 + rng.randint(-scene.jitter, scene.jitter)
         y = thing.cell[1] * CELL + (full - high) // 2 + rng.randint(-scene.jitter, scene.jitter)
         x, y = min(max(x, 0), SIZE - wide), min(max(y, 0), SIZE - high)
-        canvas[y:y + high, x:x + wide] = canvas[y:y + high, x:x + wide] * keep + color
+        canvas[y : y + high, x : x + wide] = canvas[y : y + high, x : x + wide] * keep + color
     return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))

@@ -7,9 +7,10 @@ text (a user's own) is spelled from characters.
 """
 
 import string
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING
 
 from curation.mini import art
 from curation.mini.atom import BRACKETS, World, ask
@@ -35,7 +36,14 @@ TEMPLATE = (
 
 
 def _texts() -> Iterator[str]:
-    yield " ".join(art.names().objects + art.names().photos + art.names().activity + art.SHAPES + tuple(art.COLORS) + NONSENSE)
+    yield " ".join(
+        art.names().objects
+        + art.names().photos
+        + art.names().activity
+        + art.SHAPES
+        + tuple(art.COLORS)
+        + NONSENSE
+    )
     yield " ".join(n for group in art.names().fine.values() for n in group)
     yield " ".join(cell_name(c) for c in CELLS)
     yield " ".join(" ".join(c.values()) for c in art.names().countries)
@@ -47,9 +55,15 @@ def _texts() -> Iterator[str]:
             rng = Random(f"vocabulary/{capability}/{i}")
             scene, atoms = make(rng, World())
             for atom in atoms:
-                asked = [ask(atom, style, rng, describe(scene)) for style in ("word", "short_description", "chain_of_thought")]
+                asked = [
+                    ask(atom, style, rng, describe(scene))
+                    for style in ("word", "short_description", "chain_of_thought")
+                ]
                 if atom.kind != "facts":
-                    asked += [ask(atom, s, rng, describe(scene)) for s in ("multi_choice", "yes_no", "specified", "comparison")]
+                    asked += [
+                        ask(atom, s, rng, describe(scene))
+                        for s in ("multi_choice", "yes_no", "specified", "comparison")
+                    ]
                 asked.append(ask(atom, "detailed_description", rng, describe(scene)))
                 yield from (f"{a.question} {a.answer}" for a in asked)
 
@@ -76,8 +90,14 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(cleanup=False)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, chat_template=TEMPLATE,
-        additional_special_tokens=[USER, ASSISTANT, "<image>", "<video>"], padding_side="right")
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        chat_template=TEMPLATE,
+        additional_special_tokens=[USER, ASSISTANT, "<image>", "<video>"],
+        padding_side="right",
+    )
 
 
 if __name__ == "__main__":

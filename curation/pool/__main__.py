@@ -32,9 +32,15 @@ def _parser() -> argparse.ArgumentParser:
         "--images", type=Path, metavar="DIR", help="image paths are relative to it (default: FILE's folder)"
     )
     build.add_argument("--out", type=Path, required=True, metavar="DIR")
-    build.add_argument("--tokenizer", metavar="DIR|NAME", help="count text tokens with it (default: white-space words)")
-    build.add_argument("--image-tokens", type=int, metavar="N", help="tokens one image costs (default: unknown)")
-    build.add_argument("--max-bad-fraction", type=float, default=0.01, metavar="F", help="stop above it (default 0.01)")
+    build.add_argument(
+        "--tokenizer", metavar="DIR|NAME", help="count text tokens with it (default: white-space words)"
+    )
+    build.add_argument(
+        "--image-tokens", type=int, metavar="N", help="tokens one image costs (default: unknown)"
+    )
+    build.add_argument(
+        "--max-bad-fraction", type=float, default=0.01, metavar="F", help="stop above it (default 0.01)"
+    )
     build.add_argument("--limit", type=int, metavar="N", help="read only the first N records")
     build.set_defaults(run=_build)
     info = commands.add_parser("info", help="print what a pool holds")
@@ -68,7 +74,12 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _progress(done: int, total: int) -> None:
-    print(f"\r{done / total:6.1%} of {total:,} bytes", end="" if done < total else "\n", file=sys.stderr, flush=True)
+    print(
+        f"\r{done / total:6.1%} of {total:,} bytes",
+        end="" if done < total else "\n",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _info(options: argparse.Namespace) -> int:

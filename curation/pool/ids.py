@@ -28,7 +28,9 @@ def unique_ids(own: pa.Array, content: pa.Array) -> Ids:
     drop[~_is_first(pair)] = "duplicate_record"
     kept = drop == None  # noqa: E711 - elementwise
     missing = own_code < 0
-    repeated = ~missing & (np.bincount(own_code[kept & ~missing], minlength=own_code.max(initial=0) + 1)[own_code] > 1)
+    repeated = ~missing & (
+        np.bincount(own_code[kept & ~missing], minlength=own_code.max(initial=0) + 1)[own_code] > 1
+    )
     hashed = np.asarray(content.to_pylist(), dtype=object)
     ids = np.where(missing | repeated, hashed, np.asarray(own.to_pylist(), dtype=object))
     _mark_clashes(ids, hashed, drop)

@@ -130,7 +130,9 @@ class _Scan:
 
     def __init__(self, root: Path, count: TokenCounter, image_tokens: int | None, max_bad: float) -> None:
         self._root, self._count, self._each, self._max_bad = str(root), count, image_tokens, max_bad
-        self._image_bytes = lru_cache(maxsize=1 << 16)(image_bytes)  # real pools ask about the same image many times
+        self._image_bytes = lru_cache(maxsize=1 << 16)(
+            image_bytes
+        )  # real pools ask about the same image many times
         self.found: list[pa.RecordBatch] = []
         self.bad: list[tuple] = []
         self.records = 0
@@ -142,7 +144,9 @@ class _Scan:
             try:
                 good.append((item, *self._audit(item)))
             except BadRecord as bad:
-                self.bad.append((item.index, record_id(item.value), bad.reason, bad.detail, item.offset, item.length))
+                self.bad.append(
+                    (item.index, record_id(item.value), bad.reason, bad.detail, item.offset, item.length)
+                )
         self.records += len(batch)
         self.skipped["answer_before_question"] += sum(record.skipped_first for _, record, _ in good)
         self.skipped["question_without_answer"] += sum(record.skipped_last for _, record, _ in good)
@@ -192,8 +196,12 @@ def _quarantine(bad: list[tuple], found: pa.Table, ids: Ids) -> pa.Table:
     for at in np.flatnonzero(ids.duplicate != None):  # noqa: E711 - elementwise
         item = found.slice(int(at), 1).to_pylist()[0]
         detail = f"content {item['content_hash']}"
-        rows.append((item["index"], item["id"], ids.duplicate[at], detail, item["byte_offset"], item["byte_length"]))
-    columns = zip(*sorted(rows, key=lambda row: row[0]), strict=True) if rows else [[]] * len(QUARANTINE_SCHEMA)
+        rows.append(
+            (item["index"], item["id"], ids.duplicate[at], detail, item["byte_offset"], item["byte_length"])
+        )
+    columns = (
+        zip(*sorted(rows, key=lambda row: row[0]), strict=True) if rows else [[]] * len(QUARANTINE_SCHEMA)
+    )
     return pa.table([list(column) for column in columns], schema=QUARANTINE_SCHEMA)
 
 
@@ -211,7 +219,9 @@ def _stop_if_too_bad(quarantine: pa.Table, records: int, allowed: float, out: Pa
             counts,
         )
     if len(quarantine) == records:
-        raise PoolError(f"none of the {records:,} records is usable ({listed}); see {out / 'quarantine.parquet'}")
+        raise PoolError(
+            f"none of the {records:,} records is usable ({listed}); see {out / 'quarantine.parquet'}"
+        )
 
 
 def _pool_table(found: pa.Table, ids: Ids) -> pa.Table:

@@ -21,7 +21,9 @@ class Pool:
     `table` has the columns of `ingest.POOL_SCHEMA` in row order; `hash` is the content hash; `info` is pool.json.
     """
 
-    def __init__(self, folder: Path, table: pa.Table, info: dict[str, Any], source: Path, images: Path) -> None:
+    def __init__(
+        self, folder: Path, table: pa.Table, info: dict[str, Any], source: Path, images: Path
+    ) -> None:
         self.folder, self.table, self.info, self.hash = folder, table, info, info["hash"]
         self.source, self.images = source, images
 
@@ -31,7 +33,9 @@ class Pool:
         folder = Path(folder)
         marker = folder / "pool.json"
         if not marker.is_file():
-            raise PoolError(f"{folder} holds no finished pool (no pool.json); run python -m curation.pool build")
+            raise PoolError(
+                f"{folder} holds no finished pool (no pool.json); run python -m curation.pool build"
+            )
         info = json.loads(marker.read_text())
         source = _locate(info["source"], folder, "source file")
         if source.stat().st_size != info["source"]["bytes"]:

@@ -54,7 +54,11 @@ class Record:
 
     def text(self) -> str:
         """All questions and answers without the image placeholders, for counting tokens."""
-        parts = (part for turn in self.turns for part in (turn.question.replace(IMAGE_PLACEHOLDER, ""), turn.answer))
+        parts = (
+            part
+            for turn in self.turns
+            for part in (turn.question.replace(IMAGE_PLACEHOLDER, ""), turn.answer)
+        )
         return "\n".join(parts)
 
 
@@ -97,7 +101,9 @@ def _images(value: dict[str, Any]) -> tuple[str, ...]:
 
 def _spoken(conversations: Any) -> list[tuple[str, str]]:
     if not isinstance(conversations, list) or not conversations:
-        raise BadRecord("bad_conversations", f"conversations is {type(conversations).__name__}, empty or missing")
+        raise BadRecord(
+            "bad_conversations", f"conversations is {type(conversations).__name__}, empty or missing"
+        )
     spoken = []
     for number, turn in enumerate(conversations):
         role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
@@ -116,7 +122,9 @@ def _pair(spoken: list[tuple[str, str]]) -> tuple[Turn, ...]:
         raise BadRecord("no_assistant_turn", f"{len(spoken)} turn(s), no question with an answer")
     for number, (role, _) in enumerate(body):
         if role not in (_ASSISTANT if number % 2 else _HUMAN):
-            raise BadRecord("odd_roles", f"human and gpt do not take turns: {' '.join(r for r, _ in spoken)[:80]}")
+            raise BadRecord(
+                "odd_roles", f"human and gpt do not take turns: {' '.join(r for r, _ in spoken)[:80]}"
+            )
     return tuple(Turn(body[i][1], body[i + 1][1]) for i in range(0, len(body), 2))
 
 

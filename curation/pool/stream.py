@@ -108,7 +108,11 @@ class _Window:
 
     def advance(self, count: int) -> int:
         """Move on by `count` characters; returns how many bytes that was."""
-        piece = self.buffer if self.buffer.isascii() else self.buffer[self.position : self.position + count].encode()
+        piece = (
+            self.buffer
+            if self.buffer.isascii()
+            else self.buffer[self.position : self.position + count].encode()
+        )
         size = count if piece is self.buffer else len(piece)
         self.position += count
         self.offset += size

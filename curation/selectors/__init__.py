@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curation.selectors.contract import BudgetError, ColumnError, Selection, SelectorError, SizeError, resolve_budget
+from curation.selectors.contract import (
+    BudgetError,
+    ColumnError,
+    Selection,
+    SelectorError,
+    SizeError,
+    resolve_budget,
+)
 from curation.selectors.param_types import fits, hint_for, in_words
 
 __all__ = [
@@ -87,7 +94,9 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
             raise SelectorError(
                 f"selector {name!r}: {key} is {params[key]!r}, and must be {in_words(wanted)}{hint_for(params[key], wanted)}"
             )
-    lacking = [key for key, parameter in taken.items() if parameter.default is parameter.empty and key not in params]
+    lacking = [
+        key for key, parameter in taken.items() if parameter.default is parameter.empty and key not in params
+    ]
     if lacking:
         raise SelectorError(f"selector {name!r} needs the parameter {lacking[0]!r}")
 

@@ -19,7 +19,9 @@ def needs(column: str = "", **_: object) -> tuple[str, ...]:
     return signals_of(column)
 
 
-def select(columns: pa.Table, budget: int, seed: int, *, column: str, low: float = 0.25, high: float = 0.75) -> Selection:
+def select(
+    columns: pa.Table, budget: int, seed: int, *, column: str, low: float = 0.25, high: float = 0.75
+) -> Selection:
     """`budget` random rows of those whose rank by `column` lies between the quantiles `low` and `high`, both 0..1.
 
     Of n rows with a value, ranked by (value, hash of seed and id), those at places floor(low · n) to floor(high · n)

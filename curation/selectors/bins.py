@@ -37,7 +37,10 @@ class Said:
         if split and (pa.types.is_string(lists.type) or pa.types.is_large_string(lists.type)):
             lists = pc.split_pattern(lists, ",")
         if not _lists_of_text(lists.type):
-            raise ColumnError(name, f"column {name!r} is {columns[name].type}, {'neither list<string> nor text' if split else 'not list<string>'}")
+            raise ColumnError(
+                name,
+                f"column {name!r} is {columns[name].type}, {'neither list<string> nor text' if split else 'not list<string>'}",
+            )
         codes, names = groups(lists.flatten(), np.int32)
         if lists.null_count:  # what lies behind a null is not part of the flat array
             counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
@@ -92,7 +95,17 @@ class Bins:
     bare: int = 0
 
     @classmethod
-    def of(cls, said: Said, sources: np.ndarray, of_pair: np.ndarray, *, width: int, bare: int | None = None, placed: bool = False, engine: str = "numpy") -> "Bins":
+    def of(
+        cls,
+        said: Said,
+        sources: np.ndarray,
+        of_pair: np.ndarray,
+        *,
+        width: int,
+        bare: int | None = None,
+        placed: bool = False,
+        engine: str = "numpy",
+    ) -> "Bins":
         """Bin `of_pair[name * width + source]` for each name said of a row; a name said again, or another of the same bin, is dropped.
 
         sources int32[n]; of_pair int32[names * width]. bare: the code of the name of the rows of which nothing is said; without it
@@ -101,7 +114,8 @@ class Bins:
         count = int(of_pair.max(initial=-1)) + 1
         if engine == "numba":
             rows, starts, positions, without = compiled().lay_out(
-                said.codes, said.starts, sources, of_pair, width, count, -1 if bare is None else bare, placed)
+                said.codes, said.starts, sources, of_pair, width, count, -1 if bare is None else bare, placed
+            )
             return cls(rows, starts, positions if placed else None, without)
         rows, names = said.rows, said.codes
         if (unsaid := names < 0).any():
@@ -148,7 +162,9 @@ class Bins:
         return np.array([np.count_nonzero(wanted[start:end]) for start, end in spans], np.int64)
 
 
-def _by_bin(bins: np.ndarray, count: int, rows: np.ndarray, n: int, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _by_bin(
+    bins: np.ndarray, count: int, rows: np.ndarray, n: int, positions: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Entries by bin, then row, then position, without those that repeat the row before; where each bin starts."""
     bits = 0 if positions is None else int(positions.max(initial=0)).bit_length()
     words = rows if positions is None else rows.astype(np.int64) << bits | positions
@@ -161,7 +177,11 @@ def _by_bin(bins: np.ndarray, count: int, rows: np.ndarray, n: int, positions: n
         positions = _moved_up(words, rows, again, bits)
     if not len(again):
         return rows, starts, positions
-    return np.delete(rows, again), starts - np.searchsorted(again, starts), None if positions is None else np.delete(positions, again)
+    return (
+        np.delete(rows, again),
+        starts - np.searchsorted(again, starts),
+        None if positions is None else np.delete(positions, again),
+    )
 
 
 def _moved_up(words: np.ndarray, rows: np.ndarray, again: np.ndarray, bits: int) -> np.ndarray:
@@ -170,6 +190,9 @@ def _moved_up(words: np.ndarray, rows: np.ndarray, again: np.ndarray, bits: int)
     dropped, touched = np.sort(words[again]), np.zeros(int(rows.max(initial=0)) + 1, bool)
     touched[rows[again]] = True
     moved = np.flatnonzero(touched[rows])
-    before, own = np.searchsorted(dropped, words[moved] >> bits << bits), np.searchsorted(dropped, words[moved])
+    before, own = (
+        np.searchsorted(dropped, words[moved] >> bits << bits),
+        np.searchsorted(dropped, words[moved]),
+    )
     positions[moved] -= (own - before).astype(np.int32)
     return positions

@@ -60,7 +60,10 @@ def _selected(
     name = f"{function.__module__}:{function.__name__}"
     if not isinstance(found, Selection):
         raise SelectorError(f"{name} returned {type(found).__name__}, not a curation.selectors.Selection")
-    if len(found.rows) not in (rows, rows + found.notes.get("overshoot", 0)):  # more only where mmssr_official says so
+    if len(found.rows) not in (
+        rows,
+        rows + found.notes.get("overshoot", 0),
+    ):  # more only where mmssr_official says so
         raise SelectorError(f"{name} picked {len(found.rows):,} rows, {rows:,} were asked for")
     return found
 
@@ -87,7 +90,8 @@ def row_tokens(columns: pa.Table) -> np.ndarray:
         unknown = columns[name].null_count
         if unknown:
             raise ColumnError(
-                name, f"{name} is unknown for {unknown:,} of {len(columns):,} rows, so a budget of tokens cannot be held"
+                name,
+                f"{name} is unknown for {unknown:,} of {len(columns):,} rows, so a budget of tokens cannot be held",
             )
         total += numbers(columns, name).astype(np.int64)
     if total.min(initial=0) < 0:
@@ -159,9 +163,20 @@ class _Trial:
     """One selector on one table, asked for several numbers of rows."""
 
     def __init__(
-        self, function: Callable[..., Selection], columns: pa.Table, tokens: np.ndarray, seed: int, params: dict[str, Any]
+        self,
+        function: Callable[..., Selection],
+        columns: pa.Table,
+        tokens: np.ndarray,
+        seed: int,
+        params: dict[str, Any],
     ) -> None:
-        self._function, self._columns, self._tokens, self._seed, self._params = function, columns, tokens, seed, params
+        self._function, self._columns, self._tokens, self._seed, self._params = (
+            function,
+            columns,
+            tokens,
+            seed,
+            params,
+        )
         rows = row_numbers(columns)
         self._order = np.argsort(rows, kind="stable")
         self._sorted = rows[self._order]
@@ -188,6 +203,8 @@ class _Trial:
     def noted(self, selection: Selection, budget: int) -> Selection:
         spent = self.cost(selection)
         if spent > budget:
-            raise SelectorError(f"{self._function.__module__} says NESTED, but a smaller budget does not give its first picks")
+            raise SelectorError(
+                f"{self._function.__module__} says NESTED, but a smaller budget does not give its first picks"
+            )
         notes = {"token_budget": budget, "tokens": spent, "tokens_left": budget - spent}
         return replace(selection, notes=selection.notes | notes)

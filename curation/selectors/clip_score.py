@@ -20,7 +20,9 @@ def nested(text_only: str = "exclude", **_: object) -> bool:
     return text_only != "keep"
 
 
-def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", text_only: str = "exclude") -> Selection:
+def select(
+    columns: pa.Table, budget: int, seed: int, *, rule: str = "top", text_only: str = "exclude"
+) -> Selection:
     """The `budget` rows at the `rule` end ("top", "bottom", "mid": around the median) by `clip_score`.
 
     Ties by the hash of (seed, id). Text-only rows have no score: `text_only="exclude"` sets them aside, "keep" gives

@@ -26,7 +26,10 @@ _BLOCK = 1024
 
 
 def needs(
-    vectors: str | Sequence[str] = VECTORS, transfer: str = "emb_text", cluster: str = "activation", **_: object
+    vectors: str | Sequence[str] = VECTORS,
+    transfer: str = "emb_text",
+    cluster: str = "activation",
+    **_: object,
 ) -> tuple[str, ...]:
     """The vectors and their clusters."""
     return signals_of(*names_of(vectors), transfer, f"cluster_{cluster}")
@@ -64,12 +67,20 @@ def select(
     _, codes = np.unique(clusters[found.rows], return_inverse=True)
     members = members_of(codes)
     refuse_large(max(map(len, members), default=0))  # before any vector is read
-    transferable = transferability(np.concatenate([mean_direction(halves(found.rows[m])) for m in members])) if members else np.empty(0)
+    transferable = (
+        transferability(np.concatenate([mean_direction(halves(found.rows[m])) for m in members]))
+        if members
+        else np.empty(0)
+    )
     density = np.array([_density(units, found.rows[m], sigma) for m in members])
     counts = allocate(np.bincount(codes), transferable / (tau * density), found.budget)
     places = pick_by_group(found.rows, codes, counts, rule("mmd", sigma=sigma), found.keys, units=units)
     picked, of = found.rows[places], codes[places]
-    reason = {"cluster": clusters[picked].astype(np.int32), "transferability": transferable[of], "density": density[of]}
+    reason = {
+        "cluster": clusters[picked].astype(np.int32),
+        "transferability": transferable[of],
+        "density": density[of],
+    }
     return found.selection(columns, places, {"clusters_used": int((counts > 0).sum())}, **reason)
 
 
@@ -87,7 +98,9 @@ def _density(units: Lookup, rows: np.ndarray, sigma: float) -> float:
     if n == 1:
         return 1.0
     block = units(rows)
-    total = sum(int(kernel(block[start : start + _BLOCK], block, sigma).sum()) for start in range(0, n, _BLOCK))
+    total = sum(
+        int(kernel(block[start : start + _BLOCK], block, sigma).sum()) for start in range(0, n, _BLOCK)
+    )
     return max((total * 2.0**-24 - n) / (n * (n - 1)), 2.0**-24)  # a narrow kernel may find nobody near
 
 

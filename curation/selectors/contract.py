@@ -20,7 +20,9 @@ class BudgetError(SelectorError):
     """The budget is not met: `requested` and `available` rows."""
 
     def __init__(self, requested: int, available: int, why: str = "") -> None:
-        super().__init__(f"budget of {requested:,} rows asked for, {available:,} can be had{': ' if why else ''}{why}")
+        super().__init__(
+            f"budget of {requested:,} rows asked for, {available:,} can be had{': ' if why else ''}{why}"
+        )
         self.requested, self.available = requested, available
 
 
@@ -67,7 +69,11 @@ def resolve_budget(budget: str | int, pool_size: int) -> int:
         number = Decimal(text.removesuffix("%"))
     except InvalidOperation:
         number = Decimal("NaN")
-    if isinstance(budget, bool) or not number.is_finite() or (not text.endswith("%") and number.as_integer_ratio()[1] != 1):
+    if (
+        isinstance(budget, bool)
+        or not number.is_finite()
+        or (not text.endswith("%") and number.as_integer_ratio()[1] != 1)
+    ):
         raise SelectorError(f"budget {budget!r} is neither a share such as '30%' nor a number of rows")
     rows = int(number * pool_size / 100) if text.endswith("%") else int(number)
     if text.endswith("%") and number > 100:
@@ -86,7 +92,9 @@ def require(columns: pa.Table, names: Iterable[str]) -> None:
     """Raises ColumnError, with what there is, for the first column of `names` that is missing."""
     for name in names:
         if name not in columns.column_names:
-            raise ColumnError(name, f"column {name!r} is missing; there are {', '.join(columns.column_names)}")
+            raise ColumnError(
+                name, f"column {name!r} is missing; there are {', '.join(columns.column_names)}"
+            )
 
 
 def numbers(columns: pa.Table, name: str, single: bool = False) -> np.ndarray:
@@ -97,12 +105,19 @@ def numbers(columns: pa.Table, name: str, single: bool = False) -> np.ndarray:
     require(columns, [name])
     column = columns[name]
     own = column.type
-    if not (pa.types.is_integer(own) or pa.types.is_floating(own) or pa.types.is_boolean(own) or pa.types.is_null(own)):
+    if not (
+        pa.types.is_integer(own)
+        or pa.types.is_floating(own)
+        or pa.types.is_boolean(own)
+        or pa.types.is_null(own)
+    ):
         raise ColumnError(name, f"column {name!r} is {own}, not numeric")
     return column.cast(pa.float32() if single else pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def bounded(columns: pa.Table, name: str, low: float = -np.inf, high: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
+def bounded(
+    columns: pa.Table, name: str, low: float = -np.inf, high: float = np.inf
+) -> tuple[np.ndarray, np.ndarray]:
     """A numeric column as (float64[n], outside bool[n]): NaN for what cannot be used.
 
     That is null, NaN, infinite, or finite but not in [`low`, `high`]; the last is what `outside` marks. Raises ColumnError.
@@ -131,7 +146,9 @@ def vectors(columns: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     require(columns, [name])
     kind = columns[name].type
     if not pa.types.is_fixed_size_list(kind) or kind.value_type not in (pa.float16(), pa.float32()):
-        raise ColumnError(name, f"column {name!r} is {kind}, not vectors (fixed-size lists of float16 or float32)")
+        raise ColumnError(
+            name, f"column {name!r} is {kind}, not vectors (fixed-size lists of float16 or float32)"
+        )
     chunks = [_matrix(chunk, kind.list_size) for chunk in columns[name].chunks if len(chunk)]
     known = [np.asarray(chunk.is_valid()) for chunk in columns[name].chunks if len(chunk)]
     if not chunks:
@@ -142,7 +159,11 @@ def vectors(columns: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _matrix(chunk: pa.FixedSizeListArray, width: int) -> np.ndarray:
     # .values is the whole child array whatever the slice; .flatten() would leave null rows out
-    values = chunk.values.to_numpy(zero_copy_only=True) if not chunk.values.null_count else _nan_filled(chunk.values)
+    values = (
+        chunk.values.to_numpy(zero_copy_only=True)
+        if not chunk.values.null_count
+        else _nan_filled(chunk.values)
+    )
     return values.reshape(-1, width)[chunk.offset : chunk.offset + len(chunk)]
 
 

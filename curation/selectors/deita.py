@@ -20,7 +20,9 @@ COST, TARGETED, NESTED = "C2", False, True
 FILLS = ("none", "score")
 
 
-def needs(vectors: str | Sequence[str] = "emb_text", within: str | None = None, **_: object) -> tuple[str, ...]:
+def needs(
+    vectors: str | Sequence[str] = "emb_text", within: str | None = None, **_: object
+) -> tuple[str, ...]:
     """The quality scores, the vectors and, if any, the clusters."""
     return signals_of("complexity", *names_of(vectors), f"cluster_{within}" if within else None)
 
@@ -45,7 +47,11 @@ def select(
     SizeError, SelectorError.
     """
     if fill not in FILLS or not -1 <= threshold <= 1:
-        raise SelectorError(f"fill {fill!r} is none of {', '.join(FILLS)}" if fill not in FILLS else f"threshold {threshold} is no cosine")
+        raise SelectorError(
+            f"fill {fill!r} is none of {', '.join(FILLS)}"
+            if fill not in FILLS
+            else f"threshold {threshold} is no cosine"
+        )
     score = bounded(columns, "complexity")[0] * bounded(columns, "quality")[0]
     units, known = joined(columns, vectors)
     clusters = numbers(columns, f"cluster_{within}") if within else np.zeros(len(columns))
@@ -59,15 +65,21 @@ def select(
     taken = greedy_similarity(rows, units, budget, threshold, codes)
     missing = budget - len(taken)
     if missing and fill == "none":
-        raise BudgetError(budget, len(taken), _why(found.notes["missing_value"], len(rows) - len(taken), threshold))
+        raise BudgetError(
+            budget, len(taken), _why(found.notes["missing_value"], len(rows) - len(taken), threshold)
+        )
     rest = np.setdiff1d(np.arange(len(rows)), taken)[:missing]
     places = ranked[np.concatenate([taken, rest])]
     filled = pa.array(np.arange(budget) >= len(taken))
-    return found.selection(columns, places, {"filled": missing}, score=score[found.rows[places]], filled=filled)
+    return found.selection(
+        columns, places, {"filled": missing}, score=score[found.rows[places]], filled=filled
+    )
 
 
 def _why(missing: int, alike: int, threshold: float) -> str:
     said = [f"{missing:,} rows are missing_value"] if missing else []
     if alike:
-        said.append(f"{alike:,} exceed cosine {threshold} to one of those taken; raise threshold, or fill='score'")
+        said.append(
+            f"{alike:,} exceed cosine {threshold} to one of those taken; raise threshold, or fill='score'"
+        )
     return ", ".join(said)

@@ -40,9 +40,17 @@ def select(
     return found.selection(columns, places, {"without_vote": int((count[places] == 0).sum())}, **reason)
 
 
-def influences(columns: pa.Table, tasks: list[str] | None, prefix: str = PREFIX) -> tuple[list[str], np.ndarray]:
+def influences(
+    columns: pa.Table, tasks: list[str] | None, prefix: str = PREFIX
+) -> tuple[list[str], np.ndarray]:
     """(tasks, float64[t, n]): the columns `prefix`<task>, missing as NaN. Raises ColumnError where there is none."""
-    named = sorted(c.removeprefix(prefix) for c in columns.column_names if c.startswith(prefix)) if tasks is None else list(tasks)
+    named = (
+        sorted(c.removeprefix(prefix) for c in columns.column_names if c.startswith(prefix))
+        if tasks is None
+        else list(tasks)
+    )
     if not named:
-        raise ColumnError(f"{prefix}*", f"no column {prefix}<task> is there; there are {', '.join(columns.column_names)}")
+        raise ColumnError(
+            f"{prefix}*", f"no column {prefix}<task> is there; there are {', '.join(columns.column_names)}"
+        )
     return named, np.stack([numbers(columns, f"{prefix}{task}") for task in named])

@@ -22,7 +22,9 @@ def needs(model: str = "seed", **_: object) -> tuple[str, ...]:
     return signals_of(loss_column(model, "nll"), loss_column(model, "nll_noq"))
 
 
-def select(columns: pa.Table, budget: int, seed: int, *, model: str = "seed", highest: float = 1.0) -> Selection:
+def select(
+    columns: pa.Table, budget: int, seed: int, *, model: str = "seed", highest: float = 1.0
+) -> Selection:
     """The `budget` rows with the highest ratio, those above `highest` left out (`out_of_range`).
 
     Above 1 the question makes the answer less likely, mostly a wrong pair; `highest=inf` keeps all. Ties by the hash

@@ -57,4 +57,6 @@ def select(
     shortlist = pick_by_group(found.rows, codes, counts, top, found.keys, score=score)
     places = shortlist[np.lexsort((shortlist, -score[shortlist]))][: found.budget]
     picked = clusters[found.rows[places]].astype(np.int32)
-    return found.selection(columns, places, {"shortlist": len(shortlist)}, cluster=picked, score=score[places])
+    return found.selection(
+        columns, places, {"shortlist": len(shortlist)}, cluster=picked, score=score[places]
+    )

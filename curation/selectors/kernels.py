@@ -25,7 +25,9 @@ def compiled() -> Compiled:
     try:
         import numba
     except ImportError as error:
-        raise SelectorError("engine 'numba' needs numba: pip install winnow[fast], or use engine 'numpy'") from error
+        raise SelectorError(
+            "engine 'numba' needs numba: pip install winnow[fast], or use engine 'numpy'"
+        ) from error
     jit = numba.njit(cache=True)
     return Compiled(*(jit(function) for function in (byte_sums, met, lay_out, levels, deal)))
 
@@ -49,7 +51,14 @@ def met(codes: np.ndarray, starts: np.ndarray, sources: np.ndarray, width: int, 
 
 
 def lay_out(
-    codes: np.ndarray, starts: np.ndarray, sources: np.ndarray, of_pair: np.ndarray, width: int, count: int, bare: int, placed: bool
+    codes: np.ndarray,
+    starts: np.ndarray,
+    sources: np.ndarray,
+    of_pair: np.ndarray,
+    width: int,
+    count: int,
+    bare: int,
+    placed: bool,
 ) -> tuple[np.ndarray, ...]:
     """`Bins.of`: rows, starts, positions, and how many rows there are of which nothing is said."""
     n, unsaid, m = len(starts) - 1, 0, 0
@@ -83,14 +92,20 @@ def lay_out(
     return rows, starts, positions, unsaid
 
 
-def levels(main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float, by_tie: bool) -> np.ndarray:
+def levels(
+    main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float, by_tie: bool
+) -> np.ndarray:
     """uint8[n]: the level of each row, as `Ranking.of` says."""
     n, whole, level = len(main), threshold >= 0, np.empty(len(main), np.uint8)
     none, one, steps, most = main.dtype.type(0), main.dtype.type(1), main.dtype.type(16), main.dtype.type(15)
     half, low, share = main.dtype.type(0.5), main.dtype.type(threshold), 16 / max(n, 1)
     for i in range(n):  # without branches: which rows are candidates cannot be foretold
         value = main[i]
-        within = most - np.floor(main.dtype.type(tie[i] * share)) if by_tie else np.floor((second[i] - value + half) * steps)
+        within = (
+            most - np.floor(main.dtype.type(tie[i] * share))
+            if by_tie
+            else np.floor((second[i] - value + half) * steps)
+        )
         within = max(none, within)  # NaN is not
         within = min(most, within)
         whole &= not (value > low) or (value == np.floor(value) and value < most)
@@ -174,7 +189,9 @@ def deal(
                     same = main[row] == main[rows[last]] and second[row] == second[rows[last]]
                     equal = equal and same and (not placed or positions[found[k]] == positions[last])
                 last = found[k]
-        if equal and sure < allowed < got:  # at the lowest level only `tie` decides: those too far back are left out
+        if (
+            equal and sure < allowed < got
+        ):  # at the lowest level only `tie` decides: those too far back are left out
             limit, kept = np.partition(edge[: got - sure], allowed - sure - 1)[allowed - sure - 1], 0
             for k in range(got):
                 if here[found[k]] > lowest or tie[rows[found[k]]] <= limit:

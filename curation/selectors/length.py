@@ -20,7 +20,9 @@ def needs(column: str = "text_tokens", **_: object) -> tuple[str, ...]:
     return signals_of(column)
 
 
-def select(columns: pa.Table, budget: int, seed: int, *, column: str = "text_tokens", rule: str = "top") -> Selection:
+def select(
+    columns: pa.Table, budget: int, seed: int, *, column: str = "text_tokens", rule: str = "top"
+) -> Selection:
     """The `budget` rows at the `rule` end ("top", "bottom", "mid": around the median) of `column`, in tokens.
 
     Ties by the hash of (seed, id). Text-only rows are rows like others. Rows without a count (`missing_value`) or with

@@ -36,4 +36,6 @@ def select(
     inside = values[:, found.rows]
     places = band(inside.max(axis=0), found.budget, "top")
     best = inside[:, places].argmax(axis=0)
-    return found.selection(columns, places, task=pa.array(names).take(pa.array(best)), score=inside[best, places])
+    return found.selection(
+        columns, places, task=pa.array(names).take(pa.array(best)), score=inside[best, places]
+    )

@@ -76,5 +76,7 @@ def _part(columns: pa.Table, key: str, given: np.ndarray, bins: int) -> tuple[np
     if not len(reference):
         return np.zeros(len(values), np.int64), known
     # edges are values that occur, not interpolated ones: equal on every machine
-    edges = np.unique([*reference[np.arange(bins) * len(reference) // bins], np.nextafter(reference[-1], np.inf)])
+    edges = np.unique(
+        [*reference[np.arange(bins) * len(reference) // bins], np.nextafter(reference[-1], np.inf)]
+    )
     return np.searchsorted(edges, np.where(known, values, 0), "right"), known

@@ -16,7 +16,16 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, check_budget, flags, numbers, row_numbers, sources_of, texts
+from curation.selectors.contract import (
+    Selection,
+    SelectorError,
+    check_budget,
+    flags,
+    numbers,
+    row_numbers,
+    sources_of,
+    texts,
+)
 from curation.selectors.formulas import NECESSITIES
 from curation.selectors.formulas import necessity as necessity_of
 from curation.selectors.primitives.cosine import joined
@@ -91,9 +100,13 @@ def select(
     ranked = known[np.lexsort((row_numbers(columns)[known], keys[known], scores[known]))]
     notes["noise_tail"] = math.floor(noise_tail * len(ranked) + 1e-9)  # 0.29 · 100 is 28.999... in float64
     ranked = ranked[: len(ranked) - notes["noise_tail"]]
-    check_budget(budget, len(ranked), ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count))
+    check_budget(
+        budget, len(ranked), ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count)
+    )
     of = scores[ranked]
-    stratum = np.arange(len(ranked)) * strata // len(ranked) if clusters is None else _by_mean(clusters[ranked], of)
+    stratum = (
+        np.arange(len(ranked)) * strata // len(ranked) if clusters is None else _by_mean(clusters[ranked], of)
+    )
     sizes = np.bincount(stratum, minlength=strata if clusters is None else 0)
     counts = quota(sizes, _lift(of, stratum, sizes, tau), budget)
     sources, _ = groups(texts(columns, "source"))
@@ -102,7 +115,11 @@ def select(
     for k in np.flatnonzero(counts)[::-1]:
         members = ranked[stratum == k]
         if inside is None:
-            picks.append(_by_source(members, sources[members], keys[members], int(counts[k]), _offset(seed, k, sizes[k])))
+            picks.append(
+                _by_source(
+                    members, sources[members], keys[members], int(counts[k]), _offset(seed, k, sizes[k])
+                )
+            )
         else:
             members = members[np.argsort(keys[members], kind="stable")]
             picks.append(members[pick_from(members, inside, keys[members], int(counts[k]), units=units)])
@@ -111,7 +128,9 @@ def select(
 
 
 def _score(columns: pa.Table, necessity: str) -> np.ndarray:
-    named = dict(zip(_READ[_known(necessity)], (numbers(columns, name) for name in _READ[necessity]), strict=True))
+    named = dict(
+        zip(_READ[_known(necessity)], (numbers(columns, name) for name in _READ[necessity]), strict=True)
+    )
     return necessity_of(necessity, **named)
 
 
@@ -122,7 +141,11 @@ def _known(necessity: str) -> str:
 
 
 def _usable(
-    columns: pa.Table, scores: np.ndarray, clusters: np.ndarray | None, has_vector: np.ndarray | None, exclude_seed: bool
+    columns: pa.Table,
+    scores: np.ndarray,
+    clusters: np.ndarray | None,
+    has_vector: np.ndarray | None,
+    exclude_seed: bool,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Which rows can be picked; the others are counted under the first reason that applies."""
     steps = {"missing_value": np.isfinite(scores)}
@@ -149,7 +172,13 @@ def _by_mean(clusters: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _selection(
-    columns: pa.Table, picks: np.ndarray, levels: np.ndarray, scores: np.ndarray, clusters: np.ndarray | None, strata_by: str, notes: dict[str, int]
+    columns: pa.Table,
+    picks: np.ndarray,
+    levels: np.ndarray,
+    scores: np.ndarray,
+    clusters: np.ndarray | None,
+    strata_by: str,
+    notes: dict[str, int],
 ) -> Selection:
     reason = sources_of(columns, picks).append_column("stratum", pa.array(levels, pa.int32()))
     reason = reason.append_column("score", pa.array(scores[picks], pa.float64()))
@@ -173,7 +202,9 @@ def _lift(scores: np.ndarray, stratum: np.ndarray, sizes: np.ndarray, tau: float
     return np.bincount(stratum, weights=scores, minlength=len(sizes)) / np.maximum(sizes, 1) / tau
 
 
-def _by_source(rows: np.ndarray, sources: np.ndarray, keys: np.ndarray, count: int, offset: int) -> np.ndarray:
+def _by_source(
+    rows: np.ndarray, sources: np.ndarray, keys: np.ndarray, count: int, offset: int
+) -> np.ndarray:
     order = np.argsort(keys, kind="stable")
     _, local = np.unique(sources, return_inverse=True)
     shares = spread(np.bincount(local), count, offset)

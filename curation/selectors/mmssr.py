@@ -97,7 +97,10 @@ def select(
     serve = list(range(len(keys)))
     if order == "scarce_first":
         serve.sort(key=lambda c: np.count_nonzero(main[c] > threshold))
-    alive, notes = np.zeros(len(columns), bool), {"missing_score": 0, "unscored": 0, "without_style": index.bare}
+    alive, notes = (
+        np.zeros(len(columns), bool),
+        {"missing_score": 0, "unscored": 0, "without_style": index.bare},
+    )
     for scores in main:
         there = ~np.isnan(scores) if _any_missing(scores) else np.ones(len(scores), bool)
         alive |= there
@@ -112,7 +115,9 @@ def select(
     notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
     notes["filled"] = budget - len(picks.rows)
     picks = _filled(picks, budget, fill, alive, expected, by_hash)
-    return Selection(row_numbers(columns)[picks.rows], _reason(columns, picks, keys, styles, main, expected), notes)
+    return Selection(
+        row_numbers(columns)[picks.rows], _reason(columns, picks, keys, styles, main, expected), notes
+    )
 
 
 def capability_keys(columns: pa.Table, asked: Sequence[str] | None, score: str) -> list[str]:
@@ -152,7 +157,11 @@ def _expected(columns: pa.Table, key: str, scores: np.ndarray) -> np.ndarray:
 
 def _read(columns: pa.Table, name: str) -> np.ndarray:
     values = numbers(columns, name, single=True)
-    return np.where(values < 0, np.float32(np.nan), values) if np.fmin.reduce(values, initial=0.0) < 0 else values
+    return (
+        np.where(values < 0, np.float32(np.nan), values)
+        if np.fmin.reduce(values, initial=0.0) < 0
+        else values
+    )
 
 
 def _any_missing(values: np.ndarray) -> bool:
@@ -177,7 +186,9 @@ def _bins(columns: pa.Table, kind: str, engine: str) -> tuple[Bins, pa.Array]:
     of_pair = (of_style[:, None] * len(sources) + np.arange(len(sources))).astype(np.int32).ravel()
     bare = styles.index(OTHER) if kind.startswith("style") else None
     bins = Bins.of(said, of_row, of_pair, width=len(sources), bare=bare, engine=engine)
-    return bins, pa.array([styles[at] for at in order], pa.string()).take(np.arange(len(styles)).repeat(len(sources)))
+    return bins, pa.array([styles[at] for at in order], pa.string()).take(
+        np.arange(len(styles)).repeat(len(sources))
+    )
 
 
 def _filled(
@@ -208,7 +219,12 @@ def _filled(
 
 
 def _reason(
-    columns: pa.Table, picks: Picks, keys: list[str], styles: pa.Array, main: list[np.ndarray], expected: list[np.ndarray]
+    columns: pa.Table,
+    picks: Picks,
+    keys: list[str],
+    styles: pa.Array,
+    main: list[np.ndarray],
+    expected: list[np.ndarray],
 ) -> pa.Table:
     filled = picks.round == 0
     return pa.table(

@@ -101,11 +101,15 @@ def _bins(columns: pa.Table, engine: str) -> tuple[Bins, pa.Array]:
     width = len(sources)
     met = said.met(of_row, width, engine)
     joined = [f"{said.names[pair // width].strip()}+{sources[pair % width]}" for pair in met.tolist()]
-    names = sorted(set(joined))  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
+    names = sorted(
+        set(joined)
+    )  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
     place = {name: at for at, name in enumerate(names)}
     of_pair = np.full(len(said.names) * width, -1, np.int32)
     of_pair[met] = [place[name] for name in joined]
-    return Bins.of(said, of_row, of_pair, width=width, placed=True, engine=engine), pa.array(names, pa.string())
+    return Bins.of(said, of_row, of_pair, width=width, placed=True, engine=engine), pa.array(
+        names, pa.string()
+    )
 
 
 def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:

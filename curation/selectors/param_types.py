@@ -26,10 +26,16 @@ def fits(value: Any, hint: Any) -> bool:
     if kind in (str, bool, type(None)):
         return isinstance(value, kind)
     if kind in _LISTS:
-        return isinstance(value, _LISTS) and not isinstance(value, str) and all(fits(each, *get_args(hint)[:1] or (Any,)) for each in value)
+        return (
+            isinstance(value, _LISTS)
+            and not isinstance(value, str)
+            and all(fits(each, *get_args(hint)[:1] or (Any,)) for each in value)
+        )
     if kind in _MAPPINGS:
         names, values = get_args(hint) or (Any, Any)
-        return isinstance(value, Mapping) and all(fits(key, names) and fits(each, values) for key, each in value.items())
+        return isinstance(value, Mapping) and all(
+            fits(key, names) and fits(each, values) for key, each in value.items()
+        )
     return True
 
 

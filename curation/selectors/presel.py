@@ -25,10 +25,20 @@ COST, TARGETED, NESTED = "C4", False, False
 
 
 def needs(
-    model: str = "seed", vectors: str = "emb_image", cluster: str = "image", reference: str | None = "in_seed", **_: object
+    model: str = "seed",
+    vectors: str = "emb_image",
+    cluster: str = "image",
+    reference: str | None = "in_seed",
+    **_: object,
 ) -> tuple[str, ...]:
     """The losses with and without the question, the vectors, their clusters, and the reference part."""
-    return signals_of(loss_column(model, "nll"), loss_column(model, "nll_noq"), *names_of(vectors), f"cluster_{cluster}", reference)
+    return signals_of(
+        loss_column(model, "nll"),
+        loss_column(model, "nll_noq"),
+        *names_of(vectors),
+        f"cluster_{cluster}",
+        reference,
+    )
 
 
 def select(
@@ -61,7 +71,11 @@ def select(
         raise SelectorError(f"temperature {temperature} must be positive (inf = equal)")
     score, (tasks, names) = irs(*losses(columns, model, "nll", "nll_noq")), groups(texts(columns, "source"))
     if not (np.isfinite(score) & judged).any():
-        raise BudgetError(budget, 0, f"no row {'of the reference part ' if reference else ''}has the losses that IRS is made of")
+        raise BudgetError(
+            budget,
+            0,
+            f"no row {'of the reference part ' if reference else ''}has the losses that IRS is made of",
+        )
     mean, unknown = _task_means(score, tasks, len(names), judged)
     units, known = joined(columns, vectors)
     clusters = numbers(columns, f"cluster_{cluster}")
@@ -75,7 +89,9 @@ def select(
     cells, codes = np.unique(np.stack([tasks[found.rows], clusters[found.rows]]), axis=1, return_inverse=True)
     codes = codes.reshape(-1)  # its shape differs between versions of numpy
     inside = _by_cluster(cells[0], np.bincount(codes), counts)
-    places = pick_by_group(found.rows, codes, inside, rule("typicality", neighbours=neighbours), found.keys, units=units)
+    places = pick_by_group(
+        found.rows, codes, inside, rule("typicality", neighbours=neighbours), found.keys, units=units
+    )
     picked = found.rows[places]
     reason = {"cluster": clusters[picked].astype(np.int32), "irs": mean[tasks[picked]]}
     return found.selection(columns, places, {"tasks_without_irs": unknown}, **reason)
@@ -87,7 +103,9 @@ def _task_means(score: np.ndarray, tasks: np.ndarray, count: int, rows: np.ndarr
     # fsum: another sum of float64 would depend on the order of the rows
     means = np.full(count, math.fsum(score[known].tolist()) / len(known))
     met = [known[places] for places in members_of(tasks[known])]
-    means[[tasks[places[0]] for places in met]] = [math.fsum(score[places].tolist()) / len(places) for places in met]
+    means[[tasks[places[0]] for places in met]] = [
+        math.fsum(score[places].tolist()) / len(places) for places in met
+    ]
     return means, count - len(met)
 
 
@@ -100,5 +118,8 @@ def _refuse_large_part(paid: int, budget: int) -> None:
 
 def _by_cluster(tasks: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """int64[cells]: how many rows each cell (task, cluster), with `tasks` ascending, gives of its task's: by its size."""
-    parts = [quota(sizes[cells], np.zeros(len(cells)), int(counts[int(tasks[cells[0]])])) for cells in members_of(tasks)]
+    parts = [
+        quota(sizes[cells], np.zeros(len(cells)), int(counts[int(tasks[cells[0]])]))
+        for cells in members_of(tasks)
+    ]
     return np.concatenate([np.empty(0, np.int64), *parts])

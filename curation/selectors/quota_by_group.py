@@ -77,16 +77,26 @@ def select(
     weights = np.array([float(shares[name]) for name in names]) if allocation == "explicit" else None
     counts = quota_by_group(sizes, found.budget, allocation=allocation, stat=means, tau=tau, shares=weights)
     chosen = rule(pick, neighbours=neighbours, tau=pick_tau, sigma=sigma)
-    places = pick_by_group(found.rows, codes, counts, chosen, found.keys, score=values[found.rows], units=units)
+    places = pick_by_group(
+        found.rows, codes, counts, chosen, found.keys, score=values[found.rows], units=units
+    )
     reason = {"group": pa.array(names, pa.large_string()).take(pa.array(codes[places]))}
-    return found.selection(columns, places, None, **reason, **({"score": values[found.rows[places]]} if score else {}))
+    return found.selection(
+        columns, places, None, **reason, **({"score": values[found.rows[places]]} if score else {})
+    )
 
 
-def _check(pick: str, score: str | None, vectors: str | Sequence[str] | None, allocation: str, stat: str | None) -> None:
+def _check(
+    pick: str, score: str | None, vectors: str | Sequence[str] | None, allocation: str, stat: str | None
+) -> None:
     for wanted, given, name in (
         (pick in SCORED, score, f"pick {pick!r} needs the parameter score: the column to read"),
         (pick in COMPARED, vectors, f"pick {pick!r} needs the parameter vectors: the column to read"),
-        (allocation == "softmax", stat, "allocation 'softmax' needs the parameter stat: the column whose mean counts"),
+        (
+            allocation == "softmax",
+            stat,
+            "allocation 'softmax' needs the parameter stat: the column whose mean counts",
+        ),
     ):
         if wanted and not given:
             raise SelectorError(name)
@@ -95,7 +105,12 @@ def _check(pick: str, score: str | None, vectors: str | Sequence[str] | None, al
 def _has_share(labels: pa.Array, shares: Mapping[str, float]) -> np.ndarray:
     names = groups(labels.drop_null())[1]
     given = explicit_shares(names, shares)
-    return np.asarray(pc.is_in(labels, pa.array([n for n, share in zip(names, given, strict=True) if share > 0], pa.large_string())))
+    return np.asarray(
+        pc.is_in(
+            labels,
+            pa.array([n for n, share in zip(names, given, strict=True) if share > 0], pa.large_string()),
+        )
+    )
 
 
 def _labels(columns: pa.Table, names: list[str]) -> pa.Array:
@@ -106,5 +121,9 @@ def _labels(columns: pa.Table, names: list[str]) -> pa.Array:
     parts = []
     for name in names:
         kind = columns[name].type
-        parts.append(columns[name].cast(pa.large_string()).combine_chunks() if pa.types.is_integer(kind) else texts(columns, name))
+        parts.append(
+            columns[name].cast(pa.large_string()).combine_chunks()
+            if pa.types.is_integer(kind)
+            else texts(columns, name)
+        )
     return pc.binary_join_element_wise(*parts, pa.scalar(" / ", pa.large_string()), null_handling="emit_null")

@@ -30,7 +30,9 @@ class Ranking:
     level: np.ndarray
 
     @classmethod
-    def of(cls, main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float, engine: str = "numpy") -> "Ranking":
+    def of(
+        cls, main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float, engine: str = "numpy"
+    ) -> "Ranking":
         """The candidates are the rows with `main` strictly above `threshold`; NaN is not.
 
         Whole scores below 15 have 16 levels each, by `second`, or by `tie` where `second` is `main`; others have 255 in all.
@@ -38,7 +40,11 @@ class Ranking:
         if engine == "numba":
             return cls(main, second, tie, compiled().levels(main, second, tie, threshold, second is main))
         high = float(np.fmax.reduce(main, initial=threshold))
-        whole = threshold >= 0 and high < 15 and all(_whole(main[s : s + BLOCK]) for s in range(0, len(main), BLOCK))
+        whole = (
+            threshold >= 0
+            and high < 15
+            and all(_whole(main[s : s + BLOCK]) for s in range(0, len(main), BLOCK))
+        )
         level = np.empty(len(main), np.uint8)
         for start in range(0, len(main), BLOCK):
             block = slice(start, start + BLOCK)
@@ -64,7 +70,9 @@ def _share(values: np.ndarray, limit: float, levels: int) -> np.ndarray:
     return np.floor(np.fmin(np.fmax(scaled, 0), levels - 1))
 
 
-def deal(bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, *, carry: bool, engine: str) -> tuple[np.ndarray, np.ndarray]:
+def deal(
+    bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, *, carry: bool, engine: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Take about `share` rows from the bins, that with the fewest candidates still alive first.
 
     Returns rows and their bins. Without `carry` a bin gets ceil(still to deal / bins still to come) rows, or all it has
@@ -76,11 +84,19 @@ def deal(bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, *, carry: 
     if engine == "numba":
         positions = np.zeros(0, np.int32) if bins.positions is None else bins.positions
         entries = (bins.rows, bins.starts, bins.ahead, positions, narrowed(bins.depth), bins.depth == DEEPEST)
-        return compiled().deal(*entries, level, ranking.main, ranking.second, ranking.tie, alive, share, carry)
+        return compiled().deal(
+            *entries, level, ranking.main, ranking.second, ranking.tie, alive, share, carry
+        )
     here = bins.lift(level)
     sizes = bins.count(here > 0)
     order = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :]
-    rows, codes, left, debt, quota = [bins.rows[:0]], [order[:0]], share, 0, max(share // max(len(order), 1), 1)
+    rows, codes, left, debt, quota = (
+        [bins.rows[:0]],
+        [order[:0]],
+        share,
+        0,
+        max(share // max(len(order), 1), 1),
+    )
     for place, at in enumerate(order.tolist()):
         if left <= 0:
             break
@@ -93,11 +109,15 @@ def deal(bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, *, carry: 
     return np.concatenate(rows), np.concatenate(codes)
 
 
-def _best(bins: Bins, ranking: Ranking, here: np.ndarray, alive: np.ndarray, at: int, allowed: int) -> np.ndarray:
+def _best(
+    bins: Bins, ranking: Ranking, here: np.ndarray, alive: np.ndarray, at: int, allowed: int
+) -> np.ndarray:
     """The first `allowed` rows of bin `at` that are still alive, or all there are; `here` uint8[m] are the entries' levels."""
     span = slice(bins.starts[at], bins.starts[at + 1])
     rows, here = bins.rows[span], here[span]
-    reached = np.bincount(here, minlength=LEVELS + 1)[:0:-1].cumsum()  # entries of level 255, of 254 and more, ...
+    reached = np.bincount(here, minlength=LEVELS + 1)[
+        :0:-1
+    ].cumsum()  # entries of level 255, of 254 and more, ...
     wanted = allowed
     while True:
         lowest = max(LEVELS - int(reached.searchsorted(wanted)), 1)

@@ -65,10 +65,14 @@ def select(
     places, highest = places[left], highest[left]
     picked = found.rows[ranked[places]]
     alike = pa.array(np.where(highest < -1, 0, highest), mask=highest < -1)
-    return found.selection(columns, ranked[places], notes, cluster=clusters[picked].astype(np.int32), similarity=alike)
+    return found.selection(
+        columns, ranked[places], notes, cluster=clusters[picked].astype(np.int32), similarity=alike
+    )
 
 
-def _cosines(found: Candidates, ranked: np.ndarray, codes: np.ndarray, units: Lookup) -> list[tuple[np.ndarray, np.ndarray]]:
+def _cosines(
+    found: Candidates, ranked: np.ndarray, codes: np.ndarray, units: Lookup
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """(places in ranked order, float32 cosines) of each cluster; float32 holds multiples of STEP exactly."""
     groups = members_of(codes)
     pairs = sum(len(group) ** 2 for group in groups)
@@ -80,7 +84,10 @@ def _cosines(found: Candidates, ranked: np.ndarray, codes: np.ndarray, units: Lo
 
 def _thin(near: list[tuple[np.ndarray, np.ndarray]], budget: int) -> tuple[np.ndarray, np.ndarray, float]:
     """(places kept, ascending; each one's highest cosine to one kept before it, -inf for none; threshold)."""
-    low, high = -round(1 / STEP) - 1, round(1 / STEP)  # in steps; the highest keeps every row, the lowest one a cluster
+    low, high = (
+        -round(1 / STEP) - 1,
+        round(1 / STEP),
+    )  # in steps; the highest keeps every row, the lowest one a cluster
     while high - low > 1:
         middle = (low + high) // 2
         kept = sum(len(independent(cosine, middle * STEP)) for _, cosine in near)
@@ -88,7 +95,9 @@ def _thin(near: list[tuple[np.ndarray, np.ndarray]], budget: int) -> tuple[np.nd
     places, highest = [np.empty(0, np.int64)], [np.empty(0)]
     for group, cosine in near:
         kept = independent(cosine, high * STEP)
-        before = np.tril(cosine[np.ix_(kept, kept)], -1) + np.triu(np.full((len(kept), len(kept)), -np.inf, np.float32))
+        before = np.tril(cosine[np.ix_(kept, kept)], -1) + np.triu(
+            np.full((len(kept), len(kept)), -np.inf, np.float32)
+        )
         places.append(group[kept])
         highest.append(before.max(axis=1))
     order = np.argsort(np.concatenate(places), kind="stable")

@@ -6,7 +6,15 @@ Needs: the signal of the column. Cost class: that of the column. Blind, unless t
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
+from curation.selectors.contract import (
+    Selection,
+    SelectorError,
+    check_budget,
+    numbers,
+    row_numbers,
+    sources_of,
+    texts,
+)
 from curation.selectors.primitives.keys import seeded_keys
 from curation.selectors.signal_columns import signals_of
 

@@ -23,7 +23,13 @@ def needs(model: str = "base", cluster: str = "text", **_: object) -> tuple[str,
 
 
 def select(
-    columns: pa.Table, budget: int, seed: int, *, model: str = "base", cluster: str = "text", text_only: str = "exclude"
+    columns: pa.Table,
+    budget: int,
+    seed: int,
+    *,
+    model: str = "base",
+    cluster: str = "text",
+    text_only: str = "exclude",
 ) -> Selection:
     """From each cluster `cluster_<cluster>` a number proportional to its size, the highest visual necessity first.
 
@@ -41,4 +47,6 @@ def select(
     places = pick_by_group(found.rows, codes, counts, top, found.keys, score=score)
     picked = found.rows[places]
     notes = {"misleading": int((score[places] < 0).sum())}
-    return found.selection(columns, places, notes, cluster=clusters[picked].astype(np.int32), score=score[places])
+    return found.selection(
+        columns, places, notes, cluster=clusters[picked].astype(np.int32), score=score[places]
+    )

@@ -60,8 +60,12 @@ def get_producer(name: str) -> Callable[..., Any]:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ProducerError(f"producer {name!r} cannot be imported: {error}") from error
-    if name not in PRODUCERS and (not callable(function) or tuple(inspect.signature(function).parameters)[:2] != _CUSTOM):
-        raise ProducerError(f"producer {name!r} must be a function compute(pool, rows, **params) -> pyarrow.Table")
+    if name not in PRODUCERS and (
+        not callable(function) or tuple(inspect.signature(function).parameters)[:2] != _CUSTOM
+    ):
+        raise ProducerError(
+            f"producer {name!r} must be a function compute(pool, rows, **params) -> pyarrow.Table"
+        )
     return function
 
 
@@ -70,12 +74,18 @@ def check_params(name: str, params: Mapping[str, Any], given: Iterable[str] = _C
 
     given: what the caller passes besides `params`.
     """
-    taken = {key: p for key, p in inspect.signature(get_producer(name)).parameters.items() if key not in set(given)}
+    taken = {
+        key: p for key, p in inspect.signature(get_producer(name)).parameters.items() if key not in set(given)
+    }
     named = [key for key, parameter in taken.items() if parameter.kind is not parameter.VAR_KEYWORD]
     if len(named) == len(taken) and (unknown := [key for key in params if key not in taken]):
         listed = f"; it takes {', '.join(named)}" if named else "; it takes none"
-        raise ProducerError(f"producer {name!r} has no parameter {unknown[0]!r}{_nearest(unknown[0], named)}{listed}")
-    if lacking := [key for key in named if taken[key].default is inspect.Parameter.empty and key not in params]:
+        raise ProducerError(
+            f"producer {name!r} has no parameter {unknown[0]!r}{_nearest(unknown[0], named)}{listed}"
+        )
+    if lacking := [
+        key for key in named if taken[key].default is inspect.Parameter.empty and key not in params
+    ]:
         raise ProducerError(f"producer {name!r} needs the parameter {lacking[0]!r}")
 
 
@@ -99,7 +109,12 @@ def produce_custom(
     params = dict(params or {})
     function = get_producer(target)
     check_params(target, params)
-    identity = {"producer": target, "pool_hash": pool.hash, "source_hash": _source_hash(function), "params": _plain(params)}
+    identity = {
+        "producer": target,
+        "pool_hash": pool.hash,
+        "source_hash": _source_hash(function),
+        "params": _plain(params),
+    }
     start = time.perf_counter()
 
     def compute(rows: range, advance: Callable[[int], None]) -> "pa.Table":
@@ -114,7 +129,9 @@ def produce_custom(
         **counts,
         "nulls": {name: signal[name].null_count for name in signal.column_names if name != "row"},
         "seconds": round(seconds, 3),
-        "samples_per_second": round(counts["rows_computed"] / seconds, 1) if counts["rows_computed"] else None,
+        "samples_per_second": round(counts["rows_computed"] / seconds, 1)
+        if counts["rows_computed"]
+        else None,
     }
 
 
@@ -124,7 +141,9 @@ def _checked(target: str, table: Any) -> "pa.Table":
     if not isinstance(table, pa.Table):
         raise ProducerError(f"producer {target!r} returned {type(table).__name__}, not a pyarrow.Table")
     if "row" not in table.column_names or len(table.column_names) < 2:
-        raise ProducerError(f"producer {target!r} returned the columns {table.column_names}: `row` and at least one more are needed")
+        raise ProducerError(
+            f"producer {target!r} returned the columns {table.column_names}: `row` and at least one more are needed"
+        )
     return table
 
 

@@ -29,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(run(given), indent=1))
     except ProducerError as error:
         return _fail(error, 2)
-    except (ValueError, ImportError, OSError, EngineError, ChatError) as error:  # pools, signals, models and values: all ValueError
+    except (
+        ValueError,
+        ImportError,
+        OSError,
+        EngineError,
+        ChatError,
+    ) as error:  # pools, signals, models and values: all ValueError
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("stopped; the same command goes on from the last whole shard", 130)
@@ -44,12 +50,25 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"producers:\n{names}\nParameters of a producer are the keyword arguments of its function.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("producer", help="a name from the list below, or my_module:my_function for one of your own")
-    parser.add_argument("--pool", type=Path, required=True, metavar="DIR", help="made by python -m curation.pool build")
-    parser.add_argument("--model", metavar="DIR|HUB_ID",
-                        help=f"checkpoint, organisation/name on the hub, or {', '.join(BUILTIN)}; for an engine, the name of the served model")
+    parser.add_argument(
+        "producer", help="a name from the list below, or my_module:my_function for one of your own"
+    )
+    parser.add_argument(
+        "--pool", type=Path, required=True, metavar="DIR", help="made by python -m curation.pool build"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="DIR|HUB_ID",
+        help=f"checkpoint, organisation/name on the hub, or {', '.join(BUILTIN)}; for an engine, the name of the served model",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the signal is written")
-    parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the producer, value as in YAML")
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameter of the producer, value as in YAML",
+    )
     return parser
 
 
@@ -89,7 +108,9 @@ def read_params(pairs: Sequence[str]) -> dict[str, Any]:
 def _built_in(name: str, params: dict[str, Any], model: str | None) -> Callable[..., dict[str, Any]]:
     function = get_producer(name)
     taken = inspect.signature(function).parameters
-    key = "model_dir" if "model_dir" in taken else "model"  # the second is the name by which an engine serves it
+    key = (
+        "model_dir" if "model_dir" in taken else "model"
+    )  # the second is the name by which an engine serves it
     if key in taken and model is None and taken[key].default is inspect.Parameter.empty:
         raise ProducerError(f"producer {name!r} needs a model: give --model")
     if key not in taken and model is not None:

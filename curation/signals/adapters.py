@@ -35,7 +35,9 @@ class Taps:
 
     def __init__(self, model: Any, adapter: str, kinds: Sequence[str] = ("lora_A", "lora_B")) -> None:
         ends = tuple(f".{kind}.{adapter}" for kind in kinds)
-        layers = sorted((plain_name(name, adapter), layer) for name, layer in model.named_modules() if name.endswith(ends))
+        layers = sorted(
+            (plain_name(name, adapter), layer) for name, layer in model.named_modules() if name.endswith(ends)
+        )
         if not layers:
             raise AdapterError("the adapter reaches no linear layer of the model: check its targets")
         self.names = [name for name, _ in layers]
@@ -57,13 +59,17 @@ class Taps:
         finally:
             self.sink = None
 
-    def _forward(self, index: int, layer: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def _forward(
+        self, index: int, layer: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor
+    ) -> None:
         if self.sink is not None and output.requires_grad:
             output.register_hook(partial(self._backward, index, inputs[0].detach()))
 
     def _backward(self, index: int, states: torch.Tensor, gradient: torch.Tensor) -> None:
         if states.dim() != 3 or index in self._seen:
-            raise AdapterError(f"{self.names[index]} is no layer that sees each token of a sample once: adapt the language model only")
+            raise AdapterError(
+                f"{self.names[index]} is no layer that sees each token of a sample once: adapt the language model only"
+            )
         self._seen.add(index)
         self.sink(index, torch.einsum("bto,bti->boi", gradient.float(), states.float()).flatten(1))
 
@@ -83,21 +89,28 @@ class AdamState:
 
     def __init__(self, path: Path, taps: Taps, device: torch.device) -> None:
         saved = load_file(path)
-        if missing := [name for name in taps.names for kind in ("exp_avg", "exp_avg_sq") if f"{name}.{kind}" not in saved]:
+        if missing := [
+            name for name in taps.names for kind in ("exp_avg", "exp_avg_sq") if f"{name}.{kind}" not in saved
+        ]:
             raise AdapterError(f"{path} holds no state of {missing[0]}: it is of another adapter")
         self.step = int(saved["step"])
         self.first, self.second = (
-            [saved[f"{name}.{kind}"].flatten().to(device, torch.float32) for name in taps.names] for kind in ("exp_avg", "exp_avg_sq")
+            [saved[f"{name}.{kind}"].flatten().to(device, torch.float32) for name in taps.names]
+            for kind in ("exp_avg", "exp_avg_sq")
         )
 
     def direction(self, index: int, gradient: torch.Tensor) -> torch.Tensor:
         """Adam's update for `gradient` [B, n] of layer `index`, learning rate left out (arXiv 2402.04333, section 3.1)."""
         first = (BETAS[0] * self.first[index] + (1 - BETAS[0]) * gradient) / (1 - BETAS[0] ** (self.step + 1))
-        second = (BETAS[1] * self.second[index] + (1 - BETAS[1]) * gradient.square()) / (1 - BETAS[1] ** (self.step + 1))
+        second = (BETAS[1] * self.second[index] + (1 - BETAS[1]) * gradient.square()) / (
+            1 - BETAS[1] ** (self.step + 1)
+        )
         return first / (second.sqrt() + EPSILON)
 
 
-def fresh_adapter(vlm: "Vlm", *, r: int, alpha: float, targets: Sequence[str], seed: int) -> tuple[Any, list[Adapter]]:
+def fresh_adapter(
+    vlm: "Vlm", *, r: int, alpha: float, targets: Sequence[str], seed: int
+) -> tuple[Any, list[Adapter]]:
     """New LoRA weights on the decoder's layers `targets`, A drawn with `seed` on the CPU and B zero.
 
     The gradient of A is 0 while B is 0, so only B's is taken.
@@ -119,13 +132,17 @@ def fresh_adapter(vlm: "Vlm", *, r: int, alpha: float, targets: Sequence[str], s
     return model, [Adapter("default", 1.0, Taps(vlm.model, "default", ("lora_B",)))]
 
 
-def trained_adapters(vlm: "Vlm", folders: Sequence[Path], weights: Sequence[float], adam: Sequence[Path]) -> tuple[Any, list[Adapter]]:
+def trained_adapters(
+    vlm: "Vlm", folders: Sequence[Path], weights: Sequence[float], adam: Sequence[Path]
+) -> tuple[Any, list[Adapter]]:
     """PEFT adapter directories put into the model; `weights` (learning rates) are scaled to sum 1, `adam` may be empty."""
     from peft import PeftModel
 
     weights = weights or [1.0] * len(folders)
     if len(weights) != len(folders) or len(adam) not in (0, len(folders)) or not all(w > 0 for w in weights):
-        raise AdapterError(f"{len(folders)} adapters need as many positive weights (or none) and Adam states (or none)")
+        raise AdapterError(
+            f"{len(folders)} adapters need as many positive weights (or none) and Adam states (or none)"
+        )
     for folder in folders:
         if not (Path(folder) / "adapter_config.json").is_file():
             raise AdapterError(f"{folder} holds no PEFT adapter (no adapter_config.json)")
@@ -166,7 +183,9 @@ def sample_gradients(vlm: "Vlm", taps: Taps, examples: Sequence["Encoded"], sink
         step = head_step(vlm)
         # Logits are computed again in the backward pass: kept, they would be the largest thing in memory by far.
         parts = zip(hidden.split(step), targets.split(step), strict=True)
-        token_losses = torch.cat([checkpoint(losses, states, wanted, use_reentrant=False) for states, wanted in parts])
+        token_losses = torch.cat(
+            [checkpoint(losses, states, wanted, use_reentrant=False) for states, wanted in parts]
+        )
         (token_losses / counts[rows]).sum().backward()
     return counts.tolist()
 

@@ -68,11 +68,21 @@ def score_capabilities(
             return score_rows_official(pool, rows, vlm, queries, done, advance, unparsed, max_new_tokens)
         return score_rows(pool, rows, vlm, queries, batch_size, done, advance)
 
-    identity = {**vlm.identity("capability", pool.hash), "prompts": queries.name, "prompt_hash": queries.hash, "mode": mode}
+    identity = {
+        **vlm.identity("capability", pool.hash),
+        "prompts": queries.name,
+        "prompt_hash": queries.hash,
+        "mode": mode,
+    }
     if mode == "official":
         identity["max_new_tokens"] = max_new_tokens
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    return {**done.summary(), **counts, **summarise(read_signal(out, pool.hash)), "unparsed": dict(sorted(unparsed.items()))}
+    return {
+        **done.summary(),
+        **counts,
+        **summarise(read_signal(out, pool.hash)),
+        "unparsed": dict(sorted(unparsed.items())),
+    }
 
 
 def check_tokenizer(tokenizer: Any, queries: Queries) -> None:
@@ -119,7 +129,13 @@ def digit_scores(log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def score_rows(
-    pool: "Pool", rows: Sequence[int], vlm: "Vlm", queries: Queries, batch_size: int, done: "Pass", advance: Advance
+    pool: "Pool",
+    rows: Sequence[int],
+    vlm: "Vlm",
+    queries: Queries,
+    batch_size: int,
+    done: "Pass",
+    advance: Advance,
 ) -> pa.Table:
     """The signal's columns for some rows of a pool, in the order of `rows`."""
     from curation.signals.shared import Questions, answer_rows
@@ -143,7 +159,10 @@ def score_rows_official(
     texts = generate_rows(pool, rows, vlm, queries.capability, queries.flat, done, advance, max_new_tokens)
     scores = [row and [parse_score(text, unparsed) for text in row] for row in texts]
     columns: dict[str, pa.Array] = {"row": pa.array(rows, pa.int32())}
-    columns |= {f"cap_{key}": pa.array([row and row[k] for row in scores], pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)}
+    columns |= {
+        f"cap_{key}": pa.array([row and row[k] for row in scores], pa.int8())
+        for k, key in enumerate(CAPABILITY_KEYS)
+    }
     for kind in ("exp", "ent", "mass"):
         columns |= {f"{kind}_{key}": pa.nulls(len(rows), pa.float32()) for key in CAPABILITY_KEYS}
     return pa.table(columns)
@@ -156,7 +175,9 @@ def score_table(rows: Sequence[int], values: Sequence[np.ndarray | None]) -> pa.
     stacked = np.array([blank if value is None else value for value in values]).reshape(-1, *blank.shape)
     columns = {"row": pa.array(rows, pa.int32())}
     for name, kind in zip(("cap", "exp", "ent", "mass"), digit_scores(stacked), strict=True):
-        columns |= {f"{name}_{key}": pa.array(kind[:, k], mask=~known) for k, key in enumerate(CAPABILITY_KEYS)}
+        columns |= {
+            f"{name}_{key}": pa.array(kind[:, k], mask=~known) for k, key in enumerate(CAPABILITY_KEYS)
+        }
     return pa.table(columns)
 
 

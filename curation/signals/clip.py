@@ -69,7 +69,9 @@ def score_clip(
     encoder, done = DualEncoder(model_dir, dtype=dtype, device=device), EncoderPass()
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        pairs = list(encode_pairs(encoder, pool.samples(rows), text, max_sentences, batch_size, done, advance))
+        pairs = list(
+            encode_pairs(encoder, pool.samples(rows), text, max_sentences, batch_size, done, advance)
+        )
         return pa.table(
             {
                 "row": pa.array(rows, pa.int32()),
@@ -103,7 +105,9 @@ def check_text(text: str) -> None:
 def text_of(sample: Sample, text: str) -> list[str]:
     """The questions (without image placeholders), answers, or both in order, of all turns."""
     parts = {"question": ("question",), "answer": ("answer",), "both": ("question", "answer")}[text]
-    return [getattr(turn, part).replace(IMAGE_PLACEHOLDER, " ").strip() for turn in sample.turns for part in parts]
+    return [
+        getattr(turn, part).replace(IMAGE_PLACEHOLDER, " ").strip() for turn in sample.turns for part in parts
+    ]
 
 
 def sentences_of(texts: Iterable[str]) -> list[str]:
@@ -156,7 +160,12 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _text_vectors(
-    encoder: "DualEncoder", block: Sequence[Sample], text: str, max_sentences: int, batch_size: int, done: "EncoderPass"
+    encoder: "DualEncoder",
+    block: Sequence[Sample],
+    text: str,
+    max_sentences: int,
+    batch_size: int,
+    done: "EncoderPass",
 ) -> list[np.ndarray | None]:
     """Mean unit vector of each sample's first sentences."""
     found = [sentences_of(text_of(sample, text)) for sample in block]
@@ -165,10 +174,14 @@ def _text_vectors(
     found = [sentences[:max_sentences] for sentences in found]
     vectors = encoder.texts([sentence for sentences in found for sentence in sentences], batch_size, done)
     ends = np.cumsum([len(sentences) for sentences in found])
-    return [vectors[end - len(s) : end].mean(axis=0) if s else None for s, end in zip(found, ends, strict=True)]
+    return [
+        vectors[end - len(s) : end].mean(axis=0) if s else None for s, end in zip(found, ends, strict=True)
+    ]
 
 
-def _image_vectors(encoder: "DualEncoder", block: Sequence[Sample], batch_size: int, done: "EncoderPass") -> list[np.ndarray | None]:
+def _image_vectors(
+    encoder: "DualEncoder", block: Sequence[Sample], batch_size: int, done: "EncoderPass"
+) -> list[np.ndarray | None]:
     """Unit vectors [images, d] of each sample, None where it has no image or one of them cannot be read."""
     owners = [number for number, sample in enumerate(block) for _ in sample.images]
     pictures = [picture for sample in block for picture in sample.images]
@@ -183,4 +196,6 @@ def _image_vectors(encoder: "DualEncoder", block: Sequence[Sample], batch_size: 
     done.missing.update(broken.values())
     done.missing.update("no_image" for sample in block if not sample.images)
     own = np.array(owners, dtype=np.int64)
-    return [vectors[own == n] if sample.images and n not in broken else None for n, sample in enumerate(block)]
+    return [
+        vectors[own == n] if sample.images and n not in broken else None for n, sample in enumerate(block)
+    ]

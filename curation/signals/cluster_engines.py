@@ -12,7 +12,11 @@ from curation.signals.kmeans import Clustering, Points, assign, fit_kmeans, mean
 
 METHODS = ("kmeans", "spectral")
 ENGINES = ("torch", "faiss", "auto")
-PACKAGES = {"torch": ("torch", "numpy"), "faiss": ("faiss-cpu", "faiss-gpu", "torch", "numpy"), "sklearn": ("scikit-learn", "torch", "numpy")}
+PACKAGES = {
+    "torch": ("torch", "numpy"),
+    "faiss": ("faiss-cpu", "faiss-gpu", "torch", "numpy"),
+    "sklearn": ("scikit-learn", "torch", "numpy"),
+}
 SPECTRAL_LIMIT = 20_000
 """Vectors that spectral clustering takes at once (the eigenvectors of their neighbour graph); of more, a sample."""
 FAISS_POINTS = 256
@@ -22,7 +26,9 @@ FAISS_POINTS = 256
 def resolve_engine(method: str, engine: str, k: int, iterations: int) -> str:
     """The engine that will be used. Raises ValueError for settings that do not exist, ImportError where it is missing."""
     if method not in METHODS or engine not in ENGINES:
-        raise ValueError(f"method {method!r} and engine {engine!r}: expected one of {METHODS} and of {ENGINES}")
+        raise ValueError(
+            f"method {method!r} and engine {engine!r}: expected one of {METHODS} and of {ENGINES}"
+        )
     if k < 1 or iterations < 1:
         raise ValueError(f"k and iterations must be at least 1, got {k} and {iterations}")
     if method == "spectral":
@@ -76,7 +82,9 @@ def _fit_faiss(points: Points, k: int, seed: int, iterations: int) -> tuple[Clus
     import torch
 
     some = np.sort(np.random.default_rng(seed).permutation(len(points))[: FAISS_POINTS * k])
-    kmeans = faiss.Kmeans(points.dims, k, niter=iterations, seed=seed, spherical=True, min_points_per_centroid=1)
+    kmeans = faiss.Kmeans(
+        points.dims, k, niter=iterations, seed=seed, spherical=True, min_points_per_centroid=1
+    )
     kmeans.train(points.take(some).cpu().numpy())
     centroids = torch.nn.functional.normalize(torch.from_numpy(kmeans.centroids), dim=1).to(points.device)
     return assign(points, centroids), {"steps": iterations, "trained_on": len(some)}
@@ -84,14 +92,21 @@ def _fit_faiss(points: Points, k: int, seed: int, iterations: int) -> tuple[Clus
 
 def _fit_spectral(points: Points, k: int, seed: int, neighbours: int) -> tuple[Clustering, dict[str, Any]]:
     if len(points) <= neighbours:
-        raise ClusterError(f"a graph of {neighbours} neighbours needs more than {len(points)} vectors: lower neighbours")
+        raise ClusterError(
+            f"a graph of {neighbours} neighbours needs more than {len(points)} vectors: lower neighbours"
+        )
     some = np.sort(np.random.default_rng(seed).permutation(len(points))[:SPECTRAL_LIMIT])
     units = points.take(some).cpu().numpy()
-    model = _spectral_class()(k, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed, assign_labels="kmeans")
+    model = _spectral_class()(
+        k, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed, assign_labels="kmeans"
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         labels = model.fit_predict(units).astype(np.int32)
-    notes = {"trained_on": len(some), "library_warnings": sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})}
+    notes = {
+        "trained_on": len(some),
+        "library_warnings": sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)}),
+    }
     centroids = mean_directions(points.subset(some), labels, k)
     if len(some) < len(points):
         return assign(points, centroids), notes

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from curation.signals.table import Advance, MissingPartError, Progress, SignalError, read_metadata, read_signal, write_signal
+from curation.signals.table import (
+    Advance,
+    MissingPartError,
+    Progress,
+    SignalError,
+    read_metadata,
+    read_signal,
+    write_signal,
+)
 from curation.signals.vectors import matrix
 
 if TYPE_CHECKING:
@@ -80,7 +88,9 @@ def fit_clusters(
     engine_used = resolve_engine(method, engine, k, iterations)
     directories = [vectors] if isinstance(vectors, str | Path) else list(vectors)
     found = [_directory_of(each, directories) for each in columns]
-    settings = {"k": k, "seed": seed} | ({"neighbours": neighbours} if method == "spectral" else {"iterations": iterations})
+    settings = {"k": k, "seed": seed} | (
+        {"neighbours": neighbours} if method == "spectral" else {"iterations": iterations}
+    )
     identity = {
         "producer": "clusters", "pool_hash": pool.hash, "name": name, "columns": columns,
         "inputs": [read_metadata(directory)["identity"] for directory in found],
@@ -105,13 +115,17 @@ def _directory_of(column: str, directories: Sequence[Path]) -> Path:
     raise ClusterError(f"no vector column {column!r}: the given signals hold {held}")
 
 
-def _points(directories: Sequence[Path], columns: Sequence[str], pool: "Pool", device: str | None) -> "Points":
+def _points(
+    directories: Sequence[Path], columns: Sequence[str], pool: "Pool", device: str | None
+) -> "Points":
     import torch
 
     from curation.signals.kmeans import Points
 
     tables = {directory: read_signal(directory, pool.hash) for directory in set(directories)}
-    matrices = [matrix(tables[directory], column) for directory, column in zip(directories, columns, strict=True)]
+    matrices = [
+        matrix(tables[directory], column) for directory, column in zip(directories, columns, strict=True)
+    ]
     return Points(matrices, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -121,7 +135,9 @@ def _check_points(points: "Points", k: int, seed: int) -> tuple[np.ndarray, floa
 
     start = distinct_points(points, max(START_POINTS * k, MIN_START), seed)
     if len(start) < k:
-        raise TooFewVectorsError(f"{k} clusters asked, but the {len(points)} vectors hold only {len(start)} distinct ones: lower k")
+        raise TooFewVectorsError(
+            f"{k} clusters asked, but the {len(points)} vectors hold only {len(start)} distinct ones: lower k"
+        )
     alike = _concentration(points)
     if k > 1 and alike >= COLLAPSED:
         raise CollapsedVectorsError(
@@ -161,7 +177,9 @@ def _describe(points: "Points", found: "Clustering", rows: int, alike: float) ->
 def _warnings(info: dict[str, Any]) -> list[str]:
     found = list(info.get("library_warnings", []))
     if info["k"] > 1 and info["concentration"] >= CONCENTRATED:
-        found.append(f"the vectors are nearly one direction (mean cosine {info['concentration']:.5f}): clusters may mean little")
+        found.append(
+            f"the vectors are nearly one direction (mean cosine {info['concentration']:.5f}): clusters may mean little"
+        )
     if info["empty_clusters"]:
         found.append(f"{info['empty_clusters']} of {info['k']} clusters are empty")
     for text in found:
@@ -187,9 +205,16 @@ def _write(
     def table(part: range, advance: Advance) -> pa.Table:
         at = slice(part.start, part.stop)
         advance(len(part))
-        return pa.table({"row": pa.array(part, pa.int32()), **{n: pa.array(v[at], mask=~known[at]) for n, v in columns.items()}})
+        return pa.table(
+            {
+                "row": pa.array(part, pa.int32()),
+                **{n: pa.array(v[at], mask=~known[at]) for n, v in columns.items()},
+            }
+        )
 
-    for part in out.glob("part-*"):  # a fit that was cut off left them: what stands here belongs to this one's centroids
+    for part in out.glob(
+        "part-*"
+    ):  # a fit that was cut off left them: what stands here belongs to this one's centroids
         part.unlink()
     write_signal(out, identity, rows, table, shard_rows=shard_rows, on_progress=on_progress)
 
@@ -202,8 +227,12 @@ def _finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if differing := sorted(key for key in identity if held.get(key) != identity[key]):
         changes = "; ".join(f"{key}: {held.get(key)} -> {identity[key]}" for key in differing)
-        raise OtherFitError(f"{out} holds another fit ({changes}): use another directory, or delete it to fit again")
+        raise OtherFitError(
+            f"{out} holds another fit ({changes}): use another directory, or delete it to fit again"
+        )
     for file in ("centroids.npy", "clusters.json"):
         if not (out / file).exists():
-            raise MissingPartError(f"{out / file} is not there, though the fit was finished: delete {out} to fit again")
+            raise MissingPartError(
+                f"{out / file} is not there, though the fit was finished: delete {out} to fit again"
+            )
     return json.loads((out / "clusters.json").read_text())

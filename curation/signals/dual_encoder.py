@@ -44,9 +44,13 @@ class DualEncoder:
         self.path, self.dtype = local_copy(path), dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with quiet():
-            self.model = AutoModel.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
+            self.model = (
+                AutoModel.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
+            )
             if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "get_text_features")):
-                raise ModelError(f"{path} is a {type(self.model).__name__}, not a dual encoder of images and texts (CLIP, SigLIP)")
+                raise ModelError(
+                    f"{path} is a {type(self.model).__name__}, not a dual encoder of images and texts (CLIP, SigLIP)"
+                )
             self.tokenizer = AutoTokenizer.from_pretrained(str(self.path))
             self.processor = AutoImageProcessor.from_pretrained(str(self.path))
         self.context: int = self.model.config.text_config.max_position_embeddings
@@ -79,7 +83,9 @@ class DualEncoder:
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:
         """Unit vectors float32 [n, d] of decoded images."""
         pixels = self.processor(list(images), return_tensors="pt")["pixel_values"]
-        return self._units(self.model.get_image_features(pixel_values=pixels.to(self.device, self.model.dtype)))
+        return self._units(
+            self.model.get_image_features(pixel_values=pixels.to(self.device, self.model.dtype))
+        )
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str], batch_size: int, done: EncoderPass | None = None) -> np.ndarray:
@@ -89,17 +95,27 @@ class DualEncoder:
         whole = np.array([len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]])
         lengths = np.minimum(whole, self.context)
         batches = batches_by_count(lengths, batch_size)
-        parts = [self._units(self.model.get_text_features(**self._tokens([texts[i] for i in batch]))) for batch in batches]
+        parts = [
+            self._units(self.model.get_text_features(**self._tokens([texts[i] for i in batch])))
+            for batch in batches
+        ]
         if done is not None:
             done.tokens += int(lengths.sum())
-            done.padded += len(texts) * self.context if self.padding == "max_length" else padded_tokens(lengths, batches)
+            done.padded += (
+                len(texts) * self.context if self.padding == "max_length" else padded_tokens(lengths, batches)
+            )
             done.cut["long_sentence"] += int((whole > lengths).sum())
         out = np.empty((len(texts), parts[0].shape[1]), np.float32)
         out[np.concatenate(batches)] = np.concatenate(parts)
         return out
 
     def _tokens(self, texts: list[str]) -> Any:
-        options = {"padding": self.padding, "truncation": True, "max_length": self.context, "return_token_type_ids": False}
+        options = {
+            "padding": self.padding,
+            "truncation": True,
+            "max_length": self.context,
+            "return_token_type_ids": False,
+        }
         return self.tokenizer(texts, return_tensors="pt", **options).to(self.device)
 
     def _units(self, output: Any) -> np.ndarray:

@@ -82,7 +82,9 @@ def embed_pool(
             raise ValueError(f"{value!r} is none of {', '.join(known)}")
     check_text(text)
     if source == "vlm":
-        identity, compute, done = _from_vlm(pool, model_dir, list(layers), state, variant, max_tokens, dtype, device)
+        identity, compute, done = _from_vlm(
+            pool, model_dir, list(layers), state, variant, max_tokens, dtype, device
+        )
     elif source == "clip":
         identity, compute, done = _from_clip(pool, model_dir, text, batch_size, dtype, device)
     else:
@@ -103,7 +105,14 @@ def embed_pool(
 
 
 def _from_vlm(
-    pool: "Pool", path: Path, layers: list[int], state: str, variant: str, max_tokens: int, dtype: str, device: str | None
+    pool: "Pool",
+    path: Path,
+    layers: list[int],
+    state: str,
+    variant: str,
+    max_tokens: int,
+    dtype: str,
+    device: str | None,
 ) -> tuple[dict[str, Any], Any, "Pass"]:
     from curation.signals.vlm import Pass, Vlm
 
@@ -137,8 +146,14 @@ def pooled_states(
     text = batch["attention_mask"].bool() & ~image
     with captured(vlm.model, layers, state) as states:
         last = vlm.hidden(batch)
-    states = [last if state == "hidden" and layer == len(decoder_layers(vlm.model)) - 1 else states[layer] for layer in layers]
-    pooled = [torch.cat([_pool(each, mask, variant, len(layers)) for each in states], dim=1).cpu().numpy() for mask in (image, text)]
+    states = [
+        last if state == "hidden" and layer == len(decoder_layers(vlm.model)) - 1 else states[layer]
+        for layer in layers
+    ]
+    pooled = [
+        torch.cat([_pool(each, mask, variant, len(layers)) for each in states], dim=1).cpu().numpy()
+        for mask in (image, text)
+    ]
     has_image = image.any(dim=1).tolist()
     return [(pooled[0][i] if has_image[i] else None, pooled[1][i]) for i in range(len(examples))]
 
@@ -149,21 +164,27 @@ def _pool(states: "torch.Tensor", mask: "torch.Tensor", variant: str, layers: in
 
     states = states.float().tanh() if variant == "coincide" else states.float()
     mean = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.nn.functional.normalize(mean, dim=1) / math.sqrt(2 * layers) if variant == "coincide" else mean
+    return (
+        torch.nn.functional.normalize(mean, dim=1) / math.sqrt(2 * layers) if variant == "coincide" else mean
+    )
 
 
 def decoder_layers(model: Any) -> Sequence[Any]:
     """The blocks of a vision-language model's language model. Raises LayerError where they have another place."""
     decoder = getattr(getattr(model, "model", model), "language_model", None)
     if decoder is None or not hasattr(decoder, "layers"):
-        raise LayerError(f"{type(model).__name__} has no model.language_model.layers: its hidden states cannot be read by layer")
+        raise LayerError(
+            f"{type(model).__name__} has no model.language_model.layers: its hidden states cannot be read by layer"
+        )
     return decoder.layers
 
 
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
     """Layer numbers from 0. Raises LayerError for one that a model of `count` layers does not have, and for none."""
     if not layers or any(not -count <= layer < count for layer in layers):
-        raise LayerError(f"layers {list(layers)}: the model has {count}, from 0 (or -{count}) to {count - 1} (or -1)")
+        raise LayerError(
+            f"layers {list(layers)}: the model has {count}, from 0 (or -{count}) to {count - 1} (or -1)"
+        )
     return [layer % count for layer in layers]
 
 
@@ -176,7 +197,9 @@ def captured(model: Any, layers: Sequence[int], state: str) -> Iterator[dict[int
         found[layer] = output[0] if isinstance(output, tuple) else output
 
     blocks = decoder_layers(model)
-    targets = [(layer, blocks[layer].self_attn if state == "attention" else blocks[layer]) for layer in layers]
+    targets = [
+        (layer, blocks[layer].self_attn if state == "attention" else blocks[layer]) for layer in layers
+    ]
     hooks = [module.register_forward_hook(partial(keep, layer)) for layer, module in targets]
     try:
         yield found
@@ -199,7 +222,11 @@ def _from_clip(
         pairs = encode_pairs(encoder, pool.samples(rows), text, MAX_SENTENCES, batch_size, done, advance)
         return _table(rows, [(pair.image, pair.text) for pair in pairs], encoder.dims)
 
-    return {**encoder.identity("embeddings", pool.hash), "text": text, "max_sentences": MAX_SENTENCES}, compute, done
+    return (
+        {**encoder.identity("embeddings", pool.hash), "text": text, "max_sentences": MAX_SENTENCES},
+        compute,
+        done,
+    )
 
 
 def _from_sentences(
@@ -210,7 +237,9 @@ def _from_sentences(
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise ImportError("sentence embeddings need sentence-transformers: pip install winnow[sentence]") from error
+        raise ImportError(
+            "sentence embeddings need sentence-transformers: pip install winnow[sentence]"
+        ) from error
     encoder, done = SentenceTransformer(str(path), device=device), EncoderPass()
     dims = len(encoder.encode("a", show_progress_bar=False))
 
@@ -220,7 +249,9 @@ def _from_sentences(
         some = [i for i, each in enumerate(texts) if each]
         done.missing.update("no_text" for each in texts if not each)
         done.cut["long_text"] += _too_long(encoder, [texts[i] for i in some])
-        found = encoder.encode([texts[i] for i in some], batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
+        found = encoder.encode(
+            [texts[i] for i in some], batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
+        )
         vectors: list[np.ndarray | None] = [None] * len(texts)
         for i, vector in zip(some, found, strict=True):
             vectors[i] = vector
@@ -257,14 +288,20 @@ def _directory_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _finite(pair: tuple[np.ndarray | None, np.ndarray], done: "Pass") -> tuple[np.ndarray | None, np.ndarray | None]:
+def _finite(
+    pair: tuple[np.ndarray | None, np.ndarray], done: "Pass"
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The pair, or nothing where a number of it is beyond float16 (a model that overflows on some sample)."""
-    if all(np.abs(vector).max() <= np.finfo(np.float16).max for vector in pair if vector is not None):  # False for NaN
+    if all(
+        np.abs(vector).max() <= np.finfo(np.float16).max for vector in pair if vector is not None
+    ):  # False for NaN
         return pair
     done.missing["not_finite"] += 1
     return None, None
 
 
-def _table(rows: Sequence[int], pairs: Sequence[tuple[np.ndarray | None, np.ndarray | None]], dims: int) -> pa.Table:
+def _table(
+    rows: Sequence[int], pairs: Sequence[tuple[np.ndarray | None, np.ndarray | None]], dims: int
+) -> pa.Table:
     image, text = (stack([pair[k] for pair in pairs], dims) for k in (0, 1))
     return pa.table({"row": pa.array(rows, pa.int32()), "emb_image": image, "emb_text": text})

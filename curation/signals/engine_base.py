@@ -48,7 +48,9 @@ Listed = Mapping[Any, float]
 class Engine(Protocol):
     """A back end. Samples come in the pool's order; there is one result for each, in that order."""
 
-    def digits(self, samples: Iterable[Sample], queries: Sequence[str]) -> Iterator[list[Digits | None] | Failed]:
+    def digits(
+        self, samples: Iterable[Sample], queries: Sequence[str]
+    ) -> Iterator[list[Digits | None] | Failed]:
         """For each sample the digits at the end of each query (None where none was listed)."""
         ...
 
@@ -102,7 +104,9 @@ def check_engine(engine: Engine, query: str, with_images: bool) -> None:
     samples = _probes() if with_images else [Sample(-1, "probe", "", (), (Turn("Is the sky blue?", "Yes."),))]
     listed = engine.listed(samples, query)
     if failed := [entry for entry in listed if isinstance(entry, Failed)]:
-        raise EngineError(f"the engine gives no scores ({failed[0].reason}): it must answer chats with images and list log-probabilities")
+        raise EngineError(
+            f"the engine gives no scores ({failed[0].reason}): it must answer chats with images and list log-probabilities"
+        )
     if with_images:
         seen = difference(listed[0], listed[1])
         noise = max(difference(listed[0], listed[2]), difference(listed[1], listed[3]))

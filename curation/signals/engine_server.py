@@ -23,7 +23,9 @@ class ServerEngine:
     def __init__(self, client: ChatClient, *, concurrency: int = 16, flat: bool = False) -> None:
         self.client, self.concurrency, self.flat = client, concurrency, flat
 
-    def digits(self, samples: Iterable[Sample], queries: Sequence[str]) -> Iterator[list[Digits | None] | Failed]:
+    def digits(
+        self, samples: Iterable[Sample], queries: Sequence[str]
+    ) -> Iterator[list[Digits | None] | Failed]:
         def score(messages: list[Message]) -> list[Digits | None] | Failed:
             found = []
             for query in queries:
@@ -72,7 +74,11 @@ class ServerEngine:
         return reply.logprobs[0] if reply.logprobs and reply.logprobs[0] else Failed("no_logprobs")
 
     def _ask(self, messages: list[Message], query: str, max_tokens: int, logprobs: bool = False) -> Reply:
-        asked = [_with_last_line(messages[0], query)] if self.flat else [*messages, {"role": "user", "content": query}]
+        asked = (
+            [_with_last_line(messages[0], query)]
+            if self.flat
+            else [*messages, {"role": "user", "content": query}]
+        )
         return self.client.complete(asked, max_tokens, logprobs=logprobs)
 
     def _messages(self, sample: Sample) -> list[Message] | Failed:

@@ -50,7 +50,9 @@ class VllmEngine:
             raise ImportError("vLLM is not installed: pip install winnow[vllm]") from error
         processor, image_mode = load_processor(model_dir)
         if image_mode == "base" and not allow_anyres:
-            raise EngineError(f"{model_dir} reads one base tile of an image and vLLM tiles it: score without an engine, or set allow_anyres")
+            raise EngineError(
+                f"{model_dir} reads one base tile of an image and vLLM tiles it: score without an engine, or set allow_anyres"
+            )
         self.model_dir, self.block, self.dtype, self.version = Path(model_dir), block, dtype, vllm.__version__
         self.renderer = Renderer(processor)
         self.flat, question = queries.flat, digit_questions(self.renderer, queries)[0]
@@ -67,14 +69,20 @@ class VllmEngine:
             **(llm or {}),
         )
 
-    def digits(self, samples: Iterable[Sample], queries: Sequence[str]) -> Iterator[list[Digits | None] | Failed]:
+    def digits(
+        self, samples: Iterable[Sample], queries: Sequence[str]
+    ) -> Iterator[list[Digits | None] | Failed]:
         for block in self._blocks(samples):
             prompts = [self._prompts(sample, queries, self.before_digit) for sample in block]
             usable = [p for p in prompts if not isinstance(p, Failed)]
             first = iter(self._tokens([p[0] for p in usable]))
             others = iter(self._tokens([prompt for p in usable for prompt in p[1:]]))
             for p in prompts:
-                yield p if isinstance(p, Failed) else [self._read(next(first)), *(self._read(next(others)) for _ in p[1:])]
+                yield (
+                    p
+                    if isinstance(p, Failed)
+                    else [self._read(next(first)), *(self._read(next(others)) for _ in p[1:])]
+                )
 
     def write(self, samples: Iterable[Sample], query: str, max_tokens: int) -> Iterator[str | Failed]:
         for block in self._blocks(samples):
@@ -105,7 +113,9 @@ class VllmEngine:
         while block := list(islice(rest, self.block)):
             yield block
 
-    def _prompts(self, sample: Sample, queries: Sequence[str], ending: list[int]) -> list[dict[str, Any]] | Failed:
+    def _prompts(
+        self, sample: Sample, queries: Sequence[str], ending: list[int]
+    ) -> list[dict[str, Any]] | Failed:
         try:
             images = [Image.fromarray(decode(picture).permute(1, 2, 0).numpy()) for picture in sample.images]
             context = self.renderer.context(sample, self.flat)
@@ -119,10 +129,15 @@ class VllmEngine:
 
     def _tokens(self, prompts: list[dict[str, Any]]) -> list[dict[int, float]]:
         params = self._params(max_tokens=1, temperature=0.0, logprobs=TOP_LOGPROBS)
-        return [{token: entry.logprob for token, entry in done.logprobs[0].items()} for done in self._generate(prompts, params)]
+        return [
+            {token: entry.logprob for token, entry in done.logprobs[0].items()}
+            for done in self._generate(prompts, params)
+        ]
 
     def _generate(self, prompts: list[dict[str, Any]], params: Any) -> list[Any]:
-        return [out.outputs[0] for out in self.llm.generate(prompts, params, use_tqdm=False)] if prompts else []
+        return (
+            [out.outputs[0] for out in self.llm.generate(prompts, params, use_tqdm=False)] if prompts else []
+        )
 
     def _read(self, listed: dict[int, float]) -> Digits | None:
         return read_digits((self.digit_of.get(token), value) for token, value in listed.items())

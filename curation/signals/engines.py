@@ -72,9 +72,23 @@ def score_capabilities_by_engine(
         return capability_table(rows, results)
 
     summary = _score(
-        pool, out, "capability", backend, queries, lambda s: backend.digits(s, queries.capability), table, shard_rows, max_failed, on_progress
+        pool,
+        out,
+        "capability",
+        backend,
+        queries,
+        lambda s: backend.digits(s, queries.capability),
+        table,
+        shard_rows,
+        max_failed,
+        on_progress,
     )
-    return {**summary, **capability.summarise(read_signal(out, pool.hash)), **counts, "max_hidden_mass": float(max(hidden))}
+    return {
+        **summary,
+        **capability.summarise(read_signal(out, pool.hash)),
+        **counts,
+        "max_hidden_mass": float(max(hidden)),
+    }
 
 
 def score_styles_by_engine(
@@ -104,7 +118,16 @@ def score_styles_by_engine(
         return style.style_table(rows, texts, queries, mode="greedy", threshold=1.0)
 
     summary = _score(
-        pool, out, "style", backend, queries, lambda s: backend.write(s, queries.style, STYLE_TOKENS), table, shard_rows, max_failed, on_progress
+        pool,
+        out,
+        "style",
+        backend,
+        queries,
+        lambda s: backend.write(s, queries.style, STYLE_TOKENS),
+        table,
+        shard_rows,
+        max_failed,
+        on_progress,
     )
     return {**summary, **style.summarise(read_signal(out, pool.hash))}
 
@@ -112,7 +135,10 @@ def score_styles_by_engine(
 def capability_table(rows: range, results: list[list[Digits | None] | Failed]) -> pa.Table:
     """The capability signal's columns; null for a failed sample, and for a query at whose end no digit was listed."""
     blank = np.zeros(MAX_SCORE + 1)
-    values = [None if isinstance(r, Failed) else np.stack([digits.log_probs if digits else blank for digits in r]) for r in results]
+    values = [
+        None if isinstance(r, Failed) else np.stack([digits.log_probs if digits else blank for digits in r])
+        for r in results
+    ]
     table = capability.score_table(rows, values)
     for k, key in enumerate(CAPABILITY_KEYS):
         unread = pa.array([not isinstance(result, Failed) and result[k] is None for result in results])
@@ -122,13 +148,19 @@ def capability_table(rows: range, results: list[list[Digits | None] | Failed]) -
     return table
 
 
-def _open(engine: str, pool: "Pool", model: str, base_url: str | None, queries: Queries, options: dict[str, Any]) -> Engine:
+def _open(
+    engine: str, pool: "Pool", model: str, base_url: str | None, queries: Queries, options: dict[str, Any]
+) -> Engine:
     if engine == "server":
         from curation.signals.engine_server import ServerEngine
         from curation.teacher.chat import ChatClient
 
         client = {name: value for name, value in options.items() if name != "concurrency"}
-        return ServerEngine(ChatClient(base_url, model, **client), concurrency=options.get("concurrency", 16), flat=queries.flat)
+        return ServerEngine(
+            ChatClient(base_url, model, **client),
+            concurrency=options.get("concurrency", 16),
+            flat=queries.flat,
+        )
     if engine == "vllm":
         from curation.signals.engine_vllm import VllmEngine
 
@@ -164,7 +196,13 @@ def _score(
         missing.update(result.reason for result in results if isinstance(result, Failed))
         return table(rows, results)
 
-    identity = {"producer": producer, "pool_hash": pool.hash, **backend.identity(), "prompts": queries.name, "prompt_hash": queries.hash}
+    identity = {
+        "producer": producer,
+        "pool_hash": pool.hash,
+        **backend.identity(),
+        "prompts": queries.name,
+        "prompt_hash": queries.hash,
+    }
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     seconds = time.perf_counter() - begin
     return {

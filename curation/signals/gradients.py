@@ -87,7 +87,9 @@ def score_gradients(
     identity = vlm.identity("gradients", pool.hash)
     model, found = _attach(vlm, adapters, lr_weights, adam, r=r, alpha=alpha, targets=targets, seed=seed)
     samples = _validation(validation, out, validation_images)
-    identity |= _adapter_identity(adapters, found, adam, r=r, alpha=alpha, targets=targets) | _target_identity(samples)
+    identity |= _adapter_identity(
+        adapters, found, adam, r=r, alpha=alpha, targets=targets
+    ) | _target_identity(samples)
     sketch = _sketcher(vlm, model, found, dim, seed)
 
     @cache
@@ -96,7 +98,9 @@ def score_gradients(
         return task_directions(samples, vectors)
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        values = _run(vlm, pool.samples(rows), partial(sketch, done=done, adam=True), max_tokens, done, advance)
+        values = _run(
+            vlm, pool.samples(rows), partial(sketch, done=done, adam=True), max_tokens, done, advance
+        )
         return _table(rows, values, dim * len(found), directions() if samples else {}, prefix)
 
     identity |= {"dim": dim, "seed": seed, "prefix": prefix}
@@ -123,9 +127,15 @@ def task_directions(samples: Sequence[Sample], sketches: Sequence[Sketch | None]
     for task, subtasks in tasks_of(samples).items():
         means = []
         for subtask, indices in subtasks.items():
-            known = [sketches[i].vector for i in indices if sketches[i] is not None and sketches[i].vector is not None]
+            known = [
+                sketches[i].vector
+                for i in indices
+                if sketches[i] is not None and sketches[i].vector is not None
+            ]
             if not known:
-                raise ValidationError(f"none of the {len(indices)} validation samples of {task}/{subtask} has a gradient")
+                raise ValidationError(
+                    f"none of the {len(indices)} validation samples of {task}/{subtask} has a gradient"
+                )
             means.append(np.mean(known, axis=0))
         directions[task] = np.stack(means)
     return directions
@@ -163,12 +173,18 @@ def _validation(given: Path | Sequence[Sample] | None, out: Path, images: Path |
 
     if given is None:
         return []
-    samples = read_validation(given, out / "validation", images) if isinstance(given, str | Path) else list(given)
+    samples = (
+        read_validation(given, out / "validation", images) if isinstance(given, str | Path) else list(given)
+    )
     tasks_of(samples)  # refuses names that cannot be columns before anything is computed
-    return [replace(sample, id=f"validation/{number}") for number, sample in enumerate(samples)]  # no id of the pool's
+    return [
+        replace(sample, id=f"validation/{number}") for number, sample in enumerate(samples)
+    ]  # no id of the pool's
 
 
-def _adapter_identity(folders: list[Path], found: list["Adapter"], adam: list[Path], **fresh: Any) -> dict[str, Any]:
+def _adapter_identity(
+    folders: list[Path], found: list["Adapter"], adam: list[Path], **fresh: Any
+) -> dict[str, Any]:
     from curation.signals.adapters import adapter_hash
 
     if not folders:
@@ -188,7 +204,9 @@ def _target_identity(samples: list[Sample]) -> dict[str, Any]:
     return {"targeted": True, "validation_hash": validation_hash(samples), "tasks": list(tasks_of(samples))}
 
 
-def _run(vlm: "Vlm", samples: Any, sketch: Any, max_tokens: int, done: "Pass", advance: Advance) -> list[Sketch | None]:
+def _run(
+    vlm: "Vlm", samples: Any, sketch: Any, max_tokens: int, done: "Pass", advance: Advance
+) -> list[Sketch | None]:
     return vlm.run(
         samples,
         encode=vlm.renderer.encode,
@@ -246,7 +264,7 @@ def project_batch(
 def _sketch(vector: np.ndarray, norm: float, tokens: int, done: "Pass") -> Sketch | None:
     if not tokens:  # its image is broken, which is counted elsewhere
         return None
-    if norm and not np.isfinite(vector).all() or not np.isfinite(norm):
+    if (norm and not np.isfinite(vector).all()) or not np.isfinite(norm):
         done.missing["not_finite"] += 1
         return None
     if not norm:
@@ -255,7 +273,9 @@ def _sketch(vector: np.ndarray, norm: float, tokens: int, done: "Pass") -> Sketc
     return Sketch(vector, norm)
 
 
-def _table(rows: range, values: list[Sketch | None], size: int, directions: dict[str, np.ndarray], prefix: str) -> pa.Table:
+def _table(
+    rows: range, values: list[Sketch | None], size: int, directions: dict[str, np.ndarray], prefix: str
+) -> pa.Table:
     known = np.array([value is not None and value.vector is not None for value in values])
     vectors = np.zeros((len(values), size), np.float32)
     if known.any():
@@ -266,7 +286,9 @@ def _table(rows: range, values: list[Sketch | None], size: int, directions: dict
         f"{prefix}grad_norm": pa.array([value and value.norm for value in values], pa.float32()),
     }
     for task, direction in directions.items():
-        columns[f"{prefix}influence_{task}"] = pa.array(influence(vectors, direction), pa.float32(), mask=~known)
+        columns[f"{prefix}influence_{task}"] = pa.array(
+            influence(vectors, direction), pa.float32(), mask=~known
+        )
     return pa.table(columns)
 
 

@@ -50,7 +50,9 @@ def load_signals(paths: Sequence[Path], index: Index, reading: Reading, workspac
     if index.extra is not None:
         found.insert(0, import_table(index.path, index.extra, {}, index, reading))
     if reading.mapping and not any("files" in signal.counts for signal in found):
-        raise SignalError(f"--map {next(iter(reading.mapping))}=... is for the score folder of mmSSR, and none is given")
+        raise SignalError(
+            f"--map {next(iter(reading.mapping))}=... is for the score folder of mmSSR, and none is given"
+        )
     names = Counter(signal.name for signal in found)
     repeated = {name: count(1) for name, times in names.items() if times > 1}
     return [replace(s, name=f"{s.name}-{next(repeated[s.name])}") if s.name in repeated else s for s in found]
@@ -62,7 +64,9 @@ def join_signals(index: Index, signals: Sequence[Signal]) -> pa.Table:
     for signal in signals:
         for name in signal.table.column_names[1:]:
             if name in owner:
-                raise JoinError(f"column {name!r} comes from {owner[name]} and from {signal.name}: give one of them only")
+                raise JoinError(
+                    f"column {name!r} comes from {owner[name]} and from {signal.name}: give one of them only"
+                )
             owner[name] = signal.name
     return join(index.table, [signal.table for signal in signals])
 
@@ -77,7 +81,9 @@ def _at(path: Path, index: Index, reading: Reading, workspace: Path) -> list[Sig
     inside = sorted(folder for folder in path.iterdir() if folder.is_dir() and _is_signal(folder))
     if inside:
         if beside := sorted(file.name for file in path.iterdir() if file.suffix in (".parquet", *JSON_LINES)):
-            raise SignalError(f"{path} holds signal folders and, beside them, {', '.join(beside)}: give each file by its own path")
+            raise SignalError(
+                f"{path} holds signal folders and, beside them, {', '.join(beside)}: give each file by its own path"
+            )
         return [_own(folder, index) for folder in inside]
     if any(file.suffix in JSON_LINES for file in path.iterdir()):
         return [_official(path, index, reading, workspace / f"{len(list(workspace.iterdir()))}")]
@@ -118,7 +124,9 @@ def _official(folder: Path, index: Index, reading: Reading, out: Path) -> Signal
 def lines_of(signal: Signal) -> list[str]:
     """What was counted when a signal was read from elsewhere, for a person."""
     if "files" in signal.counts:
-        found = {name: file for name, file in signal.counts["files"].items() if set(file) - {"column", "lines"}}
+        found = {
+            name: file for name, file in signal.counts["files"].items() if set(file) - {"column", "lines"}
+        }
         lines = [_listed(f"{signal.name}/{name} ({file['column']})", file) for name, file in found.items()]
         absent = signal.counts["absent"]
         lines += [f"{signal.name}: no file for {', '.join(absent)}"] if absent else []
@@ -133,7 +141,11 @@ def lines_of(signal: Signal) -> list[str]:
 
 
 def _listed(name: str, counts: Mapping[str, Any]) -> str:
-    words = [f"{key} {', '.join(n) if isinstance(n, list) else format(n, ',')}" for key, n in counts.items() if key not in ("column", "lines")]
+    words = [
+        f"{key} {', '.join(n) if isinstance(n, list) else format(n, ',')}"
+        for key, n in counts.items()
+        if key not in ("column", "lines")
+    ]
     return f"{name}: {'; '.join(words)}"
 
 
@@ -155,7 +167,12 @@ def write_import(path: Path, index: Index, out: Path, reading: Reading) -> Signa
     if path.is_dir():
         return _official(path, index, reading, out)
     signal = import_file(path, index, reading)
-    identity = {"producer": "import", "pool_hash": index.hash, "sha256": file_hash(path), "mode": reading.mode}
+    identity = {
+        "producer": "import",
+        "pool_hash": index.hash,
+        "sha256": file_hash(path),
+        "mode": reading.mode,
+    }
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         advance(len(rows))
@@ -168,10 +185,26 @@ def write_import(path: Path, index: Index, out: Path, reading: Reading) -> Signa
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """The options that `reading_of` understands."""
-    parser.add_argument("--mode", choices=MODES, default="clean", help="how texts are read: scores 0..5 and known styles, or as the released code does")
-    parser.add_argument("--map", action="append", default=[], metavar="FILE=KEY",
-                        help="base name of a JSONL file of mmSSR -> capability key, `styles` or `ignore`; repeat it for several")
-    parser.add_argument("--max-bad-fraction", type=float, default=0.01, metavar="F", help="unreadable values above it stop (default 0.01)")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="clean",
+        help="how texts are read: scores 0..5 and known styles, or as the released code does",
+    )
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FILE=KEY",
+        help="base name of a JSONL file of mmSSR -> capability key, `styles` or `ignore`; repeat it for several",
+    )
+    parser.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=0.01,
+        metavar="F",
+        help="unreadable values above it stop (default 0.01)",
+    )
 
 
 def reading_of(options: argparse.Namespace) -> Reading:
@@ -185,9 +218,13 @@ def reading_of(options: argparse.Namespace) -> Reading:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Import once; exit status 2 and one line on stderr for files that cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m curation.signals.imports", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.signals.imports", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("path", type=Path, help="Parquet, JSONL or JSON file, or the score folder of mmSSR")
-    parser.add_argument("--pool", type=Path, required=True, help="pool directory, or a table with id and source")
+    parser.add_argument(
+        "--pool", type=Path, required=True, help="pool directory, or a table with id and source"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="signal folder to write")
     add_reading_options(parser)
     options = parser.parse_args(arguments)

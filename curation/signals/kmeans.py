@@ -107,7 +107,9 @@ def mean_directions(points: Points, labels: np.ndarray, k: int) -> torch.Tensor:
     """Normalised sum float32 [k, d] of the points of each label (zeros for a label without points), added in float64."""
     sums = torch.zeros(k, points.dims, dtype=torch.float64)
     for at, units in points.chunks():
-        sums.index_add_(0, torch.from_numpy(labels[at].astype(np.int64)), units.double().cpu())  # on CPU: a fixed order
+        sums.index_add_(
+            0, torch.from_numpy(labels[at].astype(np.int64)), units.double().cpu()
+        )  # on CPU: a fixed order
     return torch.nn.functional.normalize(sums, dim=1).float().to(points.device)
 
 
@@ -141,7 +143,9 @@ def plus_plus(units: torch.Tensor, k: int, seed: int) -> torch.Tensor:
     distance = np.full(len(units), np.inf)
     while len(chosen) < k:
         cosines = (units @ units[chosen[-1]]).double().cpu().numpy()
-        distance = np.minimum(distance, np.maximum(2 - 2 * cosines, 1e-12))  # never 0: the points are distinct
+        distance = np.minimum(
+            distance, np.maximum(2 - 2 * cosines, 1e-12)
+        )  # never 0: the points are distinct
         distance[chosen[-1]] = 0
         heap = np.cumsum(distance)
         chosen.append(int(np.searchsorted(heap, rng.random() * heap[-1], side="right")))

@@ -86,7 +86,9 @@ def score_losses(
         variants, index = _variants(pool.samples(rows), terms)
         values = _losses(vlm, variants, max_tokens, done, _by_share(advance, len(variants), len(rows)))
         forwards += len(variants)
-        done.samples += len(rows) - len(variants)  # a sample is a row of the pool, however many forwards it takes
+        done.samples += len(rows) - len(
+            variants
+        )  # a sample is a row of the pool, however many forwards it takes
         return _table(rows, [[values[i] for i in picks] for picks in index], terms, prefix)
 
     identity = {**vlm.identity("losses", pool.hash), "terms": list(terms), "prefix": prefix}
@@ -118,7 +120,9 @@ def _question(text: str, term: str) -> str:
     return "\n".join([IMAGE_PLACEHOLDER] * text.count(IMAGE_PLACEHOLDER)) if term == "noq" else ""
 
 
-def answer_losses(vlm: "Vlm", examples: Sequence["Encoded"], *, head_elements: int = HEAD_ELEMENTS) -> list[AnswerLoss]:
+def answer_losses(
+    vlm: "Vlm", examples: Sequence["Encoded"], *, head_elements: int = HEAD_ELEMENTS
+) -> list[AnswerLoss]:
     """Means over the labelled tokens of each example; NaN and 0 tokens for one without any.
 
     Only the hidden states that predict a labelled token go through the vocabulary head, at most `head_elements` logits
@@ -131,13 +135,17 @@ def answer_losses(vlm: "Vlm", examples: Sequence["Encoded"], *, head_elements: i
     step = head_step(vlm, head_elements)
     chunks = zip(hidden.split(step), targets.split(step), strict=True)
     scores = torch.cat([_token_scores(vlm.log_probs(states), wanted) for states, wanted in chunks])
-    sums = torch.zeros(len(examples), 3, dtype=torch.float64, device=scores.device).index_add_(0, rows, scores)
+    sums = torch.zeros(len(examples), 3, dtype=torch.float64, device=scores.device).index_add_(
+        0, rows, scores
+    )
     counts = torch.bincount(rows, minlength=len(examples))
     means = (sums / counts[:, None]).tolist()
     return [AnswerLoss(*mean, count) for mean, count in zip(means, counts.tolist(), strict=True)]
 
 
-def answer_states(vlm: "Vlm", batch: dict[str, "torch.Tensor"]) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+def answer_states(
+    vlm: "Vlm", batch: dict[str, "torch.Tensor"]
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
     """Of all N labelled tokens of a batch: batch row int64 [N], the hidden state that predicts it [N, H], the token int64 [N]."""
     import torch
 
@@ -178,7 +186,9 @@ def _variants(samples: Iterable[Sample], terms: Sequence[str]) -> tuple[list[Sam
     return variants, index
 
 
-def _losses(vlm: "Vlm", samples: list[Sample], max_tokens: int, done: "Pass", advance: Advance) -> list[AnswerLoss | None]:
+def _losses(
+    vlm: "Vlm", samples: list[Sample], max_tokens: int, done: "Pass", advance: Advance
+) -> list[AnswerLoss | None]:
     return vlm.run(
         samples,
         encode=vlm.renderer.encode,
@@ -194,7 +204,9 @@ def _finite_losses(vlm: "Vlm", done: "Pass", examples: Sequence["Encoded"]) -> l
     values = answer_losses(vlm, examples)
     finite = [all(map(math.isfinite, value)) for value in values]
     # An example without labels is one whose image is broken: that is counted elsewhere.
-    done.missing += {"not_finite": sum(not ok and value.tokens > 0 for ok, value in zip(finite, values, strict=True))}
+    done.missing += {
+        "not_finite": sum(not ok and value.tokens > 0 for ok, value in zip(finite, values, strict=True))
+    }
     return [value if ok else None for ok, value in zip(finite, values, strict=True)]
 
 
@@ -229,7 +241,9 @@ def _summary(signal: pa.Table, prefix: str) -> dict[str, Any]:
     nulls = {name: signal[name].null_count for name in names}
     known = {name: signal[name].drop_null().to_numpy() for name in names}
     summary = {"rows": len(signal), "rows_missing": max(nulls.values()), "nulls": nulls}
-    summary |= {f"mean_{name}": float(values.mean()) if len(values) else None for name, values in known.items()}
+    summary |= {
+        f"mean_{name}": float(values.mean()) if len(values) else None for name, values in known.items()
+    }
     if prefix + "answer_tokens" in known:
         summary["answer_tokens"] = int(known[prefix + "answer_tokens"].sum())
     return summary

@@ -63,7 +63,10 @@ def generate_rows(
     prompts = [vlm.renderer.query_tokens(question, flat) for question in questions]
 
     def texts(examples: Sequence["Encoded"]) -> list[list[str]]:
-        return [[generate(vlm, asked(example, prompt), max_new_tokens) for prompt in prompts] for example in examples]
+        return [
+            [generate(vlm, asked(example, prompt), max_new_tokens) for prompt in prompts]
+            for example in examples
+        ]
 
     return vlm.run(
         pool.samples(rows),

@@ -27,8 +27,24 @@ from curation.signals.score_text import (
     score_code,
     squash,
 )
-from curation.signals.table import Advance, DuplicateRowsError, OtherPoolError, SignalError, write_json, write_signal
-from curation.signals.table_file import ID_KINDS, JSON_LINES, IdTypeError, TableFileError, file_hash, first_line, readable, text_ids
+from curation.signals.table import (
+    Advance,
+    DuplicateRowsError,
+    OtherPoolError,
+    SignalError,
+    write_json,
+    write_signal,
+)
+from curation.signals.table_file import (
+    ID_KINDS,
+    JSON_LINES,
+    IdTypeError,
+    TableFileError,
+    file_hash,
+    first_line,
+    readable,
+    text_ids,
+)
 from curation.taxonomy import CAPABILITIES, CAPABILITY_KEYS
 
 STYLES = "styles"
@@ -84,11 +100,16 @@ def read_official_folder(
     if not np.array_equal(pool_table["row"].to_numpy(), np.arange(len(pool_table))):
         raise OfficialFolderError("the rows of the pool's table do not count from 0 in its order")
     files = match_files(Path(folder), mapping or {})
-    index = pa.table({"at": pool_table["row"].cast(pa.int32()), "pool_id": text_ids(pool_table["id"], Path(folder))})
+    index = pa.table(
+        {"at": pool_table["row"].cast(pa.int32()), "pool_id": text_ids(pool_table["id"], Path(folder))}
+    )
     styles, arrays, report = StyleTexts(mode), {}, {}
     for key, path in files.items():
         column = _fill(path, index, styles.value if key == STYLES else lambda value: score_code(value, mode))
-        report[path.name] = {"column": key if key == STYLES else f"cap_{key}", **_counted(column, path, max_bad_fraction)}
+        report[path.name] = {
+            "column": key if key == STYLES else f"cap_{key}",
+            **_counted(column, path, max_bad_fraction),
+        }
         arrays[key] = column.codes if key == STYLES else column.codes.astype(np.int16)
     unknown = styles.unknown(arrays[STYLES]) if STYLES in arrays else {}
     check_styles(unknown, arrays.get(STYLES), str(files.get(STYLES)))
@@ -115,7 +136,9 @@ def match_files(folder: Path, mapping: Mapping[str, str]) -> dict[str, Path]:
     for path in files:
         key = _key(path, mapping)
         if key in found:
-            raise OfficialFolderError(f"{found[key].name} and {path.name} both hold {key!r}; map one of them to {IGNORE!r}")
+            raise OfficialFolderError(
+                f"{found[key].name} and {path.name} both hold {key!r}; map one of them to {IGNORE!r}"
+            )
         if key != IGNORE:
             found[key] = path
     if not set(found) - {STYLES}:
@@ -127,7 +150,9 @@ def _key(path: Path, mapping: Mapping[str, str]) -> str:
     allowed = (*CAPABILITY_KEYS, STYLES, IGNORE)
     if path.stem in mapping:
         if mapping[path.stem] not in allowed:
-            raise OfficialFolderError(f"{path.stem} is mapped to {mapping[path.stem]!r}, which is none of {', '.join(allowed)}")
+            raise OfficialFolderError(
+                f"{path.stem} is mapped to {mapping[path.stem]!r}, which is none of {', '.join(allowed)}"
+            )
         return mapping[path.stem]
     key = _NAMES.get(squash(path.stem))
     if key is None:
@@ -147,7 +172,9 @@ def _fill(path: Path, index: pa.Table, code: Callable[[object], int]) -> _Column
     for at, kinds, raw in _batches(path, index):
         unusable = set(kinds.unique().to_pylist()) - {None, "NULL", *ID_KINDS}
         if unusable:
-            raise IdTypeError(f"{path}: `idx` of the JSON type {', '.join(sorted(unusable))}, but ids are texts or whole numbers")
+            raise IdTypeError(
+                f"{path}: `idx` of the JSON type {', '.join(sorted(unusable))}, but ids are texts or whole numbers"
+            )
         no_idx, no_text = kinds.is_null().to_numpy(False), raw.is_null().to_numpy(False)
         rows = at.fill_null(-1).to_numpy()
         column.count("lines", len(rows))
@@ -187,7 +214,9 @@ def _place(column: _Column, rows: np.ndarray, codes: np.ndarray, index: pa.Table
     other = np.flatnonzero(column.codes[rows] != codes)
     if len(other):
         name = index["pool_id"][int(rows[other[0]])].as_py()
-        raise DuplicateRowsError(f"{path}: idx {name!r} comes with two different values; keep one line for each sample")
+        raise DuplicateRowsError(
+            f"{path}: idx {name!r} comes with two different values; keep one line for each sample"
+        )
     column.count("repeated", len(rows) - len(first))
 
 
@@ -202,12 +231,16 @@ def _check_found(column: _Column, path: Path, index: pa.Table) -> None:
 
 
 def _counted(column: _Column, path: Path, max_bad_fraction: float) -> dict[str, int]:
-    counts = {reason: number for reason, number in column.counts.items() if number} | reason_counts(column.codes)
+    counts = {reason: number for reason, number in column.counts.items() if number} | reason_counts(
+        column.codes
+    )
     check_bad(counts, column.counts["lines"], max_bad_fraction, str(path))
     return counts
 
 
-def _shards(arrays: dict[str, np.ndarray], styles: StyleTexts, mode: str) -> Callable[[range, Advance], pa.Table]:
+def _shards(
+    arrays: dict[str, np.ndarray], styles: StyleTexts, mode: str
+) -> Callable[[range, Advance], pa.Table]:
     def compute(rows: range, advance: Advance) -> pa.Table:
         part = slice(rows.start, rows.stop)
         columns = {"row": pa.array(np.arange(rows.start, rows.stop), pa.int32())}

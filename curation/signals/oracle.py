@@ -43,11 +43,22 @@ def tell_truth(
             raise OtherPoolError(f"{truth} holds no sample {missing[0]}: it belongs to another pool")
         scores = np.array([[label.scores[key] for key in CAPABILITY_KEYS] for label in labels], np.int8)
         columns = {"row": pa.array([label.row for label in labels], pa.int32())}
-        sure = {"exp": scores.astype(np.float32), "ent": np.zeros(scores.shape, np.float32), "mass": np.ones(scores.shape, np.float32)}
+        sure = {
+            "exp": scores.astype(np.float32),
+            "ent": np.zeros(scores.shape, np.float32),
+            "mass": np.ones(scores.shape, np.float32),
+        }
         for name, kind in {"cap": scores, **sure}.items():
             columns |= {f"{name}_{key}": pa.array(kind[:, k]) for k, key in enumerate(CAPABILITY_KEYS)}
         advance(len(labels))
-        return pa.table({**columns, "styles": pa.array([list(label.styles) for label in labels], pa.list_(pa.string()))})
+        return pa.table(
+            {**columns, "styles": pa.array([list(label.styles) for label in labels], pa.list_(pa.string()))}
+        )
 
-    identity = {"producer": "oracle", "pool_hash": pool.hash, "truth": hashlib.sha256(truth.read_bytes()).hexdigest(), "knows_wrong": knows_wrong}
+    identity = {
+        "producer": "oracle",
+        "pool_hash": pool.hash,
+        "truth": hashlib.sha256(truth.read_bytes()).hexdigest(),
+        "knows_wrong": knows_wrong,
+    }
     return write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)

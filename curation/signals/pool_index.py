@@ -62,7 +62,9 @@ def _of_directory(folder: Path) -> Index:
     except (pa.ArrowInvalid, OSError) as error:
         raise PoolError(f"{folder}/pool.parquet cannot be read ({error}); build the pool again") from error
     if len(table) != info["n"]:
-        raise PoolError(f"{folder}/pool.parquet has {len(table):,} rows, pool.json says {info['n']:,}; build the pool again")
+        raise PoolError(
+            f"{folder}/pool.parquet has {len(table):,} rows, pool.json says {info['n']:,}; build the pool again"
+        )
     return Index(folder, table, info["hash"], token_unit=info["text_tokens"]["unit"])
 
 
@@ -98,7 +100,9 @@ def _of_table(path: Path) -> Index:
 
 def _check_rows(given: pa.Table, path: Path) -> None:
     if "row" in given.column_names and not np.array_equal(given["row"].to_numpy(), np.arange(len(given))):
-        raise PoolError(f"{path}: the rows of a table count from 0 in its order, but its column 'row' says otherwise; leave it out")
+        raise PoolError(
+            f"{path}: the rows of a table count from 0 in its order, but its column 'row' says otherwise; leave it out"
+        )
 
 
 def _ids(ids: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
@@ -107,7 +111,9 @@ def _ids(ids: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
         raise PoolError(f"{path}: {missing:,} of {len(ids):,} rows have no id")
     repeated = first_repeated(ids)
     if repeated:
-        raise PoolError(f"{path}: {repeated[1]:,} rows repeat an id, the first is {repeated[0]!r}; ids must be unique")
+        raise PoolError(
+            f"{path}: {repeated[1]:,} rows repeat an id, the first is {repeated[0]!r}; ids must be unique"
+        )
     return ids.cast(pa.string())
 
 
@@ -127,11 +133,17 @@ def _counts(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
     if column.null_count == len(column):
         return pa.chunked_array([pa.nulls(len(column), pa.int64())])
     try:
-        whole = column.cast(pa.int64()) if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) else None
+        whole = (
+            column.cast(pa.int64())
+            if pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+            else None
+        )
     except pa.ArrowInvalid:  # a fraction, infinite, or beyond 2^63
         whole = None
     if whole is None or pc.min(whole).as_py() < 0:
-        raise PoolError(f"{path}: column {name!r} ({column.type}) holds something else than whole numbers of at least 0, or null where unknown")
+        raise PoolError(
+            f"{path}: column {name!r} ({column.type}) holds something else than whole numbers of at least 0, or null where unknown"
+        )
     return whole
 
 

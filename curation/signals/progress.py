@@ -16,10 +16,23 @@ def shown(name: str, every: float = 10.0) -> Iterator[Report]:
         yield plain_lines(name, every)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     speed = TextColumn("{task.fields[speed]} samples/s")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+    )
     with Progress(*columns, TimeRemainingColumn(), speed, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=None, speed="?")
 
@@ -30,7 +43,12 @@ def shown(name: str, every: float = 10.0) -> Iterator[Report]:
         yield report
 
 
-def plain_lines(name: str, every: float, write: Callable[[str], object] | None = None, clock: Callable[[], float] = time.monotonic) -> Report:
+def plain_lines(
+    name: str,
+    every: float,
+    write: Callable[[str], object] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Report:
     """A callback that writes `name: done of total (share), samples/s, time left`, the speed being that since the last line."""
     write = write or (lambda line: print(line, file=sys.stderr, flush=True))
     last_time, last_done = 0.0, None
@@ -40,7 +58,7 @@ def plain_lines(name: str, every: float, write: Callable[[str], object] | None =
         now = clock()
         if last_done is None or done == 0:  # the model is loaded now, and work begins
             last_time, last_done = now, done
-        if done == 0 or now - last_time < every and done < total:
+        if done == 0 or (now - last_time < every and done < total):
             return
         rate = (done - last_done) / (now - last_time) if now > last_time else 0.0
         speed = f", {rate:.1f} samples/s" if rate else ""

@@ -81,8 +81,20 @@ def score_quality(
         graders = _stand_ins(pool, columns or COLUMNS, truth, noise, knows_rate, seed)
     elif kind == "models":
         paths = {"reward": reward_model, "complexity": complexity_model, "quality": quality_model}
-        given = [column for column in COLUMNS if (judge_model if column == "judge" else paths[column]) is not None]
-        graders = _models(_wanted(columns, given), paths, judge_model, judge_url, judge_options, max_failed, max_tokens, dtype, device)
+        given = [
+            column for column in COLUMNS if (judge_model if column == "judge" else paths[column]) is not None
+        ]
+        graders = _models(
+            _wanted(columns, given),
+            paths,
+            judge_model,
+            judge_url,
+            judge_options,
+            max_failed,
+            max_tokens,
+            dtype,
+            device,
+        )
     else:
         raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
     start, computed = time.perf_counter(), 0
@@ -90,18 +102,28 @@ def score_quality(
     def compute(rows: range, advance: Advance) -> pa.Table:
         nonlocal computed
         samples, part = list(pool.samples(rows)), _part_of_rows(advance, len(graders))
-        grades = {column: pa.array(grader.grade(samples, part), pa.float32()) for column, grader in graders.items()}
+        grades = {
+            column: pa.array(grader.grade(samples, part), pa.float32()) for column, grader in graders.items()
+        }
         computed += len(rows)
         return pa.table({"row": pa.array(rows, pa.int32()), **grades})
 
-    identity = {"producer": "quality", "pool_hash": pool.hash, "kind": kind, "graders": {c: g.identity() for c, g in graders.items()}}
+    identity = {
+        "producer": "quality",
+        "pool_hash": pool.hash,
+        "kind": kind,
+        "graders": {c: g.identity() for c, g in graders.items()},
+    }
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     seconds = time.perf_counter() - start
     return {
         **counts,
         "seconds": round(seconds, 3),
         "samples_per_second": round(computed / seconds, 1) if computed else None,
-        "columns": {column: {**_describe(values), **graders[column].summary()} for column, values in _columns(out, pool).items()},
+        "columns": {
+            column: {**_describe(values), **graders[column].summary()}
+            for column, values in _columns(out, pool).items()
+        },
     }
 
 
@@ -137,7 +159,9 @@ def _wanted(columns: Sequence[str] | None, possible: Sequence[str]) -> list[str]
     """The columns asked for, in their fixed order. Raises ValueError where there are none, or one that cannot be had."""
     asked = list(possible if columns is None else columns)
     if wrong := [column for column in asked if column not in possible]:
-        raise ValueError(f"column {wrong[0]!r} cannot be had: {f'there are {list(possible)}' if wrong[0] not in COLUMNS else 'its model is not given'}")
+        raise ValueError(
+            f"column {wrong[0]!r} cannot be had: {f'there are {list(possible)}' if wrong[0] not in COLUMNS else 'its model is not given'}"
+        )
     if not asked:
         raise ValueError(f"no column is asked for: name a model for one of {', '.join(COLUMNS)}")
     return [column for column in COLUMNS if column in asked]

@@ -29,7 +29,15 @@ class Judge:
     Raises EngineError when more than `max_failed` of the samples that are graded together (a shard) have no grade.
     """
 
-    def __init__(self, model: str, base_url: str | None, *, max_failed: float = 0.05, concurrency: int = 16, **options: Any) -> None:
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None,
+        *,
+        max_failed: float = 0.05,
+        concurrency: int = 16,
+        **options: Any,
+    ) -> None:
         self.client = ChatClient(base_url, model, **options)
         self.max_failed, self.concurrency, self.missing = max_failed, concurrency, Counter()
 
@@ -53,7 +61,12 @@ class Judge:
 
     def summary(self) -> dict[str, Any]:
         cost = self.client.cost()
-        counts = {"requests": cost.requests, "input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens, "usd": round(cost.usd, 6)}
+        counts = {
+            "requests": cost.requests,
+            "input_tokens": cost.input_tokens,
+            "output_tokens": cost.output_tokens,
+            "usd": round(cost.usd, 6),
+        }
         return {"missing": dict(self.missing), **counts}
 
     def _ask(self, sample: "Sample") -> float | str:
@@ -76,5 +89,6 @@ def read_grade(text: str) -> float | None:
 def transcript(sample: "Sample") -> str:
     """The conversation as plain text, images left out."""
     return "\n\n".join(
-        f"User: {turn.question.replace(IMAGE_PLACEHOLDER, ' ').strip()}\nAssistant: {turn.answer.strip()}" for turn in sample.turns
+        f"User: {turn.question.replace(IMAGE_PLACEHOLDER, ' ').strip()}\nAssistant: {turn.answer.strip()}"
+        for turn in sample.turns
     )

@@ -35,12 +35,21 @@ SEES_ANSWERS = ("reward", "judge", "quality")
 """Columns that a wrong answer can lower; complexity grades the question."""
 
 
-def stand_ins(pool: "Pool", columns: Sequence[str], truth: Path, noise: float, knows_rate: float, seed: int) -> dict[str, "StandIn"]:
+def stand_ins(
+    pool: "Pool", columns: Sequence[str], truth: Path, noise: float, knows_rate: float, seed: int
+) -> dict[str, "StandIn"]:
     """A grader for each column. Raises ValueError for settings out of range, OtherPoolError for a sample that the truth lacks."""
     if noise < 0 or not 0 <= knows_rate <= 1:
-        raise ValueError(f"noise must be at least 0 and knows_rate a share between 0 and 1, got {noise} and {knows_rate}")
+        raise ValueError(
+            f"noise must be at least 0 and knows_rate a share between 0 and 1, got {noise} and {knows_rate}"
+        )
     facts = _facts(pool, truth)
-    settings = {"noise": noise, "knows_rate": knows_rate, "seed": seed, "truth": hashlib.sha256(truth.read_bytes()).hexdigest()}
+    settings = {
+        "noise": noise,
+        "knows_rate": knows_rate,
+        "seed": seed,
+        "truth": hashlib.sha256(truth.read_bytes()).hexdigest(),
+    }
     return {column: StandIn(column, facts, settings) for column in columns}
 
 
@@ -64,10 +73,16 @@ class StandIn:
         return {"missing": {}}
 
     def _grade(self, sample: "Sample") -> float:
-        words = (random_words(f"q/{self.column}", self.settings["seed"], sample.id).astype(np.float64) + 0.5) / 2**32
-        notices = self.column in SEES_ANSWERS and self._wrong[sample.row] and words[0] < self.settings["knows_rate"]
+        words = (
+            random_words(f"q/{self.column}", self.settings["seed"], sample.id).astype(np.float64) + 0.5
+        ) / 2**32
+        notices = (
+            self.column in SEES_ANSWERS and self._wrong[sample.row] and words[0] < self.settings["knows_rate"]
+        )
         normal = math.sqrt(-2 * math.log(words[1])) * math.cos(2 * math.pi * words[2])  # Box-Muller
-        grade = float(self._plain[sample.row]) + self._spread * (self.settings["noise"] * normal - PENALTY * notices)
+        grade = float(self._plain[sample.row]) + self._spread * (
+            self.settings["noise"] * normal - PENALTY * notices
+        )
         return float(min(max(round(grade), 0), 100)) if self.column == "judge" else grade
 
 
@@ -84,9 +99,13 @@ def _facts(pool: "Pool", truth: Path) -> dict[str, np.ndarray]:
     at = np.array([index[id] for id in ids])
     styles = table["styles"].to_pylist()
     return {
-        "words": np.array([np.mean([len(t.answer.split()) for t in sample.turns]) for sample in pool.samples()]),
+        "words": np.array(
+            [np.mean([len(t.answer.split()) for t in sample.turns]) for sample in pool.samples()]
+        ),
         "turns": pool.table["n_turns"].to_numpy().astype(np.float64),
-        "difficulty": np.max([table[f"cap_{key}"].to_numpy()[at] for key in CAPABILITY_KEYS], axis=0).astype(np.float64),
+        "difficulty": np.max([table[f"cap_{key}"].to_numpy()[at] for key in CAPABILITY_KEYS], axis=0).astype(
+            np.float64
+        ),
         "formatted": np.array([bool(FORMS & set(styles[i])) for i in at]),
         "wrong": table["wrong"].to_numpy()[at],
     }

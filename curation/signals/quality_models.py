@@ -44,15 +44,28 @@ class TurnModel:
         self.path, self.dtype, self.max_tokens = local_copy(path), dtype, max_tokens
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with quiet():
-            self.model = model.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
+            self.model = (
+                model.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
+            )
             self.tokenizer = AutoTokenizer.from_pretrained(str(self.path))
-        self.context = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1 << 30))
-        self.pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        self.context = min(
+            self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1 << 30)
+        )
+        self.pad_id = (
+            self.tokenizer.pad_token_id
+            if self.tokenizer.pad_token_id is not None
+            else self.tokenizer.eos_token_id
+        )
         self.missing, self.cut, self.tokens, self.padded, self.seconds = Counter(), 0, 0, 0, 0.0
 
     def identity(self) -> dict[str, Any]:
         versions = {name: version(name) for name in ("torch", "transformers")}
-        return {"model_hash": checkpoint_hash(self.path), "dtype": self.dtype, "device": self.device.type, "versions": versions}
+        return {
+            "model_hash": checkpoint_hash(self.path),
+            "dtype": self.dtype,
+            "device": self.device.type,
+            "versions": versions,
+        }
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -65,7 +78,11 @@ class TurnModel:
     def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
         start = time.perf_counter()
         owners = [number for number, sample in enumerate(samples) for _ in sample.turns]
-        asked = [turn.question.replace(IMAGE_PLACEHOLDER, " ").strip() for sample in samples for turn in sample.turns]
+        asked = [
+            turn.question.replace(IMAGE_PLACEHOLDER, " ").strip()
+            for sample in samples
+            for turn in sample.turns
+        ]
         said = [turn.answer.strip() for sample in samples for turn in sample.turns]
         values = self._values(asked, said, lambda turns: advance(turns * len(samples) / len(owners)))
         turns: list[list[float | None]] = [[] for _ in samples]
@@ -94,9 +111,13 @@ class TurnModel:
         raise NotImplementedError
 
     @torch.inference_mode()
-    def _values(self, questions: Sequence[str], answers: Sequence[str], advance: Callable[[int], None]) -> list[float | None]:
+    def _values(
+        self, questions: Sequence[str], answers: Sequence[str], advance: Callable[[int], None]
+    ) -> list[float | None]:
         """A number for each turn, None where it is too long; batches of similar length."""
-        encoded = [self._encode(question, answer) for question, answer in zip(questions, answers, strict=True)]
+        encoded = [
+            self._encode(question, answer) for question, answer in zip(questions, answers, strict=True)
+        ]
         usable = np.array([i for i, each in enumerate(encoded) if each is not None], dtype=np.int64)
         lengths = np.array([len(encoded[i]["input_ids"]) for i in usable], dtype=np.int64)
         batches, values = batches_by_tokens(lengths, self.max_tokens), [None] * len(encoded)
@@ -114,14 +135,19 @@ class TurnModel:
         """Right-padded model inputs; every field of the tokenizer's is kept (a classifier may want token types)."""
         width = max(len(example["input_ids"]) for example in examples)
         fill = {"input_ids": self.pad_id}
-        fields = {name: [e[name] + [fill.get(name, 0)] * (width - len(e[name])) for e in examples] for name in examples[0]}
+        fields = {
+            name: [e[name] + [fill.get(name, 0)] * (width - len(e[name])) for e in examples]
+            for name in examples[0]
+        }
         return {name: torch.tensor(rows, device=self.device) for name, rows in fields.items()}
 
 
 class RewardModel(TurnModel):
     """The logit of a sequence classifier for the pair (question, answer), mean over turns."""
 
-    def __init__(self, path: Path, max_tokens: int, dtype: str = "float32", device: str | None = None) -> None:
+    def __init__(
+        self, path: Path, max_tokens: int, dtype: str = "float32", device: str | None = None
+    ) -> None:
         from transformers import AutoModelForSequenceClassification
 
         super().__init__(AutoModelForSequenceClassification, path, max_tokens, dtype, device)
@@ -146,14 +172,18 @@ class RewardModel(TurnModel):
 class ScaleModel(TurnModel):
     """The expected grade 1..6 that a causal model gives as its next token, sum over turns."""
 
-    def __init__(self, column: str, path: Path, max_tokens: int, dtype: str = "float32", device: str | None = None) -> None:
+    def __init__(
+        self, column: str, path: Path, max_tokens: int, dtype: str = "float32", device: str | None = None
+    ) -> None:
         from transformers import AutoModelForCausalLM
 
         super().__init__(AutoModelForCausalLM, path, max_tokens, dtype, device)
         self.prompt = PROMPTS[column]
         vocabulary = self.tokenizer.get_vocab()
         if absent := [str(grade) for grade in GRADES if str(grade) not in vocabulary]:
-            raise ModelError(f"{path} has no single token for the grade {absent[0]}: it cannot be read as a scorer")
+            raise ModelError(
+                f"{path} has no single token for the grade {absent[0]}: it cannot be read as a scorer"
+            )
         self.digits = torch.tensor([vocabulary[str(grade)] for grade in GRADES], device=self.device)
 
     def identity(self) -> dict[str, Any]:
@@ -165,7 +195,9 @@ class ScaleModel(TurnModel):
 
     def _score(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         last = batch["attention_mask"].sum(dim=1) - 1
-        hidden = self.model.get_decoder()(**batch, use_cache=False).last_hidden_state[torch.arange(len(last)), last]
+        hidden = self.model.get_decoder()(**batch, use_cache=False).last_hidden_state[
+            torch.arange(len(last)), last
+        ]
         logits = self.model.get_output_embeddings()(hidden)[:, self.digits].float()
         return logits.softmax(dim=1) @ torch.arange(1.0, 7.0, device=self.device)
 

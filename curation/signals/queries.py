@@ -67,7 +67,9 @@ def load_queries(name: str | Path) -> Queries:
         raise PromptError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     expected = {"capability", "style", "style_separator", "styles"}
     if not isinstance(content, dict) or set(content) - {"conversation"} != expected:
-        raise PromptError(f"{path} must have exactly the keys {', '.join(sorted(expected))}, and may have conversation")
+        raise PromptError(
+            f"{path} must have exactly the keys {', '.join(sorted(expected))}, and may have conversation"
+        )
     return _build(path, content)
 
 
@@ -81,7 +83,9 @@ def _build(path: Path, content: dict) -> Queries:
     if content.get("conversation", "turns") not in ("turns", "flat"):
         raise PromptError(f"{path}: `conversation` is turns or flat, not {content['conversation']!r}")
     styles = {key: content["styles"][key] for key in STYLES}
-    if len({_plain(phrase) for phrase in styles.values()}) < len(styles) or any("," in p for p in styles.values()):
+    if len({_plain(phrase) for phrase in styles.values()}) < len(styles) or any(
+        "," in p for p in styles.values()
+    ):
         raise PromptError(f"{path}: style phrases must differ and hold no comma")
     capability = tuple(content["capability"].replace("{phrase}", c.phrase) for c in CAPABILITIES)
     style = content["style"].replace("{styles}", content["style_separator"].join(styles.values()))

@@ -66,7 +66,11 @@ def scorer_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], di
 def styler_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], dict[str, int]]:
     """One target for each sample with at least one style; the answer lists the phrases in the taxonomy's order."""
     pairs = zip(labels["row"].to_pylist(), labels["styles"].to_pylist(), strict=True)
-    targets = [Target(row, ((queries.style, queries.style_answer(styles)),), queries.flat) for row, styles in pairs if styles]
+    targets = [
+        Target(row, ((queries.style, queries.style_answer(styles)),), queries.flat)
+        for row, styles in pairs
+        if styles
+    ]
     return targets, {"samples": len(targets), "missing_samples": len(labels) - len(targets)}
 
 
@@ -87,7 +91,9 @@ def repeat_factors(labels: pa.Table, threshold: float, seed: int = 0) -> np.ndar
 
 def balanced(targets: list[Target], labels: pa.Table, threshold: float = 0.1, seed: int = 0) -> list[Target]:
     """The targets, each repeated by its `repeat_factors` entry."""
-    factors = dict(zip(labels["row"].to_pylist(), repeat_factors(labels, threshold, seed).tolist(), strict=True))
+    factors = dict(
+        zip(labels["row"].to_pylist(), repeat_factors(labels, threshold, seed).tolist(), strict=True)
+    )
     return [target for target in targets for _ in range(factors[target.row])]
 
 

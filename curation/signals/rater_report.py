@@ -93,7 +93,9 @@ def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
     the labels.
     """
     labels = labels.filter(pa.array([bool(styles) for styles in labels["styles"].to_pylist()], pa.bool_()))
-    pairs = list(zip(_rows_of(signal, labels)["styles"].to_pylist(), labels["styles"].to_pylist(), strict=True))
+    pairs = list(
+        zip(_rows_of(signal, labels)["styles"].to_pylist(), labels["styles"].to_pylist(), strict=True)
+    )
     known = [(set(named), set(styles)) for named, styles in pairs if named is not None]
     predicted, truth = [named for named, _ in known], [styles for _, styles in known]
     by_style = {style: _f1(style, predicted, truth) for style in STYLES}
@@ -107,7 +109,9 @@ def style_report(signal: pa.Table, labels: pa.Table) -> dict[str, Any]:
     }
 
 
-def choose_threshold(signal: pa.Table, labels: pa.Table, grid: Sequence[float] = THRESHOLDS) -> tuple[float, dict[str, Any]]:
+def choose_threshold(
+    signal: pa.Table, labels: pa.Table, grid: Sequence[float] = THRESHOLDS
+) -> tuple[float, dict[str, Any]]:
     """The threshold of likelihood mode with the best macro F1 on labels, and its `style_report`; the highest of equals.
 
     signal: row, style_logp_<key>, null where the styler said nothing; labels: row, styles. Use labels that the styler was
@@ -130,7 +134,9 @@ def _rows_of(signal: pa.Table, labels: pa.Table) -> pa.Table:
     position = {row: i for i, row in enumerate(signal["row"].to_pylist())}
     absent = [row for row in labels["row"].to_pylist() if row not in position]
     if absent:
-        raise ValueError(f"{len(absent)} labelled rows are not in the signal, row {absent[0]} first: score them too")
+        raise ValueError(
+            f"{len(absent)} labelled rows are not in the signal, row {absent[0]} first: score them too"
+        )
     return signal.take([position[row] for row in labels["row"].to_pylist()])
 
 

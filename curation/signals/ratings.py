@@ -50,9 +50,16 @@ def score_capabilities_and_styles(
     style.style_question(vlm.renderer, queries)
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        return score_rows(pool, rows, vlm, queries, batch_size, done, advance, style_mode=style_mode, threshold=threshold)
+        return score_rows(
+            pool, rows, vlm, queries, batch_size, done, advance, style_mode=style_mode, threshold=threshold
+        )
 
-    identity = {**vlm.identity("ratings", pool.hash), "prompts": queries.name, "prompt_hash": queries.hash, "style_mode": style_mode}
+    identity = {
+        **vlm.identity("ratings", pool.hash),
+        "prompts": queries.name,
+        "prompt_hash": queries.hash,
+        "style_mode": style_mode,
+    }
     identity |= {"threshold": threshold} if style_mode == "likelihood" else {}
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     signal = read_signal(out, pool.hash)
@@ -74,7 +81,10 @@ def score_rows(
     """The signal's columns for some rows of a pool, in the order of `rows`."""
     from curation.signals.shared import Questions, answer_rows
 
-    digits, named = capability.digit_questions(vlm.renderer, queries), style.style_question(vlm.renderer, queries)
+    digits, named = (
+        capability.digit_questions(vlm.renderer, queries),
+        style.style_question(vlm.renderer, queries),
+    )
     greedy = style_mode == "greedy"
     questions = Questions(
         vlm,
@@ -83,7 +93,9 @@ def score_rows(
         max_new_tokens=style.max_answer_tokens(vlm.tokenizer, queries),
     )
     answers = answer_rows(pool, rows, questions, queries.flat, batch_size, done, advance)
-    scores = capability.score_table(rows, [answer and np.stack(answer.log_probs[: len(digits)]) for answer in answers])
+    scores = capability.score_table(
+        rows, [answer and np.stack(answer.log_probs[: len(digits)]) for answer in answers]
+    )
     texts = [answer and (answer.text if greedy else answer.log_probs[-1]) for answer in answers]
     styles = style.style_table(rows, texts, queries, style_mode, threshold)
     for name in styles.column_names[1:]:

@@ -66,7 +66,11 @@ def _whole_number(value: object) -> int | None:
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,6}\s*", value, re.ASCII) else None
+    return (
+        int(value)
+        if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,6}\s*", value, re.ASCII)
+        else None
+    )
 
 
 def _official_number(value: object) -> int | None:
@@ -85,7 +89,9 @@ def failed(reason: str) -> int:
 
 def reason_counts(codes: np.ndarray) -> dict[str, int]:
     """How many of the codes are failures, by reason; reasons that do not occur are left out."""
-    counts = np.bincount(codes[codes < FAILED + len(REASONS)].astype(np.int64) - FAILED, minlength=len(REASONS))
+    counts = np.bincount(
+        codes[codes < FAILED + len(REASONS)].astype(np.int64) - FAILED, minlength=len(REASONS)
+    )
     return {reason: int(count) for reason, count in zip(REASONS, counts, strict=True) if count}
 
 
@@ -95,7 +101,9 @@ def score_array(codes: np.ndarray, mode: str = "clean") -> pa.Array:
     return pa.array(np.where(mask, 0, codes).astype(np.int8 if mode == "clean" else np.int16), mask=mask)
 
 
-def codes_by_text(texts: pa.Array, parse: Callable[[str | None], int], known: dict[str | None, int]) -> np.ndarray:
+def codes_by_text(
+    texts: pa.Array, parse: Callable[[str | None], int], known: dict[str | None, int]
+) -> np.ndarray:
     """int32[n]: `parse` of every text, called once for each distinct one; `known` is kept from call to call."""
     encoded = texts.dictionary_encode(null_encoding="encode")
     distinct = encoded.dictionary.to_pylist()
@@ -112,7 +120,9 @@ def score_column(column: pa.ChunkedArray, name: str, mode: str = "clean") -> np.
         known: dict[str | None, int] = {}
         return codes_by_text(column.cast(kind).combine_chunks(), lambda text: score_code(text, mode), known)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-        raise ScoreError(f"column {name!r} is {column.type}; scores are whole numbers 0..{MAX_SCORE}, or texts of them")
+        raise ScoreError(
+            f"column {name!r} is {column.type}; scores are whole numbers 0..{MAX_SCORE}, or texts of them"
+        )
     values = column.cast(pa.float64(), safe=False).to_numpy()  # what float64 rounds is far beyond the scale
     whole = np.floor(values) == values
     codes = np.full(len(values), failed("not_an_integer"), np.int32)
@@ -191,7 +201,9 @@ def style_column(column: pa.ChunkedArray, styles: StyleTexts) -> np.ndarray:
     joined = pc.binary_join(column.combine_chunks(), _BETWEEN)
     if joined.null_count > column.null_count:
         raise ScoreError("column 'styles' has lists that hold null; leave those out")
-    return codes_by_text(joined, lambda text: styles.listed(text.split(_BETWEEN)) if text else failed("no_value"), {})
+    return codes_by_text(
+        joined, lambda text: styles.listed(text.split(_BETWEEN)) if text else failed("no_value"), {}
+    )
 
 
 def check_bad(counts: Mapping[str, int], lines: int, max_bad_fraction: float, where: str) -> None:
@@ -211,7 +223,9 @@ def check_styles(unknown: Mapping[str, int], codes: np.ndarray | None, where: st
         return
     phrase = next(iter(unknown))
     near = nearest_style(phrase)
-    raise ScoreError(f"{where}: every row has the unknown style {phrase!r}{f' (did you mean {near!r}?)' if near else ''}; known are {', '.join(STYLES)}")
+    raise ScoreError(
+        f"{where}: every row has the unknown style {phrase!r}{f' (did you mean {near!r}?)' if near else ''}; known are {', '.join(STYLES)}"
+    )
 
 
 def nearest_style(phrase: str) -> str | None:

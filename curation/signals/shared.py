@@ -58,10 +58,14 @@ def check_model(vlm: "Vlm") -> None:
     """Raises ValueError for a model whose attention takes no mask of our own, or does not keep the whole prefix."""
     decoder = vlm.model.model.language_model.config
     if decoder._attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(f"{vlm.path}: attention {decoder._attn_implementation!r} takes no free mask; load it with sdpa")
+        raise ValueError(
+            f"{vlm.path}: attention {decoder._attn_implementation!r} takes no free mask; load it with sdpa"
+        )
     layers = getattr(decoder, "layer_types", None)
     if "sliding_attention" in (layers or ()) or (layers is None and getattr(decoder, "sliding_window", None)):
-        raise ValueError(f"{vlm.path}: its sliding-window attention forgets the prefix; score it with mode: official")
+        raise ValueError(
+            f"{vlm.path}: its sliding-window attention forgets the prefix; score it with mode: official"
+        )
 
 
 def prefill(vlm: "Vlm", examples: Sequence["Encoded"]) -> Prefix:
@@ -90,7 +94,12 @@ class Questions:
     """
 
     def __init__(
-        self, vlm: "Vlm", questions: Sequence[Question], *, continued: int | None = None, max_new_tokens: int = 0
+        self,
+        vlm: "Vlm",
+        questions: Sequence[Question],
+        *,
+        continued: int | None = None,
+        max_new_tokens: int = 0,
     ) -> None:
         check_model(vlm)
         self.vlm, self.continued, self.max_new_tokens = vlm, continued, max_new_tokens
@@ -107,7 +116,9 @@ class Questions:
         hidden = self._read_trie(prefix)
         read = self._token_log_probs(hidden)
         finite = hidden.isfinite().all(dim=2).all(dim=1).cpu().numpy() & ~np.isnan(read).any(axis=1)
-        return Answered(self.plan.log_probs(read), None if self.continued is None else self._texts(prefix, hidden), finite)
+        return Answered(
+            self.plan.log_probs(read), None if self.continued is None else self._texts(prefix, hidden), finite
+        )
 
     def _read_trie(self, prefix: Prefix) -> torch.Tensor:
         """Hidden states [B, N, H] of the trie's nodes, whose keys and values join the cache."""
@@ -117,10 +128,14 @@ class Questions:
         positions = prefix.following[:, None] + self._depth
         return self._decode(prefix, self._tokens.expand(size, -1), visible, positions)
 
-    def _decode(self, prefix: Prefix, tokens: torch.Tensor, visible: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def _decode(
+        self, prefix: Prefix, tokens: torch.Tensor, visible: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
         """Hidden states [B, T, H] of tokens [B, T] that see what `visible` [B, T, cached + T] allows."""
         blocked = torch.finfo(self.vlm.model.dtype).min
-        mask = torch.zeros(visible.shape, dtype=self.vlm.model.dtype, device=visible.device).masked_fill_(~visible, blocked)
+        mask = torch.zeros(visible.shape, dtype=self.vlm.model.dtype, device=visible.device).masked_fill_(
+            ~visible, blocked
+        )
         out = self.vlm.model.model.language_model(
             input_ids=tokens,
             attention_mask=mask[:, None],
@@ -163,7 +178,13 @@ class Questions:
 
 
 def answer_rows(
-    pool: "Pool", rows: Sequence[int], questions: Questions, flat: bool, batch_size: int, done: "Pass", advance: Advance
+    pool: "Pool",
+    rows: Sequence[int],
+    questions: Questions,
+    flat: bool,
+    batch_size: int,
+    done: "Pass",
+    advance: Advance,
 ) -> list[Answer | None]:
     """What some rows of a pool answer, in the order of `rows`; flat: the form of the prompt set.
 
@@ -175,7 +196,12 @@ def answer_rows(
     def score(examples: Sequence["Encoded"]) -> list[Answer | None]:
         found = questions(examples)
         # A broken image was replaced by a blank one, and is counted as broken whatever that gives.
-        done.missing += {"not_finite": sum(not ok and e.name not in vlm.collator.broken for e, ok in zip(examples, found.finite, strict=True))}
+        done.missing += {
+            "not_finite": sum(
+                not ok and e.name not in vlm.collator.broken
+                for e, ok in zip(examples, found.finite, strict=True)
+            )
+        }
         texts = found.texts or [None] * len(examples)
         answers = [Answer([values[i] for values in found.log_probs], text) for i, text in enumerate(texts)]
         return [answer if ok else None for answer, ok in zip(answers, found.finite, strict=True)]

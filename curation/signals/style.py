@@ -70,8 +70,15 @@ def score_styles(
             return score_rows_official(pool, rows, vlm, queries, done, advance, max_new_tokens)
         return score_rows(pool, rows, vlm, queries, batch_size, done, advance, mode=mode, threshold=threshold)
 
-    identity = {**vlm.identity("style", pool.hash), "prompts": queries.name, "prompt_hash": queries.hash, "mode": mode}
-    identity |= {"likelihood": {"threshold": threshold}, "official": {"max_new_tokens": max_new_tokens}}.get(mode, {})
+    identity = {
+        **vlm.identity("style", pool.hash),
+        "prompts": queries.name,
+        "prompt_hash": queries.hash,
+        "mode": mode,
+    }
+    identity |= {"likelihood": {"threshold": threshold}, "official": {"max_new_tokens": max_new_tokens}}.get(
+        mode, {}
+    )
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     return {**done.summary(), **counts, **summarise(read_signal(out, pool.hash))}
 
@@ -88,10 +95,14 @@ def style_question(renderer: "Renderer", queries: Queries) -> Question:
     prompts is unknown.
     """
     check_tokenizer(renderer.tokenizer, queries)
-    names = tuple(renderer.answer_tokens(queries.style, phrase, queries.flat) for phrase in queries.styles.values())
+    names = tuple(
+        renderer.answer_tokens(queries.style, phrase, queries.flat) for phrase in queries.styles.values()
+    )
     for first, second in ((a, b) for i, a in enumerate(names) for j, b in enumerate(names) if i != j):
         if second[: len(first)] == first:
-            raise PromptError(f"prompt set {queries.name!r}: the tokens of one style begin with those of another ({first})")
+            raise PromptError(
+                f"prompt set {queries.name!r}: the tokens of one style begin with those of another ({first})"
+            )
     return Question(renderer.query_tokens(queries.style, queries.flat), names)
 
 
@@ -110,7 +121,13 @@ def likely_styles(log_probs: np.ndarray, threshold: float) -> list[list[str]]:
     return named
 
 
-def style_table(rows: Sequence[int], values: Sequence[str | np.ndarray | None], queries: Queries, mode: str, threshold: float) -> pa.Table:
+def style_table(
+    rows: Sequence[int],
+    values: Sequence[str | np.ndarray | None],
+    queries: Queries,
+    mode: str,
+    threshold: float,
+) -> pa.Table:
     """The signal's columns from texts (greedy, official) or name log-probabilities [9] (likelihood) of each row."""
     columns = {"row": pa.array(rows, pa.int32())}
     if mode != "likelihood":
@@ -119,7 +136,9 @@ def style_table(rows: Sequence[int], values: Sequence[str | np.ndarray | None], 
     styles = [None if value is None else likely_styles(value[None], threshold)[0] for value in values]
     columns["styles"] = pa.array(styles, pa.list_(pa.string()))
     for k, key in enumerate(STYLES):
-        columns[f"style_logp_{key}"] = pa.array([None if value is None else value[k] for value in values], pa.float32())
+        columns[f"style_logp_{key}"] = pa.array(
+            [None if value is None else value[k] for value in values], pa.float32()
+        )
     return pa.table(columns)
 
 
@@ -130,7 +149,12 @@ def style_questions(vlm: "Vlm", queries: Queries, mode: str) -> "Questions":
     question = style_question(vlm.renderer, queries)
     if mode == "likelihood":
         return Questions(vlm, [question])
-    return Questions(vlm, [Question(question.prompt)], continued=0, max_new_tokens=max_answer_tokens(vlm.tokenizer, queries))
+    return Questions(
+        vlm,
+        [Question(question.prompt)],
+        continued=0,
+        max_new_tokens=max_answer_tokens(vlm.tokenizer, queries),
+    )
 
 
 def score_rows(
@@ -148,7 +172,9 @@ def score_rows(
     """The signal's columns for some rows of a pool, in the order of `rows`."""
     from curation.signals.shared import answer_rows
 
-    answers = answer_rows(pool, rows, style_questions(vlm, queries, mode), queries.flat, batch_size, done, advance)
+    answers = answer_rows(
+        pool, rows, style_questions(vlm, queries, mode), queries.flat, batch_size, done, advance
+    )
     values = [answer and (answer.log_probs[0] if mode == "likelihood" else answer.text) for answer in answers]
     return style_table(rows, values, queries, mode, threshold)
 

@@ -48,7 +48,10 @@ class Features:
 
 
 def sample_features(
-    table: pa.Table, indicators: Sequence[str] = INDICATORS, vectors: Sequence[str] = VECTORS, components: int = 6
+    table: pa.Table,
+    indicators: Sequence[str] = INDICATORS,
+    vectors: Sequence[str] = VECTORS,
+    components: int = 6,
 ) -> Features:
     """Each indicator standardised over the pool (mean 0, standard deviation 1), then `components` of each vector column.
 
@@ -58,7 +61,9 @@ def sample_features(
     """
     vectors = vectors if components else ()
     if lacking := [name for name in (*indicators, *vectors) if name not in table.column_names]:
-        raise SignalError(f"the columns {', '.join(lacking)} are features but not there: compute their signals, or name others")
+        raise SignalError(
+            f"the columns {', '.join(lacking)} are features but not there: compute their signals, or name others"
+        )
     blocks, names, imputed, pca = [], list(indicators), {}, {}
     for name in indicators:
         column, imputed[name] = _standardised(table, name)

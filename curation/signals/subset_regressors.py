@@ -37,15 +37,21 @@ def pad(sets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return padded, there
 
 
-def fit_ridge(sets: np.ndarray, there: np.ndarray, labels: np.ndarray, seed: int, penalty: float = 1.0) -> Fitted:
+def fit_ridge(
+    sets: np.ndarray, there: np.ndarray, labels: np.ndarray, seed: int, penalty: float = 1.0
+) -> Fitted:
     """Least squares with `penalty` · |w|^2, features and labels centred, features in units of their spread over subsets."""
     pooled = pool_mean(sets, there)
     centre, spread = pooled.mean(axis=0), pooled.std(axis=0)
     scaled = (pooled - centre) / np.where(spread > 0, spread, 1.0)
-    weights = np.linalg.solve(scaled.T @ scaled + penalty * np.eye(scaled.shape[1]), scaled.T @ (labels - labels.mean()))
+    weights = np.linalg.solve(
+        scaled.T @ scaled + penalty * np.eye(scaled.shape[1]), scaled.T @ (labels - labels.mean())
+    )
     coefficients = weights / np.where(spread > 0, spread, 1.0)
     intercept = float(labels.mean() - centre @ coefficients)
-    return Fitted(lambda sets, there: pool_mean(sets, there) @ coefficients + intercept, coefficients, intercept)
+    return Fitted(
+        lambda sets, there: pool_mean(sets, there) @ coefficients + intercept, coefficients, intercept
+    )
 
 
 def fit_mlp(sets: np.ndarray, there: np.ndarray, labels: np.ndarray, seed: int) -> Fitted:
@@ -57,12 +63,28 @@ def fit_mlp(sets: np.ndarray, there: np.ndarray, labels: np.ndarray, seed: int) 
     def scaled(sets: np.ndarray, there: np.ndarray) -> tuple[torch.Tensor]:
         return (torch.from_numpy((pool_mean(sets, there) - centre) / spread).float(),)
 
-    return _train(lambda f: nn.Sequential(nn.Linear(f, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1)), scaled, sets, there, labels, seed, STEPS["mlp"])
+    return _train(
+        lambda f: nn.Sequential(nn.Linear(f, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1)),
+        scaled,
+        sets,
+        there,
+        labels,
+        seed,
+        STEPS["mlp"],
+    )
 
 
 def fit_set_attention(sets: np.ndarray, there: np.ndarray, labels: np.ndarray, seed: int) -> Fitted:
     """Two layers of attention among the samples of a subset, mean over it, linear."""
-    return _train(SetAttention, lambda *batch: tuple(map(torch.from_numpy, batch)), sets, there, labels, seed, STEPS["set_attention"])
+    return _train(
+        SetAttention,
+        lambda *batch: tuple(map(torch.from_numpy, batch)),
+        sets,
+        there,
+        labels,
+        seed,
+        STEPS["set_attention"],
+    )
 
 
 class SetAttention(nn.Module):
@@ -83,7 +105,11 @@ class SetAttention(nn.Module):
         return self.leave((self.mix(states) * weight).sum(dim=1) / weight.sum(dim=1))
 
 
-REGRESSORS: dict[str, Callable[..., Fitted]] = {"ridge": fit_ridge, "mlp": fit_mlp, "set_attention": fit_set_attention}
+REGRESSORS: dict[str, Callable[..., Fitted]] = {
+    "ridge": fit_ridge,
+    "mlp": fit_mlp,
+    "set_attention": fit_set_attention,
+}
 
 
 def pool_mean(sets: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -92,7 +118,9 @@ def pool_mean(sets: np.ndarray, there: np.ndarray) -> np.ndarray:
     return (sets * weight).sum(axis=1) / weight.sum(axis=1)
 
 
-def leave_one_out(fit: Callable[..., Fitted], sets: np.ndarray, there: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
+def leave_one_out(
+    fit: Callable[..., Fitted], sets: np.ndarray, there: np.ndarray, labels: np.ndarray, seed: int
+) -> tuple[float, np.ndarray]:
     """(R2, predictions float64 [m]) where each subset is predicted by a fit without it.
 
     R2 = 1 - sum (y_i - prediction_i)^2 / sum (y_i - mean of the other labels)^2: 0 is what the mean of the others gives,
@@ -100,8 +128,12 @@ def leave_one_out(fit: Callable[..., Fitted], sets: np.ndarray, there: np.ndarra
     """
     m = len(labels)
     others = ~np.eye(m, dtype=bool)
-    predictions = np.array([fit(sets[o], there[o], labels[o], seed).predict(sets[~o], there[~o])[0] for o in others])
-    missed, baseline = ((labels - guess) ** 2 for guess in (predictions, np.array([labels[o].mean() for o in others])))
+    predictions = np.array(
+        [fit(sets[o], there[o], labels[o], seed).predict(sets[~o], there[~o])[0] for o in others]
+    )
+    missed, baseline = (
+        (labels - guess) ** 2 for guess in (predictions, np.array([labels[o].mean() for o in others]))
+    )
     return (1 - missed.sum() / baseline.sum() if baseline.sum() > 0 else float("-inf")), predictions
 
 

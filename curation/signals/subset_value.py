@@ -30,7 +30,9 @@ ITERATIONS = 50
 _CHUNK = 8192
 
 
-def balanced_subsets(vectors: np.ndarray, known: np.ndarray, k: int, size: int, seed: int) -> list[np.ndarray]:
+def balanced_subsets(
+    vectors: np.ndarray, known: np.ndarray, k: int, size: int, seed: int
+) -> list[np.ndarray]:
     """k disjoint arrays of `size` rows each (int64, ascending): k-means clusters of `vectors` [n, d], rebalanced.
 
     A row goes to the nearest centroid that still has room; where more come than there is room for, the nearest stay and
@@ -39,7 +41,9 @@ def balanced_subsets(vectors: np.ndarray, known: np.ndarray, k: int, size: int, 
     """
     points = Points([(vectors, known)])
     if k < 1 or size < 1 or k * size > len(points):
-        raise SignalError(f"{k} subsets of {size} samples asked for, {len(points)} samples have a vector: take fewer or smaller ones")
+        raise SignalError(
+            f"{k} subsets of {size} samples asked for, {len(points)} samples have a vector: take fewer or smaller ones"
+        )
     start = distinct_points(points, max(k * START_POINTS, MIN_START), seed)
     if len(start) < k:
         raise SignalError(f"{k} subsets asked for, but there are {len(start)} distinct vectors only")
@@ -106,30 +110,45 @@ def score_subset_value(
         "penalty": penalty,
         "seed": seed,
         "features": hashlib.sha256(features.values.tobytes()).hexdigest()[:16],
-        "subsets": hashlib.sha256(json.dumps([np.asarray(rows).tolist() for rows in subsets]).encode()).hexdigest()[:16],
+        "subsets": hashlib.sha256(
+            json.dumps([np.asarray(rows).tolist() for rows in subsets]).encode()
+        ).hexdigest()[:16],
         "labels": labels.tolist(),
     }
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        return pa.table({"row": pa.array(rows, pa.int32()), "value": pa.array(_values(features, fitted, rows, advance))})
+        return pa.table(
+            {"row": pa.array(rows, pa.int32()), "value": pa.array(_values(features, fitted, rows, advance))}
+        )
 
     out.mkdir(parents=True, exist_ok=True)
     _describe(out, features, fitted, identity, r2, guesses)
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    return {**counts, "loso_r2": r2, "label_range": [float(labels.min()), float(labels.max())], "imputed": features.imputed}
+    return {
+        **counts,
+        "loso_r2": r2,
+        "label_range": [float(labels.min()), float(labels.max())],
+        "imputed": features.imputed,
+    }
 
 
-def _checked(pool: "Pool", signals: pa.Table, subsets: Sequence[np.ndarray], labels: Sequence[float], regressor: str) -> np.ndarray:
+def _checked(
+    pool: "Pool", signals: pa.Table, subsets: Sequence[np.ndarray], labels: Sequence[float], regressor: str
+) -> np.ndarray:
     labels = np.asarray(labels, dtype=np.float64)
     if regressor not in REGRESSORS:
         raise SignalError(f"regressor {regressor!r} is none of {', '.join(REGRESSORS)}")
     if len(subsets) < 3 or len(labels) != len(subsets) or not np.isfinite(labels).all():
-        raise SignalError(f"{len(subsets)} subsets with {len(labels)} labels: at least three are needed, one finite label for each")
+        raise SignalError(
+            f"{len(subsets)} subsets with {len(labels)} labels: at least three are needed, one finite label for each"
+        )
     if not np.array_equal(signals["row"].to_numpy(), np.arange(len(pool))):
         raise SignalError(f"the features are not those of all {len(pool)} rows of the pool, in order")
     for at, rows in enumerate(subsets):
         if not len(rows) or min(rows) < 0 or max(rows) >= len(pool):
-            raise SignalError(f"subset {at} is empty or names a row that the pool of {len(pool)} does not have")
+            raise SignalError(
+                f"subset {at} is empty or names a row that the pool of {len(pool)} does not have"
+            )
     return labels
 
 
@@ -142,11 +161,21 @@ def _values(features: Features, fitted: Fitted, rows: range, advance: Advance) -
     return np.concatenate(parts).astype(np.float32)
 
 
-def _describe(out: Path, features: Features, fitted: Fitted, identity: dict[str, Any], r2: float, guesses: np.ndarray) -> None:
+def _describe(
+    out: Path, features: Features, fitted: Fitted, identity: dict[str, Any], r2: float, guesses: np.ndarray
+) -> None:
     """fit.json and pca.npz: what the values came from, for a person to judge."""
-    arrays = {f"{name}_{part}": getattr(pca, part) for name, pca in features.pca.items() for part in ("mean", "components", "variance")}
+    arrays = {
+        f"{name}_{part}": getattr(pca, part)
+        for name, pca in features.pca.items()
+        for part in ("mean", "components", "variance")
+    }
     np.savez(out / "pca.npz", **arrays)
-    named = None if fitted.coefficients is None else dict(zip(features.names, fitted.coefficients.tolist(), strict=True))
+    named = (
+        None
+        if fitted.coefficients is None
+        else dict(zip(features.names, fitted.coefficients.tolist(), strict=True))
+    )
     content = identity | {
         "features": features.names,
         "imputed": features.imputed,

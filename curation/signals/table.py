@@ -96,7 +96,10 @@ def write_signal(
             dims = _write_part(_part(out, index), rows, compute(rows, advance), key, n_rows, dims)
     _drop_stale_parts(out, len(shards))
     parts = [{"file": _part(out, i).name, "rows": len(rows)} for i, rows in enumerate(shards)]
-    write_json(out / "signal.json", {**identity, "identity": key, "rows": n_rows, "parts": parts, "vectors": dims or {}})
+    write_json(
+        out / "signal.json",
+        {**identity, "identity": key, "rows": n_rows, "parts": parts, "vectors": dims or {}},
+    )
     return {"parts": len(shards), "rows_kept": kept, "rows_computed": n_rows - kept}
 
 
@@ -116,7 +119,9 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
     rows = table["row"].to_numpy()
     unique, counts = np.unique(rows, return_counts=True)
     if len(unique) != len(rows):
-        raise DuplicateRowsError(f"{directory} holds row {unique[counts > 1][0]} more than once: compute it again")
+        raise DuplicateRowsError(
+            f"{directory} holds row {unique[counts > 1][0]} more than once: compute it again"
+        )
     table = table if np.all(rows[:-1] < rows[1:]) else table.sort_by("row")
     for name, dims in meta.get("vectors", {}).items():
         table = _attach_vectors(directory, name, dims, table, meta["rows"])
@@ -132,9 +137,13 @@ def read_metadata(directory: Path) -> dict[str, Any]:
             f"{directory} holds no finished signal (no signal.json): run its producer again"
         ) from None
     except ValueError as error:
-        raise TruncatedPartError(f"{directory}/signal.json is no JSON ({error}): run its producer again") from error
+        raise TruncatedPartError(
+            f"{directory}/signal.json is no JSON ({error}): run its producer again"
+        ) from error
     if not isinstance(meta, dict) or not {"pool_hash", "identity", "rows", "parts"} <= meta.keys():
-        raise TruncatedPartError(f"{directory}/signal.json does not describe a signal: run its producer again")
+        raise TruncatedPartError(
+            f"{directory}/signal.json does not describe a signal: run its producer again"
+        )
     return meta
 
 
@@ -153,10 +162,16 @@ def join(pool_table: pa.Table, signals: Sequence[pa.Table]) -> pa.Table:
                 f"signal {signal.column_names[1:]} has {len(at)} rows and lacks {absent} of the pool's {len(rows)}"
             )
         order = np.argsort(at, kind="stable")
-        aligned = signal if np.array_equal(at, rows) else signal.take(order[np.searchsorted(at, rows, sorter=order)])
+        aligned = (
+            signal
+            if np.array_equal(at, rows)
+            else signal.take(order[np.searchsorted(at, rows, sorter=order)])
+        )
         for name in (name for name in aligned.column_names if name != "row"):
             if name in joined.column_names:
-                raise JoinError(f"column {name!r} comes from two tables: name one signal only, or rename the column")
+                raise JoinError(
+                    f"column {name!r} comes from two tables: name one signal only, or rename the column"
+                )
             joined = joined.append_column(name, aligned[name])
     return joined
 
@@ -184,7 +199,9 @@ def _complete_vectors(path: Path, rows: range, key: str, n_rows: int) -> dict[st
     return dims if vectors.is_whole(path.parent, dims, n_rows) else None
 
 
-def _write_part(path: Path, rows: range, table: pa.Table, key: str, n_rows: int, before: dict[str, int] | None) -> dict[str, int]:
+def _write_part(
+    path: Path, rows: range, table: pa.Table, key: str, n_rows: int, before: dict[str, int] | None
+) -> dict[str, int]:
     """Write vectors, then the part; returns the vectors' dimensions, which must be `before` where that is known."""
     table = table.sort_by("row")
     if table["row"].to_pylist() != list(rows):
@@ -208,7 +225,9 @@ def _attach_vectors(directory: Path, name: str, dims: int, table: pa.Table, n_ro
     if trouble == "missing":
         raise MissingPartError(f"{directory / name}.npy is not there: run its producer again")
     if trouble or not np.array_equal(table["row"].to_numpy(), np.arange(n_rows)):
-        raise TruncatedPartError(f"{directory / name}.npy does not belong to its parts: {trouble or 'other rows'}; run its producer again")
+        raise TruncatedPartError(
+            f"{directory / name}.npy does not belong to its parts: {trouble or 'other rows'}; run its producer again"
+        )
     return vectors.attach(directory, name, table)
 
 
@@ -217,7 +236,9 @@ def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:
     try:
         table = pq.read_table(path, read_dictionary=[_STYLES])
     except FileNotFoundError:
-        raise MissingPartError(f"{path} is not there: run its producer again, finished parts are kept") from None
+        raise MissingPartError(
+            f"{path} is not there: run its producer again, finished parts are kept"
+        ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise TruncatedPartError(f"{path} cannot be read ({error}): run its producer again") from error
     if len(table) != part["rows"] or (table.schema.metadata or {}).get(IDENTITY_KEY) != key.encode():
@@ -228,11 +249,15 @@ def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:
 def _concat(directory: Path, parts: list[pa.Table]) -> pa.Table:
     """One table; a column that is null throughout a part takes its type from the others."""
     if differing := [part.column_names for part in parts if part.column_names != parts[0].column_names]:
-        raise SignalError(f"{directory}: parts hold different columns, {parts[0].column_names} and {differing[0]}")
+        raise SignalError(
+            f"{directory}: parts hold different columns, {parts[0].column_names} and {differing[0]}"
+        )
     try:
         return pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise SignalError(f"{directory}: a column has one type in one part and another in the next ({error})") from error
+        raise SignalError(
+            f"{directory}: a column has one type in one part and another in the next ({error})"
+        ) from error
 
 
 def _drop_stale_parts(out: Path, n_parts: int) -> None:

@@ -29,7 +29,13 @@ ID_KINDS = ("VARCHAR", "UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
 _KIND = "id_json_type"
 _MEMORY_MB = 256
 _BOM = b"\xef\xbb\xbf"
-_SCALARS = {"BIGINT": "BIGINT", "UBIGINT": "UBIGINT", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "HUGEINT": "DOUBLE"}
+_SCALARS = {
+    "BIGINT": "BIGINT",
+    "UBIGINT": "UBIGINT",
+    "DOUBLE": "DOUBLE",
+    "BOOLEAN": "BOOLEAN",
+    "HUGEINT": "DOUBLE",
+}
 _TEXTS = ("VARCHAR", "JSON", '"NULL"', "DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")
 
 
@@ -81,7 +87,9 @@ def readable(path: Path) -> "Iterator[tuple[DuckDBPyConnection, str]]":
                 _copy(file, name)
             else:
                 name.symlink_to(path.resolve())
-        connection.execute(f"SET memory_limit='{_MEMORY_MB}MB'; SET threads=1; SET temp_directory='{folder}/spill'")
+        connection.execute(
+            f"SET memory_limit='{_MEMORY_MB}MB'; SET threads=1; SET temp_directory='{folder}/spill'"
+        )
         yield connection, str(name)
 
 
@@ -109,7 +117,11 @@ def text_ids(ids: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
     """Ids as large_string without outer white space. Raises IdTypeError unless they are texts or whole numbers."""
     kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        hint = ": whole numbers beside missing values become floats, so write them as text" if pa.types.is_floating(kind) else ""
+        hint = (
+            ": whole numbers beside missing values become floats, so write them as text"
+            if pa.types.is_floating(kind)
+            else ""
+        )
         raise IdTypeError(f"{path}: column 'id' is {ids.type}, but ids are texts or whole numbers{hint}")
     return pc.utf8_trim_whitespace(ids.cast(kind).cast(pa.large_string()))
 
@@ -124,7 +136,9 @@ def _read_parquet(path: Path) -> TableFile:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise TableFileError(f"{path} cannot be read ({error}): it is truncated or no Parquet; write it again") from error
+        raise TableFileError(
+            f"{path} cannot be read ({error}): it is truncated or no Parquet; write it again"
+        ) from error
     table = table.cast(pa.schema([field.with_type(_decoded(field.type)) for field in table.schema]))
     ignored = [field.name for field in table.schema if not _flat(field.type)]
     table = table.drop_columns(ignored).replace_schema_metadata(None)
@@ -135,7 +149,9 @@ def _read_parquet(path: Path) -> TableFile:
 
 def _decoded(kind: pa.DataType) -> pa.DataType:
     """A list of dictionary-encoded values (as `read_signal` gives `styles`) is a list of these values."""
-    encoded = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(kind.value_type)
+    encoded = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
+        kind.value_type
+    )
     return pa.list_(kind.value_type.value_type) if encoded else kind
 
 
@@ -143,7 +159,12 @@ def _flat(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
-    return pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    return (
+        pa.types.is_primitive(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_null(kind)
+    )
 
 
 def _read_json(path: Path, lenient: bool) -> TableFile:
@@ -153,11 +174,15 @@ def _read_json(path: Path, lenient: bool) -> TableFile:
         import duckdb
 
         try:
-            found = connection.execute(f"DESCRIBE SELECT * FROM read_json('{name}', {options}, sample_size=-1)").fetchall()
+            found = connection.execute(
+                f"DESCRIBE SELECT * FROM read_json('{name}', {options}, sample_size=-1)"
+            ).fetchall()
             columns, ignored = _column_types({row[0]: row[1] for row in found})
             listed = ", ".join(f"{_quoted(column)}: '{kind}'" for column, kind in columns.items())
             wanted = f"* REPLACE (id->>'$' AS id), json_type(id) AS {_KIND}" if "id" in columns else "*"
-            table = connection.sql(f"SELECT {wanted} FROM read_json('{name}', {options}, columns={{{listed}}})").to_arrow_table()
+            table = connection.sql(
+                f"SELECT {wanted} FROM read_json('{name}', {options}, columns={{{listed}}})"
+            ).to_arrow_table()
         except duckdb.Error as error:
             raise TableFileError(f"{path} cannot be read as JSON: {first_line(error, path)}") from error
     whole = len(table)
@@ -190,8 +215,12 @@ def _with_text_ids(table: pa.Table, path: Path) -> pa.Table:
         return table
     kinds = set(pc.unique(table[_KIND]).to_pylist()) - {None, *ID_KINDS}
     if kinds:
-        raise IdTypeError(f"{path}: ids of the JSON type {', '.join(sorted(kinds))}, but ids are texts or whole numbers")
-    return table.drop_columns([_KIND]).set_column(table.column_names.index("id"), "id", text_ids(table["id"], path))
+        raise IdTypeError(
+            f"{path}: ids of the JSON type {', '.join(sorted(kinds))}, but ids are texts or whole numbers"
+        )
+    return table.drop_columns([_KIND]).set_column(
+        table.column_names.index("id"), "id", text_ids(table["id"], path)
+    )
 
 
 def _without_empty(table: pa.Table) -> pa.Table:

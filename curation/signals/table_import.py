@@ -35,7 +35,9 @@ class Reading:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad_fraction <= 1:
-            raise ScoreError(f"max_bad_fraction {self.max_bad_fraction} is a share of the lines, 0 <= max_bad_fraction <= 1")
+            raise ScoreError(
+                f"max_bad_fraction {self.max_bad_fraction} is a share of the lines, 0 <= max_bad_fraction <= 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def import_file(path: Path, index: Index, reading: Reading) -> Signal:
     return import_table(path, read.table, counts, index, reading)
 
 
-def import_table(path: Path, table: pa.Table, counts: dict[str, Any], index: Index, reading: Reading) -> Signal:
+def import_table(
+    path: Path, table: pa.Table, counts: dict[str, Any], index: Index, reading: Reading
+) -> Signal:
     """As `import_file`, for a table that was read from `path` already; `counts` holds what was counted on reading it."""
     counts["lines"] = len(table) + counts.get("broken_line", 0)
     check_bad(counts, counts["lines"], reading.max_bad_fraction, str(path))
@@ -88,7 +92,9 @@ def import_table(path: Path, table: pa.Table, counts: dict[str, Any], index: Ind
         if reasons:
             counts.setdefault("columns", {})[name] = reasons
     identity = {"sha256": file_hash(path), "mode": reading.mode}
-    return Signal(path.name, pa.table(columns), identity_hash(identity), {key: n for key, n in counts.items() if n})
+    return Signal(
+        path.name, pa.table(columns), identity_hash(identity), {key: n for key, n in counts.items() if n}
+    )
 
 
 def _order(name: str) -> int:
@@ -101,7 +107,9 @@ def _keyed(table: pa.Table, path: Path, index: Index, counts: dict[str, Any]) ->
     """The lines that belong to the pool, and the row of each."""
     key = next((name for name in ("id", "row") if name in table.column_names), None)
     if key is None:
-        raise JoinError(f"{path} has neither 'id' nor 'row' to join it with the pool; it has {', '.join(table.column_names)}")
+        raise JoinError(
+            f"{path} has neither 'id' nor 'row' to join it with the pool; it has {', '.join(table.column_names)}"
+        )
     rows = _rows_by_id(table["id"], index) if key == "id" else _row_numbers(table["row"], path, index)
     known = rows.is_valid()
     counts["no_key"] = table[key].null_count
@@ -114,9 +122,13 @@ def _keyed(table: pa.Table, path: Path, index: Index, counts: dict[str, Any]) ->
     repeated = first_repeated(pa.chunked_array([at]))
     if repeated:
         name = index.table["id"][int(repeated[0])].as_py()
-        raise DuplicateRowsError(f"{path}: {repeated[1]:,} lines repeat a sample, the first is {name!r}; keep one line for each")
+        raise DuplicateRowsError(
+            f"{path}: {repeated[1]:,} lines repeat a sample, the first is {name!r}; keep one line for each"
+        )
     if key == "id" and "row" in table.column_names and not np.array_equal(table["row"].to_numpy(), at):
-        raise OtherPoolError(f"{path}: `row` and `id` name different samples of {index.path}: it belongs to another pool")
+        raise OtherPoolError(
+            f"{path}: `row` and `id` name different samples of {index.path}: it belongs to another pool"
+        )
     return table, at
 
 
@@ -127,17 +139,23 @@ def _rows_by_id(ids: pa.ChunkedArray, index: Index) -> pa.Array:
 
 
 def _row_numbers(rows: pa.ChunkedArray, path: Path, index: Index) -> pa.Array:
-    whole = pa.types.is_floating(rows.type) and pc.all(pc.equal(rows, pc.floor(rows))).as_py()  # JSON with a negative number
+    whole = (
+        pa.types.is_floating(rows.type) and pc.all(pc.equal(rows, pc.floor(rows))).as_py()
+    )  # JSON with a negative number
     if not pa.types.is_integer(rows.type) and not whole:
         raise IdTypeError(f"{path}: column 'row' is {rows.type}, not whole numbers")
     low, high = (pc.min_max(rows)[name].as_py() for name in ("min", "max"))
     if low is not None and not 0 <= low <= high < len(index):
         wrong = low if low < 0 else high
-        raise OtherPoolError(f"{path} has row {wrong:,}, the pool has rows 0..{len(index) - 1:,}: it belongs to another pool")
+        raise OtherPoolError(
+            f"{path} has row {wrong:,}, the pool has rows 0..{len(index) - 1:,}: it belongs to another pool"
+        )
     return rows.cast(pa.int64()).combine_chunks()
 
 
-def _clean(column: pa.ChunkedArray, name: str, path: Path, reading: Reading) -> tuple[pa.ChunkedArray | pa.Array, dict[str, Any]]:
+def _clean(
+    column: pa.ChunkedArray, name: str, path: Path, reading: Reading
+) -> tuple[pa.ChunkedArray | pa.Array, dict[str, Any]]:
     """The column as a signal holds it, and counts of what became null or `other`. Raises ScoreError."""
     where = f"{path}, column {name!r}"
     if name.startswith("cap_"):
@@ -160,7 +178,9 @@ def _clean(column: pa.ChunkedArray, name: str, path: Path, reading: Reading) -> 
     return _as_vectors(column), {}
 
 
-def _clean_floats(column: pa.ChunkedArray, name: str, where: str, reading: Reading) -> tuple[pa.ChunkedArray, dict[str, int]]:
+def _clean_floats(
+    column: pa.ChunkedArray, name: str, where: str, reading: Reading
+) -> tuple[pa.ChunkedArray, dict[str, int]]:
     """NaN becomes null; expected scores beyond the scale too."""
     nan = pc.is_nan(column).fill_null(False)
     reasons = {"nan": pc.sum(nan).as_py() or 0}

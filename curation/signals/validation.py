@@ -32,7 +32,9 @@ def read_validation(path: Path, scratch: Path, images: Path | None = None) -> li
         return _from_pool(path)
     tables = sorted(path.glob("*.parquet"))
     if not tables:
-        raise ValidationError(f"{path} is no validation set: neither a pool, nor a LLaVA JSON file, nor a folder of <task>.parquet")
+        raise ValidationError(
+            f"{path} is no validation set: neither a pool, nor a LLaVA JSON file, nor a folder of <task>.parquet"
+        )
     return [sample for table in tables for sample in _from_table(table)]
 
 
@@ -44,7 +46,9 @@ def tasks_of(samples: Sequence[Sample]) -> dict[str, dict[str, list[int]]]:
         raw, _, subtask = sample.source.partition("/")
         task = re.sub(r"\W", "_", raw, flags=re.ASCII)
         if not raw or spelled.setdefault(task, raw) != raw:
-            raise ValidationError(f"validation sample {sample.id}: task {raw!r} has no name of its own as the column influence_{task}")
+            raise ValidationError(
+                f"validation sample {sample.id}: task {raw!r} has no name of its own as the column influence_{task}"
+            )
         tasks.setdefault(task, {}).setdefault(subtask, []).append(index)
     if not tasks:
         raise ValidationError("the validation set is empty")

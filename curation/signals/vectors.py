@@ -29,7 +29,9 @@ def vector_array(matrix: np.ndarray, known: np.ndarray | None = None) -> pa.Fixe
         half = np.ascontiguousarray(matrix, dtype=np.float16)
     bad = ~np.isfinite(half).all(axis=1)
     if (bad := bad if known is None else bad & known).any():
-        raise VectorError(f"vector {int(np.flatnonzero(bad)[0])} is not finite in float16: scale or normalise it")
+        raise VectorError(
+            f"vector {int(np.flatnonzero(bad)[0])} is not finite in float16: scale or normalise it"
+        )
     return _wrap(half, known)
 
 

@@ -83,14 +83,21 @@ class ApiTeacher:
         max_failed: float = 1.0,
     ) -> None:
         self.client, self.cache, self.concurrency, self.repeats = client, cache, concurrency, repeats
-        self.detail, self.json_schema, self.max_tokens, self.max_failed = detail, json_schema, max_tokens, max_failed
+        self.detail, self.json_schema, self.max_tokens, self.max_failed = (
+            detail,
+            json_schema,
+            max_tokens,
+            max_failed,
+        )
         self.system = _system(task)
         self._lock = threading.Lock()
         self._kept = Cost()
 
     def label(self, samples: Iterable[Sample]) -> Iterator[Label]:
         failed, asked = Counter(), 0
-        for label in in_order(self._label, ((sample, self._messages(sample)) for sample in samples), self.concurrency):
+        for label in in_order(
+            self._label, ((sample, self._messages(sample)) for sample in samples), self.concurrency
+        ):
             asked += 1
             failed.update([label.missing] if label.missing in FAILURES else [])
             if failed.total() >= EARLY:
@@ -128,8 +135,15 @@ class ApiTeacher:
             return error
         parts: list[dict[str, Any]] = []
         for turn in turns:
-            content = turn["content"] if isinstance(turn["content"], list) else [{"type": "text", "text": turn["content"]}]
-            parts += [{"type": "text", "text": "Question:" if turn["role"] == "user" else "Answer:"}, *content]
+            content = (
+                turn["content"]
+                if isinstance(turn["content"], list)
+                else [{"type": "text", "text": turn["content"]}]
+            )
+            parts += [
+                {"type": "text", "text": "Question:" if turn["role"] == "user" else "Answer:"},
+                *content,
+            ]
         return [{"role": "system", "content": self.system}, {"role": "user", "content": parts}]
 
     def _label(self, asked: tuple[Sample, list[Message] | Unsendable]) -> Label:
@@ -147,7 +161,11 @@ class ApiTeacher:
                 return _read(sample, reply.text)
             except InvalidAnswer as error:
                 complaint = f"This is not a valid answer: {error}. Answer again with the JSON object alone."
-                messages = [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": complaint}]
+                messages = [
+                    *messages,
+                    {"role": "assistant", "content": reply.text},
+                    {"role": "user", "content": complaint},
+                ]
         return missing_label(sample.row, sample.id, "invalid_answer")
 
     def _reply(self, messages: list[Message]) -> Reply:
@@ -192,9 +210,13 @@ def _read(sample: Sample, text: str) -> Label:
     except json.JSONDecodeError as error:
         raise InvalidAnswer(f"it is not JSON ({error})") from error
     if not isinstance(answer, dict) or set(answer) != {*CAPABILITY_KEYS, "styles"}:
-        raise InvalidAnswer(f"it must be an object with exactly the keys {', '.join(CAPABILITY_KEYS)} and styles")
+        raise InvalidAnswer(
+            f"it must be an object with exactly the keys {', '.join(CAPABILITY_KEYS)} and styles"
+        )
     scores = {key: answer[key] for key in CAPABILITY_KEYS}
-    if wrong := [key for key, score in scores.items() if type(score) is not int or not 0 <= score <= MAX_SCORE]:
+    if wrong := [
+        key for key, score in scores.items() if type(score) is not int or not 0 <= score <= MAX_SCORE
+    ]:
         raise InvalidAnswer(f"{wrong[0]} must be an integer from 0 to {MAX_SCORE}")
     styles = answer["styles"]
     if not isinstance(styles, list) or any(style not in STYLES for style in map(str, styles)):
@@ -205,5 +227,7 @@ def _read(sample: Sample, text: str) -> Label:
 def _keep(path: Path, reply: Reply) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.write_text(json.dumps({name: value for name, value in asdict(reply).items() if name != "logprobs"}))
+    temporary.write_text(
+        json.dumps({name: value for name, value in asdict(reply).items() if name != "logprobs"})
+    )
     os.replace(temporary, path)

@@ -93,9 +93,15 @@ class ChatClient:
         token_field: str = "max_tokens",
     ) -> None:
         if max_cost_usd is not None and not (input_price > 0 or output_price > 0):
-            raise ValueError("max_cost_usd needs input_price and output_price, in US dollars for a million tokens")
+            raise ValueError(
+                "max_cost_usd needs input_price and output_price, in US dollars for a million tokens"
+            )
         self.base_url, self.model, self.retries, self.token_field = base_url, model, retries, token_field
-        self.prices, self.max_cost_usd, self.image_tokens = (input_price, output_price), max_cost_usd, image_tokens
+        self.prices, self.max_cost_usd, self.image_tokens = (
+            (input_price, output_price),
+            max_cost_usd,
+            image_tokens,
+        )
         self._client = _connect(base_url, api_key_env, timeout, retries)
         self._cost, self._retried = Cost(), 0
         self._held: list[float] = []
@@ -125,7 +131,9 @@ class ChatClient:
                 self._count(usage, bound)
                 if reply:
                     return reply
-        raise ChatFailure("malformed", f"{self.model} gave {self.retries + 1} answers that are no chat completion")
+        raise ChatFailure(
+            "malformed", f"{self.model} gave {self.retries + 1} answers that are no chat completion"
+        )
 
     def cost(self) -> Cost:
         """What all answered requests have cost so far."""
@@ -139,7 +147,9 @@ class ChatClient:
         except openai.APITimeoutError as error:
             raise ChatFailure("timeout", f"no answer in {self.retries + 1} attempts") from error
         except openai.APIConnectionError as error:
-            problem = f"no connection to {self._client.base_url} ({error.__cause__ or error}): is the server up?"
+            problem = (
+                f"no connection to {self._client.base_url} ({error.__cause__ or error}): is the server up?"
+            )
             raise ChatSetupError(problem, "address") from error
         except openai.APIStatusError as error:
             raise self._status_error(error) from error
@@ -165,14 +175,20 @@ class ChatClient:
         """Input tokens that a conversation cannot exceed: a token is at least one byte, a turn's marks are a few tokens."""
         parts = [part for message in messages for part in _parts(message["content"])]
         text = sum(len(part["text"].encode("utf-8", "replace")) for part in parts if part["type"] == "text")
-        return text + self.image_tokens * sum(part["type"] != "text" for part in parts) + 16 * (len(messages) + 1)
+        return (
+            text
+            + self.image_tokens * sum(part["type"] != "text" for part in parts)
+            + 16 * (len(messages) + 1)
+        )
 
     @contextmanager
     def _paid_for(self, bound: tuple[int, int]) -> Iterator[None]:
         """Hold back the money for one request; waits while requests under way hold what may come free again."""
         held = self._usd(bound)
         with self._changed:
-            while self.max_cost_usd is not None and self._cost.usd + sum(self._held) + held > self.max_cost_usd:
+            while (
+                self.max_cost_usd is not None and self._cost.usd + sum(self._held) + held > self.max_cost_usd
+            ):
                 if not self._held:
                     raise CostCapReached(
                         f"${self._cost.usd:.4f} of ${self.max_cost_usd} are spent on {self._cost.requests} requests to {self.model}, and the "
@@ -192,7 +208,12 @@ class ChatClient:
         tokens = bound if usage is None else usage
         with self._changed:
             c = self._cost
-            self._cost = Cost(c.requests + 1, c.input_tokens + tokens[0], c.output_tokens + tokens[1], c.usd + self._usd(tokens))
+            self._cost = Cost(
+                c.requests + 1,
+                c.input_tokens + tokens[0],
+                c.output_tokens + tokens[1],
+                c.usd + self._usd(tokens),
+            )
 
 
 def _connect(base_url: str | None, api_key_env: str | None, timeout: float, retries: int) -> Any:
@@ -203,7 +224,9 @@ def _connect(base_url: str | None, api_key_env: str | None, timeout: float, retr
     variable = api_key_env or ("OPENAI_API_KEY" if base_url is None else None)
     key = os.environ.get(variable) if variable else "none"
     if not key:
-        raise ChatSetupError(f"the environment variable {variable} holds no key: set it, or name another one", "key")
+        raise ChatSetupError(
+            f"the environment variable {variable} holds no key: set it, or name another one", "key"
+        )
     return openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
 
 
@@ -215,7 +238,10 @@ def _read_body(body: str) -> tuple[Reply | None, tuple[int, int] | None]:
     """The reply (None where the body is no chat completion) and the (input, output) tokens (None where not told)."""
     try:
         content = json.loads(body)
-        usage = content.get("usage") and (int(content["usage"]["prompt_tokens"]), int(content["usage"]["completion_tokens"]))
+        usage = content.get("usage") and (
+            int(content["usage"]["prompt_tokens"]),
+            int(content["usage"]["completion_tokens"]),
+        )
         choice = content["choices"][0]
         text, finish = choice["message"].get("content") or "", str(choice.get("finish_reason"))
         logprobs = _read_logprobs(choice.get("logprobs"))
@@ -227,7 +253,9 @@ def _read_body(body: str) -> tuple[Reply | None, tuple[int, int] | None]:
 def _read_logprobs(entry: Any) -> tuple[tuple[TokenLogprob, ...], ...] | None:
     if not entry or not entry.get("content"):
         return None
-    positions = tuple(tuple((str(t["token"]), float(t["logprob"])) for t in p["top_logprobs"]) for p in entry["content"])
+    positions = tuple(
+        tuple((str(t["token"]), float(t["logprob"])) for t in p["top_logprobs"]) for p in entry["content"]
+    )
     if any(math.isnan(value) or value > 1e-3 for position in positions for _, value in position):
         raise ValueError("a log-probability above zero")
     return positions

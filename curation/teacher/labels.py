@@ -127,4 +127,6 @@ def _check_answers(rows: list[int], labels: list[Label], teacher: Teacher) -> No
         )
     if all(score is None for label in labels for score in label.scores.values()):
         reasons = Counter(label.missing for label in labels)
-        raise LabelError(f"teacher {teacher.name!r} gave no usable label for {len(rows)} samples: {dict(reasons)}")
+        raise LabelError(
+            f"teacher {teacher.name!r} gave no usable label for {len(rows)} samples: {dict(reasons)}"
+        )

@@ -44,7 +44,10 @@ def data_url(picture: Path | str | Image.Image) -> str:
 
 def image_part(picture: Path | str | Image.Image, detail: str | None = None) -> dict[str, Any]:
     """One content part; `detail` is the protocol's low, high or auto (None: not said)."""
-    return {"type": "image_url", "image_url": {"url": data_url(picture), **({"detail": detail} if detail else {})}}
+    return {
+        "type": "image_url",
+        "image_url": {"url": data_url(picture), **({"detail": detail} if detail else {})},
+    }
 
 
 def conversation(sample: Sample, detail: str | None = None) -> list[dict[str, Any]]:
@@ -55,7 +58,9 @@ def conversation(sample: Sample, detail: str | None = None) -> list[dict[str, An
     pictures = iter(sample.images)
     messages: list[dict[str, Any]] = []
     if (count := sum(turn.question.count(IMAGE_PLACEHOLDER) for turn in sample.turns)) != len(sample.images):
-        raise Unsendable("image_count", f"sample {sample.id}: {count} placeholders, {len(sample.images)} images")
+        raise Unsendable(
+            "image_count", f"sample {sample.id}: {count} placeholders, {len(sample.images)} images"
+        )
     for turn in sample.turns:
         messages.append({"role": "user", "content": _parts(turn.question, pictures, detail)})
         messages.append({"role": "assistant", "content": turn.answer})

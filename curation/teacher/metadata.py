@@ -33,14 +33,22 @@ class MetadataTeacher:
     name = "metadata"
 
     def __init__(
-        self, truth: Path, *, seed: int = 0, noise: float = 0.2, knows_wrong: bool = False, knows_rate: float = 0.7
+        self,
+        truth: Path,
+        *,
+        seed: int = 0,
+        noise: float = 0.2,
+        knows_wrong: bool = False,
+        knows_rate: float = 0.7,
     ) -> None:
         if not (0 <= noise <= 1 and 0 <= knows_rate <= 1):
             raise LabelError(f"noise and knows_rate are shares between 0 and 1, got {noise} and {knows_rate}")
         self.seed, self.noise, self.knows_wrong, self.knows_rate = seed, noise, knows_wrong, knows_rate
         table = _read_truth(truth)
         self._index = {id: i for i, id in enumerate(table["id"].to_pylist())}
-        self._scores = np.stack([table[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1).astype(np.int64)
+        self._scores = np.stack([table[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1).astype(
+            np.int64
+        )
         self._styles = table["styles"].combine_chunks()
         self._wrong = table["wrong"].to_numpy()
 
@@ -48,7 +56,11 @@ class MetadataTeacher:
         """One label for each sample; a sample that the truth does not hold gets a missing one."""
         for sample in samples:
             i = self._index.get(sample.id)
-            yield self._label(sample, i) if i is not None else missing_label(sample.row, sample.id, "not_in_truth")
+            yield (
+                self._label(sample, i)
+                if i is not None
+                else missing_label(sample.row, sample.id, "not_in_truth")
+            )
 
     def _label(self, sample: Sample, i: int) -> Label:
         draws = random_words("teacher", self.seed, sample.id) / 2**32

@@ -43,13 +43,17 @@ class Label:
 
     def __post_init__(self) -> None:
         if tuple(self.scores) != CAPABILITY_KEYS:
-            raise LabelError(f"sample {self.id!r}: a label needs the {len(CAPABILITY_KEYS)} capability keys in order")
+            raise LabelError(
+                f"sample {self.id!r}: a label needs the {len(CAPABILITY_KEYS)} capability keys in order"
+            )
         for key, score in self.scores.items():
             if score is not None and not 0 <= score <= MAX_SCORE:
                 raise LabelError(f"sample {self.id!r}: {key} = {score}, allowed is 0..{MAX_SCORE} or None")
         unknown = [s for s in self.styles if s not in STYLES]
         if unknown:
-            raise LabelError(f"sample {self.id!r}: unknown style {unknown[0]!r}; known are {', '.join(STYLES)}")
+            raise LabelError(
+                f"sample {self.id!r}: unknown style {unknown[0]!r}; known are {', '.join(STYLES)}"
+            )
 
 
 def missing_label(row: int, id: str, reason: str) -> Label:

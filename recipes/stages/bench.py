@@ -3,9 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/mini/art.py", "curation/mini/atom.py", "curation/mini/build_assets.py", "curation/mini/makers.py",
-        "curation/mini/scene.py", "curation/mini/assets", "curation/mini/names.yaml", "curation/taxonomy.py",
-        "curation/mini/bench.py", "curation/mini/blind.py")
+CODE = (
+    "curation/mini/art.py",
+    "curation/mini/atom.py",
+    "curation/mini/build_assets.py",
+    "curation/mini/makers.py",
+    "curation/mini/scene.py",
+    "curation/mini/assets",
+    "curation/mini/names.yaml",
+    "curation/taxonomy.py",
+    "curation/mini/bench.py",
+    "curation/mini/blind.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -15,4 +24,8 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     progress.total(14)
     summary = build_bench(out, config["items"], config["seed"], progress.advance)
     chance = sum(b["chance"] for b in summary.values()) / len(summary)
-    return {"benchmarks": len(summary), "items": sum(b["n"] for b in summary.values()), "chance": round(chance, 4)}
+    return {
+        "benchmarks": len(summary),
+        "items": sum(b["n"] for b in summary.values()),
+        "chance": round(chance, 4),
+    }

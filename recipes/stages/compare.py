@@ -13,9 +13,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-CODE = ("evaluation/aggregate.py", "evaluation/results.py", "evaluation/stats.py", "evaluation/suite.py", "evaluation/tables.py",
-        "evaluation/plots.py", "evaluation/report.py", "evaluation/suites", "evaluation/extract.py", "evaluation/answer_text.py",
-        "curation/mini/blind.py", "curation/signals/rater_report.py", "curation/subset.py")
+CODE = (
+    "evaluation/aggregate.py",
+    "evaluation/results.py",
+    "evaluation/stats.py",
+    "evaluation/suite.py",
+    "evaluation/tables.py",
+    "evaluation/plots.py",
+    "evaluation/report.py",
+    "evaluation/suites",
+    "evaluation/extract.py",
+    "evaluation/answer_text.py",
+    "curation/mini/blind.py",
+    "curation/signals/rater_report.py",
+    "curation/subset.py",
+)
 DEFECTS = ("wrong", "mismatched", "blind", "leak")
 
 
@@ -41,7 +53,10 @@ class World:
         if "truth" not in self.inputs:
             return []
         columns = ["id", "capability", "root", *DEFECTS]
-        by_id = {t["id"]: t for t in pq.read_table(self.inputs["truth"] / "truth.parquet", columns=columns).to_pylist()}
+        by_id = {
+            t["id"]: t
+            for t in pq.read_table(self.inputs["truth"] / "truth.parquet", columns=columns).to_pylist()
+        }
         return [by_id[id] for id in self.pool.table["id"].to_pylist()]
 
     @cached_property
@@ -61,11 +76,23 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     from evaluation.report import write_report
     from evaluation.suite import load_suite
 
-    worlds = [World(seed, {key: inputs[key][at] for key in BY_POOL if key in inputs})
-              for at, seed in enumerate(config["pool_seeds"])]
+    worlds = [
+        World(seed, {key: inputs[key][at] for key in BY_POOL if key in inputs})
+        for at, seed in enumerate(config["pool_seeds"])
+    ]
     suite = load_suite(config["suite"])
-    runs = [Run(r["arm"], r["selection_seed"], r["train_seed"], str(r["budget"]), path, r["pool_seed"], r["targeted"])
-            for r, path in zip(config["runs"], inputs["evaluates"], strict=True)]
+    runs = [
+        Run(
+            r["arm"],
+            r["selection_seed"],
+            r["train_seed"],
+            str(r["budget"]),
+            path,
+            r["pool_seed"],
+            r["targeted"],
+        )
+        for r, path in zip(config["runs"], inputs["evaluates"], strict=True)
+    ]
     pq.write_table(collect(runs, suite), out / "results.parquet")
     if "bench" in inputs:
         found = [levels(world, inputs["bench"]) for world in worlds]
@@ -73,11 +100,17 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     comparison = compare(runs, suite, full=config["reference"], baseline=config["baseline"], bench_dir=out)
     each = [rater_agreement(world) for world in worlds]
     agreement = mean_of(each)
-    by_pool = {"pools": {str(world.seed): found for world, found in zip(worlds, each)}} if len(worlds) > 1 else {}
+    by_pool = (
+        {"pools": {str(world.seed): found for world, found in zip(worlds, each)}} if len(worlds) > 1 else {}
+    )
     (out / "agreement.json").write_text(json.dumps({**agreement, **by_pool}, indent=1))
     write_report(comparison, context(config, inputs, worlds, agreement), out)
     for arm in comparison.arms:
-        difference = f", {arm.difference.value:+.1f} [{arm.difference.low:+.1f}, {arm.difference.high:+.1f}]" if arm.difference else ""
+        difference = (
+            f", {arm.difference.value:+.1f} [{arm.difference.low:+.1f}, {arm.difference.high:+.1f}]"
+            if arm.difference
+            else ""
+        )
         progress.say(f"{arm.arm} {arm.budget}: mean {arm.mean.mean:.2f}{difference}")
     return {arm.arm: round(arm.mean.mean, 4) for arm in comparison.arms}
 
@@ -116,7 +149,10 @@ def rater_agreement(world: World) -> dict[str, Any]:
     from curation.teacher.labels import read_labels
 
     out, inputs, pool_hash = {}, world.inputs, world.pool.hash
-    for signal, fit, report in (("capability", "scorer", capability_report), ("style", "styler", style_report)):
+    for signal, fit, report in (
+        ("capability", "scorer", capability_report),
+        ("style", "styler", style_report),
+    ):
         # A rater that is given or only served was not trained on labels.
         if f"signal_{signal}" in inputs and fit in inputs and (inputs[fit] / "split.json").is_file():
             held_out = json.loads((inputs[fit] / "split.json").read_text())["held_out"]
@@ -140,11 +176,15 @@ def _unlabelled_truth(world: World) -> Any:
     pool = world.pool.table.select(["row", "id"])
     labelled = read_labels(world.inputs["labels"], world.pool.hash)["row"]
     unlabelled = pool.filter(pc.invert(pc.is_in(pool["row"], labelled)))
-    truth = pq.read_table(world.inputs["truth"] / "truth.parquet", columns=["id", *(f"cap_{key}" for key in CAPABILITY_KEYS)])
+    truth = pq.read_table(
+        world.inputs["truth"] / "truth.parquet", columns=["id", *(f"cap_{key}" for key in CAPABILITY_KEYS)]
+    )
     return unlabelled.join(truth, "id", join_type="inner").sort_by("row")
 
 
-def context(config: dict[str, Any], inputs: dict[str, Any], worlds: Sequence[World], agreement: dict[str, Any]) -> Any:
+def context(
+    config: dict[str, Any], inputs: dict[str, Any], worlds: Sequence[World], agreement: dict[str, Any]
+) -> Any:
     """What the report says beside the comparison."""
     from curation.subset import read_subset
     from evaluation.report import Context
@@ -153,25 +193,49 @@ def context(config: dict[str, Any], inputs: dict[str, Any], worlds: Sequence[Wor
     quarantined: Counter = Counter()
     for world in worlds:
         quarantined.update(world.pool.info["quarantined"])
-    scorer = {key: {name: values[name] for name in ("n", "spearman", "auc", "mae", "mass")}
-              for key, values in agreement.get("capability", {}).get("capabilities", {}).items()}
+    scorer = {
+        key: {name: values[name] for name in ("n", "spearman", "auc", "mae", "mass")}
+        for key, values in agreement.get("capability", {}).get("capabilities", {}).items()
+    }
     for key, values in agreement.get("capability_truth", {}).get("capabilities", {}).items():
-        scorer.setdefault(key, {}).update({f"{name} (truth)": values[name] for name in ("n", "spearman", "auc")})
+        scorer.setdefault(key, {}).update(
+            {f"{name} (truth)": values[name] for name in ("n", "spearman", "auc")}
+        )
     return Context(
-        title=config["name"], protocol={"scale": config["scale"]}, modified=config["modified"], pool=_facts(worlds),
-        quarantined=dict(quarantined), subsets=_subsets(config, inputs, worlds, subsets), overlap=_overlap(config, subsets),
-        scorer=scorer, seconds=_seconds(inputs), notes=_notes(config, inputs, agreement))
+        title=config["name"],
+        protocol={"scale": config["scale"]},
+        modified=config["modified"],
+        pool=_facts(worlds),
+        quarantined=dict(quarantined),
+        subsets=_subsets(config, inputs, worlds, subsets),
+        overlap=_overlap(config, subsets),
+        scorer=scorer,
+        seconds=_seconds(inputs),
+        notes=_notes(config, inputs, agreement),
+    )
 
 
 def _facts(worlds: Sequence[World]) -> dict[str, Any]:
     """Size and planted defects of the pool, or the means of several."""
     several = {"pools (seeds)": ", ".join(str(world.seed) for world in worlds)} if len(worlds) > 1 else {}
-    each = [{"samples": len(world.pool), "sources": len(world.pool.info["sources"]), "text tokens": world.pool.info["text_tokens"]["total"],
-             **{f"planted: {kind}": n for kind, n in _defects(world, range(len(world.pool)))[1].items()}} for world in worlds]
-    return {**several, **({f"{name} (mean)": round(value) for name, value in mean_of(each).items()} if several else each[0])}
+    each = [
+        {
+            "samples": len(world.pool),
+            "sources": len(world.pool.info["sources"]),
+            "text tokens": world.pool.info["text_tokens"]["total"],
+            **{f"planted: {kind}": n for kind, n in _defects(world, range(len(world.pool)))[1].items()},
+        }
+        for world in worlds
+    ]
+    return {
+        **several,
+        **({f"{name} (mean)": round(value) for name, value in mean_of(each).items()} if several else each[0]),
+    }
 
 
-def _subsets(config: dict[str, Any], inputs: dict[str, Any], worlds: Sequence[World], subsets: Sequence[list[int]]) -> list[Any]:
+def _subsets(
+    config: dict[str, Any], inputs: dict[str, Any], worlds: Sequence[World], subsets: Sequence[list[int]]
+) -> list[Any]:
     from curation.subset import read_manifest
     from evaluation.report import Subset
 
@@ -179,10 +243,21 @@ def _subsets(config: dict[str, Any], inputs: dict[str, Any], worlds: Sequence[Wo
     for run, path, rows in zip(config["runs"], inputs["selects"], subsets, strict=True):
         world = by_seed[run["pool_seed"]]
         capability, defects = _defects(world, rows)
-        mix = {"source": _shares(Counter(world.sources[r] for r in rows), len(rows)), "capability": _shares(capability, len(rows)),
-               "defect": _shares(defects, len(rows))}
+        mix = {
+            "source": _shares(Counter(world.sources[r] for r in rows), len(rows)),
+            "capability": _shares(capability, len(rows)),
+            "defect": _shares(defects, len(rows)),
+        }
         budget = read_manifest(path)["budget"]
-        subset = Subset(run["arm"], run["selection_seed"], len(rows), budget["text_tokens"], budget["image_tokens"], mix, world.seed)
+        subset = Subset(
+            run["arm"],
+            run["selection_seed"],
+            len(rows),
+            budget["text_tokens"],
+            budget["image_tokens"],
+            mix,
+            world.seed,
+        )
         out[subset.arm, subset.pool, subset.seed] = subset
     return list(out.values())
 
@@ -208,8 +283,12 @@ def _overlap(config: dict[str, Any], subsets: Sequence[list[int]]) -> dict[tuple
     for run, rows in zip(config["runs"], subsets, strict=True):
         if run["selector"] != "all":
             first.setdefault(run["arm"], {}).setdefault(run["pool_seed"], set(rows))
-    return {(a, b): fmean(len(rows & first[b][pool]) / len(rows) for pool, rows in first[a].items())
-            for a in first for b in first if a != b}
+    return {
+        (a, b): fmean(len(rows & first[b][pool]) / len(rows) for pool, rows in first[a].items())
+        for a in first
+        for b in first
+        if a != b
+    }
 
 
 def _seconds(inputs: dict[str, Any]) -> dict[str, float]:
@@ -226,8 +305,10 @@ def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, 
     """Counts that must not get lost: what trainings dropped, what selectors met, how well styles were named."""
     notes = []
     if len(config["runs"]) < config["planned_runs"]:
-        notes.append(f"Not finished: this rests on {len(config['runs'])} of {config['planned_runs']} runs, the repetitions that were "
-                     "finished for every arm on every pool.")
+        notes.append(
+            f"Not finished: this rests on {len(config['runs'])} of {config['planned_runs']} runs, the repetitions that were "
+            "finished for every arm on every pool."
+        )
     dropped: Counter = Counter()
     for path in inputs["trains"]:
         dropped.update(json.loads((path / "stage.json").read_text())["summary"]["dropped"])
@@ -237,6 +318,8 @@ def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, 
         met.setdefault(run["arm"], json.loads((path / "stage.json").read_text())["summary"]["notes"])
     notes += [f"Selector of {arm}, first seed: {found}." for arm, found in met.items() if found]
     if (style := agreement.get("style")) and style["n"]:
-        notes.append(f"Styler on held-out labels: exact style set {style['exact']:.3f}, macro F1 {style['macro_f1']:.3f} (n {style['n']}), "
-                     f"unknown text {style['other']:.3f}, no prediction for {style['missing']}.")
+        notes.append(
+            f"Styler on held-out labels: exact style set {style['exact']:.3f}, macro F1 {style['macro_f1']:.3f} (n {style['n']}), "
+            f"unknown text {style['other']:.3f}, no prediction for {style['missing']}."
+        )
     return notes

@@ -5,9 +5,26 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("evaluation/harness.py", "evaluation/model.py", "evaluation/lmms_model.py", "evaluation/shuffled.py", "evaluation/decode.py",
-        "evaluation/extract.py", "evaluation/answer_text.py", "evaluation/journal.py", "evaluation/stats.py", "evaluation/suite.py", "evaluation/tasks", "evaluation/suites",
-        "curation/pool/images.py", "training/models.py", "training/render.py", "training/templates", "training/images.py", "training/collate.py")
+CODE = (
+    "evaluation/harness.py",
+    "evaluation/model.py",
+    "evaluation/lmms_model.py",
+    "evaluation/shuffled.py",
+    "evaluation/decode.py",
+    "evaluation/extract.py",
+    "evaluation/answer_text.py",
+    "evaluation/journal.py",
+    "evaluation/stats.py",
+    "evaluation/suite.py",
+    "evaluation/tasks",
+    "evaluation/suites",
+    "curation/pool/images.py",
+    "training/models.py",
+    "training/render.py",
+    "training/templates",
+    "training/images.py",
+    "training/collate.py",
+)
 RESUMES = True
 
 
@@ -15,11 +32,26 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     """Writes scores.parquet (one row for each question) and summary.json; returns the mean over benchmarks."""
     from evaluation.harness import evaluate
 
-    summary = evaluate(inputs["model"], config["suite"], bench_dir=inputs["bench"], out=out, batch_size=config["batch_size"],
-                       limit=config["limit"], shuffled=config["shuffled"], on_progress=counter(progress))
+    summary = evaluate(
+        inputs["model"],
+        config["suite"],
+        bench_dir=inputs["bench"],
+        out=out,
+        batch_size=config["batch_size"],
+        limit=config["limit"],
+        shuffled=config["shuffled"],
+        on_progress=counter(progress),
+    )
     found = summary["benchmarks"].values()
     mean = sum(b["value"] for b in found) / len(found)
     shuffled = [b["shuffled"] for b in found if b["shuffled"] is not None]
-    also = f", with shuffled images {sum(shuffled) / len(shuffled):.4f} (of {len(shuffled)})" if shuffled else ""
-    progress.say(f"mean over {len(found)} benchmarks {mean:.4f}{also}, unparsed {sum(b['unparsed'] for b in found)}")
-    return {"mean": round(mean, 6), "benchmarks": {k: round(b["value"], 6) for k, b in summary["benchmarks"].items()}}
+    also = (
+        f", with shuffled images {sum(shuffled) / len(shuffled):.4f} (of {len(shuffled)})" if shuffled else ""
+    )
+    progress.say(
+        f"mean over {len(found)} benchmarks {mean:.4f}{also}, unparsed {sum(b['unparsed'] for b in found)}"
+    )
+    return {
+        "mean": round(mean, 6),
+        "benchmarks": {k: round(b["value"], 6) for k, b in summary["benchmarks"].items()},
+    }

@@ -5,12 +5,32 @@ from typing import Any
 
 from recipes.stages.raters import fit_rater
 
-CODE = ("training/adapters.py", "training/collate.py", "training/fit.py", "training/images.py", "training/launch.py", "training/models.py",
-        "training/plan.py", "training/render.py", "training/spec.py", "training/trainer.py", "training/templates",
-        "training/deepspeed", "curation/pool/images.py", "curation/pool/read.py", "curation/pool/record.py",
-        "curation/signals/prompts", "curation/signals/queries.py", "curation/signals/rater_data.py", "curation/taxonomy.py",
-        "curation/teacher/draw.py", "curation/teacher/labels.py", "curation/teacher/rubric.py", "recipes/stages/raters.py",
-        "recipes/stages/fitting.py")
+CODE = (
+    "training/adapters.py",
+    "training/collate.py",
+    "training/fit.py",
+    "training/images.py",
+    "training/launch.py",
+    "training/models.py",
+    "training/plan.py",
+    "training/render.py",
+    "training/spec.py",
+    "training/trainer.py",
+    "training/templates",
+    "training/deepspeed",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "curation/signals/prompts",
+    "curation/signals/queries.py",
+    "curation/signals/rater_data.py",
+    "curation/taxonomy.py",
+    "curation/teacher/draw.py",
+    "curation/teacher/labels.py",
+    "curation/teacher/rubric.py",
+    "recipes/stages/raters.py",
+    "recipes/stages/fitting.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

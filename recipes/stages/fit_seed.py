@@ -7,10 +7,27 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
-CODE = ("training/adapters.py", "training/collate.py", "training/fit.py", "training/images.py", "training/launch.py", "training/models.py",
-        "training/plan.py", "training/render.py", "training/spec.py", "training/trainer.py", "training/templates",
-        "training/deepspeed", "curation/pool/images.py", "curation/pool/read.py", "curation/pool/record.py",
-        "curation/selectors/kernels.py", "curation/selectors/random.py", "curation/selectors/primitives/keys.py", "recipes/stages/fitting.py")
+CODE = (
+    "training/adapters.py",
+    "training/collate.py",
+    "training/fit.py",
+    "training/images.py",
+    "training/launch.py",
+    "training/models.py",
+    "training/plan.py",
+    "training/render.py",
+    "training/spec.py",
+    "training/trainer.py",
+    "training/templates",
+    "training/deepspeed",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "curation/selectors/kernels.py",
+    "curation/selectors/random.py",
+    "curation/selectors/primitives/keys.py",
+    "recipes/stages/fitting.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -24,7 +41,9 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         rows = sorted(read_subset(inputs["subset"])["row"].to_pylist())
     else:
         rows = select(pool.table, max(1, round(config["share"] * len(pool))), config["seed"]).rows.tolist()
-    progress.say(f"seed model: {len(rows)} {'samples of the round before' if 'subset' in inputs else 'random samples'}")
+    progress.say(
+        f"seed model: {len(rows)} {'samples of the round before' if 'subset' in inputs else 'random samples'}"
+    )
     summary = train(config["train"], config["seed"], inputs["base"], list(pool.samples(rows)), out, progress)
     (out / "seed_rows.json").write_text(json.dumps(rows))
     return {**summary, "samples": len(rows)}

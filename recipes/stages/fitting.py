@@ -6,8 +6,16 @@ from typing import Any
 from recipes.stages.counting import counter
 
 
-def train(config: dict[str, Any], seed: int, base: Path, examples: Any, out: Path, progress: Any, *,
-          keep_adapters: bool = False) -> dict[str, Any]:
+def train(
+    config: dict[str, Any],
+    seed: int,
+    base: Path,
+    examples: Any,
+    out: Path,
+    progress: Any,
+    *,
+    keep_adapters: bool = False,
+) -> dict[str, Any]:
     """Fit `base` on `examples` into `out` by a recipe's training section; returns the stage's summary."""
     from training.fit import fit
     from training.spec import FitSpec
@@ -15,9 +23,17 @@ def train(config: dict[str, Any], seed: int, base: Path, examples: Any, out: Pat
     spec = FitSpec(**{**config, "seed": seed})
     result = fit(spec, base, examples, out, counter(progress), keep_adapters=keep_adapters)
     losses = result["losses"]
-    tail = losses[-max(1, len(losses) // 10):]
-    progress.say(f"{result['steps']} steps of {spec.batch_size}, {result['samples_seen']} samples seen, "
-                 f"{result['samples_per_second']:.0f} samples/s, last loss {sum(tail) / len(tail):.3f}")
-    return {"steps": result["steps"], "samples_seen": result["samples_seen"], "tokens": result["tokens"],
-            "dropped": result["dropped"], "samples_per_second": round(result["samples_per_second"], 1),
-            "first_loss": round(losses[0], 4), "last_loss": round(sum(tail) / len(tail), 4)}
+    tail = losses[-max(1, len(losses) // 10) :]
+    progress.say(
+        f"{result['steps']} steps of {spec.batch_size}, {result['samples_seen']} samples seen, "
+        f"{result['samples_per_second']:.0f} samples/s, last loss {sum(tail) / len(tail):.3f}"
+    )
+    return {
+        "steps": result["steps"],
+        "samples_seen": result["samples_seen"],
+        "tokens": result["tokens"],
+        "dropped": result["dropped"],
+        "samples_per_second": round(result["samples_per_second"], 1),
+        "first_loss": round(losses[0], 4),
+        "last_loss": round(sum(tail) / len(tail), 4),
+    }

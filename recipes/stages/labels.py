@@ -5,8 +5,15 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/teacher/draw.py", "curation/teacher/labels.py", "curation/teacher/metadata.py", "curation/teacher/rubric.py",
-        "curation/pool/read.py", "curation/pool/record.py", "curation/taxonomy.py")
+CODE = (
+    "curation/teacher/draw.py",
+    "curation/teacher/labels.py",
+    "curation/teacher/metadata.py",
+    "curation/teacher/rubric.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "curation/taxonomy.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -16,9 +23,22 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.teacher.metadata import MetadataTeacher
 
     pool = Pool.open(inputs["pool"])
-    teacher = MetadataTeacher(inputs["source"] / "truth.parquet", seed=config["seed"], noise=config["noise"],
-                              knows_wrong=config["knows_wrong"], knows_rate=config["knows_rate"])
-    summary = label_pool(pool, teacher, out, share=config["share"], seed=config["seed"], floor=config["floor"],
-                         temper=config["temper"], on_progress=counter(progress))
+    teacher = MetadataTeacher(
+        inputs["source"] / "truth.parquet",
+        seed=config["seed"],
+        noise=config["noise"],
+        knows_wrong=config["knows_wrong"],
+        knows_rate=config["knows_rate"],
+    )
+    summary = label_pool(
+        pool,
+        teacher,
+        out,
+        share=config["share"],
+        seed=config["seed"],
+        floor=config["floor"],
+        temper=config["temper"],
+        on_progress=counter(progress),
+    )
     progress.say(f"{summary['n']} samples labelled ({summary['share_labelled']:.1%} of the pool)")
     return {k: summary[k] for k in ("n", "share_labelled", "missing", "missing_scores", "cost")}

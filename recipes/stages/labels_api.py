@@ -10,9 +10,19 @@ from typing import Any
 from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, counted, naming, spent
 
-CODE = ("curation/teacher/api.py", "curation/teacher/chat.py", "curation/teacher/draw.py", "curation/teacher/labels.py",
-        "curation/teacher/messages.py", "curation/teacher/parallel.py", "curation/teacher/rubric.py", "curation/pool/images.py",
-        "curation/pool/read.py", "curation/pool/record.py", "curation/taxonomy.py")
+CODE = (
+    "curation/teacher/api.py",
+    "curation/teacher/chat.py",
+    "curation/teacher/draw.py",
+    "curation/teacher/labels.py",
+    "curation/teacher/messages.py",
+    "curation/teacher/parallel.py",
+    "curation/teacher/rubric.py",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "curation/taxonomy.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -26,12 +36,30 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     task = inputs["prompt"].read_text(encoding="utf-8") if "prompt" in inputs else TASK
     with naming("teacher.server", "teacher.model"):
         client = ChatClient(server["url"], config["model"], **client_options(server))
-        teacher = ApiTeacher(client, task=task, cache=out.parent / "answers", concurrency=server["concurrency"], max_failed=server["max_failed"],
-                             **{name: config[name] for name in ("repeats", "detail", "json_schema", "max_tokens")})
-        summary = label_pool(pool, teacher, out, share=config["share"], seed=config["seed"], floor=config["floor"],
-                             temper=config["temper"], on_progress=counter(progress))
+        teacher = ApiTeacher(
+            client,
+            task=task,
+            cache=out.parent / "answers",
+            concurrency=server["concurrency"],
+            max_failed=server["max_failed"],
+            **{name: config[name] for name in ("repeats", "detail", "json_schema", "max_tokens")},
+        )
+        summary = label_pool(
+            pool,
+            teacher,
+            out,
+            share=config["share"],
+            seed=config["seed"],
+            floor=config["floor"],
+            temper=config["temper"],
+            on_progress=counter(progress),
+        )
     cost = summary["cost"]
-    progress.say(f"{summary['n']} samples labelled ({summary['share_labelled']:.1%} of the pool){counted(summary['missing'])}")
-    progress.say(f"{config['model']}: {spent(cost)}; {cost['kept']:,} answers of earlier runs ({cost['kept_input_tokens']:,} tokens read, "
-                 f"{cost['kept_output_tokens']:,} written)")
+    progress.say(
+        f"{summary['n']} samples labelled ({summary['share_labelled']:.1%} of the pool){counted(summary['missing'])}"
+    )
+    progress.say(
+        f"{config['model']}: {spent(cost)}; {cost['kept']:,} answers of earlier runs ({cost['kept_input_tokens']:,} tokens read, "
+        f"{cost['kept_output_tokens']:,} written)"
+    )
     return {k: summary[k] for k in ("n", "share_labelled", "missing", "missing_scores", "cost")}

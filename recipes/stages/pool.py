@@ -15,12 +15,27 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
     drawn = config["kind"] == "mini"
     source = inputs["source"] / "pool.json" if drawn else inputs["source"]
-    info = build_pool(source, inputs["source"] if drawn else inputs.get("images"), out, tokenizer=inputs["tokenizer"],
-                      image_tokens=tokens_per_image(inputs["tokenizer"]), max_bad_fraction=config["max_bad_fraction"],
-                      limit=config["limit"], on_progress=counter(progress))
-    progress.say(f"{info['n']} samples, {sum(info['quarantined'].values())} quarantined, {info['text_tokens']['total']:,} text tokens")
-    return {"samples": info["n"], "records": info["records"], "quarantined": info["quarantined"], "ids": info["ids"],
-            "text_tokens": info["text_tokens"]["total"], "sources": info["sources"]}
+    info = build_pool(
+        source,
+        inputs["source"] if drawn else inputs.get("images"),
+        out,
+        tokenizer=inputs["tokenizer"],
+        image_tokens=tokens_per_image(inputs["tokenizer"]),
+        max_bad_fraction=config["max_bad_fraction"],
+        limit=config["limit"],
+        on_progress=counter(progress),
+    )
+    progress.say(
+        f"{info['n']} samples, {sum(info['quarantined'].values())} quarantined, {info['text_tokens']['total']:,} text tokens"
+    )
+    return {
+        "samples": info["n"],
+        "records": info["records"],
+        "quarantined": info["quarantined"],
+        "ids": info["ids"],
+        "text_tokens": info["text_tokens"]["total"],
+        "sources": info["sources"],
+    }
 
 
 def tokens_per_image(model_dir: Path) -> int | None:

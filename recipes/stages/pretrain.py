@@ -12,7 +12,15 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/mini", "curation/pool/images.py", "curation/pool/record.py", "curation/taxonomy.py", "training", "evaluation/gates.py", "recipes/stages/pretrain.py")
+CODE = (
+    "curation/mini",
+    "curation/pool/images.py",
+    "curation/pool/record.py",
+    "curation/taxonomy.py",
+    "training",
+    "evaluation/gates.py",
+    "recipes/stages/pretrain.py",
+)
 RESUMES = True
 
 
@@ -50,7 +58,14 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
             start = folders[phase.get("start", last)]
             if "vision" in phase:
                 start = _with_vision_of(folders[phase["vision"]], start, out / f"{name}_start")
-            _train_phase(number, phase, start, target, progress, partial(_count_steps, count, done, phase["train"]["batch_size"], total))
+            _train_phase(
+                number,
+                phase,
+                start,
+                target,
+                progress,
+                partial(_count_steps, count, done, phase["train"]["batch_size"], total),
+            )
         folders[name], last, done = target, name, done + phase["samples"]
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
     shutil.copytree(folders[last], out / "checkpoint", ignore=shutil.ignore_patterns("fit.*"))
@@ -58,12 +73,22 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     for gate, found in gates.items():
         progress.say(f"gate {gate}: {found['value']:.3f} (wanted {found['wanted']}, n {found['n']})")
     (out / "checkpoint" / "gates.json").write_text(json.dumps(gates, indent=1) + "\n")
-    results = {phase["name"]: json.loads((out / phase["name"] / "fit.json").read_text())["result"] for phase in config["phases"]}
-    log = [f"{name} step {i + 1} loss {loss:.4f}" for name, result in results.items()
-           for i, loss in enumerate(result["losses"]) if (i + 1) % 50 == 0]
+    results = {
+        phase["name"]: json.loads((out / phase["name"] / "fit.json").read_text())["result"]
+        for phase in config["phases"]
+    }
+    log = [
+        f"{name} step {i + 1} loss {loss:.4f}"
+        for name, result in results.items()
+        for i, loss in enumerate(result["losses"])
+        if (i + 1) % 50 == 0
+    ]
     (out / "checkpoint" / "training.log").write_text("\n".join(log) + "\n")
-    return {"samples": done, "seconds": {name: round(result["seconds"], 1) for name, result in results.items()},
-            "gates": {g: round(v["value"], 4) for g, v in gates.items()}}
+    return {
+        "samples": done,
+        "seconds": {name: round(result["seconds"], 1) for name, result in results.items()},
+        "gates": {g: round(v["value"], 4) for g, v in gates.items()},
+    }
 
 
 def _with_vision_of(seeing: Path, start: Path, out: Path) -> Path:
@@ -80,7 +105,9 @@ def _count_steps(count: Any, before: int, batch_size: int, total: int, step: int
     count(before + step * batch_size, total)
 
 
-def _train_phase(number: int, phase: dict[str, Any], start: Path, target: Path, progress: Any, on_step: Any) -> None:
+def _train_phase(
+    number: int, phase: dict[str, Any], start: Path, target: Path, progress: Any, on_step: Any
+) -> None:
     from curation.mini.captions import CaptionStream
     from training.fit import fit
     from training.models import image_mode, load
@@ -90,5 +117,7 @@ def _train_phase(number: int, phase: dict[str, Any], start: Path, target: Path, 
     model, processor = load(start)
     stream = CaptionStream(phase["samples"], seed=number, **phase["data"])
     spec = FitSpec(epochs=1, **phase["train"])
-    progress.say(f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}")
+    progress.say(
+        f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}"
+    )
     fit(spec, start, _Encoded(stream, Renderer(processor, image_mode(model))), target, on_step)

@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/signals/kmeans.py", "curation/signals/subset_value.py", "curation/signals/table.py",
-        "curation/signals/vectors.py", "curation/pool/read.py")
+CODE = (
+    "curation/signals/kmeans.py",
+    "curation/signals/subset_value.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/pool/read.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -19,5 +24,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     vectors, known = matrix(read_signal(inputs["vectors"], pool.hash), "clip_image")
     subsets = balanced_subsets(vectors, known, config["subsets"], config["size"], config["seed"])
     (out / "subsets.json").write_text(json.dumps([rows.tolist() for rows in subsets]))
-    progress.say(f"{len(subsets)} subsets of {len(subsets[0])} samples; {int((~known).sum())} samples have no image")
+    progress.say(
+        f"{len(subsets)} subsets of {len(subsets[0])} samples; {int((~known).sum())} samples have no image"
+    )
     return {"subsets": len(subsets), "size": len(subsets[0]), "without_image": int((~known).sum())}

@@ -6,10 +6,24 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
-CODE = ("training/adapters.py", "training/collate.py", "training/fit.py", "training/images.py", "training/launch.py", "training/models.py",
-        "training/plan.py", "training/render.py", "training/spec.py", "training/trainer.py", "training/templates",
-        "training/deepspeed", "curation/pool/images.py", "curation/pool/read.py", "curation/pool/record.py",
-        "recipes/stages/fitting.py")
+CODE = (
+    "training/adapters.py",
+    "training/collate.py",
+    "training/fit.py",
+    "training/images.py",
+    "training/launch.py",
+    "training/models.py",
+    "training/plan.py",
+    "training/render.py",
+    "training/spec.py",
+    "training/trainer.py",
+    "training/templates",
+    "training/deepspeed",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "recipes/stages/fitting.py",
+)
 RESUMES = True
 
 
@@ -19,4 +33,6 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
     settings = {key: value for key, value in config.items() if key != "subset"}
     rows = sorted(json.loads((inputs["subsets"] / "subsets.json").read_text())[config["subset"]])
-    return train(settings, config["seed"], inputs["base"], list(Pool.open(inputs["pool"]).samples(rows)), out, progress)
+    return train(
+        settings, config["seed"], inputs["base"], list(Pool.open(inputs["pool"]).samples(rows)), out, progress
+    )

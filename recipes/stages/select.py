@@ -5,8 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/subset.py", "curation/selectors/contract.py", "curation/selectors/budget.py", "curation/signals/table.py",
-        "curation/signals/vectors.py", "curation/pool/read.py")
+CODE = (
+    "curation/subset.py",
+    "curation/selectors/contract.py",
+    "curation/selectors/budget.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/pool/read.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -21,15 +27,29 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.subset import write_subset
 
     pool = Pool.open(inputs["pool"])
-    folders = {name.removeprefix("signal_"): path for name, path in inputs.items() if name.startswith("signal_")}
+    folders = {
+        name.removeprefix("signal_"): path for name, path in inputs.items() if name.startswith("signal_")
+    }
     columns = join(pool.table, [read_signal(path, pool.hash) for path in folders.values()])
     for column, rows in _memberships(inputs):
         columns = columns.append_column(column, pa.array(np.isin(columns["row"].to_numpy(), rows)))
-    selection = choose(get_selector(config["selector"]), columns, config["budget"], config["seed"], config["params"])
+    selection = choose(
+        get_selector(config["selector"]), columns, config["budget"], config["seed"], config["params"]
+    )
     hashes = {name: read_metadata(path)["identity"] for name, path in folders.items()}
-    manifest = write_subset(out, pool.table, pool.hash, selection, selector=config["selector"], params=config["params"],
-                            seed=config["seed"], signal_hashes=hashes)
-    progress.say(f"{config['selector']}: {len(selection.rows)} of {len(pool)} samples, notes {selection.notes}")
+    manifest = write_subset(
+        out,
+        pool.table,
+        pool.hash,
+        selection,
+        selector=config["selector"],
+        params=config["params"],
+        seed=config["seed"],
+        signal_hashes=hashes,
+    )
+    progress.say(
+        f"{config['selector']}: {len(selection.rows)} of {len(pool)} samples, notes {selection.notes}"
+    )
     return {**manifest["budget"], "ids_sha256": manifest["ids_sha256"], "notes": selection.notes}
 
 

@@ -9,7 +9,11 @@ from recipes.errors import RecipeError
 
 def client_options(server: dict[str, Any]) -> dict[str, Any]:
     """The settings of a recipe's `server` section that are ChatClient's, by its names."""
-    own = {name: value for name, value in server.items() if name not in ("url", "key_env", "concurrency", "max_failed")}
+    own = {
+        name: value
+        for name, value in server.items()
+        if name not in ("url", "key_env", "concurrency", "max_failed")
+    }
     return {"api_key_env": server["key_env"], **own}
 
 
@@ -32,10 +36,16 @@ def naming(server: str, model: str) -> Iterator[None]:
 def spent(cost: dict[str, Any]) -> str:
     """What a run's requests have cost, in words: `cost` has requests, retried, input_tokens, output_tokens and usd."""
     money = f", ${cost['usd']:.4f}" if cost["usd"] else ""
-    return (f"{cost['requests']:,} requests ({cost['retried']:,} attempts repeated), {cost['input_tokens']:,} tokens read, "
-            f"{cost['output_tokens']:,} written{money}")
+    return (
+        f"{cost['requests']:,} requests ({cost['retried']:,} attempts repeated), {cost['input_tokens']:,} tokens read, "
+        f"{cost['output_tokens']:,} written{money}"
+    )
 
 
 def counted(reasons: dict[str, int]) -> str:
     """`; missing: timeout 2, refused 1`, or nothing."""
-    return f"; missing: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}" if reasons else ""
+    return (
+        f"; missing: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}"
+        if reasons
+        else ""
+    )

@@ -6,13 +6,36 @@ from typing import Any
 from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, counted, naming, spent
 
-CODE = ("curation/signals/engines.py", "curation/signals/engine_base.py", "curation/signals/engine_server.py", "curation/signals/engine_vllm.py",
-        "curation/signals/capability.py", "curation/signals/style.py", "curation/signals/official.py", "curation/signals/prompts",
-        "curation/signals/queries.py", "curation/signals/shared.py", "curation/signals/trie.py", "curation/signals/batches.py",
-        "curation/signals/table.py", "curation/signals/vectors.py", "curation/signals/vlm.py", "curation/teacher/chat.py",
-        "curation/teacher/messages.py", "curation/teacher/parallel.py", "curation/teacher/rubric.py", "curation/pool/images.py",
-        "curation/pool/read.py", "curation/pool/record.py", "training/collate.py", "training/images.py", "training/models.py",
-        "training/render.py", "training/templates", "curation/taxonomy.py")
+CODE = (
+    "curation/signals/engines.py",
+    "curation/signals/engine_base.py",
+    "curation/signals/engine_server.py",
+    "curation/signals/engine_vllm.py",
+    "curation/signals/capability.py",
+    "curation/signals/style.py",
+    "curation/signals/official.py",
+    "curation/signals/prompts",
+    "curation/signals/queries.py",
+    "curation/signals/shared.py",
+    "curation/signals/trie.py",
+    "curation/signals/batches.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/signals/vlm.py",
+    "curation/teacher/chat.py",
+    "curation/teacher/messages.py",
+    "curation/teacher/parallel.py",
+    "curation/teacher/rubric.py",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "training/collate.py",
+    "training/images.py",
+    "training/models.py",
+    "training/render.py",
+    "training/templates",
+    "curation/taxonomy.py",
+)
 RESUMES = True
 
 
@@ -23,7 +46,13 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
     producer = {"scorer": score_capabilities_by_engine, "styler": score_styles_by_engine}[config["rater"]]
     with naming("scoring.server", f"{config['rater']}.served"):
-        summary = producer(Pool.open(inputs["pool"]), out, prompts=config["prompts"], on_progress=counter(progress), **_asked(config, inputs))
+        summary = producer(
+            Pool.open(inputs["pool"]),
+            out,
+            prompts=config["prompts"],
+            on_progress=counter(progress),
+            **_asked(config, inputs),
+        )
     del summary["seconds"]
     progress.say(f"{summary['samples_per_second']} samples/s{counted(summary['missing'])}")
     if config["engine"] == "server":
@@ -35,5 +64,10 @@ def _asked(config: dict[str, Any], inputs: dict[str, Path]) -> dict[str, Any]:
     if config["engine"] == "vllm":
         return {"engine": "vllm", "model": str(inputs["model"]), "options": config["vllm"]}
     server = config["server"]
-    return {"engine": "server", "model": config["model"], "base_url": server["url"], "max_failed": server["max_failed"],
-            "options": {"concurrency": server["concurrency"], **client_options(server)}}
+    return {
+        "engine": "server",
+        "model": config["model"],
+        "base_url": server["url"],
+        "max_failed": server["max_failed"],
+        "options": {"concurrency": server["concurrency"], **client_options(server)},
+    }

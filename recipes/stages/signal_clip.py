@@ -5,10 +5,22 @@ from typing import Any
 
 from recipes.stages.scoring import produce
 
-CODE = ("curation/signals/clip.py", "curation/signals/dual_encoder.py", "curation/signals/batches.py", "curation/signals/table.py",
-        "curation/signals/vectors.py", "curation/signals/vlm.py", "curation/pool/images.py", "curation/pool/read.py",
-        "curation/pool/record.py", "training/collate.py", "training/images.py", "training/models.py", "training/render.py",
-        "training/templates")
+CODE = (
+    "curation/signals/clip.py",
+    "curation/signals/dual_encoder.py",
+    "curation/signals/batches.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/signals/vlm.py",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "training/collate.py",
+    "training/images.py",
+    "training/models.py",
+    "training/render.py",
+    "training/templates",
+)
 RESUMES = True
 
 

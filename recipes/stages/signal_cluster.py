@@ -5,8 +5,14 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/signals/cluster_engines.py", "curation/signals/clusters.py", "curation/signals/kmeans.py",
-        "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
+CODE = (
+    "curation/signals/cluster_engines.py",
+    "curation/signals/clusters.py",
+    "curation/signals/kmeans.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/pool/read.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -14,4 +20,6 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.pool.read import Pool
     from curation.signals.clusters import fit_clusters
 
-    return fit_clusters(Pool.open(inputs["pool"]), inputs["vectors"], out, on_progress=counter(progress), **config)
+    return fit_clusters(
+        Pool.open(inputs["pool"]), inputs["vectors"], out, on_progress=counter(progress), **config
+    )

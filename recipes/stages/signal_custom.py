@@ -5,7 +5,12 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/signals/__init__.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
+CODE = (
+    "curation/signals/__init__.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/pool/read.py",
+)
 RESUMES = True
 
 
@@ -15,4 +20,10 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.signals import produce_custom
 
     model = {"model": str(inputs["model"])} if "model" in inputs else {}
-    return produce_custom(config["producer"], Pool.open(inputs["pool"]), out, {**config["params"], **model}, on_progress=counter(progress))
+    return produce_custom(
+        config["producer"],
+        Pool.open(inputs["pool"]),
+        out,
+        {**config["params"], **model},
+        on_progress=counter(progress),
+    )

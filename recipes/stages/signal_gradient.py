@@ -5,12 +5,30 @@ from typing import Any
 
 from recipes.stages.scoring import produce
 
-CODE = ("curation/signals/adapters.py", "curation/signals/gradients.py", "curation/signals/losses.py",
-        "curation/signals/projection.py", "curation/signals/validation.py", "curation/pool/ids.py", "curation/pool/ingest.py",
-        "curation/pool/stream.py", "curation/pool/tokens.py", "curation/signals/batches.py", "curation/signals/table.py",
-        "curation/signals/vectors.py", "curation/signals/vlm.py", "curation/pool/images.py", "curation/pool/read.py",
-        "curation/pool/record.py", "training/adapters.py", "training/collate.py", "training/images.py", "training/models.py",
-        "training/render.py", "training/templates")
+CODE = (
+    "curation/signals/adapters.py",
+    "curation/signals/gradients.py",
+    "curation/signals/losses.py",
+    "curation/signals/projection.py",
+    "curation/signals/validation.py",
+    "curation/pool/ids.py",
+    "curation/pool/ingest.py",
+    "curation/pool/stream.py",
+    "curation/pool/tokens.py",
+    "curation/signals/batches.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/signals/vlm.py",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "training/adapters.py",
+    "training/collate.py",
+    "training/images.py",
+    "training/models.py",
+    "training/render.py",
+    "training/templates",
+)
 RESUMES = True
 
 
@@ -20,8 +38,22 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from training.adapters import kept_adapters
 
     kept = kept_adapters(inputs["warmup"])
-    used = kept[-1:] if config["checkpoints"] == "last" else [one for one in kept if one.lr > 0]  # the others weigh nothing
-    progress.say(f"{len(used)} of {len(kept)} checkpoints, after steps {', '.join(str(one.step) for one in used)}")
-    return produce(score_gradients, inputs, out, progress, validation=inputs["validation"], dim=config["dim"], seed=config["seed"],
-                   prefix=config["prefix"], adapters=[one.folder for one in used],
-                   lr_weights=[one.lr for one in used] if len(used) > 1 else [], adam=[one.adam for one in used] if config["adam"] else [])
+    used = (
+        kept[-1:] if config["checkpoints"] == "last" else [one for one in kept if one.lr > 0]
+    )  # the others weigh nothing
+    progress.say(
+        f"{len(used)} of {len(kept)} checkpoints, after steps {', '.join(str(one.step) for one in used)}"
+    )
+    return produce(
+        score_gradients,
+        inputs,
+        out,
+        progress,
+        validation=inputs["validation"],
+        dim=config["dim"],
+        seed=config["seed"],
+        prefix=config["prefix"],
+        adapters=[one.folder for one in used],
+        lr_weights=[one.lr for one in used] if len(used) > 1 else [],
+        adam=[one.adam for one in used] if config["adam"] else [],
+    )

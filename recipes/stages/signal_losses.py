@@ -5,9 +5,21 @@ from typing import Any
 
 from recipes.stages.scoring import produce
 
-CODE = ("curation/signals/losses.py", "curation/signals/batches.py", "curation/signals/table.py", "curation/signals/vectors.py",
-        "curation/signals/vlm.py", "curation/pool/images.py", "curation/pool/read.py", "curation/pool/record.py",
-        "training/collate.py", "training/images.py", "training/models.py", "training/render.py", "training/templates")
+CODE = (
+    "curation/signals/losses.py",
+    "curation/signals/batches.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/signals/vlm.py",
+    "curation/pool/images.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "training/collate.py",
+    "training/images.py",
+    "training/models.py",
+    "training/render.py",
+    "training/templates",
+)
 RESUMES = True
 
 
@@ -15,5 +27,12 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     """Writes the loss signal: the seed model's necessity, or under the prefix `base_` the losses of the base."""
     from curation.signals.losses import score_losses
 
-    return produce(score_losses, inputs, out, progress, terms=tuple(config["terms"]), prefix=config["prefix"],
-                   max_tokens=config["max_tokens"])
+    return produce(
+        score_losses,
+        inputs,
+        out,
+        progress,
+        terms=tuple(config["terms"]),
+        prefix=config["prefix"],
+        max_tokens=config["max_tokens"],
+    )

@@ -5,9 +5,17 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/signals/oracle.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/teacher/metadata.py", "curation/teacher/draw.py",
-        "curation/teacher/rubric.py",
-        "curation/pool/read.py", "curation/pool/record.py", "curation/taxonomy.py")
+CODE = (
+    "curation/signals/oracle.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/teacher/metadata.py",
+    "curation/teacher/draw.py",
+    "curation/teacher/rubric.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "curation/taxonomy.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -15,5 +23,10 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.pool.read import Pool
     from curation.signals.oracle import tell_truth
 
-    return tell_truth(Pool.open(inputs["pool"]), inputs["source"] / "truth.parquet", out, knows_wrong=config["knows_wrong"],
-                      on_progress=counter(progress))
+    return tell_truth(
+        Pool.open(inputs["pool"]),
+        inputs["source"] / "truth.parquet",
+        out,
+        knows_wrong=config["knows_wrong"],
+        on_progress=counter(progress),
+    )

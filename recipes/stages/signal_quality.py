@@ -5,8 +5,15 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/signals/quality.py", "curation/signals/quality_metadata.py", "curation/signals/table.py",
-        "curation/signals/vectors.py", "curation/teacher/draw.py", "curation/pool/read.py", "curation/pool/record.py")
+CODE = (
+    "curation/signals/quality.py",
+    "curation/signals/quality_metadata.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/teacher/draw.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -14,4 +21,10 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.pool.read import Pool
     from curation.signals.quality import score_quality
 
-    return score_quality(Pool.open(inputs["pool"]), out, truth=inputs["source"] / "truth.parquet", on_progress=counter(progress), **config)
+    return score_quality(
+        Pool.open(inputs["pool"]),
+        out,
+        truth=inputs["source"] / "truth.parquet",
+        on_progress=counter(progress),
+        **config,
+    )

@@ -6,9 +6,20 @@ from typing import Any
 from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, naming
 
-CODE = ("curation/signals/batches.py", "curation/signals/engine_base.py", "curation/signals/quality.py", "curation/signals/quality_judge.py",
-        "curation/signals/quality_models.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/teacher/chat.py",
-        "curation/teacher/parallel.py", "curation/pool/read.py", "curation/pool/record.py", "training/models.py")
+CODE = (
+    "curation/signals/batches.py",
+    "curation/signals/engine_base.py",
+    "curation/signals/quality.py",
+    "curation/signals/quality_judge.py",
+    "curation/signals/quality_models.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/teacher/chat.py",
+    "curation/teacher/parallel.py",
+    "curation/pool/read.py",
+    "curation/pool/record.py",
+    "training/models.py",
+)
 RESUMES = True
 
 
@@ -20,15 +31,29 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     models = {name: path for name, path in inputs.items() if name != "pool"}
     judge = _judge(config["judge"]) if config["judge"] else {}
     with naming("quality.judge.server", "quality.judge.model"):
-        summary = score_quality(Pool.open(inputs["pool"]), out, kind="models", on_progress=counter(progress), max_tokens=config["max_tokens"],
-                                dtype=config["dtype"], **models, **judge)
+        summary = score_quality(
+            Pool.open(inputs["pool"]),
+            out,
+            kind="models",
+            on_progress=counter(progress),
+            max_tokens=config["max_tokens"],
+            dtype=config["dtype"],
+            **models,
+            **judge,
+        )
     del summary["seconds"]
     for name, column in summary["columns"].items():
-        progress.say(f"{name}: mean {column['mean']}, {column['nulls']} without a grade {column['missing'] or ''}")
+        progress.say(
+            f"{name}: mean {column['mean']}, {column['nulls']} without a grade {column['missing'] or ''}"
+        )
     return summary
 
 
 def _judge(section: dict[str, Any]) -> dict[str, Any]:
     server = section["server"]
-    return {"judge_model": section["model"], "judge_url": server["url"], "max_failed": server["max_failed"],
-            "judge_options": {"concurrency": server["concurrency"], **client_options(server)}}
+    return {
+        "judge_model": section["model"],
+        "judge_url": server["url"],
+        "max_failed": server["max_failed"],
+        "judge_options": {"concurrency": server["concurrency"], **client_options(server)},
+    }

@@ -4,8 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-CODE = ("curation/signals/kmeans.py", "curation/signals/subset_features.py", "curation/signals/subset_regressors.py",
-        "curation/signals/subset_value.py", "curation/signals/table.py", "curation/signals/vectors.py", "curation/pool/read.py")
+CODE = (
+    "curation/signals/kmeans.py",
+    "curation/signals/subset_features.py",
+    "curation/signals/subset_regressors.py",
+    "curation/signals/subset_value.py",
+    "curation/signals/table.py",
+    "curation/signals/vectors.py",
+    "curation/pool/read.py",
+)
 
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
@@ -17,11 +24,18 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     from curation.signals.table import join, read_signal
 
     pool = Pool.open(inputs["pool"])
-    columns = join(pool.table, [read_signal(path, pool.hash) for name, path in inputs.items() if name.startswith("signal_")])
+    columns = join(
+        pool.table,
+        [read_signal(path, pool.hash) for name, path in inputs.items() if name.startswith("signal_")],
+    )
     subsets = json.loads((inputs["subsets"] / "subsets.json").read_text())
-    summaries = [json.loads((path / "summary.json").read_text())["benchmarks"] for path in inputs["evaluates"]]
+    summaries = [
+        json.loads((path / "summary.json").read_text())["benchmarks"] for path in inputs["evaluates"]
+    ]
     labels = [fmean(benchmark["value"] for benchmark in found.values()) for found in summaries]
     summary = score_subset_value(pool, columns, subsets, labels, out, **config)
     warning = "" if summary["loso_r2"] > 0 else " (WARNING: not above 0, so the values are as good as random)"
-    progress.say(f"{len(labels)} probes from {min(labels):.4f} to {max(labels):.4f}; leave-one-subset-out R2 {summary['loso_r2']:.3f}{warning}")
+    progress.say(
+        f"{len(labels)} probes from {min(labels):.4f} to {max(labels):.4f}; leave-one-subset-out R2 {summary['loso_r2']:.3f}{warning}"
+    )
     return summary

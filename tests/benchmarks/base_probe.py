@@ -32,15 +32,26 @@ def item(probe: str, index: int) -> Sample:
         keys = rng.sample(NONSENSE, 3)
         bound = " , ".join(f"{n} = {k}" for n, k in zip(names, keys))
         return Sample(index, str(index), "text", (), (Turn(f"{bound} ; {names[1]}", keys[1]),))
-    things = [Thing("object", n, c, variant=rng.randrange(art.ART_STYLES)) for n, c in zip(names, free_cells(rng, 4))]
+    things = [
+        Thing("object", n, c, variant=rng.randrange(art.ART_STYLES))
+        for n, c in zip(names, free_cells(rng, 4))
+    ]
     asked = things[0]
     question, answer = (asked.where, asked.name) if probe == PROBES[0] else (asked.name, asked.where)
-    return Sample(index, str(index), "captions", (draw(Scene(things), rng),), (Turn(f"{IMAGE_PLACEHOLDER} {question}", answer),))
+    return Sample(
+        index,
+        str(index),
+        "captions",
+        (draw(Scene(things), rng),),
+        (Turn(f"{IMAGE_PLACEHOLDER} {question}", answer),),
+    )
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, default=150)
     items = parser.parse_args().items
     model, processor = load(BUILTIN["builtin:mini"])

@@ -34,7 +34,12 @@ def tree_memory(process: psutil.Process) -> int:
 def timed(arguments: list[str]) -> tuple[float, float]:
     """(seconds, peak GB) of one `python -m recipes.run`; raises CalledProcessError if it fails."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "recipes.run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recipes.run", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     peak, over = 0, threading.Event()
 
     def watch() -> None:
@@ -54,25 +59,37 @@ def timed(arguments: list[str]) -> tuple[float, float]:
     if process.returncode:
         print(output[-3000:])
         raise subprocess.CalledProcessError(process.returncode, arguments)
-    print("\n".join(line for line in output.splitlines() if line.startswith(("seconds by stage", "this run"))))
+    print(
+        "\n".join(line for line in output.splitlines() if line.startswith(("seconds by stage", "this run")))
+    )
     return seconds, peak / 1e9
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path)
     parser.add_argument("--skip-cold", action="store_true")
     options = parser.parse_args()
     root = options.root or Path(tempfile.mkdtemp(prefix="winnow-bench-"))
-    runs = {"help": ["--help"], "cold": [RECIPE, f"root={root}"], "cached": [RECIPE, f"root={root}"],
-            "dry-run": [RECIPE, f"root={root}", "--dry-run"], "smoke": [RECIPE, "scale=smoke", f"root={root}/smoke"]}
+    runs = {
+        "help": ["--help"],
+        "cold": [RECIPE, f"root={root}"],
+        "cached": [RECIPE, f"root={root}"],
+        "dry-run": [RECIPE, f"root={root}", "--dry-run"],
+        "smoke": [RECIPE, "scale=smoke", f"root={root}/smoke"],
+    }
     if options.skip_cold:
         del runs["cold"]
     missed = False
     for name, arguments in runs.items():
         seconds, peak = timed(arguments)
         missed |= seconds > BOUNDS[name] or peak > MEMORY_GB
-        print(f"{name}: {seconds:.1f} s (bound {BOUNDS[name]:.0f}), peak memory {peak:.2f} GB (bound {MEMORY_GB:.0f})", flush=True)
+        print(
+            f"{name}: {seconds:.1f} s (bound {BOUNDS[name]:.0f}), peak memory {peak:.2f} GB (bound {MEMORY_GB:.0f})",
+            flush=True,
+        )
     return int(missed)
 
 

@@ -58,8 +58,23 @@ VARIANTS: dict[str, str] = {
     "styler-seed": "styler.start=seed_model",
 }
 RIDGE = 3.0
-COLUMNS = ("labels", "Spearman", "AUC > 0", "lowest", f"precision at n(>= {STRONG})", "lowest", "digit > 0", "MAE",
-           "Spearman with the teacher", "n", "styles exact", "macro F1", "exact, teacher", "n", "seconds")
+COLUMNS = (
+    "labels",
+    "Spearman",
+    "AUC > 0",
+    "lowest",
+    f"precision at n(>= {STRONG})",
+    "lowest",
+    "digit > 0",
+    "MAE",
+    "Spearman with the teacher",
+    "n",
+    "styles exact",
+    "macro F1",
+    "exact, teacher",
+    "n",
+    "seconds",
+)
 
 
 @dataclass
@@ -98,7 +113,10 @@ class Variant:
         table = table.filter(pc.invert(pc.is_in(table["row"], self.labels["row"])))
         draws = np.array([uniform("scorer study", 0, id) for id in table["id"].to_pylist()])
         table = table.take(np.argsort(draws, kind="stable")[: self.rows])
-        known = pq.read_table(self.path("source") / "truth.parquet", columns=["id", *(f"cap_{key}" for key in CAPABILITY_KEYS), "styles"])
+        known = pq.read_table(
+            self.path("source") / "truth.parquet",
+            columns=["id", *(f"cap_{key}" for key in CAPABILITY_KEYS), "styles"],
+        )
         return known.take(pc.index_in(table["id"], known["id"])).append_column("row", table["row"])
 
     def held_out(self, kind: str) -> pa.Table:
@@ -118,14 +136,18 @@ class Variant:
     def capabilities(self) -> pa.Table:
         def score(model: Path, rows: list[int]) -> pa.Table:
             vlm, queries = Vlm(model), load_queries(self.recipe.scorer.prompts)
-            return capability.score_rows(self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None)
+            return capability.score_rows(
+                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None
+            )
 
         return self.scored("fit_scorer", score)
 
     def styles(self) -> pa.Table:
         def score(model: Path, rows: list[int]) -> pa.Table:
             vlm, queries = Vlm(model), load_queries(self.recipe.styler.prompts)
-            return style.score_rows(self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None)
+            return style.score_rows(
+                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None
+            )
 
         return self.scored("fit_styler", score)
 
@@ -139,7 +161,10 @@ def truth_signal(variant: Variant) -> pa.Table:
     """The generator's own scores as a signal."""
     known = pq.read_table(variant.path("source") / "truth.parquet")
     known = known.take(pc.index_in(variant.pool.table["id"], known["id"]))
-    return signal(variant.pool.table["row"].to_pylist(), np.stack([known[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1))
+    return signal(
+        variant.pool.table["row"].to_pylist(),
+        np.stack([known[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1),
+    )
 
 
 def words_signal(variant: Variant) -> pa.Table:
@@ -149,28 +174,39 @@ def words_signal(variant: Variant) -> pa.Table:
     rows = [*variant.truth["row"].to_pylist(), *variant.held_out("fit_scorer")["row"].to_pylist()]
     x, other = words(variant.pool, labels["row"].to_pylist()), words(variant.pool, rows)
     vocabulary = sorted(set().union(*x))
-    x, other = (np.array([[word in said for word in vocabulary] for said in texts], float) for texts in (x, other))
+    x, other = (
+        np.array([[word in said for word in vocabulary] for said in texts], float) for texts in (x, other)
+    )
     y = np.stack([labels[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1)
     centred = x - x.mean(axis=0)
-    weights = np.linalg.solve(centred.T @ centred + RIDGE * np.eye(len(vocabulary)), centred.T @ (y - y.mean(axis=0)))
+    weights = np.linalg.solve(
+        centred.T @ centred + RIDGE * np.eye(len(vocabulary)), centred.T @ (y - y.mean(axis=0))
+    )
     return signal(rows, (other - x.mean(axis=0)) @ weights + y.mean(axis=0))
 
 
 def words(pool: Pool, rows: Sequence[int]) -> list[set[str]]:
     """The words of each sample's questions (q:word) and answers (a:word)."""
+
     def said(side: str, texts: Sequence[str]) -> set[str]:
         return {f"{side}:{word}" for text in texts for word in text.split()}
 
-    return [said("q", [turn.question for turn in sample.turns]) | said("a", [turn.answer for turn in sample.turns])
-            for sample in pool.samples(rows)]
+    return [
+        said("q", [turn.question for turn in sample.turns])
+        | said("a", [turn.answer for turn in sample.turns])
+        for sample in pool.samples(rows)
+    ]
 
 
 def signal(rows: Sequence[int], scores: np.ndarray) -> pa.Table:
     """Scores [n, 14] as a capability signal."""
     columns: dict[str, Any] = {"row": pa.array(rows, pa.int32())}
     for k, key in enumerate(CAPABILITY_KEYS):
-        columns |= {f"exp_{key}": scores[:, k].astype(np.float32), f"mass_{key}": np.ones(len(rows), np.float32),
-                    f"cap_{key}": np.clip(np.rint(scores[:, k]), 0, 5).astype(np.int8)}
+        columns |= {
+            f"exp_{key}": scores[:, k].astype(np.float32),
+            f"mass_{key}": np.ones(len(rows), np.float32),
+            f"cap_{key}": np.clip(np.rint(scores[:, k]), 0, 5).astype(np.int8),
+        }
     return pa.table(columns)
 
 
@@ -178,42 +214,86 @@ def reached(scores: pa.Table, truth: pa.Table) -> dict[str, float]:
     """For each capability, the share of its strong samples whose digit is above 0: those that mmSSR can pick for it."""
     scores = scores.take(pc.index_in(truth["row"], scores["row"]))
     strong = {key: truth[f"cap_{key}"].to_numpy() >= STRONG for key in CAPABILITY_KEYS}
-    return {key: float((scores[f"cap_{key}"].to_numpy()[at] > 0).mean()) for key, at in strong.items() if at.any()}
+    return {
+        key: float((scores[f"cap_{key}"].to_numpy()[at] > 0).mean()) for key, at in strong.items() if at.any()
+    }
 
 
-def judge(variant: Variant, scores: pa.Table, styles: pa.Table | None,
-          seconds: float | None) -> tuple[list[Any], dict[str, dict[str, Any]]]:
+def judge(
+    variant: Variant, scores: pa.Table, styles: pa.Table | None, seconds: float | None
+) -> tuple[list[Any], dict[str, dict[str, Any]]]:
     """A row of the table, and the figures by capability."""
-    on_truth, taught = capability_report(scores, variant.truth), capability_report(scores, variant.held_out("fit_scorer"))
+    on_truth, taught = (
+        capability_report(scores, variant.truth),
+        capability_report(scores, variant.held_out("fit_scorer")),
+    )
     found = reached(scores, variant.truth)
-    by_key = {key: {**values, "reached": found.get(key), "teacher": taught["capabilities"][key]["spearman"]}
-              for key, values in on_truth["capabilities"].items()}
-    lowest = {name: min(v[name] for v in by_key.values() if v[name] is not None) for name in ("auc", "precision")}
+    by_key = {
+        key: {**values, "reached": found.get(key), "teacher": taught["capabilities"][key]["spearman"]}
+        for key, values in on_truth["capabilities"].items()
+    }
+    lowest = {
+        name: min(v[name] for v in by_key.values() if v[name] is not None) for name in ("auc", "precision")
+    }
     mean = on_truth["mean"]
     named = [None] * 4
     if styles is not None:
-        ours, theirs = style_report(styles, variant.truth), style_report(styles, variant.held_out("fit_styler"))
+        ours, theirs = (
+            style_report(styles, variant.truth),
+            style_report(styles, variant.held_out("fit_styler")),
+        )
         named = [ours["exact"], ours["macro_f1"], theirs["exact"], theirs["n"]]
-    return [len(variant.labels), mean["spearman"], mean["auc"], lowest["auc"], mean["precision"], lowest["precision"],
-            float(np.mean(list(found.values()))), mean["mae"], taught["mean"]["spearman"], len(variant.held_out("fit_scorer")),
-            *named, seconds], by_key
+    return [
+        len(variant.labels),
+        mean["spearman"],
+        mean["auc"],
+        lowest["auc"],
+        mean["precision"],
+        lowest["precision"],
+        float(np.mean(list(found.values()))),
+        mean["mae"],
+        taught["mean"]["spearman"],
+        len(variant.held_out("fit_scorer")),
+        *named,
+        seconds,
+    ], by_key
 
 
 def cells(values: Sequence[float | None]) -> str:
     """The values of a row of a table: counts and seconds without decimals."""
-    return " | ".join("–" if v is None else f"{v:.3f}" if isinstance(v, float) and abs(v) < 10 else f"{v:.0f}" for v in values)
+    return " | ".join(
+        "–" if v is None else f"{v:.3f}" if isinstance(v, float) and abs(v) < 10 else f"{v:.0f}"
+        for v in values
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", required=True, help="directory for the store")
-    parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}; comma-separated")
-    parser.add_argument("--also", action="append", default=[], metavar="OVERRIDES", help="one more variant, as `key=value key=value`")
+    parser.add_argument(
+        "--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}; comma-separated"
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="OVERRIDES",
+        help="one more variant, as `key=value key=value`",
+    )
     parser.add_argument("--pool-seed", type=int, default=100)
     parser.add_argument("--rows", type=int, default=1500, help="unlabelled samples that are looked at")
     options = parser.parse_args()
-    chosen = {name: VARIANTS[name] for name in options.variants.split(",") if name} | {text: text for text in options.also}
-    fixed = [f"pool.seed={options.pool_seed}", f"root={options.root}", "resources.executor=inline", "track.wandb.mode=disabled"]
+    chosen = {name: VARIANTS[name] for name in options.variants.split(",") if name} | {
+        text: text for text in options.also
+    }
+    fixed = [
+        f"pool.seed={options.pool_seed}",
+        f"root={options.root}",
+        "resources.executor=inline",
+        "track.wandb.mode=disabled",
+    ]
 
     print("| variant | " + " | ".join(COLUMNS) + " |\n" + "| :-- " + "| --: " * len(COLUMNS) + "|")
     details = {}
@@ -227,7 +307,14 @@ def main() -> None:
         print(f"| {name} | {cells(row)} |", flush=True)
 
     for figure in ("spearman", "auc", "precision", "reached", "teacher"):
-        print(f"\n| {figure} | " + " | ".join(CAPABILITY_KEYS) + " |\n" + "| :-- " + "| --: " * len(CAPABILITY_KEYS) + "|")
+        print(
+            f"\n| {figure} | "
+            + " | ".join(CAPABILITY_KEYS)
+            + " |\n"
+            + "| :-- "
+            + "| --: " * len(CAPABILITY_KEYS)
+            + "|"
+        )
         for name, by_key in details.items():
             print(f"| {name} | {cells([by_key[key][figure] for key in CAPABILITY_KEYS])} |")
 

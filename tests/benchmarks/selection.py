@@ -46,7 +46,12 @@ def pool_table(rows: int, expected: bool, shuffled: bool = False, seed: int = 0)
     if not shuffled:
         of_row.sort()
     sources = pa.DictionaryArray.from_arrays(pa.array(of_row), names)
-    columns = {"row": pa.array(np.arange(rows, dtype=np.int32)), "id": _ids(rng, rows), "source": sources.cast(pa.string()), "styles": _styles(rng, rows)}
+    columns = {
+        "row": pa.array(np.arange(rows, dtype=np.int32)),
+        "id": _ids(rng, rows),
+        "source": sources.cast(pa.string()),
+        "styles": _styles(rng, rows),
+    }
     level = np.array([0.55, 0.15, 0.12, 0.1, 0.06, 0.02]).cumsum()
     for key in CAPABILITY_KEYS:
         score = np.searchsorted(level, rng.random(rows, np.float32) * level[-1]).clip(0, 5).astype(np.int8)
@@ -89,7 +94,9 @@ def sort_seconds(count: int, repeats: int) -> float:
     return cpu_seconds(lambda: np.argsort(keys, kind="stable"), repeats)
 
 
-def measure(rows: int, budget: float, selector: str, engine: str, expected: bool, shuffled: bool, repeats: int) -> dict[str, float]:
+def measure(
+    rows: int, budget: float, selector: str, engine: str, expected: bool, shuffled: bool, repeats: int
+) -> dict[str, float]:
     """One configuration: CPU seconds of the sorts, of the selection and of its picking; table and peak memory in GB."""
     table = pool_table(rows, expected, shuffled)
     styles = len(table["styles"].combine_chunks().flatten())
@@ -109,7 +116,13 @@ def measure(rows: int, budget: float, selector: str, engine: str, expected: bool
     module.round_robin = timed
     for _ in range(repeats):
         spent.append(cpu_seconds(lambda: select(table, int(rows * budget), 0, engine=engine), 1))
-    return {**sorts, "select": min(spent), "picking": min(picking), "table_gb": table.nbytes / 1e9, "peak_gb": _peak()}
+    return {
+        **sorts,
+        "select": min(spent),
+        "picking": min(picking),
+        "table_gb": table.nbytes / 1e9,
+        "peak_gb": _peak(),
+    }
 
 
 def convert(folder: Path) -> dict[str, float]:
@@ -120,7 +133,13 @@ def convert(folder: Path) -> dict[str, float]:
     before, start = _peak(), time.process_time()
     counts = read_official_folder(folder / "scores", pool, folder / "signal", pool_hash="benchmark")
     size = sum(file.stat().st_size for file in (folder / "scores").iterdir())
-    return {"seconds": time.process_time() - start, "rows": counts["rows"], "files_gb": size / 1e9, "before_gb": before, "peak_gb": _peak()}
+    return {
+        "seconds": time.process_time() - start,
+        "rows": counts["rows"],
+        "files_gb": size / 1e9,
+        "before_gb": before,
+        "peak_gb": _peak(),
+    }
 
 
 def write_folder(rows: int, folder: Path) -> None:
@@ -128,13 +147,19 @@ def write_folder(rows: int, folder: Path) -> None:
     table = pool_table(rows, False)
     pq.write_table(table.select(["row", "id", "source"]), folder / "pool.parquet")
     (folder / "scores").mkdir()
-    said = {key: table[f"cap_{key}"].cast(pa.string()) for key in CAPABILITY_KEYS} | {"styles": pc.binary_join(_phrases(table["styles"]), ", ")}
+    said = {key: table[f"cap_{key}"].cast(pa.string()) for key in CAPABILITY_KEYS} | {
+        "styles": pc.binary_join(_phrases(table["styles"]), ", ")
+    }
     for name, text in said.items():
         with (folder / "scores" / f"{name}.jsonl").open("wb") as file:
             for start in range(0, rows, 1 << 18):
                 ids, texts = table["id"].slice(start, 1 << 18), text.slice(start, 1 << 18)
                 lines = pc.binary_join_element_wise('{"idx": "', ids, '", "text": "', texts, '"}\n', "")
-                file.write(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines.combine_chunks()), "")[0].as_buffer())
+                file.write(
+                    pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines.combine_chunks()), "")[
+                        0
+                    ].as_buffer()
+                )
 
 
 def _phrases(styles: pa.ChunkedArray) -> pa.ListArray:
@@ -147,7 +172,12 @@ def report_folder(rows: int) -> None:
     """Write the folder, convert it in a process of its own, say what that took."""
     with tempfile.TemporaryDirectory() as folder:
         write_folder(rows, Path(folder))
-        done = subprocess.run([sys.executable, __file__, "--convert", folder, "--rows", str(rows)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--convert", folder, "--rows", str(rows)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         found = json.loads(done.stdout)
     print(
         f"15 JSONL files of {found['rows']:,} rows, {found['files_gb']:.2f} GB -> Parquet: {found['seconds']:.1f} CPU s, "
@@ -157,7 +187,9 @@ def report_folder(rows: int) -> None:
 
 def _peak() -> float:
     """Peak resident memory of this process in GB, without what the process that started it had (as getrusage counts)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) * 1024 / 1e9
 
 
@@ -168,16 +200,28 @@ def report(asked: argparse.Namespace) -> None:
         for expected in (True, False) if selector == "mmssr" else (False,):
             for engine in asked.engines:
                 for budget in asked.budgets:
-                    job = {"rows": asked.rows, "budget": budget / 100, "selector": selector, "engine": engine, "expected": expected}
+                    job = {
+                        "rows": asked.rows,
+                        "budget": budget / 100,
+                        "selector": selector,
+                        "engine": engine,
+                        "expected": expected,
+                    }
                     job |= {"shuffled": asked.shuffled, "repeats": asked.repeats}
-                    done = subprocess.run([sys.executable, __file__, "--one", json.dumps(job)], capture_output=True, text=True, check=True)
+                    done = subprocess.run(
+                        [sys.executable, __file__, "--one", json.dumps(job)],
+                        capture_output=True,
+                        text=True,
+                        check=True,
+                    )
                     print(line(job, json.loads(done.stdout)), flush=True)
 
 
 def line(job: dict[str, object], found: dict[str, float]) -> str:
     """One configuration for a person to read."""
     times = [
-        f"{name} {found[name]:.2f} s = {found[name] / found['row_sort']:.1f} / {found[name] / found['style_sort']:.1f}" for name in ("select", "picking")
+        f"{name} {found[name]:.2f} s = {found[name] / found['row_sort']:.1f} / {found[name] / found['style_sort']:.1f}"
+        for name in ("select", "picking")
     ]
     scores = "cap_, exp_" if job["expected"] else "cap_"
     memory = f"peak {found['peak_gb']:.2f} GB, table {found['table_gb']:.2f}"
@@ -185,14 +229,22 @@ def line(job: dict[str, object], found: dict[str, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=2_600_000)
     parser.add_argument("--budgets", type=float, nargs="+", default=[5, 10, 30], help="per cent")
     parser.add_argument("--engines", nargs="+", default=["numpy", "numba"])
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS))
-    parser.add_argument("--shuffled", action="store_true", help="sources mixed row by row, instead of one after the other as pools are made")
+    parser.add_argument(
+        "--shuffled",
+        action="store_true",
+        help="sources mixed row by row, instead of one after the other as pools are made",
+    )
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--folder", action="store_true", help="convert a folder of the released scorer instead")
+    parser.add_argument(
+        "--folder", action="store_true", help="convert a folder of the released scorer instead"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--convert", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

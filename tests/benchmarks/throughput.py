@@ -1,6 +1,6 @@
 """Samples per second of one thread: drawing the mini pool, training the tiny model, scoring, losses, evaluation.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/throughput.py [--size 2000]
+OMP_NUM_THREADS=1 python tests/benchmarks/throughput.py [--size 2000]
 """
 
 import argparse
@@ -32,11 +32,16 @@ def rate(name: str, count: int, work: Callable[[], object]) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{name}: {count / wall:.0f} samples/s ({count / cpu:.0f} per CPU second), {count} samples", flush=True)
+    print(
+        f"{name}: {count / wall:.0f} samples/s ({count / cpu:.0f} per CPU second), {count} samples",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=2000)
     size = parser.parse_args().size
     torch.set_num_threads(1)
@@ -44,21 +49,41 @@ def main() -> None:
         root = Path(folder)
         rate("benchmarks drawn", 14 * 100, lambda: build_bench(root / "bench", 100))
         rate("pool drawn", size, lambda: build_source(root / "source", size, bench=root / "bench"))
-        rate("pool ingested", size, lambda: build_pool(root / "source" / "pool.json", root / "source", root / "pool", tokenizer=BASE))
+        rate(
+            "pool ingested",
+            size,
+            lambda: build_pool(root / "source" / "pool.json", root / "source", root / "pool", tokenizer=BASE),
+        )
         pool = Pool.open(root / "pool")
         samples = list(pool.samples())
         fit(FitSpec(max_steps=2, batch_size=8), BASE, samples[:16], root / "warm")
         for batch, grouping in ((16, "random"), (16, "length"), (32, "random"), (32, "length")):
             spec = FitSpec(epochs=1, batch_size=batch, grouping=grouping)
-            rate(f"training, batch {batch}, grouping {grouping}", size, lambda: fit(spec, BASE, samples, root / f"fit{batch}{grouping}"))
-        rate("capability signal, 14 queries", size, lambda: score_capabilities(pool, BASE, root / "capability", batch_size=16))
+            rate(
+                f"training, batch {batch}, grouping {grouping}",
+                size,
+                lambda: fit(spec, BASE, samples, root / f"fit{batch}{grouping}"),
+            )
+        rate(
+            "capability signal, 14 queries",
+            size,
+            lambda: score_capabilities(pool, BASE, root / "capability", batch_size=16),
+        )
         rate("style signal", size, lambda: score_styles(pool, BASE, root / "style"))
         rate("losses", size, lambda: score_losses(pool, BASE, root / "nll"))
         terms = ("full", "noimg", "noq", "a")
         rate("losses, four terms", size, lambda: score_losses(pool, BASE, root / "four", terms=terms))
-        rate("gradients, r 8, dim 1024", size, lambda: score_gradients(pool, BASE, root / "gradients", dim=1024))
+        rate(
+            "gradients, r 8, dim 1024",
+            size,
+            lambda: score_gradients(pool, BASE, root / "gradients", dim=1024),
+        )
         evaluate(BASE, "mini", bench_dir=root / "bench", out=root / "warm_eval", limit=2)
-        rate("evaluation, 14 benchmarks", 1400, lambda: evaluate(root / "fit16random", "mini", bench_dir=root / "bench", out=root / "eval"))
+        rate(
+            "evaluation, 14 benchmarks",
+            1400,
+            lambda: evaluate(root / "fit16random", "mini", bench_dir=root / "bench", out=root / "eval"),
+        )
 
 
 if __name__ == "__main__":

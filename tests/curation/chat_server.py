@@ -15,7 +15,11 @@ def seen(body, blind=False):
     """(text, images) of a request: all words in order, and the data URLs."""
     text, images = [], []
     for message in body["messages"]:
-        parts = [{"type": "text", "text": message["content"]}] if isinstance(message["content"], str) else message["content"]
+        parts = (
+            [{"type": "text", "text": message["content"]}]
+            if isinstance(message["content"], str)
+            else message["content"]
+        )
         text += [f"{message['role']}:{p['text']}" for p in parts if p["type"] == "text"]
         images += [p["image_url"]["url"] for p in parts if p["type"] != "text"]
     return "\n".join(text), [] if blind else images
@@ -24,7 +28,9 @@ def seen(body, blind=False):
 def token_logprobs(body, blind=False, digits="012345"):
     """token -> log-probability over the digits and ten other words, drawn from a digest of what the model would see."""
     text, images = seen(body, blind)
-    seed = int.from_bytes(hashlib.blake2b("\0".join([text, *images]).encode(), digest_size=8).digest(), "little")
+    seed = int.from_bytes(
+        hashlib.blake2b("\0".join([text, *images]).encode(), digest_size=8).digest(), "little"
+    )
     logits = np.random.default_rng(seed).normal(0, 2, len(digits) + 10)
     logits -= math.log(np.exp(logits).sum())
     return dict(zip([*digits, *(f"word{i}" for i in range(10))], logits.tolist(), strict=True))
@@ -34,20 +40,39 @@ class ChatServer:
     """`requests` are the bodies in the order of arrival; `fault(number, body)` names what goes wrong with a request."""
 
     def __init__(self, fault=None, blind=False, answer=None, digits="012345"):
-        self.fault, self.blind, self.answer, self.digits = fault or (lambda number, body: None), blind, answer, digits
+        self.fault, self.blind, self.answer, self.digits = (
+            fault or (lambda number, body: None),
+            blind,
+            answer,
+            digits,
+        )
         self.requests, self.keys, self.lock = [], [], threading.Lock()
         self.open, self.most_open = 0, 0
         self.url = None
 
     def reply(self, body):
-        top = sorted(token_logprobs(body, self.blind, self.digits).items(), key=lambda t: -t[1])[: body.get("top_logprobs", 0)]
+        top = sorted(token_logprobs(body, self.blind, self.digits).items(), key=lambda t: -t[1])[
+            : body.get("top_logprobs", 0)
+        ]
         content = self.answer(body) if self.answer else "yes/no, word/short-phrase"
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}, "logprobs": None}
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": content},
+            "logprobs": None,
+        }
         if body.get("logprobs"):
             listed = [{"token": token, "logprob": value, "bytes": None} for token, value in top]
             choice["logprobs"] = {"content": [{**listed[0], "top_logprobs": listed}]}
         usage = {"prompt_tokens": len(seen(body)[0].split()), "completion_tokens": 1, "total_tokens": 0}
-        return {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage}
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [choice],
+            "usage": usage,
+        }
 
     def handle(self, handler):
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
@@ -67,7 +92,9 @@ class ChatServer:
         if fault in ("slow", "pause"):
             time.sleep(1.0 if fault == "slow" else 0.03)
         if isinstance(fault, int):
-            error = {"error": {"message": "injected", "code": "insufficient_quota" if fault == 402429 else None}}
+            error = {
+                "error": {"message": "injected", "code": "insufficient_quota" if fault == 402429 else None}
+            }
             return self.send(handler, 429 if fault == 402429 else fault, json.dumps(error))
         reply = self.reply(body)
         if fault == "no_logprobs":

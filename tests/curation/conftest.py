@@ -47,5 +47,10 @@ def tiny_vlm_dir(tmp_path_factory):
     from training.models import build_tiny
 
     return build_tiny(
-        tmp_path_factory.mktemp("vlm") / "model", build_tokenizer(), hidden=48, layers=2, vision_layers=2, heads=4
+        tmp_path_factory.mktemp("vlm") / "model",
+        build_tokenizer(),
+        hidden=48,
+        layers=2,
+        vision_layers=2,
+        heads=4,
     )

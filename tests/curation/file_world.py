@@ -22,7 +22,9 @@ class FileWorld:
         self.ids = [f"é{i:04d}" for i in rng.permutation(n)]
         self.sources = [f"src{int(i)}" for i in rng.integers(0, 4, n)]
         self.scores = {key: rng.integers(0, 6, n).tolist() for key in KEYS}
-        self.styles = [[list(STYLES)[i] for i in sorted(set(rng.integers(0, 9, 2).tolist()))] for _ in range(n)]
+        self.styles = [
+            [list(STYLES)[i] for i in sorted(set(rng.integers(0, 9, 2).tolist()))] for _ in range(n)
+        ]
         self.nll = rng.random(n).astype(np.float32)
         self.tokens = rng.integers(5, 50, n).tolist()
 
@@ -47,7 +49,10 @@ class FileWorld:
 
     def signals(self, name="signals", pool_hash="p" * 64):
         """A folder of two signal folders."""
-        for part, columns in (("scores", self.columns().drop_columns(["nll"])), ("losses", self.columns().select(["nll"]))):
+        for part, columns in (
+            ("scores", self.columns().drop_columns(["nll"])),
+            ("losses", self.columns().select(["nll"])),
+        ):
             table = columns.add_column(0, "row", pa.array(range(self.n), pa.int32()))
             write_signal(
                 self.folder / name / part,
@@ -60,7 +65,9 @@ class FileWorld:
 
     def records(self):
         """One dictionary for each sample: id and columns, in an order that is not the pool's."""
-        rows = [{"id": name, **values} for name, values in zip(self.ids, self.columns().to_pylist(), strict=True)]
+        rows = [
+            {"id": name, **values} for name, values in zip(self.ids, self.columns().to_pylist(), strict=True)
+        ]
         return rows[::-1]
 
     def plain_pool(self, suffix):
@@ -82,10 +89,14 @@ class FileWorld:
         path = self.folder / name
         path.mkdir()
         for at, (key, values) in enumerate(self.scores.items()):
-            lines = [{"idx": i, "text": f" {v} ", "prompt": "?"} for i, v in zip(self.ids, values, strict=True)]
+            lines = [
+                {"idx": i, "text": f" {v} ", "prompt": "?"} for i, v in zip(self.ids, values, strict=True)
+            ]
             (path / f"{PHRASES[key].replace(' ', '_')}.jsonl").write_bytes(jsonl(lines[at:] + lines[:at]))
         said = [", ".join(STYLES[key] for key in styles) for styles in self.styles]
-        (path / "style.jsonl").write_bytes(jsonl([{"idx": i, "text": t} for i, t in zip(self.ids, said, strict=True)]))
+        (path / "style.jsonl").write_bytes(
+            jsonl([{"idx": i, "text": t} for i, t in zip(self.ids, said, strict=True)])
+        )
         return path
 
 

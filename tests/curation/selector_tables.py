@@ -34,10 +34,38 @@ CASES = [
     ("length", {"column": "answer_tokens", "rule": "mid"}),
     ("band", {"column": "base_nll", "low": 0.2, "high": 0.9}),
     ("quota_by_group", {}),
-    ("quota_by_group", {"group": ["source", "cluster_text"], "allocation": "equal", "pick": "farthest", "vectors": "emb_text"}),
-    ("quota_by_group", {"allocation": "softmax", "stat": "base_nll", "tau": 0.5, "pick": "soft_sample", "score": "el2n"}),
-    ("quota_by_group", {"allocation": "explicit", "group": "task", "shares": {"vqa": 3}, "pick": "bottom", "score": "margin"}),
-    ("quota_by_group", {"group": "cluster_spectral", "pick": "mmd", "vectors": ["clip_image", "clip_text"], "text_only": "keep"}),
+    (
+        "quota_by_group",
+        {
+            "group": ["source", "cluster_text"],
+            "allocation": "equal",
+            "pick": "farthest",
+            "vectors": "emb_text",
+        },
+    ),
+    (
+        "quota_by_group",
+        {"allocation": "softmax", "stat": "base_nll", "tau": 0.5, "pick": "soft_sample", "score": "el2n"},
+    ),
+    (
+        "quota_by_group",
+        {
+            "allocation": "explicit",
+            "group": "task",
+            "shares": {"vqa": 3},
+            "pick": "bottom",
+            "score": "margin",
+        },
+    ),
+    (
+        "quota_by_group",
+        {
+            "group": "cluster_spectral",
+            "pick": "mmd",
+            "vectors": ["clip_image", "clip_text"],
+            "text_only": "keep",
+        },
+    ),
     ("perplexity", {}),
     ("perplexity", {"rule": "top", "model": "seed"}),
     ("el2n", {}),
@@ -111,7 +139,9 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
         found[f"{prefix}margin"] = some(np.round(rng.normal(0, 3, n)))
         found[f"{prefix}answer_tokens"] = some(rng.integers(1, 9, n))
         for name in ("nll_noimg", "nll_noq", "nll_a"):
-            found[f"{prefix}{name}"] = some(np.round(rng.gamma(3.0, 1.0, n), 1), image_only=name == "nll_noimg")
+            found[f"{prefix}{name}"] = some(
+                np.round(rng.gamma(3.0, 1.0, n), 1), image_only=name == "nll_noimg"
+            )
     for name in ("reward", "judge", "complexity", "quality", "grad_norm"):
         found[name] = some(np.round(rng.gamma(2.0, 1.0, n)))
     for task in ("vqa", "ocr", "chart"):
@@ -120,19 +150,25 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
         found[name] = _vectors(rng, n, missing, width, text_only if name.endswith("image") else None)
     for name in ("activation", "text", "image", "spectral"):
         found[f"cluster_{name}"] = some(rng.integers(0, 4, n), image_only=name in ("activation", "image"))
-        found[f"similarity_{name}"] = some(np.round(rng.random(n), 1), image_only=name in ("activation", "image"))
+        found[f"similarity_{name}"] = some(
+            np.round(rng.random(n), 1), image_only=name in ("activation", "image")
+        )
     for task in ("vqa", "ocr", "chart"):
         found[f"adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
     return found
 
 
-def _vectors(rng: np.random.Generator, n: int, missing: float, width: int, gone: np.ndarray | None = None) -> pa.Array:
+def _vectors(
+    rng: np.random.Generator, n: int, missing: float, width: int, gone: np.ndarray | None = None
+) -> pa.Array:
     """Near, equal, zero and not-a-number vectors, and null ones."""
     apart = np.where(rng.random((n, 1)) < 0.5, 0, rng.normal(0, 0.1, (n, width)))
     values = np.round(rng.normal(0, 1, (8, width)))[rng.integers(0, 8, n)] + apart
     values[rng.random(n) < missing / 5] = np.nan
     gone = (rng.random(n) < missing) | (False if gone is None else gone)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float16).reshape(-1)), width, mask=pa.array(gone))
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.astype(np.float16).reshape(-1)), width, mask=pa.array(gone)
+    )
 
 
 def _styles(rng: np.random.Generator, missing: float) -> list[str] | None:
@@ -160,4 +196,6 @@ def plain_key(seed: int, name: str) -> int:
 
     data = name.encode()
     total = (sum(mix(at << 8 | byte) for at, byte in enumerate(data)) + len(data)) & MASK
-    return mix(mix(total) ^ int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little"))
+    return mix(
+        mix(total) ^ int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little")
+    )

@@ -31,10 +31,19 @@ class StubVllm(types.ModuleType):
         self.SamplingParams, self.LLM, self.blind = SamplingParams, LLM, blind
 
     def output(self, prompt, given):
-        pixels = [] if self.blind else [np.asarray(image).tobytes().hex() for image in prompt.get("multi_modal_data", {}).get("image", [])]
+        pixels = (
+            []
+            if self.blind
+            else [
+                np.asarray(image).tobytes().hex()
+                for image in prompt.get("multi_modal_data", {}).get("image", [])
+            ]
+        )
         text = " ".join(map(str, prompt["prompt_token_ids"]))
         table = token_logprobs({"messages": [{"role": "user", "content": text + "".join(pixels)}]})
         tokens = sorted(table.items(), key=lambda entry: -entry[1])[: given.get("logprobs", 0)]
-        ids = {token: self.digit_ids[int(token)] if token.isdigit() else 500 + int(token[4:]) for token in table}
+        ids = {
+            token: self.digit_ids[int(token)] if token.isdigit() else 500 + int(token[4:]) for token in table
+        }
         listed = {ids[token]: types.SimpleNamespace(logprob=value) for token, value in tokens}
         return types.SimpleNamespace(outputs=[types.SimpleNamespace(text="choice , word", logprobs=[listed])])

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pyarrow as pa
 import pytest
+from selector_tables import plain_key
 
 from curation.selectors import ColumnError, get_selector
 from curation.selectors.bins import Bins, Said
@@ -16,7 +17,12 @@ NAMES = ("a", "b", "c", "")
 
 def random_lists(rng, n):
     """Lists with nulls, null names, names said again, and an offset into a longer array."""
-    lists = [None if rng.random() < 0.2 else [None if rng.random() < 0.1 else NAMES[k] for k in rng.integers(0, 4, rng.integers(0, 5))] for _ in range(n + 1)]
+    lists = [
+        None
+        if rng.random() < 0.2
+        else [None if rng.random() < 0.1 else NAMES[k] for k in rng.integers(0, 4, rng.integers(0, 5))]
+        for _ in range(n + 1)
+    ]
     return pa.array(lists, pa.list_(pa.string())).slice(1), lists[1:]
 
 
@@ -40,7 +46,11 @@ def test_bins_equal_plain_python(engine):
             column = column.cast(pa.list_(pa.dictionary(pa.int32(), pa.string())))
         said = Said.of(pa.table({"styles": column}), "styles")
         of_pair = rng.integers(0, 5, len(said.names) * width).astype(np.int32)
-        bin_of = {(name, s): int(of_pair[at * width + s]) for at, name in enumerate(said.names) for s in range(width)}
+        bin_of = {
+            (name, s): int(of_pair[at * width + s])
+            for at, name in enumerate(said.names)
+            for s in range(width)
+        }
         bare = 0 if case % 3 == 0 and said.names else None
         found = Bins.of(said, sources, of_pair, width=width, bare=bare, placed=bare is None, engine=engine)
         expected = plain_bins(lists, sources.tolist(), bin_of, None if bare is None else said.names[bare])
@@ -48,25 +58,54 @@ def test_bins_equal_plain_python(engine):
             span = slice(found.starts[b], found.starts[b + 1])
             assert found.rows[span].tolist() == [row for row, _ in expected.get(b, [])], (case, b)
             if bare is None:
-                assert found.positions[span].tolist() == [position for _, position in expected.get(b, [])], (case, b)
-        assert found.starts[-1] == sum(map(len, expected.values())) and found.bare == sum(not [x for x in said or [] if x is not None] for said in lists)
-        met = {at * width + s for at, name in enumerate(said.names) for s in range(width)
-               if any(name in (names or []) and sources[row] == s for row, names in enumerate(lists))}
+                assert found.positions[span].tolist() == [position for _, position in expected.get(b, [])], (
+                    case,
+                    b,
+                )
+        assert found.starts[-1] == sum(map(len, expected.values())) and found.bare == sum(
+            not [x for x in said or [] if x is not None] for said in lists
+        )
+        met = {
+            at * width + s
+            for at, name in enumerate(said.names)
+            for s in range(width)
+            if any(name in (names or []) and sources[row] == s for row, names in enumerate(lists))
+        }
         assert said.met(sources, width, engine).tolist() == sorted(met)
 
 
 def test_selections_do_not_hang_on_how_styles_are_stored_or_chunked():
     rng, n = np.random.default_rng(0), 60
     column, _ = random_lists(rng, n)
-    table = pa.table({"row": np.arange(n), "id": [f"i{k}" for k in range(n)], "source": [f"s{k % 3}" for k in range(n)], "styles": column,
-                      "cap_ocr": rng.integers(0, 6, n).astype(np.int8), "cap_logic": rng.integers(0, 6, n).astype(np.int8)})
-    coded = pa.chunked_array([column.slice(0, 25).cast(kind := pa.list_(pa.dictionary(pa.int32(), pa.string()))), column.slice(25).cast(kind)])
+    table = pa.table(
+        {
+            "row": np.arange(n),
+            "id": [f"i{k}" for k in range(n)],
+            "source": [f"s{k % 3}" for k in range(n)],
+            "styles": column,
+            "cap_ocr": rng.integers(0, 6, n).astype(np.int8),
+            "cap_logic": rng.integers(0, 6, n).astype(np.int8),
+        }
+    )
+    coded = pa.chunked_array(
+        [
+            column.slice(0, 25).cast(kind := pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+            column.slice(25).cast(kind),
+        ]
+    )
     stored = table.set_column(3, "styles", coded)
-    assert stored["styles"].type == kind and stored["styles"].chunk(0).values.dictionary != stored["styles"].chunk(1).values.dictionary
+    assert (
+        stored["styles"].type == kind
+        and stored["styles"].chunk(0).values.dictionary != stored["styles"].chunk(1).values.dictionary
+    )
     for name in ("mmssr", "mmssr_official"):
         for engine in ENGINES:
             plain, found = (get_selector(name)(t, 20, 3, engine=engine) for t in (table, stored))
-            assert plain.rows.tolist() == found.rows.tolist() and plain.reason.equals(found.reason) and plain.notes == found.notes
+            assert (
+                plain.rows.tolist() == found.rows.tolist()
+                and plain.reason.equals(found.reason)
+                and plain.notes == found.notes
+            )
 
 
 def test_lists_of_numbers_are_refused():
@@ -85,6 +124,6 @@ def test_groups_of_encoded_text_are_those_of_plain_text():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_keys_are_the_same_with_every_engine(engine):
-    names = pa.array(["", "a", "b" * 300, "é", "id_1"] * 3)
-    assert seeded_keys(5, names, engine).tolist() == seeded_keys(5, names).tolist()
-    assert len(seeded_keys(5, names.slice(0, 0), engine)) == 0
+    names = ["", "a", "b" * 300, "é", "id_1"] * 3
+    assert seeded_keys(5, pa.array(names), engine).tolist() == [plain_key(5, name) for name in names]
+    assert len(seeded_keys(5, pa.array([], pa.string()), engine)) == 0

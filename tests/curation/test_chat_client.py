@@ -23,11 +23,16 @@ def test_answer_with_listed_tokens_and_usage():
     assert server.requests[0] == {
         "model": "m", "messages": ASK, "max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": 20
     }  # fmt: skip
-    assert plain.logprobs is None and plain.text == "yes/no, word/short-phrase" and plain.finish_reason == "stop"
+    assert (
+        plain.logprobs is None and plain.text == "yes/no, word/short-phrase" and plain.finish_reason == "stop"
+    )
     assert (client.cost().requests, client.cost().input_tokens, client.cost().output_tokens) == (2, 6, 2)
 
 
-@pytest.mark.parametrize(("fault", "reason"), [(429, "rate_limited"), (500, "server_error"), (503, "server_error"), ("torn", "malformed")])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(429, "rate_limited"), (500, "server_error"), (503, "server_error"), ("torn", "malformed")],
+)
 def test_passing_faults_are_retried_and_lasting_ones_have_a_reason(fault, reason):
     with serve(fault=lambda number, body: fault if number < 2 else None) as server:
         client = ChatClient(server.url, "m", retries=2)
@@ -53,7 +58,10 @@ def test_time_outs_and_bad_requests():
 
 @pytest.mark.parametrize("status", [401, 403, 404, 402429])
 def test_what_no_retry_can_mend_stops(status):
-    with serve(fault=lambda number, body: status) as server, pytest.raises(ChatSetupError, match="check address, key, model"):
+    with (
+        serve(fault=lambda number, body: status) as server,
+        pytest.raises(ChatSetupError, match="check address, key, model"),
+    ):
         ChatClient(server.url, "no-such", retries=0).complete(ASK, 4)
 
 
@@ -81,7 +89,10 @@ def test_keys_come_from_the_named_variable_and_go_nowhere_else(monkeypatch):
 def test_cost_is_counted_and_the_cap_is_never_passed():
     with serve() as server:
         client = ChatClient(server.url, "m", input_price=1e5, output_price=2e5, max_cost_usd=10.0)
-        with pytest.raises(CostCapReached, match=r"\$5.5000 of \$10.0 are spent on 11 requests"), ThreadPoolExecutor(6) as threads:
+        with (
+            pytest.raises(CostCapReached, match=r"\$5.5000 of \$10.0 are spent on 11 requests"),
+            ThreadPoolExecutor(6) as threads,
+        ):
             list(threads.map(lambda _: client.complete(ASK, 1), range(60)))
     # A request costs 3 x 0.1 + 0.2 = 0.5 and may cost (13 bytes + 32) x 0.1 + 0.2 = 4.7: the last one starts at 5.0.
     assert len(server.requests) == client.cost().requests
@@ -91,7 +102,18 @@ def test_cost_is_counted_and_the_cap_is_never_passed():
 def test_an_answer_without_usage_costs_its_bound():
     with serve(fault=lambda number, body: "no_usage") as server:
         client = ChatClient(server.url, "m", input_price=1.0, output_price=1.0)
-        client.complete([{"role": "user", "content": [{"type": "text", "text": "é"}, {"type": "image_url", "image_url": {"url": "x"}}]}], 5)
+        client.complete(
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "é"},
+                        {"type": "image_url", "image_url": {"url": "x"}},
+                    ],
+                }
+            ],
+            5,
+        )
     assert client.cost().input_tokens == 2 + 2000 + 32 and client.cost().output_tokens == 5
     with pytest.raises(ValueError, match="needs input_price"):
         ChatClient(server.url, "m", max_cost_usd=1.0)
@@ -100,7 +122,13 @@ def test_an_answer_without_usage_costs_its_bound():
 def test_in_order_bounds_what_is_open_and_stops_at_an_error():
     with serve(fault=lambda number, body: "pause") as server:
         client = ChatClient(server.url, "m")
-        texts = list(in_order(lambda i: client.complete([{"role": "user", "content": str(i)}], 1, logprobs=True), range(40), 4))
+        texts = list(
+            in_order(
+                lambda i: client.complete([{"role": "user", "content": str(i)}], 1, logprobs=True),
+                range(40),
+                4,
+            )
+        )
     assert 1 < server.most_open <= 4
     expected = [token_logprobs({"messages": [{"role": "user", "content": str(i)}]}) for i in range(40)]
     assert [dict(reply.logprobs[0]) for reply in texts] == [pytest.approx(e) for e in expected]

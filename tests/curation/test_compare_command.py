@@ -25,7 +25,15 @@ def world(tmp_path):
 def subset(name, rows, pool_hash="p"):
     table = pa.table({"row": pa.array(rows, pa.int32()), "source": [f"src{row % 3}" for row in rows]})
     budget = {"samples": len(rows), "text_tokens": 5 * len(rows), "image_tokens": None}
-    manifest = {"pool_hash": pool_hash, "pool_samples": 50, "selector": "x", "params": {}, "seed": 0, "budget": budget, "ids_sha256": "h"}
+    manifest = {
+        "pool_hash": pool_hash,
+        "pool_samples": 50,
+        "selector": "x",
+        "params": {},
+        "seed": 0,
+        "budget": budget,
+        "ids_sha256": "h",
+    }
     return Subset(name, np.array(rows, np.int64), table, manifest)
 
 
@@ -55,21 +63,39 @@ def test_order_is_compared_where_both_have_one(a, b):
         assert found == []
     else:
         assert found[0]["common"] == len(common)
-        assert found[0]["spearman"] == pytest.approx(spearmanr([a.index(r) for r in common], [b.index(r) for r in common]).statistic)
+        assert found[0]["spearman"] == pytest.approx(
+            spearmanr([a.index(r) for r in common], [b.index(r) for r in common]).statistic
+        )
 
 
 def choose(world, name, out, *arguments):
-    assert select([name, *map(str, arguments), "--pool", str(world.folder / "pool"), "--out", str(world.folder / out)]) == 0
+    assert (
+        select(
+            [
+                name,
+                *map(str, arguments),
+                "--pool",
+                str(world.folder / "pool"),
+                "--out",
+                str(world.folder / out),
+            ]
+        )
+        == 0
+    )
     return world.folder / out
 
 
 def three(world):
     pool, signals = world.pool(), world.signals()
-    return pool, signals, [
-        choose(world, "random", "small", "--budget", 8, "--seed", 4),
-        choose(world, "random", "large", "--budget", 20, "--seed", 4),
-        choose(world, "mmssr", "mmssr", "--budget", 10, "--signals", signals),
-    ]
+    return (
+        pool,
+        signals,
+        [
+            choose(world, "random", "small", "--budget", 8, "--seed", 4),
+            choose(world, "random", "large", "--budget", 20, "--seed", 4),
+            choose(world, "mmssr", "mmssr", "--budget", 10, "--signals", signals),
+        ],
+    )
 
 
 def test_subsets_on_disk(world, capsys):
@@ -78,7 +104,12 @@ def test_subsets_on_disk(world, capsys):
     assert main([*map(str, paths), "--json", str(report), "--markdown", str(notes)]) == 0
     printed, result = capsys.readouterr().out, json.loads(report.read_text())
     assert result["nested"] == [{"inner": "small", "outer": "large", "prefix": True}]
-    assert result["rank_correlation"][0] == {"a": "small", "b": "large", "common": 8, "spearman": pytest.approx(1.0)}
+    assert result["rank_correlation"][0] == {
+        "a": "small",
+        "b": "large",
+        "common": 8,
+        "spearman": pytest.approx(1.0),
+    }
     assert result["subsets"]["mmssr"]["budget"]["image_tokens"] == 90
     source = dict(zip(world.ids, world.sources, strict=True))
     chosen = open_subsets(paths)[0].table["id"].to_pylist()
@@ -96,11 +127,15 @@ def test_subsets_on_disk(world, capsys):
 def test_make_up_of_the_samples_beside_the_pool(world):
     pool, signals, paths = three(world)
     report = world.folder / "c.json"
-    assert main([*map(str, paths), "--pool", str(pool), "--signals", str(signals), "--json", str(report)]) == 0
+    assert (
+        main([*map(str, paths), "--pool", str(pool), "--signals", str(signals), "--json", str(report)]) == 0
+    )
     mix = json.loads(report.read_text())["mix"]
     assert mix["capability (mean score)"]["ocr"]["pool"] == pytest.approx(np.mean(world.scores["ocr"]))
     rows = open_subsets(paths)[0].rows
-    assert mix["capability (mean score)"]["stem"]["small"] == pytest.approx(np.mean([world.scores["stem"][r] for r in rows]))
+    assert mix["capability (mean score)"]["stem"]["small"] == pytest.approx(
+        np.mean([world.scores["stem"][r] for r in rows])
+    )
     assert mix["style"]["word"]["pool"] == np.mean(["word" in styles for styles in world.styles])
     assert mix["source"]["src1"]["pool"] == world.sources.count("src1") / 40
 
@@ -112,7 +147,11 @@ def test_a_run_stands_for_its_subsets(world):
     for path in paths[:2]:
         os.symlink(os.path.relpath(path, stages), stages / f"select_{path.name}")
     (stages / "train_small").mkdir()
-    assert [s.name for s in open_subsets([stages.parent, paths[2]])] == ["select_large", "select_small", "mmssr"]
+    assert [s.name for s in open_subsets([stages.parent, paths[2]])] == [
+        "select_large",
+        "select_small",
+        "mmssr",
+    ]
 
 
 def test_names_tell_subsets_apart(world):
@@ -120,7 +159,10 @@ def test_names_tell_subsets_apart(world):
     other = world.folder / "other" / "small"
     other.parent.mkdir()
     os.rename(world.folder / "large", other)
-    assert [s.name for s in open_subsets([other, world.folder / "small"])] == ["other/small", f"{world.folder.name}/small"]
+    assert [s.name for s in open_subsets([other, world.folder / "small"])] == [
+        "other/small",
+        f"{world.folder.name}/small",
+    ]
     with pytest.raises(SubsetError, match="named twice"):
         open_subsets([other, other])
 
@@ -128,7 +170,15 @@ def test_names_tell_subsets_apart(world):
 def test_what_cannot_be_compared(world, capsys):
     _, signals, paths = three(world)
     elsewhere = world.folder / "elsewhere"
-    write_subset(elsewhere, world.pool_table(), "q" * 64, Selection(np.arange(3), pa.table({"x": [1, 2, 3]})), selector="all", params={}, seed=0)
+    write_subset(
+        elsewhere,
+        world.pool_table(),
+        "q" * 64,
+        Selection(np.arange(3), pa.table({"x": [1, 2, 3]})),
+        selector="all",
+        params={},
+        seed=0,
+    )
     cases = {
         "subsets of different pools": [paths[0], elsewhere],
         "at least two subsets": [paths[0]],

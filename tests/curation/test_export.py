@@ -14,8 +14,13 @@ from curation.subset import write_subset
 def write_source(folder, count):
     """A LLaVA list of text-only samples."""
     folder.mkdir()
-    turns = [[{"from": "human", "value": f"what is {i} + 1 ?"}, {"from": "gpt", "value": str(i + 1)}] for i in range(count)]
-    (folder / "data.json").write_text(json.dumps([{"id": f"s{i}", "conversations": t} for i, t in enumerate(turns)]))
+    turns = [
+        [{"from": "human", "value": f"what is {i} + 1 ?"}, {"from": "gpt", "value": str(i + 1)}]
+        for i in range(count)
+    ]
+    (folder / "data.json").write_text(
+        json.dumps([{"id": f"s{i}", "conversations": t} for i, t in enumerate(turns)])
+    )
 
 
 @pytest.fixture
@@ -24,7 +29,15 @@ def chosen(tmp_path):
     write_source(tmp_path / "source", 10)
     build_pool(tmp_path / "source" / "data.json", tmp_path / "source", tmp_path / "pool")
     pool = Pool.open(tmp_path / "pool")
-    write_subset(tmp_path / "subset", pool.table, pool.hash, select(pool.table, 4, 0), selector="random", params={}, seed=0)
+    write_subset(
+        tmp_path / "subset",
+        pool.table,
+        pool.hash,
+        select(pool.table, 4, 0),
+        selector="random",
+        params={},
+        seed=0,
+    )
     return tmp_path / "pool", tmp_path / "subset"
 
 

@@ -46,7 +46,10 @@ def test_the_three_necessities():
     assert necessity("visual", nll, nll_noimg=noimg).tolist() == [1.5]
 
 
-@pytest.mark.parametrize(("kind", "message"), [("loss", "none of nll, delta, visual"), ("delta", "base_nll"), ("visual", "nll_noimg")])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("loss", "none of nll, delta, visual"), ("delta", "base_nll"), ("visual", "nll_noimg")],
+)
 def test_a_necessity_that_cannot_be_computed_is_refused(kind, message):
     with pytest.raises(SelectorError, match=message):
         necessity(kind, np.array([1.0]))

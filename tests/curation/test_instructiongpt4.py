@@ -23,7 +23,9 @@ def table_of(sizes, seed=0, missing=0):
             "source": ["s"] * n,
             "n_images": np.where(np.arange(n) < n - missing, 1, 0),
             "value": pa.array(np.round(rng.standard_normal(n), 1), pa.float32()),
-            "cluster_spectral": pa.array([None if k >= n - missing else int(c) for k, c in enumerate(clusters)], pa.int32()),
+            "cluster_spectral": pa.array(
+                [None if k >= n - missing else int(c) for k, c in enumerate(clusters)], pa.int32()
+            ),
         }
     )
 

@@ -27,8 +27,13 @@ def drawn(defects: Defects, size: int = SIZE, seed: int = 0):
 
 
 def has(sample, defect: str) -> bool:
-    return {"wrong_answers": sample.wrong, "mismatched": sample.mismatched, "blind": sample.blind,
-            "text_only": sample.scene is None, "near_duplicates": sample.root is not None}[defect]
+    return {
+        "wrong_answers": sample.wrong,
+        "mismatched": sample.mismatched,
+        "blind": sample.blind,
+        "text_only": sample.scene is None,
+        "near_duplicates": sample.root is not None,
+    }[defect]
 
 
 def within_binomial_error(count: int, n: int, rate: float) -> bool:
@@ -36,14 +41,19 @@ def within_binomial_error(count: int, n: int, rate: float) -> bool:
     return abs(count - n * rate) <= 4 * (n * rate * (1 - rate)) ** 0.5
 
 
-@pytest.mark.parametrize("defects", [Defects(), Defects(wrong_answers=0.2, mismatched=0.15, blind=0.2, text_only=0.4, near_duplicates=0.5)])
+@pytest.mark.parametrize(
+    "defects",
+    [Defects(), Defects(wrong_answers=0.2, mismatched=0.15, blind=0.2, text_only=0.4, near_duplicates=0.5)],
+)
 def test_rates_are_the_parameters(defects):
     samples = drawn(defects)
     originals = [s for s in samples if not has(s, "near_duplicates")]
     copies = len(samples) - len(originals)
     assert within_binomial_error(copies, SIZE - FIRST_COPY - 1, defects.near_duplicates)
     for name in OF_ALL:
-        assert within_binomial_error(sum(has(s, name) for s in originals), len(originals), getattr(defects, name)), name
+        assert within_binomial_error(
+            sum(has(s, name) for s in originals), len(originals), getattr(defects, name)
+        ), name
     seen = [s for s in originals if not has(s, "text_only")]
     for name in OF_IMAGES:
         assert within_binomial_error(sum(has(s, name) for s in seen), len(seen), getattr(defects, name)), name
@@ -59,7 +69,9 @@ def test_zero_means_none_of_this_one(name):
 def test_all_zero_is_clean_and_uniform(tmp_path):
     summary = build_source(tmp_path, 600, defects=NONE)
     assert summary["defects"] == {}
-    assert len(summary["sources"]) == len(sources()) and max(summary["sources"].values()) < 3 * min(summary["sources"].values())
+    assert len(summary["sources"]) == len(sources()) and max(summary["sources"].values()) < 3 * min(
+        summary["sources"].values()
+    )
     assert all("image" in record for record in json.loads((tmp_path / "pool.json").read_text()))
 
 
@@ -118,6 +130,8 @@ def test_the_described_shares_of_sources_are_those_of_the_file():
     ranked = sorted(shares.values(), reverse=True)
     effective = math.exp(-sum(x * math.log(x) for x in ranked))
     middle = (ranked[7] + ranked[8]) / 2
-    row = (f"| here | {len(ranked)} | {ranked[0]:.1%} | {effective:.1f} | {effective / len(ranked):.2f} | {sum(ranked[:4]):.0%} | "
-           f"{ranked[0] / middle:.1f} |").replace("%", " %")
+    row = (
+        f"| here | {len(ranked)} | {ranked[0]:.1%} | {effective:.1f} | {effective / len(ranked):.2f} | {sum(ranked[:4]):.0%} | "
+        f"{ranked[0] / middle:.1f} |"
+    ).replace("%", " %")
     assert row in (Path(curation.mini.__file__).parent / "README.md").read_text()

@@ -40,7 +40,9 @@ def truth(world: Path) -> list[dict]:
 
 def tree_hash(folder: Path) -> str:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
+    return hashlib.sha256(
+        b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)
+    ).hexdigest()
 
 
 def test_pool_and_benchmarks_are_the_same_for_the_same_seed(tmp_path):
@@ -49,7 +51,9 @@ def test_pool_and_benchmarks_are_the_same_for_the_same_seed(tmp_path):
         build_source(tmp_path / name / "source", 150, seed=3, bench=tmp_path / name / "bench")
     assert tree_hash(tmp_path / "a") == tree_hash(tmp_path / "b")
     build_source(tmp_path / "c", 150, seed=4)
-    assert (tmp_path / "c" / "pool.json").read_bytes() != (tmp_path / "a" / "source" / "pool.json").read_bytes()
+    assert (tmp_path / "c" / "pool.json").read_bytes() != (
+        tmp_path / "a" / "source" / "pool.json"
+    ).read_bytes()
 
 
 def test_every_capability_style_and_source_occurs(world):
@@ -78,7 +82,10 @@ def test_near_duplicates_repeat_the_text_of_their_root_and_not_its_pixels(world)
     assert 0.22 < len(copies) / len(rows) < 0.34
     assert all(records[i]["conversations"] == records[root]["conversations"] for i, root in copies)
     pictures = [(records[i], records[root]) for i, root in copies if "image" in records[i]]
-    same = sum((world / "source" / a["image"]).read_bytes() == (world / "source" / b["image"]).read_bytes() for a, b in pictures)
+    same = sum(
+        (world / "source" / a["image"]).read_bytes() == (world / "source" / b["image"]).read_bytes()
+        for a, b in pictures
+    )
     assert same < 0.05 * len(pictures)
 
 
@@ -95,7 +102,10 @@ def test_wrong_answers_differ_from_the_right_ones():
 def test_only_planted_leaks_are_in_pool_and_benchmarks(world):
     items = set()
     for file in (world / "bench").glob("*.parquet"):
-        items |= {(hashlib.sha256(r["image"]["bytes"]).digest(), r["question"]) for r in pq.read_table(file).to_pylist()}
+        items |= {
+            (hashlib.sha256(r["image"]["bytes"]).digest(), r["question"])
+            for r in pq.read_table(file).to_pylist()
+        }
     for row, record in zip(truth(world), json.loads((world / "source" / "pool.json").read_text())):
         if "image" not in record:
             continue
@@ -158,11 +168,17 @@ def test_vocabulary_file_is_what_the_makers_say():
 
 
 def test_base_captions_never_say_what_instruction_data_has_to_teach():
-    taught = {n for g in art.names().fine.values() for n in g} | set(art.names().activity) | {e[2] for e in art.names().effects}
+    taught = (
+        {n for g in art.names().fine.values() for n in g}
+        | set(art.names().activity)
+        | {e[2] for e in art.names().effects}
+    )
     stream = CaptionStream(600, seed=5)
     for sample in (stream[i] for i in range(600)):
         said = {w for t in sample.turns for w in f"{t.question} {t.answer}".split()}
-        assert not (said & taught and sample.images)  # without a picture, words are only copied in random order
+        assert not (
+            said & taught and sample.images
+        )  # without a picture, words are only copied in random order
         assert not any("?" in t.question for t in sample.turns)
     assert gate_sample("four_objects", 3).turns[-1].answer.count(" ") >= 7
 
@@ -170,7 +186,14 @@ def test_base_captions_never_say_what_instruction_data_has_to_teach():
 def test_styles_say_the_same_fact():
     rng = Random(1)
     atom = MAKERS["activity"](rng, World())[1][0]
-    for style in ("word", "short_description", "chain_of_thought", "specified", "comparison", "detailed_description"):
+    for style in (
+        "word",
+        "short_description",
+        "chain_of_thought",
+        "specified",
+        "comparison",
+        "detailed_description",
+    ):
         assert atom.answer in ask(atom, style, rng).answer
     choice = ask(atom, "multi_choice", rng)
     assert choice.options["abc".index(choice.answer)] == atom.answer
@@ -178,7 +201,11 @@ def test_styles_say_the_same_fact():
 
 def test_drawing_depends_on_the_generator_only():
     scene, _ = MAKERS["comparison"](Random(2), World())
-    assert draw(scene, Random(7)).tobytes() == draw(scene, Random(7)).tobytes() != draw(scene, Random(8)).tobytes()
+    assert (
+        draw(scene, Random(7)).tobytes()
+        == draw(scene, Random(7)).tobytes()
+        != draw(scene, Random(8)).tobytes()
+    )
 
 
 def test_a_sample_does_not_depend_on_the_pool_around_it():

@@ -21,7 +21,9 @@ def stratified_random(table, budget, seed, strata):
         members[place * strata // len(samples)].append(sample)
     exact = {k: len(rows) * budget / len(samples) for k, rows in members.items()}
     counts = {k: int(x + 1e-9) for k, x in exact.items()}
-    for k in sorted(exact, key=lambda k: (-round(exact[k] - counts[k], 9), k))[: budget - sum(counts.values())]:
+    for k in sorted(exact, key=lambda k: (-round(exact[k] - counts[k], 9), k))[
+        : budget - sum(counts.values())
+    ]:
         counts[k] += 1
     return {
         s["row"]
@@ -64,7 +66,10 @@ def test_infinite_tau_is_proportional_stratified_random_over_sources_too(case):
     table = random_table(case, n, missing=0.0)
     budget = int(rng.integers(1, n + 1))
     found = select(table, budget, case, tau=float("inf"), noise_tail=0.0, strata=strata)
-    samples = sorted(({**s, "key": plain_key(case, s["id"])} for s in table.to_pylist()), key=lambda s: (s["nll"], s["key"]))
+    samples = sorted(
+        ({**s, "key": plain_key(case, s["id"])} for s in table.to_pylist()),
+        key=lambda s: (s["nll"], s["key"]),
+    )
     members = defaultdict(list)
     for place, sample in enumerate(samples):
         members[place * strata // n].append(sample)
@@ -86,14 +91,17 @@ def test_small_tau_is_top_k_of_the_strata():
 def test_smaller_tau_leans_to_higher_necessity():
     table = random_table(2, 400, missing=0.0)
     means = [
-        np.mean(select(table, 100, 0, tau=tau).reason["score"].to_pylist()) for tau in (float("inf"), 2.0, 0.5, 0.05)
+        np.mean(select(table, 100, 0, tau=tau).reason["score"].to_pylist())
+        for tau in (float("inf"), 2.0, 0.5, 0.05)
     ]
     assert means == sorted(means) and means[-1] > means[0] + 1
 
 
 def test_noise_tail_is_cut_and_missing_values_are_counted():
     nll = pa.array([float(i) for i in range(95)] + [None, float("nan"), float("inf"), float("-inf"), 95.0])
-    table = pa.table({"row": np.arange(100), "id": [str(i) for i in range(100)], "source": ["s"] * 100, "nll": nll})
+    table = pa.table(
+        {"row": np.arange(100), "id": [str(i) for i in range(100)], "source": ["s"] * 100, "nll": nll}
+    )
     found = select(table, 92, 0, noise_tail=0.05)
     assert found.notes == {"missing_value": 4, "noise_tail": 4}
     assert set(found.rows.tolist()) == set(range(92))  # 96 known, the 4 highest (95.0 and rows 92-94) cut
@@ -106,7 +114,9 @@ def test_sources_share_in_proportion_inside_a_stratum():
     n = 1000
     sources = ["a"] * 700 + ["b"] * 290 + ["c"] * 10
     rng = np.random.default_rng(0)
-    table = pa.table({"row": np.arange(n), "id": [str(i) for i in range(n)], "source": sources, "nll": rng.random(n)})
+    table = pa.table(
+        {"row": np.arange(n), "id": [str(i) for i in range(n)], "source": sources, "nll": rng.random(n)}
+    )
     found = select(table, 100, 0, tau=float("inf"), noise_tail=0.0, strata=2)
     stratum_of = np.empty(n, int)
     stratum_of[np.argsort(table["nll"].to_numpy())] = np.arange(n) * 2 // n
@@ -114,7 +124,9 @@ def test_sources_share_in_proportion_inside_a_stratum():
         sizes = Counter(np.array(sources)[stratum_of == k])
         picked = Counter(
             s
-            for s, g in zip(found.reason["source"].to_pylist(), found.reason["stratum"].to_pylist(), strict=True)
+            for s, g in zip(
+                found.reason["source"].to_pylist(), found.reason["stratum"].to_pylist(), strict=True
+            )
             if g == k
         )
         for source, size in sizes.items():
@@ -140,7 +152,9 @@ def losses_table(n=60):
             "nll_noimg": at + (np.arange(n) % 2 == 0) * 5.0,
             "cluster_text": pa.array([None if k == 7 else k % 5 for k in range(n)], pa.int32()),
             "in_seed": np.arange(n) >= 50,
-            "emb_text": pa.FixedSizeListArray.from_arrays(pa.array(np.stack([np.cos(at), np.sin(at)], 1).ravel(), pa.float32()), 2),
+            "emb_text": pa.FixedSizeListArray.from_arrays(
+                pa.array(np.stack([np.cos(at), np.sin(at)], 1).ravel(), pa.float32()), 2
+            ),
         }
     )
 
@@ -157,7 +171,11 @@ def test_necessity_is_the_loss_its_change_or_the_images_part():
 
 def test_what_is_needed_follows_the_parameters():
     assert needs("mllm_selector") == ("necessity",)
-    assert needs("mllm_selector", {"necessity": "delta", "strata_by": "cluster_text"}) == ("necessity", "base_losses", "cluster_text")
+    assert needs("mllm_selector", {"necessity": "delta", "strata_by": "cluster_text"}) == (
+        "necessity",
+        "base_losses",
+        "cluster_text",
+    )
     assert needs("mllm_selector", {"necessity": "visual", "pick": "mmd", "exclude_seed": True}) == (
         "necessity",
         "necessity_ablated",
@@ -178,10 +196,15 @@ def test_groups_can_be_clusters_numbered_by_mean_necessity():
     found = select(losses_table(), 20, 0, strata_by="cluster_text", tau=float("inf"), noise_tail=0.0)
     assert found.notes["missing_cluster"] == 1 and 7 not in found.rows
     # cluster 2 lost row 7, so its mean is the highest of the five; the others rise with their number
-    assert dict(zip(found.reason["stratum"].to_pylist(), found.reason["cluster_text"].to_pylist(), strict=True)) == {0: 0, 1: 1, 2: 3, 3: 4, 4: 2}
+    assert dict(
+        zip(found.reason["stratum"].to_pylist(), found.reason["cluster_text"].to_pylist(), strict=True)
+    ) == {0: 0, 1: 1, 2: 3, 3: 4, 4: 2}
     assert set(Counter(found.reason["cluster_text"].to_pylist()).values()) == {4}
     # with the lowest tau the cluster of the highest mean goes first, wholly
-    assert {row % 5 for row in select(losses_table(), 11, 0, strata_by="cluster_text", tau=1e-3, noise_tail=0.0).rows} == {2}
+    assert {
+        row % 5
+        for row in select(losses_table(), 11, 0, strata_by="cluster_text", tau=1e-3, noise_tail=0.0).rows
+    } == {2}
 
 
 def test_inside_a_group_rows_can_be_far_from_each_other():

@@ -29,7 +29,9 @@ def oracle(table, budget, seed, capabilities, bins, score, threshold, order, fil
         return main(sample, cap) if value is None else value
 
     def best(sample):
-        return max((tie(sample, cap), -i) for i, cap in enumerate(capabilities) if main(sample, cap) is not None)
+        return max(
+            (tie(sample, cap), -i) for i, cap in enumerate(capabilities) if main(sample, cap) is not None
+        )
 
     def bins_of(sample):
         styles = sorted({s for s in sample["styles"] or [] if s}) or ["other"]
@@ -70,7 +72,9 @@ def oracle(table, budget, seed, capabilities, bins, score, threshold, order, fil
                         taken.add(sample["row"])
                         allowed, deal = allowed - 1, deal - 1
                 to_come -= 1
-    rest = [s for s in samples if s["row"] not in taken and any(main(s, cap) is not None for cap in capabilities)]
+    rest = [
+        s for s in samples if s["row"] not in taken and any(main(s, cap) is not None for cap in capabilities)
+    ]
     if len(picked) < budget and (fill == "none" or len(picked) + len(rest) < budget):
         return len(picked) + (0 if fill == "none" else len(rest))
     rest.sort(key=lambda s: (-best(s)[0] if fill == "score" else 0, s["key"]))
@@ -101,7 +105,9 @@ def test_equals_the_oracle_in_order_on_600_random_cases():
             outcomes["refused"] += 1
             continue
         for engine in OTHER_ENGINES:
-            assert select(table, budget, case, engine=engine, **params).rows.tolist() == found.rows.tolist(), (case, engine)
+            assert (
+                select(table, budget, case, engine=engine, **params).rows.tolist() == found.rows.tolist()
+            ), (case, engine)
         reason = found.reason.to_pylist()
         listed = [
             (row, why["capability"], why["style"], why["round"])

@@ -79,7 +79,10 @@ def random_pool(rng):
         "id": [f"i{k}" for k in range(n)],
         "source": [f"s{k}" for k in rng.geometric(0.5, n)],
     }
-    said = [None if rng.random() < 0.1 else [STYLE_TEXTS[k] for k in rng.integers(0, 7, rng.integers(0, 4))] for _ in range(n)]
+    said = [
+        None if rng.random() < 0.1 else [STYLE_TEXTS[k] for k in rng.integers(0, 7, rng.integers(0, 4))]
+        for _ in range(n)
+    ]
     if rng.random() < 0.5:
         columns["styles"] = pa.array(said, pa.list_(pa.string()))
     else:
@@ -87,15 +90,23 @@ def random_pool(rng):
     rare = rng.choice([0.0, 0.5, 0.9])
     for cap in CAPS:
         if rng.random() < 0.5:
-            score = [None if rng.random() < 0.1 else int(x) for x in rng.integers(0, 6, n) * (rng.random(n) >= rare)]
+            score = [
+                None if rng.random() < 0.1 else int(x)
+                for x in rng.integers(0, 6, n) * (rng.random(n) >= rare)
+            ]
             columns[f"cap_{cap}"] = pa.array(score, pa.int8())
         else:
-            columns[f"cap_{cap}"] = pa.array([SCORE_TEXTS[k] for k in rng.integers(0, len(SCORE_TEXTS), n)], pa.string())
+            columns[f"cap_{cap}"] = pa.array(
+                [SCORE_TEXTS[k] for k in rng.integers(0, len(SCORE_TEXTS), n)], pa.string()
+            )
     return pa.table(columns)
 
 
 def listed(found):
-    return [(row, why["capability"], why["bin"], why["round"]) for row, why in zip(found.rows.tolist(), found.reason.to_pylist(), strict=True)]
+    return [
+        (row, why["capability"], why["bin"], why["round"])
+        for row, why in zip(found.rows.tolist(), found.reason.to_pylist(), strict=True)
+    ]
 
 
 ENGINES = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
@@ -119,18 +130,30 @@ def test_equals_the_oracle_in_order_on_1200_random_cases():
         for engine in ENGINES:
             found = select(table, budget, 0, overshoot="official", engine=engine, **params)
             assert listed(found) == expected, (case, engine)
-        assert {k: v for k, v in found.notes.items() if k.startswith("exhausted")} == {f"exhausted_{k}": v for k, v in dry.items()}
+        assert {k: v for k, v in found.notes.items() if k.startswith("exhausted")} == {
+            f"exhausted_{k}": v for k, v in dry.items()
+        }
         assert listed(select(table, budget, 1, **params)) == expected[:budget], case
         seen["overshot"] += len(expected) > budget
         seen["ran dry"] += bool(dry)
         seen["rounds"] += max(turn for *_, turn in expected) > 1
-    assert seen["refused"] > 50 and seen["overshot"] > 10 and seen["ran dry"] > 50 and seen["rounds"] > 200, seen
+    assert seen["refused"] > 50 and seen["overshot"] > 10 and seen["ran dry"] > 50 and seen["rounds"] > 200, (
+        seen
+    )
 
 
 def one_capability(scores, styles, sources=None):
     n = len(scores)
     scores = pa.array(scores, pa.string() if any(isinstance(s, str) for s in scores) else pa.int8())
-    return pa.table({"row": np.arange(n), "id": [f"i{k}" for k in range(n)], "source": sources or ["s"] * n, "styles": styles, "cap_ocr": scores})
+    return pa.table(
+        {
+            "row": np.arange(n),
+            "id": [f"i{k}" for k in range(n)],
+            "source": sources or ["s"] * n,
+            "styles": styles,
+            "cap_ocr": scores,
+        }
+    )
 
 
 def test_a_low_score_whose_first_style_is_the_bin_comes_before_a_high_score_whose_second_it_is():
@@ -169,9 +192,15 @@ def test_texts_that_are_no_integers_are_counted_and_never_picked():
 def test_rows_without_a_style_are_never_picked_but_an_empty_name_is_a_style():
     table = one_capability([5, 5, 1], pa.array([None, [], [""]], pa.list_(pa.string())))
     found = select(table, 1, 0)
-    assert found.rows.tolist() == [2] and found.reason["bin"].to_pylist() == ["+s"] and found.notes["without_style"] == 2
+    assert (
+        found.rows.tolist() == [2]
+        and found.reason["bin"].to_pylist() == ["+s"]
+        and found.notes["without_style"] == 2
+    )
 
 
 def test_ties_go_by_row_number_not_by_line():
     table = one_capability([3] * 30, [["word"]] * 30)
-    assert select(table.take(np.random.default_rng(0).permutation(30)), 12, 0).rows.tolist() == list(range(12))
+    assert select(table.take(np.random.default_rng(0).permutation(30)), 12, 0).rows.tolist() == list(
+        range(12)
+    )

@@ -17,11 +17,15 @@ from curation.signals.table import DuplicateRowsError, OtherPoolError, read_meta
 from curation.signals.table_file import IdTypeError
 from curation.taxonomy import STYLES
 
-POOL = pa.table({"row": pa.array(range(6), pa.int32()), "id": [f"s{i}" for i in range(6)], "source": ["a"] * 6})
+POOL = pa.table(
+    {"row": pa.array(range(6), pa.int32()), "id": [f"s{i}" for i in range(6)], "source": ["a"] * 6}
+)
 
 
 def lines(texts, names=None):
-    return [{"idx": name, "text": text} for name, text in zip(names or POOL["id"].to_pylist(), texts, strict=True)]
+    return [
+        {"idx": name, "text": text} for name, text in zip(names or POOL["id"].to_pylist(), texts, strict=True)
+    ]
 
 
 def folder_of(tmp_path, **files):
@@ -44,7 +48,9 @@ def test_the_whole_folder(tmp_path):
     signal = read_signal(tmp_path / "out", "p" * 64)
     assert signal.column_names == ["row", *(f"cap_{key}" for key in KEYS), "styles"]
     for key in KEYS:
-        assert signal[f"cap_{key}"].to_pylist() == world.scores[key] and signal[f"cap_{key}"].type == pa.int8()
+        assert (
+            signal[f"cap_{key}"].to_pylist() == world.scores[key] and signal[f"cap_{key}"].type == pa.int8()
+        )
     assert [sorted(s) for s in signal["styles"].to_pylist()] == [sorted(s) for s in world.styles]
     assert counts["absent"] == [] and counts["unknown_styles"] == {} and counts["rows"] == 40
     assert counts["files"]["stem_knowledge.jsonl"] == {"column": "cap_stem", "lines": 40}
@@ -76,9 +82,23 @@ def test_files_that_disagree_are_joined_by_id(tmp_path):
         jsonl(lines("012345")).rstrip(b"\n"),
         jsonl(lines([f"\n {i}\t" for i in range(6)])),
         jsonl(lines(range(6))),
-        jsonl([{"text": record["text"], "more": {"a": [1]}, "idx": f" {record['idx']} "} for record in lines("012345")]),
+        jsonl(
+            [
+                {"text": record["text"], "more": {"a": [1]}, "idx": f" {record['idx']} "}
+                for record in lines("012345")
+            ]
+        ),
     ],
-    ids=["bom", "crlf", "blank lines", "bom and crlf", "no last newline", "white space", "numbers", "other fields"],
+    ids=[
+        "bom",
+        "crlf",
+        "blank lines",
+        "bom and crlf",
+        "no last newline",
+        "white space",
+        "numbers",
+        "other fields",
+    ],
 )
 def test_forms_that_mean_the_same(tmp_path, content):
     signal, counts = read(tmp_path, folder_of(tmp_path, ocr=content))
@@ -88,8 +108,11 @@ def test_forms_that_mean_the_same(tmp_path, content):
 
 def test_ids_as_numbers_and_as_texts(tmp_path):
     pool = pa.table({"row": pa.array([0, 1], pa.int32()), "id": ["7", "é8"], "source": ["a", "a"]})
-    folder = folder_of(tmp_path, ocr=jsonl([{"idx": 7, "text": "1"}, {"idx": "é8", "text": "2"}], ascii_only=True),
-                       stem=jsonl([{"idx": "7", "text": "3"}, {"idx": "é8", "text": "4"}]))
+    folder = folder_of(
+        tmp_path,
+        ocr=jsonl([{"idx": 7, "text": "1"}, {"idx": "é8", "text": "2"}], ascii_only=True),
+        stem=jsonl([{"idx": "7", "text": "3"}, {"idx": "é8", "text": "4"}]),
+    )
     read_official_folder(folder, pool, tmp_path / "out")
     signal = read_signal(tmp_path / "out")
     assert signal["cap_ocr"].to_pylist() == [1, 2] and signal["cap_stem"].to_pylist() == [3, 4]
@@ -113,21 +136,38 @@ def test_a_torn_last_line_is_counted_and_its_sample_missing(tmp_path):
 
 def test_texts_that_are_no_score_are_counted_by_reason(tmp_path):
     said = ["4.0", "4/5", None, "6", " 5", ""]
-    signal, counts = read(tmp_path, folder_of(tmp_path, ocr=[*lines(said), {"text": "1"}]), max_bad_fraction=1.0)
+    signal, counts = read(
+        tmp_path, folder_of(tmp_path, ocr=[*lines(said), {"text": "1"}]), max_bad_fraction=1.0
+    )
     assert signal["cap_ocr"].to_pylist() == [None] * 4 + [5, None]
-    assert counts["files"]["ocr.jsonl"] == {"column": "cap_ocr", "lines": 7, "no_idx": 1, "no_value": 1, "not_an_integer": 3, "out_of_range": 1}
+    assert counts["files"]["ocr.jsonl"] == {
+        "column": "cap_ocr",
+        "lines": 7,
+        "no_idx": 1,
+        "no_value": 1,
+        "not_an_integer": 3,
+        "out_of_range": 1,
+    }
 
 
 def test_official_mode_reads_what_int_reads(tmp_path):
     said = ["+3", "1_0", "٤", "-1", "4.0", "99999"]
     style = lines(["a, b ,a", "", "yes/no", "x", "y", "z"])
-    signal, counts = read(tmp_path, folder_of(tmp_path, ocr=lines(said), style=style), mode="official", max_bad_fraction=1.0)
+    signal, counts = read(
+        tmp_path, folder_of(tmp_path, ocr=lines(said), style=style), mode="official", max_bad_fraction=1.0
+    )
     assert signal["cap_ocr"].to_pylist() == [3, 10, 4, -1, None, None]
-    assert signal["styles"].to_pylist()[:3] == [["a", "b"], [""], ["yes/no"]] and counts["unknown_styles"] == {}
+    assert (
+        signal["styles"].to_pylist()[:3] == [["a", "b"], [""], ["yes/no"]] and counts["unknown_styles"] == {}
+    )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(alphabet="0123456789+-._ \t٤a", max_size=6), st.integers(-20, 20), st.none(), st.booleans()))
+@given(
+    st.one_of(
+        st.text(alphabet="0123456789+-._ \t٤a", max_size=6), st.integers(-20, 20), st.none(), st.booleans()
+    )
+)
 def test_clean_scores_are_whole_numbers_of_the_scale_and_official_ones_are_int(value):
     clean, official = score_code(value), score_code(value, "official")
     if clean >= 0:
@@ -152,13 +192,20 @@ def test_styles(tmp_path):
     said = ["Yes / No, multi-choice,", "chain-of-thought", "haiku, word/short-phrase", None, "other", ""]
     signal, counts = read(tmp_path, folder_of(tmp_path, ocr=lines("012345"), styles=lines(said)))
     assert signal["styles"].to_pylist() == [
-        ["yes_no", "multi_choice"], ["chain_of_thought"], ["other", "word"], None, ["other"], ["other"],
+        ["yes_no", "multi_choice"],
+        ["chain_of_thought"],
+        ["other", "word"],
+        None,
+        ["other"],
+        ["other"],
     ]
     assert counts["unknown_styles"] == {"": 1, "haiku": 1}
     assert counts["files"]["styles.jsonl"]["no_value"] == 1
 
 
-@pytest.mark.parametrize("name", [PHRASES["ocr"], "OCR", "optical-character-recognition", "optical_character_recognition"])
+@pytest.mark.parametrize(
+    "name", [PHRASES["ocr"], "OCR", "optical-character-recognition", "optical_character_recognition"]
+)
 def test_names_of_files(tmp_path, name):
     signal, _ = read(tmp_path, folder_of(tmp_path, **{name: lines("012345")}))
     assert signal.column_names == ["row", "cap_ocr"]
@@ -170,8 +217,11 @@ def test_names_may_be_mapped(tmp_path):
         read(tmp_path, folder)
     signal, _ = read(tmp_path, folder, mapping={"task_7": "stem", "log": "ignore"})
     assert signal.column_names == ["row", "cap_stem", "styles"]
-    for mapping, said in (({"task_7": "steam", "log": "ignore"}, "none of spatial"), ({"task_8": "stem"}, "no file task_8.jsonl"),
-                          ({"task_7": "styles", "log": "ignore"}, "both hold 'styles'")):
+    for mapping, said in (
+        ({"task_7": "steam", "log": "ignore"}, "none of spatial"),
+        ({"task_8": "stem"}, "no file task_8.jsonl"),
+        ({"task_7": "styles", "log": "ignore"}, "both hold 'styles'"),
+    ):
         with pytest.raises(OfficialFolderError, match=said):
             read(tmp_path, folder, mapping=mapping)
     (folder / "ocrr.jsonl").write_bytes(b"{}")
@@ -180,7 +230,9 @@ def test_names_may_be_mapped(tmp_path):
 
 
 def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(OtherPoolError, match="none of its 6 lines has an `idx` of the pool, whose first id is 's0'"):
+    with pytest.raises(
+        OtherPoolError, match="none of its 6 lines has an `idx` of the pool, whose first id is 's0'"
+    ):
         read(tmp_path, folder_of(tmp_path, ocr=lines("012345", [f"t{i}" for i in range(6)])))
     with pytest.raises(OfficialFolderError, match="ocr.jsonl is empty"):
         read(tmp_path, folder_of(tmp_path, ocr=b""))

@@ -36,7 +36,10 @@ RECORDS = [
         "id": "c",
         "image": ["coco/one.png", "two.png"],
         "data_source": "pairs",
-        "conversations": [{"from": "human", "value": "<image> or <image> ?"}, {"from": "gpt", "value": "the first"}],
+        "conversations": [
+            {"from": "human", "value": "<image> or <image> ?"},
+            {"from": "gpt", "value": "the first"},
+        ],
     },
     {
         "id": "d",
@@ -133,7 +136,9 @@ def test_tokens_are_counted_by_a_tokenizer(data):
     tokenizer.enable_truncation(2)
     tokenizer.save(str(data / "tokenizer.json"))
     summary = build_pool(data / "data.json", data / "images", data / "pool", tokenizer=data)
-    assert summary["text_tokens"]["unit"] == "tokens" and len(summary["text_tokens"]["tokenizer_sha256"]) == 64
+    assert (
+        summary["text_tokens"]["unit"] == "tokens" and len(summary["text_tokens"]["tokenizer_sha256"]) == 64
+    )
     letters = [
         sum(len("".join(turn["value"].replace("<image>", "").split())) for turn in record["conversations"])
         for record in RECORDS

@@ -24,7 +24,11 @@ def gpt(text="a dog"):
 
 
 def good(i):
-    return {"id": f"good{i}", "image": "fine.png", "conversations": [human("<image>\nwhat ?"), gpt(f"answer {i}")]}
+    return {
+        "id": f"good{i}",
+        "image": "fine.png",
+        "conversations": [human("<image>\nwhat ?"), gpt(f"answer {i}")],
+    }
 
 
 def encoded(kind, size=(32, 32)):
@@ -89,7 +93,11 @@ BAD = {
         talk(human(), {"from": "bard", "value": "hi"}),
     ],
     "no_assistant_turn": [talk(human()), talk(gpt()), talk(gpt(), human())],
-    "empty_answer": [talk(human(), gpt("")), talk(human(), gpt("  \n")), talk(human(), gpt(), human(), gpt(""))],
+    "empty_answer": [
+        talk(human(), gpt("")),
+        talk(human(), gpt("  \n")),
+        talk(human(), gpt(), human(), gpt("")),
+    ],
     "placeholder_in_answer": [talk(human("<image>"), gpt("<image>"), image="fine.png")],
     "image_count_mismatch": [
         talk(human("<image>"), gpt()),
@@ -120,7 +128,9 @@ BAD = {
 @pytest.mark.parametrize("reason", BAD)
 def test_each_kind_is_quarantined_with_its_reason(tmp_path, images, reason):
     summary, quarantine = build(tmp_path, images, BAD[reason])
-    assert [(q["index"], q["reason"]) for q in quarantine] == [(50 + i, reason) for i in range(len(BAD[reason]))]
+    assert [(q["index"], q["reason"]) for q in quarantine] == [
+        (50 + i, reason) for i in range(len(BAD[reason]))
+    ]
     assert summary["quarantined"] == {reason: len(BAD[reason])}
     assert (summary["n"], summary["records"]) == (100, 100 + len(BAD[reason]))
     assert all(q["detail"] for q in quarantine)
@@ -158,7 +168,8 @@ def test_repeated_ids_get_the_hash_of_their_content_whatever_the_order(tmp_path,
 
 def test_missing_ids_are_hashed_and_numbers_are_ids(tmp_path, images):
     records = [
-        talk(human(), gpt(f"t{i}")) | {"id": name} for i, name in enumerate([None, "", "  ", 7, 0, True, 1.5, {}])
+        talk(human(), gpt(f"t{i}")) | {"id": name}
+        for i, name in enumerate([None, "", "  ", 7, 0, True, 1.5, {}])
     ]
     summary, _ = build(tmp_path, images, records + [{"conversations": [human(), gpt("none")]}])
     ids = Pool.open(tmp_path / "pool").table["id"].to_pylist()
@@ -173,7 +184,10 @@ def test_identical_records_are_quarantined_once(tmp_path, images):
     summary, quarantine = build(
         tmp_path, images, [same, same, nameless, nameless, talk(human(), gpt("same")) | {"id": "y"}]
     )
-    assert [(q["index"], q["reason"]) for q in quarantine] == [(51, "duplicate_record"), (53, "duplicate_record")]
+    assert [(q["index"], q["reason"]) for q in quarantine] == [
+        (51, "duplicate_record"),
+        (53, "duplicate_record"),
+    ]
     ids = Pool.open(tmp_path / "pool").table["id"].to_pylist()
     assert ids[50] == "x" and ids[52] == "y" and len(ids[51]) == 32
     assert summary["n"] == 103
@@ -193,17 +207,25 @@ def test_an_id_that_is_the_hash_of_another_record(tmp_path, images):
     )
     assert sorted(q["reason"] for q in quarantine) == ["duplicate_record"]
     _, quarantine = build(
-        tmp_path, images, [{"conversations": [human(), gpt("same")]}, talk(human(), gpt("other")) | {"id": taken}]
+        tmp_path,
+        images,
+        [{"conversations": [human(), gpt("same")]}, talk(human(), gpt("other")) | {"id": taken}],
     )
     assert [(q["index"], q["reason"]) for q in quarantine] == [(51, "duplicate_id")]
 
 
 def test_leading_answer_and_trailing_question_are_skipped_and_counted(tmp_path, images):
-    records = [talk(gpt("hello"), human("q"), gpt("a")), talk(human("q"), gpt("b"), human("and ?")) | {"id": "y"}]
+    records = [
+        talk(gpt("hello"), human("q"), gpt("a")),
+        talk(human("q"), gpt("b"), human("and ?")) | {"id": "y"},
+    ]
     summary, quarantine = build(tmp_path, images, records)
     pool = Pool.open(tmp_path / "pool")
     assert not quarantine
-    assert [[(t.question, t.answer) for t in pool[row].turns] for row in (50, 51)] == [[("q", "a")], [("q", "b")]]
+    assert [[(t.question, t.answer) for t in pool[row].turns] for row in (50, 51)] == [
+        [("q", "a")],
+        [("q", "b")],
+    ]
     assert summary["skipped_turns"] == {"answer_before_question": 1, "question_without_answer": 1}
 
 
@@ -269,7 +291,9 @@ def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path, images, c
     source.write_text('[{"id": "a"')
     assert main(["build", str(source), "--images", str(images), "--out", str(tmp_path / "pool")]) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and "truncated" in captured.err and captured.err.count("\n") == 1
+    assert (
+        captured.err.startswith("error: ") and "truncated" in captured.err and captured.err.count("\n") == 1
+    )
 
 
 def test_a_truncated_image_is_refused_although_a_package_made_pil_lenient(tmp_path, monkeypatch):

@@ -55,7 +55,9 @@ def test_a_list_cut_anywhere_is_reported_with_its_offset(tmp_path, layout):
         assert (whole[-1].offset + whole[-1].length if whole else 0) <= error.value.byte_offset <= cut
         assert [item.value for item in whole] == RECORDS[: len(whole)]
         # A cut inside a character of several bytes reads as broken UTF-8.
-        assert ("truncated" in str(error.value) and "Fetch" in str(error.value)) or "UTF-8" in str(error.value), cut
+        assert ("truncated" in str(error.value) and "Fetch" in str(error.value)) or "UTF-8" in str(
+            error.value
+        ), cut
 
 
 def test_the_message_names_record_offset_and_what_to_do(tmp_path):

@@ -22,12 +22,20 @@ def table(n: int | None = None, **columns) -> pa.Table:
     """row, id, source and n_images (one each), and these columns; lists of lists become float16 vectors."""
     n = n or len(next(iter(columns.values())))
     base = {"row": np.arange(n), "id": [f"r{i}" for i in range(n)], "source": ["s"] * n, "n_images": [1] * n}
-    return pa.table(base | {name: vectors_of(values) if name.startswith(("emb", "clip_t", "clip_i")) else values for name, values in columns.items()})
+    return pa.table(
+        base
+        | {
+            name: vectors_of(values) if name.startswith(("emb", "clip_t", "clip_i")) else values
+            for name, values in columns.items()
+        }
+    )
 
 
 def vectors_of(values) -> pa.Array:
     width = next(len(v) for v in values if v is not None)
-    return pa.array([v if v is None else [float(x) for x in v] for v in values], pa.list_(pa.float16(), width))
+    return pa.array(
+        [v if v is None else [float(x) for x in v] for v in values], pa.list_(pa.float16(), width)
+    )
 
 
 def picked(name: str, data: pa.Table, budget: int, seed: int = 0, **params) -> list[int]:
@@ -39,7 +47,10 @@ def picked(name: str, data: pa.Table, budget: int, seed: int = 0, **params) -> l
 
 def test_matched_random_has_the_sources_of_the_reference():
     given = [True] * 6 + [False] * 24
-    data = table(in_reference=given, source=(["a", "a", "a", "b", "b", "c"] + ["a"] * 4 + ["b"] * 4 + ["c"] * 4 + ["d"] * 12))
+    data = table(
+        in_reference=given,
+        source=(["a", "a", "a", "b", "b", "c"] + ["a"] * 4 + ["b"] * 4 + ["c"] * 4 + ["d"] * 12),
+    )
     for seed in range(5):
         found = get_selector("matched_random")(data, 12, seed)
         assert Counter(found.reason["source"].to_pylist()) == {"a": 6, "b": 4, "c": 2}
@@ -47,7 +58,9 @@ def test_matched_random_has_the_sources_of_the_reference():
     assert len({tuple(picked("matched_random", data, 6, seed)) for seed in range(6)}) > 3
     # 18 rows: 9, 6, 3 are wanted, a has 7: its two go to b and c
     found = get_selector("matched_random")(data, 18, 0)
-    assert Counter(found.reason["source"].to_pylist()) == {"a": 7, "b": 6, "c": 5} and found.notes["moved"] == 2
+    assert (
+        Counter(found.reason["source"].to_pylist()) == {"a": 7, "b": 6, "c": 5} and found.notes["moved"] == 2
+    )
     with pytest.raises(BudgetError, match="12 rows are out_of_range") as error:
         picked("matched_random", data, 19)
     assert error.value.available == 18
@@ -58,9 +71,14 @@ def test_matched_random_has_the_histograms_of_the_reference():
     length, images = rng.integers(1, 100, 400), rng.choice([0, 16, 64], 400)
     given = (length > 60) & (images > 0) & (rng.random(400) < 0.5)
     data = table(in_reference=given, text_tokens=length, image_tokens=images)
-    rows = np.array(picked("matched_random", data, int(given.sum()), match=["length", "image_tokens"], bins=4))
+    rows = np.array(
+        picked("matched_random", data, int(given.sum()), match=["length", "image_tokens"], bins=4)
+    )
     edges = np.sort(length[given])[np.arange(4) * given.sum() // 4]
-    cells = [Counter(zip(np.searchsorted(edges, length[r], "right").tolist(), images[r].tolist(), strict=True)) for r in (rows, np.flatnonzero(given))]
+    cells = [
+        Counter(zip(np.searchsorted(edges, length[r], "right").tolist(), images[r].tolist(), strict=True))
+        for r in (rows, np.flatnonzero(given))
+    ]
     assert {cell: n for cell, n in cells[0].items()} == dict(cells[1])
     assert length[given].min() <= length[rows].min() and length[rows].max() <= length[given].max()
     assert abs(length[rows].mean() - length[given].mean()) < 4 < abs(length.mean() - length[given].mean())
@@ -102,7 +120,11 @@ def test_el2n_is_at_most_the_square_root_of_two():
 
 
 def test_ifd_leaves_out_what_the_question_makes_worse():
-    data = table(nll=[1.0, 2.0, 3.0, 1.0, 1.0, 0.5], nll_noq=[2.0, 2.5, 2.0, 0.0, None, 0.5], n_images=[1, 1, 1, 1, 1, 0])
+    data = table(
+        nll=[1.0, 2.0, 3.0, 1.0, 1.0, 0.5],
+        nll_noq=[2.0, 2.5, 2.0, 0.0, None, 0.5],
+        n_images=[1, 1, 1, 1, 1, 0],
+    )
     found = get_selector("ifd")(data, 3, 0)
     assert found.rows.tolist() == [5, 1, 0] and found.reason["score"].to_pylist() == [1.0, 0.8, 0.5]
     assert found.notes == {"missing_value": 2, "out_of_range": 1}
@@ -161,13 +183,20 @@ def test_deita_skips_what_resembles_a_better_row():
         picked("deita", data, 4)
     assert error.value.available == 3
     filled = get_selector("deita")(data, 4, 0, fill="score")
-    assert filled.rows.tolist() == [1, 3, 2, 0] and filled.reason["filled"].to_pylist() == [False] * 3 + [True]
+    assert filled.rows.tolist() == [1, 3, 2, 0] and filled.reason["filled"].to_pylist() == [False] * 3 + [
+        True
+    ]
     assert filled.notes == {"missing_value": 1, "out_of_range": 0, "filled": 1}
     assert picked("deita", data, 4, threshold=1.0) == [1, 0, 3, 2]
 
 
 def test_deita_within_clusters_compares_only_there():
-    data = table(complexity=[4.0, 3.0, 2.0], quality=[1.0, 1.0, 1.0], emb_text=[[1, 0]] * 3, cluster_text=pa.array([0, 1, 0], pa.int32()))
+    data = table(
+        complexity=[4.0, 3.0, 2.0],
+        quality=[1.0, 1.0, 1.0],
+        emb_text=[[1, 0]] * 3,
+        cluster_text=pa.array([0, 1, 0], pa.int32()),
+    )
     assert picked("deita", data, 2, within="text") == [0, 1]
 
 
@@ -213,7 +242,9 @@ def test_semdedup_by_hand():
     # 2 is dropped at 1 - epsilon < .0995, its cosine to 3; 0 is at right angles to 3
     found = get_selector("semdedup")(data, 2, 0, text_only="exclude")
     assert found.rows.tolist() == [3, 0] and found.reason["similarity"].to_pylist() == [None, 0.0]
-    found = get_selector("semdedup")(data, 4, 0)  # 4 rows with an image, 1 without: a fifth of the budget rounds to 1
+    found = get_selector("semdedup")(
+        data, 4, 0
+    )  # 4 rows with an image, 1 without: a fifth of the budget rounds to 1
     assert found.rows.tolist() == [3, 2, 0, 4] and found.notes["missing_value"] == 1
     with pytest.raises(BudgetError) as error:
         picked("semdedup", data, 5, text_only="exclude")
@@ -222,7 +253,9 @@ def test_semdedup_by_hand():
 
 def test_semdedup_refuses_clusters_that_are_too_large(monkeypatch):
     monkeypatch.setattr(semdedup_module, "PAIR_LIMIT", 15)
-    data = table(emb_image=[[1, 0]] * 4, cluster_image=pa.array([0] * 4, pa.int32()), similarity_image=[0.1] * 4)
+    data = table(
+        emb_image=[[1, 0]] * 4, cluster_image=pa.array([0] * 4, pa.int32()), similarity_image=[0.1] * 4
+    )
     with pytest.raises(SizeError, match="use more clusters") as error:
         picked("semdedup", data, 2)
     assert error.value.size == 16
@@ -237,7 +270,11 @@ def test_d2_equals_a_plain_loop(seed, n, mode):
     near = cosine.cosines(units, units)
     distance = np.sqrt(2 - 2 * near)
     # nearest of equal distance, and picks of equal density, go by the hash: leave such tables out
-    if len(np.unique(near[np.triu_indices(n, 1)])) < n * (n - 1) // 2 or len(np.unique(score)) < n or not score.all():
+    if (
+        len(np.unique(near[np.triu_indices(n, 1)])) < n * (n - 1) // 2
+        or len(np.unique(score)) < n
+        or not score.all()
+    ):
         return
     around = [sorted((j for j in range(n) if j != i), key=lambda j: -near[i, j])[:3] for i in range(n)]
     message = [sum(math.exp(-distance[i, j]) * score[j] for j in around[i]) for i in range(n)]
@@ -249,8 +286,12 @@ def test_d2_equals_a_plain_loop(seed, n, mode):
         for j in around[at]:
             if j not in wanted and left[at] > 0:
                 left[j] -= math.exp(-0.4 * distance[at, j]) * left[at]
-    found = get_selector("d2")(table(base_el2n=score, emb_text=vectors.tolist()), n, 0, vectors="emb_text", neighbours=3, mode=mode)
-    np.testing.assert_allclose(found.reason["density"].to_pylist(), [density[i] for i in found.rows.tolist()], rtol=1e-9)
+    found = get_selector("d2")(
+        table(base_el2n=score, emb_text=vectors.tolist()), n, 0, vectors="emb_text", neighbours=3, mode=mode
+    )
+    np.testing.assert_allclose(
+        found.reason["density"].to_pylist(), [density[i] for i in found.rows.tolist()], rtol=1e-9
+    )
     if n > 1 and mode == "sum":
         assert found.rows.tolist() == wanted
 
@@ -288,14 +329,22 @@ def test_coincide_allocation_is_exact_and_capped(clusters, data):
 
 
 def test_coincide_prefers_sparse_clusters():
-    tight, loose = [[1, 0.001 * i] for i in range(10)], [[math.cos(0.5 + i / 10), math.sin(0.5 + i / 10)] for i in range(10)]
+    tight, loose = (
+        [[1, 0.001 * i] for i in range(10)],
+        [[math.cos(0.5 + i / 10), math.sin(0.5 + i / 10)] for i in range(10)],
+    )
     data = table(emb_text=tight + loose, cluster_activation=pa.array([0] * 10 + [1] * 10, pa.int32()))
     found = get_selector("coincide")(data, 8, 0, vectors="emb_text")
-    assert Counter(found.reason["cluster"].to_pylist()) == {0: 3, 1: 5}  # softmax(.582 / .1, .582 / .0913) = .37, .63
+    assert Counter(found.reason["cluster"].to_pylist()) == {
+        0: 3,
+        1: 5,
+    }  # softmax(.582 / .1, .582 / .0913) = .37, .63
     reason = dict(zip(found.reason["cluster"].to_pylist(), found.reason["density"].to_pylist(), strict=True))
     angles = [(i - j) / 10 for i in range(10) for j in range(10) if i != j]
     np.testing.assert_allclose(reason[1], np.mean([math.exp(math.cos(a) - 1) for a in angles]), rtol=1e-3)
-    assert len(set(found.reason["transferability"].to_pylist())) == 1, "two clusters are equally near to one another"
+    assert len(set(found.reason["transferability"].to_pylist())) == 1, (
+        "two clusters are equally near to one another"
+    )
 
 
 def presel_table(reference: list[bool]) -> pa.Table:
@@ -316,7 +365,9 @@ def test_presel_shares_by_task_and_cluster_and_takes_the_typical():
     # temperature 1 / sqrt(2): weights exp(-.5 · 1.414), exp(-1 · 1.414) = .67 : .33
     found = get_selector("presel")(data, 6, 0, reference=None, neighbours=2)
     assert Counter(found.reason["source"].to_pylist()) == {"a": 4, "b": 2}
-    assert Counter(zip(found.reason["source"].to_pylist(), found.reason["cluster"].to_pylist(), strict=True)) == {("a", 0): 3, ("a", 1): 1, ("b", 0): 2}
+    assert Counter(
+        zip(found.reason["source"].to_pylist(), found.reason["cluster"].to_pylist(), strict=True)
+    ) == {("a", 0): 3, ("a", 1): 1, ("b", 0): 2}
     assert set(found.reason["irs"].to_pylist()) == {0.5, 1.0}
     inside = [r for r in found.rows.tolist() if r < 6]
     assert len(inside) == 3 and set(inside) <= {0, 1, 2, 3}, "4 and 5 lie apart"
@@ -331,7 +382,9 @@ def test_presel_counts_the_reference_part():
     assert found.reason["part"].to_pylist() == ["picked"] * 6 + ["reference"] * 2
     only_a = get_selector("presel")(presel_table([True, True] + [False] * 14), 8, 0)
     assert only_a.notes["tasks_without_irs"] == 1
-    assert Counter(only_a.reason["source"].to_pylist()) == {"a": 5, "b": 3}, "equal weights, and the reference beside"
+    assert Counter(only_a.reason["source"].to_pylist()) == {"a": 5, "b": 3}, (
+        "equal weights, and the reference beside"
+    )
     with pytest.raises(SelectorError, match="reference part has 2 rows, the budget of 2 must be larger"):
         picked("presel", presel_table(reference), 2)
     with pytest.raises(BudgetError, match="no row of the reference part has the losses") as error:
@@ -370,15 +423,23 @@ def test_icons_counts_votes_and_breaks_ties_by_rank():
     np.testing.assert_allclose(found.reason["mean_rank"].to_pylist(), [7 / 3, 7 / 3, 9 / 3, 10 / 3])
     assert found.rows.tolist()[2:] == [0, 2] and found.notes["missing_value"] == 1
     assert picked("icons", data, 2, tasks=["y"]) == [5, 2]
-    assert get_selector("icons")(data, 5, 0, percent=20).notes["without_vote"] == 2  # 0, 2 and 3 have one each
+    assert (
+        get_selector("icons")(data, 5, 0, percent=20).notes["without_vote"] == 2
+    )  # 0, 2 and 3 have one each
 
 
 def test_less_takes_the_highest_influence_on_any_task():
     columns = {"influence_x": [0.1, 0.9, 0.3, None], "influence_y": [0.8, 0.0, 0.4, 1.0]}
-    data = table(**{f"adam_{name}": values for name, values in columns.items()}, influence_x=[0.0, 0.1, 0.2, 0.3])
+    data = table(
+        **{f"adam_{name}": values for name, values in columns.items()}, influence_x=[0.0, 0.1, 0.2, 0.3]
+    )
     found = get_selector("less")(data, 3, 0)
     assert found.rows.tolist() == [1, 0, 2]
-    assert found.reason["task"].to_pylist() == ["x", "y", "y"] and found.reason["score"].to_pylist() == [0.9, 0.8, 0.4]
+    assert found.reason["task"].to_pylist() == ["x", "y", "y"] and found.reason["score"].to_pylist() == [
+        0.9,
+        0.8,
+        0.4,
+    ]
     assert picked("less", data, 3, adam=False) == [3, 2, 1], "plain gradients are other columns"
     assert picked("less", table(**columns), 3, adam=False) == [1, 0, 2]
     with pytest.raises(ColumnError, match="adam_influence_<task>"):
@@ -397,14 +458,23 @@ def test_quota_by_group_composes_allocation_and_pick():
     assert Counter(picked("quota_by_group", data, 10)) == Counter(range(10))
     assert picked("quota_by_group", data, 4, allocation="equal", pick="top", score="value") == [5, 8, 4, 7]
     shares = get_selector("quota_by_group")(data, 4, 0, allocation="explicit", shares={"a": 3, "b": 1})
-    assert Counter(shares.reason["group"].to_pylist()) == {"a": 3, "b": 1} and shares.notes["out_of_range"] == 1
+    assert (
+        Counter(shares.reason["group"].to_pylist()) == {"a": 3, "b": 1} and shares.notes["out_of_range"] == 1
+    )
     pairs = get_selector("quota_by_group")(data, 4, 0, group=["source", "cluster_text"], allocation="equal")
-    assert sorted(pairs.reason["group"].to_pylist()) == ["a / 0", "a / 1", "b / 0", "b / 1"] and pairs.notes["missing_value"] == 1
+    assert (
+        sorted(pairs.reason["group"].to_pylist()) == ["a / 0", "a / 1", "b / 0", "b / 1"]
+        and pairs.notes["missing_value"] == 1
+    )
     soft = get_selector("quota_by_group")(data, 3, 0, allocation="softmax", stat="value", tau=0.01)
     assert soft.reason["group"].to_pylist() == ["a"] * 3, "the mean of a is 3.5, that of b 2"
     with pytest.raises(SelectorError, match="the group 'x', which no row has; there are a, b, c"):
         picked("quota_by_group", data, 2, allocation="explicit", shares={"x": 1})
-    for params, message in (({"pick": "top"}, "parameter score"), ({"pick": "mmd"}, "parameter vectors"), ({"allocation": "softmax"}, "parameter stat")):
+    for params, message in (
+        ({"pick": "top"}, "parameter score"),
+        ({"pick": "mmd"}, "parameter vectors"),
+        ({"allocation": "softmax"}, "parameter stat"),
+    ):
         with pytest.raises(SelectorError, match=message):
             picked("quota_by_group", data, 2, **params)
     with pytest.raises(BudgetError) as error:
@@ -432,13 +502,34 @@ def test_equal_scores_are_picked_at_random_and_nan_never(name, params, column):
     assert picked(name, everything, 10, 0, **params) == picked("random", everything, 10, 0)
 
 
-@pytest.mark.parametrize("name", ["visnec", "semdedup", "d2", "coincide", "presel", "icons", "deita", "matched_random"])
+@pytest.mark.parametrize(
+    "name", ["visnec", "semdedup", "d2", "coincide", "presel", "icons", "deita", "matched_random"]
+)
 def test_a_pool_of_one_source_equal_scores_and_one_vector(name):
     n = 12
-    flat = {c: [1.0] * n for c in ("nll", "nll_noq", "base_nll", "base_nll_noimg", "base_el2n", "complexity", "quality", "influence_x")}
+    flat = {
+        c: [1.0] * n
+        for c in (
+            "nll",
+            "nll_noq",
+            "base_nll",
+            "base_nll_noimg",
+            "base_el2n",
+            "complexity",
+            "quality",
+            "influence_x",
+        )
+    }
     clusters = {f"cluster_{c}": pa.array([3] * n, pa.int32()) for c in ("text", "image", "activation")}
     same = {c: [[1.0, 2.0]] * n for c in ("emb_image", "emb_text")}
-    data = table(**flat, **clusters, **same, similarity_image=[1.0] * n, in_seed=[True] + [False] * 11, in_reference=[True] * n)
+    data = table(
+        **flat,
+        **clusters,
+        **same,
+        similarity_image=[1.0] * n,
+        in_seed=[True] + [False] * 11,
+        in_reference=[True] * n,
+    )
     params = {"deita": {"fill": "score"}}.get(name, {})
     rows = {seed: picked(name, data, 7, seed, **params) for seed in range(4)}
     assert all(len(set(r)) == 7 for r in rows.values()) and len({tuple(r) for r in rows.values()}) > 1
@@ -454,7 +545,9 @@ def test_text_only_rows_are_excluded_or_keep_their_share(name):
     kept = get_selector(name)(data, 100, 0, text_only="keep", **free)
     without = sum(n == 0 for n in images.values())
     assert all(images[r] for r in excluded.rows.tolist()) and excluded.notes["text_only"] == without
-    assert sum(images[r] == 0 for r in kept.rows.tolist()) == kept.notes["text_only_kept"] == round(without / 2)
+    assert (
+        sum(images[r] == 0 for r in kept.rows.tolist()) == kept.notes["text_only_kept"] == round(without / 2)
+    )
     with pytest.raises(BudgetError) as error:
         get_selector(name)(data, 200, 0, text_only="exclude", **free)
     assert error.value.available == 200 - without
@@ -473,4 +566,6 @@ def test_a_pool_without_any_image_has_nothing_for_image_signals():
 def test_more_neighbours_than_rows_are_all_the_others(name):
     params = {"reference": None, "text_only": "keep"} if name == "presel" else {}
     data = random_table(8, 30, missing=0.0)
-    assert picked(name, data, 12, neighbours=1000, **params) == picked(name, data, 12, neighbours=29, **params)
+    assert picked(name, data, 12, neighbours=1000, **params) == picked(
+        name, data, 12, neighbours=29, **params
+    )

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.selectors.contract import BudgetError, ColumnError, SelectorError, SizeError, bounded, flags, vectors
+from curation.selectors.contract import (
+    BudgetError,
+    ColumnError,
+    SelectorError,
+    SizeError,
+    bounded,
+    flags,
+    vectors,
+)
 from curation.selectors.primitives import cosine, farthest, graph, greedy, pick, vote
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import by_hash, candidates
@@ -49,7 +57,9 @@ def test_vectors_of_several_chunks_keep_their_order():
     assert vectors(table.slice(0, 0), "v")[0].shape == (0, 2)
 
 
-@pytest.mark.parametrize("array", [pa.array([[1.0]]), pa.array([1.0]), pa.array([[1]], pa.list_(pa.int32(), 1))])
+@pytest.mark.parametrize(
+    "array", [pa.array([[1.0]]), pa.array([1.0]), pa.array([[1]], pa.list_(pa.int32(), 1))]
+)
 def test_what_is_no_vector_column_is_refused(array):
     with pytest.raises(ColumnError, match="not vectors"):
         vectors(pa.table({"v": array}), "v")
@@ -88,7 +98,11 @@ def test_quota_by_group_by_hand(options, budget, counts):
     assert quota_by_group(np.array([50, 30, 20]), budget, **options).tolist() == counts
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(any), st.sampled_from(["proportional", "equal", "softmax"]), st.data())
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(any),
+    st.sampled_from(["proportional", "equal", "softmax"]),
+    st.data(),
+)
 @some
 def test_quota_by_group_is_exact_and_capped(sizes, allocation, data):
     sizes = np.array(sizes)
@@ -127,7 +141,10 @@ def test_band_is_the_ends_or_the_middle_of_the_ranking(values, data):
     start = (len(values) - budget) // 2
     values = np.array(values, float)
     assert band(values, budget, "bottom").tolist() == ranked[:budget]
-    assert band(values, budget, "top").tolist() == sorted(range(len(values)), key=lambda i: (-values[i], i))[:budget]
+    assert (
+        band(values, budget, "top").tolist()
+        == sorted(range(len(values)), key=lambda i: (-values[i], i))[:budget]
+    )
     assert sorted(band(values, budget, "mid").tolist()) == sorted(ranked[start : start + budget])
 
 
@@ -136,7 +153,12 @@ def test_band_of_nothing_is_empty():
         assert len(band(np.empty(0), 0, rule)) == 0
 
 
-@given(st.lists(st.lists(st.one_of(st.integers(0, 4), st.just(None)), min_size=6, max_size=6), min_size=1, max_size=4), st.floats(0.01, 1))
+@given(
+    st.lists(
+        st.lists(st.one_of(st.integers(0, 4), st.just(None)), min_size=6, max_size=6), min_size=1, max_size=4
+    ),
+    st.floats(0.01, 1),
+)
 @some
 def test_votes_and_ranks_equal_plain_counts(columns, share):
     values = np.array([[np.nan if v is None else v for v in column] for column in columns], float)
@@ -169,7 +191,9 @@ def test_products_of_unit_vectors_are_exact_in_any_order(width):
     rng = np.random.default_rng(width)
     units = cosine.unit(rng.normal(size=(6, width)).astype(np.float16))
     order = rng.permutation(width)
-    plain = np.array([[float(sum((a * 2**24 * (b * 2**24)).astype(object)) / 2**48) for b in units] for a in units[:2]])
+    plain = np.array(
+        [[float(sum((a * 2**24 * (b * 2**24)).astype(object)) / 2**48) for b in units] for a in units[:2]]
+    )
     assert ((units[:, order] @ units[:, order].T)[:2] == plain).all()
     assert (cosine.cosines(units, units).diagonal() == 1).all()
 
@@ -196,7 +220,9 @@ def test_nearest_equals_a_full_sort(seed, n, k, grouped):
     found = graph.nearest(np.arange(n), lambda rows: units[rows], k, codes)
     near = cosine.cosines(units, units)
     for i in range(n):
-        others = sorted((j for j in range(n) if j != i and codes[j] == codes[i]), key=lambda j: (-near[i, j], j))[:k]
+        others = sorted(
+            (j for j in range(n) if j != i and codes[j] == codes[i]), key=lambda j: (-near[i, j], j)
+        )[:k]
         assert [j for j in found.neighbours[i].tolist() if j >= 0] == others
         assert found.cosine[i, : len(others)].tolist() == [near[i, j] for j in others]
 
@@ -208,7 +234,13 @@ def test_messages_by_hand():
     assert graph.gather(np.array([1.0, 2.0, 4.0]), neighbours, weights).tolist() == [4.0, 1.0, 0.0]
 
 
-@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from([-0.2, 0.0, 0.5, 0.9, 1.0]), st.booleans(), st.data())
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 40),
+    st.sampled_from([-0.2, 0.0, 0.5, 0.9, 1.0]),
+    st.booleans(),
+    st.data(),
+)
 @some
 def test_greedy_similarity_equals_a_plain_loop(seed, n, threshold, grouped, data):
     units, budget = random_units(seed, n), data.draw(st.integers(1, n))
@@ -231,7 +263,10 @@ def test_greedy_similarity_across_blocks(monkeypatch):
             kept.append(i)
     assert len(kept) > 7
     for budget in (1, 4, len(kept), 60):
-        assert greedy.greedy_similarity(np.arange(60), lambda rows: units[rows], budget, 0.4).tolist() == kept[:budget]
+        assert (
+            greedy.greedy_similarity(np.arange(60), lambda rows: units[rows], budget, 0.4).tolist()
+            == kept[:budget]
+        )
 
 
 @given(st.integers(0, 10**6), st.integers(1, 20), st.integers(0, 4))
@@ -258,7 +293,9 @@ def test_farthest_point_equals_a_plain_loop(seed, n):
     near = cosine.cosines(units, units)
     wanted = [0]
     while len(wanted) < n:
-        wanted.append(min((i for i in range(n) if i not in wanted), key=lambda i: (max(near[i, j] for j in wanted), i)))
+        wanted.append(
+            min((i for i in range(n) if i not in wanted), key=lambda i: (max(near[i, j] for j in wanted), i))
+        )
     assert farthest.farthest_point(units, n + 3, start=0).tolist() == wanted
 
 
@@ -273,7 +310,9 @@ def test_farthest_point_starts_near_the_mean():
 
 def group(score=None, units=None, n=None) -> pick.Group:
     n = n or len(score if score is not None else units)
-    keys = np.array([int.from_bytes(hashlib.sha256(f"{i}".encode()).digest()[:8], "little") for i in range(n)], np.uint64)
+    keys = np.array(
+        [int.from_bytes(hashlib.sha256(f"{i}".encode()).digest()[:8], "little") for i in range(n)], np.uint64
+    )
     return pick.Group(keys, None if score is None else np.array(score, float), units)
 
 
@@ -315,7 +354,10 @@ def test_mmd_picks_the_least_discrepancy_at_each_step(seed, n, sigma):
 
     def discrepancy(rows):  # times n^2 m^2, so that it is whole
         m = len(rows)
-        inside, across = sum(kernel[i, j] for i in rows for j in rows), sum(kernel[i, j] for i in rows for j in range(n))
+        inside, across = (
+            sum(kernel[i, j] for i in rows for j in rows),
+            sum(kernel[i, j] for i in rows for j in range(n)),
+        )
         return n * n * inside - 2 * n * m * across + m * m * kernel.sum()
 
     picks = pick.rule("mmd", sigma=sigma)(group(units=units), n).tolist()
@@ -333,7 +375,12 @@ def test_picks_by_group_are_dealt_in_turns():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"name": "best"}, "'best' is none of top, bottom"), ({"name": "top", "tau": 0}, "tau 0"), ({"name": "mmd", "sigma": -1}, "sigma -1")]
+    ("options", "message"),
+    [
+        ({"name": "best"}, "'best' is none of top, bottom"),
+        ({"name": "top", "tau": 0}, "tau 0"),
+        ({"name": "mmd", "sigma": -1}, "sigma -1"),
+    ],
 )
 def test_bad_rules_are_refused(options, message):
     with pytest.raises(SelectorError, match=message):
@@ -349,7 +396,12 @@ def test_steps_that_grow_with_the_square_refuse_large_input(monkeypatch):
     def find(rows):
         return units[rows]
 
-    for module, name, limit in ((graph, "ROW_LIMIT", 11), (greedy, "PAIR_LIMIT", 35), (farthest, "PAIR_LIMIT", 35), (pick, "GROUP_LIMIT", 11)):
+    for module, name, limit in (
+        (graph, "ROW_LIMIT", 11),
+        (greedy, "PAIR_LIMIT", 35),
+        (farthest, "PAIR_LIMIT", 35),
+        (pick, "GROUP_LIMIT", 11),
+    ):
         monkeypatch.setattr(module, name, limit)
     rows = np.arange(12)
     for step, size, remedy in (
@@ -373,7 +425,9 @@ def test_steps_that_grow_with_the_square_refuse_large_input(monkeypatch):
 
 def pool(images: list[int]) -> pa.Table:
     n = len(images)
-    return pa.table({"row": np.arange(n), "id": [f"r{i}" for i in range(n)], "source": ["s"] * n, "n_images": images})
+    return pa.table(
+        {"row": np.arange(n), "id": [f"r{i}" for i in range(n)], "source": ["s"] * n, "n_images": images}
+    )
 
 
 def test_rows_are_set_aside_with_a_count():
@@ -381,8 +435,14 @@ def test_rows_are_set_aside_with_a_count():
     outside = np.array([False, False, True, False, False, False])
     table = pool([1, 1, 1, 0, 1, 0])
     found = candidates(table, 2, 0, usable, outside=outside, text_only="exclude")
-    assert sorted(found.rows.tolist()) == [0, 4] and found.notes == {"missing_value": 1, "out_of_range": 1, "text_only": 2}
-    with pytest.raises(BudgetError, match="1 rows are missing_value, 1 rows are out_of_range, 2 rows are text_only") as error:
+    assert sorted(found.rows.tolist()) == [0, 4] and found.notes == {
+        "missing_value": 1,
+        "out_of_range": 1,
+        "text_only": 2,
+    }
+    with pytest.raises(
+        BudgetError, match="1 rows are missing_value, 1 rows are out_of_range, 2 rows are text_only"
+    ) as error:
         candidates(table, 3, 0, usable, outside=outside, text_only="exclude")
     assert error.value.available == 2
 
@@ -401,7 +461,9 @@ def test_text_only_rows_keep_their_share():
 
 def test_rows_taken_beforehand_count_into_the_budget_and_are_no_candidates():
     table, taken = pool([1, 1, 1, 0]), np.array([True, False, False, True])
-    found = candidates(table, 3, 0, np.array([False, True, True, True]), text_only="keep", taken={"reference": taken})
+    found = candidates(
+        table, 3, 0, np.array([False, True, True, True]), text_only="keep", taken={"reference": taken}
+    )
     assert sorted(found.rows.tolist()) == [1, 2] and found.budget == 1
     assert sorted(found.kept["reference"].tolist()) == [0, 3] and found.notes["missing_value"] == 0
     with pytest.raises(BudgetError) as error:

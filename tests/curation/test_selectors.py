@@ -63,7 +63,12 @@ def test_size_is_exact_or_the_error_says_what_can_be_had(name, params, table_see
 
 @every_case
 @few
-@given(table_seed=st.integers(0, 10**6), n=st.integers(2, 60), order=st.integers(0, 10**6), seed=st.integers(0, 99))
+@given(
+    table_seed=st.integers(0, 10**6),
+    n=st.integers(2, 60),
+    order=st.integers(0, 10**6),
+    seed=st.integers(0, 99),
+)
 def test_order_of_the_rows_changes_nothing(name, params, table_seed, n, order, seed):
     table = random_table(table_seed, n)
     budget = n if name == "all" else max(n // 3, 1)
@@ -88,7 +93,9 @@ def test_budget_outside_the_pool_is_refused(name, params, budget):
 @pytest.mark.parametrize(("name", "params"), [("random", {}), ("random_balanced", {}), ("mllm_selector", {})])
 def test_seed_matters(name, params):
     table = random_table(3, 200)
-    subsets = {tuple(sorted(get_selector(name)(table, 60, seed, **params).rows.tolist())) for seed in range(5)}
+    subsets = {
+        tuple(sorted(get_selector(name)(table, 60, seed, **params).rows.tolist())) for seed in range(5)
+    }
     assert len(subsets) == 5
 
 
@@ -112,12 +119,26 @@ def test_nested_over_budgets(name, params, table_seed, small, large):
 
 
 def test_those_that_are_nested_are_tested():
-    assert {name for name, _ in NESTED} >= {"random", "random_balanced", "top_k", "length", "band", "perplexity", "el2n", "ifd", "less", "clip_score", "deita"}
+    assert {name for name, _ in NESTED} >= {
+        "random",
+        "random_balanced",
+        "top_k",
+        "length",
+        "band",
+        "perplexity",
+        "el2n",
+        "ifd",
+        "less",
+        "clip_score",
+        "deita",
+    }
 
 
 def test_random_is_uniform():
     table = random_table(0, 50)
-    counts = Counter(row for seed in range(400) for row in get_selector("random")(table, 10, seed).rows.tolist())
+    counts = Counter(
+        row for seed in range(400) for row in get_selector("random")(table, 10, seed).rows.tolist()
+    )
     # 400 · 10 / 50 = 80 expected, standard deviation 8
     assert len(counts) == 50 and all(40 < counts[row] < 120 for row in range(50))
     assert sum((counts[row] - 80) ** 2 / 64 for row in range(50)) < 100  # mean 50, sd about 10
@@ -151,7 +172,11 @@ def test_top_k_takes_the_ends_and_counts_missing_values():
     )
     select = get_selector("top_k")
     top = select(table, 2, 0, column="x")
-    assert (top.rows.tolist(), top.reason["score"].to_pylist(), top.notes) == ([2, 4], [3.0, 2.0], {"missing_value": 2})
+    assert (top.rows.tolist(), top.reason["score"].to_pylist(), top.notes) == (
+        [2, 4],
+        [3.0, 2.0],
+        {"missing_value": 2},
+    )
     assert select(table, 2, 0, column="x", order="ascending").rows.tolist() == [5, 0]
     with pytest.raises(BudgetError, match="5 rows asked for, 4 can be had: 2 rows have no x"):
         select(table, 5, 0, column="x")
@@ -199,8 +224,13 @@ def test_columns_may_be_dictionary_encoded_and_chunked():
 )
 def test_missing_or_wrong_column_is_named(name, params, column):
     table = random_table(0, 20)
-    gone = [c for c in table.column_names if c == column or (column.endswith("*") and c.startswith(column[:-1]))]
-    wrong = (name, column) in (("top_k", "source"), ("deita", "quality"))  # there, but not of the type it must have
+    gone = [
+        c for c in table.column_names if c == column or (column.endswith("*") and c.startswith(column[:-1]))
+    ]
+    wrong = (name, column) in (
+        ("top_k", "source"),
+        ("deita", "quality"),
+    )  # there, but not of the type it must have
     broken = table if wrong else table.drop_columns(gone)
     with pytest.raises(ColumnError) as error:
         get_selector(name)(broken, 5, 0, **params)
@@ -271,7 +301,13 @@ def test_every_selector_is_described():
         assert found.name == name and len(found.summary) > 20 and "\n" not in found.summary
         assert found.cost in {"C0", "C1", "C2", "C3", "C4", "C5", "C6"}, name
         assert isinstance(found.targeted, bool) and (found.targeted or name not in ("icons", "less"))
-    assert describe("presel").needs == ("necessity", "necessity_ablated", "embedding", "cluster_image", "seed_rows")
+    assert describe("presel").needs == (
+        "necessity",
+        "necessity_ablated",
+        "embedding",
+        "cluster_image",
+        "seed_rows",
+    )
     assert describe("perplexity", {"model": "seed"}).needs == ("necessity",)
     with pytest.raises(SelectorError, match="did you mean 'semdedup'"):
         describe("semdedupe")
@@ -279,11 +315,16 @@ def test_every_selector_is_described():
 
 def test_own_selector_is_described_by_its_function(tmp_path, monkeypatch):
     (tmp_path / "own_described_module.py").write_text(
-        "COST = 'C3'\ndef pick(columns, budget, seed):\n    \'\'\'The reddest images.\n\n    More.\'\'\'\n"
+        "COST = 'C3'\ndef pick(columns, budget, seed):\n    '''The reddest images.\n\n    More.'''\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = describe("own_described_module:pick")
-    assert (found.summary, found.cost, found.needs, found.targeted) == ("The reddest images.", "C3", (), False)
+    assert (found.summary, found.cost, found.needs, found.targeted) == (
+        "The reddest images.",
+        "C3",
+        (),
+        False,
+    )
 
 
 def test_parameters_are_checked_by_name():

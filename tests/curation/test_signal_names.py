@@ -6,22 +6,25 @@ from curation.selectors import needs
 from curation.selectors.signal_names import signal_of
 
 
-@pytest.mark.parametrize(("columns", "signal"), [
-    ("cap_ocr exp_ocr ent_ocr mass_fine_grained", "capability"),
-    ("styles style_logp_yes_no", "style"),
-    ("nll el2n margin answer_tokens", "necessity"),
-    ("nll_noimg nll_noq nll_a", "necessity_ablated"),
-    ("base_nll base_el2n base_margin base_answer_tokens", "base_losses"),
-    ("base_nll_noimg base_nll_a", "base_losses_ablated"),
-    ("emb_image emb_text", "embedding"),
-    ("clip_score clip_image clip_text", "clip"),
-    ("cluster_text similarity_text", "cluster_text"),
-    ("reward judge complexity quality", "quality"),
-    ("grad grad_norm influence_ocr", "gradient"),
-    ("adam_grad adam_grad_norm adam_influence_ocr", "gradient_adam"),
-    ("value", "value"),
-    ("text_tokens nlls my_nll n_images", None),
-])
+@pytest.mark.parametrize(
+    ("columns", "signal"),
+    [
+        ("cap_ocr exp_ocr ent_ocr mass_fine_grained", "capability"),
+        ("styles style_logp_yes_no", "style"),
+        ("nll el2n margin answer_tokens", "necessity"),
+        ("nll_noimg nll_noq nll_a", "necessity_ablated"),
+        ("base_nll base_el2n base_margin base_answer_tokens", "base_losses"),
+        ("base_nll_noimg base_nll_a", "base_losses_ablated"),
+        ("emb_image emb_text", "embedding"),
+        ("clip_score clip_image clip_text", "clip"),
+        ("cluster_text similarity_text", "cluster_text"),
+        ("reward judge complexity quality", "quality"),
+        ("grad grad_norm influence_ocr", "gradient"),
+        ("adam_grad adam_grad_norm adam_influence_ocr", "gradient_adam"),
+        ("value", "value"),
+        ("text_tokens nlls my_nll n_images", None),
+    ],
+)
 def test_signal_of_a_column(columns, signal):
     assert {signal_of(column) for column in columns.split()} == {signal}
 

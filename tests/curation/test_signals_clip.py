@@ -33,13 +33,22 @@ def dual_encoder_dir(folder, kind):
 
     tokenizer = build_tokenizer()
     end = tokenizer.eos_token_id
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, end)]
+    )
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**shape, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "pad_token_id": tokenizer.pad_token_id}
+    text = {
+        **shape,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 16,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     vision = {**shape, "image_size": 64, "patch_size": 16}
     torch.manual_seed(0)
     if kind == "clip":
-        model = CLIPModel(CLIPConfig(text_config={**text, "eos_token_id": end}, vision_config=vision, projection_dim=24))
+        model = CLIPModel(
+            CLIPConfig(text_config={**text, "eos_token_id": end}, vision_config=vision, projection_dim=24)
+        )
         images = CLIPImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False)
     else:
         model = SiglipModel(SiglipConfig(text_config={**text, "projection_size": 32}, vision_config=vision))
@@ -65,13 +74,26 @@ def reference(path, sample, text, padding=True):
     """(image vectors [k, d], mean of unit sentence vectors) by one call of the model for each image and sentence."""
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    model, tokenizer, images = (c.from_pretrained(path) for c in (AutoModel, AutoTokenizer, AutoImageProcessor))
+    model, tokenizer, images = (
+        c.from_pretrained(path) for c in (AutoModel, AutoTokenizer, AutoImageProcessor)
+    )
     unit = torch.nn.functional.normalize
-    seen = [unit(model.get_image_features(images([decode(p)], return_tensors="pt")["pixel_values"]).pooler_output)[0] for p in sample.images]
+    seen = [
+        unit(
+            model.get_image_features(images([decode(p)], return_tensors="pt")["pixel_values"]).pooler_output
+        )[0]
+        for p in sample.images
+    ]
     said = []
     for sentence in sentences_of(text_of(sample, text))[:10]:
         ids = tokenizer(sentence, return_tensors="pt", padding=padding, truncation=True, max_length=16)
-        said.append(unit(model.get_text_features(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]).pooler_output)[0])
+        said.append(
+            unit(
+                model.get_text_features(
+                    input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]
+                ).pooler_output
+            )[0]
+        )
     return torch.stack(seen).numpy() if seen else None, torch.stack(said).mean(dim=0).numpy()
 
 
@@ -98,21 +120,42 @@ def test_the_score_is_the_cosine_of_image_and_mean_sentence(small_pool, clip_dir
 def test_siglip_is_given_its_full_context(small_pool, tmp_path):
     path = dual_encoder_dir(tmp_path / "siglip", "siglip")
     summary = score_clip(small_pool, path, tmp_path / "out", device="cpu")
-    encoder, texts = DualEncoder(path, device="cpu"), [s for sample in small_pool.samples() for s in sentences_of(text_of(sample, "answer"))[:10]]
+    encoder, texts = (
+        DualEncoder(path, device="cpu"),
+        [s for sample in small_pool.samples() for s in sentences_of(text_of(sample, "answer"))[:10]],
+    )
     real = sum(len(ids) for ids in encoder.tokenizer(texts)["input_ids"])
-    assert summary["padding_efficiency"] == pytest.approx(real / (len(texts) * 16), abs=1e-3) and real < 0.9 * len(texts) * 16
+    assert (
+        summary["padding_efficiency"] == pytest.approx(real / (len(texts) * 16), abs=1e-3)
+        and real < 0.9 * len(texts) * 16
+    )
     images, text = reference(path, small_pool[1], "answer", padding="max_length")
     _, short = reference(path, small_pool[1], "answer")
     score = read_signal(tmp_path / "out")["clip_score"][1].as_py()
     assert score == pytest.approx(100 * (images @ text).mean() / np.linalg.norm(text), abs=1e-3)
-    assert abs(score - 100 * (images @ short).mean() / np.linalg.norm(short)) > 1e-3, "padding must matter here"
+    assert abs(score - 100 * (images @ short).mean() / np.linalg.norm(short)) > 1e-3, (
+        "padding must matter here"
+    )
 
 
 def test_texts_and_sentences():
-    sample = Sample(0, "a", "s", (), (Turn("<image>\nWhat is it? Say.", "A dog. It is 3.5 m long!"), Turn("and\nthen ?", " . ")))
+    sample = Sample(
+        0,
+        "a",
+        "s",
+        (),
+        (Turn("<image>\nWhat is it? Say.", "A dog. It is 3.5 m long!"), Turn("and\nthen ?", " . ")),
+    )
     assert text_of(sample, "question") == ["What is it? Say.", "and\nthen ?"]
     assert sentences_of(text_of(sample, "answer")) == ["A dog.", "It is 3.5 m long!"]
-    assert sentences_of(text_of(sample, "both")) == ["What is it?", "Say.", "A dog.", "It is 3.5 m long!", "and", "then ?"]
+    assert sentences_of(text_of(sample, "both")) == [
+        "What is it?",
+        "Say.",
+        "A dog.",
+        "It is 3.5 m long!",
+        "and",
+        "then ?",
+    ]
 
 
 def test_long_texts_are_cut_and_counted(clip_dir, small_pool, tmp_path):
@@ -137,10 +180,17 @@ def test_broken_images_give_null_and_keep_the_text(small_pool, clip_dir, signal,
     summary = score_clip(Pool.open(tmp_path / "pool"), clip_dir, tmp_path / "out", text="both", device="cpu")
     table, sound = read_signal(tmp_path / "out"), read_signal(signal[0])
     for column in ("clip_score", "clip_image"):
-        assert table[column][6].as_py() is None and table[column][1].as_py() is None and table[column][0].is_valid
+        assert (
+            table[column][6].as_py() is None
+            and table[column][1].as_py() is None
+            and table[column][0].is_valid
+        )
     np.testing.assert_allclose(*(matrix(t, "clip_text")[0][6] for t in (table, sound)), atol=1e-3)
     assert table["clip_score"][2].as_py() == pytest.approx(sound["clip_score"][2].as_py(), abs=1e-3)
-    assert summary["missing"] == {"broken_image": 1, "missing_image": 1, "no_image": 8} and summary["rows_missing"] == 10
+    assert (
+        summary["missing"] == {"broken_image": 1, "missing_image": 1, "no_image": 8}
+        and summary["rows_missing"] == 10
+    )
 
 
 def test_the_text_and_the_model_are_part_of_the_identity(small_pool, clip_dir, signal):
@@ -148,7 +198,11 @@ def test_the_text_and_the_model_are_part_of_the_identity(small_pool, clip_dir, s
     again = score_clip(small_pool, clip_dir, out, text="both", shard_rows=16, device="cpu")
     assert again["rows_kept"] == 40 and again["samples"] == 0
     meta = read_metadata(out)
-    assert meta["text"] == "both" and meta["vectors"] == {"clip_image": 24, "clip_text": 24} and len(meta["model_hash"]) == 64
+    assert (
+        meta["text"] == "both"
+        and meta["vectors"] == {"clip_image": 24, "clip_text": 24}
+        and len(meta["model_hash"]) == 64
+    )
 
 
 def test_what_is_no_dual_encoder_is_refused(small_pool, tiny_vlm_dir, clip_dir, tmp_path):

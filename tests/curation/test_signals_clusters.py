@@ -73,7 +73,9 @@ def test_separate_groups_are_found_and_written_as_a_signal(grouped, tmp_path, me
     pool, vectors, values, group, known = grouped
     info = fit_clusters(pool, vectors, tmp_path, k=GROUPS, name="text", method=method, neighbours=20)
     table = read_signal(tmp_path, pool.hash)
-    assert table.schema == pa.schema([("row", pa.int32()), ("cluster_text", pa.int32()), ("similarity_text", pa.float32())])
+    assert table.schema == pa.schema(
+        [("row", pa.int32()), ("cluster_text", pa.int32()), ("similarity_text", pa.float32())]
+    )
     has = known & (np.arange(500) != 3)
     assert np.array_equal(table["cluster_text"].is_valid().to_numpy(), has)
     labels = table["cluster_text"].drop_null().to_numpy()
@@ -82,7 +84,9 @@ def test_separate_groups_are_found_and_written_as_a_signal(grouped, tmp_path, me
     assert centroids.dtype == np.float32 and centroids.shape == (GROUPS, DIMS)
     units = values[has] / np.linalg.norm(values[has], axis=1, keepdims=True)
     cosines = (units * centroids[labels]).sum(axis=1)
-    np.testing.assert_allclose(table["similarity_text"].drop_null().to_numpy(), cosines, atol=1e-3)  # stored as float16
+    np.testing.assert_allclose(
+        table["similarity_text"].drop_null().to_numpy(), cosines, atol=1e-3
+    )  # stored as float16
     means = np.stack([units[labels == c].sum(axis=0) for c in range(GROUPS)])
     np.testing.assert_allclose(centroids, means / np.linalg.norm(means, axis=1, keepdims=True), atol=1e-3)
     assert info["inertia"] == pytest.approx((1 - cosines).sum(), abs=0.05)
@@ -92,7 +96,9 @@ def test_separate_groups_are_found_and_written_as_a_signal(grouped, tmp_path, me
 
 def test_a_fit_is_the_same_again_and_its_seed_matters(tmp_path):
     pool, vectors = signal_of(tmp_path / "v", blobs(400, 0.5)[0])
-    runs = [fit_clusters(pool, vectors, tmp_path / f"{i}", k=9, seed=seed) for i, seed in enumerate((0, 0, 1))]
+    runs = [
+        fit_clusters(pool, vectors, tmp_path / f"{i}", k=9, seed=seed) for i, seed in enumerate((0, 0, 1))
+    ]
     centroids = [np.load(tmp_path / f"{i}" / "centroids.npy") for i in range(3)]
     assert runs[0] == runs[1] and np.array_equal(centroids[0], centroids[1])
     assert not np.array_equal(centroids[0], centroids[2])
@@ -104,7 +110,9 @@ def test_lloyd_steps_never_raise_the_inertia_and_end_at_a_fixed_point():
     points = Points([(values.astype(np.float16), np.ones(600, bool))])
     found = fit_kmeans(points, 12, 0, 100, np.arange(600))
     assert len(found.history) > 3
-    assert all(later <= earlier + 1e-3 for earlier, later in zip(found.history, found.history[1:], strict=False))
+    assert all(
+        later <= earlier + 1e-3 for earlier, later in zip(found.history, found.history[1:], strict=False)
+    )
     again = assign(points, found.centroids)
     assert np.array_equal(again.labels, found.labels)
     assert found.history[-1] < assign(points, plus_plus(points.take(np.arange(600)), 12, 0)).history[0]
@@ -128,14 +136,18 @@ def test_every_distinct_vector_becomes_a_cluster_of_its_own_when_k_allows(tmp_pa
     info = fit_clusters(pool, vectors, tmp_path / "out", k=8)
     assert info["empty_clusters"] == 0 and info["inertia"] < 1e-3
     assert info["sizes"] == {"min": 1, "median": 1.0, "max": 72}
-    with pytest.raises(TooFewVectorsError, match="9 clusters asked, but the 79 vectors hold only 8 distinct ones"):
+    with pytest.raises(
+        TooFewVectorsError, match="9 clusters asked, but the 79 vectors hold only 8 distinct ones"
+    ):
         fit_clusters(pool, vectors, tmp_path / "nine", k=9)
 
 
 def test_an_empty_cluster_gets_the_farthest_point():
     values = np.eye(4, dtype=np.float16)[[0, 0, 0, 1, 1, 2]]
     points = Points([(values, np.ones(6, bool))])
-    found = fit_kmeans(points, 3, 0, 10, np.array([0, 1, 2]))  # three equal starts: two clusters are empty at first
+    found = fit_kmeans(
+        points, 3, 0, 10, np.array([0, 1, 2])
+    )  # three equal starts: two clusters are empty at first
     assert found.reseeded == 2
     assert same_partition(found.labels, np.array([0, 0, 0, 1, 1, 2]))
 
@@ -158,7 +170,9 @@ def test_several_columns_are_laid_side_by_side(tmp_path):
     has = np.array([True] * 4 + [False] * 2)
     pool, images = signal_of(tmp_path / "i", image, has, "emb_image")
     _, texts = signal_of(tmp_path / "t", text)
-    fit_clusters(pool, [images, texts], tmp_path / "out", column=("emb_image", "emb_text"), name="activation", k=6)
+    fit_clusters(
+        pool, [images, texts], tmp_path / "out", column=("emb_image", "emb_text"), name="activation", k=6
+    )
     table = read_signal(tmp_path / "out")
     assert sorted(table["cluster_activation"].to_pylist()) == list(range(6))
     centroids = np.load(tmp_path / "out" / "centroids.npy")[table["cluster_activation"].to_numpy()]
@@ -208,7 +222,10 @@ def test_engines_are_resolved_recorded_and_asked_for_with_a_hint(grouped, tmp_pa
     pool, vectors = grouped[:2]
     monkeypatch.setattr(cluster_engines, "_has_faiss", lambda: False)
     info = fit_clusters(pool, vectors, tmp_path / "auto", k=3, engine="auto")
-    assert (info["engine"], info["engine_asked"]) == ("torch", "auto") and set(info["versions"]) == {"torch", "numpy"}
+    assert (info["engine"], info["engine_asked"]) == ("torch", "auto") and set(info["versions"]) == {
+        "torch",
+        "numpy",
+    }
     with pytest.raises(ImportError, match=r"winnow\[fast\]"):
         fit_clusters(pool, vectors, tmp_path / "f", k=3, engine="faiss")
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
@@ -238,7 +255,15 @@ def test_faiss_is_given_a_seeded_sample_and_its_centroids_are_used(grouped, tmp_
     monkeypatch.setattr(cluster_engines, "FAISS_POINTS", 50)
     info = fit_clusters(pool, vectors, tmp_path, k=3, engine="auto", seed=5, iterations=7)
     assert info["engine"] == "faiss" and info["trained_on"] == 150
-    assert asked == {"d": DIMS, "k": 3, "niter": 7, "seed": 5, "spherical": True, "min_points_per_centroid": 1, "n": 150}
+    assert asked == {
+        "d": DIMS,
+        "k": 3,
+        "niter": 7,
+        "seed": 5,
+        "spherical": True,
+        "min_points_per_centroid": 1,
+        "n": 150,
+    }
     np.testing.assert_allclose(np.linalg.norm(np.load(tmp_path / "centroids.npy"), axis=1), 1, atol=1e-5)
 
 

@@ -55,7 +55,9 @@ def own(tmp_path, monkeypatch):
 def test_every_built_in_producer_can_be_imported_and_writes_to_out():
     for name in PRODUCERS:
         function = get_producer(name)
-        parameters = function.__code__.co_varnames[: function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
+        parameters = function.__code__.co_varnames[
+            : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
+        ]
         assert parameters[0] == "pool" and {"out", "on_progress"} <= set(parameters), name
 
 
@@ -76,7 +78,9 @@ def test_a_producer_that_cannot_be_used_is_refused_with_what_to_do(own, name, me
 
 
 def test_parameters_are_checked_by_signature(own):
-    with pytest.raises(ProducerError, match="no parameter 'powr' .did you mean 'power'..; it takes power, model"):
+    with pytest.raises(
+        ProducerError, match="no parameter 'powr' .did you mean 'power'..; it takes power, model"
+    ):
         check_params("own_signal:words", {"powr": 2})
     with pytest.raises(ProducerError, match="needs the parameter 'out'"):
         check_params("losses", {}, given=("pool", "model_dir"))
@@ -87,12 +91,22 @@ def test_parameters_are_checked_by_signature(own):
 def test_a_producer_of_ones_own_runs_shard_by_shard_and_is_kept(own, small_pool, tmp_path):
     seen = []
     summary = produce_custom(
-        "own_signal:words", small_pool, tmp_path / "s", {"power": 2}, shard_rows=16, on_progress=lambda *counts: seen.append(counts)
+        "own_signal:words",
+        small_pool,
+        tmp_path / "s",
+        {"power": 2},
+        shard_rows=16,
+        on_progress=lambda *counts: seen.append(counts),
     )
     table = read_signal(tmp_path / "s", small_pool.hash)
     expected = [sum(len(t.answer.split()) for t in s.turns) ** 2 for s in small_pool.samples()]
     assert table["words"].to_pylist() == [c if c < 20 else None for c in expected]
-    assert own.CALLS == [range(16), range(16, 32), range(32, 40)] and seen == [(0, 40), (16, 40), (32, 40), (40, 40)]
+    assert own.CALLS == [range(16), range(16, 32), range(32, 40)] and seen == [
+        (0, 40),
+        (16, 40),
+        (32, 40),
+        (40, 40),
+    ]
     assert summary["nulls"] == {"words": sum(c >= 20 for c in expected)} and summary["samples_per_second"] > 0
     again = produce_custom("own_signal:words", small_pool, tmp_path / "s", {"power": 2}, shard_rows=16)
     assert (again["rows_kept"], again["rows_computed"], again["samples_per_second"]) == (40, 0, None)
@@ -120,14 +134,19 @@ def test_other_parameters_or_another_source_are_another_signal(own, small_pool, 
     assert read_metadata(out)["identity"] != first
 
 
-@pytest.mark.parametrize(("function", "message"), [("no_table", "returned list"), ("no_row", "at least one more"), ("wrong_rows", "other rows")])
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [("no_table", "returned list"), ("no_row", "at least one more"), ("wrong_rows", "other rows")],
+)
 def test_a_result_that_does_not_fit_is_refused(own, small_pool, tmp_path, function, message):
     with pytest.raises(ValueError, match=message):
         produce_custom(f"own_signal:{function}", small_pool, tmp_path / "s")
     assert not (tmp_path / "s" / "signal.json").exists()
 
 
-@pytest.mark.parametrize(("function", "message"), [("fickle", "one type in one part"), ("forgetful", "different columns")])
+@pytest.mark.parametrize(
+    ("function", "message"), [("fickle", "one type in one part"), ("forgetful", "different columns")]
+)
 def test_parts_that_do_not_fit_together_are_refused(own, small_pool, tmp_path, function, message):
     with pytest.raises(SignalError, match=message):
         produce_custom(f"own_signal:{function}", small_pool, tmp_path / "s", shard_rows=20)
@@ -137,16 +156,34 @@ def test_parameters_on_the_command_line_are_yaml():
     assert read_params(["terms=[full, a]", "dim=512", "name=text", "device=null"]) == {
         "terms": ["full", "a"], "dim": 512, "name": "text", "device": None,
     }  # fmt: skip
-    for bad, message in ((["dim"], "expected key=value"), (["a=1", "a=2"], "given twice"), (["a=[1"], "no YAML")):
+    for bad, message in (
+        (["dim"], "expected key=value"),
+        (["a=1", "a=2"], "given twice"),
+        (["a=[1"], "no YAML"),
+    ):
         with pytest.raises(ProducerError, match=message):
             read_params(bad)
 
 
 def test_the_command_computes_a_signal_with_a_model(small_pool, tiny_vlm_dir, tmp_path, capsys):
-    arguments = ["losses", "--pool", str(small_pool.folder), "--model", str(tiny_vlm_dir), "--out", str(tmp_path / "s")]
-    assert main([*arguments, "--param", "terms=noimg", "--param", "prefix=base_", "--param", "device=cpu"]) == 0
+    arguments = [
+        "losses",
+        "--pool",
+        str(small_pool.folder),
+        "--model",
+        str(tiny_vlm_dir),
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    assert (
+        main([*arguments, "--param", "terms=noimg", "--param", "prefix=base_", "--param", "device=cpu"]) == 0
+    )
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["rows"] == 40 and "losses: 40 of 40 (100%)" in printed.err and "samples/s" in printed.err
+    assert (
+        json.loads(printed.out)["rows"] == 40
+        and "losses: 40 of 40 (100%)" in printed.err
+        and "samples/s" in printed.err
+    )
     assert read_signal(tmp_path / "s", small_pool.hash).column_names == ["row", "base_nll_noimg"]
 
 
@@ -174,11 +211,20 @@ def test_the_command_runs_a_producer_of_ones_own(own, small_pool, tmp_path, caps
         (["clip", "--model", "MODEL"], 1, "not a dual encoder"),
     ],
 )
-def test_wrong_commands_end_with_one_line(own, small_pool, tiny_vlm_dir, tmp_path, capsys, arguments, status, message):
+def test_wrong_commands_end_with_one_line(
+    own, small_pool, tiny_vlm_dir, tmp_path, capsys, arguments, status, message
+):
     arguments = [str(tiny_vlm_dir) if a == "MODEL" else a for a in arguments]
-    assert main([arguments[0], "--pool", str(small_pool.folder), "--out", str(tmp_path / "s"), *arguments[1:]]) == status
+    assert (
+        main([arguments[0], "--pool", str(small_pool.folder), "--out", str(tmp_path / "s"), *arguments[1:]])
+        == status
+    )
     error = capsys.readouterr().err
-    assert error.splitlines()[-1].startswith("error: ") and message in error.splitlines()[-1] and "Traceback" not in error
+    assert (
+        error.splitlines()[-1].startswith("error: ")
+        and message in error.splitlines()[-1]
+        and "Traceback" not in error
+    )
 
 
 def test_a_hub_model_that_is_not_there_says_so(monkeypatch):
@@ -219,7 +265,10 @@ def test_what_an_earlier_run_has_done_is_no_speed_of_this_one():
     for at, done in ((60, 900), (65, 910), (71, 922), (80, 1000)):
         now[0] = at
         report(done, 1000)
-    assert lines == ["losses: 922 of 1,000 (92%), 2.0 samples/s, 39 s left", "losses: 1,000 of 1,000 (100%), 8.7 samples/s"]
+    assert lines == [
+        "losses: 922 of 1,000 (92%), 2.0 samples/s, 39 s left",
+        "losses: 1,000 of 1,000 (100%), 8.7 samples/s",
+    ]
     plain_lines("losses", 10, lines.append, lambda: 5.0)(40, 40)
     assert lines[-1] == "losses: 40 of 40 (100%)"
 
@@ -229,8 +278,12 @@ def test_a_terminal_gets_a_bar_with_speed_and_time_left(monkeypatch):
 
     now, screen = [0.0], io.StringIO()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(console, "Console", partial(console.Console, file=screen, force_terminal=True, width=160))
-    monkeypatch.setattr(progress, "Progress", partial(progress.Progress, get_time=lambda: now[0], auto_refresh=False))
+    monkeypatch.setattr(
+        console, "Console", partial(console.Console, file=screen, force_terminal=True, width=160)
+    )
+    monkeypatch.setattr(
+        progress, "Progress", partial(progress.Progress, get_time=lambda: now[0], auto_refresh=False)
+    )
     with shown("losses") as report:
         for at, done in ((60, 900), (61, 904), (70, 940)):
             now[0] = at

@@ -63,7 +63,9 @@ def test_the_default_is_the_last_layer(small_pool, tiny_vlm_dir, signal, tmp_pat
 
 
 @torch.inference_mode()
-def test_coincide_takes_tanh_then_mean_then_unit_length_by_layer_and_modality(vlm, small_pool, tiny_vlm_dir, tmp_path):
+def test_coincide_takes_tanh_then_mean_then_unit_length_by_layer_and_modality(
+    vlm, small_pool, tiny_vlm_dir, tmp_path
+):
     embed_pool(small_pool, tiny_vlm_dir, tmp_path, layers=[0, 1], variant="coincide")
     table = read_signal(tmp_path)
     images, has_image = matrix(table, "emb_image")
@@ -71,7 +73,9 @@ def test_coincide_takes_tanh_then_mean_then_unit_length_by_layer_and_modality(vl
     states, image = states_of(vlm, small_pool[6])
     for mask, vectors in ((image, images), (~image, texts)):
         halves = [torch.nn.functional.normalize(s.tanh()[mask].mean(dim=0), dim=0) for s in states]
-        np.testing.assert_allclose(vectors[6], (torch.cat(halves) / 2).numpy(), atol=1e-3)  # sqrt(2 * 2 layers) = 2
+        np.testing.assert_allclose(
+            vectors[6], (torch.cat(halves) / 2).numpy(), atol=1e-3
+        )  # sqrt(2 * 2 layers) = 2
     joined = np.concatenate([images, texts], axis=1)[has_image].astype(float)
     np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=2e-3)
 
@@ -80,7 +84,9 @@ def test_coincide_takes_tanh_then_mean_then_unit_length_by_layer_and_modality(vl
 def test_attention_states_are_what_the_attention_block_puts_out(vlm, small_pool):
     sample = small_pool[0]
     example, caught = vlm.renderer.encode(sample), []
-    hook = vlm.model.model.language_model.layers[1].self_attn.register_forward_hook(lambda m, i, o: caught.append(o[0][0]))
+    hook = vlm.model.model.language_model.layers[1].self_attn.register_forward_hook(
+        lambda m, i, o: caught.append(o[0][0])
+    )
     _, image = states_of(vlm, sample)
     hook.remove()
     hooks = len(vlm.model.model.language_model.layers[1].self_attn._forward_hooks)
@@ -96,7 +102,9 @@ def test_padding_and_neighbours_do_not_change_a_vector(vlm, small_pool):
     examples = [vlm.renderer.encode(small_pool[row]) for row in (4, 6, 0, 11)]
     with torch.inference_mode():
         together = pooled_states(vlm, examples, layers=[0, 1], state="hidden", variant="coincide")
-        apart = [pooled_states(vlm, [e], layers=[0, 1], state="hidden", variant="coincide")[0] for e in examples]
+        apart = [
+            pooled_states(vlm, [e], layers=[0, 1], state="hidden", variant="coincide")[0] for e in examples
+        ]
     for (a_image, a_text), (b_image, b_text) in zip(together, apart, strict=True):
         assert (a_image is None) == (b_image is None)
         np.testing.assert_allclose(a_text, b_text, atol=1e-5)
@@ -104,7 +112,9 @@ def test_padding_and_neighbours_do_not_change_a_vector(vlm, small_pool):
             np.testing.assert_allclose(a_image, b_image, atol=1e-5)
 
 
-def test_broken_images_and_overflow_give_null_and_are_counted(small_pool, tiny_vlm_dir, tmp_path, monkeypatch):
+def test_broken_images_and_overflow_give_null_and_are_counted(
+    small_pool, tiny_vlm_dir, tmp_path, monkeypatch
+):
     for part in ("data.json", "images", "pool"):
         source = small_pool.folder.parent / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
@@ -114,7 +124,10 @@ def test_broken_images_and_overflow_give_null_and_are_counted(small_pool, tiny_v
     whole = embeddings.pooled_states
 
     def overflows(vlm, examples, **options):
-        return [(i, t * 1e9) if e.name == "s1" else (i, t) for e, (i, t) in zip(examples, whole(vlm, examples, **options), strict=True)]
+        return [
+            (i, t * 1e9) if e.name == "s1" else (i, t)
+            for e, (i, t) in zip(examples, whole(vlm, examples, **options), strict=True)
+        ]
 
     monkeypatch.setattr(embeddings, "pooled_states", overflows)
     summary = embed_pool(Pool.open(tmp_path / "pool"), tiny_vlm_dir, tmp_path / "out")
@@ -167,7 +180,10 @@ def test_sentence_vectors_come_from_the_text_that_was_asked_for(small_pool, tmp_
     summary = embed_pool(small_pool, tmp_path / "model", tmp_path / "q", source="sentence", text="question")
     table = read_signal(tmp_path / "q", small_pool.hash)
     assert table.column_names == ["row", "emb_text"] and summary["dims"] == {"emb_text": 3}
-    long = sum(len(" ".join(t.question.replace("<image>", " ") for t in s.turns).split()) > 4 for s in small_pool.samples())
+    long = sum(
+        len(" ".join(t.question.replace("<image>", " ") for t in s.turns).split()) > 4
+        for s in small_pool.samples()
+    )
     assert 0 < long < 40 and summary["cut"] == {"long_text": long}
     sample = small_pool[7]
     text = "\n".join(t.question.replace("<image>", " ").strip() for t in sample.turns)

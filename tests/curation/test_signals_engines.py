@@ -41,7 +41,11 @@ def few(small_pool, tmp_path_factory):
 
 def by_server(pool, out, server, score=score_capabilities_by_engine, **options):
     pytest.importorskip("openai")
-    settings = {name: options.pop(name) for name in ("shard_rows", "max_failed", "on_progress", "prompts") if name in options}
+    settings = {
+        name: options.pop(name)
+        for name in ("shard_rows", "max_failed", "on_progress", "prompts")
+        if name in options
+    }
     return score(pool, out, model="m", base_url=server.url, options={"retries": 1, **options}, **settings)
 
 
@@ -53,7 +57,9 @@ def test_digits_are_read_from_listed_tokens():
     found = read_digits([(3, np.log(0.5)), (None, np.log(0.2)), (3, np.log(0.1)), (0, np.log(0.05))])
     np.testing.assert_allclose(np.exp(found.log_probs), [0.05, 0, 0, 0.6, 0, 0])
     assert found.unlisted == 4 and found.hidden == pytest.approx(0.15)  # 1 - 0.85, less than 4 x 0.05
-    assert read_digits([(1, np.log(0.9)), (None, np.log(0.01))]).hidden == pytest.approx(0.05)  # 5 x 0.01, less than 0.09
+    assert read_digits([(1, np.log(0.9)), (None, np.log(0.01))]).hidden == pytest.approx(
+        0.05
+    )  # 5 x 0.01, less than 0.09
     assert read_digits([(None, -0.1)]) is None
 
 
@@ -62,9 +68,27 @@ def test_the_command_asks_a_server(few, tmp_path, capsys):
     arguments = ["capability_by_engine", "--pool", str(few.folder), "--out", str(tmp_path / "s")]
     assert main(arguments) == 2 and "needs a model: give --model" in capsys.readouterr().err
     with serve() as server:
-        assert main([*arguments, "--model", "m", "--param", f"base_url={server.url}", "--param", "options={retries: 1, concurrency: 2}"]) == 0
-    assert read_signal(tmp_path / "s", few.hash).equals(read_signal(tmp_path / "s")) and len(server.requests) == PROBES + 8 * 14
-    assert {body["model"] for body in server.requests} == {"m"} and '"samples_per_second"' in capsys.readouterr().out
+        assert (
+            main(
+                [
+                    *arguments,
+                    "--model",
+                    "m",
+                    "--param",
+                    f"base_url={server.url}",
+                    "--param",
+                    "options={retries: 1, concurrency: 2}",
+                ]
+            )
+            == 0
+        )
+    assert (
+        read_signal(tmp_path / "s", few.hash).equals(read_signal(tmp_path / "s"))
+        and len(server.requests) == PROBES + 8 * 14
+    )
+    assert {body["model"] for body in server.requests} == {
+        "m"
+    } and '"samples_per_second"' in capsys.readouterr().out
 
 
 def test_table_has_nulls_where_nothing_was_read():
@@ -86,10 +110,19 @@ def test_server_scores_are_those_of_its_probabilities(few, tmp_path):
             body = {"messages": [*conversation(few[row]), {"role": "user", "content": QUERIES.capability[k]}]}
             p = np.exp([token_logprobs(body)[str(digit)] for digit in range(6)])
             assert signal[f"cap_{CAPABILITY_KEYS[k]}"][row].as_py() == p.argmax()
-            assert signal[f"exp_{CAPABILITY_KEYS[k]}"][row].as_py() == pytest.approx((p @ np.arange(6)) / p.sum(), abs=1e-5)
+            assert signal[f"exp_{CAPABILITY_KEYS[k]}"][row].as_py() == pytest.approx(
+                (p @ np.arange(6)) / p.sum(), abs=1e-5
+            )
             assert signal[f"mass_{CAPABILITY_KEYS[k]}"][row].as_py() == pytest.approx(p.sum(), abs=1e-5)
-    assert len(server.requests) == PROBES + 8 * 14 and all(body["max_tokens"] == 1 for body in server.requests)
-    assert (summary["rows"], summary["missing"], summary["no_digit"], summary["truncated_digits"]) == (8, {}, 0, 0)
+    assert len(server.requests) == PROBES + 8 * 14 and all(
+        body["max_tokens"] == 1 for body in server.requests
+    )
+    assert (summary["rows"], summary["missing"], summary["no_digit"], summary["truncated_digits"]) == (
+        8,
+        {},
+        0,
+        0,
+    )
     assert summary["requests"] == PROBES + 8 * 14 and summary["max_hidden_mass"] == 0.0
 
 
@@ -107,10 +140,15 @@ def test_flat_prompts_are_one_user_turn(few, tmp_path):
         by_server(few, tmp_path / "s", server, prompts="official_flat", concurrency=1)
     bodies = server.requests[PROBES:]
     assert all([message["role"] for message in body["messages"]] == ["user"] for body in bodies)
-    flat, several = load_queries("official_flat"), next(row for row in range(8) if len(few[row].turns) == 3 and len(few[row].images) == 1)
+    flat, several = (
+        load_queries("official_flat"),
+        next(row for row in range(8) if len(few[row].turns) == 3 and len(few[row].images) == 1),
+    )
     content = bodies[14 * several + 3]["messages"][0]["content"]
     lines = [line for turn in few[several].turns for line in (turn.question, turn.answer)]
-    assert [part["type"] for part in content] == ["image_url", "text"] and content[0]["image_url"]["url"] == data_url(few[several].images[0])
+    assert [part["type"] for part in content] == ["image_url", "text"] and content[0]["image_url"][
+        "url"
+    ] == data_url(few[several].images[0])
     assert content[1]["text"] == "\n".join([*lines, flat.capability[3]]).removeprefix("<image>").strip()
     no_image = next(row for row in range(8) if not few[row].images)
     assert bodies[14 * no_image]["messages"][0]["content"].endswith(f"\n{flat.capability[0]}")
@@ -135,7 +173,9 @@ def test_failures_become_nulls_with_reasons(few, tmp_path):
     faults = {json.dumps(conversation(few[row])): fault for row, fault in marked.items()}
 
     def fault(number, body):
-        return faults.get(json.dumps(body["messages"][:-1])) if query_of(body) == QUERIES.capability[5] else None
+        return (
+            faults.get(json.dumps(body["messages"][:-1])) if query_of(body) == QUERIES.capability[5] else None
+        )
 
     with serve(fault=fault) as server:
         summary = by_server(few, tmp_path / "s", server, max_failed=0.5)
@@ -155,8 +195,12 @@ def test_too_many_failures_stop_and_a_new_run_goes_on(few, tmp_path):
         read_signal(tmp_path / "s")
     progress = []
     with serve() as server:
-        summary = by_server(few, tmp_path / "s", server, shard_rows=2, on_progress=lambda *at: progress.append(at))
-    assert (summary["rows_kept"], summary["rows_computed"]) == (4, 4) and len(server.requests) == PROBES + 4 * 14
+        summary = by_server(
+            few, tmp_path / "s", server, shard_rows=2, on_progress=lambda *at: progress.append(at)
+        )
+    assert (summary["rows_kept"], summary["rows_computed"]) == (4, 4) and len(
+        server.requests
+    ) == PROBES + 4 * 14
     assert progress[0] == (4, 8) and progress[-1] == (8, 8)
 
 
@@ -173,19 +217,29 @@ def test_an_engine_that_sees_no_image_is_refused(few, tmp_path):
     with serve(blind=True) as server, pytest.raises(EngineError, match="does not see images"):
         by_server(few, tmp_path / "s", server)
     assert len(server.requests) == PROBES
-    with serve(fault=lambda number, body: "no_logprobs") as server, pytest.raises(EngineError, match="no_logprobs"):
+    with (
+        serve(fault=lambda number, body: "no_logprobs") as server,
+        pytest.raises(EngineError, match="no_logprobs"),
+    ):
         by_server(few, tmp_path / "s", server)
 
 
 def test_server_styles(small_pool, tmp_path):
     def answer(body):
-        return "coordinate" if "describe" in json.dumps(body["messages"][:-1]) else "Yes/No, word/short-phrase, poem"
+        return (
+            "coordinate"
+            if "describe" in json.dumps(body["messages"][:-1])
+            else "Yes/No, word/short-phrase, poem"
+        )
 
     with serve(answer=answer) as server:
         summary = by_server(small_pool, tmp_path / "s", server, score=score_styles_by_engine)
     styles = read_signal(tmp_path / "s", small_pool.hash)["styles"].to_pylist()
     described = ["describe" in json.dumps(conversation(sample)) for sample in small_pool.samples()]
-    assert styles == [["coordinate"] if d else ["yes_no", "word", "other"] for d in described] and 0 < sum(described) < 40
+    assert (
+        styles == [["coordinate"] if d else ["yes_no", "word", "other"] for d in described]
+        and 0 < sum(described) < 40
+    )
     assert summary["other_rows"] == 40 - sum(described) and summary["styles"]["coordinate"] == sum(described)
 
 
@@ -193,10 +247,20 @@ def test_images_go_where_their_placeholders_stand(tmp_path, small_pool):
     from PIL import Image
 
     picture = small_pool[0].images[0]
-    sample = Sample(0, "s", "t", (picture, Image.new("RGB", (2, 2))), (Turn("first <image> then <image>\nwhat ?", "a"), Turn("why ?", "b")))
+    sample = Sample(
+        0,
+        "s",
+        "t",
+        (picture, Image.new("RGB", (2, 2))),
+        (Turn("first <image> then <image>\nwhat ?", "a"), Turn("why ?", "b")),
+    )
     first, answer, second, _ = conversation(sample)
     assert [part["type"] for part in first["content"]] == ["text", "image_url", "text", "image_url", "text"]
-    assert first["content"][4]["text"] == "what ?" and answer == {"role": "assistant", "content": "a"} and second["content"] == "why ?"
+    assert (
+        first["content"][4]["text"] == "what ?"
+        and answer == {"role": "assistant", "content": "a"}
+        and second["content"] == "why ?"
+    )
     assert first["content"][1]["image_url"]["url"] == data_url(picture)
     bitmap, torn = tmp_path / "a.bmp", tmp_path / "torn.png"
     Image.open(picture).save(bitmap)
@@ -222,7 +286,14 @@ def vllm(monkeypatch, tiny_vlm_dir):
 
 
 def by_vllm(pool, out, model, score=score_capabilities_by_engine, **options):
-    return score(pool, out, engine="vllm", model=str(model), prompts="compact", options={"allow_anyres": True, **options})
+    return score(
+        pool,
+        out,
+        engine="vllm",
+        model=str(model),
+        prompts="compact",
+        options={"allow_anyres": True, **options},
+    )
 
 
 def test_vllm_computes_first_queries_before_the_others(vllm, small_pool, tiny_vlm_dir, tmp_path):
@@ -231,7 +302,10 @@ def test_vllm_computes_first_queries_before_the_others(vllm, small_pool, tiny_vl
     assert vllm.arguments["limit_mm_per_prompt"] == {"image": 2}
     calls = vllm.calls[1:]  # after the check with two images
     assert [len(prompts) for prompts, _ in calls] == [16, 16 * 13, 16, 16 * 13, 8, 8 * 13]
-    assert all(given["max_tokens"] == 1 and given["logprobs"] == 20 and "prompt_logprobs" not in given for _, given in calls)
+    assert all(
+        given["max_tokens"] == 1 and given["logprobs"] == 20 and "prompt_logprobs" not in given
+        for _, given in calls
+    )
     first, others = calls[0][0], calls[1][0]
     for s in range(16):  # sample by sample, each with the prefix of its first request
         group = [first[s], *others[13 * s : 13 * (s + 1)]]
@@ -264,7 +338,9 @@ def test_vllm_prompts_and_scores(vllm, small_pool, tiny_vlm_dir, tmp_path):
     assert summary["styles"] == {"multi_choice": 40, "word": 40} and vllm.calls[-1][1]["temperature"] == 0.0
 
 
-def test_vllm_is_refused_where_it_would_see_other_images(vllm, small_pool, tiny_vlm_dir, tmp_path, monkeypatch):
+def test_vllm_is_refused_where_it_would_see_other_images(
+    vllm, small_pool, tiny_vlm_dir, tmp_path, monkeypatch
+):
     with pytest.raises(EngineError, match="allow_anyres"):
         by_vllm(small_pool, tmp_path / "s", tiny_vlm_dir, allow_anyres=False)
     vllm.blind = True

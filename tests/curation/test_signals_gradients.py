@@ -53,7 +53,11 @@ def tapped(vlm, taps, examples):
 
 def by_autograd(vlm, taps, adapter, example):
     """[D]: torch's own gradient of the model's own loss on one sample."""
-    weights = {plain_name(name.removesuffix(".weight"), adapter): p for name, p in vlm.model.named_parameters() if "lora_" in name}
+    weights = {
+        plain_name(name.removesuffix(".weight"), adapter): p
+        for name, p in vlm.model.named_parameters()
+        if "lora_" in name
+    }
     loss = vlm.model(**vlm.collator([example])).loss
     gradients = torch.autograd.grad(loss, [weights[name] for name in taps.names])
     return torch.cat([g.flatten() for g in gradients])
@@ -63,7 +67,9 @@ def by_autograd(vlm, taps, adapter, example):
 def test_gradients_of_a_batch_equal_autograd_sample_by_sample(tiny_vlm_dir, small_pool, warm, step):
     vlm = Vlm(tiny_vlm_dir, device="cpu")
     _, found = trained_adapters(vlm, [warm[step - 1]], [], [])
-    examples = [vlm.renderer.encode(small_pool[row]) for row in (0, 4, 6, 39)]  # one image, none, two; one to three turns
+    examples = [
+        vlm.renderer.encode(small_pool[row]) for row in (0, 4, 6, 39)
+    ]  # one image, none, two; one to three turns
     ours = tapped(vlm, found[0].taps, examples)
     assert {name.rsplit(".", 1)[1] for name in found[0].taps.names} == {"lora_A", "lora_B"}
     for gradient, example in zip(ours, examples, strict=True):
@@ -81,8 +87,13 @@ def test_a_new_adapter_has_gradients_of_b_alone_and_the_same_for_a_seed(tiny_vlm
         _, (adapter,) = fresh_adapter(vlm, r=2, alpha=4, targets=("q_proj", "down_proj"), seed=seed)
         example = vlm.renderer.encode(small_pool[0])
         gradients.append(tapped(vlm, adapter.taps, [example])[0])
-        assert {name.rsplit(".", 2)[1:][0] + name[-7:] for name in adapter.taps.names} == {"q_proj.lora_B", "down_proj.lora_B"}
-        torch.testing.assert_close(gradients[-1], by_autograd(vlm, adapter.taps, "default", example), atol=1e-6, rtol=1e-4)
+        assert {name.rsplit(".", 2)[1:][0] + name[-7:] for name in adapter.taps.names} == {
+            "q_proj.lora_B",
+            "down_proj.lora_B",
+        }
+        torch.testing.assert_close(
+            gradients[-1], by_autograd(vlm, adapter.taps, "default", example), atol=1e-6, rtol=1e-4
+        )
     assert torch.equal(gradients[0], gradients[1]) and not torch.allclose(gradients[0], gradients[2])
 
 
@@ -96,7 +107,9 @@ def validation(small_pool):
 @pytest.fixture(scope="module")
 def signal(small_pool, tiny_vlm_dir, validation, tmp_path_factory):
     out = tmp_path_factory.mktemp("gradients")
-    return out, score_gradients(small_pool, tiny_vlm_dir, out, validation=validation, shard_rows=16, **SETTINGS)
+    return out, score_gradients(
+        small_pool, tiny_vlm_dir, out, validation=validation, shard_rows=16, **SETTINGS
+    )
 
 
 def test_the_signal_holds_unit_vectors_norms_and_influences(signal, small_pool, tiny_vlm_dir):
@@ -107,12 +120,20 @@ def test_the_signal_holds_unit_vectors_norms_and_influences(signal, small_pool, 
     np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, atol=2e-3)
     assert summary["weights"] > 256 and summary["validation_samples"] == 6 and summary["rows_missing"] == 0
     vlm = Vlm(tiny_vlm_dir, device="cpu")
-    _, (adapter,) = fresh_adapter(vlm, r=2, alpha=16, targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), seed=0)
+    _, (adapter,) = fresh_adapter(
+        vlm,
+        r=2,
+        alpha=16,
+        targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        seed=0,
+    )
     exact = tapped(vlm, adapter.taps, [vlm.renderer.encode(small_pool[row]) for row in (0, 4, 39)])
     np.testing.assert_allclose(table["grad_norm"].to_numpy()[[0, 4, 39]], exact.norm(dim=1), rtol=1e-4)
     cosines = torch.nn.functional.normalize(exact, dim=1) @ torch.nn.functional.normalize(exact, dim=1).T
     kept = vectors[[0, 4, 39]].astype(np.float32) @ vectors[[0, 4, 39]].astype(np.float32).T
-    assert np.abs(kept - cosines.numpy()).max() < 4 * (2 / 256) ** 0.5, "the projection keeps angles within its error"
+    assert np.abs(kept - cosines.numpy()).max() < 4 * (2 / 256) ** 0.5, (
+        "the projection keeps angles within its error"
+    )
 
 
 def test_influence_is_the_mean_inner_product_and_the_largest_of_subtasks(signal, small_pool):
@@ -125,11 +146,15 @@ def test_influence_is_the_mean_inner_product_and_the_largest_of_subtasks(signal,
     assert np.abs(mme - inner[:, [7, 8, 10, 11]].mean(axis=1)).max() > 0.01, "subtasks must matter here"
 
 
-def test_the_metadata_says_that_it_is_targeted_and_at_what(signal, validation, small_pool, tiny_vlm_dir, tmp_path):
+def test_the_metadata_says_that_it_is_targeted_and_at_what(
+    signal, validation, small_pool, tiny_vlm_dir, tmp_path
+):
     meta = read_metadata(signal[0])
     assert meta["targeted"] is True and meta["tasks"] == ["mme", "ocr"]
     assert meta["validation_hash"] == validation_hash(validation)
-    assert validation_hash(validation[:-1]) != validation_hash(validation) != validation_hash(validation[::-1])
+    assert (
+        validation_hash(validation[:-1]) != validation_hash(validation) != validation_hash(validation[::-1])
+    )
     score_gradients(small_pool, tiny_vlm_dir, tmp_path, **SETTINGS)
     blind = read_signal(tmp_path)
     assert read_metadata(tmp_path)["targeted"] is False and blind.column_names == ["row", "grad", "grad_norm"]
@@ -137,7 +162,9 @@ def test_the_metadata_says_that_it_is_targeted_and_at_what(signal, validation, s
     np.testing.assert_allclose(first, second, atol=2e-3)  # other batches and shards, the same vectors
 
 
-def test_less_is_the_sum_over_checkpoints_with_their_learning_rates(small_pool, tiny_vlm_dir, warm, validation, tmp_path):
+def test_less_is_the_sum_over_checkpoints_with_their_learning_rates(
+    small_pool, tiny_vlm_dir, warm, validation, tmp_path
+):
     rates, parts = [3e-5, 1e-5], []
     for number, folder in enumerate(warm):
         score_gradients(small_pool, tiny_vlm_dir, tmp_path / str(number), validation=validation, adapters=[folder],
@@ -186,15 +213,25 @@ def test_adam_shapes_the_pools_gradients_only(small_pool, tiny_vlm_dir, warm, va
     score_gradients(small_pool, tiny_vlm_dir, shaped, validation=validation, adapters=[warm[0]],
                     adam=[warm[0] / "adam.safetensors"], prefix="adam_", **SETTINGS)  # fmt: skip
     one, other = read_signal(plain), read_signal(shaped)
-    assert other.column_names == ["row", "adam_grad", "adam_grad_norm", "adam_influence_mme", "adam_influence_ocr"]
+    assert other.column_names == [
+        "row",
+        "adam_grad",
+        "adam_grad_norm",
+        "adam_influence_mme",
+        "adam_influence_ocr",
+    ]
     np.testing.assert_allclose(one["grad_norm"], other["adam_grad_norm"], rtol=1e-5)
     ours, theirs = matrix(one, "grad")[0].astype(np.float32), matrix(other, "adam_grad")[0].astype(np.float32)
     assert np.abs(ours - theirs).max() > 0.05
     direction = np.stack([ours[[0, 1]].mean(axis=0)])  # of plain gradients, whatever the pool's are
-    np.testing.assert_allclose(other["adam_influence_ocr"].to_numpy(), influence(theirs, direction), atol=2e-3)
+    np.testing.assert_allclose(
+        other["adam_influence_ocr"].to_numpy(), influence(theirs, direction), atol=2e-3
+    )
 
 
-def test_what_has_no_gradient_is_null_and_counted(small_pool, tiny_vlm_dir, validation, tmp_path, monkeypatch):
+def test_what_has_no_gradient_is_null_and_counted(
+    small_pool, tiny_vlm_dir, validation, tmp_path, monkeypatch
+):
     shutil.copytree(small_pool.folder.parent, tmp_path / "copy")
     pool = Pool.open(tmp_path / "copy" / small_pool.folder.name)
     pool[3].images[0].write_bytes(b"no picture any more")
@@ -215,7 +252,9 @@ def test_what_has_no_gradient_is_null_and_counted(small_pool, tiny_vlm_dir, vali
     assert np.isfinite(matrix(table, "grad")[0][~np.array(lost)].astype(float)).all()
 
 
-def test_a_gradient_of_zero_has_a_norm_and_no_vector(small_pool, tiny_vlm_dir, validation, tmp_path, monkeypatch):
+def test_a_gradient_of_zero_has_a_norm_and_no_vector(
+    small_pool, tiny_vlm_dir, validation, tmp_path, monkeypatch
+):
     plain = Vlm.hidden
     monkeypatch.setattr(Vlm, "hidden", lambda self, batch: plain(self, batch).detach().requires_grad_())
     summary = score_gradients(small_pool, tiny_vlm_dir, tmp_path, **SETTINGS)
@@ -227,7 +266,9 @@ def test_a_gradient_of_zero_has_a_norm_and_no_vector(small_pool, tiny_vlm_dir, v
 def test_a_second_run_keeps_what_is_there(signal, small_pool, tiny_vlm_dir, validation, tmp_path):
     shutil.copytree(signal[0], tmp_path / "s")
     (tmp_path / "s" / "part-00001.parquet").unlink()
-    summary = score_gradients(small_pool, tiny_vlm_dir, tmp_path / "s", validation=validation, shard_rows=16, **SETTINGS)
+    summary = score_gradients(
+        small_pool, tiny_vlm_dir, tmp_path / "s", validation=validation, shard_rows=16, **SETTINGS
+    )
     assert (summary["rows_kept"], summary["rows_computed"]) == (24, 16)
     assert read_signal(tmp_path / "s").equals(read_signal(signal[0]))
 
@@ -246,7 +287,11 @@ def test_adapters_that_do_not_fit_are_refused(small_pool, tiny_vlm_dir, tmp_path
 
 
 def test_weights_and_states_must_fit_the_adapters(small_pool, tiny_vlm_dir, warm, tmp_path):
-    for settings in ({"lr_weights": [1.0]}, {"lr_weights": [1.0, 0.0]}, {"adam": [warm[0] / "adam.safetensors"]}):
+    for settings in (
+        {"lr_weights": [1.0]},
+        {"lr_weights": [1.0, 0.0]},
+        {"adam": [warm[0] / "adam.safetensors"]},
+    ):
         with pytest.raises(AdapterError, match="2 adapters need as many positive weights"):
             score_gradients(small_pool, tiny_vlm_dir, tmp_path, adapters=warm, **SETTINGS, **settings)
 
@@ -260,7 +305,14 @@ def test_validation_sets_are_read_from_pools_json_and_tables(small_pool, tmp_pat
     from_json = read_validation(small_pool.folder.parent / "data.json", tmp_path / "scratch")
     assert validation_hash(from_json) == validation_hash(from_pool)
     image = {"bytes": small_pool[0].images[0].read_bytes(), "path": None}
-    table = pa.table({"image": [image, None], "question": ["what ?", "why ?"], "answer": ["dog", "yes"], "kind": ["word", "word"]})
+    table = pa.table(
+        {
+            "image": [image, None],
+            "question": ["what ?", "why ?"],
+            "answer": ["dog", "yes"],
+            "kind": ["word", "word"],
+        }
+    )
     (tmp_path / "bench").mkdir()
     pq.write_table(table, tmp_path / "bench" / "ocr.parquet")
     first, second = read_validation(tmp_path / "bench", tmp_path / "scratch")
@@ -273,7 +325,10 @@ def test_tasks_and_subtasks_come_from_the_source(small_pool):
     assert tasks_of(samples) == {"a": {"": [1]}, "b": {"x": [0, 3], "y": [2]}}
 
 
-@pytest.mark.parametrize(("sources", "message"), [(["a-b", "a b"], "no name of its own"), ([""], "no name of its own"), ([], "empty")])
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [(["a-b", "a b"], "no name of its own"), ([""], "no name of its own"), ([], "empty")],
+)
 def test_task_names_that_cannot_be_columns_are_refused(small_pool, sources, message):
     with pytest.raises(ValidationError, match=message):
         tasks_of([replace(small_pool[0], source=source) for source in sources])
@@ -293,15 +348,32 @@ def test_a_task_whose_samples_all_fail_is_an_error(small_pool, tiny_vlm_dir, tmp
     pool = Pool.open(tmp_path / "copy" / small_pool.folder.name)
     broken = replace(pool[0], source="ocr")
     broken.images[0].write_bytes(b"none")
-    with pytest.raises(validation_sets.ValidationError, match="none of the 1 validation samples of ocr/ has a gradient"):
+    with pytest.raises(
+        validation_sets.ValidationError, match="none of the 1 validation samples of ocr/ has a gradient"
+    ):
         score_gradients(small_pool, tiny_vlm_dir, tmp_path / "s", validation=[broken], **SETTINGS)
 
 
 def test_the_command_takes_a_json_validation_set(small_pool, tiny_vlm_dir, tmp_path, capsys):
     from curation.signals.__main__ import main
 
-    arguments = ["gradients", "--pool", str(small_pool.folder), "--model", str(tiny_vlm_dir), "--out", str(tmp_path / "s")]
-    params = ["dim=64", "r=1", "targets=v_proj", "adapters=null", "device=cpu", f"validation={small_pool.folder.parent / 'data.json'}"]
+    arguments = [
+        "gradients",
+        "--pool",
+        str(small_pool.folder),
+        "--model",
+        str(tiny_vlm_dir),
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    params = [
+        "dim=64",
+        "r=1",
+        "targets=v_proj",
+        "adapters=null",
+        "device=cpu",
+        f"validation={small_pool.folder.parent / 'data.json'}",
+    ]
     assert main([*arguments, *(word for param in params for word in ("--param", param))]) == 0
     assert json.loads(capsys.readouterr().out)["targeted"] is True
     assert read_metadata(tmp_path / "s")["tasks"] == ["src0", "src1", "src2"]

@@ -21,9 +21,13 @@ QUERIES = load_queries("compact")
 def labels(small_pool):
     """Capability k scores k % 6 when the sample has an image, else 0; the style is the presence of an image, too."""
     seen = np.array([bool(sample.images) for sample in small_pool.samples()])
-    columns = {f"cap_{key}": pa.array(np.where(seen, k % 6, 0), pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)}
+    columns = {
+        f"cap_{key}": pa.array(np.where(seen, k % 6, 0), pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)
+    }
     styles = [["word", "comparison"] if image else ["yes_no"] for image in seen]
-    return pa.table({"row": small_pool.table["row"], "id": small_pool.table["id"], **columns, "styles": styles})
+    return pa.table(
+        {"row": small_pool.table["row"], "id": small_pool.table["id"], **columns, "styles": styles}
+    )
 
 
 def train(pool, base, targets, out, steps):
@@ -33,7 +37,9 @@ def train(pool, base, targets, out, steps):
 
 
 def test_a_trained_scorer_reproduces_its_labels(small_pool, tiny_vlm_dir, labels, tmp_path):
-    scorer = train(small_pool, tiny_vlm_dir, scorer_targets(labels, QUERIES)[0], tmp_path / "scorer", steps=100)
+    scorer = train(
+        small_pool, tiny_vlm_dir, scorer_targets(labels, QUERIES)[0], tmp_path / "scorer", steps=100
+    )
     summary = score_capabilities(small_pool, scorer, tmp_path / "signal")
     report = capability_report(read_signal(tmp_path / "signal"), labels)
     assert summary["mean_digit_mass"] > 0.9
@@ -41,7 +47,9 @@ def test_a_trained_scorer_reproduces_its_labels(small_pool, tiny_vlm_dir, labels
 
 
 def test_a_trained_styler_reproduces_its_labels(small_pool, tiny_vlm_dir, labels, tmp_path):
-    styler = train(small_pool, tiny_vlm_dir, styler_targets(labels, QUERIES)[0], tmp_path / "styler", steps=60)
+    styler = train(
+        small_pool, tiny_vlm_dir, styler_targets(labels, QUERIES)[0], tmp_path / "styler", steps=60
+    )
     score_styles(small_pool, styler, tmp_path / "signal")
     report = style_report(read_signal(tmp_path / "signal"), labels)
     assert report["exact"] > 0.95 and report["other"] < 0.05

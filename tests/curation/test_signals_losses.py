@@ -32,12 +32,20 @@ def vlm(tiny_vlm_dir):
 @pytest.fixture(scope="module")
 def scored(small_pool, tiny_vlm_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("losses")
-    summary = score_losses(small_pool, tiny_vlm_dir, out, terms=ALL, max_tokens=600, shard_rows=25, device="cpu")
+    summary = score_losses(
+        small_pool, tiny_vlm_dir, out, terms=ALL, max_tokens=600, shard_rows=25, device="cpu"
+    )
     return read_signal(out, small_pool.hash), summary
 
 
 def make(question, images=1, answer="dog"):
-    return Sample(0, "s", "src", tuple(f"{i}.png" for i in range(images)), (Turn(question, answer), Turn("and ?", "yes")))
+    return Sample(
+        0,
+        "s",
+        "src",
+        tuple(f"{i}.png" for i in range(images)),
+        (Turn(question, answer), Turn("and ?", "yes")),
+    )
 
 
 def test_ablated_samples_keep_the_answers_and_lose_what_they_should():
@@ -89,8 +97,12 @@ def test_text_only_samples_are_computed_once_a_term_and_counted_as_rows(scored, 
     assert summary["rows_missing"] == 0 and set(summary["nulls"].values()) == {0}
 
 
-def test_terms_make_the_same_values_apart_as_together_and_carry_the_prefix(scored, small_pool, tiny_vlm_dir, tmp_path):
-    score_losses(small_pool, tiny_vlm_dir, tmp_path, terms=("a", "noimg", "noq"), prefix="base_", device="cpu")
+def test_terms_make_the_same_values_apart_as_together_and_carry_the_prefix(
+    scored, small_pool, tiny_vlm_dir, tmp_path
+):
+    score_losses(
+        small_pool, tiny_vlm_dir, tmp_path, terms=("a", "noimg", "noq"), prefix="base_", device="cpu"
+    )
     table = read_signal(tmp_path)
     assert table.column_names == ["row", "base_nll_noimg", "base_nll_noq", "base_nll_a"]
     for term in ("noimg", "noq", "a"):
@@ -142,23 +154,41 @@ def long_tailed(tmp_path_factory):
     """240 text-only samples whose answers have 3 to 500 words, few of them many."""
     folder = tmp_path_factory.mktemp("long")
     words = np.minimum(np.random.default_rng(1).lognormal(3, 1.1, 240).astype(int) + 3, 500)
-    turns = [[{"from": "human", "value": "describe the image ."}, {"from": "gpt", "value": " ".join(["dog"] * int(n))}] for n in words]
-    (folder / "data.json").write_text(json.dumps([{"id": str(i), "conversations": turn} for i, turn in enumerate(turns)]))
+    turns = [
+        [
+            {"from": "human", "value": "describe the image ."},
+            {"from": "gpt", "value": " ".join(["dog"] * int(n))},
+        ]
+        for n in words
+    ]
+    (folder / "data.json").write_text(
+        json.dumps([{"id": str(i), "conversations": turn} for i, turn in enumerate(turns)])
+    )
     build_pool(folder / "data.json", folder, folder / "pool")
     return Pool.open(folder / "pool")
 
 
 def test_the_producer_reports_the_padding_efficiency_it_reached(long_tailed, tiny_vlm_dir, tmp_path):
     together = score_losses(long_tailed, tiny_vlm_dir, tmp_path / "a", max_tokens=256, device="cpu")
-    apart = score_losses(long_tailed, tiny_vlm_dir, tmp_path / "b", max_tokens=256, shard_rows=25, device="cpu")
+    apart = score_losses(
+        long_tailed, tiny_vlm_dir, tmp_path / "b", max_tokens=256, shard_rows=25, device="cpu"
+    )
     assert together["padding_efficiency"] >= 0.97 > apart["padding_efficiency"]
-    np.testing.assert_allclose(read_signal(tmp_path / "a")["nll"], read_signal(tmp_path / "b")["nll"], atol=1e-5)
+    np.testing.assert_allclose(
+        read_signal(tmp_path / "a")["nll"], read_signal(tmp_path / "b")["nll"], atol=1e-5
+    )
 
 
 def test_progress_counts_rows_whatever_the_terms(small_pool, tiny_vlm_dir, tmp_path):
     seen = []
     score_losses(
-        small_pool, tiny_vlm_dir, tmp_path, terms=ALL, max_tokens=300, shard_rows=16, device="cpu",
+        small_pool,
+        tiny_vlm_dir,
+        tmp_path,
+        terms=ALL,
+        max_tokens=300,
+        shard_rows=16,
+        device="cpu",
         on_progress=lambda done, total: seen.append((done, total)),
     )
     done = [d for d, _ in seen]
@@ -174,7 +204,11 @@ def test_a_broken_image_costs_only_the_terms_that_look_at_it(small_pool, tiny_vl
     for column in table.column_names[1:]:
         lost = [row for row, value in enumerate(table[column].to_pylist()) if value is None]
         assert lost == ([] if column in ("nll_noimg", "nll_a") else [3]), column
-    assert summary["missing"] == {"broken_image": 2} and summary["rows_missing"] == 1 and summary["nulls"]["nll"] == 1
+    assert (
+        summary["missing"] == {"broken_image": 2}
+        and summary["rows_missing"] == 1
+        and summary["nulls"]["nll"] == 1
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -187,11 +221,17 @@ def test_a_loss_that_is_no_number_is_null_and_counted(small_pool, tiny_vlm_dir, 
         return log_probs
 
     monkeypatch.setattr(Vlm, "log_probs", spoiled)
-    summary = score_losses(small_pool, tiny_vlm_dir, tmp_path, max_tokens=1_000_000, shard_rows=20, device="cpu")
+    summary = score_losses(
+        small_pool, tiny_vlm_dir, tmp_path, max_tokens=1_000_000, shard_rows=20, device="cpu"
+    )
     table = read_signal(tmp_path)
-    assert summary["missing"] == {"not_finite": 2} and summary["rows_missing"] == 2  # the first of each shard's one batch
+    assert (
+        summary["missing"] == {"not_finite": 2} and summary["rows_missing"] == 2
+    )  # the first of each shard's one batch
     lost = table["nll"].is_null().to_pylist()
-    assert sum(lost) == 2 and all(table[name].is_null().to_pylist() == lost for name in ("el2n", "margin", "answer_tokens"))
+    assert sum(lost) == 2 and all(
+        table[name].is_null().to_pylist() == lost for name in ("el2n", "margin", "answer_tokens")
+    )
     assert np.isfinite(table["nll"].drop_null().to_numpy()).all()
 
 
@@ -217,13 +257,22 @@ def score_and_die(pool, model_dir, out):
     score_losses(pool, model_dir, out, max_tokens=200, shard_rows=10, device="cpu", on_progress=die)
 
 
-def test_a_producer_killed_inside_a_shard_goes_on_after_the_last_whole_one(small_pool, tiny_vlm_dir, scored, tmp_path):
-    killed = multiprocessing.get_context("fork").Process(target=score_and_die, args=(small_pool, tiny_vlm_dir, tmp_path / "s"))
+def test_a_producer_killed_inside_a_shard_goes_on_after_the_last_whole_one(
+    small_pool, tiny_vlm_dir, scored, tmp_path
+):
+    killed = multiprocessing.get_context("fork").Process(
+        target=score_and_die, args=(small_pool, tiny_vlm_dir, tmp_path / "s")
+    )
     killed.start()
     killed.join(60)
     assert killed.exitcode == -signals.SIGKILL
-    assert sorted(p.name for p in (tmp_path / "s").glob("part-*.parquet")) == ["part-00000.parquet", "part-00001.parquet"]
+    assert sorted(p.name for p in (tmp_path / "s").glob("part-*.parquet")) == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
     assert not (tmp_path / "s" / "signal.json").exists()
-    summary = score_losses(small_pool, tiny_vlm_dir, tmp_path / "s", max_tokens=200, shard_rows=10, device="cpu")
+    summary = score_losses(
+        small_pool, tiny_vlm_dir, tmp_path / "s", max_tokens=200, shard_rows=10, device="cpu"
+    )
     assert (summary["rows_kept"], summary["rows_computed"]) == (20, 20)
     np.testing.assert_allclose(read_signal(tmp_path / "s")["nll"], scored[0]["nll"], atol=1e-5)

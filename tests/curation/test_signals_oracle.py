@@ -48,10 +48,15 @@ def test_the_signal_is_the_truth(world, tmp_path):
 def test_its_columns_are_those_of_the_learned_signals(world, tmp_path):
     pool, path, _ = world
     tell_truth(pool, path, tmp_path)
-    signal, learned = read_signal(tmp_path), score_table([0], [np.log(np.full((len(CAPABILITY_KEYS), 6), 1 / 6))])
+    signal, learned = (
+        read_signal(tmp_path),
+        score_table([0], [np.log(np.full((len(CAPABILITY_KEYS), 6), 1 / 6))]),
+    )
     assert set(learned.schema.names) | {"styles"} == set(signal.schema.names)
     assert all(signal.schema.field(field.name).type == field.type for field in learned.schema)
-    assert str(signal.schema.field("styles").type) == "list<element: string>" or str(signal.schema.field("styles").type).startswith("list<")
+    assert str(signal.schema.field("styles").type) == "list<element: string>" or str(
+        signal.schema.field("styles").type
+    ).startswith("list<")
     chosen = get_selector("mmssr")(join(pool.table, [signal]), 30, 0)
     assert len(chosen.rows) == 30
 
@@ -80,7 +85,9 @@ def test_parts_of_another_truth_are_not_kept(world, tmp_path):
     pool, path, _ = world
     tell_truth(pool, path, tmp_path / "signal")
     table = pq.read_table(path)
-    revised = table.set_column(table.column_names.index("cap_ocr"), "cap_ocr", pa.array([5] * len(table), table["cap_ocr"].type))
+    revised = table.set_column(
+        table.column_names.index("cap_ocr"), "cap_ocr", pa.array([5] * len(table), table["cap_ocr"].type)
+    )
     pq.write_table(revised, tmp_path / "truth.parquet")
     tell_truth(pool, tmp_path / "truth.parquet", tmp_path / "signal")
     assert set(read_signal(tmp_path / "signal")["cap_ocr"].to_pylist()) == {5}

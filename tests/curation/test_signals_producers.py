@@ -50,7 +50,10 @@ def test_digit_scores_are_argmax_expectation_entropy_and_mass():
         cap, expected, entropy, mass = digit_scores(np.log(p).astype(np.float32))
     assert cap.tolist() == [2, 0] and cap.dtype == np.int8
     assert expected.tolist() == pytest.approx([(0.2 + 0.6 + 1.0) / 0.8, 1.0]) and expected.dtype == np.float32
-    assert entropy.tolist() == pytest.approx([stats.entropy(row[row > 0]) for row in p], rel=1e-5) and entropy.dtype == np.float32
+    assert (
+        entropy.tolist() == pytest.approx([stats.entropy(row[row > 0]) for row in p], rel=1e-5)
+        and entropy.dtype == np.float32
+    )
     assert mass.tolist() == pytest.approx([0.8, 0.5])
 
 
@@ -63,7 +66,9 @@ def test_the_capability_signal_has_a_row_for_each_sample(capability, small_pool,
     out, summary = capability
     table = read_signal(out, small_pool.hash)
     assert table["row"].to_pylist() == list(range(40))
-    assert table.column_names[1:] == [f"{kind}_{key}" for kind in ("cap", "exp", "ent", "mass") for key in CAPABILITY_KEYS]
+    assert table.column_names[1:] == [
+        f"{kind}_{key}" for kind in ("cap", "exp", "ent", "mass") for key in CAPABILITY_KEYS
+    ]
     assert summary["rows"] == 40 and summary["rows_missing"] == 0 and summary["samples_per_second"] > 0
     assert 0.5 < summary["padding_efficiency"] <= 1 and summary["low_mass_scores"] > 0
     digits = [answer[0] for answer in digit_questions(vlm.renderer, QUERIES)[13].answers]
@@ -78,7 +83,11 @@ def test_the_capability_signal_has_a_row_for_each_sample(capability, small_pool,
 
 def test_the_metadata_says_what_made_the_signal(capability, small_pool):
     meta = read_metadata(capability[0])
-    assert meta["pool_hash"] == small_pool.hash and meta["prompt_hash"] == QUERIES.hash and meta["image_mode"] == "base"
+    assert (
+        meta["pool_hash"] == small_pool.hash
+        and meta["prompt_hash"] == QUERIES.hash
+        and meta["image_mode"] == "base"
+    )
     assert len(meta["model_hash"]) >= 12 and meta["versions"]["torch"] == torch.__version__.split("+")[0]
 
 
@@ -119,7 +128,10 @@ def test_losses_equal_the_models_own_loss_sample_by_sample(vlm, small_pool):
 def test_the_loss_signal(vlm, small_pool, tiny_vlm_dir, tmp_path):
     summary = score_losses(small_pool, tiny_vlm_dir, tmp_path, max_tokens=300, shard_rows=25)
     table = read_signal(tmp_path, small_pool.hash)
-    assert table.column_names == ["row", "nll", "el2n", "margin", "answer_tokens"] and summary["padding_efficiency"] > 0.85
+    assert (
+        table.column_names == ["row", "nll", "el2n", "margin", "answer_tokens"]
+        and summary["padding_efficiency"] > 0.85
+    )
     with torch.inference_mode():
         expected = [answer_losses(vlm, [vlm.renderer.encode(sample)])[0] for sample in small_pool.samples()]
     np.testing.assert_allclose(table["nll"].to_numpy(), [loss.nll for loss in expected], atol=1e-5)
@@ -130,31 +142,50 @@ def test_the_loss_signal(vlm, small_pool, tiny_vlm_dir, tmp_path):
 def test_a_random_styler_names_only_other_and_it_is_counted(small_pool, tiny_vlm_dir, tmp_path):
     summary = score_styles(small_pool, tiny_vlm_dir, tmp_path, batch_size=16, shard_rows=30)
     table = read_signal(tmp_path, small_pool.hash)
-    assert summary["rows"] == 40 and summary["other_rows"] == sum("other" in s for s in table["styles"].to_pylist()) > 0
+    assert (
+        summary["rows"] == 40
+        and summary["other_rows"] == sum("other" in s for s in table["styles"].to_pylist()) > 0
+    )
     assert all(styles for styles in table["styles"].to_pylist())
 
 
 def test_one_pass_for_both_gives_what_two_give(capability, small_pool, tiny_vlm_dir, tmp_path):
-    summary = score_capabilities_and_styles(small_pool, tiny_vlm_dir, tmp_path / "both", batch_size=7, shard_rows=30)
+    summary = score_capabilities_and_styles(
+        small_pool, tiny_vlm_dir, tmp_path / "both", batch_size=7, shard_rows=30
+    )
     score_styles(small_pool, tiny_vlm_dir, tmp_path / "style")
     both, scores = read_signal(tmp_path / "both", small_pool.hash), read_signal(capability[0])
     assert both["styles"].equals(read_signal(tmp_path / "style")["styles"])
     for name in scores.column_names:
         np.testing.assert_allclose(both[name].to_numpy(), scores[name].to_numpy(), atol=1e-5)
-    assert summary["rows"] == 40 and summary["samples"] == 40 and summary["other_rows"] > 0 and summary["mean_digit_mass"] > 0
+    assert (
+        summary["rows"] == 40
+        and summary["samples"] == 40
+        and summary["other_rows"] > 0
+        and summary["mean_digit_mass"] > 0
+    )
 
 
 def test_likely_styles_are_the_best_and_those_near_it():
-    log_probs = np.log([[0.05, 0.4, 0.3, 0.1, 0.05, 0.05, 0.02, 0.02, 0.01], [0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]])
-    assert likely_styles(log_probs, 0.5) == [["coordinate", "yes_no"], ["multi_choice", "coordinate"] + [list(STYLES)[k] for k in range(2, 7)]]
+    log_probs = np.log(
+        [[0.05, 0.4, 0.3, 0.1, 0.05, 0.05, 0.02, 0.02, 0.01], [0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]]
+    )
+    assert likely_styles(log_probs, 0.5) == [
+        ["coordinate", "yes_no"],
+        ["multi_choice", "coordinate"] + [list(STYLES)[k] for k in range(2, 7)],
+    ]
     assert likely_styles(log_probs, 1) == [["coordinate"], ["multi_choice"]]
     assert likely_styles(log_probs, 0.8) == [["coordinate"], ["multi_choice", "coordinate"]]
     with pytest.raises(ValueError, match="threshold"):
         likely_styles(log_probs, 0)
 
 
-def test_likelihood_mode_names_the_likeliest_and_keeps_the_log_probabilities(small_pool, tiny_vlm_dir, vlm, tmp_path):
-    summary = score_styles(small_pool, tiny_vlm_dir, tmp_path, mode="likelihood", threshold=0.9, batch_size=16)
+def test_likelihood_mode_names_the_likeliest_and_keeps_the_log_probabilities(
+    small_pool, tiny_vlm_dir, vlm, tmp_path
+):
+    summary = score_styles(
+        small_pool, tiny_vlm_dir, tmp_path, mode="likelihood", threshold=0.9, batch_size=16
+    )
     table = read_signal(tmp_path, small_pool.hash)
     log_probs = np.stack([table[f"style_logp_{key}"].to_numpy() for key in STYLES], axis=1)
     words = [vlm.tokenizer.convert_tokens_to_ids(QUERIES.styles[key]) for key in STYLES]
@@ -206,7 +237,9 @@ def test_a_broken_image_has_no_score_and_is_counted(damaged_pool, tiny_vlm_dir, 
     ],
     ids=["capability", "greedy", "likelihood", "ratings"],
 )
-def test_a_model_that_overflows_gives_no_score_and_it_is_counted(small_pool, tiny_vlm_dir, tmp_path, monkeypatch, score, options, columns):
+def test_a_model_that_overflows_gives_no_score_and_it_is_counted(
+    small_pool, tiny_vlm_dir, tmp_path, monkeypatch, score, options, columns
+):
     plain = Questions._read_trie
 
     def overflowing(self, prefix):
@@ -217,7 +250,9 @@ def test_a_model_that_overflows_gives_no_score_and_it_is_counted(small_pool, tin
     monkeypatch.setattr(Questions, "_read_trie", overflowing)
     summary = score(small_pool, tiny_vlm_dir, tmp_path, batch_size=20, shard_rows=20, **options)
     table = read_signal(tmp_path, small_pool.hash)
-    assert summary["missing"] == {"not_finite": 2} and summary["rows_missing"] == 2, "the first of each shard's one batch"
+    assert summary["missing"] == {"not_finite": 2} and summary["rows_missing"] == 2, (
+        "the first of each shard's one batch"
+    )
     for column in columns:
         assert table[column].null_count == 2, column
 
@@ -237,7 +272,11 @@ def renderer_with(vlm, answers, unknown=None):
     )
 
 
-@pytest.mark.parametrize("answers", [lambda d: (3,), lambda d: (7,) * (d + 1), lambda d: (d, 9)], ids=["equal", "unary", "ends alike"])
+@pytest.mark.parametrize(
+    "answers",
+    [lambda d: (3,), lambda d: (7,) * (d + 1), lambda d: (d, 9)],
+    ids=["equal", "unary", "ends alike"],
+)
 def test_a_tokenizer_that_does_not_write_digits_as_single_tokens_is_refused(vlm, answers):
     with pytest.raises(PromptError, match="not single tokens"):
         digit_questions(renderer_with(vlm, answers), QUERIES)

@@ -28,7 +28,9 @@ def sign(seed, row, column, words):
 def test_every_sign_follows_from_seed_row_and_column(seed):
     signs = Projection(100, seed).signs(999_999, 1_000_003)
     assert signs.shape == (4, 100) and signs.dtype == torch.float32
-    assert signs.tolist() == [[sign(seed, row, column, 2) for column in range(100)] for row in range(999_999, 1_000_003)]
+    assert signs.tolist() == [
+        [sign(seed, row, column, 2) for column in range(100)] for row in range(999_999, 1_000_003)
+    ]
 
 
 def test_blocks_are_pieces_of_one_matrix():
@@ -62,7 +64,9 @@ def test_inner_products_are_kept_within_the_expected_error(cosine):
     """Johnson-Lindenstrauss: the error has mean 0 and standard deviation sqrt((1 + cos^2 - 2 sum u^2 v^2) / dim)."""
     pairs, size, dim = 300, 2000, 512
     generator = torch.Generator().manual_seed(1)
-    u, w = (torch.nn.functional.normalize(torch.randn(pairs, size, generator=generator), dim=1) for _ in range(2))
+    u, w = (
+        torch.nn.functional.normalize(torch.randn(pairs, size, generator=generator), dim=1) for _ in range(2)
+    )
     w = torch.nn.functional.normalize(w - (w * u).sum(1, keepdim=True) * u, dim=1)
     v = cosine * u + (1 - cosine**2) ** 0.5 * w
     sketches = torch.zeros(2, pairs, dim)

@@ -43,10 +43,15 @@ def texts_of(turn):
 def test_a_reward_is_the_mean_logit_of_question_and_answer(small_pool, text_models, graded):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(text_models[0]), AutoTokenizer.from_pretrained(text_models[0])
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(text_models[0]),
+        AutoTokenizer.from_pretrained(text_models[0]),
+    )
     rewards = read_signal(graded[0], small_pool.hash)["reward"].to_pylist()
     for row in (0, 4, 11):
-        logits = [model(**tokenizer(*texts_of(t), return_tensors="pt")).logits.item() for t in small_pool[row].turns]
+        logits = [
+            model(**tokenizer(*texts_of(t), return_tensors="pt")).logits.item() for t in small_pool[row].turns
+        ]
         assert rewards[row] == pytest.approx(np.mean(logits), abs=1e-4)
     assert np.std(rewards) > 1e-2
 
@@ -56,14 +61,19 @@ def test_a_reward_is_the_mean_logit_of_question_and_answer(small_pool, text_mode
 def test_a_scale_is_the_expected_grade_summed_over_turns(small_pool, text_models, graded, column):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(text_models[1]), AutoTokenizer.from_pretrained(text_models[1])
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(text_models[1]),
+        AutoTokenizer.from_pretrained(text_models[1]),
+    )
     values = read_signal(graded[0])[column].to_pylist()
     digits = tokenizer.convert_tokens_to_ids(list("123456"))
     for row in (0, 11):
         total = 0.0
         for turn in small_pool[row].turns:
             question, answer = texts_of(turn)
-            ids = tokenizer(PROMPTS[column].format(question=question, answer=answer), return_tensors="pt")["input_ids"]
+            ids = tokenizer(PROMPTS[column].format(question=question, answer=answer), return_tensors="pt")[
+                "input_ids"
+            ]
             total += float(model(ids).logits[0, -1, digits].softmax(0) @ torch.arange(1.0, 7.0))
         assert values[row] == pytest.approx(total, abs=1e-3)
     turns = small_pool.table["n_turns"].to_numpy()
@@ -73,9 +83,18 @@ def test_a_scale_is_the_expected_grade_summed_over_turns(small_pool, text_models
 def test_columns_without_a_model_are_not_there_and_counts_are(small_pool, graded):
     out, summary = graded
     table = read_signal(out, small_pool.hash)
-    assert table.column_names == ["row", "reward", "complexity", "quality"] and table["reward"].type == pa.float32()
-    assert summary["columns"]["reward"]["nulls"] == 0 and 0 < summary["columns"]["reward"]["padding_efficiency"] <= 1
-    assert set(read_metadata(out)["graders"]) == {"reward", "complexity", "quality"} and summary["rows_computed"] == 40
+    assert (
+        table.column_names == ["row", "reward", "complexity", "quality"]
+        and table["reward"].type == pa.float32()
+    )
+    assert (
+        summary["columns"]["reward"]["nulls"] == 0
+        and 0 < summary["columns"]["reward"]["padding_efficiency"] <= 1
+    )
+    assert (
+        set(read_metadata(out)["graders"]) == {"reward", "complexity", "quality"}
+        and summary["rows_computed"] == 40
+    )
 
 
 def test_what_is_too_long_is_cut_for_rewards_and_null_for_scales(text_models):
@@ -115,22 +134,38 @@ def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
         summary = score_quality(small_pool, tmp_path, kind="models", judge_model="j", judge_url=server.url, max_failed=1.0,
                                 judge_options={"concurrency": 4})  # fmt: skip
     judges = read_signal(tmp_path, small_pool.hash)["judge"].to_pylist()
-    conversations = ["\n\n".join(f"User: {texts_of(t)[0]}\nAssistant: {texts_of(t)[1]}" for t in s.turns) for s in small_pool.samples()]
+    conversations = [
+        "\n\n".join(f"User: {texts_of(t)[0]}\nAssistant: {texts_of(t)[1]}" for t in s.turns)
+        for s in small_pool.samples()
+    ]
     expected = [None if "dog" in text else float(len(text) % 101) for text in conversations]
     assert judges == expected and 0 < judges.count(None) < 40
     found = summary["columns"]["judge"]
-    assert found["missing"] == {"unreadable": judges.count(None)} and found["nulls"] == judges.count(None) and found["requests"] == 40
-    assert all("image_url" not in json.dumps(body) and "<image>" not in json.dumps(body) for body in server.requests)
+    assert (
+        found["missing"] == {"unreadable": judges.count(None)}
+        and found["nulls"] == judges.count(None)
+        and found["requests"] == 40
+    )
+    assert all(
+        "image_url" not in json.dumps(body) and "<image>" not in json.dumps(body) for body in server.requests
+    )
     assert {body["temperature"] for body in server.requests} == {0.0}
 
 
 def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool, tmp_path):
     pytest.importorskip("openai")
+
     def fault(number, body):
         return 400 if number == 25 else None
 
     with serve(answer=lambda body: "70", fault=fault) as server:
-        options = {"kind": "models", "judge_model": "j", "judge_url": server.url, "shard_rows": 20, "judge_options": {"concurrency": 1}}
+        options = {
+            "kind": "models",
+            "judge_model": "j",
+            "judge_url": server.url,
+            "shard_rows": 20,
+            "judge_options": {"concurrency": 1},
+        }
         with pytest.raises(EngineError, match="no grade for 1 of 20 samples .*bad_request"):
             score_quality(small_pool, tmp_path, max_failed=0.0, **options)
         with pytest.raises(MissingPartError):
@@ -142,7 +177,18 @@ def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool,
 
 @pytest.mark.parametrize(
     ("text", "grade"),
-    [("85", 85), (" 85.\n", 85), ("85/100", 85), ("0", 0), ("100", 100), ("101", None), ("8.5", None), ("about 85", None), ("", None), ("85 90", None)],
+    [
+        ("85", 85),
+        (" 85.\n", 85),
+        ("85/100", 85),
+        ("0", 0),
+        ("100", 100),
+        ("101", None),
+        ("8.5", None),
+        ("about 85", None),
+        ("", None),
+        ("85 90", None),
+    ],
 )
 def test_reading_a_grade(text, grade):
     assert read_grade(text) == grade
@@ -151,9 +197,14 @@ def test_reading_a_grade(text, grade):
 def write_truth(pool, path, wrong=(), difficulty=3):
     """A truth table of the small pool: every third sample is a formatted one."""
     ids = pool.table["id"].to_pylist()[::-1]
-    columns = {f"cap_{key}": pa.array([difficulty if key == "ocr" else 0] * len(ids), pa.int8()) for key in CAPABILITY_KEYS}
+    columns = {
+        f"cap_{key}": pa.array([difficulty if key == "ocr" else 0] * len(ids), pa.int8())
+        for key in CAPABILITY_KEYS
+    }
     styles = [["chain_of_thought"] if int(i[1:]) % 3 == 0 else ["word"] for i in ids]
-    pq.write_table(pa.table({"id": ids, **columns, "styles": styles, "wrong": [i in wrong for i in ids]}), path)
+    pq.write_table(
+        pa.table({"id": ids, **columns, "styles": styles, "wrong": [i in wrong for i in ids]}), path
+    )
     return path
 
 
@@ -167,21 +218,34 @@ def test_the_stand_in_without_noise_is_its_formula(small_pool, tmp_path):
         assert table["reward"][row].as_py() == pytest.approx(np.log1p(words) + 0.5 * (row % 3 == 0), rel=1e-5)
         assert table["judge"][row].as_py() == round(min(40 + 10 * np.log2(1 + words), 90) + 6)
         assert table["complexity"][row].as_py() == pytest.approx(4 * len(sample.turns))
-        assert table["quality"][row].as_py() == pytest.approx(len(sample.turns) * min(6, 1 + np.log2(1 + words)), rel=1e-5)
+        assert table["quality"][row].as_py() == pytest.approx(
+            len(sample.turns) * min(6, 1 + np.log2(1 + words)), rel=1e-5
+        )
 
 
 def test_wrong_answers_are_noticed_at_the_given_rate_by_each_grader_on_its_own(small_pool, tmp_path):
     ids = set(small_pool.table["id"].to_pylist())
     grades = {}
     for rate in (0.0, 0.5, 1.0):
-        score_quality(small_pool, tmp_path / f"{rate}", truth=write_truth(small_pool, tmp_path / f"t{rate}", wrong=ids), noise=0.0, knows_rate=rate)
-        grades[rate] = {c: read_signal(tmp_path / f"{rate}")[c].to_numpy() for c in ("reward", "judge", "complexity", "quality")}
+        score_quality(
+            small_pool,
+            tmp_path / f"{rate}",
+            truth=write_truth(small_pool, tmp_path / f"t{rate}", wrong=ids),
+            noise=0.0,
+            knows_rate=rate,
+        )
+        grades[rate] = {
+            c: read_signal(tmp_path / f"{rate}")[c].to_numpy()
+            for c in ("reward", "judge", "complexity", "quality")
+        }
     lowered = {c: grades[0.5][c] < grades[0.0][c] - 1e-6 for c in ("reward", "quality")}
     for column in ("reward", "judge", "quality"):
         assert (grades[1.0][column] < grades[0.0][column]).all()
         assert 8 <= (grades[0.5][column] < grades[0.0][column]).sum() <= 32
     assert not np.array_equal(lowered["reward"], lowered["quality"])
-    assert np.array_equal(grades[1.0]["complexity"], grades[0.0]["complexity"]), "the question's grade knows no answer"
+    assert np.array_equal(grades[1.0]["complexity"], grades[0.0]["complexity"]), (
+        "the question's grade knows no answer"
+    )
     drop = grades[0.0]["reward"] - grades[1.0]["reward"]
     np.testing.assert_allclose(drop, 2 * grades[0.0]["reward"].astype(float).std(), rtol=1e-3)
 
@@ -189,11 +253,19 @@ def test_wrong_answers_are_noticed_at_the_given_rate_by_each_grader_on_its_own(s
 def test_noise_is_independent_seeded_and_in_units_of_the_spread(small_pool, tmp_path):
     truth = write_truth(small_pool, tmp_path / "truth.parquet")
     runs = {}
-    for name, options in {"none": {"noise": 0.0}, "one": {}, "again": {"shard_rows": 7}, "other": {"seed": 1}}.items():
+    for name, options in {
+        "none": {"noise": 0.0},
+        "one": {},
+        "again": {"shard_rows": 7},
+        "other": {"seed": 1},
+    }.items():
         score_quality(small_pool, tmp_path / name, truth=truth, knows_rate=0.0, **options)
         runs[name] = read_signal(tmp_path / name)
     assert runs["one"].equals(runs["again"]) and not runs["one"].equals(runs["other"])
-    noise = {c: (runs["one"][c].to_numpy() - runs["none"][c].to_numpy()) / runs["none"][c].to_numpy().std() for c in ("reward", "complexity", "quality")}
+    noise = {
+        c: (runs["one"][c].to_numpy() - runs["none"][c].to_numpy()) / runs["none"][c].to_numpy().std()
+        for c in ("reward", "complexity", "quality")
+    }
     for values in noise.values():
         assert 0.7 < values.std() < 1.4 and abs(values.mean()) < 0.5
     assert np.abs(np.corrcoef(list(noise.values()))[np.triu_indices(3, 1)]).max() < 0.5

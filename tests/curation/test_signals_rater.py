@@ -8,7 +8,14 @@ from scipy import stats
 
 from curation.signals.queries import PromptError, Queries, load_queries
 from curation.signals.rater_data import balanced, repeat_factors, scorer_targets, split_labels, styler_targets
-from curation.signals.rater_report import auc, capability_report, choose_threshold, precision_at_n, spearman, style_report
+from curation.signals.rater_report import (
+    auc,
+    capability_report,
+    choose_threshold,
+    precision_at_n,
+    spearman,
+    style_report,
+)
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 
@@ -45,7 +52,9 @@ def test_shipped_prompts_load_and_their_styles_come_back(name):
     for styles in [["word"], ["yes_no", "chain_of_thought"], list(STYLES)]:
         assert queries.parse_styles(queries.style_answer(styles)) == styles
     others = {"compact", "official_style", "official_flat"} - {name}
-    assert queries.hash not in {load_queries(other).hash for other in others} and queries.flat == (name == "official_flat")
+    assert queries.hash not in {load_queries(other).hash for other in others} and queries.flat == (
+        name == "official_flat"
+    )
 
 
 def test_style_text_is_parsed_leniently_and_unknown_text_is_other():
@@ -58,7 +67,12 @@ def test_style_text_is_parsed_leniently_and_unknown_text_is_other():
 def test_prompt_files_are_checked(tmp_path):
     with pytest.raises(PromptError, match="shipped are compact, official_flat, official_style"):
         load_queries("compct")
-    good = {"capability": "rate {phrase}", "style": "s", "style_separator": ",", "styles": {k: k for k in STYLES}}
+    good = {
+        "capability": "rate {phrase}",
+        "style": "s",
+        "style_separator": ",",
+        "styles": {k: k for k in STYLES},
+    }
     bad = [
         ({"extra": 1}, "exactly the keys"),
         ({"capability": "rate"}, "must contain {phrase}"),
@@ -103,7 +117,9 @@ def test_the_split_is_by_id_and_of_the_stated_share():
     assert sorted(train["row"].to_pylist() + held["row"].to_pylist()) == table["row"].to_pylist()
     assert 330 <= len(held) <= 470
     order = np.random.default_rng(0).permutation(2000)
-    assert set(split_labels(table.take(order), 0.2, seed=1)[1]["id"].to_pylist()) == set(held["id"].to_pylist())
+    assert set(split_labels(table.take(order), 0.2, seed=1)[1]["id"].to_pylist()) == set(
+        held["id"].to_pylist()
+    )
     assert set(split_labels(table, 0.2, seed=2)[1]["id"].to_pylist()) != set(held["id"].to_pylist())
     assert len(split_labels(table, 0.0)[1]) == 0
 
@@ -151,12 +167,19 @@ def test_the_capability_report_uses_only_held_out_and_known_labels():
     order = rng.permutation(50)
     columns = {}
     for k, key in enumerate(CAPABILITY_KEYS):
-        columns |= {f"exp_{key}": expected[order, k].astype(np.float32), f"mass_{key}": np.full(50, 0.9, np.float32)}
+        columns |= {
+            f"exp_{key}": expected[order, k].astype(np.float32),
+            f"mass_{key}": np.full(50, 0.9, np.float32),
+        }
     signal = pa.table({"row": pa.array(10 + order, pa.int32()), **columns})
     report = capability_report(signal, labels)
     first = report["capabilities"]["spatial"]
     assert first["n"] == 45 and first["mae"] == pytest.approx(0.5) and first["spearman"] == pytest.approx(1)
-    assert first["auc"] == first["precision"] == 1 and first["zeros"] == np.mean(scores[5:, 0] == 0) and first["mass"] == pytest.approx(0.9)
+    assert (
+        first["auc"] == first["precision"] == 1
+        and first["zeros"] == np.mean(scores[5:, 0] == 0)
+        and first["mass"] == pytest.approx(0.9)
+    )
     assert report["mean"]["spearman"] == pytest.approx(1)
     with pytest.raises(ValueError, match="labelled rows are not in the signal"):
         capability_report(signal.slice(1), labels)
@@ -171,22 +194,35 @@ def test_the_style_report_counts_exact_sets_and_f1():
         }
     )
     report = style_report(signal, labels)
-    assert report["n"] == 3 and report["exact"] == pytest.approx(1 / 3) and report["other"] == pytest.approx(1 / 3)
+    assert (
+        report["n"] == 3
+        and report["exact"] == pytest.approx(1 / 3)
+        and report["other"] == pytest.approx(1 / 3)
+    )
     assert report["styles"]["word"] == {"n": 2, "f1": pytest.approx(2 / 3)}
     assert report["styles"]["yes_no"] == {"n": 2, "f1": 1.0}
-    assert report["styles"]["comparison"] == {"n": 0, "f1": None} and report["macro_f1"] == pytest.approx(5 / 6)
+    assert report["styles"]["comparison"] == {"n": 0, "f1": None} and report["macro_f1"] == pytest.approx(
+        5 / 6
+    )
 
 
 def test_a_sample_whose_styles_are_missing_is_left_out_and_counted():
     """Official mode names no styles of a sample without an image; the teacher may."""
     labels = labels_table(np.zeros((3, 14), int), [["word"], ["word"], ["yes_no"]])
-    signal = pa.table({"row": labels["row"], "styles": pa.array([["word"], None, ["word"]], pa.list_(pa.string()))})
+    signal = pa.table(
+        {"row": labels["row"], "styles": pa.array([["word"], None, ["word"]], pa.list_(pa.string()))}
+    )
     report = style_report(signal, labels)
     assert (report["n"], report["missing"], report["exact"], report["other"]) == (2, 1, 0.5, 0)
-    assert report["styles"]["word"] == {"n": 1, "f1": pytest.approx(2 / 3)} and report["styles"]["yes_no"] == {"n": 1, "f1": 0.0}
+    assert report["styles"]["word"] == {"n": 1, "f1": pytest.approx(2 / 3)} and report["styles"][
+        "yes_no"
+    ] == {"n": 1, "f1": 0.0}
     p = np.full((3, 9), 0.01)
     p[:, 1], p[2, 2] = 0.9, 0.8
-    logp = {f"style_logp_{key}": pa.array(np.log(p[:, k]), pa.float32(), mask=np.array([False, True, False])) for k, key in enumerate(STYLES)}
+    logp = {
+        f"style_logp_{key}": pa.array(np.log(p[:, k]), pa.float32(), mask=np.array([False, True, False]))
+        for k, key in enumerate(STYLES)
+    }
     labels = labels_table(np.zeros((3, 14), int), [["coordinate"], ["word"], ["coordinate", "yes_no"]])
     threshold, report = choose_threshold(pa.table({"row": labels["row"], **logp}), labels)
     assert (threshold, report["n"], report["missing"], report["exact"]) == (0.8, 2, 1, 1.0)
@@ -194,10 +230,17 @@ def test_a_sample_whose_styles_are_missing_is_left_out_and_counted():
 
 def test_scores_without_an_expectation_are_compared_as_they_are(labels):
     rows = labels["row"]
-    columns = {f"cap_{key}": pa.array([k % 6, None, 1, (k + 1) % 6], pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)}
-    columns |= {f"{kind}_{key}": pa.nulls(4, pa.float32()) for kind in ("exp", "mass") for key in CAPABILITY_KEYS}
+    columns = {
+        f"cap_{key}": pa.array([k % 6, None, 1, (k + 1) % 6], pa.int8())
+        for k, key in enumerate(CAPABILITY_KEYS)
+    }
+    columns |= {
+        f"{kind}_{key}": pa.nulls(4, pa.float32()) for kind in ("exp", "mass") for key in CAPABILITY_KEYS
+    }
     report = capability_report(pa.table({"row": rows, **columns}), labels)
-    assert {m["n"] for m in report["capabilities"].values()} == {2}, "of four rows, one has no label and one no score"
+    assert {m["n"] for m in report["capabilities"].values()} == {2}, (
+        "of four rows, one has no label and one no score"
+    )
     assert report["capabilities"]["ocr"]["mae"] == 0.5 and report["mean"]["mass"] is None
 
 
@@ -205,9 +248,16 @@ def test_the_threshold_with_the_best_f1_is_chosen():
     """The second style of half of the samples has 0.35 of the first one's probability, noise has 0.15."""
     p = np.full((6, 9), 0.01)
     p[:, 0], p[:3, 1], p[3:, 1] = 0.5, 0.5 * 0.35, 0.5 * 0.15
-    signal = pa.table({"row": range(6), **{f"style_logp_{key}": np.log(p[:, k]).astype(np.float32) for k, key in enumerate(STYLES)}})
+    signal = pa.table(
+        {
+            "row": range(6),
+            **{f"style_logp_{key}": np.log(p[:, k]).astype(np.float32) for k, key in enumerate(STYLES)},
+        }
+    )
     first, second = list(STYLES)[:2]
-    labels = labels_table(np.zeros((6, 14), int), [[first, second]] * 3 + [[first]] * 3).set_column(0, "row", pa.array(range(6)))
+    labels = labels_table(np.zeros((6, 14), int), [[first, second]] * 3 + [[first]] * 3).set_column(
+        0, "row", pa.array(range(6))
+    )
     threshold, report = choose_threshold(signal, labels)
     assert threshold == 0.3 and report["exact"] == report["macro_f1"] == 1.0
     assert choose_threshold(signal, labels, grid=(0.9, 0.8))[0] == 0.9

@@ -51,14 +51,28 @@ def vlm(request, checkpoints):
 
 
 def picture(seed, size=(64, 64)):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    )
 
 
 SAMPLES = [
     Sample(0, "square", "t", (picture(0),), (Turn("<image> what is at b2 ?", "dog"),)),
-    Sample(1, "wide", "t", (picture(1, (150, 60)),), (Turn("<image> describe the image .", "a red circle ."), Turn("is there a dog ?", "no"))),
+    Sample(
+        1,
+        "wide",
+        "t",
+        (picture(1, (150, 60)),),
+        (Turn("<image> describe the image .", "a red circle ."), Turn("is there a dog ?", "no")),
+    ),
     Sample(2, "text", "t", (), (Turn("which letter is in the row ?", "c a t"),)),
-    Sample(3, "pair", "t", (picture(2), picture(3, (40, 90))), (Turn("<image> <image> what is the colour ?", "yes"),)),
+    Sample(
+        3,
+        "pair",
+        "t",
+        (picture(2), picture(3, (40, 90))),
+        (Turn("<image> <image> what is the colour ?", "yes"),),
+    ),
 ]
 
 
@@ -81,14 +95,23 @@ def plain_log_probs(vlm, example):
 def test_the_trie_equals_fifteen_separate_forward_passes(vlm, queries):
     digits, style = digit_questions(vlm.renderer, queries), style_question(vlm.renderer, queries)
     examples = [vlm.renderer.context(sample, queries.flat) for sample in SAMPLES]
-    assert len(digits) == 14 and len({len(example) for example in examples}) >= 3 and max(len(name) for name in style.answers) > 2
+    assert (
+        len(digits) == 14
+        and len({len(example) for example in examples}) >= 3
+        and max(len(name) for name in style.answers) > 2
+    )
     with torch.inference_mode():
         answered = Questions(vlm, [*digits, style])(examples)
     got = np.stack(answered.log_probs[:14])
     assert got.shape == (14, 4, 6) and answered.finite.all()
     for question, values in zip(digits, got, strict=True):
         tokens = [answer[-1] for answer in question.answers]
-        plain = [plain_log_probs(vlm, asked(e, (*question.prompt, *question.answers[0][:-1])))[-1, tokens].double().numpy() for e in examples]
+        plain = [
+            plain_log_probs(vlm, asked(e, (*question.prompt, *question.answers[0][:-1])))[-1, tokens]
+            .double()
+            .numpy()
+            for e in examples
+        ]
         assert np.abs(values - plain).max() < 1e-5
         assert np.std(plain, axis=0).min() > 1e-2, "samples must not all give the same answer"
     names = np.array([[alone(vlm, e, style.prompt, name) for name in style.answers[::2]] for e in examples])
@@ -98,11 +121,15 @@ def test_the_trie_equals_fifteen_separate_forward_passes(vlm, queries):
 
 def test_branches_for_training_equal_the_trie(vlm):
     questions = digit_questions(vlm.renderer, COMPACT)[:4]
-    batch = vlm.batch([vlm.renderer.branches(s, [(q, None) for q in COMPACT.capability[:4]]) for s in SAMPLES])
+    batch = vlm.batch(
+        [vlm.renderer.branches(s, [(q, None) for q in COMPACT.capability[:4]]) for s in SAMPLES]
+    )
     rows, positions = batch["branch_index"].unbind(dim=1)
     with torch.inference_mode():
         tree = vlm.log_probs(vlm.hidden(batch)[rows, positions]).view(4, 4, -1)
-        trie = np.stack(Questions(vlm, questions)([vlm.renderer.context(s) for s in SAMPLES]).log_probs, axis=1)
+        trie = np.stack(
+            Questions(vlm, questions)([vlm.renderer.context(s) for s in SAMPLES]).log_probs, axis=1
+        )
     digits = [answer[-1] for answer in questions[0].answers]
     assert np.abs(tree[:, :, digits].numpy() - trie).max() < 1e-5
 
@@ -115,7 +142,9 @@ def test_greedy_text_from_the_shared_cache_equals_separate_generation(vlm, monke
     def texts(max_new_tokens):
         with torch.inference_mode():
             questions = Questions(vlm, [*digits, question], continued=2, max_new_tokens=max_new_tokens)
-            return questions(examples).texts, [generate(vlm, asked(e, question.prompt), max_new_tokens) for e in examples]
+            return questions(examples).texts, [
+                generate(vlm, asked(e, question.prompt), max_new_tokens) for e in examples
+            ]
 
     shared, separate = texts(6)
     assert shared == separate and len(set(shared)) > 1 and texts(1)[0] == texts(1)[1]
@@ -124,7 +153,10 @@ def test_greedy_text_from_the_shared_cache_equals_separate_generation(vlm, monke
     end = tokens[0][2]
     monkeypatch.setattr(vlm.renderer, "end_id", end)  # a random model does not end its turns
     ended, separate = texts(6)
-    assert ended == [row[: [*row, end].index(end)] for row in tokens] and len(ended[0]) == [*tokens[0], end].index(end) <= 2
+    assert (
+        ended == [row[: [*row, end].index(end)] for row in tokens]
+        and len(ended[0]) == [*tokens[0], end].index(end) <= 2
+    )
     assert [row[: len(kept)] for row, kept in zip(separate, ended, strict=True)] == ended
 
 
@@ -134,7 +166,9 @@ def test_half_precision_stays_near(checkpoints, vlm):
 
     def log_probs(model):
         with torch.inference_mode():
-            return np.stack(Questions(model, questions)([model.renderer.context(s) for s in SAMPLES]).log_probs)
+            return np.stack(
+                Questions(model, questions)([model.renderer.context(s) for s in SAMPLES]).log_probs
+            )
 
     assert np.abs(log_probs(half) - log_probs(vlm)).max() < 0.1, "0.04 was measured, of log p around -7"
     assert half.identity("capability", "p")["dtype"] == "bfloat16" != vlm.identity("capability", "p")["dtype"]
@@ -154,7 +188,10 @@ def test_positions_of_grids_are_the_models_own(checkpoints):
     vlm = Vlm(checkpoints("qwen"), device="cpu")
     batch = vlm.batch([vlm.renderer.context(sample) for sample in SAMPLES])
     theirs, _ = vlm.model.model.get_rope_index(
-        batch["input_ids"], batch["mm_token_type_ids"], batch["image_grid_thw"], attention_mask=batch["attention_mask"]
+        batch["input_ids"],
+        batch["mm_token_type_ids"],
+        batch["image_grid_thw"],
+        attention_mask=batch["attention_mask"],
     )
     grids = iter(batch["image_grid_thw"].tolist())
     assert len({tuple(grid) for grid in batch["image_grid_thw"].tolist()}) > 1
@@ -169,9 +206,13 @@ def test_qwen_text_is_written_as_its_processor_does(checkpoints):
     vlm = Vlm(checkpoints("qwen"), device="cpu")
     encoded = vlm.renderer.encode(SAMPLES[3])
     turns = "<|vision_start|><|image_pad|><|vision_end|> <|vision_start|><|image_pad|><|vision_end|> what is the colour ?"
-    text = ("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-            f"<|im_start|>user\n{turns}<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n")
-    theirs = vlm.processor(images=list(SAMPLES[3].images), text=[text], return_tensors="pt", add_special_tokens=False)
+    text = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{turns}<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"
+    )
+    theirs = vlm.processor(
+        images=list(SAMPLES[3].images), text=[text], return_tensors="pt", add_special_tokens=False
+    )
     ours = vlm.batch([encoded])
     assert encoded.input_ids.tolist() == theirs["input_ids"][0].tolist()
     assert ours["image_grid_thw"].tolist() == theirs["image_grid_thw"].tolist()
@@ -218,7 +259,16 @@ def test_official_text_that_is_no_score_is_null_and_counted(checkpoints):
     vlm, unparsed = Vlm(checkpoints("base"), device="cpu"), Counter()
     table = score_rows_official(Rows, [0], vlm, FLAT, Pass(), lambda k: None, unparsed, max_new_tokens=2)
     assert table["cap_ocr"].to_pylist() == [None] and unparsed == {"no_integer": 14}
-    assert [parse_score(text, unparsed) for text in (" 4 ", "+3", "6", "-1", "4.0", "", "five", "0")] == [4, 3, None, None, None, None, None, 0]
+    assert [parse_score(text, unparsed) for text in (" 4 ", "+3", "6", "-1", "4.0", "", "five", "0")] == [
+        4,
+        3,
+        None,
+        None,
+        None,
+        None,
+        None,
+        0,
+    ]
     assert unparsed == {"no_integer": 17, "out_of_range": 2}
 
 
@@ -226,13 +276,31 @@ def test_the_flat_form_is_one_user_turn_of_lines(vlm):
     sample, query = SAMPLES[1], FLAT.capability[2]
     lines = f"<image> describe the image .\na red circle .\nis there a dog ?\nno\n{query}"
     whole = vlm.renderer.prompt(replace(sample, turns=(Turn(lines, ""),)))
-    assert asked(vlm.renderer.context(sample, True), vlm.renderer.query_tokens(query, True)).input_ids.tolist() == whole.input_ids.tolist()
+    assert (
+        asked(vlm.renderer.context(sample, True), vlm.renderer.query_tokens(query, True)).input_ids.tolist()
+        == whole.input_ids.tolist()
+    )
     branch = vlm.renderer.branches(sample, [(query, "3")], True)
     assert branch.input_ids[: len(whole)].tolist() == whole.input_ids.tolist()
-    assert vlm.renderer.answer_tokens(query, "3", True)[0] == branch.input_ids[len(whole)] == branch.labels[len(whole)]
-    labels = pa.table({"row": [1], **{f"cap_{key}": pa.array([3 if k == 2 else None], pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)}})
+    assert (
+        vlm.renderer.answer_tokens(query, "3", True)[0]
+        == branch.input_ids[len(whole)]
+        == branch.labels[len(whole)]
+    )
+    labels = pa.table(
+        {
+            "row": [1],
+            **{
+                f"cap_{key}": pa.array([3 if k == 2 else None], pa.int8())
+                for k, key in enumerate(CAPABILITY_KEYS)
+            },
+        }
+    )
     trained = RaterExamples(SAMPLES, vlm.renderer, scorer_targets(labels, FLAT)[0])[0]
-    assert trained.input_ids.tolist() == branch.input_ids.tolist() and trained.labels.tolist() == branch.labels.tolist()
+    assert (
+        trained.input_ids.tolist() == branch.input_ids.tolist()
+        and trained.labels.tolist() == branch.labels.tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,7 +308,10 @@ def test_the_flat_form_is_one_user_turn_of_lines(vlm):
     [
         (SimpleNamespace(_attn_implementation="flash_attention_2"), "takes no free mask"),
         (SimpleNamespace(_attn_implementation="sdpa", sliding_window=4096), "forgets the prefix"),
-        (SimpleNamespace(_attn_implementation="sdpa", layer_types=["full_attention", "sliding_attention"]), "forgets the prefix"),
+        (
+            SimpleNamespace(_attn_implementation="sdpa", layer_types=["full_attention", "sliding_attention"]),
+            "forgets the prefix",
+        ),
     ],
 )
 def test_a_model_that_cannot_share_a_prefix_is_refused(config, message):
@@ -252,12 +323,24 @@ def test_a_model_that_cannot_share_a_prefix_is_refused(config, message):
 def test_digits_after_a_space_token_of_their_own_are_answers_of_two_tokens(checkpoints):
     """As in LLaMA's tokenizer, which LLaVA-1.5 has."""
     marks = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "\u2581"]
-    core = Tokenizer(models.BPE({mark: k for k, mark in enumerate([*marks, *string.printable])}, [], unk_token="<unk>"))
-    core.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "additional_special_tokens": ["<image>"]}
+    core = Tokenizer(
+        models.BPE({mark: k for k, mark in enumerate([*marks, *string.printable])}, [], unk_token="<unk>")
+    )
+    core.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    special = {
+        "unk_token": "<unk>",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "additional_special_tokens": ["<image>"],
+    }
     processor = load_processor(checkpoints("llava"))[0]
     processor.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **special)
     processor.chat_template, processor.image_token_id = None, 4
     questions = digit_questions(Renderer(processor), FLAT)
-    assert [processor.tokenizer.convert_ids_to_tokens(answer) for answer in questions[0].answers] == [["\u2581", d] for d in "012345"]
+    assert [processor.tokenizer.convert_ids_to_tokens(answer) for answer in questions[0].answers] == [
+        ["\u2581", d] for d in "012345"
+    ]
     assert "".join(processor.tokenizer.convert_ids_to_tokens(questions[0].prompt)).endswith("ASSISTANT:")

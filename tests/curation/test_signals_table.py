@@ -27,7 +27,9 @@ N, SHARD = 25, 10
 def square(rows, advance):
     """The signal of these tests: value = row squared, given in reverse order."""
     advance(len(rows))
-    return pa.table({"row": pa.array(reversed(rows), pa.int32()), "value": [float(r * r) for r in reversed(rows)]})
+    return pa.table(
+        {"row": pa.array(reversed(rows), pa.int32()), "value": [float(r * r) for r in reversed(rows)]}
+    )
 
 
 @pytest.fixture
@@ -41,7 +43,11 @@ def test_a_signal_comes_back_sorted_by_row(signal):
     assert table["row"].to_pylist() == list(range(N))
     assert table["value"].to_pylist() == [r * r for r in range(N)]
     meta = json.loads((signal / "signal.json").read_text())
-    assert [p["rows"] for p in meta["parts"]] == [10, 10, 5] and meta["producer"] == "square" and meta["rows"] == N
+    assert (
+        [p["rows"] for p in meta["parts"]] == [10, 10, 5]
+        and meta["producer"] == "square"
+        and meta["rows"] == N
+    )
 
 
 def test_finished_parts_are_kept_and_the_rest_is_computed(signal):
@@ -91,7 +97,9 @@ def test_an_error_in_the_middle_leaves_no_finished_signal(tmp_path):
 
 def test_a_producer_that_gives_other_rows_is_refused(tmp_path):
     with pytest.raises(SignalError, match=r"other rows than 0\.\.9"):
-        write_signal(tmp_path, IDENTITY, N, lambda rows, advance: square(range(1, 11), advance), shard_rows=SHARD)
+        write_signal(
+            tmp_path, IDENTITY, N, lambda rows, advance: square(range(1, 11), advance), shard_rows=SHARD
+        )
 
 
 def test_a_missing_part_is_refused(signal):
@@ -114,7 +122,11 @@ def test_a_part_that_another_program_wrote_is_refused_and_computed_again(signal)
     pq.write_table(pa.table({"value": [1.0] * SHARD}), path)
     with pytest.raises(TruncatedPartError, match="part-00001"):
         read_signal(signal)
-    assert write_signal(signal, IDENTITY, N, square, shard_rows=SHARD) == {"parts": 3, "rows_kept": 15, "rows_computed": 10}
+    assert write_signal(signal, IDENTITY, N, square, shard_rows=SHARD) == {
+        "parts": 3,
+        "rows_kept": 15,
+        "rows_computed": 10,
+    }
 
 
 def test_a_part_of_another_run_is_refused(signal, tmp_path_factory):
@@ -160,7 +172,12 @@ def test_join_refuses_missing_rows_and_repeated_columns(signal):
 
 def test_a_signal_written_to_one_file_is_read_from_there(tmp_path):
     def styles(rows, advance):
-        return pa.table({"row": pa.array(rows, pa.int32()), "styles": [["word"] if r % 2 else ["word", "yes_no"] for r in rows]})
+        return pa.table(
+            {
+                "row": pa.array(rows, pa.int32()),
+                "styles": [["word"] if r % 2 else ["word", "yes_no"] for r in rows],
+            }
+        )
 
     write_signal(tmp_path / "s", IDENTITY, N, styles, shard_rows=SHARD)
     pq.write_table(read_signal(tmp_path / "s"), tmp_path / "styles.parquet")

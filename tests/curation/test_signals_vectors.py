@@ -6,7 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.signals.table import MissingPartError, SignalError, TruncatedPartError, join, read_signal, write_signal
+from curation.signals.table import (
+    MissingPartError,
+    SignalError,
+    TruncatedPartError,
+    join,
+    read_signal,
+    write_signal,
+)
 from curation.signals.vectors import VectorError, matrix, vector_array
 
 IDENTITY = {"producer": "points", "pool_hash": "pool-a"}
@@ -44,7 +51,10 @@ def test_vectors_come_back_as_float16_with_nulls(signal):
 
 
 def test_nothing_is_copied_on_the_way_from_disk_to_a_matrix(signal):
-    table = join(pa.table({"row": pa.array(range(N), pa.int32()), "id": [str(r) for r in range(N)]}), [read_signal(signal)])
+    table = join(
+        pa.table({"row": pa.array(range(N), pa.int32()), "id": [str(r) for r in range(N)]}),
+        [read_signal(signal)],
+    )
     values, known = matrix(table, "point")
     assert known.tolist() == KNOWN.tolist()
     assert values.ctypes.data == table["point"].chunk(0).values.buffers()[1].address
@@ -54,10 +64,18 @@ def test_nothing_is_copied_on_the_way_from_disk_to_a_matrix(signal):
 
 
 def test_float32_is_converted_and_what_float16_cannot_hold_is_refused(tmp_path):
-    write_signal(tmp_path, IDENTITY, N, lambda rows, advance: points(rows, advance, dtype=np.float32), shard_rows=SHARD)
+    write_signal(
+        tmp_path, IDENTITY, N, lambda rows, advance: points(rows, advance, dtype=np.float32), shard_rows=SHARD
+    )
     assert read_signal(tmp_path)["point"].to_pylist() == expected()
     with pytest.raises(VectorError, match="not finite in float16"):
-        write_signal(tmp_path / "big", IDENTITY, N, lambda rows, advance: points(rows, advance, dtype=np.float32, offset=7e4), shard_rows=SHARD)
+        write_signal(
+            tmp_path / "big",
+            IDENTITY,
+            N,
+            lambda rows, advance: points(rows, advance, dtype=np.float32, offset=7e4),
+            shard_rows=SHARD,
+        )
     with pytest.raises(VectorError, match="vector 1 "):
         vector_array(np.array([[0.0], [np.nan]]))
     assert vector_array(np.array([[0.0], [np.nan]]), np.array([True, False])).to_pylist() == [[0.0], None]
@@ -65,7 +83,9 @@ def test_float32_is_converted_and_what_float16_cannot_hold_is_refused(tmp_path):
 
 def test_join_and_take_move_vectors_with_their_rows(signal):
     order = np.random.default_rng(0).permutation(N)
-    joined = join(pa.table({"row": pa.array(order, pa.int32()), "id": [str(r) for r in order]}), [read_signal(signal)])
+    joined = join(
+        pa.table({"row": pa.array(order, pa.int32()), "id": [str(r) for r in order]}), [read_signal(signal)]
+    )
     assert joined["point"].to_pylist() == expected(order)
     part = joined.slice(5, 9).take(pa.array([8, 0, 3]))
     values, known = matrix(part, "point")
@@ -87,7 +107,9 @@ def test_an_interrupted_run_keeps_the_vectors_of_its_finished_parts(signal):
 
     assert write_signal(signal, IDENTITY, N, recorded, shard_rows=SHARD)["rows_kept"] == 15
     assert asked == [range(10, 20)]
-    assert read_signal(signal)["point"].to_pylist() == expected(range(10)) + expected(range(10, 20), 100) + expected(range(20, 25))
+    assert read_signal(signal)["point"].to_pylist() == expected(range(10)) + expected(
+        range(10, 20), 100
+    ) + expected(range(20, 25))
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other shape", "empty"])
@@ -114,25 +136,47 @@ def test_parts_do_not_vouch_for_vectors_that_another_run_began_to_overwrite(sign
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(table.pq, "write_table", stops)
-        write_signal(signal, IDENTITY | {"seed": 1}, N, lambda rows, advance: points(rows, advance, offset=50), shard_rows=SHARD)
+        write_signal(
+            signal,
+            IDENTITY | {"seed": 1},
+            N,
+            lambda rows, advance: points(rows, advance, offset=50),
+            shard_rows=SHARD,
+        )
     assert write_signal(signal, IDENTITY, N, points, shard_rows=SHARD)["rows_computed"] == SHARD
     assert read_signal(signal)["point"].to_pylist() == expected()
 
 
 def test_vectors_of_another_dimension_in_a_later_part_are_refused(tmp_path):
-    with pytest.raises(SignalError, match=r"\{'point': 5\} for part-00001.parquet, other parts hold \{'point': 4\}"):
-        write_signal(tmp_path, IDENTITY, N, lambda rows, advance: points(rows, advance, dims=4 + (rows.start > 0)), shard_rows=SHARD)
+    with pytest.raises(
+        SignalError, match=r"\{'point': 5\} for part-00001.parquet, other parts hold \{'point': 4\}"
+    ):
+        write_signal(
+            tmp_path,
+            IDENTITY,
+            N,
+            lambda rows, advance: points(rows, advance, dims=4 + (rows.start > 0)),
+            shard_rows=SHARD,
+        )
 
 
 def test_a_vector_with_a_hole_is_refused(tmp_path):
     holed = pa.array([[1.0, None, 3.0, 4.0]] * N, pa.list_(pa.float32(), DIMS))
     with pytest.raises(VectorError, match="'point' holds a vector of which some numbers are null"):
-        write_signal(tmp_path, IDENTITY, N, lambda rows, advance: pa.table({"row": pa.array(rows, pa.int32()), "point": holed}), shard_rows=N)
+        write_signal(
+            tmp_path,
+            IDENTITY,
+            N,
+            lambda rows, advance: pa.table({"row": pa.array(rows, pa.int32()), "point": holed}),
+            shard_rows=N,
+        )
 
 
 def test_a_shard_without_any_vector_is_all_null(tmp_path):
     def none(rows, advance):
-        return pa.table({"row": pa.array(rows, pa.int32()), "point": pa.nulls(len(rows), pa.list_(pa.float16(), DIMS))})
+        return pa.table(
+            {"row": pa.array(rows, pa.int32()), "point": pa.nulls(len(rows), pa.list_(pa.float16(), DIMS))}
+        )
 
     write_signal(tmp_path, IDENTITY, N, none, shard_rows=SHARD)
     assert read_signal(tmp_path)["point"].null_count == N

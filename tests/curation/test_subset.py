@@ -36,13 +36,21 @@ def test_manifest_and_table(tmp_path, pool):
     selection, manifest = write(tmp_path, pool, extra={"arm": "mmssr_40"})
     table = read_subset(tmp_path)
     assert table.column_names[:5] == ["row", "id", "rank", "capability", "style"]
-    assert table["row"].to_pylist() == selection.rows.tolist() and table["rank"].to_pylist() == list(range(20))
+    assert table["row"].to_pylist() == selection.rows.tolist() and table["rank"].to_pylist() == list(
+        range(20)
+    )
     ids = pool["id"].to_pylist()
     assert table["id"].to_pylist() == [ids[row] for row in selection.rows]
     assert manifest == read_manifest(tmp_path)
-    digest = hashlib.sha256("".join(f"{name}\n" for name in sorted(table["id"].to_pylist())).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "".join(f"{name}\n" for name in sorted(table["id"].to_pylist())).encode()
+    ).hexdigest()
     assert manifest["ids_sha256"] == digest
-    assert manifest["budget"] == {"samples": 20, "text_tokens": int(selection.rows.sum()), "image_tokens": 340}
+    assert manifest["budget"] == {
+        "samples": 20,
+        "text_tokens": int(selection.rows.sum()),
+        "image_tokens": 340,
+    }
     assert (manifest["pool_hash"], manifest["pool_samples"], manifest["arm"]) == ("p00l", 50, "mmssr_40")
     assert (manifest["selector"], manifest["params"], manifest["seed"]) == ("mmssr", {"bins": "style"}, 3)
     assert manifest["signals"] == {"capability": "c1"} and manifest["notes"] == selection.notes
@@ -66,7 +74,13 @@ def test_unknown_image_tokens_are_null(tmp_path, pool):
     column = pa.array([None] + [17] * 49, pa.int32())
     selection = get_selector("all")(pool, 50, 0)
     manifest = write_subset(
-        tmp_path, pool.set_column(4, "image_tokens", column), "p", selection, selector="all", params={}, seed=0
+        tmp_path,
+        pool.set_column(4, "image_tokens", column),
+        "p",
+        selection,
+        selector="all",
+        params={},
+        seed=0,
     )
     assert manifest["budget"]["image_tokens"] is None
     assert "null" in (tmp_path / "manifest.json").read_text()

@@ -48,24 +48,37 @@ ASKED = {"indicators": ("clip_score", "answer_tokens"), "components": 2}
 def test_planted_linear_truth_is_found_and_stored(tmp_path):
     table, subsets, truth = world(900)
     labels = [30 + truth[rows].mean() for rows in subsets]
-    summary = score_subset_value(RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED)
+    summary = score_subset_value(
+        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED
+    )
     assert summary["loso_r2"] > 0.9 and summary["parts"] == 3
     signal = read_signal(tmp_path, "p")
     assert signal["value"].type == pa.float32()
     assert np.corrcoef(signal["value"].to_numpy(), truth)[0, 1] > 0.95
     stored = json.loads((tmp_path / "fit.json").read_text())
     assert stored["label_range"] == [min(labels), max(labels)] and stored["loso_r2"] == summary["loso_r2"]
-    assert list(stored["coefficients"]) == ["clip_score", "answer_tokens", "clip_image_0", "clip_image_1", "clip_text_0", "clip_text_1"]
+    assert list(stored["coefficients"]) == [
+        "clip_score",
+        "answer_tokens",
+        "clip_image_0",
+        "clip_image_1",
+        "clip_text_0",
+        "clip_text_1",
+    ]
     assert stored["coefficients"]["clip_score"] > 1 and set(stored["versions"]) == {"numpy", "torch"}
     assert np.load(tmp_path / "pca.npz")["clip_image_components"].shape == (2, DIMS)
-    again = score_subset_value(RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED)
+    again = score_subset_value(
+        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED
+    )
     assert again["rows_kept"] == 900 and score_other_labels(table, subsets, labels, tmp_path) == 0
 
 
 def score_other_labels(table, subsets, labels, folder):
     """Rows kept where a label differs."""
     changed = [labels[0] + 1, *labels[1:]]
-    return score_subset_value(RangePool(n=900, hash="p"), table, subsets, changed, folder, shard_rows=400, **ASKED)["rows_kept"]
+    return score_subset_value(
+        RangePool(n=900, hash="p"), table, subsets, changed, folder, shard_rows=400, **ASKED
+    )["rows_kept"]
 
 
 def test_pure_noise_is_warned_of(tmp_path):
@@ -92,8 +105,12 @@ def test_networks_learn_a_planted_truth_and_are_the_same_for_a_seed(name):
     fitted = REGRESSORS[name](sets[:20], there[:20], labels[:20], 0)
     guess = fitted.predict(sets[20:], there[20:])
     assert np.corrcoef(guess, labels[20:])[0, 1] > 0.8
-    assert np.array_equal(guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 0).predict(sets[20:], there[20:]))
-    assert not np.array_equal(guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 1).predict(sets[20:], there[20:]))
+    assert np.array_equal(
+        guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 0).predict(sets[20:], there[20:])
+    )
+    assert not np.array_equal(
+        guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 1).predict(sets[20:], there[20:])
+    )
 
 
 @pytest.mark.parametrize("name", list(REGRESSORS))
@@ -105,7 +122,10 @@ def test_a_subset_is_judged_by_its_own_samples_in_any_order(name):
     np.testing.assert_allclose(alone, whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(sets.shape[1])
     np.testing.assert_allclose(fitted.predict(sets[:, order], there[:, order]), whole, atol=1e-5)
-    unpadded = [fitted.predict(sets[k : k + 1, : there[k].sum()], there[k : k + 1, : there[k].sum()])[0] for k in range(len(sets))]
+    unpadded = [
+        fitted.predict(sets[k : k + 1, : there[k].sum()], there[k : k + 1, : there[k].sum()])[0]
+        for k in range(len(sets))
+    ]
     np.testing.assert_allclose(unpadded, whole, atol=1e-5)
     assert np.ptp(whole) > 0.5
 
@@ -117,7 +137,9 @@ def test_leave_one_out_is_zero_for_the_mean_of_the_others_and_one_for_the_truth(
         return SimpleNamespace(predict=lambda sets, there: np.full(len(sets), labels.mean()))
 
     assert leave_one_out(mean_of_all, sets, there, labels, 0)[0] == pytest.approx(0.0, abs=1e-12)
-    r2, guesses = leave_one_out(lambda *data: REGRESSORS["ridge"](*data, penalty=1e-9), sets, there, labels, 0)
+    r2, guesses = leave_one_out(
+        lambda *data: REGRESSORS["ridge"](*data, penalty=1e-9), sets, there, labels, 0
+    )
     assert r2 == pytest.approx(1.0) and np.allclose(guesses, labels, atol=1e-4)
 
 
@@ -154,7 +176,9 @@ def test_missing_indicators_take_the_mean_and_are_counted():
     gone = np.asarray(table["clip_score"].is_null())
     assert features.imputed == {"clip_score": gone.sum(), "clip_image": gone.sum()} and gone.sum() > 100
     assert (features.values[gone] == 0).all()
-    assert features.values[~gone, 0].mean() == pytest.approx(0, abs=1e-6) and features.values[~gone, 0].std() == pytest.approx(1, abs=1e-5)
+    assert features.values[~gone, 0].mean() == pytest.approx(0, abs=1e-6) and features.values[
+        ~gone, 0
+    ].std() == pytest.approx(1, abs=1e-5)
     with pytest.raises(SignalError, match="reward, judge"):
         sample_features(table)
 
@@ -169,7 +193,11 @@ def test_balanced_subsets_are_disjoint_equal_and_follow_the_clusters(size):
     subsets = balanced_subsets(vectors, known, 4, size, seed=0)
     assert [len(rows) for rows in subsets] == [size] * 4
     taken = np.concatenate(subsets)
-    assert len(set(taken.tolist())) == 4 * size and known[taken].all() and all((np.diff(rows) > 0).all() for rows in subsets)
+    assert (
+        len(set(taken.tolist())) == 4 * size
+        and known[taken].all()
+        and all((np.diff(rows) > 0).all() for rows in subsets)
+    )
     own = [np.bincount(group[rows], minlength=4).max() for rows in subsets]
     assert sorted(own) == sorted(min(size, n) for n in np.bincount(group[known]))
     again = balanced_subsets(vectors, known, 4, size, seed=0)

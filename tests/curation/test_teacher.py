@@ -42,7 +42,9 @@ class ListPool:
 def pool():
     sources = ["head"] * 1500 + ["mid"] * 480 + ["tail"] * 18 + ["single"] * 2
     return ListPool(
-        pa.table({"row": pa.array(range(N), pa.int32()), "id": [f"s{i}" for i in range(N)], "source": sources})
+        pa.table(
+            {"row": pa.array(range(N), pa.int32()), "id": [f"s{i}" for i in range(N)], "source": sources}
+        )
     )
 
 
@@ -50,7 +52,10 @@ def pool():
 def truth(tmp_path_factory):
     """Scores 3 in the even capabilities, 0 in the odd ones; every fourth sample is wrong."""
     columns = {f"cap_{key}": np.full(N, 0 if k % 2 else 3, np.int8) for k, key in enumerate(CAPABILITY_KEYS)}
-    styles = [[STYLE_KEYS[i % 9]] if i % 3 else [STYLE_KEYS[i % 9], "specified"][: 1 + (i % 9 != 8)] for i in range(N)]
+    styles = [
+        [STYLE_KEYS[i % 9]] if i % 3 else [STYLE_KEYS[i % 9], "specified"][: 1 + (i % 9 != 8)]
+        for i in range(N)
+    ]
     path = tmp_path_factory.mktemp("truth") / "truth.parquet"
     table = {
         "id": [f"s{i}" for i in range(N)],
@@ -158,7 +163,13 @@ def test_label_quotas(sizes, budget, floor, expected):
     [
         ([900, 90, 10], 30, 2, 0.0, [10, 10, 10]),
         ([900, 90, 10], 60, 2, 0.0, [25, 25, 10]),  # what the third lacks goes to the others
-        ([10002, 102, 3], 117, 2, 0.5, [102, 12, 3]),  # square roots of what lies beyond the floor: 100, 10, 1
+        (
+            [10002, 102, 3],
+            117,
+            2,
+            0.5,
+            [102, 12, 3],
+        ),  # square roots of what lies beyond the floor: 100, 10, 1
         ([900, 90, 10], 1000, 0, 0.3, [900, 90, 10]),
         ([7, 7, 7], 5, 0, 0.0, [2, 2, 1]),
     ],
@@ -181,13 +192,17 @@ def test_tempered_quotas_are_exact_and_keep_floor_and_size(sizes, share, floor, 
     assert quotas.sum() == budget and np.all(quotas <= sizes)
     if np.minimum(sizes, floor).sum() <= budget:
         assert np.all(quotas >= np.minimum(sizes, floor))
-    assert np.all(np.diff(quotas[np.argsort(sizes, kind="stable")]) >= -1)  # a larger source never gets less, but for rounding
+    assert np.all(
+        np.diff(quotas[np.argsort(sizes, kind="stable")]) >= -1
+    )  # a larger source never gets less, but for rounding
 
 
 def test_tempering_moves_labels_from_the_head_to_the_tail(pool, truth, tmp_path):
     counts = {}
     for temper in (1.0, 0.5, 0.0):
-        sources = np.array(pool.table["source"])[choose_rows(pool.table, 0.05, seed=0, floor=2, temper=temper)]
+        sources = np.array(pool.table["source"])[
+            choose_rows(pool.table, 0.05, seed=0, floor=2, temper=temper)
+        ]
         counts[temper] = [int(np.sum(sources == s)) for s in ("head", "mid", "tail", "single")]
         assert sum(counts[temper]) == 100
     assert counts[0.0] == [40, 40, 18, 2] and counts[1.0][0] > counts[0.5][0] > 40
@@ -201,7 +216,12 @@ def test_labelled_rows_are_stratified_and_independent_of_the_pool_order(pool):
     assert len(rows) == 100 and len(set(rows)) == 100 and np.all(np.diff(rows) > 0)
     sources = np.array(pool.table["source"])[rows]
     counts = {s: int(np.sum(sources == s)) for s in ("head", "mid", "tail", "single")}
-    assert counts["single"] == 2 and counts["tail"] >= 2 and 65 <= counts["head"] <= 75 and 20 <= counts["mid"] <= 25
+    assert (
+        counts["single"] == 2
+        and counts["tail"] >= 2
+        and 65 <= counts["head"] <= 75
+        and 20 <= counts["mid"] <= 25
+    )
     shuffled = pool.table.take(np.random.default_rng(0).permutation(N))
     assert np.array_equal(choose_rows(shuffled, 0.05, seed=0, floor=2), rows)
     assert not np.array_equal(choose_rows(pool.table, 0.05, seed=1, floor=2), rows)
@@ -216,7 +236,11 @@ def test_a_share_outside_the_pool_is_refused(pool, share):
 def test_labels_come_back_from_disk_with_their_counts(pool, truth, tmp_path):
     seen = []
     summary = label_pool(
-        pool, MetadataTeacher(truth, noise=0), tmp_path, share=0.1, on_progress=lambda i, n: seen.append((i, n))
+        pool,
+        MetadataTeacher(truth, noise=0),
+        tmp_path,
+        share=0.1,
+        on_progress=lambda i, n: seen.append((i, n)),
     )
     table = read_labels(tmp_path, "pool-a")
     assert len(table) == 200 == summary["n"] and seen[-1] == (200, 200)
@@ -239,7 +263,9 @@ class PartialTeacher:
             if k % 2 or not self.answers:
                 yield missing_label(sample.row, sample.id, "refused")
             else:
-                yield Label(sample.row, sample.id, dict.fromkeys(CAPABILITY_KEYS, 1) | {"ocr": None}, ("word",))
+                yield Label(
+                    sample.row, sample.id, dict.fromkeys(CAPABILITY_KEYS, 1) | {"ocr": None}, ("word",)
+                )
 
     def describe(self):
         return {"teacher": self.name}

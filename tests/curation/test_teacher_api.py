@@ -28,7 +28,11 @@ def truth(body):
 
 
 def teacher_of(server, cache=None, **options):
-    own = {name: options.pop(name) for name in ("concurrency", "repeats", "detail", "json_schema") if name in options}
+    own = {
+        name: options.pop(name)
+        for name in ("concurrency", "repeats", "detail", "json_schema")
+        if name in options
+    }
     return ApiTeacher(ChatClient(server.url, "m", retries=0, **options), cache=cache, **own)
 
 
@@ -37,7 +41,11 @@ def test_labels_of_a_pool(small_pool, tmp_path):
         teacher = teacher_of(server, input_price=1.0, output_price=1.0)
         summary = label_pool(small_pool, teacher, tmp_path, share=0.25)
     labels = read_labels(tmp_path, small_pool.hash)
-    assert isinstance(teacher, Teacher) and len(labels) == 10 == len(server.requests) and summary["missing"] == {}
+    assert (
+        isinstance(teacher, Teacher)
+        and len(labels) == 10 == len(server.requests)
+        and summary["missing"] == {}
+    )
     scores = {json.dumps([row[f"cap_{key}"] for key in CAPABILITY_KEYS]) for row in labels.to_pylist()}
     assert scores == {json.dumps([truth(body)[key] for key in CAPABILITY_KEYS]) for body in server.requests}
     assert labels["styles"].to_pylist() == [["yes_no", "word"]] * 10  # the taxonomy's order
@@ -50,7 +58,9 @@ def test_what_the_teacher_is_asked(small_pool):
         list(teacher_of(server, detail="low").label([sample]))
         list(teacher_of(server, json_schema=False).label([sample]))
     system, user = server.requests[0]["messages"]
-    assert all(level in system["content"] for level in LEVELS) and all(f"{key}:" in system["content"] for key in [*CAPABILITY_KEYS, *STYLES])
+    assert all(level in system["content"] for level in LEVELS) and all(
+        f"{key}:" in system["content"] for key in [*CAPABILITY_KEYS, *STYLES]
+    )
     assert [p["image_url"]["detail"] for p in user["content"] if p["type"] == "image_url"] == ["low", "low"]
     assert all(turn.answer in text_of(server.requests[0]) for turn in sample.turns)
     schema = server.requests[0]["response_format"]["json_schema"]
@@ -60,8 +70,15 @@ def test_what_the_teacher_is_asked(small_pool):
 
 def bad_answers():
     good = dict.fromkeys(CAPABILITY_KEYS, 3) | {"styles": []}
-    return ["no JSON", "[]", *(json.dumps(good | change) for change in ({"stem": 6}, {"stem": True}, {"stem": "4"}, {"styles": ["poem"]}, {"more": 1})),
-            json.dumps({key: value for key, value in good.items() if key != "ocr"})]
+    return [
+        "no JSON",
+        "[]",
+        *(
+            json.dumps(good | change)
+            for change in ({"stem": 6}, {"stem": True}, {"stem": "4"}, {"styles": ["poem"]}, {"more": 1})
+        ),
+        json.dumps({key: value for key, value in good.items() if key != "ocr"}),
+    ]
 
 
 @pytest.mark.parametrize("bad", bad_answers())
@@ -69,12 +86,21 @@ def test_bad_answers_are_sent_back_and_then_missing(bad):
     sample = Sample(5, "s5", "t", (), (Turn("one two", "three"),))
     with serve(answer=lambda body: json.dumps(truth(body)) if len(body["messages"]) > 2 else bad) as server:
         (label,) = teacher_of(server).label([sample])
-    assert label.missing is None and label.scores == {k: v for k, v in truth(server.requests[0]).items() if k != "styles"}
+    assert label.missing is None and label.scores == {
+        k: v for k, v in truth(server.requests[0]).items() if k != "styles"
+    }
     assert len(server.requests) == 2
-    assert server.requests[1]["messages"][2] == {"role": "assistant", "content": bad} and "not a valid answer" in str(server.requests[1]["messages"][3])
+    assert server.requests[1]["messages"][2] == {
+        "role": "assistant",
+        "content": bad,
+    } and "not a valid answer" in str(server.requests[1]["messages"][3])
     with serve(answer=lambda body: bad) as server:
         (label,) = teacher_of(server, repeats=2).label([sample])
-    assert (label.missing, set(label.scores.values()), label.styles) == ("invalid_answer", {None}, ()) and len(server.requests) == 3
+    assert (label.missing, set(label.scores.values()), label.styles) == (
+        "invalid_answer",
+        {None},
+        (),
+    ) and len(server.requests) == 3
 
 
 def test_failures_have_their_reason(tmp_path):
@@ -87,7 +113,13 @@ def test_failures_have_their_reason(tmp_path):
 
     with serve(fault=fault, answer=lambda body: f"```json\n{json.dumps(truth(body))}\n```") as server:
         labels = list(teacher_of(server, concurrency=2).label(samples))
-    assert [label.missing for label in labels] == [None, "server_error", "bad_request", "malformed", "missing_image"]
+    assert [label.missing for label in labels] == [
+        None,
+        "server_error",
+        "bad_request",
+        "malformed",
+        "missing_image",
+    ]
     assert [label.id for label in labels] == [sample.id for sample in samples]
 
 
@@ -102,7 +134,10 @@ def test_answers_are_kept_and_paid_once(small_pool, tmp_path):
         assert 0 < paid < 12 and capped.cost().usd <= 0.07 and len(list(tmp_path.rglob("*.json"))) == paid
         second = teacher_of(server, tmp_path, **prices)
         labels = list(second.label(samples))
-        assert len(server.requests) == 12 and (second.cost().kept, second.cost().requests) == (paid, 12 - paid)
+        assert len(server.requests) == 12 and (second.cost().kept, second.cost().requests) == (
+            paid,
+            12 - paid,
+        )
         assert list(teacher_of(server, tmp_path).label(samples)) == labels and len(server.requests) == 12
         other = ApiTeacher(ChatClient(server.url, "another"), cache=tmp_path)
         list(other.label(samples[:1]))

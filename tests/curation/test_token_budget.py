@@ -67,7 +67,9 @@ def test_one_more_row_would_not_fit_and_row_order_changes_nothing(name, params, 
 
 def test_equal_tokens_are_a_number_of_rows():
     table = tokened(1, 50).drop_columns(["text_tokens", "image_tokens"])
-    table = table.append_column("text_tokens", pa.array([10] * 50)).append_column("image_tokens", pa.array([0] * 50))
+    table = table.append_column("text_tokens", pa.array([10] * 50)).append_column(
+        "image_tokens", pa.array([0] * 50)
+    )
     for name, params in NESTED + OTHERS:
         function = get_selector(name)
         by_tokens = select_within_tokens(function, table, 129, SEED, params)
@@ -106,7 +108,12 @@ def test_a_false_claim_of_nestedness_is_noticed(monkeypatch):
 
 @pytest.mark.parametrize(
     ("budget", "requested", "message"),
-    [("tokens:0", 0, "at least 1"), ("tokens:-5", -5, "at least 1"), ("tokens:1e9", 10**9, "whole pool has no more"), ("tokens:1", 1, "shortest sample")],
+    [
+        ("tokens:0", 0, "at least 1"),
+        ("tokens:-5", -5, "at least 1"),
+        ("tokens:1e9", 10**9, "whole pool has no more"),
+        ("tokens:1", 1, "shortest sample"),
+    ],
 )
 def test_budgets_that_cannot_be_met(budget, requested, message):
     table = tokened(4, 30, lowest=5)
@@ -129,7 +136,9 @@ def test_more_tokens_than_the_selector_can_pick():
 def test_first_pick_that_is_too_long():
     table = tokened(6, 10).drop_columns(["text_tokens", "image_tokens"])
     tokens = [3] * 9 + [50]
-    table = table.append_column("text_tokens", pa.array(tokens)).append_column("image_tokens", pa.array([0] * 10))
+    table = table.append_column("text_tokens", pa.array(tokens)).append_column(
+        "image_tokens", pa.array([0] * 10)
+    )
     with pytest.raises(TokenBudgetError, match="first pick alone"):
         choose(get_selector("top_k"), table, "tokens:40", SEED, {"column": "text_tokens"})
 
@@ -144,12 +153,17 @@ def test_unknown_token_counts_are_refused():
         choose(get_selector("random"), table.drop_columns(["text_tokens"]), "tokens:100", SEED)
 
 
-@pytest.mark.parametrize(("text", "tokens"), [("tokens:2e9", 2 * 10**9), ("tokens: 1500 ", 1500), ("tokens:1.5e3", 1500), ("30%", None), (200, None)])
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("tokens:2e9", 2 * 10**9), ("tokens: 1500 ", 1500), ("tokens:1.5e3", 1500), ("30%", None), (200, None)],
+)
 def test_budget_texts(text, tokens):
     assert token_budget(text) == tokens
 
 
-@pytest.mark.parametrize("text", ["tokens:", "tokens:many", "tokens:1.5", "tokens:inf", "tokens:nan", "tokens:30%"])
+@pytest.mark.parametrize(
+    "text", ["tokens:", "tokens:many", "tokens:1.5", "tokens:inf", "tokens:nan", "tokens:30%"]
+)
 def test_budget_texts_that_are_none(text):
     with pytest.raises(SelectorError, match="number of tokens"):
         token_budget(text)

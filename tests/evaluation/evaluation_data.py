@@ -27,7 +27,9 @@ QUESTIONS = [
 def png(seed: int, size: int = 64) -> bytes:
     """A small noise picture, different for each seed."""
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 
@@ -78,7 +80,9 @@ def write_evaluation(
                 "extracted": ["x"] * len(values),
                 "score": np.asarray(values, float),
                 "unparsed": [False] * len(values),
-                "score_shuffled": pa.array([None] * len(values) if shuffled.get(task) is None else shuffled[task], pa.float64()),
+                "score_shuffled": pa.array(
+                    [None] * len(values) if shuffled.get(task) is None else shuffled[task], pa.float64()
+                ),
             }
         )
         for task, values in scores.items()

@@ -6,9 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from evaluation_data import write_evaluation
-from evaluation.aggregate import Run, ResultsError, collect, compare, count_above, leave_one_out, relative_to_full
+
+from evaluation.aggregate import (
+    ResultsError,
+    Run,
+    collect,
+    compare,
+    count_above,
+    leave_one_out,
+    relative_to_full,
+)
 from evaluation.suite import Benchmark, Suite, load_suite
 
 REFERENCE = Path(__file__).parents[2] / "recipes/reference/mmssr_main.csv"
@@ -58,7 +66,9 @@ def runs(tmp_path) -> list[Run]:
     found = []
     for arm, n in (("random", 3), ("mmssr", 3), ("full", 1)):
         for seed in range(n):
-            scores = {task: (rng.random(200) < skill[arm] + d).astype(float) for task, d in difficulty.items()}
+            scores = {
+                task: (rng.random(200) < skill[arm] + d).astype(float) for task, d in difficulty.items()
+            }
             found.append(Run(arm, seed, 0, "30%", write_evaluation(tmp_path / f"{arm}-{seed}", scores)))
     return found
 
@@ -86,7 +96,8 @@ def test_collect_is_long_form(runs):
 def test_comparison_values(runs):
     result = compare(runs, TOY)
     value = {
-        (run.arm, run.selection_seed): json.loads((run.path / "summary.json").read_text())["benchmarks"] for run in runs
+        (run.arm, run.selection_seed): json.loads((run.path / "summary.json").read_text())["benchmarks"]
+        for run in runs
     }
     per_seed = [50 * sum(value["mmssr", s][t]["value"] for t in ("t1", "t2")) for s in range(3)]
     random = [50 * sum(value["random", s][t]["value"] for t in ("t1", "t2")) for s in range(3)]
@@ -102,7 +113,11 @@ def test_comparison_values(runs):
     )
     assert (arm.above, arm.units, arm.runs) == (2, 3, 3)
     assert arm.difference.value == pytest.approx(np.mean(per_seed) - np.mean(random))
-    assert arm.difference.low < arm.difference.value < arm.difference.high and arm.difference.low > 0 and arm.p < 0.05
+    assert (
+        arm.difference.low < arm.difference.value < arm.difference.high
+        and arm.difference.low > 0
+        and arm.p < 0.05
+    )
 
 
 def test_baseline_and_full_rows_have_no_comparison_with_themselves(runs):
@@ -211,14 +226,20 @@ def test_shuffled_scores_of_the_runs_that_have_them(tmp_path):
     ]
     a, b = compare(runs, TOY, full=None, baseline=None).arms
     assert a.shuffled == {"t1": 0.1, "t2": None} and a.grounded == {"t1": pytest.approx(0.4), "t2": None}
-    assert a.shuffled_mean is None and a.grounded_mean is None, "a mean over fewer benchmarks would not be comparable"
+    assert a.shuffled_mean is None and a.grounded_mean is None, (
+        "a mean over fewer benchmarks would not be comparable"
+    )
     assert b.shuffled is None and b.grounded is None
     rows = collect(runs, TOY).to_pylist()
-    assert [(r["benchmark"], r["arm"], r["value"]) for r in rows if r["metric"] == "score_shuffled"] == [("t1", "a", 0.1)]
+    assert [(r["benchmark"], r["arm"], r["value"]) for r in rows if r["metric"] == "score_shuffled"] == [
+        ("t1", "a", 0.1)
+    ]
 
 
 def test_shuffled_scores_that_do_not_make_up_the_summary_are_refused(tmp_path):
-    path = write_evaluation(tmp_path / "a", {"t1": np.ones(4), "t2": np.ones(4)}, shuffled={"t1": np.ones(4), "t2": np.ones(4)})
+    path = write_evaluation(
+        tmp_path / "a", {"t1": np.ones(4), "t2": np.ones(4)}, shuffled={"t1": np.ones(4), "t2": np.ones(4)}
+    )
     summary = (path / "summary.json").read_text()
     for other in ("0.5", "null"):
         (path / "summary.json").write_text(summary.replace('"shuffled": 1.0', f'"shuffled": {other}', 1))
@@ -240,7 +261,10 @@ def test_mini_suite_has_a_task_for_every_capability():
     [
         ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, metrik: x}]", "metrik"),
         ("name: x\ntasks: mini\nbenchmarks: []", "needs benchmarks"),
-        ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]", "direction"),
+        (
+            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]",
+            "direction",
+        ),
         ("name: x\nbenchmarks: [{task: a, label: A, capability: ocr}]", "tasks"),
     ],
 )

@@ -58,11 +58,18 @@ def test_means_are_over_pools_and_seeds(comparison):
 
 def test_each_budget_has_its_baseline(comparison):
     assert {arm.arm: arm.baseline for arm in comparison.arms} == {
-        "random_10": None, "mmssr_10": "random_10", "random_30": None, "mmssr_30": "random_30", "full": "random_30"}
+        "random_10": None,
+        "mmssr_10": "random_10",
+        "random_30": None,
+        "mmssr_30": "random_30",
+        "full": "random_30",
+    }
     assert comparison.baselines == ("random_10", "random_30")
     ours, theirs = comparison.arm("mmssr_10"), comparison.arm("mmssr_30")
     assert (ours.difference.value, theirs.difference.value) == pytest.approx((7.0, -5.0))
-    assert ours.pool_differences == pytest.approx([5, 7, 9]) and theirs.pool_differences == pytest.approx([-5, -5, -5])
+    assert ours.pool_differences == pytest.approx([5, 7, 9]) and theirs.pool_differences == pytest.approx(
+        [-5, -5, -5]
+    )
     assert (ours.above, theirs.above, comparison.arm("full").above) == (2, 0, 2)
     assert comparison.to_dict()["baseline"] == BY_BUDGET
 
@@ -89,7 +96,10 @@ def test_an_arm_without_a_baseline_of_its_budget_has_no_difference(runs):
 
 def test_arms_on_different_pools_are_refused(runs):
     fewer = [run for run in runs if run.arm != "mmssr_30" or run.pool_seed != 2]
-    with pytest.raises(ResultsError, match=r"'random_10' and 'mmssr_30' were run on different pools: \[0, 1, 2\] and \[0, 1\]"):
+    with pytest.raises(
+        ResultsError,
+        match=r"'random_10' and 'mmssr_30' were run on different pools: \[0, 1, 2\] and \[0, 1\]",
+    ):
         compare(fewer, TOY, baseline=BY_BUDGET)
     with pytest.raises(ResultsError, match="2 runs with the same seeds on pool 0"):
         compare([*runs, runs[0]], TOY)
@@ -104,7 +114,10 @@ def test_results_say_the_pool(runs):
 
 def test_one_pool_by_its_seed_is_the_comparison_without_pools(runs):
     one = [run for run in runs if run.pool_seed == 1]
-    named, plain = (compare(some, TOY, baseline=BY_BUDGET) for some in (one, [replace(run, pool_seed=None) for run in one]))
+    named, plain = (
+        compare(some, TOY, baseline=BY_BUDGET)
+        for some in (one, [replace(run, pool_seed=None) for run in one])
+    )
     assert named.arms == plain.arms and named.arm("mmssr_10").p is not None
 
 
@@ -118,7 +131,14 @@ def cells(table: str) -> dict[str, list[str]]:
 
 def test_table_by_pool(comparison, runs):
     table = cells(pool_table(comparison))
-    assert table["arm"] == ["budget", "pool 0 (difference)", "pool 1 (difference)", "pool 2 (difference)", "std of means", "std of differences"]
+    assert table["arm"] == [
+        "budget",
+        "pool 0 (difference)",
+        "pool 1 (difference)",
+        "pool 2 (difference)",
+        "std of means",
+        "std of differences",
+    ]
     assert table["mmssr_10"] == ["10%", "35.5 (+5.0)", "41.5 (+7.0)", "47.5 (+9.0)", "6.0", "2.0"]
     assert table["random_30"] == ["30%", "50.5", "54.5", "58.5", "4.0", "–"]
     assert pool_table(compare([run for run in runs if run.pool_seed == 0], TOY)) == ""
@@ -126,15 +146,23 @@ def test_table_by_pool(comparison, runs):
 
 def test_report_names_the_baseline_of_each_arm(comparison):
     text = render(comparison, Context(title="study"))
-    assert "**mmssr_10** (10%) is above **random_10** (10%): 41.5 against 34.5, difference +7.0 points" in text
+    assert (
+        "**mmssr_10** (10%) is above **random_10** (10%): 41.5 against 34.5, difference +7.0 points" in text
+    )
     assert "**mmssr_30** (30%) is below **random_30** (30%)" in text
     assert "difference to the baseline of its budget [95 %]" in compact_table(comparison)
     assert "repeated on 3 pools" in text and pool_table(comparison) in text
 
 
 def test_subsets_are_means_over_pools_and_seeds(comparison):
-    subsets = [Subset("a", seed, 10 + pool, 100 * seed, None, {"defect": {"wrong": 0.1 * pool}}, pool) for pool in range(3) for seed in range(2)]
-    text = render(comparison, Context(title="study", subsets=subsets, overlap={("a", "b"): 0.25, ("b", "a"): 0.5}))
+    subsets = [
+        Subset("a", seed, 10 + pool, 100 * seed, None, {"defect": {"wrong": 0.1 * pool}}, pool)
+        for pool in range(3)
+        for seed in range(2)
+    ]
+    text = render(
+        comparison, Context(title="study", subsets=subsets, overlap={("a", "b"): 0.25, ("b", "a"): 0.5})
+    )
     assert "| a | 6 | 11 | 50 | – |" in text and "| wrong | 10.0 % |" in text
     assert "| a | – | 25.0 % |\n| b | 50.0 % | – |" in text
 
@@ -149,6 +177,9 @@ def test_differences_are_drawn_for_the_arms_that_have_a_baseline(comparison, tmp
 
 
 def test_many_arms_are_drawn_without_bars_by_benchmark(tmp_path):
-    runs = [Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.ones(5) for b in TOY})) for k in range(12)]
+    runs = [
+        Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.ones(5) for b in TOY}))
+        for k in range(12)
+    ]
     names = [path.name for path in draw_all(compare(runs, TOY, full=None, baseline="arm1"), tmp_path / "out")]
     assert names == ["means.png", "differences.png"]

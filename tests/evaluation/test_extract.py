@@ -276,7 +276,12 @@ WRONG = {
         "left has a dog and right has a cat so cat",
         "house",
     ],
-    ("word", "left"): ["right", "left has 3 and right has 1 so right", "The right side has more.", "top left"],
+    ("word", "left"): [
+        "right",
+        "left has 3 and right has 1 so right",
+        "The right side has more.",
+        "top left",
+    ],
     ("number", "3"): [
         "4",
         "four",
@@ -291,7 +296,13 @@ WRONG = {
         "3 + 1 = 4",
         "1000",
     ],
-    ("yes_no", "yes"): ["no", "No, yes-men do not count", "There is no dog.", "The answer is no", "it is not a dog"],
+    ("yes_no", "yes"): [
+        "no",
+        "No, yes-men do not count",
+        "There is no dog.",
+        "The answer is no",
+        "it is not a dog",
+    ],
     ("yes_no", "no"): ["yes", "There is a dog.", "Yes."],
     ("coordinate", "b3"): ["b2", "a3", "3", "row 2 column b", "c3", "b33", "bb3"],
     ("spell", "c a t"): ["c a r", "car", "cats", "c a t s", "tac", "c a", "at"],
@@ -328,7 +339,16 @@ AMBIGUOUS = {
         "isn't a dog",
         "the answer is dog. the answer is cat.",
     ],
-    ("number", "3"): ["", "3 or 4", "some", "many", "2 and 1", "2, 3, 4", "not 3", "the answer is 3. the answer is 4."],
+    ("number", "3"): [
+        "",
+        "3 or 4",
+        "some",
+        "many",
+        "2 and 1",
+        "2, 3, 4",
+        "not 3",
+        "the answer is 3. the answer is 4.",
+    ],
     ("yes_no", "yes"): [
         "",
         "yes and no",
@@ -351,7 +371,14 @@ AMBIGUOUS = {
         "a1 b3",
         "the answer is b3. the answer is b4.",
     ],
-    ("spell", "c a t"): ["", "c a t or c a r", "the cat sat here", "nothing to read", "not cat", "c a t. d o g."],
+    ("spell", "c a t"): [
+        "",
+        "c a t or c a r",
+        "the cat sat here",
+        "nothing to read",
+        "not cat",
+        "c a t. d o g.",
+    ],
     ("facts", "a1 dog ; b2 cat"): ["", "a dog and a cat", "yes", "no dog at a1"],
 }
 

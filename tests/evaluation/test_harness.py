@@ -109,8 +109,13 @@ def test_outputs(bench_dir, tmp_path):
     )
     scores = pq.read_table(out / "scores.parquet").to_pylist()
     assert sorted(p.name for p in out.iterdir()) == ["scores.parquet", "summary.json"]
-    assert len(scores) == 28 and scores[1]["id"] == "spatial-1" and scores[14]["benchmark"] == "mini_attribute"
-    assert [s["score"] for s in scores[:4]] == [1, 0, 1, 0] and [s["extracted"] for s in scores[:2]] == ["b", None]
+    assert (
+        len(scores) == 28 and scores[1]["id"] == "spatial-1" and scores[14]["benchmark"] == "mini_attribute"
+    )
+    assert [s["score"] for s in scores[:4]] == [1, 0, 1, 0] and [s["extracted"] for s in scores[:2]] == [
+        "b",
+        None,
+    ]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["benchmarks"]["mini_spatial"]["value"] == 0.5 and summary["protocol"]["batch_size"] == 64
     assert set(summary["protocol"]) == {"suite", "tasks", "data", "lmms_eval", "batch_size", "limit", "dtype"}
@@ -148,7 +153,9 @@ def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
 def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     model = Reader(_docs(bench_dir, "spatial", "ocr"))
     tasks = ["mini_spatial", "mini_ocr"]
-    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True)
+    summary = evaluate(
+        tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True
+    )
     for key, entry in zip(("spatial", "ocr"), summary["benchmarks"].values()):
         assert entry["value"] == 1 and entry["shuffled"] <= 0.5
         following = ring(f"mini_{key}", 14)
@@ -161,7 +168,9 @@ def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tin
     seen = []
     options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 5}
     plain = evaluate(tiny, out=tmp_path / "plain", **options)
-    both = evaluate(tiny, out=tmp_path / "both", shuffled=True, on_progress=lambda *n: seen.append(n), **options)
+    both = evaluate(
+        tiny, out=tmp_path / "both", shuffled=True, on_progress=lambda *n: seen.append(n), **options
+    )
     ours, theirs = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("plain", "both"))
     assert ours.drop("score_shuffled") == theirs.drop("score_shuffled")
     assert ours["score_shuffled"].null_count == len(ours) and not theirs["score_shuffled"].null_count
@@ -174,7 +183,13 @@ def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tin
 def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_path):
     model = Reader(_docs(bench_dir, "ocr"))
     evaluate(
-        tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_ocr"], limit=1, shuffled=True
+        tmp_path,
+        bench_dir=bench_dir,
+        out=tmp_path / "out",
+        model=model,
+        tasks=["mini_ocr"],
+        limit=1,
+        shuffled=True,
     )
     assert model.seen == [("ocr-0", "ocr-0"), ("ocr-0", f"ocr-{ring('mini_ocr', 14)[0]}")]
 
@@ -184,9 +199,13 @@ def test_a_single_question_has_no_shuffled_score(tmp_path):
     pq.write_table(pq.read_table(bench / "ocr.parquet").slice(0, 1), bench / "ocr.parquet")
     model = Scripted(lambda doc: doc["answer"])
     tasks = ["mini_ocr", "mini_data"]
-    summary = evaluate(tmp_path, bench_dir=bench, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True)
+    summary = evaluate(
+        tmp_path, bench_dir=bench, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True
+    )
     assert [entry["shuffled"] for entry in summary["benchmarks"].values()] == [None, 1]
-    assert pq.read_table(tmp_path / "out" / "scores.parquet")["score_shuffled"].to_pylist() == [None] + [1.0] * 7
+    assert (
+        pq.read_table(tmp_path / "out" / "scores.parquet")["score_shuffled"].to_pylist() == [None] + [1.0] * 7
+    )
 
 
 class Echo(Scripted):
@@ -201,7 +220,12 @@ class Echo(Scripted):
 
 def test_questions_with_several_images_and_with_none():
     def to_messages(doc):
-        return [{"role": "user", "content": [*({"type": "image", "url": name} for name in doc), {"type": "text", "text": "?"}]}]
+        return [
+            {
+                "role": "user",
+                "content": [*({"type": "image", "url": name} for name in doc), {"type": "text", "text": "?"}],
+            }
+        ]
 
     def ask(docs):
         from evaluation.lmms_model import ShuffledImages
@@ -209,7 +233,12 @@ def test_questions_with_several_images_and_with_none():
         model = ShuffledImages(Echo())
         model.task_dict = {"t": {"test": docs}}
         requests = [
-            Instance("generate_until", ("", to_messages, {}, i, "t", "test"), 0, {"task": "t", "doc_id": i, "repeats": 1})
+            Instance(
+                "generate_until",
+                ("", to_messages, {}, i, "t", "test"),
+                0,
+                {"task": "t", "doc_id": i, "repeats": 1},
+            )
             for i in range(len(docs))
         ]
         return model.generate_until(requests), model.shuffled
@@ -249,14 +278,24 @@ def test_broken_reference_answer_stops_the_evaluation(tmp_path):
         table.schema.get_field_index("answer"), "answer", [["not a letter"] + table["answer"].to_pylist()[1:]]
     )
     pq.write_table(broken, bench / "ocr.parquet")
-    with pytest.raises(EvaluationError, match="ocr.parquet, question 'ocr-0': reference answer 'not a letter'"):
-        evaluate(tmp_path, bench_dir=bench, out=tmp_path / "out", model=Scripted(lambda doc: "a"), tasks=["mini_ocr"])
+    with pytest.raises(
+        EvaluationError, match="ocr.parquet, question 'ocr-0': reference answer 'not a letter'"
+    ):
+        evaluate(
+            tmp_path,
+            bench_dir=bench,
+            out=tmp_path / "out",
+            model=Scripted(lambda doc: "a"),
+            tasks=["mini_ocr"],
+        )
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return build_tiny(tmp_path_factory.mktemp("tiny"), build_tokenizer(), hidden=32, layers=2, vision_layers=1)
+    return build_tiny(
+        tmp_path_factory.mktemp("tiny"), build_tokenizer(), hidden=32, layers=2, vision_layers=1
+    )
 
 
 def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkeypatch):
@@ -273,7 +312,9 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
     for file in ("scores.parquet", "summary.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert seen[-1] == (196, 196) and seen == sorted(seen[:4]) * 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"], "nothing is written into the working directory"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"], (
+        "nothing is written into the working directory"
+    )
 
 
 def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
@@ -290,7 +331,9 @@ def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     [(False, 4, 12, 28), (True, 10, 36, 56)],
     ids=["real images", "the 28 real and 8 shuffled answers are not asked again"],
 )
-def test_crash_in_the_middle_keeps_what_is_done(bench_dir, tmp_path, tiny, monkeypatch, shuffled, fails_at, journalled, answers):
+def test_crash_in_the_middle_keeps_what_is_done(
+    bench_dir, tmp_path, tiny, monkeypatch, shuffled, fails_at, journalled, answers
+):
     options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 4, "shuffled": shuffled}
     whole = evaluate(tiny, out=tmp_path / "whole", **options)
     real, calls = Answerer.generate, []
@@ -305,12 +348,17 @@ def test_crash_in_the_middle_keeps_what_is_done(bench_dir, tmp_path, tiny, monke
     with pytest.raises(RuntimeError, match="out of memory"):
         evaluate(tiny, out=tmp_path / "out", **options)
     journal = tmp_path / "out" / "answers.jsonl"
-    assert len(journal.read_text().splitlines()) == journalled and not (tmp_path / "out" / "summary.json").exists()
+    assert (
+        len(journal.read_text().splitlines()) == journalled
+        and not (tmp_path / "out" / "summary.json").exists()
+    )
     journal.write_text(journal.read_text() + '{"key": "torn')
     calls[:] = [0] * fails_at
     assert evaluate(tiny, out=tmp_path / "out", **options) == whole
     assert sum(calls) == answers - journalled
-    assert (tmp_path / "out" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
+    assert (tmp_path / "out" / "scores.parquet").read_bytes() == (
+        tmp_path / "whole" / "scores.parquet"
+    ).read_bytes()
 
 
 def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_dir, tmp_path, tiny):
@@ -321,7 +369,9 @@ def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_d
     context = multiprocessing.get_context("fork")  # a fresh process would spend a minute on imports
     running = [
         context.Process(
-            target=evaluate, args=(tiny,), kwargs={"bench_dir": bench_dir, "out": tmp_path / name, "tasks": TASKS[:4]}
+            target=evaluate,
+            args=(tiny,),
+            kwargs={"bench_dir": bench_dir, "out": tmp_path / name, "tasks": TASKS[:4]},
         )
         for name in ("a", "b")
     ]
@@ -336,7 +386,11 @@ def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_d
 
 def test_nothing_is_printed(bench_dir, tmp_path, capfd):
     evaluate(
-        tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(lambda doc: doc["answer"]), tasks=TASKS[:1]
+        tmp_path,
+        bench_dir=bench_dir,
+        out=tmp_path / "out",
+        model=Scripted(lambda doc: doc["answer"]),
+        tasks=TASKS[:1],
     )
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""

@@ -18,7 +18,9 @@ from training.models import build_tiny, load
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return build_tiny(tmp_path_factory.mktemp("tiny"), build_tokenizer(), hidden=48, layers=2, vision_layers=1)
+    return build_tiny(
+        tmp_path_factory.mktemp("tiny"), build_tokenizer(), hidden=48, layers=2, vision_layers=1
+    )
 
 
 def _picture(seed: int) -> Image.Image:
@@ -27,7 +29,9 @@ def _picture(seed: int) -> Image.Image:
 
 def _ask(i: int) -> list[dict]:
     text = "what is at b 3 ?" + " dog" * (i % 7)
-    return [{"role": "user", "content": [{"type": "image", "url": _picture(i)}, {"type": "text", "text": text}]}]
+    return [
+        {"role": "user", "content": [{"type": "image", "url": _picture(i)}, {"type": "text", "text": text}]}
+    ]
 
 
 def test_batch_size_does_not_change_answers(tiny):
@@ -97,7 +101,10 @@ def test_pixels_reach_the_model_and_the_hash(tiny):
 
 def test_literal_placeholders_in_a_prompt_are_removed():
     text, images = flatten(
-        {"role": "user", "content": [{"type": "image", "url": "x"}, {"type": "text", "text": "look <image> here"}]}
+        {
+            "role": "user",
+            "content": [{"type": "image", "url": "x"}, {"type": "text", "text": "look <image> here"}],
+        }
     )
     assert text == "<image>\nlook  here" and images == ["x"]
 
@@ -117,7 +124,10 @@ def test_what_cannot_be_asked_is_an_error(tiny, messages, message):
 def test_a_broken_image_is_not_swallowed(tiny, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     broken = [
-        {"role": "user", "content": [{"type": "image", "url": tmp_path / "broken.png"}, {"type": "text", "text": "?"}]}
+        {
+            "role": "user",
+            "content": [{"type": "image", "url": tmp_path / "broken.png"}, {"type": "text", "text": "?"}],
+        }
     ]
     with pytest.raises(ImageError, match="broken_image"):
         Answerer.load(tiny).answer([broken])
@@ -141,5 +151,7 @@ def test_anyres_checkpoint_and_the_processor_encoder_agree(tiny):
 
 def test_importable_without_lmms_eval():
     code = "import sys; sys.modules['lmms_eval'] = None; import evaluation.model, evaluation.harness; print('fine')"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
     assert run.stdout.strip() == "fine", run.stderr

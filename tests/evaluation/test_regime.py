@@ -16,22 +16,49 @@ GAIN, BLIND, MORE, LESS, STD_FULL, STD_MORE, STD_LESS, SEEDS = range(8)
 
 
 def benchmark(task: str, direction: str = "higher") -> dict:
-    return {"task": task, "label": task.upper(), "capability": task, "metric": "score", "direction": direction, "scale": 1.0}
+    return {
+        "task": task,
+        "label": task.upper(),
+        "capability": task,
+        "metric": "score",
+        "direction": direction,
+        "scale": 1.0,
+    }
 
 
 def arm(name: str, mean: float, std: float | None, units: int, **more) -> dict:
     """One entry of comparison.json; mean and std in %."""
-    return {"arm": name, "budget": "", "units": units, "runs": units, "mean": {"mean": mean, "std": std}, "benchmarks": {}, **more}
+    return {
+        "arm": name,
+        "budget": "",
+        "units": units,
+        "runs": units,
+        "mean": {"mean": mean, "std": std},
+        "benchmarks": {},
+        **more,
+    }
 
 
 @pytest.fixture
 def comparison() -> dict:
     """Everything passes: full 60.0 ± 1.0 (3 seeds), random 50.0 and 40.0 ± 1.0 (5 seeds); 0.35 of full needs the image."""
-    full = arm("full", 60.0, 1.0, 3, benchmarks={"t1": {"mean": 0.7, "std": 0.01}, "t2": {"mean": 0.5, "std": 0.01}},
-               shuffled={"t1": 0.2, "t2": 0.3}, grounded={"t1": 0.5, "t2": 0.2}, grounded_mean={"mean": 35.0, "std": 0.5})
-    return {"suite": {"benchmarks": [benchmark("t1"), benchmark("t2")]}, "chance": {"t1": 0.1, "t2": 0.2},
-            "blind": {"t1": 0.2, "t2": 0.4}, "n": {"t1": 300, "t2": 300},
-            "arms": [full, arm("random_30", 50.0, 1.0, 5), arm("random_10", 40.0, 1.0, 5)]}
+    full = arm(
+        "full",
+        60.0,
+        1.0,
+        3,
+        benchmarks={"t1": {"mean": 0.7, "std": 0.01}, "t2": {"mean": 0.5, "std": 0.01}},
+        shuffled={"t1": 0.2, "t2": 0.3},
+        grounded={"t1": 0.5, "t2": 0.2},
+        grounded_mean={"mean": 35.0, "std": 0.5},
+    )
+    return {
+        "suite": {"benchmarks": [benchmark("t1"), benchmark("t2")]},
+        "chance": {"t1": 0.1, "t2": 0.2},
+        "blind": {"t1": 0.2, "t2": 0.4},
+        "n": {"t1": 300, "t2": 300},
+        "arms": [full, arm("random_30", 50.0, 1.0, 5), arm("random_10", 40.0, 1.0, 5)],
+    }
 
 
 def passed(comparison: dict) -> list[bool]:
@@ -43,7 +70,13 @@ def failing(comparison: dict) -> list[int]:
 
 
 def test_the_numbers_that_were_fixed_in_advance():
-    assert (regime.GROUNDED_GAIN, regime.FULL_ERRORS, regime.RANDOM_ERRORS, regime.SEED_STD, regime.FULL_SEEDS) == (0.3, 3, 2, 0.012, 3)
+    assert (
+        regime.GROUNDED_GAIN,
+        regime.FULL_ERRORS,
+        regime.RANDOM_ERRORS,
+        regime.SEED_STD,
+        regime.FULL_SEEDS,
+    ) == (0.3, 3, 2, 0.012, 3)
 
 
 def test_everything_passes(comparison):
@@ -80,7 +113,9 @@ def test_a_scale_of_100_is_brought_to_one(comparison):
         levels_of["t1"] *= 100
     full["benchmarks"]["t1"]["mean"] *= 100
     first = levels(comparison)[0]
-    assert (first.full, first.blind, first.shuffled, first.gain, first.chance) == pytest.approx((0.7, 0.2, 0.2, 0.5, 0.1))
+    assert (first.full, first.blind, first.shuffled, first.gain, first.chance) == pytest.approx(
+        (0.7, 0.2, 0.2, 0.5, 0.1)
+    )
 
 
 @pytest.mark.parametrize("place, upper, lower, errors", [(MORE, 0, 1, 3), (LESS, 1, 2, 2)])
@@ -119,8 +154,10 @@ def test_one_seed_tells_nothing_about_the_spread(comparison):
     assert "one seed" in regime_verdicts(comparison)[STD_FULL].note
 
 
-@pytest.mark.parametrize("missing, places", [
-    (0, [GAIN, BLIND, MORE, STD_FULL, SEEDS]), (1, [MORE, LESS, STD_MORE]), (2, [LESS, STD_LESS])])
+@pytest.mark.parametrize(
+    "missing, places",
+    [(0, [GAIN, BLIND, MORE, STD_FULL, SEEDS]), (1, [MORE, LESS, STD_MORE]), (2, [LESS, STD_LESS])],
+)
 def test_a_missing_arm_is_not_passed_and_named(comparison, missing, places):
     name = comparison["arms"].pop(missing)["arm"]
     assert failing(comparison) == places
@@ -154,14 +191,30 @@ def test_verdicts_of_a_comparison_as_it_is_written(tmp_path):
 
     def run(arm: str, seed: int, budget: str, t2: int, shuffled: int | None = None) -> Run:
         others = None if shuffled is None else {task: right(shuffled) for task in ("t1", "t2")}
-        return Run(arm, seed, seed, budget, write_evaluation(tmp_path / f"{arm}{seed}", {"t1": right(70), "t2": right(t2)}, shuffled=others))
+        return Run(
+            arm,
+            seed,
+            seed,
+            budget,
+            write_evaluation(tmp_path / f"{arm}{seed}", {"t1": right(70), "t2": right(t2)}, shuffled=others),
+        )
 
     runs = [run("full", seed, "100%", 65 + 5 * seed, 20 if seed == 0 else None) for seed in range(3)]
-    runs += [run("random_30", seed, "30%", 48 + 2 * seed) for seed in range(3)] + [run("random_10", seed, "10%", 48 + seed) for seed in range(3)]
+    runs += [run("random_30", seed, "30%", 48 + 2 * seed) for seed in range(3)] + [
+        run("random_10", seed, "10%", 48 + seed) for seed in range(3)
+    ]
     (tmp_path / "bench.json").write_text(json.dumps({"spatial": {"blind": 0.7}, "ocr": {"blind": 0.1}}))
     comparison = compare(runs, suite, baseline="random_30", bench_dir=tmp_path, resamples=20)
     verdicts = regime_verdicts(json.loads(json.dumps(comparison.to_dict())))
     assert [verdict.value for verdict in verdicts] == [
-        "0.4750", "1 of 2", "+0.1000 (6.43 errors of 0.0155)", "+0.0050 (0.77 errors of 0.0065)", "0.0250", "0.0100", "0.0050", "3"]
+        "0.4750",
+        "1 of 2",
+        "+0.1000 (6.43 errors of 0.0155)",
+        "+0.0050 (0.77 errors of 0.0065)",
+        "0.0250",
+        "0.0100",
+        "0.0050",
+        "3",
+    ]
     assert [verdict.passed for verdict in verdicts] == [True, False, True, False, False, True, True, True]
     assert verdicts[BLIND].note == "not above: One (0.700, blind 0.700)"

@@ -40,7 +40,9 @@ def comparison(tmp_path):
             seed,
             0,
             "30%",
-            write_evaluation(tmp_path / f"{arm}{seed}", {b.task: (rng.random(100) < p).astype(float) for b in TOY}),
+            write_evaluation(
+                tmp_path / f"{arm}{seed}", {b.task: (rng.random(100) < p).astype(float) for b in TOY}
+            ),
         )
         for arm, n, p in (("mmssr", 3, 0.7), ("random", 3, 0.4), ("full", 1, 0.8))
         for seed in range(n)
@@ -76,7 +78,9 @@ def test_targeted_arms_are_marked_wherever_they_are_compared(comparison):
 
 
 def test_report_has_every_section_and_is_reproducible(comparison, tmp_path):
-    first, second = (write_report(comparison, CONTEXT, tmp_path / name).read_text() for name in ("one", "two"))
+    first, second = (
+        write_report(comparison, CONTEXT, tmp_path / name).read_text() for name in ("one", "two")
+    )
     assert first == second
     for heading in ("Results", "Pool", "Subsets", "Scorer", "Seconds by stage", "Protocol", "Notes"):
         assert f"\n## {heading}\n" in first
@@ -97,7 +101,8 @@ def test_report_has_every_section_and_is_reproducible(comparison, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "low, high, words", [(0.5, 3.0, "is above"), (-3.0, -0.5, "is below"), (-1.0, 2.0, "is not clearly different from")]
+    "low, high, words",
+    [(0.5, 3.0, "is above"), (-3.0, -0.5, "is below"), (-1.0, 2.0, "is not clearly different from")],
 )
 def test_verdict_follows_the_interval(comparison, low, high, words):
     arm = replace(comparison.arm("mmssr"), difference=Interval(1.0, low, high))
@@ -117,12 +122,18 @@ def test_legend_says_why_there_are_dashes(comparison):
     alone = {"shuffled": asked["shuffled"] | {"t1": None}, "grounded": asked["grounded"] | {"t1": None}}
     arms[0] = replace(arms[0], **alone, shuffled_mean=None, grounded_mean=None)
     text = render(replace(comparison, arms=tuple(arms)), CONTEXT)
-    assert "Task 1: no two questions with images to swap" in text and "| mmssr | shuffled | 20.0 | – | 20.0 | 20.0 | – |" in text
+    assert (
+        "Task 1: no two questions with images to swap" in text
+        and "| mmssr | shuffled | 20.0 | – | 20.0 | 20.0 | – |" in text
+    )
 
 
 def test_modified_protocol_is_announced_at_the_top(comparison):
     text = render(comparison, replace(CONTEXT, modified=["sft.lr: 0.001 -> 0.01"]))
-    assert text.index("protocol: modified") < text.index("## Results") and "- modified: `sft.lr: 0.001 -> 0.01`" in text
+    assert (
+        text.index("protocol: modified") < text.index("## Results")
+        and "- modified: `sft.lr: 0.001 -> 0.01`" in text
+    )
 
 
 def test_empty_sections_are_left_out_and_a_single_seed_is_said(comparison):

@@ -17,13 +17,22 @@ def test_ring_goes_through_all_questions_and_none_follows_itself(n):
 
 
 def test_ring_is_a_function_of_benchmark_and_number_of_questions():
-    assert ring("mini_ocr", 8) == [1, 5, 6, 7, 0, 3, 4, 2], "a change breaks the comparison with earlier results"
+    assert ring("mini_ocr", 8) == [1, 5, 6, 7, 0, 3, 4, 2], (
+        "a change breaks the comparison with earlier results"
+    )
     assert ring("mini_ocr", 300) == ring("mini_ocr", 300) != ring("mini_data", 300)
     assert ring("x", 1) == [0] and ring("x", 0) == []
 
 
 def _ask(*parts):
-    return [{"role": "user", "content": [{"type": "image", "url": p} if len(p) == 1 else {"type": "text", "text": p} for p in parts]}]
+    return [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "url": p} if len(p) == 1 else {"type": "text", "text": p} for p in parts
+            ],
+        }
+    ]
 
 
 def test_places_are_filled_in_turn_and_the_conversation_is_left_alone():

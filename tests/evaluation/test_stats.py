@@ -51,7 +51,9 @@ def test_bootstrap_of_seeds_alone_has_the_unbiased_variance():
     seeds_a, seeds_b = rng.random(6), rng.random(8)
     a, b = [[np.full(50, s)] for s in seeds_a], [[np.full(50, s)] for s in seeds_b]
     variance = np.var(seeds_a, ddof=1) / 6 + np.var(seeds_b, ddof=1) / 8
-    assert _half_width(paired_bootstrap(a, b, resamples=20_000)) == pytest.approx(1.96 * math.sqrt(variance), rel=0.04)
+    assert _half_width(paired_bootstrap(a, b, resamples=20_000)) == pytest.approx(
+        1.96 * math.sqrt(variance), rel=0.04
+    )
 
 
 def test_questions_are_shared_so_that_a_common_difficulty_cancels():
@@ -100,16 +102,23 @@ def test_different_questions_are_refused():
 
 def _constant_units(pools, seeds):
     """Units without question noise from float64[pools, seeds]: (units, their pools)."""
-    return [[np.full(2, value)] for row in seeds for value in row], [pool for pool, row in zip(pools, seeds) for _ in row]
+    return [[np.full(2, value)] for row in seeds for value in row], [
+        pool for pool, row in zip(pools, seeds) for _ in row
+    ]
 
 
 def test_one_pool_is_the_interval_without_pools():
     rng = np.random.default_rng(7)
-    a, b = [[rng.random(40), rng.random(30)] for _ in range(3)], [[rng.random(40), rng.random(30)] for _ in range(4)]
+    a, b = (
+        [[rng.random(40), rng.random(30)] for _ in range(3)],
+        [[rng.random(40), rng.random(30)] for _ in range(4)],
+    )
     plain = paired_bootstrap(a, b, seed=5)
     assert paired_bootstrap(a, b, pools=([9] * 3, [9] * 4), seed=5) == plain
     # The figures of this comparison as they were before there were pools.
-    assert (plain.value, plain.low, plain.high) == pytest.approx((-0.010393978424189765, -0.09978409663011131, 0.07550319944887939), abs=1e-12)
+    assert (plain.value, plain.low, plain.high) == pytest.approx(
+        (-0.010393978424189765, -0.09978409663011131, 0.07550319944887939), abs=1e-12
+    )
 
 
 def test_pools_alone_give_the_interval_of_students_t():
@@ -120,7 +129,9 @@ def test_pools_alone_give_the_interval_of_students_t():
     interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=40_000)
     wanted = scipy_stats.t.ppf(0.975, 3) * np.std(shift, ddof=1) / 2
     assert interval.value == pytest.approx(shift.mean())
-    assert (interval.value - interval.low, interval.high - interval.value) == pytest.approx((wanted, wanted), rel=0.05)
+    assert (interval.value - interval.low, interval.high - interval.value) == pytest.approx(
+        (wanted, wanted), rel=0.05
+    )
 
 
 def test_a_pool_that_both_arms_share_cancels():
@@ -137,7 +148,9 @@ def test_pools_that_differ_by_their_seeds_alone_add_nothing():
     a, pools = _constant_units(range(3), np.array([[0.0, 1.0], [0.1, 1.1], [-0.1, 0.9]]))
     b, _ = _constant_units(range(3), np.zeros((3, 2)))
     interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=20_000)
-    assert interval.low == pytest.approx(interval.value - 0.5, abs=0.01)  # one of two seeds in each pool: mean ± 0.5 at most
+    assert interval.low == pytest.approx(
+        interval.value - 0.5, abs=0.01
+    )  # one of two seeds in each pool: mean ± 0.5 at most
     assert interval.high == pytest.approx(interval.value + 0.5, abs=0.01)
 
 
@@ -152,7 +165,9 @@ def test_three_pools_cover_about_as_often_as_promised(between, seed):
         b, _ = _constant_units(range(3), rng.normal(0, seed, (3, 5)))
         interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=400, seed=trial)
         covered += interval.low <= 0 <= interval.high
-    assert 0.88 <= covered / trials <= 0.985  # 90 to 96 % with more trials; drawing pools and seeds both in full: 88 to 100 %
+    assert (
+        0.88 <= covered / trials <= 0.985
+    )  # 90 to 96 % with more trials; drawing pools and seeds both in full: 88 to 100 %
 
 
 def test_pools_count_the_same_however_many_units_they_have():

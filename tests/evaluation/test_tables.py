@@ -36,7 +36,9 @@ def test_full_table(comparison):
     rows = _cells(comparison_table(comparison))
     assert list(rows) == ["random", "mmssr", "full", "chance"]
     assert (
-        rows["mmssr"]["One"] == "65.0 ± 7.1" and rows["mmssr"]["Two"] == "32.5 ± 3.5" and rows["mmssr"]["seeds"] == "2"
+        rows["mmssr"]["One"] == "65.0 ± 7.1"
+        and rows["mmssr"]["Two"] == "32.5 ± 3.5"
+        and rows["mmssr"]["seeds"] == "2"
     )
     assert rows["mmssr"]["/FULL"] == "81.2 ± 8.8" and rows["mmssr"][">Rand"] == "2/2"
     assert rows["mmssr"]["difference to random [95 %]"].startswith("+15.0 [")
@@ -47,7 +49,10 @@ def test_full_table(comparison):
 
 def test_compact_table(comparison):
     rows = _cells(compact_table(comparison))
-    assert rows["mmssr"]["/FULL without one benchmark"] == "81.2 to 81.2" and rows["mmssr"]["unparsed"] == "10.0 %"
+    assert (
+        rows["mmssr"]["/FULL without one benchmark"] == "81.2 to 81.2"
+        and rows["mmssr"]["unparsed"] == "10.0 %"
+    )
     assert rows["mmssr"]["p (Welch)"] == "0.106" and rows["full"]["p (Welch)"] == "–"
 
 
@@ -76,7 +81,15 @@ def _with_shuffled(tmp_path, suite=TOY):
             other = asked.get((arm, seed))
             shuffled = None if other is None else {"t1": np.full(10, other), "t2": np.full(10, other / 2)}
             scores = {"t1": np.full(10, value), "t2": np.full(10, value / 2)}
-            runs.append(Run(arm, seed, 0, "30%", write_evaluation(tmp_path / f"{arm}{seed}", scores, shuffled=shuffled)))
+            runs.append(
+                Run(
+                    arm,
+                    seed,
+                    0,
+                    "30%",
+                    write_evaluation(tmp_path / f"{arm}{seed}", scores, shuffled=shuffled),
+                )
+            )
     return compare(runs, suite, full=None, baseline="guesser")
 
 
@@ -84,7 +97,9 @@ def _with_shuffled(tmp_path, suite=TOY):
 def test_shuffled_and_grounded_columns(tmp_path, table):
     rows = _cells(table(_with_shuffled(tmp_path)))
     found = {name: (row["mean"], row.get("shuffled"), row.get("grounded gain")) for name, row in rows.items()}
-    assert found["reader"] == ("60.0 ± 10.6", "22.5", "+45.0"), "the gain is that of the seed which was asked both ways"
+    assert found["reader"] == ("60.0 ± 10.6", "22.5", "+45.0"), (
+        "the gain is that of the seed which was asked both ways"
+    )
     assert found["both"] == ("41.2 ± 5.3", "33.8 ± 5.3", "+7.5 ± 10.6")
     assert found["guesser"] == ("15.0 ± 0.0", "–", "–")
     assert found["chance"] == ("25.0", None, None), "the empty cells at the end of a row are not read"
@@ -99,18 +114,26 @@ def test_grounding_table(tmp_path):
         ["reader", "shuffled", "30.0", "15.0", "22.5"],
         ["reader", "grounded gain", "+60.0", "+30.0", "+45.0"],
     ]
-    assert [line[:2] for line in lines[5:]] == [["both", w] for w in ("score", "shuffled", "grounded gain")] + [["chance", ""]]
+    assert [line[:2] for line in lines[5:]] == [
+        ["both", w] for w in ("score", "shuffled", "grounded gain")
+    ] + [["chance", ""]]
 
 
 def test_without_shuffled_images_there_are_dashes_and_no_grounding_table(comparison):
     assert grounding_table(comparison) == ""
     for table in (comparison_table, compact_table):
         rows = _cells(table(comparison))
-        assert {rows[arm][column] for arm in ("random", "mmssr", "full") for column in ("shuffled", "grounded gain")} == {"–"}
+        assert {
+            rows[arm][column]
+            for arm in ("random", "mmssr", "full")
+            for column in ("shuffled", "grounded gain")
+        } == {"–"}
 
 
 def test_a_gain_is_turned_round_where_lower_is_better(tmp_path):
-    errors = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"), Benchmark("t2", "Two", "ocr")))
+    errors = Suite(
+        "toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"), Benchmark("t2", "Two", "ocr"))
+    )
     comparison = _with_shuffled(tmp_path, errors)
     assert comparison.arm("reader").grounded == pytest.approx({"t1": -0.6, "t2": 0.3})
     lines = grounding_table(comparison).splitlines()

@@ -43,7 +43,9 @@ class Killer:
 def install(arguments: list[str], here: str) -> Killer:
     """Put a killer into this process; it kills if this is the kind of process that is meant."""
     root = next(a.removeprefix("root=") for a in arguments if a.startswith("root="))
-    killer = Killer(root, int(os.environ.get("KILL_AT", 0)) if here == os.environ.get("KILL_IN", "parent") else 0)
+    killer = Killer(
+        root, int(os.environ.get("KILL_AT", 0)) if here == os.environ.get("KILL_IN", "parent") else 0
+    )
     sys.addaudithook(killer)
     return killer
 

@@ -19,9 +19,22 @@ from test_kill import contents, finished
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
 HERE = Path(__file__).parent
-TIMED = {"fit.json", "fit.log.jsonl", "report.md", "done.json"}  # they hold seconds, or sizes of files that do
-SMALL = ["scale=smoke", "pool.size=120", "bench.items=2", "teacher.share=0.3", "track.wandb.mode=disabled",
-         "arms.random.seeds=1", "arms.mmssr.seeds=1", "arms.full.seeds=1"]
+TIMED = {
+    "fit.json",
+    "fit.log.jsonl",
+    "report.md",
+    "done.json",
+}  # they hold seconds, or sizes of files that do
+SMALL = [
+    "scale=smoke",
+    "pool.size=120",
+    "bench.items=2",
+    "teacher.share=0.3",
+    "track.wandb.mode=disabled",
+    "arms.random.seeds=1",
+    "arms.mmssr.seeds=1",
+    "arms.full.seeds=1",
+]
 POINTS = (3, 30, 90, 150, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25)
 """How many file-system changes each run is granted before it is killed; an odd one ends in the middle of a write."""
 
@@ -34,7 +47,9 @@ class Chain:
 
     def run(self, root: Path, *overrides: str, **environment: object) -> int:
         """Exit code; -9 after a kill. Output goes to `root`.log."""
-        process = self.context.Process(target=_child, args=(root, list(overrides), {k: str(v) for k, v in environment.items()}))
+        process = self.context.Process(
+            target=_child, args=(root, list(overrides), {k: str(v) for k, v in environment.items()})
+        )
         process.start()
         process.join()
         return process.exitcode
@@ -44,14 +59,27 @@ def _child(root: Path, overrides: list[str], environment: dict[str, str]) -> Non
     os.environ.update(environment)
     log = os.open(f"{root}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1), os.dup2(log, 2)
-    sys.exit(killed_run.run("recipes.stages", ["mmssr_30pct.yaml", *SMALL, f"root={root}", "--executor=inline", *overrides]))
+    sys.exit(
+        killed_run.run(
+            "recipes.stages", ["mmssr_30pct.yaml", *SMALL, f"root={root}", "--executor=inline", *overrides]
+        )
+    )
 
 
 @pytest.fixture(scope="module")
 def chain():
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "training.fit", "evaluation.harness", "lmms_eval.evaluator", "lmms_eval.tasks"])
+    context.set_forkserver_preload(
+        [
+            "torch",
+            "transformers",
+            "training.fit",
+            "evaluation.harness",
+            "lmms_eval.evaluator",
+            "lmms_eval.tasks",
+        ]
+    )
     return Chain(context)
 
 
@@ -79,7 +107,12 @@ def test_the_chain_ends_in_a_report_of_what_it_did(calm, calm_results):
     report = (run / "report.md").read_text()
     for text in ("/FULL", "protocol: modified", "Spearman", "planted: leak", "blind", "chance"):
         assert text in report
-    assert {p.name for p in run.glob("*.png")} == {"means.png", "differences.png", "benchmarks.png", "radar.png"}
+    assert {p.name for p in run.glob("*.png")} == {
+        "means.png",
+        "differences.png",
+        "benchmarks.png",
+        "radar.png",
+    }
     comparison = json.loads((run / "comparison.json").read_text())
     assert [arm["arm"] for arm in comparison["arms"]] == ["full", "random", "mmssr"]
     assert all(n == 2 for n in comparison["n"].values()) and len(comparison["n"]) == 14
@@ -115,7 +148,9 @@ def test_kill_at_many_points_and_resume(chain, calm_results, tmp_path):
         assert chain.run(root) == 0, Path(f"{root}.log").read_text()[-3000:]
     assert statuses.count(-signal.SIGKILL) >= 10
     kinds = {name.split("/")[0] for name in counts[-1]}
-    assert len({len(c) for c in counts}) >= 5 and {"fit_scorer", "select", "train"} <= kinds  # the kills were spread over the chain
+    assert (
+        len({len(c) for c in counts}) >= 5 and {"fit_scorer", "select", "train"} <= kinds
+    )  # the kills were spread over the chain
     assert results(root) == calm_results
 
 

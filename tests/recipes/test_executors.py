@@ -16,9 +16,21 @@ from recipes.task import Task
 @pytest.fixture
 def task(tmp_path):
     """Makes a task of the dummy stage `acts`, which does what its config says."""
+
     def make(name, **config):
-        return Task("acts", name, name.ljust(64, "0"), {"name": name, **config}, {}, {},
-                    tmp_path / "store" / "acts" / name, 1.0, Stages("dummy_stages"), {})
+        return Task(
+            "acts",
+            name,
+            name.ljust(64, "0"),
+            {"name": name, **config},
+            {},
+            {},
+            tmp_path / "store" / "acts" / name,
+            1.0,
+            Stages("dummy_stages"),
+            {},
+        )
+
     return make
 
 
@@ -37,8 +49,11 @@ class Recorder:
 
 def schedule(*tasks, parents=None, seconds=None):
     by_name = {t.name: t for t in tasks}
-    return Schedule(by_name, {n: set((parents or {}).get(n, ())) for n in by_name},
-                    {n: (seconds or {}).get(n, 1.0) for n in by_name})
+    return Schedule(
+        by_name,
+        {n: set((parents or {}).get(n, ())) for n in by_name},
+        {n: (seconds or {}).get(n, 1.0) for n in by_name},
+    )
 
 
 def inline(plan, display):
@@ -56,7 +71,9 @@ both = pytest.mark.parametrize("execute", [inline, pool])
 
 
 def test_the_longest_path_goes_first(task):
-    plan = schedule(task("a"), task("b"), task("c"), task("d"), parents={"d": {"c"}}, seconds={"b": 3, "c": 2, "d": 5})
+    plan = schedule(
+        task("a"), task("b"), task("c"), task("d"), parents={"d": {"c"}}, seconds={"b": 3, "c": 2, "d": 5}
+    )
     order = []
     while chosen := plan.next():
         order.append(chosen.name)
@@ -119,7 +136,9 @@ def test_an_error_names_the_stage_and_keeps_its_traceback(task, execute):
 
 @both
 def test_a_full_disk_inside_a_stage_says_what_to_do(task, execute):
-    with pytest.raises(StageError, match="stage a failed: .*No space left on device.*free some space.*root=DIR"):
+    with pytest.raises(
+        StageError, match="stage a failed: .*No space left on device.*free some space.*root=DIR"
+    ):
         execute(schedule(task("a", write="/dev/full")), Recorder())
 
 
@@ -137,17 +156,23 @@ def test_what_is_running_may_finish_after_a_failure(task, tmp_path):
     slow = task("slow", meet=meet, seconds=0.5)
     shown = Recorder()
     with pytest.raises(StageError, match="stage bad failed"):
-        pool(schedule(task("bad", meet=meet, fail="x"), slow, task("later"), seconds={"bad": 9, "slow": 8}), shown)
+        pool(
+            schedule(task("bad", meet=meet, fail="x"), slow, task("later"), seconds={"bad": 9, "slow": 8}),
+            shown,
+        )
     assert shown.names("finish") == ["slow"]
     assert ("fail", "bad", ["slow"]) in shown.events
     assert (slow.out / "done.json").exists()
 
 
-@pytest.mark.parametrize("config, said", [
-    ({"kill": 9}, "stage a failed: its process was ended by SIGKILL; was memory short?"),
-    ({"kill": 11}, "stage a failed: its process was ended by SIGSEGV"),
-    ({"exit": 3}, "stage a failed: its process ended with exit status 3"),
-])
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        ({"kill": 9}, "stage a failed: its process was ended by SIGKILL; was memory short?"),
+        ({"kill": 11}, "stage a failed: its process was ended by SIGSEGV"),
+        ({"exit": 3}, "stage a failed: its process ended with exit status 3"),
+    ],
+)
 def test_a_worker_that_dies_is_an_error_with_its_last_lines(task, config, said):
     with pytest.raises(StageError) as caught:
         pool(schedule(task("a", print="last words", **config)), Recorder())

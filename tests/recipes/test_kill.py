@@ -46,8 +46,9 @@ class Chain:
         """Exit status; negative if the process was killed."""
         if self.warm:
             return self._run_forked(root, extra)
-        return subprocess.run(self.command(root), cwd=self.folder, env=self.environment(**extra),
-                              capture_output=True).returncode
+        return subprocess.run(
+            self.command(root), cwd=self.folder, env=self.environment(**extra), capture_output=True
+        ).returncode
 
     def _run_forked(self, root: Path, extra: dict[str, object]) -> int:
         if pid := os.fork():
@@ -101,7 +102,8 @@ def chain(project):
     import recipes.engine  # noqa: F401  what a forked run needs is imported once, here
 
     (project / "short.yaml").write_text(
-        "name: short\nscale: tiny\ntrack: {wandb: {mode: disabled}}\narms: {a: {selector: mmssr, budget: 30%}, b: {selector: random, budget: 30%}}\n")
+        "name: short\nscale: tiny\ntrack: {wandb: {mode: disabled}}\narms: {a: {selector: mmssr, budget: 30%}, b: {selector: random, budget: 30%}}\n"
+    )
     return Chain(project, "short.yaml")
 
 
@@ -155,13 +157,16 @@ def test_the_kernel_ends_the_process_in_the_middle_of_a_write(chain, tmp_path, s
     """With a file size limit and SIGXFSZ at its default, the kernel stops a write after exactly `size` bytes."""
     calm, _ = undisturbed(chain, tmp_path)
     root = tmp_path / "cut"
-    limited = (f"import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_DFL);"
-               f"resource.setrlimit(resource.RLIMIT_CORE, (0, 0));"
-               f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); sys.argv.pop(0);"
-               f"runpy.run_path(sys.argv[0], run_name='__main__')")
+    limited = (
+        f"import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_DFL);"
+        f"resource.setrlimit(resource.RLIMIT_CORE, (0, 0));"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); sys.argv.pop(0);"
+        f"runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     python, *arguments = chain.command(root)
-    died = subprocess.run([python, "-c", limited, *arguments], cwd=chain.folder, env=chain.environment(),
-                          capture_output=True)
+    died = subprocess.run(
+        [python, "-c", limited, *arguments], cwd=chain.folder, env=chain.environment(), capture_output=True
+    )
     assert died.returncode == -signal.SIGXFSZ
     assert max(p.stat().st_size for p in root.rglob("*") if p.is_file()) == size
     assert chain.run(root) == 0
@@ -172,8 +177,10 @@ def test_two_processes_run_the_same_recipe_at_once(chain, tmp_path):
     calm, _ = undisturbed(chain, tmp_path)
     root, log = tmp_path / "shared", tmp_path / "shared.log"
     environment = chain.environment(DUMMY_LOG=log, DUMMY_SECONDS="0.02")
-    both = [subprocess.Popen(chain.command(root), cwd=chain.folder, env=environment, stdout=subprocess.DEVNULL)
-            for _ in range(2)]
+    both = [
+        subprocess.Popen(chain.command(root), cwd=chain.folder, env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
     assert [process.wait() for process in both] == [0, 0]
     executed = log.read_text().split()
     assert sorted(executed) == sorted(finished(root))  # each stage once
@@ -183,8 +190,12 @@ def test_two_processes_run_the_same_recipe_at_once(chain, tmp_path):
 def test_workers_die_with_a_killed_parent(chain, tmp_path):
     chain.executor = "pool"
     pids = tmp_path / "pids"
-    process = subprocess.Popen(chain.command(tmp_path / "root"), cwd=chain.folder, stdout=subprocess.DEVNULL,
-                               env=chain.environment(DUMMY_SECONDS="60", DUMMY_PIDS=pids))
+    process = subprocess.Popen(
+        chain.command(tmp_path / "root"),
+        cwd=chain.folder,
+        stdout=subprocess.DEVNULL,
+        env=chain.environment(DUMMY_SECONDS="60", DUMMY_PIDS=pids),
+    )
     _wait_for(lambda: pids.exists() and len(pids.read_text().split()) >= 2)
     process.kill()
     process.wait()

@@ -28,7 +28,9 @@ def test_scale_supplies_the_protocol(project):
 
 def test_at_another_scale_it_is_another_experiment(project):
     (project / "scales" / "other.yaml").write_text((project / "scales" / "tiny.yaml").read_text())
-    assert load("demo.yaml", ["scale=other"]).recipe.name == "demo.other", "its run directory must not replace that of the recipe's own scale"
+    assert load("demo.yaml", ["scale=other"]).recipe.name == "demo.other", (
+        "its run directory must not replace that of the recipe's own scale"
+    )
     assert load("demo.yaml", ["scale=tiny"]).recipe.name == "demo"
     assert load("demo.yaml", ["scale=other", "name=mine"]).recipe.name == "mine"
 
@@ -56,7 +58,8 @@ def test_file_in_the_current_directory_wins(project, monkeypatch, tmp_path):
 
 def test_child_wins_over_parent_and_recipe_over_scale(project):
     (project / "child.yaml").write_text(
-        "extends: demo.yaml\nname: child\narms: {random: {budget: 10%}}\ntrain: {lr: 2}\n")
+        "extends: demo.yaml\nname: child\narms: {random: {budget: 10%}}\ntrain: {lr: 2}\n"
+    )
     loaded = load("child.yaml")
     random = loaded.recipe.arms["random"]
     assert (loaded.recipe.name, random.budget, random.seeds) == ("child", "10%", 2)
@@ -71,18 +74,21 @@ def test_a_scale_may_extend_a_scale(project):
     assert (loaded.recipe.pool.size, loaded.recipe.bench.items, loaded.protocol) == (100, 30, "standard")
 
 
-@pytest.mark.parametrize("override, modified", [
-    ("train.lr=0.5", ("train.lr",)),
-    ("train.deepspeed=zero2", ("train.deepspeed",)),
-    ("pool.defects.near_duplicates=0.5", ("pool.defects.near_duplicates",)),
-    ("limit=10", ("limit",)),
-    ("seed_model.train.lora=null", ("seed_model.train.lora",)),
-    ("train.lr=1e-3", ()),  # the value that it has
-    ("resources.workers=7", ()),
-    ("track.wandb.mode=disabled", ()),
-    ("root=elsewhere", ()),
-    ("arms.random.seeds=5", ()),
-])
+@pytest.mark.parametrize(
+    "override, modified",
+    [
+        ("train.lr=0.5", ("train.lr",)),
+        ("train.deepspeed=zero2", ("train.deepspeed",)),
+        ("pool.defects.near_duplicates=0.5", ("pool.defects.near_duplicates",)),
+        ("limit=10", ("limit",)),
+        ("seed_model.train.lora=null", ("seed_model.train.lora",)),
+        ("train.lr=1e-3", ()),  # the value that it has
+        ("resources.workers=7", ()),
+        ("track.wandb.mode=disabled", ()),
+        ("root=elsewhere", ()),
+        ("arms.random.seeds=5", ()),
+    ],
+)
 def test_overriding_a_frozen_key_is_legal_and_stamped(project, override, modified):
     loaded = load("demo.yaml", [override])
     assert loaded.modified == modified
@@ -94,12 +100,15 @@ def test_recipe_without_scale_is_no_standard_protocol(project):
     assert load("demo.yaml").protocol == "modified"
 
 
-@pytest.mark.parametrize("seeds, train_seeds, runs", [
-    ("2", None, [(0, 0), (1, 1)]),
-    ("[4, 7]", None, [(4, 4), (7, 7)]),
-    ("2", "2", [(0, 0), (0, 1), (1, 0), (1, 1)]),
-    ("[3]", "[5, 6]", [(3, 5), (3, 6)]),
-])
+@pytest.mark.parametrize(
+    "seeds, train_seeds, runs",
+    [
+        ("2", None, [(0, 0), (1, 1)]),
+        ("[4, 7]", None, [(4, 4), (7, 7)]),
+        ("2", "2", [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ("[3]", "[5, 6]", [(3, 5), (3, 6)]),
+    ],
+)
 def test_seeds(project, seeds, train_seeds, runs):
     extra = [f"arms.random.train_seeds={train_seeds}"] if train_seeds else []
     assert load("demo.yaml", [f"arms.random.seeds={seeds}", *extra]).recipe.arms["random"].runs() == runs
@@ -144,14 +153,17 @@ def test_unknown_key_names_file_line_path_and_nearest(project):
     assert str(project) in message
 
 
-@pytest.mark.parametrize("override, key, nearest", [
-    ("basline=random", "basline", "baseline"),
-    ("train.batchsize=3", "train.batchsize", "batch_size"),
-    ("pool.sise=3", "pool.sise", "size"),
-    ("pool.defects.leak=0.1", "pool.defects.leak", "leaks"),
-    ("seed_model.train.lora.alhpa=3", "seed_model.train.lora.alhpa", "alpha"),
-    ("track.wandb.mod=online", "track.wandb.mod", "mode"),
-])
+@pytest.mark.parametrize(
+    "override, key, nearest",
+    [
+        ("basline=random", "basline", "baseline"),
+        ("train.batchsize=3", "train.batchsize", "batch_size"),
+        ("pool.sise=3", "pool.sise", "size"),
+        ("pool.defects.leak=0.1", "pool.defects.leak", "leaks"),
+        ("seed_model.train.lora.alhpa=3", "seed_model.train.lora.alhpa", "alpha"),
+        ("track.wandb.mod=online", "track.wandb.mod", "mode"),
+    ],
+)
 def test_unknown_key_on_the_command_line(project, override, key, nearest):
     assert problem(override) == f"command line `{override}`: {key}: unknown key; did you mean `{nearest}`?"
 
@@ -162,23 +174,28 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
     assert "tiny.yaml:9: scoring.batchsize: unknown key; did you mean `batch_size`?" in problem()
 
 
-@pytest.mark.parametrize("override, wanted", [
-    ("train.batch_size=many", "valid integer"),
-    ("train.batch_size=0", "greater than 0"),
-    ("arms.random.seeds=0", "greater than or equal to 1"),
-    ("arms.random.seeds=true", "valid integer"),
-    ("arms.random.seeds=[]", "at least 1 item"),
-    ("resources.executor=threads", "'inline' or 'pool'"),
-    ("track.wandb.mode=on", "'offline', 'online' or 'disabled'"),
-    ("pool.kind=coco", "'mini', 'llava'"),
-    ("arms=3", "valid dictionary"),
-    ("pool.defects.leaks=1.5", "less than 1"),
-    ("scorer.holdout=1.5", "less than or equal to 1"),
-    ("name=a/b/c", "pattern"), ("name=../b", "pattern"), ("name=..", "pattern"),
-    ("pool.size=lots", "valid integer"),
-    ("limit=0", "greater than or equal to 1"),
-    ("train.freeze=[eyes]", "'vision', 'projector' or 'language'"),
-])
+@pytest.mark.parametrize(
+    "override, wanted",
+    [
+        ("train.batch_size=many", "valid integer"),
+        ("train.batch_size=0", "greater than 0"),
+        ("arms.random.seeds=0", "greater than or equal to 1"),
+        ("arms.random.seeds=true", "valid integer"),
+        ("arms.random.seeds=[]", "at least 1 item"),
+        ("resources.executor=threads", "'inline' or 'pool'"),
+        ("track.wandb.mode=on", "'offline', 'online' or 'disabled'"),
+        ("pool.kind=coco", "'mini', 'llava'"),
+        ("arms=3", "valid dictionary"),
+        ("pool.defects.leaks=1.5", "less than 1"),
+        ("scorer.holdout=1.5", "less than or equal to 1"),
+        ("name=a/b/c", "pattern"),
+        ("name=../b", "pattern"),
+        ("name=..", "pattern"),
+        ("pool.size=lots", "valid integer"),
+        ("limit=0", "greater than or equal to 1"),
+        ("train.freeze=[eyes]", "'vision', 'projector' or 'language'"),
+    ],
+)
 def test_bad_value_says_what_is_allowed(project, override, wanted):
     message = problem(override)
     assert message.startswith(f"command line `{override}`: {override.partition('=')[0]}: ")
@@ -241,7 +258,9 @@ def test_unknown_parent(project):
     assert "demo.yaml:1: extends: there is no file gone.yaml" in problem()
 
 
-@pytest.mark.parametrize("parents", [{"demo.yaml": "demo.yaml"}, {"demo.yaml": "b.yaml", "b.yaml": "demo.yaml"}])
+@pytest.mark.parametrize(
+    "parents", [{"demo.yaml": "demo.yaml"}, {"demo.yaml": "b.yaml", "b.yaml": "demo.yaml"}]
+)
 def test_circular_extends(project, parents):
     for child, parent in parents.items():
         (project / child).write_text(f"extends: {parent}\n")

@@ -26,13 +26,16 @@ def test_nothing_finished_is_said(project, executed, capsys):
 
 
 def test_whole_repetitions_are_compared_and_nothing_is_trained(project, executed, capsys):
-    run("demo.yaml", "pool_seeds=2", "arms.mmssr.seeds=1", "arms.random.seeds=2", "--until", "evaluate")  # mmssr lacks its second
+    run(
+        "demo.yaml", "pool_seeds=2", "arms.mmssr.seeds=1", "arms.random.seeds=2", "--until", "evaluate"
+    )  # mmssr lacks its second
     before = len(executed())
     assert run(*STUDY, "--partial") == 0
     assert [entry.partition("/")[0] for entry in executed()[before:]] == ["compare"]
     config = compared("demo.partial")
     assert {(r["arm"], r["pool_seed"], r["train_seed"]) for r in config["runs"]} == {
-        (arm, pool, 0) for arm in ("mmssr", "random", "full") for pool in range(2)}
+        (arm, pool, 0) for arm in ("mmssr", "random", "full") for pool in range(2)
+    }
     assert config["planned_runs"] == 12 and not Path("runs/demo/report.md").exists()
     run(*STUDY, "--until", "evaluate[mmssr,p0,1]")
     assert run(*STUDY, "--partial") == 0

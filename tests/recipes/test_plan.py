@@ -29,8 +29,20 @@ def changed(*overrides):
 def test_the_chain(project):
     nodes = by_name()
     kinds = {node.kind for node in nodes.values()}
-    assert kinds == {"bench", "source", "pool", "labels", "fit_scorer", "fit_styler", "signal_capability",
-                     "signal_style", "select", "train", "evaluate", "compare"}
+    assert kinds == {
+        "bench",
+        "source",
+        "pool",
+        "labels",
+        "fit_scorer",
+        "fit_styler",
+        "signal_capability",
+        "signal_style",
+        "select",
+        "train",
+        "evaluate",
+        "compare",
+    }
     assert sorted(nodes["select[mmssr,0]"].inputs) == ["pool", "signal_capability", "signal_style"]
     assert sorted(nodes["select[random,0]"].inputs) == ["pool"]
     assert nodes["train[random,1]"].config["seed"] == 1
@@ -39,14 +51,22 @@ def test_the_chain(project):
     compare = nodes["compare"]
     assert [run["arm"] for run in compare.config["runs"]] == ["mmssr", "mmssr", "random", "random", "full"]
     assert [node.name for node in compare.inputs["evaluates"]] == [
-        "evaluate[mmssr,0]", "evaluate[mmssr,1]", "evaluate[random,0]", "evaluate[random,1]", "evaluate[full,0]"]
+        "evaluate[mmssr,0]",
+        "evaluate[mmssr,1]",
+        "evaluate[random,0]",
+        "evaluate[random,1]",
+        "evaluate[full,0]",
+    ]
 
 
-@pytest.mark.parametrize("shuffled, asked", [
-    ("all", ["mmssr,0", "mmssr,1", "random,0", "random,1", "full,0"]),
-    ("first", ["mmssr,0", "random,0", "full,0"]),
-    ("none", []),
-])
+@pytest.mark.parametrize(
+    "shuffled, asked",
+    [
+        ("all", ["mmssr,0", "mmssr,1", "random,0", "random,1", "full,0"]),
+        ("first", ["mmssr,0", "random,0", "full,0"]),
+        ("none", []),
+    ],
+)
 def test_repetitions_that_are_also_asked_with_another_image(project, shuffled, asked):
     nodes = by_name(f"evaluation.shuffled={shuffled}")
     found = [name for name, node in nodes.items() if node.kind == "evaluate" and node.config["shuffled"]]
@@ -60,11 +80,14 @@ def test_parents_come_first(project):
         seen.add(node.name)
 
 
-@pytest.mark.parametrize("arm, kinds", [
-    ("{selector: random}", set()),
-    ("{selector: mllm_selector}", {"fit_seed", "signal_losses"}),
-    ("{selector: mmssr, params: {bins: source}}", {"labels", "fit_scorer", "signal_capability"}),
-])
+@pytest.mark.parametrize(
+    "arm, kinds",
+    [
+        ("{selector: random}", set()),
+        ("{selector: mllm_selector}", {"fit_seed", "signal_losses"}),
+        ("{selector: mmssr, params: {bins: source}}", {"labels", "fit_scorer", "signal_capability"}),
+    ],
+)
 def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
     (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms: {{a: {arm}}}\n")
     always = {"bench", "source", "pool", "select", "train", "evaluate", "compare"}
@@ -77,14 +100,19 @@ def test_a_rater_may_start_from_the_seed_model(project):
     base, nodes = by_name(), by_name("scorer.start=seed_model")
     assert "fit_seed" not in base and "signal_losses" not in nodes
     assert nodes["fit_scorer"].inputs["base"] is nodes["fit_seed"]
-    assert nodes["fit_styler"].hash == base["fit_styler"].hash and nodes["train[full,0]"].hash == base["train[full,0]"].hash
+    assert (
+        nodes["fit_styler"].hash == base["fit_styler"].hash
+        and nodes["train[full,0]"].hash == base["train[full,0]"].hash
+    )
     assert nodes["compare"].config["protocol"] == "modified"
 
 
 def test_a_needed_section_that_is_missing(project):
     scale = project / "scales" / "tiny.yaml"
     scale.write_text("".join(line for line in scale.read_text().splitlines(True) if "styler" not in line))
-    with pytest.raises(RecipeError, match=r"styler: missing; the signals of these arms want it: mmssr \(mmssr\)"):
+    with pytest.raises(
+        RecipeError, match=r"styler: missing; the signals of these arms want it: mmssr \(mmssr\)"
+    ):
         plan()
 
 
@@ -92,7 +120,8 @@ def test_recipes_share_what_is_equal(project):
     (project / "other.yaml").write_text(
         "name: other\nscale: tiny\nroot: else\n"
         "resources: {executor: pool, workers: 5}\ntrack: {wandb: {mode: disabled}}\n"
-        "arms:\n  chance: {selector: random, budget: 30.0%, seeds: 3}\n  everything: {selector: all, seeds: [0]}\n")
+        "arms:\n  chance: {selector: random, budget: 30.0%, seeds: 3}\n  everything: {selector: all, seeds: [0]}\n"
+    )
     ours, theirs = by_name(), by_name(file="other.yaml")
     for stage in ("select", "train", "evaluate"):
         assert ours[f"{stage}[random,0]"].hash == theirs[f"{stage}[chance,0]"].hash
@@ -111,20 +140,29 @@ def test_train_seeds_share_a_selection(project):
     assert nodes["train[random,0,4]"].inputs["subset"] is nodes["train[random,0,5]"].inputs["subset"]
 
 
-@pytest.mark.parametrize("override, kinds", [
-    ("root=elsewhere", set()),
-    ("resources.executor=pool", set()),
-    ("track.wandb.mode=disabled", set()),
-    ("train.save_steps=5", {"compare"}),  # which reports the modified protocol
-    ("train.cache_mb=5", {"compare"}),
-    ("description=other", {"compare"}),
-    ("name=other", {"compare"}),
-    ("evaluation.batch_size=5", {"evaluate", "compare"}),
-    ("train.lr=0.5", {"train", "evaluate", "compare"}),
-    ("arms.mmssr.params.bins=none", {"select", "train", "evaluate", "compare"}),
-    ("scorer.train.lr=0.5", {"fit_scorer", "signal_capability", "select", "train", "evaluate", "compare"}),
-    ("scoring.batch_size=5", {"signal_capability", "signal_style", "select", "train", "evaluate", "compare"}),
-])
+@pytest.mark.parametrize(
+    "override, kinds",
+    [
+        ("root=elsewhere", set()),
+        ("resources.executor=pool", set()),
+        ("track.wandb.mode=disabled", set()),
+        ("train.save_steps=5", {"compare"}),  # which reports the modified protocol
+        ("train.cache_mb=5", {"compare"}),
+        ("description=other", {"compare"}),
+        ("name=other", {"compare"}),
+        ("evaluation.batch_size=5", {"evaluate", "compare"}),
+        ("train.lr=0.5", {"train", "evaluate", "compare"}),
+        ("arms.mmssr.params.bins=none", {"select", "train", "evaluate", "compare"}),
+        (
+            "scorer.train.lr=0.5",
+            {"fit_scorer", "signal_capability", "select", "train", "evaluate", "compare"},
+        ),
+        (
+            "scoring.batch_size=5",
+            {"signal_capability", "signal_style", "select", "train", "evaluate", "compare"},
+        ),
+    ],
+)
 def test_what_a_change_redoes(project, override, kinds):
     assert changed(override) == kinds
 
@@ -136,8 +174,18 @@ def test_a_change_of_one_arm_leaves_the_others(project):
 
 
 def test_limit_cuts_pool_and_benchmarks_but_draws_nothing_new(project):
-    assert changed("limit=50") == {"pool", "labels", "fit_scorer", "fit_styler", "signal_capability", "signal_style",
-                                   "select", "train", "evaluate", "compare"}
+    assert changed("limit=50") == {
+        "pool",
+        "labels",
+        "fit_scorer",
+        "fit_styler",
+        "signal_capability",
+        "signal_style",
+        "select",
+        "train",
+        "evaluate",
+        "compare",
+    }
     nodes = by_name("limit=50")
     assert nodes["pool"].config["limit"] == nodes["evaluate[full,0]"].config["limit"] == 50
     assert nodes["compare"].config["protocol"] == "modified"
@@ -162,17 +210,22 @@ def test_a_hub_id_is_a_model(project):
     assert nodes["train[full,0]"].hash != by_name("base.path=organisation/name")["train[full,0]"].hash
 
 
-@pytest.mark.parametrize("override, wanted", [
-    ("base.path=gone", "base.path: stages `train` and `pool` want gone, which does not exist"),
-    ("base.path=scales", "no checkpoint: it has no config.json"),
-])
+@pytest.mark.parametrize(
+    "override, wanted",
+    [
+        ("base.path=gone", "base.path: stages `train` and `pool` want gone, which does not exist"),
+        ("base.path=scales", "no checkpoint: it has no config.json"),
+    ],
+)
 def test_missing_base_says_which_stage_wants_it(project, override, wanted):
     with pytest.raises(RecipeError, match=wanted) as caught:
         plan(override)
     assert f"command line `{override}`" in str(caught.value)
 
 
-LLAVA = "pool: {kind: llava, source: data.json, images: pictures}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
+LLAVA = (
+    "pool: {kind: llava, source: data.json, images: pictures}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
+)
 
 
 def test_own_data_file(project):
@@ -218,7 +271,8 @@ def repository(tmp_path, monkeypatch):
         (tmp_path / "repo" / folder).mkdir(parents=True)
     (tmp_path / "repo" / "stages" / "__init__.py").write_text("")
     (tmp_path / "repo" / "stages" / "one.py").write_text(
-        'CODE = ("library",)\nraise ImportError("planning imports no stage")\n')
+        'CODE = ("library",)\nraise ImportError("planning imports no stage")\n'
+    )
     (tmp_path / "repo" / "library" / "a.py").write_text("A = 1\n")
     monkeypatch.setattr(code, "REPOSITORY", tmp_path / "repo")
     monkeypatch.syspath_prepend(tmp_path / "repo")
@@ -231,11 +285,19 @@ def code_hash(kind="one", module=None):
     return Stages("stages").code_hash(kind, module)
 
 
-@pytest.mark.parametrize("file, matters", [
-    ("library/a.py", True), ("library/new.py", True), ("library/words.json", True), ("stages/one.py", True),
-    ("library/notes.md", False), ("library/__pycache__/a.py", False), ("library/model/config.json", False),
-    ("elsewhere.py", False),
-])
+@pytest.mark.parametrize(
+    "file, matters",
+    [
+        ("library/a.py", True),
+        ("library/new.py", True),
+        ("library/words.json", True),
+        ("stages/one.py", True),
+        ("library/notes.md", False),
+        ("library/__pycache__/a.py", False),
+        ("library/model/config.json", False),
+        ("elsewhere.py", False),
+    ],
+)
 def test_code_decides_the_hash(repository, file, matters):
     (repository / "library" / "model" / "model.safetensors").write_bytes(b"a checkpoint is data")
     before = code_hash()
@@ -280,7 +342,9 @@ def test_a_module_counts_with_the_siblings_that_it_imports(repository):
 def test_the_code_of_one_selector_redoes_its_arms_only(project, monkeypatch):
     class Changed(Stages):
         def code_hash(self, kind, module=None):
-            return super().code_hash(kind, module) + ("changed" if module == "curation.selectors.mmssr" else "")
+            return super().code_hash(kind, module) + (
+                "changed" if module == "curation.selectors.mmssr" else ""
+            )
 
     before, after = by_name(), by_name(stages=Changed("dummy_stages"))
     assert before["train[mmssr,0]"].hash != after["train[mmssr,0]"].hash

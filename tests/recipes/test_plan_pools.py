@@ -27,10 +27,15 @@ def above(node):
 
 def test_one_pool_seed_is_the_recipe_without_pool_seeds(project):
     plain, one = by_name(), by_name("pool_seeds=[0]")
-    assert {name: node.hash for name, node in plain.items()} == {name: node.hash for name, node in one.items()}
+    assert {name: node.hash for name, node in plain.items()} == {
+        name: node.hash for name, node in one.items()
+    }
     other = by_name("pool_seeds=[4]")
     assert set(other) == set(plain)
-    assert other["compare"].hash == by_name("pool.seed=4")["compare"].hash or other["pool"].hash == by_name("pool.seed=4")["pool"].hash
+    assert (
+        other["compare"].hash == by_name("pool.seed=4")["compare"].hash
+        or other["pool"].hash == by_name("pool.seed=4")["pool"].hash
+    )
 
 
 def test_everything_but_the_benchmarks_is_repeated_on_each_pool(project):
@@ -41,9 +46,18 @@ def test_everything_but_the_benchmarks_is_repeated_on_each_pool(project):
     assert nodes["evaluate[mmssr,p0,1]"].hash == plain["evaluate[mmssr,1]"].hash
     for seed in range(3):
         assert {n.name for n in above(nodes[f"evaluate[mmssr,p{seed},1]"])} == {
-            "bench", f"source[p{seed}]", f"pool[p{seed}]", f"labels[p{seed}]", f"fit_scorer[p{seed}]", f"fit_styler[p{seed}]",
-            f"signal_capability[p{seed}]", f"signal_style[p{seed}]", f"select[mmssr,p{seed},1]", f"train[mmssr,p{seed},1]",
-            f"evaluate[mmssr,p{seed},1]"}
+            "bench",
+            f"source[p{seed}]",
+            f"pool[p{seed}]",
+            f"labels[p{seed}]",
+            f"fit_scorer[p{seed}]",
+            f"fit_styler[p{seed}]",
+            f"signal_capability[p{seed}]",
+            f"signal_style[p{seed}]",
+            f"select[mmssr,p{seed},1]",
+            f"train[mmssr,p{seed},1]",
+            f"evaluate[mmssr,p{seed},1]",
+        }
     assert nodes["labels[p0]"].config == nodes["labels[p1]"].config  # the teacher's seed stays
 
 
@@ -55,10 +69,13 @@ def test_compare_reads_pool_by_pool(project):
     told = [(run["arm"], run["pool_seed"], run["train_seed"]) for run in compare.config["runs"]]
     assert told == sorted(told, key=lambda run: (["mmssr", "random", "full"].index(run[0]), *run[1:]))
     assert len(told) == len(set(told)) == 15
-    for (arm, pool, seed), select, train, evaluate in zip(told, *(compare.inputs[k] for k in ("selects", "trains", "evaluates"))):
+    for (arm, pool, seed), select, train, evaluate in zip(
+        told, *(compare.inputs[k] for k in ("selects", "trains", "evaluates"))
+    ):
         assert (select.name, train.name, evaluate.name) == tuple(
             f"{kind}[{arm},p{pool},{0 if arm == 'full' else seed}{'' if arm != 'full' or not seed else f',{seed}'}]"
-            for kind in ("select", "train", "evaluate"))
+            for kind in ("select", "train", "evaluate")
+        )
 
 
 def test_pool_seeds_are_repetition_and_no_change_of_the_protocol(project):
@@ -67,8 +84,10 @@ def test_pool_seeds_are_repetition_and_no_change_of_the_protocol(project):
 
 
 def test_only_a_drawn_pool_has_seeds(project):
-    (project / "own.yaml").write_text("pool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
-                                      "arms: {a: {selector: random, budget: 5}}\npool_seeds: 2\n")
+    (project / "own.yaml").write_text(
+        "pool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
+        "arms: {a: {selector: random, budget: 5}}\npool_seeds: 2\n"
+    )
     (project / "data.json").write_text("[]")
     with pytest.raises(RecipeError, match="own.yaml:6: pool_seeds: only a mini pool is drawn"):
         load("own.yaml")
@@ -82,7 +101,8 @@ def test_breadth_first_over_repetitions(project):
     assert [n.name for n in nodes if n.kind == "train"] == [
         *(f"train[{arm},p{p},0]" for p in range(3) for arm in ("mmssr", "random", "full")),
         *(f"train[{arm},p{p},1]" for p in range(3) for arm in ("mmssr", "random")),
-        *(f"train[random,p{p},2]" for p in range(3))]
+        *(f"train[random,p{p},2]" for p in range(3)),
+    ]
     assert {n.repetition for n in nodes if n.kind not in ("select", "train", "evaluate")} == {0}
     assert [n.repetition for n in nodes if n.kind == "evaluate"] == [0] * 9 + [1] * 6 + [2] * 3
 
@@ -90,8 +110,12 @@ def test_breadth_first_over_repetitions(project):
 def test_what_starts_first_is_the_earliest_repetition_then_the_longest_path(project):
     nodes = [n for n in plan(THREE).nodes if n.kind in ("train", "evaluate")]
     parents = {n.name: {p.name for p in n.parents() if p.kind == "train"} for n in nodes}
-    schedule = Schedule(dict.fromkeys((n.name for n in nodes), None), parents, {n.name: n.work for n in nodes},
-                        {n.name: n.repetition for n in nodes})
+    schedule = Schedule(
+        dict.fromkeys((n.name for n in nodes), None),
+        parents,
+        {n.name: n.work for n in nodes},
+        {n.name: n.repetition for n in nodes},
+    )
     schedule.tasks = {n.name: n for n in nodes}
     order = []
     while chosen := schedule.next():
@@ -99,7 +123,9 @@ def test_what_starts_first_is_the_earliest_repetition_then_the_longest_path(proj
         schedule.finished(chosen.name)
     assert len(order) == len(nodes)
     assert [n.repetition for n in order] == sorted(n.repetition for n in nodes)
-    assert {n.name for n in order[:3]} == {f"train[full,p{p},0]" for p in range(3)}  # the longest of the first repetition
+    assert {n.name for n in order[:3]} == {
+        f"train[full,p{p},0]" for p in range(3)
+    }  # the longest of the first repetition
 
 
 def test_a_plan_of_the_first_repetitions_only(project):
@@ -113,7 +139,10 @@ def test_a_plan_of_the_first_repetitions_only(project):
 
 # ------------------------------------------------------------------------------------------ baselines by budget
 
-BUDGETS = ("arms.random_10={selector: random, budget: 10%}", "arms.random_30={selector: random, budget: 30.0 %}")
+BUDGETS = (
+    "arms.random_10={selector: random, budget: 10%}",
+    "arms.random_30={selector: random, budget: 30.0 %}",
+)
 
 
 def problem(*overrides):
@@ -130,12 +159,18 @@ def test_a_baseline_for_each_budget(project):
     assert counted.recipe.baseline == {"50": "a"}
 
 
-@pytest.mark.parametrize("baseline, said", [
-    ("{10%: random_30}", "baseline.10%: `random_30` has budget 30%; a baseline has the budget of what it is compared with"),
-    ("{10%: randon_10}", "baseline.10%: `randon_10` is not an arm; did you mean `random_10`?"),
-    ("{20%: random_30}", "baseline.20%: no arm has this budget; there are 10%, 100%, 30%"),
-    ("{much: random_30}", "budget 'much' is not allowed"),
-])
+@pytest.mark.parametrize(
+    "baseline, said",
+    [
+        (
+            "{10%: random_30}",
+            "baseline.10%: `random_30` has budget 30%; a baseline has the budget of what it is compared with",
+        ),
+        ("{10%: randon_10}", "baseline.10%: `randon_10` is not an arm; did you mean `random_10`?"),
+        ("{20%: random_30}", "baseline.20%: no arm has this budget; there are 10%, 100%, 30%"),
+        ("{much: random_30}", "budget 'much' is not allowed"),
+    ],
+)
 def test_baselines_that_cannot_be_meant(project, baseline, said):
     assert said in problem(*BUDGETS, f"baseline={baseline}")
 
@@ -144,10 +179,17 @@ def test_baselines_that_cannot_be_meant(project, baseline, said):
 
 
 def test_an_oracle_takes_the_place_of_both_learned_signals(project):
-    nodes = by_name("arms.known.selector=mmssr", "arms.known.signals=oracle", "arms.known.budget=30%", "arms.known.seeds=2")
+    nodes = by_name(
+        "arms.known.selector=mmssr",
+        "arms.known.signals=oracle",
+        "arms.known.budget=30%",
+        "arms.known.seeds=2",
+    )
     assert sorted(nodes["select[known,0]"].inputs) == ["pool", "signal_oracle"]
     assert nodes["signal_oracle"].inputs == {"pool": nodes["pool"], "source": nodes["source"]}
-    assert nodes["select[known,0]"].inputs["signal_oracle"] is nodes["select[known,1]"].inputs["signal_oracle"]
+    assert (
+        nodes["select[known,0]"].inputs["signal_oracle"] is nodes["select[known,1]"].inputs["signal_oracle"]
+    )
     assert sorted(nodes["select[mmssr,0]"].inputs) == ["pool", "signal_capability", "signal_style"]
 
 
@@ -157,10 +199,18 @@ def test_no_fit_is_made_for_an_oracle_alone(project):
 
 
 def test_two_oracles_on_two_pools_are_four_stages(project):
-    nodes = by_name("pool_seeds=2", "arms.a={selector: mmssr, signals: oracle}", "arms.b={selector: mmssr, signals: oracle_knows_wrong}")
+    nodes = by_name(
+        "pool_seeds=2",
+        "arms.a={selector: mmssr, signals: oracle}",
+        "arms.b={selector: mmssr, signals: oracle_knows_wrong}",
+    )
     found = {name: node.config for name, node in nodes.items() if node.kind == "signal_oracle"}
-    assert found == {"signal_oracle[p0]": {"knows_wrong": False}, "signal_oracle[p1]": {"knows_wrong": False},
-                     "signal_oracle[knows_wrong,p0]": {"knows_wrong": True}, "signal_oracle[knows_wrong,p1]": {"knows_wrong": True}}
+    assert found == {
+        "signal_oracle[p0]": {"knows_wrong": False},
+        "signal_oracle[p1]": {"knows_wrong": False},
+        "signal_oracle[knows_wrong,p0]": {"knows_wrong": True},
+        "signal_oracle[knows_wrong,p1]": {"knows_wrong": True},
+    }
 
 
 def test_an_oracle_that_nobody_asks_is_refused(project):
@@ -169,7 +219,9 @@ def test_an_oracle_that_nobody_asks_is_refused(project):
 
 
 def test_only_the_mini_world_has_an_oracle(project):
-    (project / "own.yaml").write_text("pool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
-                                      "arms: {a: {selector: mmssr, budget: 5, signals: oracle}}\n")
+    (project / "own.yaml").write_text(
+        "pool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
+        "arms: {a: {selector: mmssr, budget: 5, signals: oracle}}\n"
+    )
     with pytest.raises(RecipeError, match="arms.a.signals: `oracle` reads the mini world's own record"):
         load("own.yaml")

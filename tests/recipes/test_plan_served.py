@@ -19,28 +19,48 @@ SERVED = ("scoring.engine=server", "scorer.served=rater", "styler.served=namer")
 def nodes(project):
     """A plan's stages by name; the scale says nothing of a teacher but its share."""
     scale = project / "scales" / "tiny.yaml"
-    scale.write_text(scale.read_text().replace("teacher: {share: 0.05, noise: 0.2}", "teacher: {share: 0.05}"))
-    return lambda *overrides: {node.name: node for node in make_plan(load("demo.yaml", overrides), Stages("dummy_stages")).nodes}
+    scale.write_text(
+        scale.read_text().replace("teacher: {share: 0.05, noise: 0.2}", "teacher: {share: 0.05}")
+    )
+    return lambda *overrides: {
+        node.name: node for node in make_plan(load("demo.yaml", overrides), Stages("dummy_stages")).nodes
+    }
 
 
 def changed(before, after):
     return {node.kind for name, node in after.items() if name not in before or before[name].hash != node.hash}
 
 
-AFTER_LABELS = {"labels_api", "fit_scorer", "fit_styler", "signal_capability", "signal_style", "select", "train", "evaluate", "compare"}
+AFTER_LABELS = {
+    "labels_api",
+    "fit_scorer",
+    "fit_styler",
+    "signal_capability",
+    "signal_style",
+    "select",
+    "train",
+    "evaluate",
+    "compare",
+}
 
 
-@pytest.mark.parametrize("override, kinds", [
-    ("teacher.server.url=http://elsewhere/v1", set()),
-    ("teacher.server.key_env=OTHER", set()),
-    ("teacher.server.concurrency=3", set()),
-    ("teacher.server={timeout: 5, retries: 0, max_failed: 0.5, token_field: max_completion_tokens}", set()),
-    ("teacher.model=other", AFTER_LABELS),
-    ("teacher.repeats=0", AFTER_LABELS),
-    ("teacher.detail=low", AFTER_LABELS),
-    ("teacher.share=0.1", AFTER_LABELS),
-    ("teacher.prompt=told.txt", AFTER_LABELS),
-])
+@pytest.mark.parametrize(
+    "override, kinds",
+    [
+        ("teacher.server.url=http://elsewhere/v1", set()),
+        ("teacher.server.key_env=OTHER", set()),
+        ("teacher.server.concurrency=3", set()),
+        (
+            "teacher.server={timeout: 5, retries: 0, max_failed: 0.5, token_field: max_completion_tokens}",
+            set(),
+        ),
+        ("teacher.model=other", AFTER_LABELS),
+        ("teacher.repeats=0", AFTER_LABELS),
+        ("teacher.detail=low", AFTER_LABELS),
+        ("teacher.share=0.1", AFTER_LABELS),
+        ("teacher.prompt=told.txt", AFTER_LABELS),
+    ],
+)
 def test_the_teacher_is_known_by_model_and_words_not_by_address(nodes, project, override, kinds):
     (project / "told.txt").write_text("Rate strictly.")
     api = ("teacher.kind=api", "teacher.model=m")
@@ -54,7 +74,9 @@ def test_instructions_count_by_content(nodes, project):
     (project / "told.txt").write_text("Rate mildly.")
     assert "labels_api" in changed(before, nodes(*api))
     (project / "told.txt").unlink()
-    with pytest.raises(RecipeError, match=r"stage `labels_api` wants the file told.txt, which does not exist"):
+    with pytest.raises(
+        RecipeError, match=r"stage `labels_api` wants the file told.txt, which does not exist"
+    ):
         nodes(*api)
 
 
@@ -66,64 +88,123 @@ def test_an_api_teacher_needs_no_record_of_the_mini_world(nodes):
 
 def test_a_server_is_no_part_of_the_protocol(nodes, project):
     scale = project / "scales" / "tiny.yaml"
-    scale.write_text(scale.read_text().replace("teacher: {share: 0.05}", "teacher: {kind: api, model: m, share: 0.05}"))
-    assert load("demo.yaml", ["teacher.server.url=http://a/v1", "scoring.server.concurrency=2", "scoring.server.key_env=K"]).protocol == "standard"
-    assert load("demo.yaml", ["teacher.model=other", "scoring.engine=vllm"]).modified == ("scoring.engine", "teacher.model")
+    scale.write_text(
+        scale.read_text().replace("teacher: {share: 0.05}", "teacher: {kind: api, model: m, share: 0.05}")
+    )
+    assert (
+        load(
+            "demo.yaml",
+            ["teacher.server.url=http://a/v1", "scoring.server.concurrency=2", "scoring.server.key_env=K"],
+        ).protocol
+        == "standard"
+    )
+    assert load("demo.yaml", ["teacher.model=other", "scoring.engine=vllm"]).modified == (
+        "scoring.engine",
+        "teacher.model",
+    )
 
 
-@pytest.mark.parametrize("override, kinds", [
-    ("scoring.server.url=http://elsewhere/v1", set()),
-    ("scoring.server={concurrency: 2, timeout: 5, key_env: OTHER}", set()),
-    ("scoring.batch_size=5", set()),
-    ("scoring.vllm.block=5", set()),
-    ("scorer.served=other", {"signal_by_engine", "select", "train", "evaluate", "compare"}),
-    ("styler.prompts=official_style", {"fit_styler", "signal_by_engine", "select", "train", "evaluate", "compare"}),
-])
+@pytest.mark.parametrize(
+    "override, kinds",
+    [
+        ("scoring.server.url=http://elsewhere/v1", set()),
+        ("scoring.server={concurrency: 2, timeout: 5, key_env: OTHER}", set()),
+        ("scoring.batch_size=5", set()),
+        ("scoring.vllm.block=5", set()),
+        ("scorer.served=other", {"signal_by_engine", "select", "train", "evaluate", "compare"}),
+        (
+            "styler.prompts=official_style",
+            {"fit_styler", "signal_by_engine", "select", "train", "evaluate", "compare"},
+        ),
+    ],
+)
 def test_a_served_rater_is_known_by_its_name(nodes, override, kinds):
     assert changed(nodes(*SERVED), nodes(*SERVED, override)) - {"compare"} == kinds - {"compare"}
 
 
 def test_a_rater_that_is_only_served_has_no_fit(nodes):
-    only = [f"{rater}={{train: null, served: {name}}}" for rater, name in (("scorer", "rater"), ("styler", "namer"))]
+    only = [
+        f"{rater}={{train: null, served: {name}}}"
+        for rater, name in (("scorer", "rater"), ("styler", "namer"))
+    ]
     plan = nodes("scoring.engine=server", *only)
-    assert not {"labels", "fit_scorer", "fit_styler"} & set(plan) and set(plan["signal_by_engine[capability]"].inputs) == {"pool"}
-    assert nodes(*SERVED)["signal_by_engine[style]"].inputs["model"].kind == "fit_styler", "what is trained is taken to be what is served"
+    assert not {"labels", "fit_scorer", "fit_styler"} & set(plan) and set(
+        plan["signal_by_engine[capability]"].inputs
+    ) == {"pool"}
+    assert nodes(*SERVED)["signal_by_engine[style]"].inputs["model"].kind == "fit_styler", (
+        "what is trained is taken to be what is served"
+    )
 
 
 def test_vllm_reads_the_fit(nodes):
     plain, plan = nodes(), nodes("scoring.engine=vllm")
-    assert plan["signal_by_engine[capability]"].inputs["model"] is plan["fit_scorer"] and plan["fit_scorer"].hash == plain["fit_scorer"].hash
+    assert (
+        plan["signal_by_engine[capability]"].inputs["model"] is plan["fit_scorer"]
+        and plan["fit_scorer"].hash == plain["fit_scorer"].hash
+    )
     other = nodes("scoring.engine=vllm", "scoring.vllm.dtype=bfloat16")
-    assert all(other[name].hash != plan[name].hash for name in ("signal_by_engine[capability]", "signal_by_engine[style]"))
+    assert all(
+        other[name].hash != plan[name].hash
+        for name in ("signal_by_engine[capability]", "signal_by_engine[style]")
+    )
     unread = ("scorer.served=rater", "scoring.server.url=http://a/v1")
     assert changed(plain, nodes(*unread)) <= {"compare"}, "the model itself asks no server"
 
 
-@pytest.mark.parametrize("overrides, wrong", [
-    (["scoring.engine=server"], r"scorer.served: missing; scoring.engine: server asks a model by the name"),
-    ([*SERVED, "styler.mode=likelihood"], r"styler.mode: `likelihood` is not what scoring.engine: server can do; it does `greedy`"),
-    (["scoring.engine=vllm", "scorer.mode=official"], r"scorer.mode: `official` is not what scoring.engine: vllm can do; it does `trie`"),
-    (["scorer.served=rater", "scorer.train=null"], r"scorer.train: missing; a model that is only `served` is asked by scoring.engine: server"),
-    (["scoring.engine=tgi"], r"scoring.engine: got 'tgi'; .*'hf', 'vllm' or 'server'"),
-    (["teacher.kind=human"], r"teacher.kind: got 'human'; it can be 'metadata', 'api'"),
-    (["teacher.kind=api"], r"teacher.model: missing \(name under which the server knows the model"),
-    (["teacher.noise=2.0"], r"teacher.noise: got 2.0; .*less than or equal to 1"),
-    (["teacher.noize=0.1"], r"teacher.noize: unknown key; did you mean `noise`"),
-    (["teacher.kind=api", "teacher.model=m", "teacher.noise=0.1"], r"teacher.noise: unknown key"),
-    (["teacher.kind=api", "teacher.model=m", "teacher.server.key_env=sk-123"], r"teacher.server.key_env: .*name of the environment variable"),
-    (["teacher.kind=api", "teacher.model=m", "teacher.server.max_cost_usd=5"], r"teacher.server: max_cost_usd needs input_price and output_price"),
-    (["teacher.kind=api", "teacher.model=m", "teacher.server.concurency=5"], r"concurency: unknown key; did you mean `concurrency`"),
-])
+@pytest.mark.parametrize(
+    "overrides, wrong",
+    [
+        (
+            ["scoring.engine=server"],
+            r"scorer.served: missing; scoring.engine: server asks a model by the name",
+        ),
+        (
+            [*SERVED, "styler.mode=likelihood"],
+            r"styler.mode: `likelihood` is not what scoring.engine: server can do; it does `greedy`",
+        ),
+        (
+            ["scoring.engine=vllm", "scorer.mode=official"],
+            r"scorer.mode: `official` is not what scoring.engine: vllm can do; it does `trie`",
+        ),
+        (
+            ["scorer.served=rater", "scorer.train=null"],
+            r"scorer.train: missing; a model that is only `served` is asked by scoring.engine: server",
+        ),
+        (["scoring.engine=tgi"], r"scoring.engine: got 'tgi'; .*'hf', 'vllm' or 'server'"),
+        (["teacher.kind=human"], r"teacher.kind: got 'human'; it can be 'metadata', 'api'"),
+        (["teacher.kind=api"], r"teacher.model: missing \(name under which the server knows the model"),
+        (["teacher.noise=2.0"], r"teacher.noise: got 2.0; .*less than or equal to 1"),
+        (["teacher.noize=0.1"], r"teacher.noize: unknown key; did you mean `noise`"),
+        (["teacher.kind=api", "teacher.model=m", "teacher.noise=0.1"], r"teacher.noise: unknown key"),
+        (
+            ["teacher.kind=api", "teacher.model=m", "teacher.server.key_env=sk-123"],
+            r"teacher.server.key_env: .*name of the environment variable",
+        ),
+        (
+            ["teacher.kind=api", "teacher.model=m", "teacher.server.max_cost_usd=5"],
+            r"teacher.server: max_cost_usd needs input_price and output_price",
+        ),
+        (
+            ["teacher.kind=api", "teacher.model=m", "teacher.server.concurency=5"],
+            r"concurency: unknown key; did you mean `concurrency`",
+        ),
+    ],
+)
 def test_what_cannot_be_planned(nodes, overrides, wrong):
     with pytest.raises(RecipeError, match=wrong):
         nodes(*overrides)
 
 
 def test_the_mini_worlds_record_labels_no_other_pool(project):
-    (project / "own.yaml").write_text("name: own\npool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nteacher: {share: 0.1}\n"
-                                      "scorer: {train: {lr: 1}}\nstyler: {train: {lr: 1}}\narms: {a: {selector: mmssr, budget: 5}}\n")
+    (project / "own.yaml").write_text(
+        "name: own\npool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nteacher: {share: 0.1}\n"
+        "scorer: {train: {lr: 1}}\nstyler: {train: {lr: 1}}\narms: {a: {selector: mmssr, budget: 5}}\n"
+    )
     (project / "data.json").write_text("[]")
-    with pytest.raises(RecipeError, match=r"own.yaml:5: teacher.kind: `metadata` reads the mini world's own record.*give `api`"):
+    with pytest.raises(
+        RecipeError,
+        match=r"own.yaml:5: teacher.kind: `metadata` reads the mini world's own record.*give `api`",
+    ):
         make_plan(load("own.yaml"), Stages("dummy_stages"))
     loaded = load("own.yaml", ["teacher.kind=api", "teacher.model=m"])
     assert "labels_api" in {node.kind for node in make_plan(loaded, Stages("dummy_stages")).nodes}
@@ -131,30 +212,57 @@ def test_the_mini_worlds_record_labels_no_other_pool(project):
 
 def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
     text = (REPOSITORY / "README.md").read_text()
-    (project / "own.yaml").write_text(next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: api" in block))
+    (project / "own.yaml").write_text(
+        next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: api" in block)
+    )
     (project / "mix665k.json").write_text("[]")
     (project / "images").mkdir()
     loaded = load("own.yaml")
     kinds = {node.kind for node in make_plan(loaded).nodes}
-    assert {"pool", "labels_api", "fit_scorer", "fit_styler", "signal_capability", "signal_style", "select"} <= kinds
-    served = load("own.yaml", [*SERVED, "scorer.train=null", "styler.train=null", "scoring.server.url=http://127.0.0.1:8000/v1"])
+    assert {
+        "pool",
+        "labels_api",
+        "fit_scorer",
+        "fit_styler",
+        "signal_capability",
+        "signal_style",
+        "select",
+    } <= kinds
+    served = load(
+        "own.yaml",
+        [*SERVED, "scorer.train=null", "styler.train=null", "scoring.server.url=http://127.0.0.1:8000/v1"],
+    )
     kinds = {node.kind for node in make_plan(served).nodes}
     assert {"signal_by_engine", "select"} <= kinds and not {"labels_api", "fit_scorer", "fit_styler"} & kinds
 
 
 def test_a_key_of_the_users_own_counts_whatever_its_name(project, monkeypatch):
     """`server` and `cache_mb` change no result as settings, but they may as parameters of somebody's selector."""
-    (project / "mine.py").write_text("NEEDS = ()\ndef select(columns, budget, seed, server='a', cache_mb=1): ...\n")
+    (project / "mine.py").write_text(
+        "NEEDS = ()\ndef select(columns, budget, seed, server='a', cache_mb=1): ...\n"
+    )
     monkeypatch.syspath_prepend(project)
-    (project / "demo.yaml").write_text("name: demo\nscale: tiny\narms: {mine: {selector: 'mine:select', budget: 10%}}\n")
-    plans = [{node.name: node.hash for node in make_plan(load("demo.yaml", more), Stages("dummy_stages")).nodes}
-             for more in ([], ["arms.mine.params.server=b"], ["arms.mine.params.cache_mb=2"])]
+    (project / "demo.yaml").write_text(
+        "name: demo\nscale: tiny\narms: {mine: {selector: 'mine:select', budget: 10%}}\n"
+    )
+    plans = [
+        {node.name: node.hash for node in make_plan(load("demo.yaml", more), Stages("dummy_stages")).nodes}
+        for more in ([], ["arms.mine.params.server=b"], ["arms.mine.params.cache_mb=2"])
+    ]
     assert len({plan["select[mine,0]"] for plan in plans}) == 3
 
 
 def test_defaults_are_those_of_the_classes():
-    assert MetadataTeacher(kind="metadata").model_dump() == {"kind": "metadata", "share": 0.05, "noise": 0.2, "knows_wrong": False, "knows_rate": 0.7,
-                                                           "floor": 3, "temper": 1.0, "seed": 0}
+    assert MetadataTeacher(kind="metadata").model_dump() == {
+        "kind": "metadata",
+        "share": 0.05,
+        "noise": 0.2,
+        "knows_wrong": False,
+        "knows_rate": 0.7,
+        "floor": 3,
+        "temper": 1.0,
+        "seed": 0,
+    }
     assert ApiTeacher(kind="api", model="m").server == Server()
     with pytest.raises(ValidationError, match="key_env"):
         Server(key_env="sk-proj-1234")

@@ -34,28 +34,37 @@ def asking(project, monkeypatch):
 
     def ask(*signals, more="", overrides=()):
         module = f"asks_{next(counter)}_{project.name.replace('-', '_')}"
-        (project / f"{module}.py").write_text(f"NEEDS = {signals!r}\ndef select(columns, budget, seed): ...\n")
-        (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms:\n  a: {{selector: '{module}:select', budget: 30%{more}}}\n"
-                                          "  random: {selector: random, budget: 30%}\n")
-        return {node.name: node for node in make_plan(load("one.yaml", overrides), Stages("dummy_stages")).nodes}
+        (project / f"{module}.py").write_text(
+            f"NEEDS = {signals!r}\ndef select(columns, budget, seed): ...\n"
+        )
+        (project / "one.yaml").write_text(
+            f"name: one\nscale: tiny\narms:\n  a: {{selector: '{module}:select', budget: 30%{more}}}\n"
+            "  random: {selector: random, budget: 30%}\n"
+        )
+        return {
+            node.name: node for node in make_plan(load("one.yaml", overrides), Stages("dummy_stages")).nodes
+        }
 
     return ask
 
 
-@pytest.mark.parametrize("signal, made", [
-    ("necessity", {"fit_seed", "signal_losses[necessity]"}),
-    ("necessity_ablated", {"fit_seed", "signal_losses[necessity_ablated]"}),
-    ("base_losses", {"signal_losses[base_losses]"}),
-    ("base_losses_ablated", {"signal_losses[base_losses_ablated]"}),
-    ("embedding", {"signal_embedding"}),
-    ("clip", {"signal_clip"}),
-    ("cluster_text", {"signal_embedding", "signal_cluster[text]"}),
-    ("cluster_spectral", {"signal_clip", "signal_cluster[spectral]"}),
-    ("quality", {"signal_quality"}),
-    ("gradient", {"fit_warmup", "bench[7]", "signal_gradient[gradient]"}),
-    ("gradient_adam", {"fit_warmup", "bench[7]", "signal_gradient[gradient_adam]"}),
-    ("mine", {"signal_custom[mine]"}),
-])
+@pytest.mark.parametrize(
+    "signal, made",
+    [
+        ("necessity", {"fit_seed", "signal_losses[necessity]"}),
+        ("necessity_ablated", {"fit_seed", "signal_losses[necessity_ablated]"}),
+        ("base_losses", {"signal_losses[base_losses]"}),
+        ("base_losses_ablated", {"signal_losses[base_losses_ablated]"}),
+        ("embedding", {"signal_embedding"}),
+        ("clip", {"signal_clip"}),
+        ("cluster_text", {"signal_embedding", "signal_cluster[text]"}),
+        ("cluster_spectral", {"signal_clip", "signal_cluster[spectral]"}),
+        ("quality", {"signal_quality"}),
+        ("gradient", {"fit_warmup", "bench[7]", "signal_gradient[gradient]"}),
+        ("gradient_adam", {"fit_warmup", "bench[7]", "signal_gradient[gradient_adam]"}),
+        ("mine", {"signal_custom[mine]"}),
+    ],
+)
 def test_what_a_signal_is_made_of(asking, signal, made):
     nodes = asking(signal)
     assert {name for name, node in nodes.items() if node.kind not in ALWAYS or name == "bench[7]"} == made
@@ -66,11 +75,21 @@ def test_what_a_signal_is_made_of(asking, signal, made):
 
 def test_losses_by_model_and_part(asking):
     nodes = asking("necessity", "necessity_ablated", "base_losses", "base_losses_ablated")
-    found = {name: (node.config["terms"], node.config["prefix"], "model" in node.inputs and node.inputs["model"] is nodes["fit_seed"])
-             for name, node in nodes.items() if node.kind == "signal_losses"}
-    assert found == {"signal_losses[necessity]": (["full"], "", True), "signal_losses[base_losses]": (["full"], "base_", False),
-                     "signal_losses[necessity_ablated]": (["noimg", "noq", "a"], "", True),
-                     "signal_losses[base_losses_ablated]": (["noimg", "noq", "a"], "base_", False)}
+    found = {
+        name: (
+            node.config["terms"],
+            node.config["prefix"],
+            "model" in node.inputs and node.inputs["model"] is nodes["fit_seed"],
+        )
+        for name, node in nodes.items()
+        if node.kind == "signal_losses"
+    }
+    assert found == {
+        "signal_losses[necessity]": (["full"], "", True),
+        "signal_losses[base_losses]": (["full"], "base_", False),
+        "signal_losses[necessity_ablated]": (["noimg", "noq", "a"], "", True),
+        "signal_losses[base_losses_ablated]": (["noimg", "noq", "a"], "base_", False),
+    }
 
 
 @pytest.fixture
@@ -80,37 +99,78 @@ def graders(project):
         (project / name).mkdir()
         (project / name / "config.json").write_text("{}")
         (project / name / "model.safetensors").write_text(name)
-    return ["quality={kind: models, reward: {path: judge_of_pairs}, judge: {model: j, server: {url: 'http://localhost:1/v1'}}}"]
+    return [
+        "quality={kind: models, reward: {path: judge_of_pairs}, judge: {model: j, server: {url: 'http://localhost:1/v1'}}}"
+    ]
 
 
 def test_quality_by_models(asking, graders, project):
     nodes = asking("quality", overrides=graders)  # replaces the scale's section, which is of another kind
     made = nodes["signal_quality_models"]
-    assert set(made.inputs) == {"pool", "reward_model"} and made.inputs["reward_model"].path == project / "judge_of_pairs"
+    assert (
+        set(made.inputs) == {"pool", "reward_model"}
+        and made.inputs["reward_model"].path == project / "judge_of_pairs"
+    )
     assert made.config["judge"]["model"] == "j"
     assert nodes["compare"].inputs["signal_quality"] == [made] and "signal_quality" not in nodes
-    elsewhere = asking("quality", overrides=[*graders, "quality.judge.server.url=http://localhost:2/v1"])["signal_quality_models"]
+    elsewhere = asking("quality", overrides=[*graders, "quality.judge.server.url=http://localhost:2/v1"])[
+        "signal_quality_models"
+    ]
     assert elsewhere.hash == made.hash, "where a model is served changes nothing"
-    (project / "scales" / "other.yaml").write_text((project / "scales" / "tiny.yaml").read_text().replace(
-        "quality: {noise: 0.5}", graders[0].replace("quality=", "quality: ")))
-    assert load("one.yaml", ["scale=other", "quality.judge.server.url=http://localhost:2/v1"]).protocol == "standard"
+    (project / "scales" / "other.yaml").write_text(
+        (project / "scales" / "tiny.yaml")
+        .read_text()
+        .replace("quality: {noise: 0.5}", graders[0].replace("quality=", "quality: "))
+    )
+    assert (
+        load("one.yaml", ["scale=other", "quality.judge.server.url=http://localhost:2/v1"]).protocol
+        == "standard"
+    )
     assert load("one.yaml", ["scale=other", "quality.judge.model=k"]).modified == ("quality.judge.model",)
     (project / "judge_of_pairs" / "model.safetensors").write_text("other weights")
     other = asking("quality", overrides=graders)["signal_quality_models"]
     assert other.hash != made.hash
-    added = asking("quality", overrides=[*graders, "quality.quality={path: judge_of_questions}"])["signal_quality_models"]
+    added = asking("quality", overrides=[*graders, "quality.quality={path: judge_of_questions}"])[
+        "signal_quality_models"
+    ]
     assert set(added.inputs) == {"pool", "reward_model", "quality_model"} and added.hash != other.hash
 
 
-@pytest.mark.parametrize("arm, more, wrong", [
-    ("{selector: deita, budget: 30%}", [], r"quality.complexity: missing; arm `random` \(deita\) reads the column complexity"),
-    ("{selector: top_k, budget: 30%, params: {column: quality}}", [], r"quality.quality: missing; arm `random` \(top_k\)"),
-    ("{selector: instructiongpt4, budget: 30%}", ["quality.judge=null", "probe.indicators=[reward, judge]"],
-     r"quality.judge: missing; probe.indicators reads the column judge"),
-    ("{selector: deita, budget: 30%}", ["quality.judge=null", "quality.reward=null"], "no model is given: name one for reward, complexity"),
-    ("{selector: deita, budget: 30%}", ["quality.reward.path=nowhere"], "quality.reward.path: a signal wants nowhere, which does not exist"),
-    ("{selector: deita, budget: 30%}", ["quality.kind=human"], r"quality.kind: got 'human'; it can be 'metadata', 'models'"),
-])
+@pytest.mark.parametrize(
+    "arm, more, wrong",
+    [
+        (
+            "{selector: deita, budget: 30%}",
+            [],
+            r"quality.complexity: missing; arm `random` \(deita\) reads the column complexity",
+        ),
+        (
+            "{selector: top_k, budget: 30%, params: {column: quality}}",
+            [],
+            r"quality.quality: missing; arm `random` \(top_k\)",
+        ),
+        (
+            "{selector: instructiongpt4, budget: 30%}",
+            ["quality.judge=null", "probe.indicators=[reward, judge]"],
+            r"quality.judge: missing; probe.indicators reads the column judge",
+        ),
+        (
+            "{selector: deita, budget: 30%}",
+            ["quality.judge=null", "quality.reward=null"],
+            "no model is given: name one for reward, complexity",
+        ),
+        (
+            "{selector: deita, budget: 30%}",
+            ["quality.reward.path=nowhere"],
+            "quality.reward.path: a signal wants nowhere, which does not exist",
+        ),
+        (
+            "{selector: deita, budget: 30%}",
+            ["quality.kind=human"],
+            r"quality.kind: got 'human'; it can be 'metadata', 'models'",
+        ),
+    ],
+)
 def test_a_grade_without_its_model_is_refused_before_anything_runs(asking, graders, arm, more, wrong):
     overrides = [*graders, f"arms.random={arm}", *more]
     if "nowhere" in str(more):
@@ -120,7 +180,9 @@ def test_a_grade_without_its_model_is_refused_before_anything_runs(asking, grade
 
 
 def test_arms_that_read_only_what_is_given_are_planned(asking, graders):
-    assert "signal_quality_models" in asking(overrides=[*graders, "arms.random={selector: top_k, budget: 30%, params: {column: judge}}"])
+    assert "signal_quality_models" in asking(
+        overrides=[*graders, "arms.random={selector: top_k, budget: 30%, params: {column: judge}}"]
+    )
 
 
 def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
@@ -129,22 +191,40 @@ def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
     assert (plain.config["checkpoints"], plain.config["adam"], plain.config["prefix"]) == ("last", False, "")
     assert (adam.config["checkpoints"], adam.config["adam"], adam.config["prefix"]) == ("all", True, "adam_")
     for node in (plain, adam):
-        assert node.inputs["warmup"] is nodes["fit_warmup"] and node.inputs["model"].path == (project / "base")
+        assert node.inputs["warmup"] is nodes["fit_warmup"] and node.inputs["model"].path == (
+            project / "base"
+        )
         assert node.inputs["validation"] is nodes["bench[7]"]
-    assert nodes["fit_warmup"].config["share"] == 0.1 and nodes["fit_warmup"].config["train"]["lora"]["r"] == 4, "as the seed model"
-    assert nodes["compare"].inputs["warmup"] == [nodes["fit_warmup"]], "its seconds are part of what the arm costs"
+    assert (
+        nodes["fit_warmup"].config["share"] == 0.1 and nodes["fit_warmup"].config["train"]["lora"]["r"] == 4
+    ), "as the seed model"
+    assert nodes["compare"].inputs["warmup"] == [nodes["fit_warmup"]], (
+        "its seconds are part of what the arm costs"
+    )
     runs = asking(overrides=["arms.random={selector: less, budget: 30%}"])["compare"].config["runs"]
     assert {run["arm"]: run["targeted"] for run in runs} == {"a": False, "random": True}
     own = asking("gradient", overrides=["gradient.warmup={share: 0.05, train: {epochs: 4, lora: {r: 8}}}"])
     assert own["fit_warmup"].config["share"] == 0.05 and own["fit_warmup"].config["train"]["epochs"] == 4
 
 
-@pytest.mark.parametrize("override, wrong", [
-    ("gradient.warmup={train: {epochs: 4}}", r"gradient.warmup.train: gradients are taken of the adapters of a LoRA training"),
-    ("seed_model.train.lora=null", r"seed_model.train: gradients are taken of the adapters of a LoRA training"),
-    ("seed_model.train.deepspeed=zero2", "in one process"),
-    ("gradient.warmup={train: {lora: {r: 8}, seed: 3}}", r"gradient.warmup.train.seed: it is gradient.warmup.seed that seeds"),
-])
+@pytest.mark.parametrize(
+    "override, wrong",
+    [
+        (
+            "gradient.warmup={train: {epochs: 4}}",
+            r"gradient.warmup.train: gradients are taken of the adapters of a LoRA training",
+        ),
+        (
+            "seed_model.train.lora=null",
+            r"seed_model.train: gradients are taken of the adapters of a LoRA training",
+        ),
+        ("seed_model.train.deepspeed=zero2", "in one process"),
+        (
+            "gradient.warmup={train: {lora: {r: 8}, seed: 3}}",
+            r"gradient.warmup.train.seed: it is gradient.warmup.seed that seeds",
+        ),
+    ],
+)
 def test_a_warm_up_without_adapters_is_refused(asking, override, wrong):
     with pytest.raises(RecipeError, match=wrong):
         asking("gradient_adam", overrides=[override])
@@ -153,7 +233,9 @@ def test_a_warm_up_without_adapters_is_refused(asking, override, wrong):
 def test_the_subset_probe(asking):
     nodes = asking("value")
     value = nodes["signal_value"]
-    assert {"signal_clip", "signal_quality", "signal_necessity", "subsets", "evaluates", "pool"} == set(value.inputs)
+    assert {"signal_clip", "signal_quality", "signal_necessity", "subsets", "evaluates", "pool"} == set(
+        value.inputs
+    )
     assert value.inputs["evaluates"] == [nodes[f"evaluate[probe,{k}]"] for k in range(3)]
     for k in range(3):
         assert nodes[f"probe_train[{k}]"].config["subset"] == k
@@ -163,7 +245,9 @@ def test_the_subset_probe(asking):
 
 
 def test_validation_items_are_not_those_of_the_comparison(asking):
-    with pytest.raises(RecipeError, match=r"probe.bench.seed: 1000 draws the items that the arms are compared on"):
+    with pytest.raises(
+        RecipeError, match=r"probe.bench.seed: 1000 draws the items that the arms are compared on"
+    ):
         asking("value", overrides=["probe.bench.seed=1000"])
     with pytest.raises(RecipeError, match=r"gradient.validation.seed"):
         asking("gradient", overrides=["gradient.validation.seed=1000"])
@@ -173,22 +257,32 @@ def test_rounds_tune_the_seed_model_on_the_round_before(asking):
     nodes = asking("necessity", "base_losses", more=", rounds: 3")
     first, second, last = (nodes[f"select[a,0{more}]"] for more in (",round 1", ",round 2", ""))
     assert first.inputs["signal_necessity"] is nodes["signal_losses[necessity]"]
-    assert nodes["fit_seed[a,0,round 1]"].inputs["subset"] is first and "share" not in nodes["fit_seed[a,0,round 1]"].config
+    assert (
+        nodes["fit_seed[a,0,round 1]"].inputs["subset"] is first
+        and "share" not in nodes["fit_seed[a,0,round 1]"].config
+    )
     assert nodes["fit_seed[a,0,round 2]"].inputs["subset"] is second
     assert last.inputs["signal_necessity"].inputs["model"] is nodes["fit_seed[a,0,round 2]"]
     assert last.inputs["signal_base_losses"] is first.inputs["signal_base_losses"]
     assert nodes["train[a,0]"].inputs["subset"] is last
 
 
-@pytest.mark.parametrize("needs, more, wrong", [
-    ((), ", rounds: 2", "does not read the seed model's necessity"),
-    (("reference",), "", "wants `reference`"),
-    ((), ", reference: random", "reads no `reference`"),
-    (("reference",), ", reference: rndom", "`rndom` is not an arm; did you mean `random`"),
-    (("reference",), ", reference: a", "compares with itself"),
-    (("cluster_txt",), "", "clusters.txt: missing; a selector reads the column cluster_txt; did you mean `text`"),
-    (("qality",), "", "no producer makes the signal `qality`; did you mean `quality`"),
-])
+@pytest.mark.parametrize(
+    "needs, more, wrong",
+    [
+        ((), ", rounds: 2", "does not read the seed model's necessity"),
+        (("reference",), "", "wants `reference`"),
+        ((), ", reference: random", "reads no `reference`"),
+        (("reference",), ", reference: rndom", "`rndom` is not an arm; did you mean `random`"),
+        (("reference",), ", reference: a", "compares with itself"),
+        (
+            ("cluster_txt",),
+            "",
+            "clusters.txt: missing; a selector reads the column cluster_txt; did you mean `text`",
+        ),
+        (("qality",), "", "no producer makes the signal `qality`; did you mean `quality`"),
+    ],
+)
 def test_what_cannot_be_planned(asking, needs, more, wrong):
     with pytest.raises(RecipeError, match=wrong):
         asking(*needs, more=more)
@@ -211,10 +305,13 @@ def test_a_finished_rater_needs_no_labels(asking, project):
     assert not {"labels", "fit_scorer"} & set(nodes)
 
 
-@pytest.mark.parametrize("override, wrong", [
-    ("clusters.text.column=emb_txt", "holds no vectors; did you mean `emb_text`"),
-    ("scorer.train=null", "missing `train`; give it, or `path`"),
-])
+@pytest.mark.parametrize(
+    "override, wrong",
+    [
+        ("clusters.text.column=emb_txt", "holds no vectors; did you mean `emb_text`"),
+        ("scorer.train=null", "missing `train`; give it, or `path`"),
+    ],
+)
 def test_bad_sections(asking, override, wrong):
     with pytest.raises(RecipeError, match=wrong):
         asking("cluster_text", overrides=[override])

@@ -64,13 +64,23 @@ def test_every_grade_is_that_of_its_model(stages, tmp_path):
     pool = Pool.open(folder / "pool")
     found = read_signal(folder / "signal_quality_models", pool.hash)
     models = folder.parents[2] / "models"
-    score_quality(pool, tmp_path, kind="models", reward_model=models / "reward", complexity_model=models / "scorer",
-                  quality_model=models / "scorer", max_tokens=8192)
+    score_quality(
+        pool,
+        tmp_path,
+        kind="models",
+        reward_model=models / "reward",
+        complexity_model=models / "scorer",
+        quality_model=models / "scorer",
+        max_tokens=8192,
+    )
     expected = read_signal(tmp_path, pool.hash)
     for column in ("reward", "complexity", "quality"):
         np.testing.assert_allclose(found[column].to_numpy(), expected[column].to_numpy(), atol=1e-5)
     lengths = [len(transcript(sample)) for sample in pool.samples()]
-    assert found["judge"].to_pylist() == [None if n % 7 == 0 else float(n % 101) for n in lengths] and found["judge"].null_count
+    assert (
+        found["judge"].to_pylist() == [None if n % 7 == 0 else float(n % 101) for n in lengths]
+        and found["judge"].null_count
+    )
     assert requests == len(pool), "one request for each sample"
 
 

@@ -22,11 +22,30 @@ SPREAD = {"full": (60.0, 1.0, 3), "random_30": (50.0, 1.0, 5), "random_10": (40.
 
 def comparison(**means: float) -> dict:
     """comparison.json in which every gate of the regime passes, or with other means of some arms (in %)."""
-    arms = [{"arm": name, "budget": "30%", "units": n, "mean": {"mean": means.get(name, mean), "std": std}, "difference": None, "baseline": None,
-             "benchmarks": {"t": {"mean": 0.6, "std": 0.01}}, "shuffled": {"t": 0.2}, "grounded": {"t": 0.41},
-             "grounded_mean": {"mean": 41.0, "std": None}} for name, (mean, std, n) in SPREAD.items()]
+    arms = [
+        {
+            "arm": name,
+            "budget": "30%",
+            "units": n,
+            "mean": {"mean": means.get(name, mean), "std": std},
+            "difference": None,
+            "baseline": None,
+            "benchmarks": {"t": {"mean": 0.6, "std": 0.01}},
+            "shuffled": {"t": 0.2},
+            "grounded": {"t": 0.41},
+            "grounded_mean": {"mean": 41.0, "std": None},
+        }
+        for name, (mean, std, n) in SPREAD.items()
+    ]
     suite = {"benchmarks": [{"task": "t", "label": "Reading", "scale": 1.0, "direction": "higher"}]}
-    return {"suite": suite, "arms": arms, "chance": {"t": 0.1}, "blind": {"t": 0.3}, "n": {"t": 300}, "baseline": "random_30"}
+    return {
+        "suite": suite,
+        "arms": arms,
+        "chance": {"t": 0.1},
+        "blind": {"t": 0.3},
+        "n": {"t": 300},
+        "baseline": "random_30",
+    }
 
 
 @pytest.fixture
@@ -45,7 +64,9 @@ def here(tmp_path, monkeypatch):
 
 def commit(base: Path, values: dict[str, float]) -> None:
     """gates.json with these values, and 0.95 where none is given."""
-    (base / "gates.json").write_text(json.dumps({gate: {"value": values.get(gate, 0.95), "n": 300} for gate in GATES}))
+    (base / "gates.json").write_text(
+        json.dumps({gate: {"value": values.get(gate, 0.95), "n": 300} for gate in GATES})
+    )
 
 
 def planned() -> Plan:
@@ -78,15 +99,27 @@ def gates(capsys, *arguments: str) -> tuple[int, str, str]:
 
 def rows(out: str) -> dict[str, list[str]]:
     """Cells of every table row by the first one."""
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")
+    ]
     return {cells[0]: cells[1:] for cells in lines}
 
 
 def test_all_gates_of_a_finished_run_pass(here, capsys):
     finish(here, comparison())
     status, out, errors = gates(capsys)
-    assert (status, errors) == (0, "") and "12 of 12 gates passed" in out and "STALE" not in out and "FAIL" not in out
-    assert rows(out)["full above random_30"][:4] == ["+0.1000 (13.69 errors of 0.0073)", "> 3 standard errors", "3 and 5 seeds", "pass"]
+    assert (
+        (status, errors) == (0, "")
+        and "12 of 12 gates passed" in out
+        and "STALE" not in out
+        and "FAIL" not in out
+    )
+    assert rows(out)["full above random_30"][:4] == [
+        "+0.1000 (13.69 errors of 0.0073)",
+        "> 3 standard errors",
+        "3 and 5 seeds",
+        "pass",
+    ]
     assert rows(out)["four_objects"] == ["0.950", ">= 0.60", "300", "pass", "committed 0.950 (n 300)"]
     assert rows(out)["Reading"] == ["60.0", "30.0", "20.0", "41.0", "10.0", "300"]
 
@@ -109,10 +142,18 @@ def test_a_gate_without_a_committed_figure_is_not_passed(here, capsys):
     finish(here, comparison())
     (here / "base" / "gates.json").write_text("{}")
     status, out, _ = gates(capsys)
-    assert status == 1 and rows(out)["short_words"] == ["–", ">= 0.50", "–", "FAIL", "no figure was committed"]
+    assert status == 1 and rows(out)["short_words"] == [
+        "–",
+        ">= 0.50",
+        "–",
+        "FAIL",
+        "no figure was committed",
+    ]
 
 
-@pytest.mark.parametrize("committed, now, ok", [(0.95, 0.60, True), (0.95, 0.5999, False), (0.59, 0.95, False)])
+@pytest.mark.parametrize(
+    "committed, now, ok", [(0.95, 0.60, True), (0.95, 0.5999, False), (0.59, 0.95, False)]
+)
 def test_the_base_is_measured_again_and_both_figures_count(here, capsys, monkeypatch, committed, now, ok):
     finish(here, comparison())
     commit(here / "base", {"four_objects": committed})
@@ -125,21 +166,33 @@ def test_the_base_is_measured_again_and_both_figures_count(here, capsys, monkeyp
     monkeypatch.setitem(sys.modules, "evaluation.gates", SimpleNamespace(measure_gates=measure))
     assert report.main(["--gates", "mini", "--items", "7"]) == (0 if ok else 1)
     row = rows(capsys.readouterr().out)["four_objects"]
-    assert row == [f"{now:.3f}", ">= 0.60", "7", "pass" if ok else "FAIL", f"measured now; committed {committed:.3f} (n 300)"]
+    assert row == [
+        f"{now:.3f}",
+        ">= 0.60",
+        "7",
+        "pass" if ok else "FAIL",
+        f"measured now; committed {committed:.3f} (n 300)",
+    ]
     assert asked == [(here / "base", 7, report.OTHER_CAPTIONS)]
 
 
 def test_no_run_lists_the_gates_and_names_the_command(here, capsys):
     status, out, errors = gates(capsys)
     assert status == 2 and "run `python -m recipes.run mini_regime.yaml` first" in errors
-    assert rows(out)["full: seeds"] == ["–", ">= 3", "–", "FAIL", "not run"] and rows(out)["single_object"][3] == "pass"
+    assert (
+        rows(out)["full: seeds"] == ["–", ">= 3", "–", "FAIL", "not run"]
+        and rows(out)["single_object"][3] == "pass"
+    )
 
 
 def test_figures_of_another_base_are_stale_not_current(here, capsys):
     finish(here, comparison())
     (here / "base" / "model.safetensors").write_text("other weights")
     status, out, _ = gates(capsys)
-    assert status == 1 and "STALE: these stages have changed since: compare, evaluate, train; present are base" in out
+    assert (
+        status == 1
+        and "STALE: these stages have changed since: compare, evaluate, train; present are base" in out
+    )
     assert "12 of 12 gates passed; by stale figures" in out and "Regime (STALE FIGURES)" in out
 
 
@@ -153,7 +206,11 @@ def test_figures_of_a_part_of_the_recipe_are_partial_not_stale(here, capsys):
     for made in (here / "store" / "compare").iterdir():
         shutil.rmtree(made) if made.is_dir() else made.unlink()
     status, out, _ = gates(capsys)
-    assert status == 1 and "PARTIAL: 1 evaluations of the recipe are not in these figures" in out and "STALE" not in out
+    assert (
+        status == 1
+        and "PARTIAL: 1 evaluations of the recipe are not in these figures" in out
+        and "STALE" not in out
+    )
     assert "12 of 12 gates passed; by partial figures" in out
 
 
@@ -162,7 +219,9 @@ def test_a_damaged_comparison_in_the_store_is_not_read(here, capsys):
     [damaged] = here.glob("store/compare/*/comparison.json")
     damaged.write_text(json.dumps(comparison(full=99.0)))
     out = gates(capsys)[1]
-    assert f"figures: {here}/runs/mini_regime" in out and rows(out)["full above random_30"][0].startswith("+0.1000")
+    assert f"figures: {here}/runs/mini_regime" in out and rows(out)["full above random_30"][0].startswith(
+        "+0.1000"
+    )
 
 
 def test_shipped_results_are_said_to_be_shipped(here, capsys):
@@ -195,16 +254,19 @@ def test_root_moves_where_figures_are_looked_for(here, capsys):
     assert gates(capsys, f"root={here / 'elsewhere'}")[0] == 0
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--gates", "mimi"], "did you mean `mini`?"),
-    (["--gates", "mini", "train.epochs=9"], "only root=DIR can be given"),
-    (["--gates", "mini", "mini_regime"], "give the name of one recipe"),
-    (["--gates", "mini", "--items", "-1"], "N from 0"),
-    ([], "give the name of one recipe"),
-    (["mini_regim"], "did you mean `mini_regime.yaml`?"),
-    (["mini_base"], "compares no arms"),
-    (["mini_regime"], "run `python -m recipes.run mini_regime` first"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--gates", "mimi"], "did you mean `mini`?"),
+        (["--gates", "mini", "train.epochs=9"], "only root=DIR can be given"),
+        (["--gates", "mini", "mini_regime"], "give the name of one recipe"),
+        (["--gates", "mini", "--items", "-1"], "N from 0"),
+        ([], "give the name of one recipe"),
+        (["mini_regim"], "did you mean `mini_regime.yaml`?"),
+        (["mini_base"], "compares no arms"),
+        (["mini_regime"], "run `python -m recipes.run mini_regime` first"),
+    ],
+)
 def test_wrong_commands_say_what_is_right(here, capsys, arguments, message):
     assert report.main(arguments) == 2
     assert message in capsys.readouterr().err
@@ -218,21 +280,32 @@ def test_worlds_are_listed(capsys):
 @pytest.mark.parametrize("name", ["mini_regime", "runs/mini_regime"])
 def test_findings_of_a_finished_run(here, capsys, name):
     finish(here, comparison())
-    (here / "runs" / "mini_regime" / "recipe.yaml").write_text(rundir.resolved_yaml(load(str(REPOSITORY / "recipes" / "mini_regime.yaml"))))
+    (here / "runs" / "mini_regime" / "recipe.yaml").write_text(
+        rundir.resolved_yaml(load(str(REPOSITORY / "recipes" / "mini_regime.yaml")))
+    )
     assert report.main([name]) == 0
     out = capsys.readouterr().out
     assert "full 30%: mean 60.00 ± 1.00 % (seeds: 3)" in out and "report.md" in out
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    code = ("import sys, recipes.report; recipes.report.parser().format_help();"
-            "sys.exit(bool({'torch', 'transformers', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))")
+    code = (
+        "import sys, recipes.report; recipes.report.parser().format_help();"
+        "sys.exit(bool({'torch', 'transformers', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_committed_figures_are_printed_without_torch(here):
-    code = ("import sys; from recipes.report import main; status = main(['--gates', 'mini', '--items', '0']);"
-            "sys.exit(10 * status + ('torch' in sys.modules))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=here, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True,
-                          check=False)
+    code = (
+        "import sys; from recipes.report import main; status = main(['--gates', 'mini', '--items', '0']);"
+        "sys.exit(10 * status + ('torch' in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode in (0, 10, 20), done.stderr  # whatever the gates say in this checkout

@@ -39,14 +39,18 @@ def test_help_is_quick():
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys, recipes.run; recipes.run.parser().format_help();"
-            "sys.exit(bool({'torch', 'transformers', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))")
+    code = (
+        "import sys, recipes.run; recipes.run.parser().format_help();"
+        "sys.exit(bool({'torch', 'transformers', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
 
 
 def test_dry_run_is_quick_and_imports_no_torch(project):
-    code = ("import sys; from recipes.run import main; status = main(['demo.yaml', '--dry-run'], 'dummy_stages');"
-            "sys.exit(status or 'torch' in sys.modules)")
+    code = (
+        "import sys; from recipes.run import main; status = main(['demo.yaml', '--dry-run'], 'dummy_stages');"
+        "sys.exit(status or 'torch' in sys.modules)"
+    )
     paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
     seconds, done = child_seconds("-c", code, env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr
@@ -59,7 +63,9 @@ def test_dry_run_runs_and_writes_nothing(project, executed, capsys):
     assert executed() == [] and sorted(project.rglob("*")) == before
     out = capsys.readouterr().out
     assert "protocol standard" in out
-    assert "24 stages to run, 0 not; expected 0 s of work, and 24 stages of which no earlier run is known" in out
+    assert (
+        "24 stages to run, 0 not; expected 0 s of work, and 24 stages of which no earlier run is known" in out
+    )
 
 
 def test_dry_run_knows_what_is_cached_and_what_it_took(project, capsys):
@@ -68,8 +74,11 @@ def test_dry_run_knows_what_is_cached_and_what_it_took(project, capsys):
         record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": 50.0, "work": 100.0}))
     capsys.readouterr()
     assert run("demo.yaml", "arms.mmssr.budget=100", "arms.mmssr.seeds=1", "--dry-run") == 0
-    rows = {cells[1].strip(): [c.strip() for c in cells[2:4]] for line in capsys.readouterr().out.splitlines()
-            if len(cells := line.split("│")) == 5}
+    rows = {
+        cells[1].strip(): [c.strip() for c in cells[2:4]]
+        for line in capsys.readouterr().out.splitlines()
+        if len(cells := line.split("│")) == 5
+    }
     assert rows["train[mmssr,0]"] == ["new", "50.0"]  # 100 samples at half a second
     assert rows["train[random,0]"] == ["cached", "0.0"]
     assert rows["compare"][0] == "new"
@@ -78,18 +87,38 @@ def test_dry_run_knows_what_is_cached_and_what_it_took(project, capsys):
 def test_a_run_and_its_directory(project, capsys):
     assert run("demo.yaml") == 0
     place = project / "runs" / "demo"
-    assert {p.name for p in place.iterdir()} >= {"recipe.yaml", "plan.json", "lineage.json", "timings.json", "stages"}
+    assert {p.name for p in place.iterdir()} >= {
+        "recipe.yaml",
+        "plan.json",
+        "lineage.json",
+        "timings.json",
+        "stages",
+    }
     report = (place / "part-0.txt").read_bytes()
     assert report == (place / "stages" / "compare" / "part-0.txt").read_bytes()
     assert not (place / "done.json").exists()
     for name, stage in json.loads((place / "lineage.json").read_text())["stages"].items():
         record = json.loads((place / "stages" / name / "stage.json").read_text())
         assert record["hash"] == stage["hash"]
-        assert {"config", "parents", "seconds", "versions", "commit", "dirty", "machine", "summary"} <= set(record)
+        assert {"config", "parents", "seconds", "versions", "commit", "dirty", "machine", "summary"} <= set(
+            record
+        )
     assert os.readlink(place / "stages" / "compare").startswith("../../../store/compare/")
     timings = json.loads((place / "timings.json").read_text())
-    assert timings["seconds_by_kind"].keys() == {"bench", "source", "pool", "labels", "fit_scorer", "signal_capability",
-                                                 "fit_styler", "signal_style", "select", "train", "evaluate", "compare"}
+    assert timings["seconds_by_kind"].keys() == {
+        "bench",
+        "source",
+        "pool",
+        "labels",
+        "fit_scorer",
+        "signal_capability",
+        "fit_styler",
+        "signal_style",
+        "select",
+        "train",
+        "evaluate",
+        "compare",
+    }
     out = capsys.readouterr().out
     assert "pool: 2 inputs" in out  # a derived value
     assert "seconds by stage: bench" in out and str(place) in out
@@ -107,11 +136,16 @@ def test_again_is_cached(project, executed, capsys):
 def test_inline_and_pool_give_equal_artefacts(project):
     assert run("demo.yaml", "root=a") == 0
     assert run("demo.yaml", "root=b", "--executor", "pool") == 0
-    files = {p.relative_to("a") for p in Path("a/store").rglob("*") if p.is_file() and p.name not in {"stage.json"}}
+    files = {
+        p.relative_to("a") for p in Path("a/store").rglob("*") if p.is_file() and p.name not in {"stage.json"}
+    }
     assert len(files) > 100
     assert all((Path("a") / f).read_bytes() == (Path("b") / f).read_bytes() for f in files)
-    assert all(p.relative_to("b") in files or p.name == "stage.json" or p.suffix == ".log"
-               for p in Path("b/store").rglob("*") if p.is_file())
+    assert all(
+        p.relative_to("b") in files or p.name == "stage.json" or p.suffix == ".log"
+        for p in Path("b/store").rglob("*")
+        if p.is_file()
+    )
 
 
 def test_the_resolved_recipe_runs_and_means_the_same(project, executed):
@@ -145,7 +179,7 @@ def test_force_redoes_the_stage_and_what_follows(project, executed):
     assert run("demo.yaml", "--force", "train[random,0]") == 0
     assert sorted(kinds(executed)[first:]) == ["compare", "evaluate", "train"]
     assert run("demo.yaml", "--force", "train") == 0
-    assert kinds(executed)[first + 3:].count("train") == 5
+    assert kinds(executed)[first + 3 :].count("train") == 5
 
 
 def test_limit_is_an_override(project):
@@ -169,11 +203,17 @@ def test_links_of_stages_that_are_gone_are_removed(project):
 # ------------------------------------------------------------------------------------------ the store
 
 
-@pytest.mark.parametrize("damage, said", [
-    (lambda p: os.truncate(p / "part-1.txt", 5), "part-1.txt has 5 bytes instead of"),
-    (lambda p: (p / "part-1.txt").write_bytes((p / "part-1.txt").read_bytes()[::-1]), "part-1.txt has other content"),
-    (lambda p: (p / "part-2.txt").unlink(), "part-2.txt is missing"),
-])
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda p: os.truncate(p / "part-1.txt", 5), "part-1.txt has 5 bytes instead of"),
+        (
+            lambda p: (p / "part-1.txt").write_bytes((p / "part-1.txt").read_bytes()[::-1]),
+            "part-1.txt has other content",
+        ),
+        (lambda p: (p / "part-2.txt").unlink(), "part-2.txt is missing"),
+    ],
+)
 def test_a_damaged_artefact_is_said_aloud_and_made_again(project, executed, capsys, damage, said):
     run("demo.yaml")
     first, pool = len(executed()), Path("runs/demo/stages/pool").resolve()
@@ -227,18 +267,28 @@ def test_a_store_that_cannot_be_written(project, capsys):
     assert "root/store" in err and "choose another place with root=DIR" in err
 
 
-@pytest.mark.parametrize("options, said", [
-    ("ro", "Read-only file system; the file system is read-only: choose a writable place with root=DIR"),
-    ("size=40k", "No space left on device; free some space there, or keep store/ and runs/ on another disk with"),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ("ro", "Read-only file system; the file system is read-only: choose a writable place with root=DIR"),
+        (
+            "size=40k",
+            "No space left on device; free some space there, or keep store/ and runs/ on another disk with",
+        ),
+    ],
+)
 def test_a_real_read_only_or_full_disk(project, options, said):
     """On a small tmpfs in a mount namespace of its own, where the system allows that."""
     Path("disk").mkdir()
     paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
     code = 'from recipes.run import main; raise SystemExit(main(["demo.yaml", "root=disk"], "dummy_stages"))'
     script = f"mount -t tmpfs -o {options} none disk || exit 77; exec {sys.executable} -c '{code}'"
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], env={**os.environ, "PYTHONPATH": paths},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("this system lets no one mount")
     assert done.returncode == 1
@@ -248,14 +298,20 @@ def test_a_real_read_only_or_full_disk(project, options, said):
 # ------------------------------------------------------------------------------------------ errors
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (["gone.yaml"], "error: no recipe file gone.yaml"),
-    (["demo.yaml", "basline=random"], "did you mean `baseline`?"),
-    (["demo.yaml", "--until", "trian"], "error: there is no stage `trian` in this plan; did you mean `train`?"),
-    (["demo.yaml", "--force", "pol"], "did you mean `pool`?"),
-    (["demo.yaml", "--limit", "0"], "limit: got 0"),
-    (["demo.yaml", "base.path=gone"], "stages `train` and `pool` want gone, which does not exist"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["gone.yaml"], "error: no recipe file gone.yaml"),
+        (["demo.yaml", "basline=random"], "did you mean `baseline`?"),
+        (
+            ["demo.yaml", "--until", "trian"],
+            "error: there is no stage `trian` in this plan; did you mean `train`?",
+        ),
+        (["demo.yaml", "--force", "pol"], "did you mean `pool`?"),
+        (["demo.yaml", "--limit", "0"], "limit: got 0"),
+        (["demo.yaml", "base.path=gone"], "stages `train` and `pool` want gone, which does not exist"),
+    ],
+)
 def test_a_wrong_recipe_ends_with_status_2_before_anything_is_written(project, capsys, arguments, said):
     before = sorted(project.rglob("*"))
     assert run(*arguments) == 2
@@ -284,5 +340,10 @@ def test_stages_are_told_to_whoever_listens(project):
     loaded, heard = load("demo.yaml"), []
     plan = make_plan(loaded, Stages("dummy_stages"))
     for _ in range(2):
-        run_plan(loaded, plan, until="pool", on_stage=lambda node, outcome: heard.append((node.kind, outcome.state)))
+        run_plan(
+            loaded,
+            plan,
+            until="pool",
+            on_stage=lambda node, outcome: heard.append((node.kind, outcome.state)),
+        )
     assert heard == [(kind, state) for state in ("new", "cached") for kind in ("bench", "source", "pool")]

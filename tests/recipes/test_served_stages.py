@@ -53,10 +53,16 @@ def ingested(tmp_path_factory):
     records = []
     for i in range(SIZE):
         text = i % 4 == 3
-        turns = [{"from": "human", "value": f"{'' if text else '<image> '}what is at b{i % 5} ?"}, {"from": "gpt", "value": "a dog " * (1 + i % 3)}]
+        turns = [
+            {"from": "human", "value": f"{'' if text else '<image> '}what is at b{i % 5} ?"},
+            {"from": "gpt", "value": "a dog " * (1 + i % 3)},
+        ]
         if not text:
             Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(root / f"{i}.png")
-        records.append({"id": f"s{i}", "source": f"src{i % 3}", "conversations": turns} | ({} if text else {"image": f"{i}.png"}))
+        records.append(
+            {"id": f"s{i}", "source": f"src{i % 3}", "conversations": turns}
+            | ({} if text else {"image": f"{i}.png"})
+        )
     (root / "data.json").write_text(json.dumps(records))
     (root / "own.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
@@ -91,19 +97,29 @@ def distinct(requests):
 
 def test_labels_come_with_their_cost(own, capsys, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret-key")
-    settings = ["teacher.server.input_price=1.0", "teacher.server.output_price=2.0", "teacher.server.key_env=MY_KEY", "teacher.repeats=1",
-                "teacher.server.max_failed=0.5"]
+    settings = [
+        "teacher.server.input_price=1.0",
+        "teacher.server.output_price=2.0",
+        "teacher.server.key_env=MY_KEY",
+        "teacher.repeats=1",
+        "teacher.server.max_failed=0.5",
+    ]
     with serve(answer=lambda body: "no label" if "b1 ?" in json.dumps(body) else valid(body)) as server:
         labels = own("labels_api", f"teacher.server.url={server.url}", *settings)
     bad = len({message for message in distinct(server.requests) if "b1 ?" in message}) // 2
-    assert set(server.keys) == {"Bearer secret-key"} and {body["model"] for body in server.requests} == {"teacher"}
+    assert set(server.keys) == {"Bearer secret-key"} and {body["model"] for body in server.requests} == {
+        "teacher"
+    }
     told, counts = capsys.readouterr().out, summary(labels)
     cost = counts["cost"]
     assert 0 < bad < LABELLED and counts["n"] == LABELLED and counts["missing"] == {"invalid_answer": bad}
     assert cost["requests"] == len(server.requests) == LABELLED + bad
     assert cost["usd"] == pytest.approx((cost["input_tokens"] + 2 * cost["output_tokens"]) / 1e6)
     assert f"{LABELLED} samples labelled (50.0% of the pool); missing: invalid_answer {bad}" in told
-    assert f"teacher: {cost['requests']} requests (0 attempts repeated), {cost['input_tokens']:,} tokens read" in told
+    assert (
+        f"teacher: {cost['requests']} requests (0 attempts repeated), {cost['input_tokens']:,} tokens read"
+        in told
+    )
     assert json.loads((labels / "labels.json").read_text())["cost"] == cost
     assert "secret-key" not in "".join(path.read_text(errors="replace") for path in Path().rglob("*.json"))
 
@@ -114,20 +130,36 @@ def test_nothing_is_paid_twice(own, capsys):
         own("labels_api", f"teacher.server.url={first.url}", "teacher.share=0.25")
     with serve(answer=valid) as second:
         url = f"teacher.server.url={second.url}"
-        own("labels_api", url, "teacher.share=0.25", "teacher.server.concurrency=3", "teacher.server.timeout=9")
+        own(
+            "labels_api",
+            url,
+            "teacher.share=0.25",
+            "teacher.server.concurrency=3",
+            "teacher.server.timeout=9",
+        )
         assert not second.requests
         larger = summary(own("labels_api", url))["cost"]
-        assert len(second.requests) == LABELLED - len(first.requests) == larger["requests"] and larger["kept"] == len(first.requests) > 0
+        assert (
+            len(second.requests) == LABELLED - len(first.requests) == larger["requests"]
+            and larger["kept"] == len(first.requests) > 0
+        )
         assert not distinct(first.requests) & distinct(second.requests) and larger["kept_input_tokens"] > 0
         capsys.readouterr()
         own("labels_api", url, "--force", "labels_api")
-        assert len(second.requests) == larger["requests"] and f"{LABELLED} answers of earlier runs" in capsys.readouterr().out
+        assert (
+            len(second.requests) == larger["requests"]
+            and f"{LABELLED} answers of earlier runs" in capsys.readouterr().out
+        )
         own("labels_api", url, "teacher.model=another")
         assert len(second.requests) == larger["requests"] + LABELLED
         Path("told.txt").write_text("Rate these samples strictly.")
         own("labels_api", url, "teacher.prompt=told.txt")
     last = second.requests[-1]["messages"][0]["content"]
-    assert len(second.requests) == larger["requests"] + 2 * LABELLED and last.startswith("Rate these samples strictly.\n\n") and "multi_choice:" in last
+    assert (
+        len(second.requests) == larger["requests"] + 2 * LABELLED
+        and last.startswith("Rate these samples strictly.\n\n")
+        and "multi_choice:" in last
+    )
 
 
 def test_a_killed_run_goes_on_without_paying_again(own):
@@ -144,27 +176,58 @@ def test_a_killed_run_goes_on_without_paying_again(own):
 
     with serve(fault=fault, answer=answer) as server:
         command = ["own.yaml", "--until", "labels_api", f"teacher.server.url={server.url}"]
-        child = subprocess.Popen([sys.executable, "-m", "recipes.run", *command], env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "recipes.run", *command],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         assert child.wait(60) == -signal.SIGKILL and len(server.requests) == 8
         child = None
         labels = own("labels_api", *command[3:])
     times = Counter(json.dumps(body["messages"], sort_keys=True) for body in server.requests)
-    assert times.pop(json.dumps(server.requests[7]["messages"], sort_keys=True)) == 2, "the one that was out when the run was killed"
+    assert times.pop(json.dumps(server.requests[7]["messages"], sort_keys=True)) == 2, (
+        "the one that was out when the run was killed"
+    )
     assert set(times.values()) == {1}
     cost = summary(labels)["cost"]
-    assert (cost["kept"], cost["requests"]) == (7, len(server.requests) - 8) and summary(labels)["missing"] == {}
+    assert (cost["kept"], cost["requests"]) == (7, len(server.requests) - 8) and summary(labels)[
+        "missing"
+    ] == {}
 
 
-@pytest.mark.parametrize("overrides, fault, told", [
-    (["teacher.server.key_env=NO_SUCH_KEY"], None, "teacher.server.key_env: the environment variable NO_SUCH_KEY holds no key"),
-    (["teacher.server.url=null"], None, "teacher.server.key_env: the environment variable OPENAI_API_KEY holds no key"),
-    (["teacher.server.url=http://127.0.0.1:9/v1"], None, "teacher.server.url: no connection to http://127.0.0.1:9/v1/"),
-    (["teacher.model=nobody"], 404, "teacher.model: http://127.0.0.1:"),
-    ([], 401, "teacher.server.key_env: http://127.0.0.1:"),
-    ([], 500, "teacher.server.max_failed: teacher gave no label for 12 of 12 samples ({'server_error': 12}), more than 5.0%"),
-    (["teacher.server.input_price=10.0", "teacher.server.max_cost_usd=0.0001"], None, "teacher.server.max_cost_usd: $0.0000 of $0.0001 are spent"),
-])
+@pytest.mark.parametrize(
+    "overrides, fault, told",
+    [
+        (
+            ["teacher.server.key_env=NO_SUCH_KEY"],
+            None,
+            "teacher.server.key_env: the environment variable NO_SUCH_KEY holds no key",
+        ),
+        (
+            ["teacher.server.url=null"],
+            None,
+            "teacher.server.key_env: the environment variable OPENAI_API_KEY holds no key",
+        ),
+        (
+            ["teacher.server.url=http://127.0.0.1:9/v1"],
+            None,
+            "teacher.server.url: no connection to http://127.0.0.1:9/v1/",
+        ),
+        (["teacher.model=nobody"], 404, "teacher.model: http://127.0.0.1:"),
+        ([], 401, "teacher.server.key_env: http://127.0.0.1:"),
+        (
+            [],
+            500,
+            "teacher.server.max_failed: teacher gave no label for 12 of 12 samples ({'server_error': 12}), more than 5.0%",
+        ),
+        (
+            ["teacher.server.input_price=10.0", "teacher.server.max_cost_usd=0.0001"],
+            None,
+            "teacher.server.max_cost_usd: $0.0000 of $0.0001 are spent",
+        ),
+    ],
+)
 def test_what_stops_a_teacher_names_the_key(own, monkeypatch, capsys, overrides, fault, told):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with serve(fault=lambda number, body: fault, answer=valid) as server:
@@ -198,7 +261,12 @@ def test_mmssr_on_a_pool_of_ones_own(own):
 
 # ----------------------------------------------------------------------------------------------- engines
 
-SERVED = ["scoring.engine=server", "scorer={train: null, served: rater}", "styler={train: null, served: namer}", "teacher=null"]
+SERVED = [
+    "scoring.engine=server",
+    "scorer={train: null, served: rater}",
+    "styler={train: null, served: namer}",
+    "teacher=null",
+]
 
 
 def test_scorer_and_styler_by_a_server(own, capsys):
@@ -208,12 +276,26 @@ def test_scorer_and_styler_by_a_server(own, capsys):
         asked = Counter(body["model"] for body in server.requests)
         told = capsys.readouterr().out
         stages = Path("runs/own/stages")
-        assert {path.name for path in stages.iterdir()} == {"pool", "signal_by_engine[capability]", "signal_by_engine[style]", "select[mmssr,0]"}
-        assert asked == {"rater": 4 + 14 * SIZE, "namer": 4 + SIZE}, "four probes, then every query of every sample"
+        assert {path.name for path in stages.iterdir()} == {
+            "pool",
+            "signal_by_engine[capability]",
+            "signal_by_engine[style]",
+            "select[mmssr,0]",
+        }
+        assert asked == {"rater": 4 + 14 * SIZE, "namer": 4 + SIZE}, (
+            "four probes, then every query of every sample"
+        )
         assert f"rater: {asked['rater']} requests (0 attempts repeated)" in told
         counts = summary(stages / "signal_by_engine[capability]")
-        assert counts["rows"] == SIZE and counts["missing"] == {} and counts["mean_digit_mass"] > 0 and "seconds" not in counts
-        assert pq.read_table(stages / "signal_by_engine[style]" / "part-00000.parquet")["styles"].null_count == 0
+        assert (
+            counts["rows"] == SIZE
+            and counts["missing"] == {}
+            and counts["mean_digit_mass"] > 0
+            and "seconds" not in counts
+        )
+        assert (
+            pq.read_table(stages / "signal_by_engine[style]" / "part-00000.parquet")["styles"].null_count == 0
+        )
         own("select", *SERVED, "scoring.server.url=http://127.0.0.1:9/v1", "scoring.server.concurrency=2")
         own("select", *SERVED, url, "styler.served=other")
         assert Counter(body["model"] for body in server.requests) == asked + Counter(other=4 + SIZE)
@@ -235,11 +317,20 @@ def test_scorer_and_styler_by_vllm(own, monkeypatch):
 
     base = REPOSITORY / "curation" / "mini" / "base"
     stub = StubVllm()
-    stub.digit_ids = load_processor(base)[0].tokenizer.convert_tokens_to_ids([str(digit) for digit in range(6)])
+    stub.digit_ids = load_processor(base)[0].tokenizer.convert_tokens_to_ids(
+        [str(digit) for digit in range(6)]
+    )
     monkeypatch.setitem(sys.modules, "vllm", stub)
     given = [f"{rater}={{path: {base}, train: null}}" for rater in ("scorer", "styler")]
-    own("select", "scoring.engine=vllm", "scoring.vllm={allow_anyres: true, block: 10, llm: {max_model_len: 512}}", *given)
+    own(
+        "select",
+        "scoring.engine=vllm",
+        "scoring.vllm={allow_anyres: true, block: 10, llm: {max_model_len: 512}}",
+        *given,
+    )
     stages = Path("runs/own/stages")
-    assert stub.arguments["max_model_len"] == 512 and Path(stub.arguments["model"]).parent.name == "fit_released"
+    assert (
+        stub.arguments["max_model_len"] == 512 and Path(stub.arguments["model"]).parent.name == "fit_released"
+    )
     assert summary(stages / "signal_by_engine[capability]")["rows"] == SIZE
     assert pq.read_metadata(stages / "select[mmssr,0]" / "subset.parquet").num_rows == 8

@@ -45,7 +45,7 @@ arms:
   instructiongpt4: {{selector: instructiongpt4, budget: {BUDGET}}}
   own: {{selector: "word_signal:select", budget: "tokens:900"}}
 """
-WORDS = '''\
+WORDS = """\
 import numpy as np
 import pyarrow as pa
 from curation.selectors.top_k import select as top_k
@@ -60,7 +60,7 @@ def compute(pool, rows, power=1):
 
 def select(columns, budget, seed):
     return top_k(columns, budget, seed, column="words", order="ascending")
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +77,25 @@ def stages(tmp_path_factory) -> Path:
         patch.syspath_prepend(root)
         (root / "word_signal.py").write_text(WORDS)
         (root / "small.yaml").write_text(RECIPE)
-        shutil.copytree(Path(recipes.__path__[0]).parent / "curation" / "mini" / "base", root / "raters" / "scorer")
+        shutil.copytree(
+            Path(recipes.__path__[0]).parent / "curation" / "mini" / "base", root / "raters" / "scorer"
+        )
         assert main(["small.yaml", "--until", "select"]) == 0
     return root / "runs" / "small" / "stages"
 
 
-ARMS = ["mmssr", "matched", "twice", "presel", "visnec", "coincide", "deita", "icons", "less", "instructiongpt4"]
+ARMS = [
+    "mmssr",
+    "matched",
+    "twice",
+    "presel",
+    "visnec",
+    "coincide",
+    "deita",
+    "icons",
+    "less",
+    "instructiongpt4",
+]
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -95,19 +108,26 @@ def test_each_selector_gets_what_it_needs(stages, arm):
 def test_a_signal_of_ones_own_and_a_budget_in_tokens(stages):
     words = pq.read_table(stages / "signal_custom[words]" / "part-00000.parquet")["words"].to_numpy()
     subset, manifest = read_subset(stages / "select[own,0]"), read_manifest(stages / "select[own,0]")
-    left_out = pa.compute.invert(pa.compute.is_in(pa.array(range(SIZE), pa.int32()), subset["row"].combine_chunks()))
+    left_out = pa.compute.invert(
+        pa.compute.is_in(pa.array(range(SIZE), pa.int32()), subset["row"].combine_chunks())
+    )
     assert words[subset["row"].to_numpy()].max() <= words[left_out.to_numpy(zero_copy_only=False)].min()
     assert 800 < manifest["budget"]["text_tokens"] + manifest["budget"]["image_tokens"] <= 900
     assert manifest["notes"]["token_budget"] == 900
 
 
 def test_matched_random_has_the_sources_of_its_reference(stages):
-    matched, reference = (sorted(read_subset(stages / f"select[{arm},0]")["source"].to_pylist()) for arm in ("matched", "mmssr"))
+    matched, reference = (
+        sorted(read_subset(stages / f"select[{arm},0]")["source"].to_pylist()) for arm in ("matched", "mmssr")
+    )
     assert matched == reference
 
 
 def test_the_second_round_is_scored_by_another_model(stages):
-    first, second = (read_manifest(stages / name)["signals"]["necessity"] for name in ("select[twice,0,round 1]", "select[twice,0]"))
+    first, second = (
+        read_manifest(stages / name)["signals"]["necessity"]
+        for name in ("select[twice,0,round 1]", "select[twice,0]")
+    )
     assert first != second
     rows = json.loads((stages / "fit_seed[twice,0,round 1]" / "seed_rows.json").read_text())
     assert sorted(rows) == sorted(read_subset(stages / "select[twice,0,round 1]")["row"].to_pylist())
@@ -116,10 +136,20 @@ def test_the_second_round_is_scored_by_another_model(stages):
 def test_less_sums_over_the_epochs_of_a_warm_up_and_icons_takes_the_last(stages):
     kept = kept_adapters(stages / "fit_warmup")
     assert [one.step for one in kept] == [2, 4], "30 samples in batches of 16, twice"
-    plain, adam = (read_metadata(stages / f"signal_gradient[{name}]") for name in ("gradient", "gradient_adam"))
-    assert adam["adapters"] == [adapter_hash(one.folder) for one in kept] and plain["adapters"] == adam["adapters"][1:]
-    assert adam["lr_weights"] == pytest.approx([one.lr / sum(other.lr for other in kept) for one in kept]) and plain["lr_weights"] == [1.0]
-    assert adam["adam"] == [hashlib.sha256(one.adam.read_bytes()).hexdigest() for one in kept] and plain["adam"] == []
+    plain, adam = (
+        read_metadata(stages / f"signal_gradient[{name}]") for name in ("gradient", "gradient_adam")
+    )
+    assert (
+        adam["adapters"] == [adapter_hash(one.folder) for one in kept]
+        and plain["adapters"] == adam["adapters"][1:]
+    )
+    assert adam["lr_weights"] == pytest.approx(
+        [one.lr / sum(other.lr for other in kept) for one in kept]
+    ) and plain["lr_weights"] == [1.0]
+    assert (
+        adam["adam"] == [hashlib.sha256(one.adam.read_bytes()).hexdigest() for one in kept]
+        and plain["adam"] == []
+    )
     assert adam["targeted"] is plain["targeted"] is True and len(adam["tasks"]) == 14
     assert adam["model_hash"] == checkpoint_hash(Path(curation.__path__[0]) / "mini" / "base")
 
@@ -130,7 +160,11 @@ def test_the_probe_tells_how_well_it_predicts(stages):
     labels = fit["labels"]
     spread = sum((label - sum(labels) / 3) ** 2 for label in labels)
     missed = sum((label - guess) ** 2 for label, guess in zip(labels, fit["loso_predictions"], strict=True))
-    assert fit["loso_r2"] is None if not spread else fit["loso_r2"] == pytest.approx(1 - missed / spread, abs=1e-6)
+    assert (
+        fit["loso_r2"] is None
+        if not spread
+        else fit["loso_r2"] == pytest.approx(1 - missed / spread, abs=1e-6)
+    )
 
 
 def test_a_finished_rater_is_used_as_it_is(stages):

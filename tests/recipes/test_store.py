@@ -44,15 +44,22 @@ def test_absent_and_unfinished(artefact):
     assert store.check(artefact, DIGEST) == "unfinished"
 
 
-@pytest.mark.parametrize("name, damage, said", [
-    ("small.txt", lambda p: os.truncate(p, 3), "small.txt has 3 bytes instead of 7"),
-    ("small.txt", lambda p: p.write_text("CONTENT"), "small.txt has other content"),
-    ("sub/nested.txt", lambda p: p.unlink(), "sub/nested.txt is missing"),
-    ("large.bin", lambda p: os.truncate(p, 10), f"large.bin has 10 bytes instead of {store.SMALL_FILE + 1}"),
-    ("done.json", lambda p: os.truncate(p, 10), "done.json is not readable"),
-    ("stage.json", lambda p: os.truncate(p, 10), "stage.json is not readable"),
-    ("stage.json", lambda p: p.unlink(), "stage.json is not readable"),
-])
+@pytest.mark.parametrize(
+    "name, damage, said",
+    [
+        ("small.txt", lambda p: os.truncate(p, 3), "small.txt has 3 bytes instead of 7"),
+        ("small.txt", lambda p: p.write_text("CONTENT"), "small.txt has other content"),
+        ("sub/nested.txt", lambda p: p.unlink(), "sub/nested.txt is missing"),
+        (
+            "large.bin",
+            lambda p: os.truncate(p, 10),
+            f"large.bin has 10 bytes instead of {store.SMALL_FILE + 1}",
+        ),
+        ("done.json", lambda p: os.truncate(p, 10), "done.json is not readable"),
+        ("stage.json", lambda p: os.truncate(p, 10), "stage.json is not readable"),
+        ("stage.json", lambda p: p.unlink(), "stage.json is not readable"),
+    ],
+)
 def test_damage_is_found(artefact, name, damage, said):
     damage(artefact / name)
     assert store.check(artefact, DIGEST).startswith(f"damaged: {said}")
@@ -68,8 +75,15 @@ def test_many_files_are_checked_by_size(artefact, monkeypatch):
 
 
 def test_begin_takes_the_mark_away_first(artefact, monkeypatch):
-    monkeypatch.setattr(store.shutil, "rmtree", lambda path: pytest.fail("the mark is still there")
-                        if (path / "done.json").exists() else (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        store.shutil,
+        "rmtree",
+        lambda path: (
+            pytest.fail("the mark is still there")
+            if (path / "done.json").exists()
+            else (_ for _ in ()).throw(KeyboardInterrupt)
+        ),
+    )
     with pytest.raises(KeyboardInterrupt):
         store.begin(artefact, keep=False)
     assert store.check(artefact, DIGEST) == "unfinished"
@@ -93,15 +107,29 @@ def test_atomic_write_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch
 # ------------------------------------------------------------------------------------------ disks
 
 
-@pytest.mark.parametrize("code, said", [
-    (errno.ENOSPC, "No space left on device; free some space there, or keep store/ and runs/ on another disk with"),
-    (errno.EROFS, "Read-only file system; the file system is read-only: choose a writable place with root=DIR"),
-    (errno.EACCES, "Permission denied; you may not write there: choose a writable place with root=DIR"),
-])
-@pytest.mark.parametrize("act", [
-    lambda path: store.write_json(path / "x.json", {}), lambda path: store.begin(path / "new", keep=False),
-    lambda path: store.lock(path / "new" / "x", lambda: None).__enter__(),
-], ids=["write", "begin", "lock"])
+@pytest.mark.parametrize(
+    "code, said",
+    [
+        (
+            errno.ENOSPC,
+            "No space left on device; free some space there, or keep store/ and runs/ on another disk with",
+        ),
+        (
+            errno.EROFS,
+            "Read-only file system; the file system is read-only: choose a writable place with root=DIR",
+        ),
+        (errno.EACCES, "Permission denied; you may not write there: choose a writable place with root=DIR"),
+    ],
+)
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda path: store.write_json(path / "x.json", {}),
+        lambda path: store.begin(path / "new", keep=False),
+        lambda path: store.lock(path / "new" / "x", lambda: None).__enter__(),
+    ],
+    ids=["write", "begin", "lock"],
+)
 def test_disk_problems_name_the_path_and_what_to_do(tmp_path, monkeypatch, code, said, act):
     def refuse(path, *_, **__):
         raise OSError(code, os.strerror(code), str(path))
@@ -116,7 +144,10 @@ def test_disk_problems_name_the_path_and_what_to_do(tmp_path, monkeypatch, code,
 
 def test_a_really_full_disk():
     full = Path("/dev/full")
-    with pytest.raises(StoreError, match="cannot write .*No space left on device; free some"), store.explained(full):
+    with (
+        pytest.raises(StoreError, match="cannot write .*No space left on device; free some"),
+        store.explained(full),
+    ):
         full.write_text("x")
 
 
@@ -146,8 +177,9 @@ with store.lock(Path(sys.argv[1]), lambda: None):
 
 def test_lock_waits_and_a_killed_holder_gives_it_back(tmp_path):
     path = tmp_path / "kind" / "abc"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE,
-                              cwd=Path(store.__file__).parents[1])
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, cwd=Path(store.__file__).parents[1]
+    )
     assert holder.stdout.readline() == b"held\n"
     waited = []
 

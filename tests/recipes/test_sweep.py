@@ -39,16 +39,37 @@ def compare(config, inputs, out, progress):
     def difference(k):
         return {"value": float(k), "low": k - 1.0, "high": k + 0.5}
 
-    made = [{"arm": arm, "budget": "30%", "baseline": config["baseline"] if arm != config["baseline"] else None,
-             "mean": {"mean": 20.0 + k, "std": 1.0 if k else None},
-             "shuffled_mean": {"mean": 8.0 + k, "std": None} if k else None, "grounded_mean": {"mean": 12.0, "std": None} if k else None,
-             "benchmarks": {t: {"mean": 0.2, "std": 0.01} for t in ("seeing", "reading")},
-             "difference": difference(k) if arm != config["baseline"] else None,
-             "benchmark_differences": {t: difference(k) for t in ("seeing", "reading")} if arm != config["baseline"] else {}}
-            for k, arm in enumerate(arms)]
-    suite = {"name": "two", "tasks": "two", "benchmarks": [{"task": t, "label": t.title(), "scale": 1.0} for t in ("seeing", "reading")]}
-    (out / "comparison.json").write_text(json.dumps(
-        {"suite": suite, "arms": made, "chance": {"seeing": 0.1, "reading": 0.2}, "blind": {"seeing": 0.1, "reading": None}}))
+    made = [
+        {
+            "arm": arm,
+            "budget": "30%",
+            "baseline": config["baseline"] if arm != config["baseline"] else None,
+            "mean": {"mean": 20.0 + k, "std": 1.0 if k else None},
+            "shuffled_mean": {"mean": 8.0 + k, "std": None} if k else None,
+            "grounded_mean": {"mean": 12.0, "std": None} if k else None,
+            "benchmarks": {t: {"mean": 0.2, "std": 0.01} for t in ("seeing", "reading")},
+            "difference": difference(k) if arm != config["baseline"] else None,
+            "benchmark_differences": {t: difference(k) for t in ("seeing", "reading")}
+            if arm != config["baseline"]
+            else {},
+        }
+        for k, arm in enumerate(arms)
+    ]
+    suite = {
+        "name": "two",
+        "tasks": "two",
+        "benchmarks": [{"task": t, "label": t.title(), "scale": 1.0} for t in ("seeing", "reading")],
+    }
+    (out / "comparison.json").write_text(
+        json.dumps(
+            {
+                "suite": suite,
+                "arms": made,
+                "chance": {"seeing": 0.1, "reading": 0.2},
+                "blind": {"seeing": 0.1, "reading": None},
+            }
+        )
+    )
     return dummy_run(config, inputs, out, progress)
 
 
@@ -69,8 +90,10 @@ def rows(place):
 
 
 def test_help_is_quick_and_light():
-    code = ("import sys, recipes.sweep; recipes.sweep.parser().format_help();"
-            "sys.exit(bool({'torch', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))")
+    code = (
+        "import sys, recipes.sweep; recipes.sweep.parser().format_help();"
+        "sys.exit(bool({'torch', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
@@ -83,13 +106,19 @@ def test_one_at_a_time_varies_around_the_recipe_and_runs_its_own_values_once(swe
     quiet = found.cell("quiet").loaded
     assert (quiet.recipe.teacher.noise, quiet.recipe.pool.defects.blind) == (0, 0)
     assert quiet.modified == ("pool.defects.blind", "teacher.noise")
-    assert found.axes == {"teacher.share": [(0.05, "default"), (0.2, "share-0.2")],
-                          "pool.defects.blind": [(0, "blind-0"), (0.05, "default"), (0.2, "blind-0.2")]}
+    assert found.axes == {
+        "teacher.share": [(0.05, "default"), (0.2, "share-0.2")],
+        "pool.defects.blind": [(0, "blind-0"), (0.05, "default"), (0.2, "blind-0.2")],
+    }
 
 
 def test_the_recipes_own_value_is_shown_where_the_axis_leaves_it_out(sweep, project):
     (project / "tries.yaml").write_text(SWEEP.replace("[0, 0.05, 0.2]", "[0.2, 0]"))
-    assert load_sweep("tries.yaml").axes["pool.defects.blind"] == [(0, "blind-0"), (0.05, "default"), (0.2, "blind-0.2")]
+    assert load_sweep("tries.yaml").axes["pool.defects.blind"] == [
+        (0, "blind-0"),
+        (0.05, "default"),
+        (0.2, "blind-0.2"),
+    ]
 
 
 def test_grid_is_every_combination_and_has_a_default_only_if_the_recipe_is_one(sweep, project):
@@ -99,7 +128,11 @@ def test_grid_is_every_combination_and_has_a_default_only_if_the_recipe_is_one(s
     assert [cell.name for cell in found.cells] == combined
     without = load_sweep("tries.yaml", ["teacher.share=0.5"])
     assert len(without.cells) == 6 and "default" not in {c.name for c in without.cells}
-    assert without.axes["pool.defects.blind"] == [(0, "share-0.05_blind-0"), (0.05, "share-0.05"), (0.2, "share-0.05_blind-0.2")]
+    assert without.axes["pool.defects.blind"] == [
+        (0, "share-0.05_blind-0"),
+        (0.05, "share-0.05"),
+        (0.2, "share-0.05_blind-0.2"),
+    ]
 
 
 def test_a_recipe_in_the_file_may_extend_another(sweep, project):
@@ -115,14 +148,22 @@ def test_overrides_change_all_cells_and_name_moves_the_sweep(sweep):
     assert found.name == "other" and found.cells[0].loaded.recipe.name == "other/default"
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (("pool.defects.blind:", "pool.defects.blnd:"), ["tries.yaml:6", "pool.defects.blnd", "did you mean `blind`"]),
-    (("[0.05, 0.2]", "[0.05, 2]"), ["tries.yaml:5", "teacher.share", "got 2"]),
-    (("axes:", "axis:"), ["tries.yaml:4", "axis", "did you mean `axes`"]),
-    (("recipe: demo.yaml", "recipe: dmo.yaml"), ["no recipe file dmo.yaml"]),
-    (("[0, 0.05, 0.2]", "[0, 0]"), ["two cells would be called `blind-0`"]),
-])
-def test_what_is_wrong_is_said_with_its_place_before_anything_runs(sweep, project, executed, capsys, change, said):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ("pool.defects.blind:", "pool.defects.blnd:"),
+            ["tries.yaml:6", "pool.defects.blnd", "did you mean `blind`"],
+        ),
+        (("[0.05, 0.2]", "[0.05, 2]"), ["tries.yaml:5", "teacher.share", "got 2"]),
+        (("axes:", "axis:"), ["tries.yaml:4", "axis", "did you mean `axes`"]),
+        (("recipe: demo.yaml", "recipe: dmo.yaml"), ["no recipe file dmo.yaml"]),
+        (("[0, 0.05, 0.2]", "[0, 0]"), ["two cells would be called `blind-0`"]),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place_before_anything_runs(
+    sweep, project, executed, capsys, change, said
+):
     (project / "tries.yaml").write_text(SWEEP.replace(*change))
     assert run() == 2 and executed() == []
     error = capsys.readouterr().err
@@ -140,8 +181,11 @@ def test_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, ex
     before = sorted(project.rglob("*"))
     assert run("--dry-run") == 0
     assert executed() == [] and sorted(project.rglob("*")) == before
-    cells = {line.split("│")[1].strip(): [int(c) for c in line.split("│")[2:5]] for line in capsys.readouterr().out.splitlines()
-             if line.startswith("│")}
+    cells = {
+        line.split("│")[1].strip(): [int(c) for c in line.split("│")[2:5]]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("│")
+    }
     assert list(cells) == CELLS
     assert cells["default"] == [24, 0, 0]
     assert cells["share-0.2"][2] > 10  # bench, pool, random and full are those of `default`
@@ -175,11 +219,20 @@ def test_rows_and_table_hold_every_cell_arm_and_benchmark(sweep):
     assert len(table) == 5 * 3 * 3
     row = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("blind-0.2", "full", "mean"))
     assert json.loads(row["settings"]) == {"pool.defects.blind": 0.2} and row["baseline"] == "random"
-    assert (row["score"], row["std"], row["difference"], row["low"], row["high"]) == (22.0, 1.0, 2.0, 1.0, 2.5)
+    assert (row["score"], row["std"], row["difference"], row["low"], row["high"]) == (
+        22.0,
+        1.0,
+        2.0,
+        1.0,
+        2.5,
+    )
     reading = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("quiet", "mmssr", "reading"))
     assert reading["score"] == pytest.approx(20.0) and reading["difference"] == 0.0
     text = (sweep / "sweep.md").read_text()
-    assert "| blind-0.2 | full | 30% | 22.0 ± 1.0 | 10.0 | +12.0 | 15.0 | – | +2.0 [+1.0, +2.5] | +2.0 | +2.0 |" in text
+    assert (
+        "| blind-0.2 | full | 30% | 22.0 ± 1.0 | 10.0 | +12.0 | 15.0 | – | +2.0 [+1.0, +2.5] | +2.0 | +2.0 |"
+        in text
+    )
     assert "| quiet | mmssr | 30% | 20.0 | – | – | 15.0 | – | +0.0" in text
     assert "`pool.defects.blind`: 0, 0.05, 0.2" in text and "Not done" not in text
     width, height = Image.open(sweep / "sweep.png").size
@@ -224,7 +277,13 @@ def test_single_cells_write_no_table_and_are_merged_later(sweep, executed):
     done = executed()
     assert run("--merge") == 0 and executed() == done
     states = {r["cell"]: r["state"] for r in rows(sweep)}
-    assert states == {"default": "done", "share-0.2": "not run", "blind-0": "done", "blind-0.2": "not run", "quiet": "not run"}
+    assert states == {
+        "default": "done",
+        "share-0.2": "not run",
+        "blind-0": "done",
+        "blind-0.2": "not run",
+        "quiet": "not run",
+    }
 
 
 def test_only_runs_the_matching_cells(sweep):
@@ -237,7 +296,9 @@ def test_only_runs_the_matching_cells(sweep):
 def test_every_shipped_sweep_loads_with_the_defaults_among_its_values(file):
     found = load_sweep(str(file), [f"root={os.devnull}"])
     assert found.name == file.stem and found.cells[0].name == "default" and not found.cells[0].loaded.modified
-    assert all("default" in [name for _, name in values] and len(values) > 1 for values in found.axes.values())
+    assert all(
+        "default" in [name for _, name in values] and len(values) > 1 for values in found.axes.values()
+    )
 
 
 def test_the_defect_sweep_has_zero_of_each_and_none_of_all():

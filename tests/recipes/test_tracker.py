@@ -27,7 +27,9 @@ COMPARISON = {
     "suite": {"benchmarks": [{"task": "t1", "scale": 1.0}]},
     "arms": [
         ARM,
-        ARM | dict.fromkeys(("difference", "full", "above", "shuffled_mean", "grounded_mean")) | {"arm": "random"},
+        ARM
+        | dict.fromkeys(("difference", "full", "above", "shuffled_mean", "grounded_mean"))
+        | {"arm": "random"},
     ],
     "chance": {"t1": 0.25},
     "blind": {"t1": None},
@@ -83,7 +85,9 @@ def test_unreachable_server_costs_seconds_and_keeps_the_run_offline(wandb_home, 
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     said, start = [], time.monotonic()
-    tracker = Tracker.start("online", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append, seconds=3)
+    tracker = Tracker.start(
+        "online", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append, seconds=3
+    )
     tracker.stage("pool", 1.0)
     assert time.monotonic() - start < 2, "the run itself does not wait"
     status = tracker.finish()
@@ -92,7 +96,9 @@ def test_unreachable_server_costs_seconds_and_keeps_the_run_offline(wandb_home, 
         status.path.is_relative_to(tmp_path / "run")
         and b"seconds/pool" in next(status.path.glob("*.wandb")).read_bytes()
     )
-    assert len(said) == 1 and "wandb sync" in said[0] and "The run goes on" in said[0] and "timed out" in said[0]
+    assert (
+        len(said) == 1 and "wandb sync" in said[0] and "The run goes on" in said[0] and "timed out" in said[0]
+    )
     assert time.monotonic() - start < 100, "mostly imports, on a slow machine"
 
 
@@ -156,9 +162,9 @@ def test_upload_that_hangs_is_ended(tmp_path, monkeypatch):
         monkeypatch,
     )
     said, start = [], time.monotonic()
-    status = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append).finish(
-        seconds=5
-    )
+    status = Tracker.start(
+        "offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append
+    ).finish(seconds=5)
     assert time.monotonic() - start < 20 and "not finished within 5 s" in status.detail and len(said) == 1
     state, deadline = Path(f"/proc/{pid.read_text()}/status"), time.monotonic() + 10
     while state.exists() and "zombie" not in state.read_text() and time.monotonic() < deadline:

@@ -5,13 +5,13 @@ import os
 # Before torch is loaded: more threads than idle cores make small models many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+import pytest
+from PIL import Image
 
-from curation.pool.sample import Sample, Turn  # noqa: E402
+from curation.pool.sample import Sample, Turn
 
 WORDS = "what is at where the of in colour how many score ? . , yes no red blue green dog cat car a1 a2 b1 b2".split()
 SPECIAL = ["<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "<image>"]

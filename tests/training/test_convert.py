@@ -15,7 +15,14 @@ from training.convert import ConversionError, convert_llava_next, is_llava_next_
 from training.models import COMPLETE, load
 from training.render import Renderer
 
-TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 GRID = [[28, 28], [28, 56], [56, 28], [56, 56]]
 TOKENS = 300
 """Ids that the tokenizer without placeholders has."""
@@ -31,7 +38,10 @@ def bytes_tokenizer():
     core = Tokenizer(models.BPE({token: i for i, token in enumerate([*alphabet, *fillers])}, []))
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<|endoftext|>", eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"]
+        tokenizer_object=core,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
     )
 
 
@@ -54,7 +64,9 @@ def parts(rows, tied):
 def original_weights(tower, projector, newline, decoder, tied, whole_tower=False):
     """What LLaVA-NeXT saves: no last tower layer and no head, unless the tower was stored as it came."""
     tower_keys = {k.removeprefix("vision_model."): v for k, v in tower.state_dict().items()}
-    keep = {k: v for k, v in tower_keys.items() if whole_tower or not k.startswith(("encoder.layers.2.", "head."))}
+    keep = {
+        k: v for k, v in tower_keys.items() if whole_tower or not k.startswith(("encoder.layers.2.", "head."))
+    }
     weights = {f"model.vision_tower.vision_tower.vision_model.{k}": v for k, v in keep.items()}
     weights |= {f"model.mm_projector.{k}": v for k, v in projector.state_dict().items()}
     weights |= {"model.image_newline": newline, **decoder.state_dict()}
@@ -90,7 +102,9 @@ def write_original(folder, rows=320, tied=False, shards=1, whole_tower=False, **
             file = f"model-{s + 1:05d}-of-{shards:05d}.safetensors"
             save_file({name: weights[name] for name in names[s::shards]}, folder / file)
             index |= dict.fromkeys(names[s::shards], file)
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": index})
+        )
     bytes_tokenizer().save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(original_config(made[3], tied, **changes)))
     return folder, made
@@ -115,7 +129,9 @@ def reference_logits(made, ids, image_id, tiles):
 
 
 def picture(seed, size=(28, 28)):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    )
 
 
 def as_tile(image):
@@ -124,7 +140,13 @@ def as_tile(image):
 
 SAMPLES = [
     Sample(0, "one", "t", (picture(0),), (Turn("<image>\nHow many?", "Two."),)),
-    Sample(1, "two", "t", (picture(1), picture(2)), (Turn("<image> and <image>?", "A dog"), Turn("Why?", "Because"))),
+    Sample(
+        1,
+        "two",
+        "t",
+        (picture(1), picture(2)),
+        (Turn("<image> and <image>?", "A dog"), Turn("Why?", "Because")),
+    ),
     Sample(2, "text", "t", (), (Turn("Say it.", "It"),)),
 ]
 
@@ -138,7 +160,9 @@ def assert_same_logits(out, made, rows=320):
         encoded = renderer.encode(sample)
         batch = collator([encoded])
         batch.pop("labels")
-        expected = reference_logits(made, encoded.input_ids.tolist(), renderer.image_id, [as_tile(image) for image in sample.images])
+        expected = reference_logits(
+            made, encoded.input_ids.tolist(), renderer.image_id, [as_tile(image) for image in sample.images]
+        )
         assert expected.std() > 0.1
         torch.testing.assert_close(model(**batch).logits[0][:, :rows], expected, atol=1e-4, rtol=1e-4)
     return model, processor
@@ -152,7 +176,10 @@ def test_converted_logits_equal_the_composed_forward(tmp_path, shards, tied):
     assert (out / COMPLETE).exists() and not is_llava_next_layout(out) and is_llava_next_layout(source)
     assert model.config.image_mode == "base" and model.config.tie_word_embeddings is tied
     assert model.config.vision_config.num_hidden_layers == 2 and model.config.image_grid_pinpoints == GRID
-    assert processor.image_processor.image_grid_pinpoints == GRID and list(processor.image_processor.image_mean) == [0.5] * 3
+    assert (
+        processor.image_processor.image_grid_pinpoints == GRID
+        and list(processor.image_processor.image_mean) == [0.5] * 3
+    )
     assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) is tied
     assert json.loads((out / "conversion.json").read_text()) == {
         "source": str(source), "unused": [], "embedding_rows": 320, "rows_added": 0
@@ -166,15 +193,21 @@ def test_names_on_disk_are_those_of_a_checkpoint_saved_by_transformers(tmp_path,
     source, _ = write_original(tmp_path / "original")
     convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
     ours, canonical = load_file(tmp_path / "out" / "model.safetensors"), load_file(base / "model.safetensors")
-    assert {k for k in ours if k != "language_model.lm_head.weight"} == set(canonical)  # `base` has tied embeddings
+    assert {k for k in ours if k != "language_model.lm_head.weight"} == set(
+        canonical
+    )  # `base` has tied embeddings
     assert len(ours) == len(canonical) + 1
 
 
 def test_the_prompt_has_llava_nexts_system_turn(tmp_path):
     source, _ = write_original(tmp_path / "original")
-    _, processor = load(convert_llava_next(source, tmp_path / "out", vision_config=TOWER, image_mode="anyres"))
+    _, processor = load(
+        convert_llava_next(source, tmp_path / "out", vision_config=TOWER, image_mode="anyres")
+    )
     renderer = Renderer(processor, "anyres")
-    text = processor.tokenizer.decode([i for i in renderer.encode(SAMPLES[0]).input_ids if i != renderer.image_id])
+    text = processor.tokenizer.decode(
+        [i for i in renderer.encode(SAMPLES[0]).input_ids if i != renderer.image_id]
+    )
     assert text == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n\nHow many?<|im_end|>\n"
         "<|im_start|>assistant\nTwo.<|im_end|>\n"
@@ -192,13 +225,19 @@ def test_tokens_that_do_not_fit_add_rows(tmp_path):
 
 
 def test_what_is_stored_and_never_used_is_left_out_and_listed(tmp_path):
-    source, made = write_original(tmp_path / "original", whole_tower=True, image_grid_pinpoints="(1x1),...,(2x3)")
-    weights = load_file(source / "model.safetensors") | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    source, made = write_original(
+        tmp_path / "original", whole_tower=True, image_grid_pinpoints="(1x1),...,(2x3)"
+    )
+    weights = load_file(source / "model.safetensors") | {
+        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)
+    }
     save_file(weights, source / "model.safetensors")
     out = convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
     model, _ = assert_same_logits(out, made)
     unused = json.loads((out / "conversion.json").read_text())["unused"]
-    assert "model.layers.0.self_attn.rotary_emb.inv_freq" in unused and len(unused) == len(weights) - len(model.state_dict())
+    assert "model.layers.0.self_attn.rotary_emb.inv_freq" in unused and len(unused) == len(weights) - len(
+        model.state_dict()
+    )
     assert all(".head." in key or ".layers.2." in key or "inv_freq" in key for key in unused)
     assert model.config.image_grid_pinpoints == [[28 * i, 28 * j] for i in (1, 2) for j in (1, 2, 3)]
 
@@ -212,7 +251,9 @@ def test_stretched_positions_stay_stretched(tmp_path, key):
 
 
 def change(folder, drop=(), add=None):
-    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if k not in drop} | (add or {})
+    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if k not in drop} | (
+        add or {}
+    )
     save_file(weights, folder / "model.safetensors")
 
 
@@ -224,7 +265,10 @@ def test_weights_that_do_not_match_are_listed(tmp_path):
         convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
     message = str(caught.value)
     assert "weights without a place: model.vision_resampler.query" in message
-    assert "places without a weight: model.language_model.norm.weight, model.multi_modal_projector.linear_2.bias" in message
+    assert (
+        "places without a weight: model.language_model.norm.weight, model.multi_modal_projector.linear_2.bias"
+        in message
+    )
     assert "model.image_newline (31,), not (32,)" in message
     assert not (tmp_path / "out" / COMPLETE).exists()
 
@@ -280,7 +324,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     source, _ = write_original(tmp_path / "original")
     (tmp_path / "tower.json").write_text(json.dumps(TOWER))
     arguments = ["convert", str(source), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", [*arguments, "--vision-config", str(tmp_path / "tower.json"), "--image-mode", "anyres"])
+    monkeypatch.setattr(
+        "sys.argv", [*arguments, "--vision-config", str(tmp_path / "tower.json"), "--image-mode", "anyres"]
+    )
     main()
     assert "0 embedding rows added" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["image_mode"] == "anyres"

@@ -99,7 +99,12 @@ def test_repeated_runs_are_bitwise_equal_and_leave_no_state(base, samples, tmp_p
     assert states[0] == random.getstate()
     assert np.array_equal(states[1], np.random.get_state()[1])
     assert torch.equal(states[2], torch.get_rng_state())
-    fit(SPEC.model_copy(update={"precision": "bf16", "seed": 3, "max_steps": 2}), base, samples, tmp_path / "other")
+    fit(
+        SPEC.model_copy(update={"precision": "bf16", "seed": 3, "max_steps": 2}),
+        base,
+        samples,
+        tmp_path / "other",
+    )
     torch.rand(17)
     fit(SPEC, base, samples, tmp_path / "b")
     assert same_weights(tmp_path / "a", tmp_path / "b")
@@ -168,7 +173,9 @@ def test_bad_samples_are_counted_and_too_many_stop_the_training(base, samples, t
     result = fit(lenient, base, [*samples, bad], tmp_path / "a")
     assert result["dropped"] == {"missing_image": 1} and result["samples_seen"] == 2 * len(samples)
     rejected = [json.loads(line) for line in (tmp_path / "a/fit.rejected.jsonl").read_text().splitlines()]
-    assert [(r["index"], r["name"], r["reason"]) for r in rejected] == [(len(samples), "bad", "missing_image")]
+    assert [(r["index"], r["name"], r["reason"]) for r in rejected] == [
+        (len(samples), "bad", "missing_image")
+    ]
     with pytest.raises(TooManyBad, match="missing_image"):
         fit(SPEC, base, [*samples, bad], tmp_path / "b")
     with pytest.raises(ValueError, match="no examples"):

@@ -48,13 +48,19 @@ def test_a_directory_is_itself_and_asks_no_hub(tmp_path, snapshots):
 
 
 def test_a_name_that_the_hub_does_not_give_is_told_with_its_revision():
-    with pytest.raises(HubError, match="nobody/no-such-model at v1 is no directory, and the hub does not give it"):
+    with pytest.raises(
+        HubError, match="nobody/no-such-model at v1 is no directory, and the hub does not give it"
+    ):
         local_copy("nobody/no-such-model", "v1")
 
 
 def test_a_stage_is_given_the_snapshot_of_the_revision_that_its_hash_names(tmp_path, snapshots, monkeypatch):
     found = model("nobody/tiny", "abc123", "recipe.yaml", Fingerprints(), ("*.json",))
-    assert isinstance(found, External) and found.path == HubModel("nobody/tiny", "abc123") and str(found.path) == "nobody/tiny@abc123"
+    assert (
+        isinstance(found, External)
+        and found.path == HubModel("nobody/tiny", "abc123")
+        and str(found.path) == "nobody/tiny@abc123"
+    )
     assert found.hash != model("nobody/tiny", "def456", "recipe.yaml", Fingerprints(), ("*.json",)).hash
 
     class Stages:
@@ -65,7 +71,10 @@ def test_a_stage_is_given_the_snapshot_of_the_revision_that_its_hash_names(tmp_p
             return False
 
         def run(self, kind):
-            return lambda config, inputs, out, progress: {"model": str(inputs["model"]), "folder": Path(inputs["model"]).is_dir()}
+            return lambda config, inputs, out, progress: {
+                "model": str(inputs["model"]),
+                "folder": Path(inputs["model"]).is_dir(),
+            }
 
     plan = Plan(Stages())
     node = plan.add("fit", {}, {"model": found})
@@ -80,5 +89,8 @@ def test_checkpoints_are_hashed_and_loaded_by_name(tmp_path, monkeypatch):
 
     (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr("training.models.local_copy", lambda path: tmp_path if str(path) == "nobody/tiny" else hub.local_copy(path))
+    monkeypatch.setattr(
+        "training.models.local_copy",
+        lambda path: tmp_path if str(path) == "nobody/tiny" else hub.local_copy(path),
+    )
     assert checkpoint_hash("nobody/tiny") == checkpoint_hash(tmp_path)

@@ -58,7 +58,10 @@ def test_two_processes_lose_what_one_process_loses(base, samples_of, tmp_path, s
     assert {k: v for k, v in split.items() if k in {"tokens", "samples_seen", "dropped"}} == {
         k: v for k, v in plain.items() if k in {"tokens", "samples_seen", "dropped"}
     }
-    ours, theirs = load_file(tmp_path / "split/model.safetensors"), load_file(tmp_path / "plain/model.safetensors")
+    ours, theirs = (
+        load_file(tmp_path / "split/model.safetensors"),
+        load_file(tmp_path / "plain/model.safetensors"),
+    )
     assert ours.keys() == theirs.keys() == load_file(base / "model.safetensors").keys()
     assert max((ours[k] - theirs[k]).abs().max() for k in ours) < 1e-3
     load(tmp_path / "split")

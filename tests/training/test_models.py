@@ -75,7 +75,9 @@ def test_parts_and_freezing(base):
 
 
 @pytest.mark.parametrize("parts", [("language",), ("language", "vision", "projector")])
-def test_merged_lora_equals_the_adapted_model_and_keeps_canonical_names(tmp_path, base, parts, renderer, samples):
+def test_merged_lora_equals_the_adapted_model_and_keeps_canonical_names(
+    tmp_path, base, parts, renderer, samples
+):
     from training.collate import Collator
 
     model, processor = load(base)
@@ -109,6 +111,8 @@ def test_shift_heads_start_out_attending_a_fixed_distance_back(tmp_path, tokeniz
         assert first[:, head, rows, rows - distance].min() > 0.9
     assert first[:, 2, rows, rows - 1].mean() < 0.5
     other = {k for k, v in plain.state_dict().items() if not torch.equal(v, model.state_dict()[k])}
-    assert {k.split("layers.0.self_attn.")[-1] for k in other} == {f"{p}_proj.{w}" for p in "qk" for w in ("weight", "bias")}
+    assert {k.split("layers.0.self_attn.")[-1] for k in other} == {
+        f"{p}_proj.{w}" for p in "qk" for w in ("weight", "bias")
+    }
     with pytest.raises(ValueError, match="shift_heads"):
         build_tiny(tmp_path / "many", tokenizer, shift_heads=[1, 2, 3, 4, 5], **shape)

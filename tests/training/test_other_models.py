@@ -26,25 +26,44 @@ def llava(tmp_path_factory, tokenizer):
     )
 
     vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
     )
     text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
     )
     image_id = tokenizer.convert_tokens_to_ids("<image>")
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=image_id, image_seq_length=4)
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=image_id, image_seq_length=4
+    )
     pixels = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     processor = LlavaProcessor(
-        pixels, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1
+        pixels,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     )
     processor.chat_template = tokenizer.chat_template
     torch.manual_seed(0)
-    return save_checkpoint(LlavaForConditionalGeneration(config), processor, tmp_path_factory.mktemp("llava") / "m")
+    return save_checkpoint(
+        LlavaForConditionalGeneration(config), processor, tmp_path_factory.mktemp("llava") / "m"
+    )
 
 
 @pytest.fixture(scope="module")
 def anyres(tmp_path_factory, tokenizer):
-    out = build_tiny(tmp_path_factory.mktemp("anyres") / "m", tokenizer, hidden=32, layers=1, vision_layers=1, heads=2)
+    out = build_tiny(
+        tmp_path_factory.mktemp("anyres") / "m", tokenizer, hidden=32, layers=1, vision_layers=1, heads=2
+    )
     model, processor = load(out)
     model.config.image_mode = "anyres"
     model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints = GRID
@@ -71,9 +90,13 @@ def test_mixed_batches_equal_the_processors_and_train(which, request, draw, tmp_
     with torch.no_grad():
         for sample in (samples[0], samples[1], samples[3]):
             ours = model(**collator([renderer.prompt(sample)])).logits[0, -1]
-            text = renderer.tokenizer.decode([i for i in renderer.prompt(sample).input_ids if i != renderer.image_id])
+            text = renderer.tokenizer.decode(
+                [i for i in renderer.prompt(sample).input_ids if i != renderer.image_id]
+            )
             text = text.replace("<|user|>", "<|user|> " + "<image> " * len(sample.images), 1)
-            inputs = processor(images=[list(sample.images)], text=[text], return_tensors="pt", add_special_tokens=False)
+            inputs = processor(
+                images=[list(sample.images)], text=[text], return_tensors="pt", add_special_tokens=False
+            )
             torch.testing.assert_close(ours, model(**inputs).logits[0, -1], atol=1e-4, rtol=1e-4)
     result = fit(FitSpec(epochs=10, batch_size=2, lr=1e-2), base, samples, tmp_path / "out")
     assert result["losses"][-1] < 0.5 * result["losses"][0]

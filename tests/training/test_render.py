@@ -105,7 +105,9 @@ def test_shipped_templates_mark_answers_with_their_end():
 class FakeProcessor:
     def __init__(self, template, words):
         self.chat_template = template
-        self.tokenizer = type("T", (), {"chat_template": None, "get_vocab": lambda _: dict.fromkeys(words, 0)})()
+        self.tokenizer = type(
+            "T", (), {"chat_template": None, "get_vocab": lambda _: dict.fromkeys(words, 0)}
+        )()
 
 
 def test_template_without_marks_or_for_lists_of_parts_is_replaced():

@@ -74,7 +74,9 @@ def test_grouping_by_length_pads_less():
 def test_ranks_share_each_global_batch_whatever_their_number(world, accumulation):
     plan = dict(count=21, batch_size=8, seed=3)
     expected = [sorted(b.tolist()) for b in global_batches(21, 8, 3, 0)]
-    ranks = [list(PlannedBatches(**plan, rank=r, world=world, accumulation=accumulation)) for r in range(world)]
+    ranks = [
+        list(PlannedBatches(**plan, rank=r, world=world, accumulation=accumulation)) for r in range(world)
+    ]
     assert {len(batches) for batches in ranks} == {3 * accumulation}
     for step, wanted in enumerate(expected):
         part = slice(step * accumulation, (step + 1) * accumulation)

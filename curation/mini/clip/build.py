@@ -59,13 +59,29 @@ def build_model(seed: int = 0) -> tuple[Any, Any, Any]:
 
     tokenizer = build_tokenizer()
     end = tokenizer.convert_tokens_to_ids(END)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, end)]
+    )
     tokenizer.model_max_length, tokenizer.chat_template = TEXT_TOKENS, None
-    text = dict(SHAPE, vocab_size=len(tokenizer), max_position_embeddings=TEXT_TOKENS, eos_token_id=end, bos_token_id=None,
-                pad_token_id=tokenizer.pad_token_id)
-    config = CLIPConfig(text_config=text, vision_config=dict(SHAPE, image_size=SIZE, patch_size=16), projection_dim=64)
+    text = dict(
+        SHAPE,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=TEXT_TOKENS,
+        eos_token_id=end,
+        bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = CLIPConfig(
+        text_config=text, vision_config=dict(SHAPE, image_size=SIZE, patch_size=16), projection_dim=64
+    )
     torch.manual_seed(seed)
-    images = CLIPImageProcessor(do_resize=True, size={"height": SIZE, "width": SIZE}, do_center_crop=False, image_mean=MEAN, image_std=STD)
+    images = CLIPImageProcessor(
+        do_resize=True,
+        size={"height": SIZE, "width": SIZE},
+        do_center_crop=False,
+        image_mean=MEAN,
+        image_std=STD,
+    )
     return CLIPModel(config), tokenizer, images
 
 
@@ -79,9 +95,17 @@ def encode(pairs: list[tuple[Any, str]], tokenizer: Any) -> dict[str, Any]:
     """input_ids and attention_mask int64 [B, T], pixel_values float32 [B, 3, 64, 64] in -1..1."""
     import torch
 
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image, _ in pairs])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = (
+        torch.from_numpy(np.stack([np.asarray(image) for image, _ in pairs])).permute(0, 3, 1, 2).float()
+        / 127.5
+        - 1
+    )
     texts = tokenizer([text for _, text in pairs], padding=True, truncation=True, return_tensors="pt")
-    return {"input_ids": texts["input_ids"], "attention_mask": texts["attention_mask"], "pixel_values": pixels}
+    return {
+        "input_ids": texts["input_ids"],
+        "attention_mask": texts["attention_mask"],
+        "pixel_values": pixels,
+    }
 
 
 def train(out: Path, samples: int, size: int, rate: float, seed: int) -> None:
@@ -92,7 +116,9 @@ def train(out: Path, samples: int, size: int, rate: float, seed: int) -> None:
     steps, warmup, log, start = samples // size, 100, [], time.perf_counter()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: min(1.0, (i + 1) / warmup) * (0.02 + 0.98 * (1 + math.cos(math.pi * i / steps)) / 2))
+        optimizer,
+        lambda i: min(1.0, (i + 1) / warmup) * (0.02 + 0.98 * (1 + math.cos(math.pi * i / steps)) / 2),
+    )
     recent = []
     for step, batch in enumerate(batches(samples, size, seed, tokenizer), 1):
         loss = model(**batch, return_loss=True).loss
@@ -105,7 +131,9 @@ def train(out: Path, samples: int, size: int, rate: float, seed: int) -> None:
             model.logit_scale.clamp_(max=math.log(100))
         recent.append(loss.item())
         if step % 50 == 0:
-            log.append(f"step {step} loss {np.mean(recent[-50:]):.4f} seconds {time.perf_counter() - start:.0f}")
+            log.append(
+                f"step {step} loss {np.mean(recent[-50:]):.4f} seconds {time.perf_counter() - start:.0f}"
+            )
             print(log[-1], flush=True)
     for part in (model.half(), tokenizer, images):
         part.save_pretrained(out)
@@ -118,21 +146,35 @@ def retrieval(folder: Path, items: int = 800, among: int = 16, seed: int = 1) ->
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    model, tokenizer = AutoModel.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        AutoModel.from_pretrained(folder, dtype=torch.float32).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     right = np.zeros(2)
     for start in range(0, items - among + 1, among):
         with torch.inference_mode():
-            logits = model(**encode([pair(f"held out/{seed}/{i}") for i in range(start, start + among)], tokenizer)).logits_per_image
+            logits = model(
+                **encode([pair(f"held out/{seed}/{i}") for i in range(start, start + among)], tokenizer)
+            ).logits_per_image
         own = torch.arange(among)
         right += [int((logits.argmax(1) == own).sum()), int((logits.argmax(0) == own).sum())]
     text_of_image, image_of_text = (right / (items // among * among)).tolist()
-    return {"text_of_image": text_of_image, "image_of_text": image_of_text, "items": items // among * among, "among": among}
+    return {
+        "text_of_image": text_of_image,
+        "image_of_text": image_of_text,
+        "items": items // among * among,
+        "among": among,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--out", type=Path, help="train, and write the checkpoint there with what it retrieves")
+    group.add_argument(
+        "--out", type=Path, help="train, and write the checkpoint there with what it retrieves"
+    )
     group.add_argument("--check", type=Path, help="measure this checkpoint on other held-out pictures")
     parser.add_argument("--samples", type=int, default=128_000)
     parser.add_argument("--batch", type=int, default=64)

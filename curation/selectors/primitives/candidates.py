@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, check_budget, numbers, row_numbers, sources_of, texts
+from curation.selectors.contract import (
+    Selection,
+    SelectorError,
+    check_budget,
+    numbers,
+    row_numbers,
+    sources_of,
+    texts,
+)
 from curation.selectors.primitives.keys import seeded_keys
 from curation.selectors.primitives.quota import quota
 
@@ -26,7 +34,11 @@ class Candidates:
     notes: dict[str, int]
 
     def selection(
-        self, columns: pa.Table, places: np.ndarray, notes: dict[str, int] | None = None, **reason: np.ndarray | pa.Array
+        self,
+        columns: pa.Table,
+        places: np.ndarray,
+        notes: dict[str, int] | None = None,
+        **reason: np.ndarray | pa.Array,
     ) -> Selection:
         """The rows at `places` int64[budget] of `rows`, then those kept.
 
@@ -90,7 +102,11 @@ def candidates(
         notes["text_only"] = int(without.sum())
     free = (usable & ~without & ~paid)[order]
     here, there = int(free.sum()), int(without.sum()) if text_only == "keep" else 0
-    check_budget(budget, here + there + int(paid.sum()), ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count))
+    check_budget(
+        budget,
+        here + there + int(paid.sum()),
+        ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count),
+    )
     share, kept = (int(x) for x in quota(np.array([here, there]), np.zeros(2), budget - int(paid.sum())))
     held = {name: order[rows[order]] for name, rows in (taken or {}).items()}
     if text_only == "keep":

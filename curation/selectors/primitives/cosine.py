@@ -63,7 +63,10 @@ def mean_direction(units: np.ndarray) -> np.ndarray:
     return unit(units.sum(axis=0, keepdims=True))  # a sum of multiples of 2^-24 is exact
 
 
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # ln 2 in two parts, high one with 20 zero bits
+_LN2_HIGH, _LN2_LOW = (
+    6.93147180369123816490e-01,
+    1.90821492927058770002e-10,
+)  # ln 2 in two parts, high one with 20 zero bits
 _INVERSE_FACTORIALS = np.cumprod([1.0, *(1.0 / n for n in range(1, 15))])[::-1]
 
 

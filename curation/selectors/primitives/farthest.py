@@ -33,4 +33,9 @@ def farthest_point(units: np.ndarray, count: int, start: int | None = None) -> n
 def refuse_pairs(n: int, count: int) -> None:
     """Raises SizeError for `count` picks of n rows that are above PAIR_LIMIT pairs."""
     if n * count > PAIR_LIMIT:
-        raise SizeError(n * count, PAIR_LIMIT, "pairs of farthest-point sampling", "pick inside groups (clusters), or from a shortlist")
+        raise SizeError(
+            n * count,
+            PAIR_LIMIT,
+            "pairs of farthest-point sampling",
+            "pick inside groups (clusters), or from a shortlist",
+        )

@@ -36,8 +36,12 @@ def nearest(rows: np.ndarray, units: Lookup, k: int, codes: np.ndarray | None = 
     codes = np.zeros(n, np.int64) if codes is None else codes
     for members in members_of(codes):
         if len(members) > ROW_LIMIT:
-            raise SizeError(len(members), ROW_LIMIT, "rows compared with one another",
-                            "compare inside clusters only (a column cluster_<name> as `within`), or with finer ones")
+            raise SizeError(
+                len(members),
+                ROW_LIMIT,
+                "rows compared with one another",
+                "compare inside clusters only (a column cluster_<name> as `within`), or with finer ones",
+            )
         width = min(k, len(members) - 1)
         if width:
             places, found = _inside(units(rows[members]), width)

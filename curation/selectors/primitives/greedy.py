@@ -25,8 +25,12 @@ def greedy_similarity(
     members = members_of(np.zeros(len(rows), np.int64) if codes is None else codes)
     pairs = sum(len(group) * min(len(group), budget) for group in members)
     if pairs > PAIR_LIMIT:
-        raise SizeError(pairs, PAIR_LIMIT, "pairs of candidate and pick",
-                        "compare inside clusters only (a column cluster_<name> as `within`), or take a smaller budget")
+        raise SizeError(
+            pairs,
+            PAIR_LIMIT,
+            "pairs of candidate and pick",
+            "compare inside clusters only (a column cluster_<name> as `within`), or take a smaller budget",
+        )
     accepted = [group[_accepted(units, rows[group], budget, threshold)] for group in members]
     return np.sort(np.concatenate([np.empty(0, np.int64), *accepted]))[:budget]
 
@@ -58,7 +62,9 @@ def independent(cosine: np.ndarray, threshold: float) -> np.ndarray:
     return np.flatnonzero(free)
 
 
-def greedy_penalty(scores: np.ndarray, neighbours: np.ndarray, weights: np.ndarray, budget: int) -> np.ndarray:
+def greedy_penalty(
+    scores: np.ndarray, neighbours: np.ndarray, weights: np.ndarray, budget: int
+) -> np.ndarray:
     """int64[min(budget, n)]: again and again the highest score; each pick takes weight · its score from its neighbours.
 
     `scores` float64[n]; `neighbours` int64[n, k], -1 = none; `weights` float64[n, k]. Ties go to the earlier row. A

@@ -18,7 +18,10 @@ def seeded_keys(seed: int, names: pa.Array, engine: str = "numpy") -> np.ndarray
     """
     names = names.cast(pa.large_string())
     salt = np.uint64(int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little"))
-    parts = [_mix(_mix(_byte_sums(names.slice(start, _CHUNK), engine)) ^ salt) for start in range(0, len(names), _CHUNK)]
+    parts = [
+        _mix(_mix(_byte_sums(names.slice(start, _CHUNK), engine)) ^ salt)
+        for start in range(0, len(names), _CHUNK)
+    ]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
@@ -53,7 +56,11 @@ def _terms(position: int) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _all_terms(positions: int) -> np.ndarray:
     """uint64[positions, 256]: `_terms` of all positions."""
-    return np.stack([_terms(position) for position in range(positions)]) if positions else np.empty((0, 256), np.uint64)
+    return (
+        np.stack([_terms(position) for position in range(positions)])
+        if positions
+        else np.empty((0, 256), np.uint64)
+    )
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -76,7 +83,11 @@ def groups(names: pa.Array, dtype: type = np.int64) -> tuple[np.ndarray, list[st
     found = sorted({name for name in said if name is not None})
     place = {name: at for at, name in enumerate(found)}
     rank = np.array([place.get(name, -1) for name in said] + [-1], dtype)
-    codes = encoded.indices.cast(pa.int64()).fill_null(len(said)) if encoded.indices.null_count else encoded.indices
+    codes = (
+        encoded.indices.cast(pa.int64()).fill_null(len(said))
+        if encoded.indices.null_count
+        else encoded.indices
+    )
     return rank[codes.to_numpy()], found
 
 

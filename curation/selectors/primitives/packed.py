@@ -7,7 +7,9 @@ same thing, so it does not matter that the sort is not stable.
 import numpy as np
 
 
-def sort_groups(codes: np.ndarray, count: int, within: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+def sort_groups(
+    codes: np.ndarray, count: int, within: np.ndarray, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
     """`within` ordered by code, then ascending, and where each code starts, int64[count + 1].
 
     codes, within: integers[n], 0 <= codes < count, 0 <= within < limit. Raises ValueError where the bits of both do

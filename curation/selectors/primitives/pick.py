@@ -34,7 +34,9 @@ def rule(name: str, *, neighbours: int = 5, tau: float = 1.0, sigma: float = 1.0
     if name not in RULES:
         raise SelectorError(f"pick {name!r} is none of {', '.join(RULES)}")
     if neighbours < 1 or not tau > 0 or not sigma > 0:
-        raise SelectorError(f"neighbours {neighbours} must be at least 1, tau {tau} and sigma {sigma} positive")
+        raise SelectorError(
+            f"neighbours {neighbours} must be at least 1, tau {tau} and sigma {sigma} positive"
+        )
     options = {"typicality": {"neighbours": neighbours}, "soft_sample": {"tau": tau}, "mmd": {"sigma": sigma}}
     return partial(RULES[name], **options.get(name, {}))
 
@@ -85,7 +87,9 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
     units, n = group.units, len(group.units)
     refuse_large(n)
     # int64 multiples of 2^-24: sums of kernel values are exact, whatever the order
-    to_all = np.concatenate([kernel(units[s : s + _BLOCK], units, sigma).sum(axis=1) for s in range(0, n, _BLOCK)])
+    to_all = np.concatenate(
+        [kernel(units[s : s + _BLOCK], units, sigma).sum(axis=1) for s in range(0, n, _BLOCK)]
+    )
     nothing = np.zeros((1, units.shape[1]))  # a vector of zeros has cosine 0 even to itself
     own = np.where(units.any(axis=1), 1 << 24, kernel(nothing, nothing, sigma)[0, 0])
     to_picks, picks = np.zeros(n, np.int64), []
@@ -144,13 +148,30 @@ def pick_by_group(
         count = int(counts[codes[members[0]]])
         if not count:
             continue
-        picks.append(members[pick_from(rows[members], pick, keys[members], count, score=None if score is None else score[members], units=units)])
+        picks.append(
+            members[
+                pick_from(
+                    rows[members],
+                    pick,
+                    keys[members],
+                    count,
+                    score=None if score is None else score[members],
+                    units=units,
+                )
+            ]
+        )
         turns.append(np.arange(count))
     return np.concatenate(picks)[np.argsort(np.concatenate(turns), kind="stable")]
 
 
 def pick_from(
-    rows: np.ndarray, pick: Rule, keys: np.ndarray, count: int, *, score: np.ndarray | None = None, units: Lookup | None = None
+    rows: np.ndarray,
+    pick: Rule,
+    keys: np.ndarray,
+    count: int,
+    *,
+    score: np.ndarray | None = None,
+    units: Lookup | None = None,
 ) -> np.ndarray:
     """int64[count]: places in one group's `rows` int64[n], by `pick`.
 
@@ -167,4 +188,9 @@ def pick_from(
 def refuse_large(n: int) -> None:
     """Raises SizeError for a group of more than GROUP_LIMIT rows."""
     if n > GROUP_LIMIT:
-        raise SizeError(n, GROUP_LIMIT, "rows of one group compared with one another", "use more clusters, or the pick `random` or `top`")
+        raise SizeError(
+            n,
+            GROUP_LIMIT,
+            "rows of one group compared with one another",
+            "use more clusters, or the pick `random` or `top`",
+        )

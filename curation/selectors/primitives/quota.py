@@ -49,7 +49,9 @@ def explicit_shares(names: Sequence[str], shares: Mapping[str, float]) -> np.nda
     """
     for name in shares:
         if name not in names:
-            raise SelectorError(f"shares name the group {name!r}, which no row has; there are {', '.join(list(names)[:20])}")
+            raise SelectorError(
+                f"shares name the group {name!r}, which no row has; there are {', '.join(list(names)[:20])}"
+            )
     return _shares(np.array([float(shares.get(name, 0.0)) for name in names]), np.zeros(len(names)))
 
 
@@ -91,7 +93,9 @@ def apportion(sizes: np.ndarray, base: np.ndarray, lift: np.ndarray, budget: int
     while not full.all():
         top = lift[~full].max()  # anew in each turn, or the weights of low groups would underflow for good
         # math.exp: numpy's differs in the last bit between SIMD variants, and a remainder may hang on it
-        weights = np.array([0.0 if f else n * math.exp(x - top) for n, x, f in zip(base, lift, full, strict=True)])
+        weights = np.array(
+            [0.0 if f else n * math.exp(x - top) for n, x, f in zip(base, lift, full, strict=True)]
+        )
         exact = weights * ((budget - int(sizes[full].sum())) / weights.sum())
         over = ~full & (exact >= sizes)
         if not over.any():

@@ -13,7 +13,11 @@ def digest_inputs(inputs):
     found = {}
     for name, value in sorted(inputs.items()):
         for path in value if isinstance(value, list) else [value]:
-            files = sorted(p for p in Path(path).rglob("*") if p.is_file()) if Path(path).is_dir() else [Path(path)]
+            files = (
+                sorted(p for p in Path(path).rglob("*") if p.is_file())
+                if Path(path).is_dir()
+                else [Path(path)]
+            )
             files = [f for f in files if f.name not in {"stage.json", "done.json"}]
             found.setdefault(name, []).append([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
     return found

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.imports.load import add_reading_options, join_signals, load_signals, reading_of
+from curation.imports.pool_index import open_index
 from curation.pool.errors import PoolError
-from curation.signals.imports import add_reading_options, join_signals, load_signals, reading_of
-from curation.signals.pool_index import open_index
-from curation.signals.table import SignalError
+from curation.signals.core.table import SignalError
 from curation.subset import SubsetError, read_manifest, read_subset
 
 ERRORS = (SubsetError, SignalError, PoolError, OSError)

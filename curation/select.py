@@ -18,13 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.pool.errors import PoolError
-from curation.selectors import SELECTORS, ColumnError, SelectorError, check_params, describe, get_selector
-from curation.selectors.budget import choose, token_budget
-from curation.selectors.signal_names import signal_of
-from curation.signals import ProducerError
-from curation.signals.__main__ import read_params
-from curation.signals.imports import (
+from curation.imports.load import (
     Reading,
     Signal,
     add_reading_options,
@@ -33,8 +27,14 @@ from curation.signals.imports import (
     load_signals,
     reading_of,
 )
-from curation.signals.pool_index import Index, open_index
-from curation.signals.table import JoinError, OtherPoolError, SignalError
+from curation.imports.pool_index import Index, open_index
+from curation.pool.errors import PoolError
+from curation.selectors import SELECTORS, ColumnError, SelectorError, check_params, describe, get_selector
+from curation.selectors.budget import choose, token_budget
+from curation.selectors.signal_names import signal_of
+from curation.signals import ProducerError
+from curation.signals.__main__ import read_params
+from curation.signals.core.table import JoinError, OtherPoolError, SignalError
 from curation.subset import SubsetError, read_manifest, read_subset, write_subset
 
 ERRORS = (SelectorError, SignalError, PoolError, SubsetError, ProducerError, OSError)

@@ -213,12 +213,8 @@ def extract_yes_no(text: str) -> str | None:
 def _polarity(text: str, announced: bool) -> str | None:
     text = without_reason(text)
     yes, no = bool(_YES.search(text)), bool(_NO.search(text))
-    if (
-        (yes
-        and no)
-        or re.search(
-            r"\b(?:maybe|perhaps|not sure|unsure|cannot|can't|don't know|not (?:yes|true|correct))\b", text
-        )
+    if (yes and no) or re.search(
+        r"\b(?:maybe|perhaps|not sure|unsure|cannot|can't|don't know|not (?:yes|true|correct))\b", text
     ):
         return None
     if yes or no:

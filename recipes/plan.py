@@ -79,8 +79,8 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
             repetition=number,
         )
         items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
-        shuffled = (
-            recipe.evaluation.shuffled == "all" or (recipe.evaluation.shuffled == "first" and number == 0)
+        shuffled = recipe.evaluation.shuffled == "all" or (
+            recipe.evaluation.shuffled == "first" and number == 0
         )
         evaluate = plan.add(
             "evaluate",

@@ -120,8 +120,7 @@ def test_assets_are_small_and_attributed():
         assert (
             file.name == "NOTICE.md"
             or file.name in notice
-            or (file.parent.name == "photos"
-            and file.stem in notice)
+            or (file.parent.name == "photos" and file.stem in notice)
         ), file.name
     names = yaml.safe_load((assets.parent / "names.yaml").read_text())
     assert {f.stem for f in (assets / "photos").iterdir()} == set(names["photos"])

@@ -2,7 +2,7 @@
 
 Source: Wei et al. (arXiv 2308.12067): a regressor learns, from models trained on subsets of the pool, what a sample is
 worth; each of 10 spectral clusters puts forward its best, a few more than wanted, and the best of those are taken.
-Needs: value (curation/signals/subset_value.py), cluster_spectral. Cost class: C4 (a training run for each probed subset).
+Needs: value (curation/signals/subset_value/producer.py), cluster_spectral. Cost class: C4 (a training run for each probed subset).
 Targeted where the probes are judged on a target's validation data, and called so here.
 """
 

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["PRODUCERS", "ProducerError", "check_params", "get_producer", "produce_custom"]
 
 PRODUCERS: dict[str, str] = {
-    "capability": "curation.signals.capability:score_capabilities",
-    "style": "curation.signals.style:score_styles",
-    "capability_by_engine": "curation.signals.engines:score_capabilities_by_engine",
-    "style_by_engine": "curation.signals.engines:score_styles_by_engine",
-    "ratings": "curation.signals.ratings:score_capabilities_and_styles",
+    "capability": "curation.signals.raters.capability:score_capabilities",
+    "style": "curation.signals.raters.style:score_styles",
+    "capability_by_engine": "curation.signals.raters.by_engine:score_capabilities_by_engine",
+    "style_by_engine": "curation.signals.raters.by_engine:score_styles_by_engine",
+    "ratings": "curation.signals.raters.ratings:score_capabilities_and_styles",
     "losses": "curation.signals.losses:score_losses",
-    "embeddings": "curation.signals.embeddings:embed_pool",
-    "clip": "curation.signals.clip:score_clip",
-    "clusters": "curation.signals.clusters:fit_clusters",
-    "quality": "curation.signals.quality:score_quality",
-    "gradients": "curation.signals.gradients:score_gradients",
-    "oracle": "curation.signals.oracle:tell_truth",
+    "embeddings": "curation.signals.vectors.embeddings:embed_pool",
+    "clip": "curation.signals.vectors.clip:score_clip",
+    "clusters": "curation.signals.vectors.clusters:fit_clusters",
+    "quality": "curation.signals.quality.producer:score_quality",
+    "gradients": "curation.signals.gradients.producer:score_gradients",
+    "oracle": "curation.signals.raters.oracle:tell_truth",
 }
 
 _CUSTOM = ("pool", "rows")
@@ -104,7 +104,7 @@ def produce_custom(
     not looked at). Returns the counts of `write_signal`, rows with a null, and samples/s.
     Raises ProducerError for a function, parameters or a result that do not fit.
     """
-    from curation.signals.table import read_signal, write_signal
+    from curation.signals.core.table import read_signal, write_signal
 
     params = dict(params or {})
     function = get_producer(target)

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Exit status 1 and one line on stderr for data or values that cannot be used, 2 for a wrong command, 130 if
     stopped."""
     given = _parser().parse_args(arguments)
-    from curation.signals.engine_base import EngineError
+    from curation.signals.raters.engine import EngineError
     from curation.teacher.chat import ChatError
 
     try:
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Produce what the command line asks for; returns the producer's summary. Raises ProducerError for wrong parameters."""
     from curation.pool.read import Pool
-    from curation.signals.progress import shown
+    from curation.signals.core.progress import shown
 
     params = read_params(given.param)
     if given.producer in PRODUCERS:

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
-from curation.signals.batches import batches_by_tokens
-from curation.signals.table import Advance, Progress, read_signal, write_signal
+from curation.signals.core.batches import batches_by_tokens
+from curation.signals.core.table import Advance, Progress, read_signal, write_signal
 
 if TYPE_CHECKING:
     import torch
 
     from curation.pool.read import Pool
-    from curation.signals.vlm import Pass, Vlm
+    from curation.signals.core.vlm import Pass, Vlm
     from training.render import Encoded
 
 TERMS = {"full": "nll", "noimg": "nll_noimg", "noq": "nll_noq", "a": "nll_a"}
@@ -75,7 +75,7 @@ def score_losses(
     forwards, padding efficiency, the mean of each column and the number of answer tokens.
     Raises ValueError for an unknown term.
     """
-    from curation.signals.vlm import Pass, Vlm
+    from curation.signals.core.vlm import Pass, Vlm
 
     terms = check_terms(terms)
     vlm, done = Vlm(model_dir, dtype=dtype, device=device), Pass()

@@ -25,7 +25,7 @@ CODE = (
     "evaluation/extract.py",
     "evaluation/answer_text.py",
     "curation/mini/blind.py",
-    "curation/signals/rater_report.py",
+    "curation/signals/raters/agreement.py",
     "curation/subset.py",
 )
 DEFECTS = ("wrong", "mismatched", "blind", "leak")
@@ -144,8 +144,8 @@ def rater_agreement(world: World) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from curation.signals.rater_report import capability_report, style_report
-    from curation.signals.table import read_signal
+    from curation.signals.core.table import read_signal
+    from curation.signals.raters.agreement import capability_report, style_report
     from curation.teacher.labels import read_labels
 
     out, inputs, pool_hash = {}, world.inputs, world.pool.hash

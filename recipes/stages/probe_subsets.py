@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 CODE = (
-    "curation/signals/kmeans.py",
-    "curation/signals/subset_value.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/vectors/kmeans.py",
+    "curation/signals/subset_value/producer.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/pool/read.py",
 )
 
@@ -16,9 +16,9 @@ CODE = (
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes subsets.json, a list of row lists; samples without an image vector are in none and counted."""
     from curation.pool.read import Pool
-    from curation.signals.subset_value import balanced_subsets
-    from curation.signals.table import read_signal
-    from curation.signals.vectors import matrix
+    from curation.signals.core.table import read_signal
+    from curation.signals.core.vector_files import matrix
+    from curation.signals.subset_value.producer import balanced_subsets
 
     pool = Pool.open(inputs["pool"])
     vectors, known = matrix(read_signal(inputs["vectors"], pool.hash), "clip_image")

@@ -12,8 +12,8 @@ def fit_rater(
 ) -> dict[str, Any]:
     """Fine-tune `base` as "scorer" or "styler"; split.json lists the rows trained on and those held out."""
     from curation.pool.read import Pool
-    from curation.signals.queries import load_queries
-    from curation.signals.rater_data import (
+    from curation.signals.raters.queries import load_queries
+    from curation.signals.raters.targets import (
         RaterExamples,
         balanced,
         scorer_targets,

@@ -9,8 +9,8 @@ CODE = (
     "curation/subset.py",
     "curation/selectors/contract.py",
     "curation/selectors/budget.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/pool/read.py",
 )
 
@@ -23,7 +23,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     from curation.pool.read import Pool
     from curation.selectors import get_selector
     from curation.selectors.budget import choose
-    from curation.signals.table import join, read_metadata, read_signal
+    from curation.signals.core.table import join, read_metadata, read_signal
     from curation.subset import write_subset
 
     pool = Pool.open(inputs["pool"])

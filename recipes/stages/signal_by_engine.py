@@ -7,21 +7,21 @@ from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, counted, naming, spent
 
 CODE = (
-    "curation/signals/engines.py",
-    "curation/signals/engine_base.py",
-    "curation/signals/engine_server.py",
-    "curation/signals/engine_vllm.py",
-    "curation/signals/capability.py",
-    "curation/signals/style.py",
-    "curation/signals/official.py",
-    "curation/signals/prompts",
-    "curation/signals/queries.py",
-    "curation/signals/shared.py",
-    "curation/signals/trie.py",
-    "curation/signals/batches.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
-    "curation/signals/vlm.py",
+    "curation/signals/raters/by_engine.py",
+    "curation/signals/raters/engine.py",
+    "curation/signals/raters/engine_server.py",
+    "curation/signals/raters/engine_vllm.py",
+    "curation/signals/raters/capability.py",
+    "curation/signals/raters/style.py",
+    "curation/signals/raters/official.py",
+    "curation/signals/raters/prompts",
+    "curation/signals/raters/queries.py",
+    "curation/signals/raters/prefix.py",
+    "curation/signals/raters/trie.py",
+    "curation/signals/core/batches.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
+    "curation/signals/core/vlm.py",
     "curation/teacher/chat.py",
     "curation/teacher/messages.py",
     "curation/teacher/parallel.py",
@@ -42,7 +42,7 @@ RESUMES = True
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the signal of `rater`, "scorer" or "styler"; returns its summary without seconds (they are the stage's)."""
     from curation.pool.read import Pool
-    from curation.signals.engines import score_capabilities_by_engine, score_styles_by_engine
+    from curation.signals.raters.by_engine import score_capabilities_by_engine, score_styles_by_engine
 
     producer = {"scorer": score_capabilities_by_engine, "styler": score_styles_by_engine}[config["rater"]]
     with naming("scoring.server", f"{config['rater']}.served"):

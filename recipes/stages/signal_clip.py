@@ -6,12 +6,12 @@ from typing import Any
 from recipes.stages.scoring import produce
 
 CODE = (
-    "curation/signals/clip.py",
-    "curation/signals/dual_encoder.py",
-    "curation/signals/batches.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
-    "curation/signals/vlm.py",
+    "curation/signals/vectors/clip.py",
+    "curation/signals/vectors/dual_encoder.py",
+    "curation/signals/core/batches.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
+    "curation/signals/core/vlm.py",
     "curation/pool/images.py",
     "curation/pool/read.py",
     "curation/pool/record.py",
@@ -26,6 +26,6 @@ RESUMES = True
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the clip signal."""
-    from curation.signals.clip import score_clip
+    from curation.signals.vectors.clip import score_clip
 
     return produce(score_clip, inputs, out, progress, text=config["text"])

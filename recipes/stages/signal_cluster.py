@@ -6,11 +6,12 @@ from typing import Any
 from recipes.stages.counting import counter
 
 CODE = (
-    "curation/signals/cluster_engines.py",
-    "curation/signals/clusters.py",
-    "curation/signals/kmeans.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/vectors/cluster_engines.py",
+    "curation/signals/vectors/clusters.py",
+    "curation/signals/vectors/errors.py",
+    "curation/signals/vectors/kmeans.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/pool/read.py",
 )
 
@@ -18,7 +19,7 @@ CODE = (
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the signal cluster_<name> with centroids.npy and clusters.json."""
     from curation.pool.read import Pool
-    from curation.signals.clusters import fit_clusters
+    from curation.signals.vectors.clusters import fit_clusters
 
     return fit_clusters(
         Pool.open(inputs["pool"]), inputs["vectors"], out, on_progress=counter(progress), **config

@@ -7,8 +7,8 @@ from recipes.stages.counting import counter
 
 CODE = (
     "curation/signals/__init__.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/pool/read.py",
 )
 RESUMES = True

@@ -6,13 +6,13 @@ from typing import Any
 from recipes.stages.scoring import produce
 
 CODE = (
-    "curation/signals/clip.py",
-    "curation/signals/dual_encoder.py",
-    "curation/signals/embeddings.py",
-    "curation/signals/batches.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
-    "curation/signals/vlm.py",
+    "curation/signals/vectors/clip.py",
+    "curation/signals/vectors/dual_encoder.py",
+    "curation/signals/vectors/embeddings.py",
+    "curation/signals/core/batches.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
+    "curation/signals/core/vlm.py",
     "curation/pool/images.py",
     "curation/pool/read.py",
     "curation/pool/record.py",
@@ -27,7 +27,7 @@ RESUMES = True
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the embedding signal."""
-    from curation.signals.embeddings import embed_pool
+    from curation.signals.vectors.embeddings import embed_pool
 
     return produce(
         embed_pool,

@@ -6,19 +6,19 @@ from typing import Any
 from recipes.stages.scoring import produce
 
 CODE = (
-    "curation/signals/adapters.py",
-    "curation/signals/gradients.py",
+    "curation/signals/gradients/per_sample.py",
+    "curation/signals/gradients/producer.py",
     "curation/signals/losses.py",
-    "curation/signals/projection.py",
-    "curation/signals/validation.py",
+    "curation/signals/gradients/projection.py",
+    "curation/signals/gradients/validation.py",
     "curation/pool/ids.py",
     "curation/pool/ingest.py",
     "curation/pool/stream.py",
     "curation/pool/tokens.py",
-    "curation/signals/batches.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
-    "curation/signals/vlm.py",
+    "curation/signals/core/batches.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
+    "curation/signals/core/vlm.py",
     "curation/pool/images.py",
     "curation/pool/read.py",
     "curation/pool/record.py",
@@ -34,7 +34,7 @@ RESUMES = True
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the gradient signal: plain gradients at the last checkpoint, or Adam's steps at all of them, by learning rate."""
-    from curation.signals.gradients import score_gradients
+    from curation.signals.gradients.producer import score_gradients
     from training.adapters import kept_adapters
 
     kept = kept_adapters(inputs["warmup"])

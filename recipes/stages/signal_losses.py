@@ -7,10 +7,10 @@ from recipes.stages.scoring import produce
 
 CODE = (
     "curation/signals/losses.py",
-    "curation/signals/batches.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
-    "curation/signals/vlm.py",
+    "curation/signals/core/batches.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
+    "curation/signals/core/vlm.py",
     "curation/pool/images.py",
     "curation/pool/read.py",
     "curation/pool/record.py",

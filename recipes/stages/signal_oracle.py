@@ -6,9 +6,9 @@ from typing import Any
 from recipes.stages.counting import counter
 
 CODE = (
-    "curation/signals/oracle.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/raters/oracle.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/teacher/metadata.py",
     "curation/teacher/draw.py",
     "curation/teacher/rubric.py",
@@ -21,7 +21,7 @@ CODE = (
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes one signal with the columns of both learned ones."""
     from curation.pool.read import Pool
-    from curation.signals.oracle import tell_truth
+    from curation.signals.raters.oracle import tell_truth
 
     return tell_truth(
         Pool.open(inputs["pool"]),

@@ -6,10 +6,10 @@ from typing import Any
 from recipes.stages.counting import counter
 
 CODE = (
-    "curation/signals/quality.py",
-    "curation/signals/quality_metadata.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/quality/producer.py",
+    "curation/signals/quality/stand_in.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/teacher/draw.py",
     "curation/pool/read.py",
     "curation/pool/record.py",
@@ -19,7 +19,7 @@ CODE = (
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the quality signal."""
     from curation.pool.read import Pool
-    from curation.signals.quality import score_quality
+    from curation.signals.quality.producer import score_quality
 
     return score_quality(
         Pool.open(inputs["pool"]),

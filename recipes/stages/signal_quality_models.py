@@ -7,13 +7,13 @@ from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, naming
 
 CODE = (
-    "curation/signals/batches.py",
-    "curation/signals/engine_base.py",
-    "curation/signals/quality.py",
-    "curation/signals/quality_judge.py",
-    "curation/signals/quality_models.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/core/batches.py",
+    "curation/signals/raters/engine.py",
+    "curation/signals/quality/producer.py",
+    "curation/signals/quality/judge.py",
+    "curation/signals/quality/models.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/teacher/chat.py",
     "curation/teacher/parallel.py",
     "curation/pool/read.py",
@@ -26,7 +26,7 @@ RESUMES = True
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the quality signal with a column for each model that is given."""
     from curation.pool.read import Pool
-    from curation.signals.quality import score_quality
+    from curation.signals.quality.producer import score_quality
 
     models = {name: path for name, path in inputs.items() if name != "pool"}
     judge = _judge(config["judge"]) if config["judge"] else {}

@@ -6,17 +6,17 @@ from typing import Any
 from recipes.stages.scoring import produce
 
 CODE = (
-    "curation/signals/capability.py",
-    "curation/signals/style.py",
-    "curation/signals/official.py",
-    "curation/signals/prompts",
-    "curation/signals/queries.py",
-    "curation/signals/shared.py",
-    "curation/signals/trie.py",
-    "curation/signals/batches.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
-    "curation/signals/vlm.py",
+    "curation/signals/raters/capability.py",
+    "curation/signals/raters/style.py",
+    "curation/signals/raters/official.py",
+    "curation/signals/raters/prompts",
+    "curation/signals/raters/queries.py",
+    "curation/signals/raters/prefix.py",
+    "curation/signals/raters/trie.py",
+    "curation/signals/core/batches.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
+    "curation/signals/core/vlm.py",
     "curation/pool/images.py",
     "curation/pool/read.py",
     "curation/pool/record.py",
@@ -32,7 +32,7 @@ RESUMES = True
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the style signal."""
-    from curation.signals.style import score_styles
+    from curation.signals.raters.style import score_styles
 
     return produce(
         score_styles,

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 CODE = (
-    "curation/signals/kmeans.py",
-    "curation/signals/subset_features.py",
-    "curation/signals/subset_regressors.py",
-    "curation/signals/subset_value.py",
-    "curation/signals/table.py",
-    "curation/signals/vectors.py",
+    "curation/signals/vectors/kmeans.py",
+    "curation/signals/subset_value/features.py",
+    "curation/signals/subset_value/regressors.py",
+    "curation/signals/subset_value/producer.py",
+    "curation/signals/core/table.py",
+    "curation/signals/core/vector_files.py",
     "curation/pool/read.py",
 )
 
@@ -20,8 +20,8 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     from statistics import fmean
 
     from curation.pool.read import Pool
-    from curation.signals.subset_value import score_subset_value
-    from curation.signals.table import join, read_signal
+    from curation.signals.core.table import join, read_signal
+    from curation.signals.subset_value.producer import score_subset_value
 
     pool = Pool.open(inputs["pool"])
     columns = join(

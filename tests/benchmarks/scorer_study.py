@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from curation.pool.read import Pool
-from curation.signals import capability, style
-from curation.signals.queries import load_queries
-from curation.signals.rater_report import STRONG, capability_report, style_report
-from curation.signals.vlm import Pass, Vlm
+from curation.signals.core.vlm import Pass, Vlm
+from curation.signals.raters import capability, style
+from curation.signals.raters.agreement import STRONG, capability_report, style_report
+from curation.signals.raters.queries import load_queries
 from curation.taxonomy import CAPABILITY_KEYS
 from curation.teacher.draw import uniform
 from curation.teacher.labels import read_labels

@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 from curation.pool.sample import Sample, Turn
-from curation.signals import style
-from curation.signals.capability import digit_questions
-from curation.signals.official import asked, generate
-from curation.signals.queries import load_queries
-from curation.signals.shared import Questions, prefill
-from curation.signals.trie import Question
-from curation.signals.vlm import Vlm
+from curation.signals.core.vlm import Vlm
+from curation.signals.raters import style
+from curation.signals.raters.capability import digit_questions
+from curation.signals.raters.official import asked, generate
+from curation.signals.raters.prefix import Questions, prefill
+from curation.signals.raters.queries import load_queries
+from curation.signals.raters.trie import Question
 
 QUERIES = load_queries("official_style")
 WORDS = 200

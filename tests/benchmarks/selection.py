@@ -127,7 +127,7 @@ def measure(
 
 def convert(folder: Path) -> dict[str, float]:
     """The 15 JSONL files of the released scorer -> signal: CPU seconds, size of the files and peak memory in GB."""
-    from curation.signals.official_folder import read_official_folder
+    from curation.imports.official_folder import read_official_folder
 
     pool = pq.read_table(folder / "pool.parquet")
     before, start = _peak(), time.process_time()

@@ -15,10 +15,10 @@ from curation.mini.bench import build_bench
 from curation.mini.pool import build_source
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
-from curation.signals.capability import score_capabilities
-from curation.signals.gradients import score_gradients
+from curation.signals.gradients.producer import score_gradients
 from curation.signals.losses import score_losses
-from curation.signals.style import score_styles
+from curation.signals.raters.capability import score_capabilities
+from curation.signals.raters.style import score_styles
 from evaluation.harness import evaluate
 from training.fit import fit
 from training.hub import BUILTIN

@@ -532,17 +532,17 @@ def test_pools_that_cannot_be_used(world, capsys):
 
 
 def test_sources_are_named_as_in_pools():
+    from curation.imports import pool_index
     from curation.pool import record
-    from curation.signals import pool_index
 
     assert pool_index.SOURCE_KEYS == record._SOURCE_KEYS
 
 
 def test_vectors_from_elsewhere(world):
     records = [{"id": name, "emb": [float(at), 1.0]} for at, name in enumerate(world.ids)]
+    from curation.imports.pool_index import open_index
+    from curation.imports.table import Reading, import_file
     from curation.selectors.contract import vectors
-    from curation.signals.pool_index import open_index
-    from curation.signals.table_import import Reading, import_file
 
     for name in ("v.parquet", "v.jsonl"):
         signal = import_file(

@@ -1,22 +1,20 @@
 """Quality by a reward model, Deita's scorers and a judge: from models on disk and a server, through the recipe's stage, to a subset."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chat_server import serve
+from tiny_models import build_text_models
 
 from curation.pool.read import Pool
-from curation.signals.quality import score_quality
-from curation.signals.quality_judge import transcript
-from curation.signals.table import read_signal
+from curation.signals.core.table import read_signal
+from curation.signals.quality.judge import transcript
+from curation.signals.quality.producer import score_quality
 from curation.subset import read_subset
 
 pytest.importorskip("openai", reason="pip install 'winnow[api]'")
-sys.path.insert(0, str(Path(__file__).parents[1] / "curation"))
-from chat_server import serve
-from tiny_models import build_text_models
 
 SIZE, BUDGET = 80, 12
 RECIPE = """\

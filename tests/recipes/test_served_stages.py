@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "tests" / "curation"))
-
 from chat_server import serve
+from PIL import Image
 from stub_vllm import StubVllm
 
 from curation.taxonomy import CAPABILITY_KEYS
 from recipes.run import main
+
+REPOSITORY = Path(__file__).parents[2]
 
 pytest.importorskip("openai")
 SIZE, LABELLED = 24, 12

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import curation
-from curation.signals.adapters import adapter_hash
-from curation.signals.table import read_metadata
+from curation.signals.core.table import read_metadata
+from curation.signals.gradients.per_sample import adapter_hash
 from curation.subset import read_manifest, read_subset
 from training.adapters import kept_adapters
 from training.models import checkpoint_hash

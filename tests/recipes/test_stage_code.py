@@ -28,12 +28,12 @@ BESIDE = {
     "signal_cluster": INDEX_ONLY,
     "signal_value": INDEX_ONLY,
     "signal_quality_models": {  # another kind's stand-in; the encoders beside whose error class it uses
-        "curation/signals/quality_metadata.py",
+        "curation/signals/quality/stand_in.py",
         "curation/teacher/draw.py",
         "curation/teacher/rubric.py",
         "curation/taxonomy.py",
-        "curation/signals/dual_encoder.py",
-        "curation/signals/vlm.py",
+        "curation/signals/vectors/dual_encoder.py",
+        "curation/signals/core/vlm.py",
         "curation/pool/images.py",
         "training/collate.py",
         "training/images.py",
@@ -41,7 +41,7 @@ BESIDE = {
     },
     "signal_custom": INDEX_ONLY,  # what the user's function reads is its own affair
     "probe_subsets": INDEX_ONLY
-    | {"curation/signals/subset_features.py", "curation/signals/subset_regressors.py"},
+    | {"curation/signals/subset_value/features.py", "curation/signals/subset_value/regressors.py"},
     "evaluate": INDEX_ONLY,
     "train": {"curation/subset.py", "curation/selectors/contract.py"},  # reads a subset's rows
     "fit_seed": {"curation/subset.py", "curation/selectors/contract.py"},

@@ -1,0 +1,244 @@
+"""Signals from files of any kind, one line for each row of a pool: our own folders, and scores from elsewhere.
+
+A Parquet, JSONL or JSON file with `id` or `row` and any columns; a signal folder, or a folder of several; the score
+folder of the released mmSSR code. Files from elsewhere can be imported once, and are a signal from then on:
+
+    python -m curation.imports.load results/ --pool pools/si --out signals/mmssr
+    python -m curation.imports.load scores.parquet --pool pools/si --out signals/scores
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curation.imports.official_folder import read_official_folder
+from curation.imports.pool_index import Index, open_index
+from curation.imports.score_text import MODES, nearest_style
+from curation.imports.table import Reading, Signal, import_file, import_table
+from curation.imports.table_file import JSON_LINES, SUFFIXES, file_hash
+from curation.pool.errors import PoolError
+from curation.signals.core.table import (
+    Advance,
+    JoinError,
+    MissingPartError,
+    OtherPoolError,
+    SignalError,
+    join,
+    read_metadata,
+    read_signal,
+    write_json,
+    write_signal,
+)
+from curation.signals.core.vector_files import VectorError
+
+_SHARD = 1 << 18
+
+
+def load_signals(paths: Sequence[Path], index: Index, reading: Reading, workspace: Path) -> list[Signal]:
+    """The signals at `paths`, and what signals a plain pool table holds itself; those of one name are numbered.
+
+    workspace: an empty folder for what is imported on the way. Raises SignalError, PoolError, and their kinds.
+    """
+    found = [signal for path in paths for signal in _at(Path(path), index, reading, workspace)]
+    if index.extra is not None:
+        found.insert(0, import_table(index.path, index.extra, {}, index, reading))
+    if reading.mapping and not any("files" in signal.counts for signal in found):
+        raise SignalError(
+            f"--map {next(iter(reading.mapping))}=... is for the score folder of mmSSR, and none is given"
+        )
+    names = Counter(signal.name for signal in found)
+    repeated = {name: count(1) for name, times in names.items() if times > 1}
+    return [replace(s, name=f"{s.name}-{next(repeated[s.name])}") if s.name in repeated else s for s in found]
+
+
+def join_signals(index: Index, signals: Sequence[Signal]) -> pa.Table:
+    """The pool's columns and every signal's. Raises JoinError for a column that two of them have."""
+    owner = dict.fromkeys(index.table.column_names, str(index.path))
+    for signal in signals:
+        for name in signal.table.column_names[1:]:
+            if name in owner:
+                raise JoinError(
+                    f"column {name!r} comes from {owner[name]} and from {signal.name}: give one of them only"
+                )
+            owner[name] = signal.name
+    return join(index.table, [signal.table for signal in signals])
+
+
+def _at(path: Path, index: Index, reading: Reading, workspace: Path) -> list[Signal]:
+    if path.is_file():
+        return [import_file(path, index, reading)]
+    if not path.is_dir():
+        raise SignalError(f"{path} is not there")
+    if _is_signal(path):
+        return [_own(path, index)]
+    inside = sorted(folder for folder in path.iterdir() if folder.is_dir() and _is_signal(folder))
+    if inside:
+        if beside := sorted(file.name for file in path.iterdir() if file.suffix in (".parquet", *JSON_LINES)):
+            raise SignalError(
+                f"{path} holds signal folders and, beside them, {', '.join(beside)}: give each file by its own path"
+            )
+        return [_own(folder, index) for folder in inside]
+    if any(file.suffix in JSON_LINES for file in path.iterdir()):
+        return [_official(path, index, reading, workspace / f"{len(list(workspace.iterdir()))}")]
+    raise MissingPartError(
+        f"{path} holds no signal: neither signal.json, nor folders with one, nor the JSONL files of mmSSR; "
+        f"give a file ({', '.join(SUFFIXES)}) by its own path"
+    )
+
+
+def _is_signal(folder: Path) -> bool:
+    """A finished signal, or one whose producer has not finished, which `read_metadata` says."""
+    return (folder / "signal.json").is_file() or any(folder.glob("part-*.parquet"))
+
+
+def _own(folder: Path, index: Index) -> Signal:
+    meta = read_metadata(folder)
+    if meta["pool_hash"] != index.hash and not index.path.is_dir():
+        raise OtherPoolError(
+            f"{folder} belongs to pool {meta['pool_hash']}, and {index.path} is a plain table with the hash {index.hash}: "
+            "give the pool directory that the signal was computed on"
+        )
+    return Signal(folder.name, read_signal(folder, index.hash), meta["identity"])
+
+
+def _official(folder: Path, index: Index, reading: Reading, out: Path) -> Signal:
+    counts = read_official_folder(
+        folder,
+        index.table,
+        out,
+        pool_hash=index.hash,
+        mapping=reading.mapping,
+        mode=reading.mode,
+        max_bad_fraction=reading.max_bad_fraction,
+    )
+    return Signal(folder.name, read_signal(out, index.hash), read_metadata(out)["identity"], counts)
+
+
+def lines_of(signal: Signal) -> list[str]:
+    """What was counted when a signal was read from elsewhere, for a person."""
+    if "files" in signal.counts:
+        found = {
+            name: file for name, file in signal.counts["files"].items() if set(file) - {"column", "lines"}
+        }
+        lines = [_listed(f"{signal.name}/{name} ({file['column']})", file) for name, file in found.items()]
+        absent = signal.counts["absent"]
+        lines += [f"{signal.name}: no file for {', '.join(absent)}"] if absent else []
+        return lines + _unknown_styles(signal.name, signal.counts["unknown_styles"])
+    flat = {key: value for key, value in signal.counts.items() if key not in ("lines", "columns")}
+    lines = [_listed(signal.name, flat)] if flat else []
+    for column, reasons in signal.counts.get("columns", {}).items():
+        plain = {key: value for key, value in reasons.items() if key != "unknown"}
+        lines += [_listed(f"{signal.name}, {column}", plain)] if plain else []
+        lines += _unknown_styles(signal.name, reasons.get("unknown", {}))
+    return lines
+
+
+def _listed(name: str, counts: Mapping[str, Any]) -> str:
+    words = [
+        f"{key} {', '.join(n) if isinstance(n, list) else format(n, ',')}"
+        for key, n in counts.items()
+        if key not in ("column", "lines")
+    ]
+    return f"{name}: {'; '.join(words)}"
+
+
+def _unknown_styles(name: str, unknown: Mapping[str, int]) -> list[str]:
+    if not unknown:
+        return []
+    listed = [f"{phrase!r} {rows:,}{_near(phrase)}" for phrase, rows in list(unknown.items())[:5]]
+    more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+    return [f"{name}: unknown styles, taken as `other`: {', '.join(listed)}{more}"]
+
+
+def _near(phrase: str) -> str:
+    near = nearest_style(phrase)
+    return f" (nearest: {near})" if near else ""
+
+
+def write_import(path: Path, index: Index, out: Path, reading: Reading) -> Signal:
+    """Import a file or a score folder as the signal folder `out`. Counts are in `out`/import.json."""
+    if path.is_dir():
+        return _official(path, index, reading, out)
+    signal = import_file(path, index, reading)
+    identity = {
+        "producer": "import",
+        "pool_hash": index.hash,
+        "sha256": file_hash(path),
+        "mode": reading.mode,
+    }
+
+    def compute(rows: range, advance: Advance) -> pa.Table:
+        advance(len(rows))
+        return signal.table.slice(rows.start, len(rows))
+
+    write_signal(out, identity, len(index), compute, shard_rows=_SHARD)
+    write_json(out / "import.json", signal.counts)
+    return signal
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `reading_of` understands."""
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="clean",
+        help="how texts are read: scores 0..5 and known styles, or as the released code does",
+    )
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="FILE=KEY",
+        help="base name of a JSONL file of mmSSR -> capability key, `styles` or `ignore`; repeat it for several",
+    )
+    parser.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=0.01,
+        metavar="F",
+        help="unreadable values above it stop (default 0.01)",
+    )
+
+
+def reading_of(options: argparse.Namespace) -> Reading:
+    """Raises SignalError for a mapping that is not FILE=KEY."""
+    pairs = [pair.partition("=") for pair in options.map]
+    for name, sign, key in pairs:
+        if not (name and sign and key):
+            raise SignalError(f"--map {name}{sign}{key} is not FILE=KEY")
+    return Reading(options.mode, options.max_bad_fraction, {name: key for name, _, key in pairs})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Import once; exit status 2 and one line on stderr for files that cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.imports.load", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("path", type=Path, help="Parquet, JSONL or JSON file, or the score folder of mmSSR")
+    parser.add_argument(
+        "--pool", type=Path, required=True, help="pool directory, or a table with id and source"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="signal folder to write")
+    add_reading_options(parser)
+    options = parser.parse_args(arguments)
+    try:
+        index = open_index(options.pool)
+        signal = write_import(options.path, index, options.out, reading_of(options))
+    except (SignalError, PoolError, VectorError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for line in lines_of(signal):
+        print(line)
+    print(f"{len(signal.table.column_names) - 1} columns for {len(index):,} samples -> {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""A chat model as judge: 0 to 100 for the answers of a conversation, from its text alone, read strictly."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from curation.pool.sample import IMAGE_PLACEHOLDER
+from curation.signals.raters.engine import EngineError
+from curation.teacher.chat import ChatClient, ChatFailure
+from curation.teacher.parallel import in_order
+
+if TYPE_CHECKING:
+    from curation.pool.sample import Sample
+
+PROMPT = (
+    "You grade training data for a vision assistant. You cannot see the images. Below is a conversation. Grade how helpful, "
+    "relevant, accurate and well written the assistant's answers are, from 0 (useless) to 100 (excellent).\n"
+    "Reply with the number alone.\n\n{conversation}"
+)
+ANSWER_TOKENS = 8
+_GRADE = re.compile(r"(\d{1,3})(?:\s*/\s*100)?\.?")
+
+
+class Judge:
+    """Asks one question about each sample, `concurrency` at a time. options: those of ChatClient.
+
+    Raises EngineError when more than `max_failed` of the samples that are graded together (a shard) have no grade.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None,
+        *,
+        max_failed: float = 0.05,
+        concurrency: int = 16,
+        **options: Any,
+    ) -> None:
+        self.client = ChatClient(base_url, model, **options)
+        self.max_failed, self.concurrency, self.missing = max_failed, concurrency, Counter()
+
+    def identity(self) -> dict[str, Any]:
+        return {"model": self.client.model, "prompt_hash": hashlib.sha256(PROMPT.encode()).hexdigest()[:16]}
+
+    def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
+        grades: list[float | None] = []
+        failed = Counter()
+        for found in in_order(self._ask, samples, self.concurrency):
+            grades.append(None if isinstance(found, str) else found)
+            failed.update([found] if isinstance(found, str) else [])
+            advance(1)
+        if sum(failed.values()) > self.max_failed * len(samples):
+            raise EngineError(
+                f"the judge {self.client.model} gave no grade for {sum(failed.values())} of {len(samples)} samples ({dict(failed)}): "
+                "check the model, or allow more with max_failed"
+            )
+        self.missing += failed
+        return grades
+
+    def summary(self) -> dict[str, Any]:
+        cost = self.client.cost()
+        counts = {
+            "requests": cost.requests,
+            "input_tokens": cost.input_tokens,
+            "output_tokens": cost.output_tokens,
+            "usd": round(cost.usd, 6),
+        }
+        return {"missing": dict(self.missing), **counts}
+
+    def _ask(self, sample: "Sample") -> float | str:
+        """The grade, or the reason why there is none."""
+        message = {"role": "user", "content": PROMPT.format(conversation=transcript(sample))}
+        try:
+            reply = self.client.complete([message], ANSWER_TOKENS)
+        except ChatFailure as failure:
+            return failure.reason
+        grade = read_grade(reply.text)
+        return "unreadable" if grade is None else grade
+
+
+def read_grade(text: str) -> float | None:
+    """The number in "85", "85." or "85/100"; None for anything else, and above 100."""
+    match = _GRADE.fullmatch(text.strip())
+    return float(match[1]) if match and int(match[1]) <= 100 else None
+
+
+def transcript(sample: "Sample") -> str:
+    """The conversation as plain text, images left out."""
+    return "\n\n".join(
+        f"User: {turn.question.replace(IMAGE_PLACEHOLDER, ' ').strip()}\nAssistant: {turn.answer.strip()}"
+        for turn in sample.turns
+    )

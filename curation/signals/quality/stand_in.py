@@ -1,0 +1,119 @@
+"""The mini world's stand-in for reward model, judge and Deita's scorers: its own record, seen as a text-only grader would.
+
+It is no model of quality. It imitates what such graders are known for: longer and better formatted answers and harder
+questions get more; the image is not seen, so a mismatched picture, a blind question or a leak costs nothing; a wrong
+answer costs `PENALTY` spreads in reward, judge and quality where the grader notices it, which each does on its own
+with probability `knows_rate`. Then every column gets noise of its own, `noise` times the column's spread.
+
+Before noise, with w words of answer a turn, n turns, and difficulty d the highest capability score of the sample (0..5):
+reward = ln(1 + w) + FORMATTED if a style asks for a form; judge = 40 + 10 · log2(1 + w) up to 90, + 2 d;
+complexity = n · (1 + d); quality = n · min(6, 1 + log2(1 + w)). The judge's grade is rounded and kept within 0..100.
+Draws hang on (seed, id) alone: BLAKE2b, the same on every machine.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from curation.signals.core.table import OtherPoolError
+from curation.taxonomy import CAPABILITY_KEYS
+from curation.teacher.draw import random_words
+
+if TYPE_CHECKING:
+    from curation.pool.read import Pool
+    from curation.pool.sample import Sample
+
+PENALTY = 2.0
+FORMATTED = 0.5
+FORMS = {"chain_of_thought", "detailed_description", "comparison", "specified"}
+SEES_ANSWERS = ("reward", "judge", "quality")
+"""Columns that a wrong answer can lower; complexity grades the question."""
+
+
+def stand_ins(
+    pool: "Pool", columns: Sequence[str], truth: Path, noise: float, knows_rate: float, seed: int
+) -> dict[str, "StandIn"]:
+    """A grader for each column. Raises ValueError for settings out of range, OtherPoolError for a sample that the truth lacks."""
+    if noise < 0 or not 0 <= knows_rate <= 1:
+        raise ValueError(
+            f"noise must be at least 0 and knows_rate a share between 0 and 1, got {noise} and {knows_rate}"
+        )
+    facts = _facts(pool, truth)
+    settings = {
+        "noise": noise,
+        "knows_rate": knows_rate,
+        "seed": seed,
+        "truth": hashlib.sha256(truth.read_bytes()).hexdigest(),
+    }
+    return {column: StandIn(column, facts, settings) for column in columns}
+
+
+class StandIn:
+    """One column's grades of a whole pool; its spread is that of the grades before noise."""
+
+    def __init__(self, column: str, facts: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
+        self.column, self.settings = column, settings
+        self._wrong, self._plain = facts["wrong"], _GRADES[column](facts)
+        self._spread = float(self._plain.std())
+
+    def identity(self) -> dict[str, Any]:
+        return {"stand_in": self.column, **self.settings}
+
+    def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
+        found = [self._grade(sample) for sample in samples]
+        advance(len(samples))
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        return {"missing": {}}
+
+    def _grade(self, sample: "Sample") -> float:
+        words = (
+            random_words(f"q/{self.column}", self.settings["seed"], sample.id).astype(np.float64) + 0.5
+        ) / 2**32
+        notices = (
+            self.column in SEES_ANSWERS and self._wrong[sample.row] and words[0] < self.settings["knows_rate"]
+        )
+        normal = math.sqrt(-2 * math.log(words[1])) * math.cos(2 * math.pi * words[2])  # Box-Muller
+        grade = float(self._plain[sample.row]) + self._spread * (
+            self.settings["noise"] * normal - PENALTY * notices
+        )
+        return float(min(max(round(grade), 0), 100)) if self.column == "judge" else grade
+
+
+def _facts(pool: "Pool", truth: Path) -> dict[str, np.ndarray]:
+    """words a turn, turns, difficulty, formatted, wrong: one value for each row of the pool."""
+    names = ["id", "styles", "wrong", *(f"cap_{key}" for key in CAPABILITY_KEYS)]
+    if absent := sorted(set(names) - set(pq.read_schema(truth).names)):
+        raise ValueError(f"{truth} is not a truth table: it lacks the columns {', '.join(absent)}")
+    table = pq.read_table(truth, columns=names)
+    index = {id: i for i, id in enumerate(table["id"].to_pylist())}
+    ids = pool.table["id"].to_pylist()
+    if unknown := next((id for id in ids if id not in index), None):
+        raise OtherPoolError(f"{truth} holds no sample {unknown}: it belongs to another pool")
+    at = np.array([index[id] for id in ids])
+    styles = table["styles"].to_pylist()
+    return {
+        "words": np.array(
+            [np.mean([len(t.answer.split()) for t in sample.turns]) for sample in pool.samples()]
+        ),
+        "turns": pool.table["n_turns"].to_numpy().astype(np.float64),
+        "difficulty": np.max([table[f"cap_{key}"].to_numpy()[at] for key in CAPABILITY_KEYS], axis=0).astype(
+            np.float64
+        ),
+        "formatted": np.array([bool(FORMS & set(styles[i])) for i in at]),
+        "wrong": table["wrong"].to_numpy()[at],
+    }
+
+
+_GRADES: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
+    "reward": lambda f: np.log1p(f["words"]) + FORMATTED * f["formatted"],
+    "judge": lambda f: np.minimum(40 + 10 * np.log2(1 + f["words"]), 90) + 2 * f["difficulty"],
+    "complexity": lambda f: f["turns"] * (1 + f["difficulty"]),
+    "quality": lambda f: f["turns"] * np.minimum(6, 1 + np.log2(1 + f["words"])),
+}

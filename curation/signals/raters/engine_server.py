@@ -1,0 +1,100 @@
+"""Scoring by an OpenAI-compatible server (vLLM, SGLang, a paid service): one chat completion for each query."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from curation.pool.sample import Sample, Turn
+from curation.signals.raters.engine import Digits, Failed, Listed, read_digits
+from curation.taxonomy import MAX_SCORE
+from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply
+from curation.teacher.messages import Unsendable, conversation
+from curation.teacher.parallel import in_order
+
+_DIGITS = {str(digit): digit for digit in range(MAX_SCORE + 1)}
+
+
+class ServerEngine:
+    """`concurrency` samples are asked about at a time, the queries of each one after the other.
+
+    flat: a query ends one user turn that holds the whole conversation, instead of being a turn after it.
+    """
+
+    def __init__(self, client: ChatClient, *, concurrency: int = 16, flat: bool = False) -> None:
+        self.client, self.concurrency, self.flat = client, concurrency, flat
+
+    def digits(
+        self, samples: Iterable[Sample], queries: Sequence[str]
+    ) -> Iterator[list[Digits | None] | Failed]:
+        def score(messages: list[Message]) -> list[Digits | None] | Failed:
+            found = []
+            for query in queries:
+                listed = self._listed(messages, query)
+                if isinstance(listed, Failed):
+                    return listed
+                found.append(read_digits((_DIGITS.get(token.strip()), value) for token, value in listed))
+            return found
+
+        return self._each(samples, score)
+
+    def write(self, samples: Iterable[Sample], query: str, max_tokens: int) -> Iterator[str | Failed]:
+        return self._each(samples, lambda messages: self._ask(messages, query, max_tokens).text)
+
+    def listed(self, samples: Sequence[Sample], query: str) -> list[Listed | Failed]:
+        found = self._each(samples, lambda messages: self._listed(messages, query))
+        return [entry if isinstance(entry, Failed) else dict(entry) for entry in found]
+
+    def identity(self) -> dict[str, Any]:
+        # Not the address: the same model may be served from another one when a run goes on.
+        return {"engine": "server", "model": self.client.model, "image_mode": "engine"}
+
+    def summary(self) -> dict[str, Any]:
+        cost = self.client.cost()
+        return {
+            "requests": cost.requests,
+            "retried": cost.retried,
+            "input_tokens": cost.input_tokens,
+            "output_tokens": cost.output_tokens,
+            "usd": round(cost.usd, 6),
+        }
+
+    def _each(self, samples: Iterable[Sample], work: Any) -> Iterator[Any]:
+        def attempt(messages: list[Message] | Failed) -> Any:
+            if isinstance(messages, Failed):
+                return messages
+            try:
+                return work(messages)
+            except ChatFailure as failure:
+                return Failed(failure.reason)
+
+        return in_order(attempt, map(self._messages, samples), self.concurrency)
+
+    def _listed(self, messages: list[Message], query: str) -> Any:
+        reply = self._ask(messages, query, max_tokens=1, logprobs=True)
+        return reply.logprobs[0] if reply.logprobs and reply.logprobs[0] else Failed("no_logprobs")
+
+    def _ask(self, messages: list[Message], query: str, max_tokens: int, logprobs: bool = False) -> Reply:
+        asked = (
+            [_with_last_line(messages[0], query)]
+            if self.flat
+            else [*messages, {"role": "user", "content": query}]
+        )
+        return self.client.complete(asked, max_tokens, logprobs=logprobs)
+
+    def _messages(self, sample: Sample) -> list[Message] | Failed:
+        try:
+            return conversation(_as_one_turn(sample) if self.flat else sample)
+        except Unsendable as error:
+            return Failed(error.reason, engine=False)
+
+
+def _as_one_turn(sample: Sample) -> Sample:
+    lines = [line for turn in sample.turns for line in (turn.question, turn.answer)]
+    return replace(sample, turns=(Turn("\n".join(lines), ""),))
+
+
+def _with_last_line(message: Message, query: str) -> Message:
+    if isinstance(message["content"], str):
+        return {"role": "user", "content": f"{message['content']}\n{query}"}
+    *parts, last = message["content"]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": f"{last['text']}\n{query}"}]}

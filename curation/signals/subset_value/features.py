@@ -1,0 +1,114 @@
+"""What a sample looks like to a regressor of its value: numeric indicators and principal components of its vectors.
+
+InstructionGPT-4 (arXiv 2308.12067) takes CLIP score, length, reward and judge score, and six components each of image
+and text features. Its code fits the PCA anew on each probed subset; here it is fitted once, on the pool.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from curation.signals.core.table import SignalError
+from curation.signals.core.vector_files import matrix
+
+INDICATORS = ("clip_score", "answer_tokens", "reward", "judge")
+VECTORS = ("clip_image", "clip_text")
+MOST_DIMS = 8192
+"""Dimensions of a vector column: the PCA holds their covariance, half a GB of float64."""
+_BLOCK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Pca:
+    """mean float64 [d], components float64 [c, d] (orthonormal), variance float64 [c] of each."""
+
+    mean: np.ndarray
+    components: np.ndarray
+    variance: np.ndarray
+
+    def transform(self, values: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """float64 [n, c], in units of the first component's standard deviation; 0, the mean, where not known."""
+        scale = np.sqrt(self.variance[0]) if len(self.variance) and self.variance[0] > 0 else 1.0
+        out = np.zeros((len(values), len(self.components)))
+        for rows, block in _blocks(values, known):
+            out[rows] = (block - self.mean) @ self.components.T / scale
+        return out
+
+
+@dataclass(frozen=True)
+class Features:
+    """values float32 [n, f]; `imputed`: rows that had no value, by column; `pca`: by vector column."""
+
+    values: np.ndarray
+    names: list[str]
+    imputed: dict[str, int]
+    pca: dict[str, Pca]
+
+
+def sample_features(
+    table: pa.Table,
+    indicators: Sequence[str] = INDICATORS,
+    vectors: Sequence[str] = VECTORS,
+    components: int = 6,
+) -> Features:
+    """Each indicator standardised over the pool (mean 0, standard deviation 1), then `components` of each vector column.
+
+    The components of a column are scaled together, so that the first has standard deviation 1. What is missing (null,
+    NaN, infinite, no vector) takes the mean, which is 0, and is counted. Raises SignalError for a column that is not
+    there, holds nothing or is not of its kind.
+    """
+    vectors = vectors if components else ()
+    if lacking := [name for name in (*indicators, *vectors) if name not in table.column_names]:
+        raise SignalError(
+            f"the columns {', '.join(lacking)} are features but not there: compute their signals, or name others"
+        )
+    blocks, names, imputed, pca = [], list(indicators), {}, {}
+    for name in indicators:
+        column, imputed[name] = _standardised(table, name)
+        blocks.append(column[:, None])
+    for name in vectors:
+        values, known = matrix(table, name)
+        known = known & np.isfinite(values).all(axis=1)
+        pca[name], imputed[name] = fit_pca(values, known, components), int((~known).sum())
+        blocks.append(pca[name].transform(values, known))
+        names += [f"{name}_{k}" for k in range(blocks[-1].shape[1])]
+    if not blocks:
+        raise SignalError("no features: name indicators, or ask for components")
+    return Features(np.concatenate(blocks, axis=1).astype(np.float32), names, imputed, pca)
+
+
+def fit_pca(values: np.ndarray, known: np.ndarray, components: int) -> Pca:
+    """The first min(`components`, d) principal components of the rows where `known`, by the eigenvectors of the covariance.
+
+    The entry of largest magnitude of each is positive, which fixes their signs. Raises SignalError for no rows at all or
+    more than MOST_DIMS dimensions.
+    """
+    count, d = int(known.sum()), values.shape[1]
+    if not count or d > MOST_DIMS:
+        raise SignalError(f"a PCA needs vectors, of at most {MOST_DIMS} dimensions; there are {count} of {d}")
+    mean = sum(block.sum(axis=0) for _, block in _blocks(values, known)) / count
+    covariance = sum((block - mean).T @ (block - mean) for _, block in _blocks(values, known)) / count
+    variance, axes = np.linalg.eigh(covariance)
+    variance, axes = variance[::-1][:components], axes.T[::-1][:components]
+    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
+    return Pca(mean, axes * signs[:, None], np.maximum(variance, 0))
+
+
+def _blocks(values: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    rows = np.flatnonzero(known)
+    for start in range(0, len(rows), _BLOCK):
+        yield rows[start : start + _BLOCK], values[rows[start : start + _BLOCK]].astype(np.float64)
+
+
+def _standardised(table: pa.Table, name: str) -> tuple[np.ndarray, int]:
+    kind = table[name].type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise SignalError(f"the indicator {name} is {kind}, not numeric")
+    values = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    known = np.isfinite(values)
+    if not known.any():
+        raise SignalError(f"the indicator {name} has no value at all: name others")
+    mean, spread = values[known].mean(), values[known].std()
+    return np.where(known, (values - mean) / (spread if spread > 0 else 1.0), 0.0), int((~known).sum())

@@ -1,0 +1,223 @@
+"""Values learned from probed subsets: balanced clusters, features, regressors, what is written and what is warned of."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curation.signals.core.table import SignalError, read_signal
+from curation.signals.core.vector_files import vector_array
+from curation.signals.subset_value.features import fit_pca, sample_features
+from curation.signals.subset_value.producer import balanced_subsets, score_subset_value
+from curation.signals.subset_value.regressors import REGRESSORS, leave_one_out, pad
+
+DIMS = 12
+
+
+class RangePool(SimpleNamespace):
+    def __len__(self):
+        return self.n
+
+
+def world(n, seed=0, missing=0.0):
+    """Signals of n samples, 30 subsets of 20, and the truth: what a subset's mean features are worth."""
+    rng = np.random.default_rng(seed)
+    image = rng.standard_normal((n, DIMS)) * np.linspace(3, 0.1, DIMS)
+    image[:, 0] += 6 * (np.arange(n) % 5)
+    clip = rng.standard_normal(n) + 0.3 * (np.arange(n) % 7)
+    gone = rng.random(n) < missing
+    table = pa.table(
+        {
+            "row": pa.array(np.arange(n), pa.int32()),
+            "clip_score": pa.array(clip, pa.float32(), mask=gone),
+            "answer_tokens": pa.array(rng.integers(1, 90, n), pa.int32()),
+            "clip_image": vector_array(image.astype(np.float32), ~gone),
+            "clip_text": vector_array(rng.standard_normal((n, DIMS)).astype(np.float32)),
+        }
+    )
+    subsets = [np.sort(rows) for rows in np.array_split(rng.permutation(600), 30)]
+    truth = 2.0 * (clip - clip.mean()) / clip.std() - 0.2 * image[:, 0]
+    return table, subsets, truth
+
+
+ASKED = {"indicators": ("clip_score", "answer_tokens"), "components": 2}
+
+
+def test_planted_linear_truth_is_found_and_stored(tmp_path):
+    table, subsets, truth = world(900)
+    labels = [30 + truth[rows].mean() for rows in subsets]
+    summary = score_subset_value(
+        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED
+    )
+    assert summary["loso_r2"] > 0.9 and summary["parts"] == 3
+    signal = read_signal(tmp_path, "p")
+    assert signal["value"].type == pa.float32()
+    assert np.corrcoef(signal["value"].to_numpy(), truth)[0, 1] > 0.95
+    stored = json.loads((tmp_path / "fit.json").read_text())
+    assert stored["label_range"] == [min(labels), max(labels)] and stored["loso_r2"] == summary["loso_r2"]
+    assert list(stored["coefficients"]) == [
+        "clip_score",
+        "answer_tokens",
+        "clip_image_0",
+        "clip_image_1",
+        "clip_text_0",
+        "clip_text_1",
+    ]
+    assert stored["coefficients"]["clip_score"] > 1 and set(stored["versions"]) == {"numpy", "torch"}
+    assert np.load(tmp_path / "pca.npz")["clip_image_components"].shape == (2, DIMS)
+    again = score_subset_value(
+        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED
+    )
+    assert again["rows_kept"] == 900 and score_other_labels(table, subsets, labels, tmp_path) == 0
+
+
+def score_other_labels(table, subsets, labels, folder):
+    """Rows kept where a label differs."""
+    changed = [labels[0] + 1, *labels[1:]]
+    return score_subset_value(
+        RangePool(n=900, hash="p"), table, subsets, changed, folder, shard_rows=400, **ASKED
+    )["rows_kept"]
+
+
+def test_pure_noise_is_warned_of(tmp_path):
+    table, subsets, _ = world(700)
+    labels = np.random.default_rng(5).standard_normal(30)
+    with pytest.warns(UserWarning, match="no better than their mean"):
+        summary = score_subset_value(RangePool(n=700, hash="p"), table, subsets, labels, tmp_path, **ASKED)
+    assert summary["loso_r2"] <= 0
+    with pytest.warns(UserWarning, match="R2 is -inf"):
+        flat = score_subset_value(RangePool(n=700, hash="p"), table, subsets, [2.0] * 30, tmp_path, **ASKED)
+    assert flat["loso_r2"] == float("-inf")
+
+
+def planted_sets(m=24, s=6, f=3, seed=0):
+    rng = np.random.default_rng(seed)
+    sets, there = pad([rng.standard_normal((s + k % 3, f)) + rng.standard_normal(f) for k in range(m)])
+    labels = 3 + (sets[:, :, 0] * there).sum(1) / there.sum(1)
+    return sets, there, labels
+
+
+@pytest.mark.parametrize("name", ["mlp", "set_attention"])
+def test_networks_learn_a_planted_truth_and_are_the_same_for_a_seed(name):
+    sets, there, labels = planted_sets(m=30)
+    fitted = REGRESSORS[name](sets[:20], there[:20], labels[:20], 0)
+    guess = fitted.predict(sets[20:], there[20:])
+    assert np.corrcoef(guess, labels[20:])[0, 1] > 0.8
+    assert np.array_equal(
+        guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 0).predict(sets[20:], there[20:])
+    )
+    assert not np.array_equal(
+        guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 1).predict(sets[20:], there[20:])
+    )
+
+
+@pytest.mark.parametrize("name", list(REGRESSORS))
+def test_a_subset_is_judged_by_its_own_samples_in_any_order(name):
+    sets, there, labels = planted_sets()
+    fitted = REGRESSORS[name](sets, there, labels, 0)
+    whole = fitted.predict(sets, there)
+    alone = np.concatenate([fitted.predict(sets[k : k + 1], there[k : k + 1]) for k in range(len(sets))])
+    np.testing.assert_allclose(alone, whole, atol=1e-5)
+    order = np.random.default_rng(0).permutation(sets.shape[1])
+    np.testing.assert_allclose(fitted.predict(sets[:, order], there[:, order]), whole, atol=1e-5)
+    unpadded = [
+        fitted.predict(sets[k : k + 1, : there[k].sum()], there[k : k + 1, : there[k].sum()])[0]
+        for k in range(len(sets))
+    ]
+    np.testing.assert_allclose(unpadded, whole, atol=1e-5)
+    assert np.ptp(whole) > 0.5
+
+
+def test_leave_one_out_is_zero_for_the_mean_of_the_others_and_one_for_the_truth():
+    sets, there, labels = planted_sets()
+
+    def mean_of_all(sets, there, labels, seed):
+        return SimpleNamespace(predict=lambda sets, there: np.full(len(sets), labels.mean()))
+
+    assert leave_one_out(mean_of_all, sets, there, labels, 0)[0] == pytest.approx(0.0, abs=1e-12)
+    r2, guesses = leave_one_out(
+        lambda *data: REGRESSORS["ridge"](*data, penalty=1e-9), sets, there, labels, 0
+    )
+    assert r2 == pytest.approx(1.0) and np.allclose(guesses, labels, atol=1e-4)
+
+
+def test_ridge_is_the_closed_form():
+    sets, there, labels = planted_sets(f=2)
+    pooled = np.stack([one[here].mean(axis=0) for one, here in zip(sets, there, strict=True)]).astype(float)
+    z = (pooled - pooled.mean(0)) / pooled.std(0)
+    # the same as least squares with two more rows that pull the weights to zero
+    stacked = np.vstack([np.c_[z, np.ones(len(z))], [[np.sqrt(3), 0, 0], [0, np.sqrt(3), 0]]])
+    expected = np.linalg.lstsq(stacked, np.append(labels, [0, 0]), rcond=None)[0]
+    fitted = REGRESSORS["ridge"](sets, there, labels, 0, penalty=3.0)
+    np.testing.assert_allclose(fitted.coefficients * pooled.std(0), expected[:2], atol=1e-6)
+
+
+def test_pca_is_fitted_once_with_fixed_signs_and_missing_vectors_lie_at_the_mean():
+    rng = np.random.default_rng(0)
+    values = (rng.standard_normal((400, 3)) @ np.diag([5.0, 2.0, 0.1]) + 7).astype(np.float16)
+    known = rng.random(400) < 0.8
+    values[~known] = 1000
+    pca = fit_pca(values, known, 2)
+    exact = values[known].astype(float)
+    _, singular, axes = np.linalg.svd(exact - exact.mean(0), full_matrices=False)
+    np.testing.assert_allclose(pca.variance, singular[:2] ** 2 / known.sum(), rtol=1e-9)
+    np.testing.assert_allclose(np.abs(pca.components @ axes[:2].T), np.eye(2), atol=1e-9)
+    assert (pca.components[np.arange(2), np.abs(pca.components).argmax(1)] > 0).all()
+    scores = pca.transform(values, known)
+    assert (scores[~known] == 0).all() and scores[known][:, 0].std() == pytest.approx(1.0)
+    assert scores[known][:, 1].std() == pytest.approx(np.sqrt(pca.variance[1] / pca.variance[0]))
+
+
+def test_missing_indicators_take_the_mean_and_are_counted():
+    table, _, _ = world(700, missing=0.3)
+    features = sample_features(table, ("clip_score",), ("clip_image",), 2)
+    gone = np.asarray(table["clip_score"].is_null())
+    assert features.imputed == {"clip_score": gone.sum(), "clip_image": gone.sum()} and gone.sum() > 100
+    assert (features.values[gone] == 0).all()
+    assert features.values[~gone, 0].mean() == pytest.approx(0, abs=1e-6) and features.values[
+        ~gone, 0
+    ].std() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(SignalError, match="reward, judge"):
+        sample_features(table)
+
+
+@pytest.mark.parametrize("size", [10, 40, 50])
+def test_balanced_subsets_are_disjoint_equal_and_follow_the_clusters(size):
+    rng = np.random.default_rng(1)
+    group = np.repeat([0, 1, 2, 3], [90, 70, 50, 30])
+    vectors = (np.eye(DIMS)[group] + 0.05 * rng.standard_normal((240, DIMS))).astype(np.float16)
+    known = np.ones(240, bool)
+    known[::6] = False
+    subsets = balanced_subsets(vectors, known, 4, size, seed=0)
+    assert [len(rows) for rows in subsets] == [size] * 4
+    taken = np.concatenate(subsets)
+    assert (
+        len(set(taken.tolist())) == 4 * size
+        and known[taken].all()
+        and all((np.diff(rows) > 0).all() for rows in subsets)
+    )
+    own = [np.bincount(group[rows], minlength=4).max() for rows in subsets]
+    assert sorted(own) == sorted(min(size, n) for n in np.bincount(group[known]))
+    again = balanced_subsets(vectors, known, 4, size, seed=0)
+    assert all(np.array_equal(a, b) for a, b in zip(subsets, again, strict=True))
+    with pytest.raises(SignalError, match="200 samples have a vector"):
+        balanced_subsets(vectors, known, 4, 51, seed=0)
+
+
+def test_bad_probes_are_refused(tmp_path):
+    table, subsets, truth = world(700)
+    labels = [truth[rows].mean() for rows in subsets]
+    pool = RangePool(n=700, hash="p")
+    for message, args in (
+        ("at least three", (table, subsets[:2], labels[:2])),
+        ("30 subsets with 29 labels", (table, subsets, labels[:-1])),
+        ("finite", (table, subsets, [float("nan"), *labels[1:]])),
+        ("subset 0 is empty or names a row", (table, [np.array([700]), *subsets[1:]], labels)),
+        ("not those of all 700 rows", (table.slice(1), subsets, labels)),
+    ):
+        with pytest.raises(SignalError, match=message):
+            score_subset_value(pool, *args, tmp_path, **ASKED)
+    with pytest.raises(SignalError, match="regressor 'lasso' is none of"):
+        score_subset_value(pool, table, subsets, labels, tmp_path, regressor="lasso", **ASKED)

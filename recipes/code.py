@@ -1,29 +1,28 @@
-"""Stage modules and the version of their code.
+"""Stage modules by kind, the hash of the code that each runs on, and the versions of the libraries beneath.
 
 A stage of kind K is the module `<package>.K` with
 
-    CODE = ("curation/pool", "training/fit.py")     # repository paths whose source decides the stage's result
     RESUMES = True                                  # optional: `run` continues what it finds in a half-written `out`
     def run(config, inputs, out, progress) -> dict  # writes files under `out`, returns a small JSON-able summary
 
-Both constants are read from the source text, so planning imports no stage (and with it no torch).
+Planning reads stages as source text and imports none of them (and with them no torch).
 """
 
 import ast
-import hashlib
 import importlib
-import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from recipes import closure
 from recipes.errors import RecipeError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-SOURCE_SUFFIXES = {".py", ".yaml", ".yml", ".json", ".jinja", ".csv", ".txt", ".png", ".webp", ".jpg", ".ttf"}
+LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "lmms-eval", "numpy", "pyarrow", "pillow")
+"""Libraries that results depend on; their versions are recorded with every stage."""
 
 
 @dataclass(frozen=True)
@@ -38,95 +37,43 @@ class Stages:
 
     def resumes(self, kind: str) -> bool:
         """Whether the stage continues a half-written directory instead of starting again."""
-        return bool(_constants(self.file(kind)).get("RESUMES", False))
+        return _resumes(self.file(kind))
 
-    def code_hash(self, kind: str, module: str | None = None) -> str:
-        """sha256 of the stage's module, the files that its CODE names, and `module` with its siblings."""
-        file = self.file(kind)
-        code = _constants(file).get("CODE")
-        if not isinstance(code, tuple):
-            raise RecipeError(f"{file}: CODE must be a tuple of repository paths, written out")
-        extra = _with_siblings(module) if module else ()
-        return _hash_paths((file, *(_resolve(file, path) for path in code), *extra))
+    def code_hash(self, kind: str, *modules: str) -> str:
+        """Hash of all that the stage imports, directly or not, and of further `modules` that its config names.
+
+        Raises RecipeError for a kind or a module without a source file.
+        """
+        self.file(kind)
+        try:
+            return closure.code_hash(f"{self.package}.{kind}", *modules)
+        except ModuleNotFoundError as error:
+            raise RecipeError(f"{error}; put its folder on PYTHONPATH, or run from there") from error
+        except SyntaxError as error:
+            raise RecipeError(f"{error.filename}:{error.lineno}: not valid Python: {error.msg}") from error
 
     def file(self, kind: str) -> Path:
         """Source file of the stage. Raises RecipeError where there is none."""
-        package = importlib.util.find_spec(self.package)
-        for folder in (package.submodule_search_locations if package else None) or ():
-            if (file := Path(folder) / f"{kind}.py").is_file():
-                return file
+        if found := closure.source(f"{self.package}.{kind}", frozenset({self.package.partition(".")[0]})):
+            return found
         raise RecipeError(f"stage kind `{kind}` has no module {self.package}.{kind}")
 
 
 @cache
-def _constants(file: Path) -> dict[str, Any]:
-    found = {}
-    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
-        target = (
-            statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        )
-        if isinstance(target, ast.Name) and target.id in {"CODE", "RESUMES"}:
-            found[target.id] = ast.literal_eval(statement.value)
-    return found
-
-
-def _resolve(stage_file: Path, path: str) -> Path:
-    if not (resolved := REPOSITORY / path).exists():
-        raise RecipeError(f"{stage_file}: CODE names {path}, which is not in {REPOSITORY}")
-    return resolved
-
-
-@cache
-def _with_siblings(module: str) -> tuple[Path, ...]:
-    """Source of a module and of the modules of its own package that it imports, directly or not."""
-    package, files, todo = module.rpartition(".")[0], {}, [module]
-    while todo:
-        name = todo.pop()
-        spec = importlib.util.find_spec(name)
-        if name in files or not spec or not spec.origin:
-            continue
-        files[name] = Path(spec.origin)
-        tree = ast.parse(files[name].read_text(encoding="utf-8"))
-        imported = {
-            node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
-        }
-        todo += [name for name in imported if package and name.startswith(f"{package}.")]
-    return tuple(files[name] for name in sorted(files))
-
-
-@cache
-def _hash_paths(paths: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        for file in _sources(path):
-            name = file.relative_to(path.parent).as_posix()
-            digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _sources(path: Path) -> Iterator[Path]:
-    """The file itself, or a package's source files; a checkpoint inside a package is data, not code."""
-    if path.is_file():
-        yield path
-        return
-    entries = sorted(path.iterdir())
-    if any(entry.suffix == ".safetensors" for entry in entries):
-        return
-    for entry in entries:
-        if entry.is_dir() and entry.name != "__pycache__":
-            yield from _sources(entry)
-        elif entry.suffix in SOURCE_SUFFIXES:
-            yield entry
+def _resumes(file: Path) -> bool:
+    for statement in ast.parse(file.read_bytes()).body:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id == "RESUMES":
+            return bool(ast.literal_eval(statement.value))
+    return False
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that results depend on, without importing them."""
-    from importlib.metadata import PackageNotFoundError, version
-
+    """Versions of Python and of LIBRARIES, without importing them; those that are not installed are left out."""
     found = {"python": sys.version.split()[0]}
-    for package in ("torch", "transformers", "peft", "deepspeed", "lmms-eval", "numpy", "pyarrow", "pillow"):
+    for library in LIBRARIES:
         try:
-            found[package] = version(package)
+            found[library] = version(library)
         except PackageNotFoundError:
             continue
     return found

@@ -31,24 +31,44 @@ class Survey:
 
 
 def survey(plan: Plan, root: Path, until: str | None = None, force: str | None = None) -> Survey:
-    """Find what must run. An artefact that was deleted on purpose is not made again unless something new needs it;
-    a damaged one always is. `force` redoes the matching stages and all that follow from them.
+    """Find what must run.
+
+    An artefact that was deleted on purpose is not made again unless something new needs it. One that is damaged, or stale
+    (made from an input that has other content now), always is. `force` redoes the matching stages and all that follow
+    from them.
     """
     targets = plan.matching(until) if until else plan.nodes[-1:]
-    wanted = _closure(targets, lambda node: node.parents())
+    needed = _closure(targets, lambda node: node.parents())
     forced = set(plan.matching(force)) if force else set()
-    states = {}
+    states: dict[str, str] = {}
+    roots: dict[str, str] = {}
     for node in plan.nodes:
-        if forced & set(node.parents()):
+        if not forced.isdisjoint(node.parents()):
             forced.add(node)
-        state = store.check(store_path(root, node.kind, node.hash), node.hash)
-        states[node.name] = "forced" if node in forced else state
-    broken = [n for n in wanted if states[n.name].startswith(("damaged", "forced"))]
-    ends = [n for n in (*targets, *broken) if states[n.name] != "done"]
+        states[node.name] = "forced" if node in forced else _state(node, root, roots)
+    redone = [n for n in needed if states[n.name].startswith(("damaged", "stale", "forced"))]
+    ends = [n for n in (*targets, *redone) if states[n.name] != "done"]
     todo = _closure(ends, lambda node: [n for n in node.parents() if states[n.name] != "done"])
     rates = _rates(root, {n.kind for n in plan.nodes})
     expected = {n.name: rates[n.kind] * n.work if n.kind in rates else None for n in plan.nodes}
     return Survey(states, [n for n in plan.nodes if n in todo], expected)
+
+
+def _state(node: Node, root: Path, roots: dict[str, str]) -> str:
+    """State of one artefact. `roots` holds the root hashes of those that are done, by stage hash; parents come first."""
+    path = store_path(root, node.kind, node.hash)
+    state = store.check(path, node.hash)
+    if state != "done":
+        return state
+    used = store.read_record(path).get("roots", {})
+    for key, value in node.inputs.items():
+        parents = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, Node)]
+        then = used.get(key) if isinstance(value, list) else [used.get(key)]
+        now = [roots.get(parent.hash) for parent in parents]
+        if parents and (then is None or any(n and n != t for n, t in zip(now, then, strict=True))):
+            return f"stale: its input `{key}` has other content than the one it was made from"
+    roots[node.hash] = store.read_done(path).root
+    return state
 
 
 def finished_repetitions(plan: Plan, root: Path) -> int:
@@ -80,9 +100,7 @@ def _rates(root: Path, kinds: set[str]) -> dict[str, float]:
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
     for mark in folder.glob("*/done.json"):
-        with contextlib.suppress(
-            FileNotFoundError, ValueError
-        ):  # being made again at this moment, or damaged
+        with contextlib.suppress(store.Damaged):  # or being made again at this moment
             yield store.read_record(mark.parent)
 
 
@@ -109,9 +127,6 @@ def run(
     root = root_of(loaded)
     provenance = rundir.provenance()
     found = survey(plan, root, until, force)
-    for name, state in found.states.items():
-        if state.startswith("damaged"):
-            console.print(f"{name}: {state}; it is made again", markup=False, soft_wrap=True)
     place = rundir.open_run(loaded, plan, root)
     book = _Book(plan, root, place, on_stage)
     for node in plan.nodes:
@@ -121,15 +136,25 @@ def run(
     counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(found.todo)} to run"
     console.print(f"{loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
     try:
-        with display(console, found.expected) as shown:
-            _execute(found, root, plan, provenance, _Listener(shown, book), loaded.recipe.resources)
+        while found.todo:
+            _say_what_is_redone(found, console)
+            with display(console, found.expected, book.enter) as shown:
+                _execute(found, root, plan, provenance, shown, loaded.recipe.resources)
+            # What was made again may differ from what its finished children were made from.
+            found = survey(plan, root, until)
     finally:
         book.show(console, time.perf_counter() - started)
-    book.save()
+        book.save()
     if plan.nodes[-1].name in book.outcomes:
         rundir.publish_report(place, root, plan)
-        rundir.write_lineage(place, loaded, plan, provenance)
+        rundir.write_lineage(place, loaded, plan, root)
     return place
+
+
+def _say_what_is_redone(found: Survey, console: Console) -> None:
+    for node in found.todo:
+        if (state := found.states[node.name]).startswith(("damaged", "stale")):
+            console.print(f"{node.name}: {state}; it is made again", markup=False, soft_wrap=True)
 
 
 def _execute(
@@ -137,7 +162,7 @@ def _execute(
     root: Path,
     plan: Plan,
     provenance: dict[str, Any],
-    shown: "_Listener",
+    shown: PlainDisplay,
     resources: Resources,
 ) -> None:
     tasks = {n.name: _task(n, root, plan, provenance, found.states[n.name] == "forced") for n in found.todo}
@@ -154,19 +179,21 @@ def _task(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], force:
     def place(value: Any) -> Path:
         return store_path(root, value.kind, value.hash) if isinstance(value, Node) else value.path
 
-    inputs = {k: [place(n) for n in v] if isinstance(v, list) else place(v) for k, v in node.inputs.items()}
     return Task(
-        node.kind,
-        node.name,
-        node.hash,
-        node.config,
-        inputs,
-        node.input_hashes(),
-        store_path(root, node.kind, node.hash),
-        node.work,
-        plan.stages,
-        provenance,
-        force,
+        kind=node.kind,
+        name=node.name,
+        hash=node.hash,
+        config=node.config,
+        inputs={
+            k: [place(n) for n in v] if isinstance(v, list) else place(v) for k, v in node.inputs.items()
+        },
+        parents=node.input_hashes(),
+        out=store_path(root, node.kind, node.hash),
+        work=node.work,
+        stages=plan.stages,
+        provenance=provenance,
+        made=frozenset(k for k, v in node.inputs.items() if isinstance(v, list | Node)),
+        force=force,
     )
 
 
@@ -229,17 +256,3 @@ class _Book:
                 ],
             },
         )
-
-
-class _Listener:
-    """The display, with the book entered whenever a stage ends."""
-
-    def __init__(self, shown: PlainDisplay, book: _Book):
-        self.shown, self.book = shown, book
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.shown, name)
-
-    def finish(self, outcome: Outcome) -> None:
-        self.shown.finish(outcome)
-        self.book.enter(outcome)

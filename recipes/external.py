@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curation import atomic
 from recipes.errors import RecipeError
 from training.hub import BUILTIN, HUB_ID, HubModel
 
@@ -32,18 +33,22 @@ class External:
 
 
 class Fingerprints:
-    """Hashes of files; those of large files are remembered in `cache` by path, size and time of change."""
+    """Hashes of files outside the store. Those of large files and of a pool's images are remembered in the folder `cache`.
+
+    A remembered hash counts as long as size, time of change and inode of the file are the same.
+    """
 
     LARGE = 64 << 20
 
-    def __init__(self, cache: Path | None = None):
+    def __init__(self, cache: Path | None = None) -> None:
         self.cache = cache
-        self.known: dict[str, str] = json.loads(cache.read_text()) if cache and cache.is_file() else {}
+        self.known: dict[str, str] = self._load()
+        self._images: dict[tuple[Path, Path, int | None], str] = {}
 
     def file(self, path: Path) -> str:
         """sha256 of a file's content."""
         stat = path.stat()
-        key = f"{path} {stat.st_size} {stat.st_mtime_ns}"
+        key = f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
         if key in self.known:
             return self.known[key]
         with path.open("rb") as stream:
@@ -58,11 +63,27 @@ class Fingerprints:
         names = sorted({p.name for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
         return _sha256("".join(f"{name}\0{self.file(folder / name)}\n" for name in names))
 
+    def images(self, source: Path, folder: Path, limit: int | None) -> str:
+        """Hash over the images that a LLaVA file names (see recipes/image_prints.py)."""
+        from recipes.image_prints import images_hash
+
+        key = (source, folder, limit)
+        if key not in self._images:
+            self._images[key] = images_hash(source, folder, self.file(source), limit, self.cache)
+        return self._images[key]
+
+    def _load(self) -> dict[str, str]:
+        """What an earlier run remembered; a damaged file only costs reading the files again."""
+        try:
+            known = json.loads((self.cache / "files.json").read_text()) if self.cache else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return known if isinstance(known, dict) and all(isinstance(v, str) for v in known.values()) else {}
+
     def _save(self) -> None:
         if self.cache and self.cache.parent.is_dir():
-            temporary = self.cache.with_name(f"{self.cache.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(self.known))
-            os.replace(temporary, self.cache)
+            self.cache.mkdir(exist_ok=True)
+            atomic.write_json(self.cache / "files.json", self.known)
 
 
 def model(
@@ -72,37 +93,62 @@ def model(
     prints: Fingerprints,
     files: tuple[str, ...],
     key: str = "base.path",
-    wanted_by: str = "stages `train` and `pool` want",
+    needed_by: str = "stages `train` and `pool` need",
 ) -> External:
-    """A checkpoint directory, builtin name or hub id, as the recipe's `key` gives it. A hub id is identified by its name and revision."""
-    folder = BUILTIN.get(path, Path(path).expanduser())
+    """A checkpoint directory, builtin name or Hub id, as the recipe's `key` gives it.
+
+    A Hub id is identified by its name and revision. Raises RecipeError for a directory without config.json or weights in
+    safetensors, and for what is neither.
+    """
+    folder = BUILTIN.get(path) or expanded(path, where)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise RecipeError(f"{where}: {key}: {folder} is no checkpoint: it has no config.json")
+            raise RecipeError(f"{where}: {key}: {folder} is not a checkpoint: it has no config.json")
+        if not any(folder.glob("*.safetensors")):
+            raise RecipeError(
+                f"{where}: {key}: {folder} has no weights in safetensors; other formats are not loaded: save it with "
+                "save_pretrained(safe_serialization=True)"
+            )
         return External(folder.resolve(), prints.files(folder.resolve(), files))
     if path not in BUILTIN and re.fullmatch(HUB_ID, path):
         return External(HubModel(path, revision), _sha256(f"hub {path} {revision}"))
     known = ", ".join(BUILTIN)
     raise RecipeError(
-        f"{where}: {key}: {wanted_by} {folder}, which does not exist; "
-        f"give a directory, a hub id (organisation/name) or one of: {known}"
+        f"{where}: {key}: {needed_by} {folder}, which does not exist; give a directory, a Hub id (organisation/name) or one "
+        f"of: {known}"
     )
 
 
-def data_file(path: str, where: str, wanted_by: str, prints: Fingerprints) -> External:
+def data_file(path: str, where: str, needed_by: str, prints: Fingerprints) -> External:
     """A user's data file, identified by its content."""
-    file = Path(path).expanduser()
+    file = expanded(path, where)
     if not file.is_file():
-        raise RecipeError(f"{where}: stage `{wanted_by}` wants the file {file}, which does not exist")
+        raise RecipeError(f"{where}: stage `{needed_by}` needs the file {file}, which does not exist")
     return External(file.resolve(), prints.file(file.resolve()))
 
 
-def folder(path: str, where: str, wanted_by: str) -> External:
-    """A directory that is too large to be hashed: identified by its path."""
-    found = Path(path).expanduser()
-    if not found.is_dir():
-        raise RecipeError(f"{where}: stage `{wanted_by}` wants the directory {found}, which does not exist")
-    return External(found.resolve(), _sha256(f"folder {found.resolve()}"))
+def several(files: Sequence[Path], prints: Fingerprints) -> External:
+    """Files that a config names, identified by their names and contents together; the first stands for them."""
+    lines = "".join(f"{file.name}\0{prints.file(file)}\n" for file in files)
+    return External(files[0].resolve(), _sha256(lines))
+
+
+def images(folder: str | None, source: Path, limit: int | None, where: str, prints: Fingerprints) -> External:
+    """The folder of a pool's images (by default that of its source file), identified by the images that the pool names."""
+    place = expanded(folder, where) if folder else source.parent
+    if not place.is_dir():
+        raise RecipeError(f"{where}: stage `pool` needs the directory {place}, which does not exist")
+    return External(place.resolve(), prints.images(source, place.resolve(), limit))
+
+
+def expanded(path: str, where: str) -> Path:
+    """A path as the recipe gives it, with `~`. Raises RecipeError for the home of an unknown user and for a NUL character."""
+    try:
+        if "\0" in path:
+            raise RecipeError(f"{where}: {path!r} is not a path: it holds a NUL character")
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise RecipeError(f"{where}: {path}: {error}; write the whole path") from error
 
 
 def _sha256(text: str) -> str:

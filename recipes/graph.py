@@ -5,7 +5,7 @@ A node's hash covers its kind, config, inputs and code, so nodes of two recipes 
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from recipes.errors import RecipeError, nearest
 from recipes.external import External
 from training.spec import FitSpec
 
-UNHASHED = {"save_steps", "cache_mb", "server"}
+SETTINGS = {"save_steps", "cache_mb"}
 """Config keys that a stage obeys but that cannot change its result. In `params` every key is the user's own and counts."""
+COUNTED_OF_SERVER = {"max_failed"}
+"""Keys of a `server` section that decide the result (how many samples may stay without one); the rest says how it is reached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,7 @@ class Plan:
 
     stages: Stages
     nodes: list[Node] = field(default_factory=list)
+    by_hash: dict[str, Node] = field(default_factory=dict)
 
     def add(
         self,
@@ -59,12 +62,12 @@ class Plan:
         *,
         name: str = "",
         work: float = 1.0,
-        module: str | None = None,
+        modules: Sequence[str] = (),
         repetition: int = 0,
     ) -> Node:
-        """A new node, or the one that is there already if kind, config, inputs and code are equal.
+        """A new node, or the existing one if kind, config, inputs and code are equal.
 
-        `module` names one more module whose source decides the result.
+        `modules` names further modules whose code decides the result, such as that of a selector.
         """
         inputs = {k: v for k, v in inputs.items() if v is not None}
         node = Node(kind, name or kind, config, inputs, "", work, repetition)
@@ -72,14 +75,13 @@ class Plan:
             "kind": kind,
             "config": _without_settings(config),
             "inputs": node.input_hashes(),
-            "code": self.stages.code_hash(kind, module),
+            "code": self.stages.code_hash(kind, *modules),
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        if same := next((n for n in self.nodes if n.hash == digest), None):
-            return same
-        node = replace(node, hash=digest)
-        self.nodes.append(node)
-        return node
+        if digest not in self.by_hash:
+            self.by_hash[digest] = replace(node, hash=digest)
+            self.nodes.append(self.by_hash[digest])
+        return self.by_hash[digest]
 
     def matching(self, stage: str) -> list[Node]:
         """Nodes of that kind or name. Raises RecipeError with the nearest one."""
@@ -110,10 +112,13 @@ def samples_seen(train: FitSpec, rows: float) -> float:
     return train.max_steps * train.batch_size if train.max_steps else rows * train.epochs
 
 
-def _without_settings(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {k: v if k == "params" else _without_settings(v) for k, v in value.items() if k not in UNHASHED}
+def _without_settings(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    counted = {key: value for key, value in config.items() if key not in SETTINGS}
+    if isinstance(server := counted.get("server"), dict):
+        counted["server"] = {key: value for key, value in server.items() if key in COUNTED_OF_SERVER}
+    return {key: value if key == "params" else _without_settings(value) for key, value in counted.items()}
 
 
 def as_json(plan: Plan) -> list[dict[str, Any]]:

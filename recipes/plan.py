@@ -160,8 +160,8 @@ def _world(
         inputs = {"source": source}
     else:
         source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
-        images = recipe.pool.images and external.folder(
-            recipe.pool.images, loaded.locate("pool", "images"), "pool"
+        images = external.images(
+            recipe.pool.images, source.path, recipe.limit, loaded.locate("pool", "images"), prints
         )
         inputs = {"source": source, "images": images}
     pool = plan.add(
@@ -182,7 +182,7 @@ def _select(world: World, arm_name: str, seed: int, repetition: int) -> Node:
             config,
             {"pool": world.pool, **columns},
             name=stage_name("select", *parts),
-            module=_selector_module(arm),
+            modules=[_selector_module(arm)],
             repetition=repetition,
         )
         if turn < arm.rounds:

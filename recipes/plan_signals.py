@@ -392,7 +392,7 @@ class World:
             {"pool": self.pool, "model": model},
             self.size,
             name,
-            module=section.producer.partition(":")[0],
+            modules=[section.producer.partition(":")[0]],
         )
 
     def _bench(self, section: Any) -> Node:

@@ -1,7 +1,7 @@
 """What the user sees while stages run: live lines with ETA in a terminal, plain lines elsewhere, a table at the end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +13,16 @@ from recipes.task import Outcome
 
 
 class PlainDisplay:
-    """One line when a stage starts, says a derived value, or ends."""
+    """One line when a stage starts, says a derived value, or ends. `on_finish` is called with every outcome."""
 
-    def __init__(self, console: Console, expected: dict[str, float | None]):
-        self.console, self.expected, self.begun = console, expected, time.monotonic()
+    def __init__(
+        self,
+        console: Console,
+        expected: dict[str, float | None],
+        on_finish: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        self.console, self.expected, self.on_finish = console, expected, on_finish
+        self.begun = time.monotonic()
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -41,6 +47,8 @@ class PlainDisplay:
         self._line(
             outcome.name, f"{'done' if outcome.state == 'new' else 'cached'} in {outcome.seconds:.1f} s"
         )
+        if self.on_finish:
+            self.on_finish(outcome)
 
     def fail(self, name: str, waiting_for: Sequence[str]) -> None:
         self._line(name, "failed")
@@ -55,8 +63,13 @@ class PlainDisplay:
 class LiveDisplay(PlainDisplay):
     """A line with a bar and the remaining time for each running stage, below the plain lines."""
 
-    def __init__(self, console: Console, expected: dict[str, float | None]):
-        super().__init__(console, expected)
+    def __init__(
+        self,
+        console: Console,
+        expected: dict[str, float | None],
+        on_finish: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        super().__init__(console, expected, on_finish)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -96,9 +109,11 @@ class LiveDisplay(PlainDisplay):
         super().fail(name, waiting_for)
 
 
-def display(console: Console, expected: dict[str, float | None]) -> PlainDisplay:
+def display(
+    console: Console, expected: dict[str, float | None], on_finish: Callable[[Outcome], None] | None = None
+) -> PlainDisplay:
     """Live in a terminal, plain into a file or pipe."""
-    return (LiveDisplay if console.is_terminal else PlainDisplay)(console, expected)
+    return (LiveDisplay if console.is_terminal else PlainDisplay)(console, expected, on_finish)
 
 
 def stage_table(rows: Sequence[tuple[str, str, float | None]], title: str) -> Table:

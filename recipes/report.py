@@ -146,7 +146,7 @@ def find_figures(file: str, overrides: Sequence[str], package: str = "recipes.st
 
     loaded = load(file, overrides)
     root, name = root_of(loaded), loaded.recipe.name
-    plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
+    plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints"))
     last = plan.nodes[-1]
     if last.kind != "compare":
         raise RecipeError(f"{name} compares no arms; what it made is in store/{last.kind}")

@@ -94,7 +94,7 @@ def _run(given: argparse.Namespace, package: str) -> int:
     extra += [f"limit={given.limit}"] if given.limit is not None else []
     loaded = load(given.file, [*given.overrides, *extra])
     root = root_of(loaded)
-    prints = Fingerprints(root / "store" / "fingerprints.json")
+    prints = Fingerprints(root / "store" / "fingerprints")
     plan = make_plan(loaded, Stages(package), prints)
     if given.partial:
         if not (finished := _finished(loaded, plan)):

@@ -10,11 +10,15 @@ from typing import Any
 import yaml
 
 from recipes import store
-from recipes.code import REPOSITORY, versions
+from recipes.closure import REPOSITORY
+from recipes.code import versions
 from recipes.external import External
 from recipes.graph import Node, Plan, as_json, store_path
 from recipes.load import Loaded
 from training.hub import HubModel
+
+ENVIRONMENT = ("versions", "commit", "dirty", "machine", "device")
+"""Keys of a stage's record that say where and with what it ran."""
 
 
 def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:
@@ -22,7 +26,7 @@ def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:
     run = root / "runs" / loaded.recipe.name
     with store.explained(run):
         (run / "stages").mkdir(parents=True, exist_ok=True)
-    store.write_atomic(run / "recipe.yaml", resolved_yaml(loaded))
+    store.write_text(run / "recipe.yaml", resolved_yaml(loaded))
     store.write_json(run / "plan.json", as_json(plan))
     return run
 
@@ -74,8 +78,23 @@ def publish_report(run: Path, root: Path, plan: Plan) -> None:
             os.replace(temporary, place)
 
 
-def write_lineage(run: Path, loaded: Loaded, plan: Plan, provenance: dict[str, Any]) -> None:
-    """Who made what from what: every stage's hash and inputs, external files, versions and commit."""
+def write_lineage(run: Path, loaded: Loaded, plan: Plan, root: Path) -> None:
+    """Which stage made what from what, and when by which code and libraries.
+
+    Each stage is described by its own record, so stages of earlier runs keep the commit and versions that made them;
+    `environments` lists the distinct ones and `environment` of a stage is an index into it.
+    """
+    stages, environments = stages_of(plan), []
+    for node in plan.nodes:
+        artefact = store_path(root, node.kind, node.hash)
+        if store.check(artefact, node.hash) != "done":
+            continue  # not needed by this run, and deleted on purpose
+        record = store.read_record(artefact)
+        environment = {key: record.get(key) for key in ENVIRONMENT}
+        if environment not in environments:
+            environments.append(environment)
+        about = {"root": store.read_done(artefact).root, "seconds": record["seconds"]}
+        stages[node.name] |= {**about, "environment": environments.index(environment)}
     store.write_json(
         run / "lineage.json",
         {
@@ -83,8 +102,8 @@ def write_lineage(run: Path, loaded: Loaded, plan: Plan, provenance: dict[str, A
             "scale": loaded.recipe.scale,
             "protocol": loaded.protocol,
             "modified": list(loaded.modified),
-            **provenance,
-            "stages": stages_of(plan),
+            "environments": environments,
+            "stages": stages,
         },
     )
 
@@ -108,7 +127,10 @@ def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def provenance() -> dict[str, Any]:
-    """Library versions, the commit of this checkout and whether it has uncommitted changes, and the machine's kind."""
+    """Library versions, the commit of this checkout and whether it has uncommitted changes, and the machine's kind.
+
+    It is written into the record of every stage that this process runs; the stage adds its device.
+    """
     import platform
 
     commit = _git("rev-parse", "HEAD")

@@ -311,7 +311,7 @@ def _run(given: argparse.Namespace, package: str) -> int:
 
     sweep = load_sweep(given.file, given.overrides)
     root = root_of(sweep.cells[0].loaded)
-    plans = _plans(sweep, Stages(package), Fingerprints(root / "store" / "fingerprints.json"))
+    plans = _plans(sweep, Stages(package), Fingerprints(root / "store" / "fingerprints"))
     chosen, console = _chosen(sweep, given), Console()
     if given.dry_run:
         print_plan({cell.name: plans[cell.name] for cell in chosen}, root, console)

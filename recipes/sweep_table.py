@@ -32,7 +32,7 @@ def write_results(sweep: "Sweep", outcomes: Outcomes, place: Path) -> Path:
         panels = picture_panels(sweep, table.to_pylist())
         if any(panels.values()):
             draw_sweep(panels, place / "sweep.png")
-    store.write_atomic(place / "sweep.md", markdown(sweep, outcomes, any(panels.values())))
+    store.write_text(place / "sweep.md", markdown(sweep, outcomes, any(panels.values())))
     return place / "sweep.md"
 
 

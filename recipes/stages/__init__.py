@@ -1,1 +1,1 @@
-"""Stage bodies: one module for each kind, with `run` and `CODE` (see recipes/code.py)."""
+"""Stage bodies: one module for each kind, with its `run` (see recipes/code.py)."""

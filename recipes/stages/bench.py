@@ -3,19 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-CODE = (
-    "curation/mini/art.py",
-    "curation/mini/atom.py",
-    "curation/mini/build_assets.py",
-    "curation/mini/makers.py",
-    "curation/mini/scene.py",
-    "curation/mini/assets",
-    "curation/mini/names.yaml",
-    "curation/taxonomy.py",
-    "curation/mini/bench.py",
-    "curation/mini/blind.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes `<capability>.parquet` and bench.json; returns items and mean chance level."""

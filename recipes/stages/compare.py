@@ -13,21 +13,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-CODE = (
-    "evaluation/aggregate.py",
-    "evaluation/results.py",
-    "evaluation/stats.py",
-    "evaluation/suite.py",
-    "evaluation/tables.py",
-    "evaluation/plots.py",
-    "evaluation/report.py",
-    "evaluation/suites",
-    "evaluation/extract.py",
-    "evaluation/answer_text.py",
-    "curation/mini/blind.py",
-    "curation/signals/raters/agreement.py",
-    "curation/subset.py",
-)
 DEFECTS = ("wrong", "mismatched", "blind", "leak")
 
 

@@ -5,26 +5,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = (
-    "evaluation/harness.py",
-    "evaluation/model.py",
-    "evaluation/lmms_model.py",
-    "evaluation/shuffled.py",
-    "evaluation/decode.py",
-    "evaluation/extract.py",
-    "evaluation/answer_text.py",
-    "evaluation/journal.py",
-    "evaluation/stats.py",
-    "evaluation/suite.py",
-    "evaluation/tasks",
-    "evaluation/suites",
-    "curation/pool/images.py",
-    "training/models.py",
-    "training/render.py",
-    "training/templates",
-    "training/images.py",
-    "training/collate.py",
-)
 RESUMES = True
 
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-CODE = ("training/convert.py", "training/models.py")
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Leaves a checkpoint directory in `out`."""

@@ -6,29 +6,6 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
-CODE = (
-    "training/adapters.py",
-    "training/collate.py",
-    "training/fit.py",
-    "training/images.py",
-    "training/launch.py",
-    "training/models.py",
-    "training/plan.py",
-    "training/render.py",
-    "training/spec.py",
-    "training/trainer.py",
-    "training/templates",
-    "training/deepspeed",
-    "curation/pool/images.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "curation/selectors/contract.py",
-    "curation/selectors/kernels.py",
-    "curation/selectors/random.py",
-    "curation/selectors/primitives/keys.py",
-    "recipes/stages/fitting.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes adapters/<epoch>, and the checkpoint with the last of them merged."""

@@ -5,16 +5,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = (
-    "curation/teacher/draw.py",
-    "curation/teacher/labels.py",
-    "curation/teacher/metadata.py",
-    "curation/teacher/rubric.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "curation/taxonomy.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes labels.parquet and labels.json; returns the share labelled, counts and cost."""

@@ -10,20 +10,6 @@ from typing import Any
 from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, counted, naming, spent
 
-CODE = (
-    "curation/teacher/api.py",
-    "curation/teacher/chat.py",
-    "curation/teacher/draw.py",
-    "curation/teacher/labels.py",
-    "curation/teacher/messages.py",
-    "curation/teacher/parallel.py",
-    "curation/teacher/rubric.py",
-    "curation/pool/images.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "curation/taxonomy.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes labels.parquet and labels.json; returns the share labelled, counts and cost."""

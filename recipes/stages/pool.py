@@ -6,8 +6,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = ("curation/pool",)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes pool.parquet, quarantine.parquet and pool.json; returns samples, quarantined counts and tokens."""

@@ -12,15 +12,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = (
-    "curation/mini",
-    "curation/pool/images.py",
-    "curation/pool/record.py",
-    "curation/taxonomy.py",
-    "training",
-    "evaluation/gates.py",
-    "recipes/stages/pretrain.py",
-)
 RESUMES = True
 
 

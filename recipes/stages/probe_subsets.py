@@ -4,14 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-CODE = (
-    "curation/signals/vectors/kmeans.py",
-    "curation/signals/subset_value/producer.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/pool/read.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes subsets.json, a list of row lists; samples without an image vector are in none and counted."""

@@ -5,15 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CODE = (
-    "curation/subset.py",
-    "curation/selectors/contract.py",
-    "curation/selectors/budget.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/pool/read.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes subset.parquet and manifest.json; returns the budget in samples and tokens, and the selector's notes."""

@@ -6,36 +6,6 @@ from typing import Any
 from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, counted, naming, spent
 
-CODE = (
-    "curation/signals/raters/by_engine.py",
-    "curation/signals/raters/engine.py",
-    "curation/signals/raters/engine_server.py",
-    "curation/signals/raters/engine_vllm.py",
-    "curation/signals/raters/capability.py",
-    "curation/signals/raters/style.py",
-    "curation/signals/raters/official.py",
-    "curation/signals/raters/prompts",
-    "curation/signals/raters/queries.py",
-    "curation/signals/raters/prefix.py",
-    "curation/signals/raters/trie.py",
-    "curation/signals/core/batches.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/signals/core/vlm.py",
-    "curation/teacher/chat.py",
-    "curation/teacher/messages.py",
-    "curation/teacher/parallel.py",
-    "curation/teacher/rubric.py",
-    "curation/pool/images.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "training/collate.py",
-    "training/images.py",
-    "training/models.py",
-    "training/render.py",
-    "training/templates",
-    "curation/taxonomy.py",
-)
 RESUMES = True
 
 

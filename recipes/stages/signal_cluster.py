@@ -5,16 +5,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = (
-    "curation/signals/vectors/cluster_engines.py",
-    "curation/signals/vectors/clusters.py",
-    "curation/signals/vectors/errors.py",
-    "curation/signals/vectors/kmeans.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/pool/read.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the signal cluster_<name> with centroids.npy and clusters.json."""

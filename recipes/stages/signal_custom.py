@@ -5,12 +5,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = (
-    "curation/signals/__init__.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/pool/read.py",
-)
 RESUMES = True
 
 

@@ -5,21 +5,6 @@ from typing import Any
 
 from recipes.stages.scoring import produce
 
-CODE = (
-    "curation/signals/losses.py",
-    "curation/signals/core/batches.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/signals/core/vlm.py",
-    "curation/pool/images.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "training/collate.py",
-    "training/images.py",
-    "training/models.py",
-    "training/render.py",
-    "training/templates",
-)
 RESUMES = True
 
 

@@ -5,18 +5,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = (
-    "curation/signals/raters/oracle.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/teacher/metadata.py",
-    "curation/teacher/draw.py",
-    "curation/teacher/rubric.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "curation/taxonomy.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes one signal with the columns of both learned ones."""

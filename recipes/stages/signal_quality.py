@@ -5,16 +5,6 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
-CODE = (
-    "curation/signals/quality/producer.py",
-    "curation/signals/quality/stand_in.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/teacher/draw.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the quality signal."""

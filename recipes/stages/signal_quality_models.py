@@ -6,20 +6,6 @@ from typing import Any
 from recipes.stages.counting import counter
 from recipes.stages.serving import client_options, naming
 
-CODE = (
-    "curation/signals/core/batches.py",
-    "curation/signals/raters/engine.py",
-    "curation/signals/quality/producer.py",
-    "curation/signals/quality/judge.py",
-    "curation/signals/quality/models.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/teacher/chat.py",
-    "curation/teacher/parallel.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "training/models.py",
-)
 RESUMES = True
 
 

@@ -4,16 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-CODE = (
-    "curation/signals/vectors/kmeans.py",
-    "curation/signals/subset_value/features.py",
-    "curation/signals/subset_value/regressors.py",
-    "curation/signals/subset_value/producer.py",
-    "curation/signals/core/table.py",
-    "curation/signals/core/vector_files.py",
-    "curation/pool/read.py",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the value signal and fit.json; says how well a subset that was left out is predicted."""

@@ -3,20 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-CODE = (
-    "curation/mini/art.py",
-    "curation/mini/atom.py",
-    "curation/mini/build_assets.py",
-    "curation/mini/makers.py",
-    "curation/mini/scene.py",
-    "curation/mini/assets",
-    "curation/mini/names.yaml",
-    "curation/taxonomy.py",
-    "curation/mini/draft.py",
-    "curation/mini/pool.py",
-    "curation/mini/sources.yaml",
-)
-
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes pool.json, images/ and truth.parquet; returns counts of samples, defects and sources."""

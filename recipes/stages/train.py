@@ -5,24 +5,6 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
-CODE = (
-    "training/adapters.py",
-    "training/collate.py",
-    "training/fit.py",
-    "training/images.py",
-    "training/launch.py",
-    "training/models.py",
-    "training/plan.py",
-    "training/render.py",
-    "training/spec.py",
-    "training/trainer.py",
-    "training/templates",
-    "training/deepspeed",
-    "curation/pool/images.py",
-    "curation/pool/read.py",
-    "curation/pool/record.py",
-    "recipes/stages/fitting.py",
-)
 RESUMES = True
 
 

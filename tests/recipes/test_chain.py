@@ -23,7 +23,6 @@ TIMED = {
     "fit.json",
     "fit.log.jsonl",
     "report.md",
-    "done.json",
 }  # they hold seconds, or sizes of files that do
 SMALL = [
     "scale=smoke",

@@ -2,7 +2,6 @@
 
 import pytest
 
-from recipes import code
 from recipes.code import Stages
 from recipes.errors import RecipeError
 from recipes.load import load
@@ -213,8 +212,8 @@ def test_a_hub_id_is_a_model(project):
 @pytest.mark.parametrize(
     "override, wanted",
     [
-        ("base.path=gone", "base.path: stages `train` and `pool` want gone, which does not exist"),
-        ("base.path=scales", "no checkpoint: it has no config.json"),
+        ("base.path=gone", "base.path: stages `train` and `pool` need gone, which does not exist"),
+        ("base.path=scales", "not a checkpoint: it has no config.json"),
     ],
 )
 def test_missing_base_says_which_stage_wants_it(project, override, wanted):
@@ -245,7 +244,7 @@ def test_missing_data_says_which_stage_wants_it(project, missing):
     (project / "data.json").write_text("[]")
     (project / "pictures").mkdir()
     (project / missing).rename(project / "away")
-    with pytest.raises(RecipeError, match=rf"own.yaml:1: stage `pool` wants the (file|directory) {missing}"):
+    with pytest.raises(RecipeError, match=rf"own.yaml:1: stage `pool` needs the (file|directory) {missing}"):
         plan(file="own.yaml")
 
 
@@ -259,93 +258,3 @@ def test_unknown_stage_names_the_nearest(project):
         plan().matching("trian")
     assert len(plan().matching("train")) == 5
     assert [n.name for n in plan().matching("train[full,0]")] == ["train[full,0]"]
-
-
-# ------------------------------------------------------------------------------------------ the code's version
-
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A repository of its own: stages/one.py with CODE, and the package that it names."""
-    for folder in ("stages", "library/model"):
-        (tmp_path / "repo" / folder).mkdir(parents=True)
-    (tmp_path / "repo" / "stages" / "__init__.py").write_text("")
-    (tmp_path / "repo" / "stages" / "one.py").write_text(
-        'CODE = ("library",)\nraise ImportError("planning imports no stage")\n'
-    )
-    (tmp_path / "repo" / "library" / "a.py").write_text("A = 1\n")
-    monkeypatch.setattr(code, "REPOSITORY", tmp_path / "repo")
-    monkeypatch.syspath_prepend(tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-def code_hash(kind="one", module=None):
-    for cached in (code._hash_paths, code._constants, code._with_siblings):
-        cached.cache_clear()
-    return Stages("stages").code_hash(kind, module)
-
-
-@pytest.mark.parametrize(
-    "file, matters",
-    [
-        ("library/a.py", True),
-        ("library/new.py", True),
-        ("library/words.json", True),
-        ("stages/one.py", True),
-        ("library/notes.md", False),
-        ("library/__pycache__/a.py", False),
-        ("library/model/config.json", False),
-        ("elsewhere.py", False),
-    ],
-)
-def test_code_decides_the_hash(repository, file, matters):
-    (repository / "library" / "model" / "model.safetensors").write_bytes(b"a checkpoint is data")
-    before = code_hash()
-    (repository / file).parent.mkdir(exist_ok=True)
-    with (repository / file).open("a") as stream:
-        stream.write("# changed\n")
-    assert (code_hash() != before) == matters
-
-
-def test_code_that_is_not_there(repository):
-    (repository / "stages" / "one.py").write_text('CODE = ("libary",)\n')
-    with pytest.raises(RecipeError, match="one.py: CODE names libary, which is not in"):
-        code_hash()
-
-
-@pytest.mark.parametrize("text", ["", "CODE = 'library'\n"])
-def test_a_stage_must_state_its_code(repository, text):
-    (repository / "stages" / "one.py").write_text(text)
-    with pytest.raises(RecipeError, match="CODE must be a tuple"):
-        code_hash()
-
-
-def test_unknown_kind(repository):
-    with pytest.raises(RecipeError, match="stage kind `two` has no module stages.two"):
-        code_hash("two")
-
-
-def test_a_module_counts_with_the_siblings_that_it_imports(repository):
-    (repository / "chosen").mkdir()
-    (repository / "chosen" / "__init__.py").write_text("")
-    (repository / "chosen" / "one.py").write_text("from chosen.shared import A\n")
-    (repository / "chosen" / "shared.py").write_text("A = 1\n")
-    (repository / "chosen" / "other.py").write_text("B = 1\n")
-    before = code_hash(module="chosen.one")
-    (repository / "chosen" / "other.py").write_text("B = 2\n")
-    (repository / "chosen" / "__init__.py").write_text("# one more entry\n")
-    assert code_hash(module="chosen.one") == before
-    (repository / "chosen" / "shared.py").write_text("A = 2\n")
-    assert code_hash(module="chosen.one") != before
-
-
-def test_the_code_of_one_selector_redoes_its_arms_only(project, monkeypatch):
-    class Changed(Stages):
-        def code_hash(self, kind, module=None):
-            return super().code_hash(kind, module) + (
-                "changed" if module == "curation.selectors.mmssr" else ""
-            )
-
-    before, after = by_name(), by_name(stages=Changed("dummy_stages"))
-    assert before["train[mmssr,0]"].hash != after["train[mmssr,0]"].hash
-    assert before["train[random,0]"].hash == after["train[random,0]"].hash

@@ -5,7 +5,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from recipes.code import REPOSITORY, Stages
+from recipes.closure import REPOSITORY
+from recipes.code import Stages
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.plan import make_plan
@@ -51,9 +52,10 @@ AFTER_LABELS = {
         ("teacher.server.key_env=OTHER", set()),
         ("teacher.server.concurrency=3", set()),
         (
-            "teacher.server={timeout: 5, retries: 0, max_failed: 0.5, token_field: max_completion_tokens}",
+            "teacher.server={timeout: 5, retries: 0, token_field: max_completion_tokens}",
             set(),
         ),
+        ("teacher.server.max_failed=0.5", AFTER_LABELS),  # how many samples may stay without labels
         ("teacher.model=other", AFTER_LABELS),
         ("teacher.repeats=0", AFTER_LABELS),
         ("teacher.detail=low", AFTER_LABELS),
@@ -75,7 +77,7 @@ def test_instructions_count_by_content(nodes, project):
     assert "labels_api" in changed(before, nodes(*api))
     (project / "told.txt").unlink()
     with pytest.raises(
-        RecipeError, match=r"stage `labels_api` wants the file told.txt, which does not exist"
+        RecipeError, match=r"stage `labels_api` needs the file told.txt, which does not exist"
     ):
         nodes(*api)
 

@@ -28,6 +28,7 @@ def asking(project, monkeypatch):
     scale.write_text(scale.read_text() + SECTIONS)
     (project / "clip").mkdir()
     (project / "clip" / "config.json").write_text("{}")
+    (project / "clip" / "model.safetensors").write_bytes(b"weights")
     (project / "my_signals.py").write_text("def compute(pool, rows, **params): ...\n")
     monkeypatch.syspath_prepend(project)
     counter = iter(range(100))
@@ -98,6 +99,7 @@ def graders(project):
     for name in ("judge_of_pairs", "judge_of_questions"):
         (project / name).mkdir()
         (project / name / "config.json").write_text("{}")
+        (project / name / "model.safetensors").write_bytes(b"weights")
         (project / name / "model.safetensors").write_text(name)
     return [
         "quality={kind: models, reward: {path: judge_of_pairs}, judge: {model: j, server: {url: 'http://localhost:1/v1'}}}"

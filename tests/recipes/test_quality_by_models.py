@@ -1,7 +1,6 @@
 """Quality by a reward model, Deita's scorers and a judge: from models on disk and a server, through the recipe's stage, to a subset."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest

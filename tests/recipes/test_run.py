@@ -12,6 +12,7 @@ import yaml
 
 import recipes
 from recipes.run import main
+from recipes.store import OWN_FILES, finish, read_done, read_record
 
 REPOSITORY = Path(recipes.__file__).parents[1]
 
@@ -70,8 +71,9 @@ def test_dry_run_runs_and_writes_nothing(project, executed, capsys):
 
 def test_dry_run_knows_what_is_cached_and_what_it_took(project, capsys):
     run("demo.yaml")
-    for record in (project / "store" / "train").glob("*/stage.json"):
-        record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": 50.0, "work": 100.0}))
+    for mark in (project / "store" / "train").glob("*/done.json"):
+        record = {**read_record(mark.parent), "seconds": 50.0, "work": 100.0}
+        finish(mark.parent, read_done(mark.parent).hash, record)
     capsys.readouterr()
     assert run("demo.yaml", "arms.mmssr.budget=100", "arms.mmssr.seeds=1", "--dry-run") == 0
     rows = {
@@ -137,12 +139,17 @@ def test_inline_and_pool_give_equal_artefacts(project):
     assert run("demo.yaml", "root=a") == 0
     assert run("demo.yaml", "root=b", "--executor", "pool") == 0
     files = {
-        p.relative_to("a") for p in Path("a/store").rglob("*") if p.is_file() and p.name not in {"stage.json"}
+        p.relative_to("a")
+        for p in Path("a/store").rglob("*")
+        if p.is_file() and p.name not in OWN_FILES and p.suffix != ".seen"
     }
     assert len(files) > 100
     assert all((Path("a") / f).read_bytes() == (Path("b") / f).read_bytes() for f in files)
+    marks = list(Path("a/store").rglob("done.json"))
+    roots = [[read_done(p.parent).root, read_done(Path("b") / p.parent.relative_to("a")).root] for p in marks]
+    assert len(roots) == 24 and all(a == b for a, b in roots)
     assert all(
-        p.relative_to("b") in files or p.name == "stage.json" or p.suffix == ".log"
+        p.relative_to("b") in files or p.name in OWN_FILES or p.suffix in {".log", ".seen"}
         for p in Path("b/store").rglob("*")
         if p.is_file()
     )
@@ -270,7 +277,7 @@ def test_a_store_that_cannot_be_written(project, capsys):
 @pytest.mark.parametrize(
     "options, said",
     [
-        ("ro", "Read-only file system; the file system is read-only: choose a writable place with root=DIR"),
+        ("ro", "Read-only file system; choose a writable place with root=DIR"),
         (
             "size=40k",
             "No space left on device; free some space there, or keep store/ and runs/ on another disk with",
@@ -309,7 +316,7 @@ def test_a_real_read_only_or_full_disk(project, options, said):
         ),
         (["demo.yaml", "--force", "pol"], "did you mean `pool`?"),
         (["demo.yaml", "--limit", "0"], "limit: got 0"),
-        (["demo.yaml", "base.path=gone"], "stages `train` and `pool` want gone, which does not exist"),
+        (["demo.yaml", "base.path=gone"], "stages `train` and `pool` need gone, which does not exist"),
     ],
 )
 def test_a_wrong_recipe_ends_with_status_2_before_anything_is_written(project, capsys, arguments, said):

@@ -1,8 +1,10 @@
 """The store: finished means whole, and a disk that cannot be written is explained."""
 
 import errno
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +18,9 @@ from recipes.errors import StoreError
 DIGEST = "0123456789abcdef" * 4
 
 
+RECORD = {"kind": "kind", "name": "kind", "seconds": 1.0, "work": 1.0, "summary": {"n": 3}}
+
+
 @pytest.fixture
 def artefact(tmp_path):
     """A finished artefact with a small, a nested, an empty and a large file."""
@@ -25,17 +30,17 @@ def artefact(tmp_path):
     (path / "empty").write_text("")
     (path / "sub").mkdir()
     (path / "sub" / "nested.txt").write_text("more")
-    (path / "large.bin").write_bytes(b"x" * (store.SMALL_FILE + 1))
-    store.finish(path, DIGEST, {"seconds": 1.0, "summary": {"n": 3}})
+    (path / "large.bin").write_bytes(b"x" * (1 << 21))
+    store.finish(path, DIGEST, RECORD)
     return path
 
 
 def test_finished_is_done(artefact):
     assert store.check(artefact, DIGEST) == "done"
     assert store.read_record(artefact)["summary"] == {"n": 3}
-    done = json.loads((artefact / "done.json").read_text())
-    assert list(done["files"]) == ["empty", "large.bin", "small.txt", "sub/nested.txt"]
-    assert "sha256" not in done["files"]["large.bin"]
+    done = store.read_done(artefact)
+    assert list(done.files) == ["empty", "large.bin", "small.txt", "sub/nested.txt"]
+    assert done.files["small.txt"] == (hashlib.sha256(b"content").hexdigest(), 7)
 
 
 def test_absent_and_unfinished(artefact):
@@ -44,20 +49,35 @@ def test_absent_and_unfinished(artefact):
     assert store.check(artefact, DIGEST) == "unfinished"
 
 
+def zero(path):
+    """Other content of the same size, as a bit error or a careless copy leaves it."""
+    size = path.stat().st_size
+    path.write_bytes(bytes(size))
+
+
+def replaced_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def link_loop(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
 @pytest.mark.parametrize(
     "name, damage, said",
     [
         ("small.txt", lambda p: os.truncate(p, 3), "small.txt has 3 bytes instead of 7"),
         ("small.txt", lambda p: p.write_text("CONTENT"), "small.txt has other content"),
         ("sub/nested.txt", lambda p: p.unlink(), "sub/nested.txt is missing"),
-        (
-            "large.bin",
-            lambda p: os.truncate(p, 10),
-            f"large.bin has 10 bytes instead of {store.SMALL_FILE + 1}",
-        ),
+        ("large.bin", lambda p: os.truncate(p, 10), f"large.bin has 10 bytes instead of {1 << 21}"),
+        ("large.bin", zero, "large.bin has other content than it was written with"),
+        ("small.txt", replaced_by_folder, "small.txt has "),
+        ("small.txt", link_loop, "small.txt cannot be read: Too many levels of symbolic links"),
         ("done.json", lambda p: os.truncate(p, 10), "done.json is not readable"),
-        ("stage.json", lambda p: os.truncate(p, 10), "stage.json is not readable"),
-        ("stage.json", lambda p: p.unlink(), "stage.json is not readable"),
+        ("stage.json", lambda p: os.truncate(p, 10), "stage.json has other content"),
+        ("stage.json", lambda p: p.unlink(), "stage.json is missing"),
     ],
 )
 def test_damage_is_found(artefact, name, damage, said):
@@ -65,13 +85,88 @@ def test_damage_is_found(artefact, name, damage, said):
     assert store.check(artefact, DIGEST).startswith(f"damaged: {said}")
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "3", "[" * 100_000, '{"hash": "%s"}' % DIGEST])
+def test_a_done_mark_of_any_shape_is_damage(artefact, text):
+    (artefact / "done.json").write_text(text)
+    assert store.check(artefact, DIGEST).startswith("damaged: done.json ")
+
+
+@pytest.mark.parametrize("files", [[], None, "x", {"small.txt": None}, {"small.txt": {"size": "x"}}])
+def test_a_list_of_files_of_any_shape_is_damage(artefact, files):
+    done = json.loads((artefact / "done.json").read_text())
+    (artefact / "done.json").write_text(json.dumps({**done, "files": files}))
+    assert store.check(artefact, DIGEST).startswith("damaged: done.json does not have the form")
+
+
+@pytest.mark.parametrize("record", [{}, {**RECORD, "seconds": None}, {**RECORD, "summary": []}])
+def test_a_record_of_another_shape_is_damage(artefact, record):
+    store.finish(artefact, DIGEST, record)
+    assert store.check(artefact, DIGEST).startswith("damaged: stage.json lacks a valid `")
+
+
+def test_a_file_in_place_of_an_artefact_is_damage_that_begin_clears(artefact):
+    shutil.rmtree(artefact)
+    artefact.write_text("not a directory")
+    assert store.check(artefact, DIGEST) == "damaged: it is not a directory"
+    store.begin(artefact, keep=True)
+    assert store.check(artefact, DIGEST) == "unfinished"
+
+
 def test_artefact_of_another_stage(artefact):
-    assert store.check(artefact, DIGEST[:12] + "0" * 52) == "damaged: done.json is of another stage"
+    assert store.check(artefact, DIGEST[:12] + "0" * 52) == "damaged: done.json belongs to another stage"
 
 
-def test_many_files_are_checked_by_size(artefact, monkeypatch):
-    monkeypatch.setattr(store, "MANY_FILES", 3)
-    assert all("sha256" not in entry for entry in store.manifest(artefact).values())
+def test_a_second_look_reads_no_content(artefact, monkeypatch):
+    monkeypatch.setattr(store, "_sha256", lambda file: pytest.fail(f"{file} was read"))
+    assert store.check(artefact, DIGEST) == "done"
+
+
+def test_a_touched_file_is_read_again_once(artefact, monkeypatch):
+    os.utime(artefact / "large.bin", (1, 1))
+    read = []
+    plain = store._sha256
+    monkeypatch.setattr(store, "_sha256", lambda file: read.append(file.name) or plain(file))
+    assert [store.check(artefact, DIGEST), store.check(artefact, DIGEST)] == ["done", "done"]
+    assert read == ["large.bin"]
+
+
+def test_a_full_check_finds_what_keeps_size_and_time(artefact):
+    stat = (artefact / "large.bin").stat()
+    zero(artefact / "large.bin")
+    os.utime(artefact / "large.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert store.check(artefact, DIGEST) == "done"
+    assert store.check(artefact, DIGEST, full=True).startswith("damaged: large.bin has other content")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"small.txt": 3}', '{"small.txt": [7, 0, 0]}'])
+def test_a_damaged_memory_only_costs_reading_again(artefact, text):
+    artefact.with_name(f"{artefact.name}.seen").write_text(text)
+    assert store.check(artefact, DIGEST) == "done"
+
+
+def test_the_root_hash_covers_names_and_contents_but_no_times(artefact, tmp_path):
+    root = store.read_done(artefact).root
+    again = tmp_path / "again"
+    shutil.copytree(artefact, again)
+    (again / "fit.log.jsonl").write_text("3.2 seconds")
+    store.finish(again, DIGEST, RECORD)
+    assert store.read_done(again).root == root and "fit.log.jsonl" in store.read_done(again).files
+    (again / "empty").rename(again / "void")
+    store.finish(again, DIGEST, RECORD)
+    assert store.read_done(again).root != root
+
+
+def test_files_get_the_mode_that_umask_grants(tmp_path):
+    path = tmp_path / "kind" / "abc"
+    store.begin(path, keep=False)
+    (path / "weights").write_bytes(b"w")
+    (path / "weights").chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        store.finish(path, DIGEST, RECORD)
+    finally:
+        os.umask(before)
+    assert (path / "weights").stat().st_mode & 0o777 == 0o640
 
 
 def test_begin_takes_the_mark_away_first(artefact, monkeypatch):
@@ -97,10 +192,10 @@ def test_begin_keeps_or_clears(artefact):
 
 
 def test_atomic_write_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch):
-    store.write_atomic(tmp_path / "file", "old")
+    store.write_text(tmp_path / "file", "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        store.write_atomic(tmp_path / "file", "new")
+        store.write_text(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"
 
 
@@ -116,9 +211,9 @@ def test_atomic_write_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch
         ),
         (
             errno.EROFS,
-            "Read-only file system; the file system is read-only: choose a writable place with root=DIR",
+            "Read-only file system; choose a writable place with root=DIR",
         ),
-        (errno.EACCES, "Permission denied; you may not write there: choose a writable place with root=DIR"),
+        (errno.EACCES, "Permission denied; choose a writable place with root=DIR"),
     ],
 )
 @pytest.mark.parametrize(
@@ -178,7 +273,7 @@ with store.lock(Path(sys.argv[1]), lambda: None):
 def test_lock_waits_and_a_killed_holder_gives_it_back(tmp_path):
     path = tmp_path / "kind" / "abc"
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, cwd=Path(store.__file__).parents[1]
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, cwd=Path(store.__file__).parents[2]
     )
     assert holder.stdout.readline() == b"held\n"
     waited = []

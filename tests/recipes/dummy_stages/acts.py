@@ -5,8 +5,6 @@ import threading
 import time
 from pathlib import Path
 
-CODE = ()
-
 
 class Unpicklable(Exception):
     """Holds what cannot be sent to another process."""

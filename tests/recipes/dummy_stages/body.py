@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from recipes.store import OWN_FILES
+
 
 def digest_inputs(inputs):
     """Content hash of every input directory (marks and records left out: they hold times)."""
@@ -18,7 +20,7 @@ def digest_inputs(inputs):
                 if Path(path).is_dir()
                 else [Path(path)]
             )
-            files = [f for f in files if f.name not in {"stage.json", "done.json"}]
+            files = [f for f in files if f.name not in OWN_FILES]
             found.setdefault(name, []).append([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
     return found
 

@@ -1,5 +1,3 @@
 """Dummy stage `signal_losses`."""
 
 from dummy_stages.body import run  # noqa: F401
-
-CODE = ()

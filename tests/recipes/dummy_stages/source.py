@@ -1,5 +1,3 @@
 """Dummy stage `source`."""
 
 from dummy_stages.body import run  # noqa: F401
-
-CODE = ()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-CODE = ("training/convert.py", "training/models.py")
+CODE = ("training/convert.py", "training/llava_next.py", "training/models.py")
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _train_phase(
     number: int, phase: dict[str, Any], start: Path, target: Path, progress: Any, on_step: Any
 ) -> None:
     from curation.mini.captions import CaptionStream
-    from training.fit import fit
+    from training.launch import launch
     from training.models import image_mode, load
     from training.render import Renderer
     from training.spec import FitSpec
@@ -120,4 +120,4 @@ def _train_phase(
     progress.say(
         f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}"
     )
-    fit(spec, start, _Encoded(stream, Renderer(processor, image_mode(model))), target, on_step)
+    launch(spec, start, _Encoded(stream, Renderer(processor, image_mode(model))), target, on_step)

@@ -264,9 +264,9 @@ def test_weights_that_do_not_match_are_listed(tmp_path):
     with pytest.raises(ConversionError) as caught:
         convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
     message = str(caught.value)
-    assert "weights without a place: model.vision_resampler.query" in message
+    assert "weights without a parameter: model.vision_resampler.query" in message
     assert (
-        "places without a weight: model.language_model.norm.weight, model.multi_modal_projector.linear_2.bias"
+        "parameters without a weight: model.language_model.norm.weight, model.multi_modal_projector.linear_2.bias"
         in message
     )
     assert "model.image_newline (31,), not (32,)" in message
@@ -298,13 +298,13 @@ def test_missing_and_torn_files(tmp_path):
 
 def test_models_of_another_kind_are_refused(tmp_path):
     source, made = write_original(tmp_path / "original")
-    with pytest.raises(ConversionError, match=r"(?s)'made/by-hand' is not known.*give vision_config"):
+    with pytest.raises(ConversionError, match=r"(?s)'made/by-hand' is unknown.*give vision_config"):
         convert_llava_next(source, tmp_path / "out")
     for changes, complaint in (
         ({"mm_projector_type": "linear"}, "mm_projector_type 'linear'"),
         ({"architectures": ["LlavaLlamaForCausalLM"]}, "LlavaLlamaForCausalLM"),
         ({"image_aspect_ratio": "pad"}, "image_aspect_ratio 'pad'"),
-        ({"image_grid_pinpoints": "all"}, "image_grid_pinpoints 'all'"),
+        ({"image_grid_pinpoints": "all"}, "image_grid_pinpoints must be sizes or a range of grids, got 'all'"),
     ):
         (source / "config.json").write_text(json.dumps(original_config(made[3], False, **changes)))
         assert is_llava_next_layout(source)

@@ -49,7 +49,7 @@ def test_a_directory_is_itself_and_asks_no_hub(tmp_path, snapshots):
 
 def test_a_name_that_the_hub_does_not_give_is_told_with_its_revision():
     with pytest.raises(
-        HubError, match="nobody/no-such-model at v1 is no directory, and the hub does not give it"
+        HubError, match="nobody/no-such-model at v1 is not a directory and was not found on the Hub"
     ):
         local_copy("nobody/no-such-model", "v1")
 

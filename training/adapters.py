@@ -18,10 +18,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from training.spec import FitSpec
-
 if TYPE_CHECKING:
     from training.plan import PlannedBatches
+    from training.spec import FitSpec
 
 FOLDER, ADAM, RECORD = "adapters", "adam.safetensors", "kept.json"
 
@@ -45,7 +44,7 @@ class Kept:
         return self.folder / ADAM
 
 
-def check_can_keep(spec: FitSpec) -> None:
+def check_can_keep(spec: "FitSpec") -> None:
     """ValueError unless a training by `spec` has adapters to keep, in one process."""
     if not spec.lora or spec.deepspeed:
         raise ValueError(
@@ -80,10 +79,8 @@ class AdapterKeeper(TrainerCallback):
 
         Called after each step, when its learning rate is in the log history (which a resume restores).
         """
-        if logs is None:
-            return
         ended = state.global_step % self.batches.steps == 0 or state.global_step == state.max_steps
-        if "loss" not in logs or not ended:
+        if logs is None or "loss" not in logs or not ended:
             return
         epoch = -(-state.global_step // self.batches.steps)
         first = (epoch - 1) * self.batches.steps

@@ -212,6 +212,8 @@ def _config(
     """The LlavaOnevisionConfig; its vocabulary is enlarged if the tokens exceed the embedding's rows."""
     from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
+    from training.models import token_id
+
     if image_mode not in ("base", "anyres"):
         raise ValueError(f"image_mode must be 'base' or 'anyres', got {image_mode!r}")
     needed, tied = max(tokenizer.get_vocab().values()) + 1, bool(settings.get("tie_word_embeddings", False))
@@ -224,8 +226,8 @@ def _config(
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig.from_dict(tower),
         text_config=Qwen2Config.from_dict({**text, "tie_word_embeddings": tied}),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=token_id(tokenizer, "<image>"),
+        video_token_index=token_id(tokenizer, "<video>"),
         image_grid_pinpoints=_pinpoints(settings.get("image_grid_pinpoints"), tower["image_size"]),
         vision_aspect_ratio=settings["image_aspect_ratio"],
         vision_feature_layer=-1,
@@ -238,7 +240,7 @@ def _config(
 
 
 def _pinpoints(value: Any, side: int) -> list[list[int]]:
-    """[height, width] of each grid in pixels, from a list in pixels or a range in tiles, "(1x1),...,(6x6)"."""
+    """[height, width] of each grid in pixels. `value` lists them, or is a range in tiles, "(1x1),...,(6x6)"."""
     if isinstance(value, str) and (
         ends := re.fullmatch(r"\((\d+)x(\d+)\),\s*\.\.\.,\s*\((\d+)x(\d+)\)", value)
     ):
@@ -250,9 +252,7 @@ def _pinpoints(value: Any, side: int) -> list[list[int]]:
         except ValueError:
             pass  # refused below, as any other value that is not a list of pairs
     if not isinstance(value, list) or not value or not all(map(_is_size, value)):
-        raise ConversionError(
-            f"image_grid_pinpoints must be sizes or a range of grids, got {value!r}"
-        )
+        raise ConversionError(f"image_grid_pinpoints must be sizes or a range of grids, got {value!r}")
     return [list(pair) for pair in value]
 
 

@@ -111,10 +111,11 @@ def _fit(
     args = _arguments(spec, out, steps, batches)
     collator = Collator(renderer.pad_id, renderer.loader, mute_broken=True)
     log = StepLog(out / "fit.log.jsonl", batches, on_progress, writes=batches.rank == 0)
+    data = Examples(prepared.examples, lazy, spec.max_length)
     trainer = PlannedTrainer(
         model=_model(spec, base, batches.world),
         args=args,
-        train_dataset=Examples(prepared.examples, lazy, spec.max_length),
+        train_dataset=data,
         data_collator=collator,
         callbacks=[log, *([AdapterKeeper(out, batches)] if keep_adapters else [])],
         batches=batches,
@@ -128,7 +129,7 @@ def _fit(
     result: dict[str, Any] = {
         "steps": steps,
         "seconds": round(seconds, 3),
-        "samples_per_second": round(trainer.train_dataset.read / seconds, 1),
+        "samples_per_second": round(data.read / seconds, 1),
         **_volume(prepared.examples, batches, steps, lazy),
         "losses": log.losses,
         "dropped": prepared.counts | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
@@ -198,7 +199,8 @@ def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
             raise ValueError(
                 "grouping 'length' needs a list of examples, or lazy data with a method lengths()"
             )
-        lengths = prepared.examples.lengths() if lazy else np.array([len(e) for e in prepared.examples])
+        own: Any = prepared.examples
+        lengths = own.lengths() if lazy else np.array([len(e) for e in own])
     micro = spec.micro_batch or math.ceil(spec.batch_size / world)
     accumulation = math.ceil(spec.batch_size / (world * micro))
     return PlannedBatches(
@@ -270,7 +272,7 @@ def _train(trainer: PlannedTrainer, out: Path) -> float:
 def _volume(examples: Sequence[Encoded], batches: PlannedBatches, steps: int, lazy: bool) -> dict[str, Any]:
     """Samples, and tokens without padding, of the whole schedule; tokens of lazy data are unknown (None)."""
     samples = tokens = 0
-    lengths = None if lazy else np.array([len(e) for e in examples])
+    lengths = np.zeros(0, dtype=int) if lazy else np.array([len(e) for e in examples])
     for epoch in range(math.ceil(steps / batches.steps)):
         plan = global_batches(batches.count, batches.batch_size, batches.seed, epoch, batches.lengths)
         for indices in islice(plan, steps - epoch * batches.steps):

@@ -167,8 +167,8 @@ def build_tiny(
     config = LlavaOnevisionConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=token_id(tokenizer, "<image>"),
+        video_token_index=token_id(tokenizer, "<video>"),
         image_grid_pinpoints=[[image_size, image_size]],
         tie_word_embeddings=True,
     )
@@ -182,7 +182,7 @@ def build_tiny(
     return save_checkpoint(model, onevision_processor(tokenizer, image_size, patch), out)
 
 
-def _start_as_shifts(decoder: PreTrainedModel, distances: Sequence[int], size: float = 6.0) -> None:
+def _start_as_shifts(decoder: Any, distances: Sequence[int], size: float = 6.0) -> None:
     """Make the first heads of the first layer attend to the token `distances` positions back.
 
     Their queries and keys are constants (weight 0, bias only), rotated against each other so that the rotary
@@ -219,6 +219,11 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.add_special_tokens(
             {"additional_special_tokens": ["<video>"]}, replace_extra_special_tokens=False
         )
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The id of one token of the vocabulary."""
+    return tokenizer.get_vocab()[token]
 
 
 def onevision_processor(
@@ -283,8 +288,9 @@ def add_lora(
     from peft import LoraConfig, get_peft_model
 
     targets = "|".join(f"({LORA_LAYERS[part]})" for part in parts)
+    scale: Any = alpha  # PEFT's annotation says int, but it takes any number
     return get_peft_model(
-        model, LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
+        model, LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=targets)
     )
 
 

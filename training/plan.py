@@ -38,7 +38,7 @@ class TooManyBad(ValueError):
 class Prepared:
     """The examples to train on, in input order, and the rejected ones."""
 
-    examples: list[Encoded]
+    examples: Sequence[Encoded]
     rejected: list[Rejected]
 
     @property

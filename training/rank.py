@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train with the other ranks of this torchrun; rank 0 writes progress and result into the job directory."""
+    """Train with the other ranks of this torchrun; rank 0 writes progress and result into the job folder."""
     parser = argparse.ArgumentParser(description="One rank of a training that training.launch has started.")
     parser.add_argument("job", type=Path, help="directory with job.pickle")
     job = parser.parse_args(argv).job

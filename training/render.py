@@ -134,7 +134,7 @@ class Renderer:
         return tuple(self._suffix(question, None, flat)[0].tolist())
 
     def answer_tokens(self, question: str, answer: str, flat: bool = False) -> tuple[int, ...]:
-        """The tokens of an answer to a query as the model would generate them, without the end-of-turn token."""
+        """Tokens of an answer to a query as the model would generate them, without the end of the turn."""
         ids, _, branch = self._suffix(question, answer, flat)
         text, spans = self._render(
             [*_asked(_PROBE, question, flat), {"role": "assistant", "content": answer}]
@@ -226,13 +226,12 @@ def _render(
     special: dict[str, str],
     add_generation_prompt: bool = False,
 ) -> tuple[str, list[tuple[int, int]]]:
-    texts, spans = render_jinja_template(
-        [messages],
-        chat_template=template,
-        return_assistant_tokens_mask=True,
-        add_generation_prompt=add_generation_prompt,
-        **special,
+    """The text of one conversation, and the character span of each answer with its end-of-turn token."""
+    options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **special}
+    rendered: Any = render_jinja_template(
+        [messages], chat_template=template, return_assistant_tokens_mask=True, **options
     )
+    texts, spans = rendered
     return texts[0], spans[0]
 
 

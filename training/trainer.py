@@ -122,23 +122,31 @@ class PlannedTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The planned batches of this rank. They are sharded already: accelerate must not wrap the loader."""
-        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
+        data: Any = self.train_dataset
+        return DataLoader(data, batch_sampler=self.batches, collate_fn=self.data_collator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the groups of `param_groups`."""
         if self.optimizer is None:
-            groups = param_groups(model or self.model, self.part_lr, self.args.weight_decay)
+            trained: Any = model or self.model
+            groups = param_groups(trained, self.part_lr, self.args.weight_decay)
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=self.args.adam_epsilon, fused=True)
         return self.optimizer
 
-    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         """The model's own loss."""
         inputs.pop("branch_index", None)
         # Under causal attention no token sees the right padding, and without a mask sdpa takes its fast path.
         if inputs["attention_mask"].dim() == 2:
             inputs.pop("attention_mask")
-        return super().compute_loss(model, inputs, **kwargs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
         """As in Trainer, but a global batch without any label (all muted) has loss 0, not 0/0."""
@@ -171,7 +179,8 @@ class PlannedTrainer(Trainer):
             parameter.copy_(saved[name])
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        model: Any = self.model
+        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Always 0: Trainer's estimate walks all parameters at every step and ignores the vision tower."""
@@ -194,7 +203,8 @@ class StepLog(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refuse to train without the requested engine (accelerate can silently fall back to DDP)."""
-        if args.deepspeed and type(self.trainer.model_wrapped).__name__ != "DeepSpeedEngine":
+        engine = self.trainer and self.trainer.model_wrapped
+        if args.deepspeed and type(engine).__name__ != "DeepSpeedEngine":
             raise RuntimeError(
                 "a DeepSpeed config was given, but DeepSpeed is not in use: start the training with torchrun"
             )
@@ -211,7 +221,7 @@ class StepLog(TrainerCallback):
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Record the step's loss; stop with TrainingDiverged when it is not finite."""
-        if "loss" not in logs:
+        if logs is None or "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
             raise TrainingDiverged(

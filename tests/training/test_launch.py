@@ -109,7 +109,7 @@ def test_two_processes_lose_what_one_process_loses(base, samples_of, tmp_path, s
     load(tmp_path / "split")
 
 
-def test_a_failed_rank_is_heard(base, samples_of, tmp_path):
+def test_the_error_of_a_failed_rank_is_reported(base, samples_of, tmp_path):
     pytest.importorskip("deepspeed")
     spec = SPEC.model_copy(update={"deepspeed": "zero2", "processes": 1, "lr": 1e30, "warmup": 0.0})
     with pytest.raises(LaunchError, match="TrainingDiverged: loss is"):
@@ -117,7 +117,7 @@ def test_a_failed_rank_is_heard(base, samples_of, tmp_path):
     assert not (tmp_path / "out/COMPLETE").exists()
 
 
-# ------------------------------------------------------------------------------------------ death of the launcher
+# ------------------------------------------------------------------------------- death of the launcher
 
 GUARDED = """
 import os, subprocess, sys
@@ -155,7 +155,15 @@ def test_a_guarded_command_dies_with_its_killed_parent():
 
 
 def test_a_guarded_command_does_not_start_when_its_parent_is_dead_already():
-    command = [sys.executable, "-m", "training.parent_death", "999999999", sys.executable, "-c", "print('ran')"]
+    command = [
+        sys.executable,
+        "-m",
+        "training.parent_death",
+        "999999999",
+        sys.executable,
+        "-c",
+        "print('ran')",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and done.stdout == ""
     assert "process 999999999, which started this one, has ended" in done.stderr

@@ -3,7 +3,7 @@
     WINNOW_KILL="train[mmssr,0]/step/3" python -m recipes.run ...     # in that stage, the third time the point is reached
     WINNOW_KILL="list:points.txt" python -m recipes.run ...           # kill nothing, write down every point that is reached
 
-Without the variable a point costs one comparison. This module is the only one that reads it.
+Without the variable a point costs one look-up. This module is the only one that reads it.
 """
 
 import os
@@ -11,27 +11,26 @@ import signal
 from collections import Counter
 
 VARIABLE = "WINNOW_KILL"
-_STAGE = "WINNOW_KILL_STAGE"
+STAGE = "WINNOW_KILL_STAGE"
 """Carries the stage's name to the processes that a stage starts, such as the ranks of a training."""
-_wanted = os.environ.get(VARIABLE, "")
 _reached: Counter[str] = Counter()
 
 
 def enter(stage: str) -> None:
     """From here on this process works on `stage`; its points are counted from one."""
-    if _wanted:
-        os.environ[_STAGE] = stage
+    if VARIABLE in os.environ:
+        os.environ[STAGE] = stage
         _reached.clear()
 
 
 def reach(point: str) -> None:
     """End the process here if this is the point that was asked for."""
-    if not _wanted:
+    if (wanted := os.environ.get(VARIABLE)) is None:
         return
     _reached[point] += 1
-    name = f"{os.environ.get(_STAGE, 'start')}/{point}/{_reached[point]}"
-    if _wanted.startswith("list:"):
-        with open(_wanted.removeprefix("list:"), "a", encoding="utf-8") as listed:
+    name = f"{os.environ.get(STAGE, 'start')}/{point}/{_reached[point]}"
+    if wanted.startswith("list:"):
+        with open(wanted.removeprefix("list:"), "a", encoding="utf-8") as listed:
             listed.write(f"{name}\n")
-    elif name == _wanted:
+    elif name == wanted:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,9 @@
 """From the evaluations of many checkpoints to one comparison of arms.
 
-`collect(runs, suite)` -> long-form table of results; `compare(runs, suite)` -> per-arm means, /FULL, >Rand, differences
-with intervals. Everything is a pure function of the files that `evaluation.harness.evaluate` wrote.
+    compare(runs, suite)      # means of each arm, /FULL, >Rand, differences with intervals
+    collect(runs, suite)      # all results as a long-form table
+
+Everything is a pure function of the files that `evaluation.harness.evaluate` wrote.
 """
 
 import json
@@ -24,7 +26,7 @@ from evaluation.results import (
     read_summary,
 )
 from evaluation.stats import Interval, mean, paired_bootstrap, std, unit_weights, welch
-from evaluation.suite import Suite
+from evaluation.suite import Benchmark, Suite
 
 __all__ = [
     "ArmResult",
@@ -36,8 +38,17 @@ __all__ = [
     "compare",
     "count_above",
     "leave_one_out",
-    "relative_to_full",
+    "relative_to_reference",
 ]
+
+
+JSON_NAMES = {
+    "relative": "full",
+    "relative_std": "full_std",
+    "relative_range": "full_range",
+    "reference_arm": "full_arm",
+}
+"""Field -> key in comparison.json where they differ: the file format keeps the names of the column /FULL."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +61,26 @@ class Spread:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One row of the comparison. Values of `benchmarks` are in the metric's own scale, `mean` is in % of the scales.
+    """One row of the comparison. Values of single benchmarks are in the metric's scale, means in % of the
+    scales.
 
-    `units` are the repetitions: on each pool the selection seeds where there are several, else the training seeds;
-    `unit_means` is the grand mean of each in %, by pool, and `pool_means` that of each pool. `full` is /FULL in % (None without a full arm, or where a full score is 0),
-    `full_range` its lowest and highest value when any one benchmark is left out. `above` of `len(benchmarks)`
-    benchmarks lie above the baseline. `difference` is to the mean of the arm `baseline`, in points of `mean`, with a
-    95 % interval; `benchmark_differences` are those of the single benchmarks, `pool_differences` those of the single
-    pools. `p` is Welch's over units (None for several pools, whose units are not independent).
+    Units are the repetitions of an arm on each pool: its selection seeds if there are several, else its
+    training seeds. `unit_means` is the mean over benchmarks of each unit, grouped by pool; `pool_means` is
+    that of each pool. `unparsed` is the share of all answers, in 0..1, that could not be parsed.
 
-    `shuffled` is the score of each benchmark with the images of other questions, in the metric's own scale, over the
-    repetitions that were asked so; `grounded` is what these lose by it (score - shuffled, turned round where lower is
-    better). A benchmark is None where no question could be given another's image, all is None where no repetition was
-    asked. The means are in % of the scales, and None unless all benchmarks have a value.
+    `relative` is /FULL, the score in % of the reference arm (None without a reference arm, or when one of its
+    scores is 0); `relative_range` is its lowest and highest value when any one benchmark is left out. `above`
+    counts the benchmarks above the arm `baseline`. `difference` is the difference of `mean` to the
+    baseline's, in points, with a 95 % interval; `benchmark_differences` and `pool_differences` are those of
+    single benchmarks and pools. `p` is Welch's over units (None for several pools, whose units are not
+    independent).
 
-    `targeted`: the arm's selector saw validation data of what it is judged on.
+    `shuffled` is the score of each benchmark with the images of other questions, over the repetitions
+    evaluated with shuffled images; `grounded` is what these lose by it (score - shuffled, inverted when lower
+    is better). A benchmark is None if no question could be given another's image; all is None if no
+    repetition was evaluated this way. The two means are None unless all benchmarks have a value.
+
+    `targeted`: the arm's selector saw validation data of the benchmarks.
     """
 
     arm: str
@@ -75,9 +91,9 @@ class ArmResult:
     benchmarks: dict[str, Spread]
     mean: Spread
     unparsed: float
-    full: float | None
-    full_std: float | None
-    full_range: tuple[float, float] | None
+    relative: float | None
+    relative_std: float | None
+    relative_range: tuple[float, float] | None
     above: int | None
     difference: Interval | None
     p: float | None
@@ -94,14 +110,14 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms in the order in which they were given, with chance and blind level (metric's scale) of each
+    """All arms in the order of the runs, with chance and blind level (metric's scale) and size of each
     benchmark.
 
-    `baseline` is one arm, or the arm for each budget; `pools` are the pool seeds that every arm was run on.
+    `baseline` is one arm, or {budget: arm}; `pools` are the pool seeds that every arm was run on.
     """
 
     suite: Suite
-    full_arm: str | None
+    reference_arm: str | None
     baseline: str | dict[str, str] | None
     arms: tuple[ArmResult, ...]
     chance: dict[str, float]
@@ -115,36 +131,50 @@ class Comparison:
         """The arms that others are compared with."""
         return tuple(dict.fromkeys(arm.baseline for arm in self.arms if arm.baseline))
 
+    def levels(self, name: str) -> list[float | None]:
+        """The "chance" or "blind" level of each benchmark, in the metric's scale; None if it was not
+        measured."""
+        by_task: Mapping[str, float | None] = self.chance if name == "chance" else self.blind
+        return [by_task[b.task] for b in self.suite]
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return asdict(self)
+        """The content of comparison.json."""
+        content = _json_names(asdict(self))
+        return content | {"arms": [_json_names(arm) for arm in content["arms"]]}
 
     def arm(self, name: str) -> ArmResult:
+        """The arm of this name; raises StopIteration if there is none."""
         return next(arm for arm in self.arms if arm.arm == name)
 
 
-def relative_to_full(scores: Sequence[float], full: Sequence[float]) -> float | None:
-    """/FULL of mmSSR (arXiv 2503.13383, table 1): 100 * mean over benchmarks of score / full score; None if a full
-    score is 0."""
-    if len(scores) != len(full):
-        raise ValueError(f"{len(scores)} scores against {len(full)} full scores")
-    if any(value == 0 for value in full):
-        return None
-    return 100 * mean([score / value for score, value in zip(scores, full)])
+def _json_names(content: dict[str, Any]) -> dict[str, Any]:
+    return {JSON_NAMES.get(name, name): value for name, value in content.items()}
 
 
-def leave_one_out(scores: Sequence[float], full: Sequence[float]) -> tuple[float, float] | None:
-    """Lowest and highest /FULL when any one benchmark is left out; None as in `relative_to_full` or for one
-    benchmark."""
-    if len(scores) < 2 or any(value == 0 for value in full):
+def relative_to_reference(scores: Sequence[float], reference: Sequence[float]) -> float | None:
+    """/FULL of mmSSR (arXiv 2503.13383, table 1): 100 * mean over benchmarks of score / reference score.
+
+    The reference is the arm trained on the full data. None if one of its scores is 0.
+    """
+    if len(scores) != len(reference):
+        raise ValueError(f"{len(scores)} scores against {len(reference)} reference scores")
+    if any(value == 0 for value in reference):
         return None
-    ratios = 100 * np.asarray(scores, dtype=np.float64) / np.asarray(full, dtype=np.float64)
+    return 100 * mean([score / value for score, value in zip(scores, reference, strict=True)])
+
+
+def leave_one_out(scores: Sequence[float], reference: Sequence[float]) -> tuple[float, float] | None:
+    """Lowest and highest /FULL when any one benchmark is left out; None for one benchmark or a reference
+    score of 0."""
+    if len(scores) < 2 or any(value == 0 for value in reference):
+        return None
+    ratios = 100 * np.asarray(scores, dtype=np.float64) / np.asarray(reference, dtype=np.float64)
     without = (ratios.sum() - ratios) / (len(ratios) - 1)
     return float(without.min()), float(without.max())
 
 
 def count_above(scores: Sequence[float], baseline: Sequence[float]) -> int:
-    """>Rand of mmSSR: the number of benchmarks with a score strictly above the baseline's."""
+    """>Rand of mmSSR (table 1): the number of benchmarks with a score strictly above the baseline's."""
     return sum(score > base for score, base in zip(scores, baseline, strict=True))
 
 
@@ -152,20 +182,20 @@ def compare(
     runs: Sequence[Run],
     suite: Suite,
     *,
-    full: str | None = "full",
+    reference: str | None = "full",
     baseline: str | Mapping[str, str] | None = "random",
     bench_dir: Path | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare arms that answered the same questions under the same protocol; ResultsError where they did not.
+    """Compare arms that answered the same questions under the same protocol; ResultsError otherwise.
 
-    `full` and `baseline` name arms; one that is not among the runs leaves /FULL or the differences out. A mapping
-    names the baseline for the arms of each budget.
-    `bench_dir` gives the blind level of each benchmark (bench.json).
+    `reference` (the arm trained on the full data) and `baseline` name arms; without such an arm among the
+    runs there is no /FULL, or no differences. A mapping {budget: arm} names the baseline of each budget.
+    `bench_dir` has the blind level of each benchmark (bench.json).
     """
     if not runs:
-        raise ResultsError("there are no runs to compare")
+        raise ResultsError("no runs to compare")
     arms = {name: [run for run in runs if run.arm == name] for name in dict.fromkeys(run.arm for run in runs)}
     summaries = [read_summary(run.path) for run in runs]
     check_protocol(runs, summaries)
@@ -173,25 +203,23 @@ def compare(
     check_questions(runs, answers)
     units = {name: _units(group, answers) for name, group in arms.items()}
     pools = _check_pools(units)
-    full_means = units[full].benchmark_means() if full in units else None
+    reference_means = units[reference].benchmark_means() if reference in units else None
     first = summaries[0]["benchmarks"]
     results = tuple(
         _arm_result(
             group,
             units[name],
             suite,
-            full_means,
-            _baseline(group[0], baseline, units),
+            reference_means,
+            _Baseline.of(group[0], baseline, units, resamples, seed),
             _unparsed(group, suite),
             _grounding(group, answers, suite),
-            resamples,
-            seed,
         )
         for name, group in arms.items()
     )
     return Comparison(
         suite=suite,
-        full_arm=full if full in arms else None,
+        reference_arm=reference if reference in arms else None,
         baseline=dict(baseline) if isinstance(baseline, Mapping) else baseline if baseline in arms else None,
         arms=results,
         chance={b.task: b.chance if b.chance is not None else first[b.task]["chance"] for b in suite},
@@ -204,14 +232,14 @@ def compare(
 
 @dataclass(frozen=True)
 class _Units:
-    """Scores [unit][benchmark] -> float64[questions] of one arm, and the pool seed of each unit."""
+    """The units of an arm: scores [unit][benchmark] -> float64[questions], and the pool seed of each unit."""
 
     arm: str
     pools: list[int | None]
     scores: list[list[np.ndarray]]
 
     def benchmark_means(self) -> list[float]:
-        """Mean score of each benchmark; every pool counts the same."""
+        """Mean score of each benchmark; every pool has the same weight."""
         weights = unit_weights(self.pools)
         return [
             float(np.average([unit[k].mean() for unit in self.scores], weights=weights))
@@ -219,22 +247,26 @@ class _Units:
         ]
 
     def means(self, scales: Sequence[float]) -> list[float]:
-        """Grand mean of each unit in %."""
+        """Mean over benchmarks of each unit, in %."""
         return [
-            100 * mean([scores.mean() / scale for scores, scale in zip(unit, scales)]) for unit in self.scores
+            100 * mean([scores.mean() / scale for scores, scale in zip(unit, scales, strict=True)])
+            for unit in self.scores
         ]
 
     def pool_means(self, scales: Sequence[float]) -> list[float]:
-        """Grand mean of each pool in %, in the order of the pools."""
-        values = list(zip(self.pools, self.means(scales)))
+        """Mean over benchmarks of each pool, in %, in the order of the pools."""
+        values = list(zip(self.pools, self.means(scales), strict=True))
         return [mean([value for own, value in values if own == pool]) for pool in dict.fromkeys(self.pools)]
 
 
 def _units(
     group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], column: str = "score"
 ) -> _Units:
-    """The units of one arm by pool seed: runs of one selection seed are averaged where there are several selection
-    seeds."""
+    """The units of one arm by pool seed.
+
+    With several selection seeds, the training seeds of one selection are averaged: they are not independent
+    selections.
+    """
     if len({str(run.budget) for run in group}) > 1:
         raise ResultsError(
             f"arm {group[0].arm!r} has runs of several budgets: {sorted({str(run.budget) for run in group})}"
@@ -261,23 +293,52 @@ def _units(
 
 
 def _check_pools(units: Mapping[str, _Units]) -> tuple[int | None, ...]:
-    """The pools that all arms were run on; ResultsError if they differ, since a difference would hold the pools' own."""
+    """The pools of all arms; ResultsError if the arms differ, since differences would then include the pools'
+    own."""
     first = next(iter(units.values()))
     for other in units.values():
         if set(other.pools) != set(first.pools):
             raise ResultsError(
-                f"arms {first.arm!r} and {other.arm!r} were run on different pools: {sorted(set(first.pools), key=str)} "
-                f"and {sorted(set(other.pools), key=str)}"
+                f"arms {first.arm!r} and {other.arm!r} were run on different pools: "
+                f"{sorted(set(first.pools), key=str)} and {sorted(set(other.pools), key=str)}"
             )
     return tuple(dict.fromkeys(first.pools))
 
 
-def _baseline(
-    run: Run, baseline: str | Mapping[str, str] | None, units: Mapping[str, _Units]
-) -> _Units | None:
-    """What an arm is compared with: the one baseline, or that of its budget; None for a baseline itself."""
-    name = baseline.get(str(run.budget)) if isinstance(baseline, Mapping) else baseline
-    return None if name == run.arm else units.get(name)
+@dataclass(frozen=True)
+class _Baseline:
+    """What an arm is compared with, and how the intervals of the differences are drawn."""
+
+    units: _Units
+    resamples: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        baseline: str | Mapping[str, str] | None,
+        units: Mapping[str, _Units],
+        resamples: int,
+        seed: int,
+    ) -> "_Baseline | None":
+        """The one baseline, or that of the arm's budget; None for a baseline itself."""
+        name = baseline.get(str(run.budget)) if isinstance(baseline, Mapping) else baseline
+        if name is None or name == run.arm or name not in units:
+            return None
+        return cls(units[name], resamples, seed)
+
+    def difference(self, units: _Units, benchmarks: Sequence[int], scales: Sequence[float]) -> Interval:
+        """Mean of `units` over these benchmarks minus the baseline's, in % of the scales."""
+        sides = [[[unit[k] for k in benchmarks] for unit in side.scores] for side in (units, self.units)]
+        interval = paired_bootstrap(
+            *sides,
+            pools=(units.pools, self.units.pools),
+            scale=[scales[k] for k in benchmarks],
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+        return Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
 
 
 def _spread(values: Sequence[float]) -> Spread:
@@ -288,23 +349,13 @@ def _arm_result(
     group: Sequence[Run],
     units: _Units,
     suite: Suite,
-    full: list[float] | None,
-    base: _Units | None,
+    reference: list[float] | None,
+    base: _Baseline | None,
     unparsed: float,
     grounding: Mapping[str, Any],
-    resamples: int,
-    seed: int,
 ) -> ArmResult:
     scales = [b.scale for b in suite]
-    signs = [1 if b.direction == "higher" else -1 for b in suite]
-    means, unit_means, pool_means = units.benchmark_means(), units.means(scales), units.pool_means(scales)
-    unit_full = [
-        relative_to_full(*_oriented([scores.mean() for scores in unit], full, signs)) if full else None
-        for unit in units.scores
-    ]
-    oriented = _oriented(means, full, signs) if full else None
-    several = len(pool_means) > 1
-    p = welch(unit_means, base.means(scales)).p if base and not several else math.nan
+    unit_means, pool_means = units.means(scales), units.pool_means(scales)
     return ArmResult(
         arm=group[0].arm,
         budget=str(group[0].budget),
@@ -313,60 +364,79 @@ def _arm_result(
         units=len(unit_means),
         unit_means=tuple(unit_means),
         benchmarks={
-            b.task: Spread(means[k], _spread([unit[k].mean() for unit in units.scores]).std)
-            for k, b in enumerate(suite)
+            b.task: Spread(value, _spread([unit[k].mean() for unit in units.scores]).std)
+            for k, (b, value) in enumerate(zip(suite, units.benchmark_means(), strict=True))
         },
         mean=Spread(mean(pool_means), _spread(unit_means).std),
         unparsed=unparsed,
-        full=relative_to_full(*oriented) if oriented else None,
-        full_std=_spread(unit_full).std if None not in unit_full else None,
-        full_range=leave_one_out(*oriented) if oriented else None,
-        above=count_above(
-            *([s * v for s, v in zip(signs, values)] for values in (means, base.benchmark_means()))
-        )
-        if base
-        else None,
-        difference=_difference(units, base, range(len(suite)), scales, resamples, seed) if base else None,
-        p=None if math.isnan(p) else p,
         pool_means=tuple(pool_means),
-        baseline=base.arm if base else None,
-        pool_differences=tuple(x - y for x, y in zip(pool_means, base.pool_means(scales))) if base else (),
-        benchmark_differences={
-            b.task: _difference(units, base, [k], scales, resamples, seed) for k, b in enumerate(suite)
-        }
-        if base
-        else {},
+        **_relative(units, suite, reference),
+        **_differences(units, suite, base),
         **grounding,
     )
 
 
-def _difference(
-    units: _Units, base: _Units, benchmarks: Sequence[int], scales: Sequence[float], resamples: int, seed: int
-) -> Interval:
-    """Mean over these benchmarks minus the baseline's, in % of the scales."""
-    sides = [[[unit[k] for k in benchmarks] for unit in side.scores] for side in (units, base)]
-    found = paired_bootstrap(
-        *sides,
-        pools=(units.pools, base.pools),
-        scale=[scales[k] for k in benchmarks],
-        resamples=resamples,
-        seed=seed,
-    )
-    return Interval(100 * found.value, 100 * found.low, 100 * found.high)
+def _relative(units: _Units, suite: Suite, reference: list[float] | None) -> dict[str, Any]:
+    """The fields of an ArmResult about /FULL."""
+    if not reference:
+        return dict.fromkeys(("relative", "relative_std", "relative_range"))
+    whole = _ratio_parts(units.benchmark_means(), reference, suite)
+    of_units = [
+        relative_to_reference(*_ratio_parts([scores.mean() for scores in unit], reference, suite))
+        for unit in units.scores
+    ]
+    known = [value for value in of_units if value is not None]
+    return {
+        "relative": relative_to_reference(*whole),
+        "relative_std": _spread(known).std if len(known) == len(of_units) else None,
+        "relative_range": leave_one_out(*whole),
+    }
 
 
-def _oriented(
-    scores: Sequence[float], full: Sequence[float], signs: Sequence[int]
+def _ratio_parts(
+    scores: Sequence[float], reference: Sequence[float], suite: Suite
 ) -> tuple[list[float], list[float]]:
-    """(numerators, denominators) of the /FULL ratios; turned round where lower is better."""
-    pairs = [(s, f) if sign > 0 else (f, s) for s, f, sign in zip(scores, full, signs)]
+    """(numerators, denominators) of the /FULL ratios: score / reference, inverted when lower is better."""
+    pairs = [
+        (score, other) if b.direction == "higher" else (other, score)
+        for b, score, other in zip(suite, scores, reference, strict=True)
+    ]
     return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def _differences(units: _Units, suite: Suite, base: _Baseline | None) -> dict[str, Any]:
+    """The fields of an ArmResult about its baseline."""
+    if base is None:
+        return dict.fromkeys(("above", "difference", "p"))
+    scales = [b.scale for b in suite]
+    above = count_above(_higher_is_better(units, suite), _higher_is_better(base.units, suite))
+    pool_means, base_means = units.pool_means(scales), base.units.pool_means(scales)
+    # Seeds of one pool share its samples, so over several pools the units are not the independent values of a
+    # t-test.
+    p = welch(units.means(scales), base.units.means(scales)).p if len(pool_means) == 1 else math.nan
+    return {
+        "above": above,
+        "difference": base.difference(units, range(len(suite)), scales),
+        "p": None if math.isnan(p) else p,
+        "baseline": base.units.arm,
+        "pool_differences": tuple(x - y for x, y in zip(pool_means, base_means, strict=True)),
+        "benchmark_differences": {b.task: base.difference(units, [k], scales) for k, b in enumerate(suite)},
+    }
+
+
+def _higher_is_better(units: _Units, suite: Suite) -> list[float]:
+    """Mean score of each benchmark, negated when lower is better."""
+    return [_sign(b) * value for b, value in zip(suite, units.benchmark_means(), strict=True)]
+
+
+def _sign(benchmark: Benchmark) -> int:
+    return 1 if benchmark.direction == "higher" else -1
 
 
 def _grounding(
     group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], suite: Suite
 ) -> dict[str, Any]:
-    """The fields of an ArmResult that come from shuffled images; none where no repetition was asked with them."""
+    """The fields of an ArmResult about shuffled images; {} if no repetition was evaluated with them."""
     both = [
         run
         for run in group
@@ -374,17 +444,20 @@ def _grounding(
     ]
     if not both:
         return {}
-    real, other = (_units(both, answers, column) for column in ("score", "score_shuffled"))
-    signs = [1 if b.direction == "higher" else -1 for b in suite]
-    gains = [[s * (x - y) for s, x, y in zip(signs, *unit)] for unit in zip(real.scores, other.scores)]
-    gained = _Units(real.arm, real.pools, gains)
-    found: dict[str, Any] = {}
-    for name, units in (("shuffled", other), ("grounded", gained)):
-        values = {b.task: None if math.isnan(v) else v for b, v in zip(suite, units.benchmark_means())}
+    real, shuffled = (_units(both, answers, column) for column in ("score", "score_shuffled"))
+    lost = [
+        [_sign(b) * (x - y) for b, x, y in zip(suite, *unit, strict=True)]
+        for unit in zip(real.scores, shuffled.scores, strict=True)
+    ]
+    fields: dict[str, Any] = {}
+    for name, units in (("shuffled", shuffled), ("grounded", _Units(real.arm, real.pools, lost))):
+        means = zip(suite, units.benchmark_means(), strict=True)
+        # A benchmark without shuffled scores is all null, which is NaN here.
+        values = {b.task: None if math.isnan(value) else value for b, value in means}
         scales = [b.scale for b in suite]
         average = Spread(mean(units.pool_means(scales)), _spread(units.means(scales)).std)
-        found |= {name: values, f"{name}_mean": None if None in values.values() else average}
-    return found
+        fields |= {name: values, f"{name}_mean": None if None in values.values() else average}
+    return fields
 
 
 def _unparsed(group: Sequence[Run], suite: Suite) -> float:
@@ -394,7 +467,7 @@ def _unparsed(group: Sequence[Run], suite: Suite) -> float:
 
 
 def _blind(bench_dir: Path | None, suite: Suite) -> dict[str, float | None]:
-    """Value of the best guess without the image, from bench.json; None where it was not measured."""
+    """Score of the best guess without the image, from bench.json; None if it was not measured."""
     path = Path(bench_dir) / "bench.json" if bench_dir else None
     content = json.loads(path.read_text()) if path and path.is_file() else {}
     return {b.task: content.get(b.capability, {}).get("blind") for b in suite}

@@ -1,6 +1,7 @@
-"""Text preparation that every answer extractor shares: cleaning, finding the concluding statement, reducing a sentence.
+"""Text preparation shared by all answer extractors: cleaning, finding the concluding statement, reducing
+sentences.
 
-Nothing here looks at the right answer: what a model said is decided from its words alone.
+Nothing here looks at the reference answer: what a model answered is read from its words alone.
 """
 
 import re
@@ -29,7 +30,8 @@ _NUMBER_WORD = re.compile(
 
 _STRONG = re.compile(
     r"(?:final |correct |right |best |my )?(?:answer|option|choice|conclusion|result)"
-    r"(?: to [a-z ]{1,40}?)?\s*(?:is|:|=|would be|must be|should be)\s*(?:that\b)?\s*:?|####|(?:^|\n)\s*answer\b(?= )"
+    r"(?: to [a-z ]{1,40}?)?\s*(?:is|:|=|would be|must be|should be)\s*(?:that\b)?\s*:?|####"
+    r"|(?:^|\n)\s*answer\b(?= )"
 )
 _WEAK = re.compile(r"\b(?:so|therefore|thus|hence|consequently|in conclusion|in short)\b\s*[,:]?|=>|->|→")
 _ANSWER_LAST = re.compile(
@@ -42,11 +44,12 @@ _SENTENCE_END = re.compile(r"[.!?;](?=\s|$)|\n+")
 
 
 def clean(text: str) -> str:
-    """Lower-cased text without markdown, quotes, LaTeX wrappers and thinking blocks; white space is single."""
+    """Lower-cased text without markdown, quotes, LaTeX wrappers and thinking blocks; runs of white space
+    collapsed."""
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"<(think|thinking)>.*?</\1>", " ", text, flags=re.S)
     text = re.sub(r"\\(?:boxed|text|mathrm|textbf)\s*\{([^{}]*)\}", r"\1", text)
-    text = text.replace("’", "'").replace("‘", "'").replace("−", "-")
+    text = text.replace("’", "'").replace("\u2018", "'").replace("−", "-")
     text = re.sub(r"\*+|__+|`+|[\"“”«»$]|</?[a-z]+>", " ", text)
     text = re.sub(r"(?<![a-z0-9])'|'(?![a-z0-9])", " ", text)
     return "\n".join(
@@ -60,17 +63,18 @@ def digits(text: str) -> str:
 
 
 def conclusions(text: str) -> tuple[list[str], bool]:
-    """The passages of cleaned `text` that state the answer, and whether they were announced ("the answer is ...",
-    "so ...").
+    """The passages of cleaned `text` that state the answer, and whether they are announced ("the answer is",
+    "so").
 
-    Every "answer is" statement is returned, since two that differ contradict each other; of "so", "thus" only the last
-    counts, as steps of reasoning use them too. Without an announcement the whole text is the one passage.
+    All "the answer is" statements are returned, since two that differ contradict each other; of "so" and
+    "thus" only the last one counts, since steps of reasoning use them too. Without an announcement the whole
+    text is the only passage.
     """
     if last := _ANSWER_LAST.match(text):
         return [_after_weak(last.group(1)) or last.group(1)], True
     marks = list(_STRONG.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    passages = [text[mark.end() : end] for mark, end in zip(marks, ends)]
+    passages = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
     stated = [passage for passage in passages if re.search(r"\w", passage)]
     if stated:
         return stated, True
@@ -79,27 +83,28 @@ def conclusions(text: str) -> tuple[list[str], bool]:
 
 
 def without_announcements(text: str) -> str:
-    """`text` with every "the answer is" made a line break."""
+    """`text` with every "the answer is" replaced by a line break."""
     return _STRONG.sub("\n", text)
 
 
 def _after_weak(text: str) -> str | None:
-    """What follows the last "so", "therefore", ...; None when there is none or nothing follows it."""
+    """The text after the last "so", "therefore", ...; None if there is no such word or no word follows it."""
     tail = text[list(_WEAK.finditer(text))[-1].end() :] if _WEAK.search(text) else ""
     return tail if re.search(r"\w", tail) else None
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of `text` that contain a word; a full stop inside a number does not end one."""
+    """The sentences of `text` that contain a word; a decimal point does not end a sentence."""
     return [part.strip() for part in _SENTENCE_END.split(text) if re.search(r"\w", part)]
 
 
 def without_reason(text: str) -> str:
-    """`text` up to "because", "since", "which", ...; unchanged when it begins with one."""
+    """`text` up to "because", "since", "which", ...; unchanged if it begins with one of them."""
     return _REASON.sub("", text, count=1) or text
 
 
 def agree(texts: Iterable[str], extract: Callable[[str], str | None]) -> str | None:
-    """The one value that `extract` finds in all texts where it finds any; None when they differ or there is none."""
-    found = {value for value in map(extract, texts) if value is not None}
-    return found.pop() if len(found) == 1 else None
+    """The value that `extract` returns for the texts, ignoring None; None if the values differ or there is
+    none."""
+    values = {value for value in map(extract, texts) if value is not None}
+    return values.pop() if len(values) == 1 else None

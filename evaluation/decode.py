@@ -1,5 +1,5 @@
-"""Greedy decoding that drops finished rows from the batch: one rambling answer then costs little, not a whole
-batch's time."""
+"""Greedy decoding that drops finished rows from the batch, so that one long answer does not cost a batch's
+time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,19 @@ from typing import Any
 import torch
 
 SHRINK = 0.75
-"""The batch shrinks when this share of its rows, or less, is unfinished; copying the cache at every step would cost
-more."""
+"""The batch shrinks when at most this share of its rows is unfinished; copying the cache at every step would
+cost more."""
 
 
 @torch.inference_mode()
 def greedy(
     model: Any, batch: Mapping[str, torch.Tensor], *, max_new_tokens: int, ends: torch.Tensor, pad: int
 ) -> torch.Tensor:
-    """New tokens int64 [rows, max_new_tokens], `pad` after each row's end token; the same as
+    """New tokens int64 [rows, max_new_tokens], `pad` after each row's end token; equals
     `generate(do_sample=False)`.
 
-    `batch`: left-padded model input, input_ids and attention_mask int64 [rows, T] beside the pixel inputs; `ends`:
-    end tokens.
+    `batch`: left-padded model inputs, with input_ids and attention_mask int64 [rows, T]. `ends`: the end
+    tokens.
     """
     mask = batch["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)

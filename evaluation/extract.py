@@ -1,9 +1,10 @@
-"""From what a model wrote to a score, one extractor for each kind of question.
+"""From a model's answer to a score, with one extractor per kind of question.
 
-`score("choice", "The answer is (B).", "b", ["cat", "dog"])` -> Scored("b", 1.0). The extractors are indifferent to the
-style of an answer (sentence, letter, option text, chain of thought, markdown), so that a selection of data that changes
-only how a model talks does not change its score. An answer that is ambiguous, contradictory or absent is `unparsed`:
-its score is 0 and it is counted, never guessed.
+    score("choice", "The answer is (B).", "b", ["cat", "dog"])      # Scored("b", 1.0)
+
+The extractors do not depend on the style of an answer (sentence, letter, option text, chain of thought,
+markdown), so that training data which changes only the style of a model does not change its score. An
+ambiguous, contradictory or missing answer is `unparsed`: its score is 0 and it is counted, never guessed.
 """
 
 import re
@@ -46,7 +47,7 @@ _SUBJECT = re.compile(
 
 @dataclass(frozen=True)
 class Scored:
-    """What was read out of an answer (None = unparsed) and its score in 0..1."""
+    """The answer that was extracted (None: unparsed) and its score in 0..1."""
 
     extracted: str | None
     value: float
@@ -57,26 +58,31 @@ class Scored:
 
 
 def score(kind: str, prediction: str, answer: str, options: Sequence[str] = ()) -> Scored:
-    """Score one answer. Kinds: choice, word, number, yes_no, coordinate, spell, facts (score = F1); options for choice.
+    """Score one answer. Kinds: choice, word, number, yes_no, coordinate, spell, facts (score = F1); options
+    for choice.
 
-    Raises ValueError for an unknown kind or a reference answer that its own extractor cannot read: broken benchmark
-    data.
+    Raises ValueError for an unknown kind, or for a reference answer that its own extractor cannot parse:
+    broken benchmark data.
     """
     reference = extract(kind, answer, options)
     if reference is None:
-        raise ValueError(f"reference answer {answer!r} is not a readable {kind!r} (options {list(options)})")
-    found = extract(kind, prediction, options)
-    if found is None:
+        raise ValueError(
+            f"reference answer {answer!r} cannot be parsed as {kind!r} (options {list(options)})"
+        )
+    predicted = extract(kind, prediction, options)
+    if predicted is None:
         return Scored(None, 0.0)
     if kind == "facts":
-        return Scored(found, facts_f1(found, reference))
-    if kind == "word" and found != reference and normalise(_PLACE.sub("", found)) == reference:
+        return Scored(predicted, facts_f1(predicted, reference))
+    # "a dog on the left" is right if "dog" is; a reference such as "on the left" has been compared as a
+    # whole.
+    if kind == "word" and predicted != reference and normalise(_PLACE.sub("", predicted)) == reference:
         return Scored(reference, 1.0)
-    return Scored(found, float(found == reference))
+    return Scored(predicted, float(predicted == reference))
 
 
 def extract(kind: str, text: str, options: Sequence[str] = ()) -> str | None:
-    """The canonical answer of `kind` in `text`, or None when there is none or more than one."""
+    """The canonical answer of `kind` in `text`; None if there is none or more than one."""
     return _extract(kind, text, tuple(options))
 
 
@@ -88,21 +94,23 @@ def _extract(kind: str, text: str, options: tuple[str, ...]) -> str | None:
     if kind == "choice":
         return extract_choice(text, options)
     if kind not in EXTRACTORS:
-        raise ValueError(f"unknown kind of question {kind!r}; known: choice, {', '.join(EXTRACTORS)}")
+        raise ValueError(
+            f"the kind of a question must be one of choice, {', '.join(EXTRACTORS)}, got {kind!r}"
+        )
     return EXTRACTORS[kind](text)
 
 
 def normalise(text: str) -> str:
-    """Words only, without a leading article; hyphens are spaces and number words digits."""
+    """The words of `text` without a leading article; hyphens become spaces, number words digits."""
     text = re.sub(r"[^\w\s.]|\.(?!\d)|_", " ", digits(text))
     return re.sub(r"\s+", " ", _ARTICLE.sub("", re.sub(r"\s+", " ", text).strip())).strip()
 
 
-# --- one of several options ---------------------------------------------------------------------------------------
+# --- one of several options ----------------------------------------------------------------------
 
 
 def extract_choice(text: str, options: Sequence[str]) -> str | None:
-    """Letter "a", "b", ... of the one option that is named by its letter, by its text, or by both alike."""
+    """Letter "a", "b", ... of the only option that is named, by its letter, by its text or by both."""
     if not options:
         raise ValueError("a choice question needs its options")
     names = [normalise(clean(option)) for option in options]
@@ -129,21 +137,20 @@ def _letter(index: int) -> str:
 
 
 def _letters(text: str, n: int) -> set[str]:
-    """Letters that stand as labels. A bare "a" before a word is an article, and "i" before a word is a pronoun."""
+    """The letters used as labels. A bare "a" before a word is an article, "i" before a word is a pronoun."""
     last = _letter(n - 1)
     label = (
         rf"(?:\(\s*([a-{last}])\s*\)|(?<![\w'(-])([a-{last}])\s*[):]|\b(?:option|choice|letter)\s*\(?([a-{last}])\b"
         rf"|(?:^|(?<=[\n:,]))\s*([a-{last}])\s*[.,](?!\w)|(?<![\w'-])([a-{last}])\s*[.!?,]*\s*$"
         rf"|\b([a-{last}])(?=\s*(?:and|or|/|&)\s*[a-{last}]\b))"
     )
-    found = {next(filter(None, match.groups())) for match in re.finditer(label, text)}
+    labels = {next(filter(None, match.groups())) for match in re.finditer(label, text)}
     bare = re.findall(rf"(?<![\w'-])([a-{last}])(?![\w'-])", text)
-    return found | {letter for letter in bare if letter not in "ai"}
+    return labels | {letter for letter in bare if letter not in "ai"}
 
 
 def _texts(text: str, names: Sequence[str]) -> set[int]:
-    """Indices of the options whose words occur in `text`; an occurrence inside that of a longer option does not
-    count."""
+    """Indices of the options whose text occurs in `text`, unless within an occurrence of a longer option."""
     spans = [
         (m.start(), m.end(), i)
         for i, name in enumerate(names)
@@ -153,7 +160,7 @@ def _texts(text: str, names: Sequence[str]) -> set[int]:
     return {i for a, b, i in spans if not any(c <= a and b <= d and d - c > b - a for c, d, _ in spans)}
 
 
-# --- open answers -------------------------------------------------------------------------------------------------
+# --- open answers --------------------------------------------------------------------------------
 
 
 def extract_word(text: str) -> str | None:
@@ -174,8 +181,8 @@ def _phrase(sentence: str) -> str | None:
 
 
 def extract_number(text: str) -> str | None:
-    """One number as digits ("three" -> "3", "1,000" -> "1000", "4.0" -> "4"); a result after "=" goes before its
-    terms."""
+    """One number as digits ("three" -> "3", "1,000" -> "1000", "4.0" -> "4"); after "=", only the result
+    counts."""
     passages, _ = conclusions(text)
     return agree(passages, _one_number)
 
@@ -187,8 +194,8 @@ def _one_number(text: str) -> str | None:
         return None
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", digits(text))
     text = text.rpartition("=")[2] if re.search(r"=\s*-?\d", text) else text
-    found = {_plain(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d]|[a-z]\d)", text)}
-    return found.pop() if len(found) == 1 else None
+    numbers = {_plain(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d]|[a-z]\d)", text)}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _plain(number: str) -> str:
@@ -205,7 +212,7 @@ _STATED = re.compile(
 
 
 def extract_yes_no(text: str) -> str | None:
-    """yes or no, said outright ("Yes, ...") or by a full statement ("There is no dog.")."""
+    """yes or no, given directly ("Yes, ...") or by a full statement ("There is no dog.")."""
     passages, announced = conclusions(text)
     return agree(passages, lambda passage: _polarity(passage, announced))
 
@@ -229,7 +236,7 @@ def _polarity(text: str, announced: bool) -> str | None:
 
 
 def extract_coordinate(text: str) -> str | None:
-    """A grid cell as column letter + row digit: "b3", "(B, 3)", "column b, row 3", "row 3, column 2", "3b"."""
+    """A grid cell as column letter + row digit, from "b3", "(B, 3)", "row 3, column 2", "3b", ..."""
     passages, _ = conclusions(text)
     return agree(passages, lambda passage: _one_cell(without_reason(passage)))
 
@@ -237,8 +244,8 @@ def extract_coordinate(text: str) -> str | None:
 def _one_cell(text: str) -> str | None:
     if _NEGATED.search(text):
         return None
-    found = {cell for _, _, cell in _cells(text)}
-    return found.pop() if len(found) == 1 else None
+    cells = {cell for _, _, cell in _cells(text)}
+    return cells.pop() if len(cells) == 1 else None
 
 
 _CELL = re.compile(
@@ -249,14 +256,13 @@ _CELL = re.compile(
 
 def _cells(text: str) -> list[tuple[int, int, str]]:
     """(start, end, cell) of every grid cell named in `text`."""
-    found = []
+    cells = []
     for match in _CELL.finditer(digits(text)):
         column, row, row2, column2, letter, digit, digit2, letter2 = match.groups()
         column, row = column or column2 or letter or letter2, row or row2 or digit or digit2
-        found.append(
-            (match.start(), match.end(), ("abcdefghi"[int(column) - 1] if column.isdigit() else column) + row)
-        )
-    return found
+        column = "abcdefghi"[int(column) - 1] if column.isdigit() else column
+        cells.append((match.start(), match.end(), column + row))
+    return cells
 
 
 def extract_spell(text: str) -> str | None:
@@ -264,7 +270,7 @@ def extract_spell(text: str) -> str | None:
     passages, announced = conclusions(text)
     parts = [s for passage in passages for s in (sentences(passage)[:1] if announced else sentences(passage))]
     spelled = [_letter_runs(part) for part in parts]
-    runs = {run for found in spelled for run in found}
+    runs = {run for runs_of_part in spelled for run in runs_of_part}
     if runs:
         return runs.pop() if len(runs) == 1 else None
     return agree(parts, lambda part: _single_word(_COPULA.sub("", without_reason(part))))
@@ -284,7 +290,7 @@ def _single_word(text: str) -> str | None:
     return words[0] if len(words) == 1 and not _NEGATED.search(text) else None
 
 
-# --- lists of facts -----------------------------------------------------------------------------------------------
+# --- lists of facts ------------------------------------------------------------------------------
 
 _FILLER = re.compile(
     r"\b(?:there|is|are|an?|the|in|at|on|cell|contains?|has|shows?|of|and|i|see|we|image|picture|with|position"
@@ -293,8 +299,8 @@ _FILLER = re.compile(
 
 
 def extract_facts(text: str) -> str | None:
-    """Facts "cell object" in order of cell, joined by " ; ": from "a1 dog ; b2 cat", "a dog at a1 and a cat at b2",
-    ..."""
+    """Facts "cell object" sorted by cell and joined by " ; ", from "a1 dog ; b2 cat", "a dog at a1 and a cat
+    at b2"."""
     text = digits(without_announcements(text))
     facts: set[tuple[str, str]] = set()
     for part in re.split(r"[;\n]|\.(?=\s|$)|,(?=\D*(?<![a-z])[a-h]\s?[1-9])|\band\b", text):
@@ -303,33 +309,36 @@ def extract_facts(text: str) -> str | None:
 
 
 def _facts_of(part: str) -> set[tuple[str, str]]:
-    """Facts in one clause. Cells come either before their objects ("a1 dog b2 cat") or after them ("dog at a1")."""
+    """The (cell, object) facts of one clause: cells precede their objects ("a1 dog b2 cat") or follow them
+    ("dog at a1")."""
     cells = _cells(part)
     if not cells or _NEGATED.search(part) or re.search(r"\bno\b", part):
         return set()
     before = _thing(part[: cells[0][0]])
     starts = [0] + [end for _, end, _ in cells]
     ends = [start for start, _, _ in cells] + [len(part)]
-    gaps = [_thing(part[a:b]) for a, b in zip(starts, ends)]
+    gaps = [_thing(part[a:b]) for a, b in zip(starts, ends, strict=True)]
     things = gaps[:-1] if before else gaps[1:]
-    return {(cell, thing) for (_, _, cell), thing in zip(cells, things) if thing}
+    return {(cell, thing) for (_, _, cell), thing in zip(cells, things, strict=True) if thing}
 
 
 def _thing(text: str) -> str:
     return normalise(_FILLER.sub(" ", text))
 
 
-def facts_f1(found: str, reference: str) -> float:
-    """F1 of two fact lists in canonical form. A cell given more objects than it has earns nothing and still counts
-    as said."""
-    said, true = (_by_cell(text) for text in (found, reference))
-    n_said, n_true = (sum(map(len, facts.values())) for facts in (said, true))
+def facts_f1(predicted: str, reference: str) -> float:
+    """F1 of two fact lists in canonical form.
+
+    A cell with more predicted objects than it has gets no hit, so that listing every object does not pay.
+    """
+    given, true = (_by_cell(text) for text in (predicted, reference))
+    n_given, n_true = (sum(map(len, facts.values())) for facts in (given, true))
     hits = sum(
         len(things & true.get(cell, set()))
-        for cell, things in said.items()
+        for cell, things in given.items()
         if len(things) <= len(true.get(cell, set()))
     )
-    return 2 * hits / (n_said + n_true)
+    return 2 * hits / (n_given + n_true)
 
 
 def _by_cell(facts: str) -> dict[str, set[str]]:

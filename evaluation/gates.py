@@ -1,9 +1,9 @@
-"""Gates of a base model: does it read images at all, on held-out captions, before anything is compared.
+"""Gates of a base model: does it read images at all, measured on held-out captions before arms are compared.
 
     measure_gates(Path("curation/mini/base"), items=300)
 
-Greedy decoding equals the gold answer exactly when the arg-max is right at every answer token under teacher forcing, so
-one forward pass for each item is enough.
+Greedy decoding gives the gold answer if and only if the arg-max is right at every answer token under teacher
+forcing, so one forward pass per item is enough.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def measure_gates(model_dir: Path, items: int = 300, seed: int = 0, batch_size: 
     renderer = Renderer(processor, image_mode(model))
     collate = Collator(renderer.pad_id, renderer.loader)
     out = {}
-    for gate, wanted in GATES.items():
+    for gate, required in GATES.items():
         right = 0
         for start in range(0, items, batch_size):
             encoded = [
@@ -31,8 +31,9 @@ def measure_gates(model_dir: Path, items: int = 300, seed: int = 0, batch_size: 
                 for i in range(start, min(start + batch_size, items))
             ]
             batch = collate(encoded)
-            labels = batch.pop("labels")[:, 1:]
-            guessed = model(**batch).logits.argmax(-1)[:, :-1]
-            right += int(((guessed == labels) | (labels == IGNORE)).all(1).sum())
-        out[gate] = {"value": right / items, "n": items, "wanted": wanted, "passed": right / items >= wanted}
+            labels = batch.pop("labels")[:, 1:]  # the logits at position t predict the token at t + 1
+            predicted = model(**batch).logits.argmax(-1)[:, :-1]
+            right += int(((predicted == labels) | (labels == IGNORE)).all(1).sum())
+        share = right / items
+        out[gate] = {"value": share, "n": items, "wanted": required, "passed": share >= required}
     return out

@@ -2,10 +2,11 @@
 
     summary = evaluate(Path("runs/sft"), suite="mini", bench_dir=Path("bench"), out=Path("eval/sft"))
 
-Writes `scores.parquet` (benchmark, index, id, prediction, extracted, score, unparsed, score_shuffled: one row for each
-question) and `summary.json` (value, n, standard error, chance, unparsed, shuffled of each benchmark; protocol; checkpoint
-hash), the latter last. `score_shuffled` is the score with the image of another question (evaluation/shuffled.py), null where
-that was not asked. Both are the same bytes for the same checkpoint, data and code: no time stamps, no paths.
+Writes `scores.parquet` (benchmark, index, id, prediction, extracted, score, unparsed, score_shuffled: one row
+for each question) and `summary.json` (value, n, standard error, chance, unparsed, shuffled of each benchmark;
+protocol; checkpoint hash), the latter last. `score_shuffled` is the score with the image of another question
+(evaluation/shuffled.py), null where that was not asked. Both are the same bytes for the same checkpoint, data
+and code: no time stamps, no paths.
 """
 
 import argparse
@@ -26,11 +27,11 @@ import pyarrow.parquet as pq
 from evaluation import answer_text, extract
 from evaluation.stats import mean, stderr
 from evaluation.suite import Benchmark, Suite, load_suite
+from evaluation.tasks import folder_of
 
 if TYPE_CHECKING:
     from lmms_eval.api.model import lmms
 
-TASKS = Path(__file__).parent / "tasks"
 SCORES_SCHEMA = pa.schema(
     [
         ("benchmark", pa.string()),
@@ -65,14 +66,14 @@ def evaluate(
     on_progress: Progress | None = None,
     model: "lmms | None" = None,
 ) -> dict[str, Any]:
-    """Answer and score all questions of the suite (or of its `tasks`, or the first `limit` of each); returns the
-    summary.
+    """Answer and score all questions of the suite (or of its `tasks`, or the first `limit` of each); returns
+    the summary.
 
-    `shuffled` asks everything once more with the images of other questions, in a pass of its own: the answers to the
-    right images are the same with and without it. Answers are journalled to `out/answers.jsonl` while they are made; a
-    second call after a crash continues from there. `on_progress(done, total)` counts questions of all passes. `model`
-    replaces the checkpoint's own model (tests). Raises EvaluationError when lmms-eval or benchmark data are missing; an
-    error inside the model is raised as it is.
+    `shuffled` asks everything once more with the images of other questions, in a pass of its own: the answers
+    to the right images are the same with and without it. Answers are journalled to `out/answers.jsonl` while
+    they are made; a second call after a crash continues from there. `on_progress(done, total)` counts
+    questions of all passes. `model` replaces the checkpoint's own model (tests). Raises EvaluationError when
+    lmms-eval or benchmark data are missing; an error inside the model is raised as it is.
     """
     suite = _chosen(suite if isinstance(suite, Suite) else load_suite(suite), tasks)
     files = _bench_files(Path(bench_dir), suite)
@@ -122,7 +123,8 @@ def _ask(
     model: "lmms",
 ) -> Samples:
     """One pass of lmms-eval over all questions."""
-    # Without cli_args tasks write into the working directory; with several scoring threads the order of work is not fixed.
+    # Without cli_args tasks write into the working directory; with several scoring threads the order of work
+    # is not fixed.
     results = evaluator.simple_evaluate(
         model=model,
         tasks=[b.task for b in suite],
@@ -146,7 +148,8 @@ def _ask(
 
 
 def _ask_shuffled(ask: Callable[["lmms"], Samples], model: "lmms") -> Samples:
-    """A pass with the images of other questions; tasks in which no question could be given another's are left out."""
+    """A pass with the images of other questions; tasks in which no question could be given another's are left
+    out."""
     from evaluation.lmms_model import ShuffledImages
 
     other = ShuffledImages(model)
@@ -228,8 +231,8 @@ def _own_model(
 
 
 def _task_manager(suite: Suite, bench_dir: Path, cache_dir: Path) -> Any:
-    """Our tasks only, their `data_files` found in `bench_dir`, Arrow copies in `cache_dir` (private: nothing to
-    lock or share)."""
+    """Our tasks only, their `data_files` found in `bench_dir`, Arrow copies in `cache_dir` (private: nothing
+    to lock or share)."""
     from lmms_eval.tasks import TaskManager
 
     class BenchTaskManager(TaskManager):
@@ -239,12 +242,13 @@ def _task_manager(suite: Suite, bench_dir: Path, cache_dir: Path) -> Any:
             files = {split: str((bench_dir / Path(file).name).resolve()) for split, file in files.items()}
             return config | {"dataset_kwargs": {"data_files": files, "cache_dir": str(cache_dir)}}
 
-    return BenchTaskManager("ERROR", include_path=str(TASKS / suite.tasks), include_defaults=False)
+    return BenchTaskManager("ERROR", include_path=str(folder_of(suite.tasks)), include_defaults=False)
 
 
 @contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Environment variables inside the block; lmms-eval would otherwise create its cache folder in the user's home."""
+    """Environment variables inside the block; lmms-eval would otherwise create its cache folder in the user's
+    home."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -259,7 +263,8 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars or log lines of lmms-eval and datasets inside the block: thousands of lines that say nothing."""
+    """No progress bars or log lines of lmms-eval and datasets inside the block: thousands of lines that say
+    nothing."""
     import datasets
     from loguru import logger
     from tqdm import tqdm
@@ -280,8 +285,8 @@ def _quiet() -> Iterator[None]:
 def _rows(
     benchmark: Benchmark, samples: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One row for each question, in document order whatever the order in which ranks delivered them; `others` are the
-    samples of the pass with shuffled images, if there was one."""
+    """One row for each question, in document order whatever the order in which ranks delivered them; `others`
+    are the samples of the pass with shuffled images, if there was one."""
     rows, shuffled = [], {sample["doc_id"]: float(sample[benchmark.metric]) for sample in others}
     for sample in sorted(samples, key=lambda s: s["doc_id"]):
         doc, prediction = sample["doc"], sample["filtered_resps"][0]
@@ -327,7 +332,7 @@ def _protocol(
     suite: Suite, files: dict[str, Path], batch_size: int, limit: int | None, dtype: str
 ) -> dict[str, Any]:
     """What must be equal for two evaluations to be comparable."""
-    folder = TASKS / suite.tasks
+    folder = folder_of(suite.tasks)
     code = (
         [folder / f"{b.task}.yaml" for b in suite]
         + sorted(folder.glob("_*.yaml"))
@@ -353,7 +358,8 @@ def _digest(files: Any) -> str:
 
 
 def _write(out: Path, scores: pa.Table, summary: dict[str, Any]) -> None:
-    """Both files under their names only when whole; the summary last, as it says that the evaluation is finished."""
+    """Both files under their names only when whole; the summary last, as it says that the evaluation is
+    finished."""
     pq.write_table(scores, out / "scores.parquet.tmp")
     (out / "scores.parquet.tmp").rename(out / "scores.parquet")
     (out / "summary.json.tmp").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")

@@ -1,7 +1,8 @@
-"""Answers kept as they are made, so that a run that dies in the middle asks nothing twice.
+"""Answers saved while they are generated, so that a crashed evaluation generates no answer twice.
 
-One JSON line for each answer; its key covers everything that decides the answer: task, document, prompt with pixels,
-generation settings, weights. A line cut off by a crash is dropped when the journal is opened again.
+One JSON line per answer; its key covers everything that decides the answer: task, document, prompt with
+pixels, generation settings, weights. A line that a crash left incomplete is dropped when the journal is
+opened again.
 """
 
 import hashlib
@@ -9,13 +10,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 
 def answer_key(
     task: str, doc_id: int, prompt_hash: str, generation: Mapping[str, Any], checkpoint: str
 ) -> str:
-    """Hex digest that two answers share only if they answer the same prompt by the same model in the same way."""
+    """Hex digest that is equal only for the same prompt, model and settings."""
     parts = [task, doc_id, prompt_hash, sorted((k, repr(v)) for k, v in generation.items()), checkpoint]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -28,7 +29,7 @@ class Journal:
 
     def __init__(self, path: Path | None) -> None:
         self._answers: dict[str, str] = {}
-        self._file = None
+        self._file: IO[str] | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._read(path)
@@ -48,10 +49,11 @@ class Journal:
         return len(self._answers)
 
     def get(self, key: str) -> str | None:
+        """The answer under this key, if it is known."""
         return self._answers.get(key)
 
     def add(self, key: str, answer: str, *, task: str, doc_id: int) -> None:
-        """Remember one answer; call `flush` after a batch."""
+        """Add one answer; call `flush` after a batch."""
         self._answers[key] = answer
         if self._file:
             self._file.write(
@@ -59,7 +61,7 @@ class Journal:
             )
 
     def flush(self) -> None:
-        """Hand what was added to the operating system: it then survives the death of this process."""
+        """Hand all added answers to the operating system: they then survive the death of this process."""
         if self._file:
             self._file.flush()
 

@@ -1,7 +1,7 @@
-"""The lmms-eval side of `evaluation.model`: a chat model that answers through an Answerer and journals every batch, and the
-same model asked with shuffled images.
+"""Chat models for lmms-eval: one that answers through an Answerer and journals every batch, and its shuffled
+control.
 
-python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
+    python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
 """
 
 import copy
@@ -23,7 +23,11 @@ Progress = Callable[[int, int], None]
 
 
 class WinnowModel(lmms):
-    """`pretrained`: checkpoint directory. `journal`: JSONL of answers, read first and appended after every batch."""
+    """A checkpoint as an lmms-eval model.
+
+    `pretrained`: checkpoint directory. `journal`: JSONL of answers, read at the start and appended after
+    every batch.
+    """
 
     is_simple = False
 
@@ -47,17 +51,20 @@ class WinnowModel(lmms):
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return self.answerer.device
 
     @property
     def batch_size(self) -> int:
+        """Requests per batch."""
         return self.answerer.batch_size
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answers in the order of the requests. A batch may mix tasks, never generation settings."""
+        """Answers in the order of the requests. A batch may mix tasks, but not generation settings."""
         answers: dict[int, str] = {}
         for indices in self._groups(requests):
-            # The text is a good stand-in for the length, and it needs no image to be decoded before its batch comes up.
+            # The text's length approximates the prompt's, without decoding any image before its batch is
+            # processed.
             for batch in self.answerer.batches([len(requests[i].args[0]) for i in indices]):
                 answers |= self._answer_batch(requests, [indices[k] for k in batch])
                 self.on_progress(len(answers), len(requests))
@@ -70,7 +77,7 @@ class WinnowModel(lmms):
         return list(groups.values())
 
     def _answer_batch(self, requests: list[Instance], indices: list[int]) -> dict[int, str]:
-        """The journal's answers where it has them, new ones for the rest."""
+        """Answers to one batch: from the journal if it has them, else generated."""
         generation = requests[indices[0]].args[2]
         names = {i: (requests[i].args[4], requests[i].args[3]) for i in indices}
         prompts = {i: self._prompt(requests[i]) for i in indices}
@@ -79,7 +86,8 @@ class WinnowModel(lmms):
         todo = [i for i in indices if i not in answers]
         if not todo:
             return answers
-        for i, text in zip(todo, self.answerer.generate([prompts[i] for i in todo], generation)):
+        texts = self.answerer.generate([prompts[i] for i in todo], generation)
+        for i, text in zip(todo, texts, strict=True):
             answers[i] = text
             self.journal.add(keys[i], text, task=names[i][0], doc_id=names[i][1])
         self.journal.flush()
@@ -90,17 +98,21 @@ class WinnowModel(lmms):
         return self.answerer.prompt(doc_to_messages(self.task_dict[task][split][doc_id]))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("this model generates; tasks that compare likelihoods are not supported")
+        """Not supported."""
+        raise NotImplementedError(
+            "this model generates answers; tasks that compare likelihoods are not supported"
+        )
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise NotImplementedError("this model answers single-round tasks only")
+        """Not supported."""
+        raise NotImplementedError("this model supports single-round tasks only")
 
 
 class ShuffledImages(lmms):
-    """`model` (a chat model) asked with the images of other questions, see `evaluation.shuffled`.
+    """A chat model evaluated with the images of other questions, see `evaluation.shuffled`.
 
-    `shuffled` names the tasks in which a question got other images than its own. A question that keeps its prompt keeps its
-    answer, since the journal knows it.
+    `shuffled` has the tasks in which some question got images of another one. A question whose prompt is
+    unchanged keeps its answer, which the journal has.
     """
 
     is_simple = False
@@ -117,7 +129,8 @@ class ShuffledImages(lmms):
         return self.model.generate_until([self._changed(request) for request in requests])
 
     def _changed(self, request: Instance) -> Instance:
-        """The request with a `doc_to_messages` that puts other images in; nothing is decoded before the model calls it."""
+        """The request with a `doc_to_messages` that inserts other images; decodes nothing before the model
+        calls it."""
         context, doc_to_messages, generation, doc_id, task, split = request.args
 
         def changed(doc: dict[str, Any]) -> Messages:
@@ -133,10 +146,12 @@ class ShuffledImages(lmms):
         return request
 
     def _pictures(self, doc_to_messages: Callable, doc_id: int, task: str, split: str) -> list[Any]:
-        """Images of the next question on the ring that has any; none where no other has."""
+        """Images of the next question on the ring that has any; [] if no other question has."""
         docs = self.task_dict[task][split]
         key = task, len(docs)
-        following = self._rings[key] if key in self._rings else self._rings.setdefault(key, ring(*key))
+        if key not in self._rings:
+            self._rings[key] = ring(*key)
+        following = self._rings[key]
         other = following[doc_id]
         while other != doc_id:
             if pictures := images(doc_to_messages(docs[other])):
@@ -145,10 +160,12 @@ class ShuffledImages(lmms):
         return []
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("only generated answers are compared with those to shuffled images")
+        """Not supported."""
+        raise NotImplementedError("only generated answers can be evaluated with shuffled images")
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise NotImplementedError("only single-round tasks can be asked with shuffled images")
+        """Not supported."""
+        raise NotImplementedError("only single-round tasks can be evaluated with shuffled images")
 
 
 def default_device() -> str:

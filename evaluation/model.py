@@ -1,12 +1,10 @@
-"""Answers of a Hugging Face checkpoint to chat messages with images: batched, left-padded, greedy unless told
-otherwise.
+"""Answers of a Hugging Face checkpoint to chat messages with images: batched, left-padded, greedy by default.
 
-    answerer = Answerer.load("runs/base", batch_size=64)
-    answerer.answer([[{"role": "user", "content": [{"type": "image", "url": picture}, {"type": "text", "text": "What
-    is it?"}]}]])
+    content = [{"type": "image", "url": picture}, {"type": "text", "text": "What is it?"}]
+    Answerer.load("runs/base", batch_size=64).answer([[{"role": "user", "content": content}]])
 
-Nothing is caught: an image or a batch that fails stops the evaluation, since an empty answer would count as a wrong
-one. `manifest` registers `evaluation.lmms_model.WinnowModel` with lmms-eval under the name `winnow`.
+No error is caught: an image or a batch that fails stops the evaluation, since an empty answer would be scored
+as wrong. `manifest` registers `evaluation.lmms_model.WinnowModel` with lmms-eval under the name `winnow`.
 """
 
 import hashlib
@@ -24,24 +22,25 @@ from training.models import image_mode, load
 from training.render import Encoded, Renderer
 
 Messages = Sequence[Mapping[str, Any]]
-"""Chat messages as lmms-eval gives them: {"role", "content": [{"type": "text", "text"} | {"type": "image", "url":
-PIL image}]}."""
+"""Chat messages in lmms-eval's form: {"role", "content": [{"type": "text", "text"} or {"type": "image",
+"url"}]}.
+
+`url` is a PIL image or a path."""
 
 LLAVA = ("llava", "llava_onevision")
-"""Model types that are rendered as they were trained (training.render) and decoded here; others use their own
-processor and `generate`."""
+"""Model types rendered as in training (training.render) and decoded here; others use their processor and
+`generate`."""
 
 
 def manifest() -> Any:
-    """The registration that lmms-eval's entry point `lmms_eval.models` asks for."""
+    """The registration for lmms-eval's entry point `lmms_eval.models`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="winnow", chat_class_path="evaluation.lmms_model.WinnowModel")
 
 
 class Prompt(NamedTuple):
-    """One rendered request: what its encoder needs to make a batch, its length in tokens, and a hash of text and
-    pixels."""
+    """One rendered request: the encoder's input for a batch, length in tokens, hash of text and pixels."""
 
     content: Any
     length: int
@@ -49,18 +48,18 @@ class Prompt(NamedTuple):
 
 
 class Answerer:
-    """Generates answers with one checkpoint. `model` and `processor` as `training.models.load` gives them."""
+    """Generates answers with one checkpoint. `model` and `processor` as from `training.models.load`."""
 
     def __init__(
         self, model: Any, processor: Any, *, batch_size: int = 64, device: str | torch.device = "cpu"
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, is {batch_size}")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model.to(device).eval()
         self.tokenizer = processor.tokenizer
         self.batch_size, self.device = batch_size, torch.device(device)
         self.own_decoding = model.config.model_type in LLAVA
-        self.encoder = (
+        self.encoder: RendererEncoder | ProcessorEncoder = (
             RendererEncoder(processor, image_mode(model))
             if self.own_decoding
             else ProcessorEncoder(processor)
@@ -78,6 +77,7 @@ class Answerer:
         device: str | torch.device = "cpu",
         dtype: str = "float32",
     ) -> "Answerer":
+        """An Answerer for a checkpoint directory or Hub name; `dtype` is the name of a torch dtype."""
         model, processor = load(checkpoint, dtype=getattr(torch, dtype))
         return cls(model, processor, batch_size=batch_size, device=device)
 
@@ -90,19 +90,21 @@ class Answerer:
         prompts = [self.prompt(messages) for messages in conversations]
         answers = [""] * len(prompts)
         for indices in self.batches([prompt.length for prompt in prompts]):
-            for i, text in zip(indices, self.generate([prompts[i] for i in indices], generation)):
+            batch = self.generate([prompts[i] for i in indices], generation)
+            for i, text in zip(indices, batch, strict=True):
                 answers[i] = text
         return answers
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices in batches of similar length, longest first, so that a batch too large for memory fails at once."""
+        """Indices in batches of similar length, longest first: a batch that exceeds the memory then fails at
+        once."""
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], generation: Mapping[str, Any]) -> list[str]:
-        """One batch of answers, cut before the first `until` string. Settings are those of lmms-eval's
+        """The answers to one batch, cut before the first `until` string. Settings: lmms-eval's
         generation_kwargs."""
         batch = {
             key: value.to(self.device)
@@ -120,13 +122,15 @@ class Answerer:
 
     def _new_tokens(self, batch: dict[str, torch.Tensor], generation: Mapping[str, Any]) -> torch.Tensor:
         sample = bool(generation.get("do_sample")) and float(generation.get("temperature") or 0) > 0
-        settings = {"max_new_tokens": int(generation.get("max_new_tokens", 128))}
-        if self.own_decoding and not sample and int(generation.get("num_beams") or 1) == 1:
-            return greedy(self.model, batch, ends=self.ends, pad=self.tokenizer.pad_token_id, **settings)
-        settings |= {
+        length, beams = int(generation.get("max_new_tokens", 128)), int(generation.get("num_beams") or 1)
+        pad = self.tokenizer.pad_token_id
+        if self.own_decoding and not sample and beams == 1:
+            return greedy(self.model, batch, max_new_tokens=length, ends=self.ends, pad=pad)
+        settings: dict[str, Any] = {
+            "max_new_tokens": length,
             "do_sample": sample,
-            "num_beams": int(generation.get("num_beams") or 1),
-            "pad_token_id": self.tokenizer.pad_token_id,
+            "num_beams": beams,
+            "pad_token_id": pad,
         }
         if sample:
             settings |= {
@@ -144,15 +148,16 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
 
 
 class RendererEncoder:
-    """Prompts exactly as the checkpoint was trained on them: `<image>` lines before the question, training.render's
-    template."""
+    """Prompts exactly as in training: `<image>` lines before the question, training.render's template."""
 
     def __init__(self, processor: Any, mode: str) -> None:
         self.renderer = Renderer(processor, mode)
         self.collate = Collator(self.renderer.pad_id, self.renderer.loader, side="left")
 
     def prompt(self, messages: Messages) -> Prompt:
-        images, texts = [], []
+        """Render one conversation that ends with a user message."""
+        images: list[Any] = []
+        texts: list[tuple[str, str]] = []
         for message in messages:
             text, pictures = flatten(message)
             texts.append((message["role"], text))
@@ -167,7 +172,8 @@ class RendererEncoder:
 
 
 class ProcessorEncoder:
-    """Prompts by the checkpoint's own processor and chat template, for models that training.render does not know."""
+    """Prompts by the checkpoint's own processor and chat template, for models that training.render cannot
+    render."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -192,9 +198,12 @@ class ProcessorEncoder:
 
 
 def flatten(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """The text of a message with a placeholder line for each image, and the images. A literal placeholder in a text
-    is removed."""
-    lines, images = [], []
+    """The text of a message with a placeholder line per image, and the images.
+
+    Literal placeholders in the text are removed. ValueError for parts other than text and images.
+    """
+    lines: list[str] = []
+    images: list[Any] = []
     for part in message["content"]:
         if part["type"] == "image":
             images.append(part["url"])
@@ -202,12 +211,12 @@ def flatten(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
         elif part["type"] == "text":
             lines.append(plain(part["text"]))
         else:
-            raise ValueError(f"this model answers questions on text and images, not on {part['type']!r}")
+            raise ValueError(f"this model supports text and images, not {part['type']!r}")
     return "\n".join(lines), images
 
 
 def plain(text: str) -> str:
-    """`text` without literal media placeholders, which some benchmarks' prompts contain."""
+    """`text` without literal media placeholders, which the prompts of some benchmarks contain."""
     return text.replace("<image>", "").replace("<video>", "")
 
 
@@ -220,11 +229,11 @@ def _without_pixels(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _turns(texts: Sequence[tuple[str, str]]) -> tuple[Turn, ...]:
-    """(role, text) pairs as turns; the last turn is the open question."""
+    """(role, text) pairs as turns; the last turn has an empty answer."""
     if [role for role, _ in texts] != ["user", "assistant"] * (len(texts) // 2) + ["user"]:
-        raise ValueError(f"messages must alternate and end with the user, not {[role for role, _ in texts]}")
-    answers = [text for _, text in texts[1::2]] + [""]
-    return tuple(Turn(question, answer) for (_, question), answer in zip(texts[::2], answers))
+        raise ValueError(f"messages must alternate and end with the user, got {[role for role, _ in texts]}")
+    answers = [*(text for _, text in texts[1::2]), ""]
+    return tuple(Turn(question, answer) for (_, question), answer in zip(texts[::2], answers, strict=True))
 
 
 def prompt_hash(text: bytes, images: Sequence[Any]) -> str:

@@ -1,5 +1,7 @@
-"""Pictures of a comparison: means of arms, differences by benchmark, single benchmarks, radar. Drawn without a display; the same bytes every
-time."""
+"""Figures of a comparison: means of the arms, differences by benchmark, single benchmarks, radar.
+
+Drawn without a display; equal content gives equal bytes.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.aggregate import ArmResult, Comparison
-from evaluation.stats import Interval
+from evaluation.suite import Suite
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe & Ito's colours, told apart also with a colour vision deficiency."""
-BASELINE, FULL = "#8C8C8C", "#303030"
+"""Okabe & Ito's colours, distinguishable with a colour vision deficiency."""
+BASELINE_COLOR, REFERENCE_COLOR = "#8C8C8C", "#303030"
 MARKERS = "osD^vP"
 MAX_RADAR_ARMS = 6
 MAX_BAR_ARMS = 10
-"""More bars beside each other are not told apart; the differences show the single benchmarks then."""
+"""More bars side by side cannot be distinguished; draw_differences then shows the single benchmarks."""
 LEVELS = (("chance", ":"), ("blind", "--"))
-"""Levels without seeds (attributes of a Comparison), and the line that each is drawn with."""
+"""Levels without seeds (names for `Comparison.levels`), and the line style of each."""
 SHUFFLED = {
     "marker": "D",
     "color": "white",
@@ -29,74 +31,69 @@ SHUFFLED = {
 
 
 def draw_all(comparison: Comparison, out: Path) -> list[Path]:
-    """Write into `out`, and return the paths of: means.png; differences.png where there is a baseline; benchmarks.png
-    for up to MAX_BAR_ARMS arms; radar.png for three benchmarks or more."""
+    """Draw the figures into `out` and return their paths.
+
+    They are means.png; differences.png if there is a baseline; benchmarks.png for up to MAX_BAR_ARMS arms;
+    radar.png for three benchmarks or more.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    pictures = [draw_means(comparison, out / "means.png")]
+    figures = [draw_means(comparison, out / "means.png")]
     if _compared(comparison):
-        pictures.append(draw_differences(comparison, out / "differences.png"))
+        figures.append(draw_differences(comparison, out / "differences.png"))
     if len(comparison.arms) <= MAX_BAR_ARMS:
-        pictures.append(draw_benchmarks(comparison, out / "benchmarks.png"))
-    return pictures + ([draw_radar(comparison, out / "radar.png")] if len(comparison.suite) > 2 else [])
+        figures.append(draw_benchmarks(comparison, out / "benchmarks.png"))
+    if len(comparison.suite) > 2:
+        figures.append(draw_radar(comparison, out / "radar.png"))
+    return figures
 
 
 def draw_means(comparison: Comparison, path: Path) -> Path:
-    """One bar for each arm: mean over benchmarks in %, standard deviation over seeds, every seed as a dot, the mean with
-    shuffled images as a diamond."""
+    """One bar per arm: mean over benchmarks in %, std over seeds, each seed as a dot, shuffled images as a
+    diamond."""
     arms, many = comparison.arms, len(comparison.arms) > MAX_BAR_ARMS
     figure, axes = _figure(max(4.8, (0.72 if many else 1.35) * len(arms) + 1.8), 4.6 if many else 4.2)
-    for x, (arm, color) in enumerate(zip(arms, _colors(comparison))):
-        axes.bar(x, arm.mean.mean, width=0.62, color=color, zorder=2)
-        if arm.units > 1:
-            axes.errorbar(
-                x,
-                arm.mean.mean,
-                yerr=arm.mean.std,
-                fmt="none",
-                capsize=6,
-                ecolor="black",
-                elinewidth=1.4,
-                zorder=4,
-            )
-        beside = [x + 0.13 + 0.12 * k / max(arm.units - 1, 1) for k in range(arm.units)]
-        axes.scatter(beside, arm.unit_means, s=20, color="white", edgecolor="black", linewidth=0.9, zorder=3)
-        top = max(*arm.unit_means, arm.mean.mean + (arm.mean.std or 0))
-        axes.annotate(
-            f"{arm.mean.mean:.1f}",
-            (x, top),
-            textcoords="offset points",
-            xytext=(0, 5),
-            ha="center",
-            fontsize=10,
-        )
+    for x, (arm, color) in enumerate(zip(arms, _colors(comparison), strict=True)):
+        _mean_bar(axes, x, arm, color)
     _shuffled(axes, [(x - 0.2, a.shuffled_mean.mean) for x, a in enumerate(arms) if a.shuffled_mean], 34)
     _level_lines(figure, axes, comparison)
-    turned = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if many else {}
+    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if many else {}
     axes.set_xticks(
-        range(len(arms)), [_name(arm).replace("\n", ", " if many else "\n") for arm in arms], **turned
+        range(len(arms)), [_name(arm).replace("\n", ", " if many else "\n") for arm in arms], **slanted
     )
     axes.set_ylim(0, min(108, 1.15 * max(max(arm.unit_means) + (arm.mean.std or 0) for arm in arms) + 1))
     axes.set_ylabel(f"mean of {len(comparison.suite)} benchmarks (%)")
     each = "pool and seed" if len(comparison.pools) > 1 else "seed"
     axes.set_title(f"Mean score by arm (bar: mean, line: ± std, dot: one {each})", fontsize=10)
-    return _save(figure, path)
+    return save_figure(figure, path)
+
+
+def _mean_bar(axes: Any, x: int, arm: ArmResult, color: str) -> None:
+    """One bar of `draw_means` with its error bar, dots and number."""
+    axes.bar(x, arm.mean.mean, width=0.62, color=color, zorder=2)
+    if arm.units > 1:
+        style = {"fmt": "none", "capsize": 6, "ecolor": "black", "elinewidth": 1.4, "zorder": 4}
+        axes.errorbar(x, arm.mean.mean, yerr=arm.mean.std, **style)
+    beside = [x + 0.13 + 0.12 * k / max(arm.units - 1, 1) for k in range(arm.units)]
+    axes.scatter(beside, arm.unit_means, s=20, color="white", edgecolor="black", linewidth=0.9, zorder=3)
+    top = max(*arm.unit_means, arm.mean.mean + (arm.mean.std or 0))
+    axes.annotate(
+        f"{arm.mean.mean:.1f}", (x, top), textcoords="offset points", xytext=(0, 5), ha="center", fontsize=10
+    )
 
 
 def draw_differences(comparison: Comparison, path: Path) -> Path:
-    """One row for each arm that has a baseline (full data left out), in the order of the budgets: its difference to that baseline on every
-    benchmark and on their mean, in points (positive is better); bold where the 95 % interval leaves out 0."""
+    """Differences to the baseline in points (positive: better): a row per arm, a column per benchmark and the
+    mean.
+
+    Rows are the arms that have a baseline, without the reference arm, grouped by budget. Bold: 0 is outside
+    the 95 % interval.
+    """
     suite, compared = comparison.suite, _compared(comparison)
     budgets = list(dict.fromkeys(arm.budget for arm in compared))
-    compared.sort(key=lambda arm: budgets.index(arm.budget))  # stable
-    signs = [1 if b.direction == "higher" else -1 for b in suite]
-    cells = [
-        [
-            *(_signed(arm.benchmark_differences[b.task], sign) for b, sign in zip(suite, signs)),
-            _signed(arm.difference, 1),
-        ]
-        for arm in compared
-    ]
+    # stable: the order of the arms within a budget stays
+    compared.sort(key=lambda arm: budgets.index(arm.budget))
+    cells = [_difference_cells(arm, suite) for arm in compared]
     reach = max(1.0, *(abs(value) for row in cells for value, _ in row))
     figure, axes = _figure(2.6 + 0.62 * (len(suite) + 1), 1.7 + 0.34 * len(compared))
     axes.grid(False)
@@ -106,17 +103,9 @@ def draw_differences(comparison: Comparison, path: Path) -> Path:
     )
     for y, row in enumerate(cells):
         for x, (value, clear) in enumerate(row):
-            color = "white" if abs(value) > 0.6 * reach else "black"
-            axes.text(
-                x,
-                y,
-                f"{value:+.1f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=color,
-                fontweight="bold" if clear else "normal",
-            )
+            color, weight = "white" if abs(value) > 0.6 * reach else "black", "bold" if clear else "normal"
+            text = {"ha": "center", "va": "center", "fontsize": 8, "color": color, "fontweight": weight}
+            axes.text(x, y, f"{value:+.1f}", **text)
     for y in (y for y in range(1, len(compared)) if compared[y].budget != compared[y - 1].budget):
         axes.axhline(y - 0.5, color="black", lw=1.2)
     axes.axvline(len(suite) - 0.5, color="black", lw=1.2)
@@ -130,16 +119,27 @@ def draw_differences(comparison: Comparison, path: Path) -> Path:
         "Difference to the baseline in points (bold: 95 % interval without 0)", fontsize=10, loc="left"
     )
     figure.colorbar(picture, ax=axes, fraction=0.025, pad=0.01).outline.set_visible(False)
-    return _save(figure, path)
+    return save_figure(figure, path)
+
+
+def _difference_cells(arm: ArmResult, suite: Suite) -> list[tuple[float, bool]]:
+    """(difference, whether 0 is outside its interval) by benchmark and, last, of the mean; positive is
+    better."""
+    intervals = [(arm.benchmark_differences[b.task], 1 if b.direction == "higher" else -1) for b in suite] + (
+        [(arm.difference, 1)] if arm.difference else []
+    )
+    return [(sign * d.value, d.low > 0 or d.high < 0) for d, sign in intervals]
 
 
 def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
-    """Grouped bars: every benchmark, one bar for each arm with ± std over seeds, its score with shuffled images as a
-    diamond; lines show the chance and the blind level."""
+    """A group of bars per benchmark: one bar per arm with ± std over seeds, shuffled images as a diamond.
+
+    Lines show the chance and the blind level.
+    """
     suite, arms = comparison.suite, comparison.arms
     figure, axes = _figure(max(7.0, 0.2 * len(suite) * (len(arms) + 1.2)), 4.4)
     width = 0.84 / len(arms)
-    for k, (arm, color) in enumerate(zip(arms, _colors(comparison))):
+    for k, (arm, color) in enumerate(zip(arms, _colors(comparison), strict=True)):
         values = [100 * arm.benchmarks[b.task].mean / b.scale for b in suite]
         errors = [100 * (arm.benchmarks[b.task].std or 0) / b.scale for b in suite]
         at = [x - 0.42 + width * (k + 0.5) for x in range(len(suite))]
@@ -148,15 +148,12 @@ def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
             axes.errorbar(
                 at, values, yerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5, zorder=3
             )
-        asked = arm.shuffled or {}
-        _shuffled(
-            axes,
-            [(x, 100 * asked[b.task] / b.scale) for x, b in zip(at, suite) if asked.get(b.task) is not None],
-            12,
-        )
+        scores = [(arm.shuffled or {}).get(b.task) for b in suite]
+        points = zip(at, scores, suite, strict=True)
+        _shuffled(axes, [(x, 100 * score / b.scale) for x, score, b in points if score is not None], 12)
     for name, style in LEVELS:
-        for x, b in enumerate(suite):
-            if (level := getattr(comparison, name)[b.task]) is not None:
+        for x, (b, level) in enumerate(zip(suite, comparison.levels(name), strict=True)):
+            if level is not None:
                 _outlined(axes, [x - 0.46, x + 0.46], [100 * level / b.scale] * 2, name, style)
     axes.set_xticks(
         range(len(suite)), [b.label for b in suite], rotation=30, ha="right", rotation_mode="anchor"
@@ -165,41 +162,41 @@ def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
     axes.set_ylim(0, None)
     axes.set_ylabel("score (%)")
     _legend(figure, len(arms) + 3)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_radar(comparison: Comparison, path: Path) -> Path:
-    """One axis for each benchmark, with the chance and the blind level (cut off where they are far above every arm). In %
-    of the full-data arm where that is defined, else in % of the benchmark's scale."""
-    suite, full = comparison.suite, comparison.full_arm
-    reference = [comparison.arm(full).benchmarks[b.task].mean if full else 0.0 for b in suite]
-    relative = all(value > 0 for value in reference)
-    divisor = reference if relative else [b.scale for b in suite]
+    """One axis per benchmark, with the chance and the blind level (clipped if far above every arm).
+
+    In % of the reference arm (full data) if its scores are all above 0, else in % of the benchmark's scale.
+    """
+    suite, reference = comparison.suite, comparison.reference_arm
+    scores = [comparison.arm(reference).benchmarks[b.task].mean if reference else 0.0 for b in suite]
+    relative = all(value > 0 for value in scores)
+    divisor = scores if relative else [b.scale for b in suite]
     figure, axes = _figure(8.2, 6.2, polar=True)
     angles = [2 * math.pi * k / len(suite) for k in range(len(suite))]
-    shown = list(
-        zip(comparison.arms, _colors(comparison), MARKERS * (1 + len(comparison.arms) // len(MARKERS)))
-    )[:MAX_RADAR_ARMS]
+    shown = zip(comparison.arms[:MAX_RADAR_ARMS], _colors(comparison), MARKERS, strict=False)
     for arm, color, marker in shown:
-        values = [100 * arm.benchmarks[b.task].mean / d for b, d in zip(suite, divisor)]
-        style = {
+        values = [100 * arm.benchmarks[b.task].mean / d for b, d in zip(suite, divisor, strict=True)]
+        looks: dict[str, Any] = {
             "color": color,
             "marker": marker,
             "markersize": 4,
             "lw": 1.8,
-            "ls": "--" if arm.arm in (full, *comparison.baselines) else "-",
+            "ls": "--" if arm.arm in (reference, *comparison.baselines) else "-",
         }
-        axes.plot([*angles, 0.0], [*values, values[0]], label=_name(arm).replace("\n", ", "), **style)
-    edge = axes.get_ylim()[1]
+        axes.plot([*angles, 0.0], [*values, values[0]], label=_name(arm).replace("\n", ", "), **looks)
+    edge = axes.get_ylim()[1]  # taken before the levels are drawn, which must not shrink the arms
     for name, style in LEVELS:
-        levels = [getattr(comparison, name)[b.task] for b in suite]
-        if None not in levels:
-            values = [100 * level / d for level, d in zip(levels, divisor)]
+        pairs = zip(comparison.levels(name), divisor, strict=True)
+        values = [100 * level / d for level, d in pairs if level is not None]
+        if len(values) == len(suite):
             _outlined(axes, [*angles, 0.0], [*values, values[0]], name, style)
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_xticks(angles, [b.label for b in suite])
-    for label, angle in zip(axes.get_xticklabels(), angles):
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
         label.set_horizontalalignment(
             "center" if abs(math.sin(angle)) < 0.1 else "left" if math.sin(angle) > 0 else "right"
         )
@@ -211,11 +208,11 @@ def draw_radar(comparison: Comparison, path: Path) -> Path:
         pad=26,
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1.12, 1.08), frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _figure(width: float, height: float, polar: bool = False) -> tuple[Any, Any]:
-    """A figure that belongs to no window and to no global state."""
+    """(figure, axes) independent of pyplot's windows and global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -230,20 +227,17 @@ def _figure(width: float, height: float, polar: bool = False) -> tuple[Any, Any]
 
 
 def _colors(comparison: Comparison) -> Sequence[str]:
-    """Baselines grey, full data dark, the others from the palette in order."""
+    """The colour of each arm: baselines grey, the reference dark, the others from the palette in order."""
     rest = iter(PALETTE * (1 + len(comparison.arms) // len(PALETTE)))
-    fixed = {**dict.fromkeys(comparison.baselines, BASELINE), comparison.full_arm: FULL}
+    fixed = dict.fromkeys(comparison.baselines, BASELINE_COLOR)
+    if comparison.reference_arm:
+        fixed[comparison.reference_arm] = REFERENCE_COLOR
     return [fixed.get(arm.arm) or next(rest) for arm in comparison.arms]
 
 
 def _compared(comparison: Comparison) -> list[ArmResult]:
-    """The selections that have a baseline; full data is none."""
-    return [arm for arm in comparison.arms if arm.baseline and arm.arm != comparison.full_arm]
-
-
-def _signed(difference: Interval, sign: int) -> tuple[float, bool]:
-    """(difference, whether its interval leaves out 0), turned round by a sign of -1."""
-    return sign * difference.value, difference.low > 0 or difference.high < 0
+    """The arms that have a baseline, without the reference arm."""
+    return [arm for arm in comparison.arms if arm.baseline and arm.arm != comparison.reference_arm]
 
 
 def _name(arm: ArmResult) -> str:
@@ -251,14 +245,15 @@ def _name(arm: ArmResult) -> str:
 
 
 def _level_lines(figure: Any, axes: Any, comparison: Comparison) -> None:
-    """Horizontal lines at the mean chance level and, where it was measured for all benchmarks, the mean blind level."""
+    """Horizontal lines at the mean chance level and, if it was measured for all benchmarks, the mean blind
+    level."""
     for name, style in LEVELS:
-        values = [getattr(comparison, name)[b.task] for b in comparison.suite]
-        if None not in values:
-            level = 100 * sum(value / b.scale for value, b in zip(values, comparison.suite)) / len(values)
-            axes.axhline(
-                level, color="white", lw=2.6, alpha=0.7, zorder=4
-            )  # keeps the line visible on dark bars
+        pairs = zip(comparison.levels(name), comparison.suite, strict=True)
+        shares = [value / b.scale for value, b in pairs if value is not None]
+        if len(shares) == len(comparison.suite):
+            level = 100 * sum(shares) / len(shares)
+            # A wider white line below keeps the black one visible on dark bars.
+            axes.axhline(level, color="white", lw=2.6, alpha=0.7, zorder=4)
             axes.axhline(level, color="black", lw=1.1, ls=style, zorder=5, label=f"{name} {level:.1f}")
     _legend(figure, 3)
 
@@ -266,7 +261,7 @@ def _level_lines(figure: Any, axes: Any, comparison: Comparison) -> None:
 def _shuffled(axes: Any, points: Sequence[tuple[float, float]], size: float) -> None:
     """Diamonds at (x, score in %)."""
     if points:
-        axes.scatter(*zip(*points), s=size, **SHUFFLED)
+        axes.scatter(*zip(*points, strict=True), s=size, **SHUFFLED)
 
 
 def _outlined(axes: Any, x: Sequence[float], y: Sequence[float], name: str, style: str) -> None:
@@ -278,22 +273,24 @@ def _outlined(axes: Any, x: Sequence[float], y: Sequence[float], name: str, styl
 
 
 def _legend(figure: Any, columns: int) -> None:
-    """One entry for each label below the picture, arms before levels."""
+    """One entry per label below the axes, arms before levels."""
     from matplotlib.container import BarContainer
 
     handles, labels = figure.axes[0].get_legend_handles_labels()
     entries = sorted(
-        dict(zip(labels, handles)).items(), key=lambda entry: not isinstance(entry[1], BarContainer)
+        dict(zip(labels, handles, strict=True)).items(),
+        key=lambda entry: not isinstance(entry[1], BarContainer),
     )
     if entries:
-        labels, handles = zip(*entries)
+        labels, handles = zip(*entries, strict=True)
         figure.legend(
             handles, labels, loc="outside lower center", ncols=min(columns, 6), frameon=False, fontsize=9
         )
 
 
-def _save(figure: Any, path: Path) -> Path:
-    """PNG without the library's version in it, so that equal content is equal bytes; under its name only when whole."""
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a PNG without the library's version, so that equal content gives equal bytes; renamed when
+    complete."""
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
     temporary.rename(path)

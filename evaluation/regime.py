@@ -1,9 +1,10 @@
-"""The regime in which data matters: gates on a finished comparison, written down before any selector was tried.
+"""The regime in which data matters: gates on a finished comparison, fixed before any selector was tried.
 
     regime_verdicts(json.loads(Path("runs/mini_regime/comparison.json").read_text()))
 
-They ask about the world, not about a method: does training on all data help, does more random data help, does the model look
-at the image, do seeds agree. What a comparison cannot answer (no such arm, no shuffled-image score) is not passed.
+The gates test the experimental set-up, not a method: does training on all data help, does more random data
+help, does the model use the image, do seeds agree. A gate that the comparison cannot answer (missing arm or
+shuffled-image score) fails.
 """
 
 import math
@@ -13,30 +14,36 @@ from functools import partial
 from typing import Any
 
 FULL, MORE, LESS = "full", "random_30", "random_10"
-"""Arms that the gates ask about: the whole pool, random 30 % and random 10 %."""
+"""The arms of the gates: the whole pool, random 30 % and random 10 %."""
 GROUNDED_GAIN = 0.30
-"""Least mean over benchmarks of the full arm's score minus its score with the image of another question, in 0..1."""
+"""Minimum of the full arm's mean over benchmarks of (score - score with another question's image), in 0..1.
+"""
 FULL_ERRORS = 3.0
-"""The full arm's mean is above random 30 % by more than this many standard errors of the difference, over seeds."""
+"""The full arm's mean must exceed random 30 % by more than this many standard errors of the difference, over
+seeds."""
 RANDOM_ERRORS = 2.0
-"""What "clearly" means in "random 30 % is clearly above random 10 %": more than this many standard errors, over seeds."""
+"""Random 30 % must exceed random 10 % by more than this many standard errors of the difference, over seeds.
+"""
 SEED_STD = 0.012
-"""Highest standard deviation over seeds of an arm's mean, in 0..1; asked of each of the three arms."""
+"""Maximum standard deviation over seeds of an arm's mean, in 0..1; required of each of the three arms."""
 FULL_SEEDS = 3
-"""Fewest seeds of the full arm."""
+"""Minimum number of seeds of the full arm."""
 
 Content = Mapping[str, Any]
-"""What comparison.json holds: `evaluation.aggregate.Comparison.to_dict`."""
+"""The content of comparison.json: `evaluation.aggregate.Comparison.to_dict`."""
 
 
 class Unmeasured(Exception):
-    """The comparison does not hold what a gate asks about."""
+    """The comparison lacks a value that a gate needs."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found for one gate, as it is printed: `n` says of how many (seeds, questions, benchmarks). Who measures leaves the
-    gate's name and what was wanted to `Gate.judge`."""
+    """The result of one gate, as it is printed; `n` is the number of seeds, questions or benchmarks behind
+    `value`.
+
+    `gate` and `wanted` are filled in by `Gate.judge`.
+    """
 
     value: str
     n: str
@@ -48,30 +55,31 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gate:
-    """A question that was fixed in advance, and how a comparison answers it. `measure` may raise Unmeasured."""
+    """A criterion that was fixed in advance, and how it is measured. `measure` may raise Unmeasured."""
 
     name: str
     wanted: str
     measure: Callable[[Content], Verdict]
 
     def judge(self, comparison: Content) -> Verdict:
+        """The verdict on a comparison; not passed if it cannot be measured."""
         try:
-            found = self.measure(comparison)
+            verdict = self.measure(comparison)
         except Unmeasured as error:
-            found = Verdict("–", "–", False, str(error))
-        return self.named(found)
+            verdict = Verdict("–", "–", False, str(error))
+        return self.named(verdict)
 
-    def named(self, found: Verdict) -> Verdict:
-        """What was found, with this gate's name and what it wanted."""
-        return replace(found, gate=self.name, wanted=self.wanted)
+    def named(self, verdict: Verdict) -> Verdict:
+        """The verdict with this gate's name and criterion."""
+        return replace(verdict, gate=self.name, wanted=self.wanted)
 
 
 @dataclass(frozen=True)
 class Level:
-    """One benchmark of the full arm. All values in 0..1 of its scale; None where it was not measured.
+    """One benchmark of the full arm. All values are in 0..1 of its scale; None if not measured.
 
-    `gain` is the grounded gain, score - shuffled of the repetitions that were asked both ways (turned round where lower is
-    better); `full` is of all repetitions, so it need not be the sum of the two.
+    `gain` is the grounded gain: score - shuffled, over the repetitions evaluated both ways (inverted when
+    lower is better). `full` is over all repetitions, so it need not be the sum of the two.
     """
 
     label: str
@@ -85,17 +93,18 @@ class Level:
 
     @property
     def above_blind(self) -> bool:
-        """Strictly better than the best answer without the image; False where that was not measured."""
+        """Strictly better than the best answer without the image; False if that was not measured."""
         return self.blind is not None and (self.full > self.blind if self.higher else self.full < self.blind)
 
 
 def regime_verdicts(comparison: Content) -> list[Verdict]:
-    """Every gate of the regime, in the order in which they were written down."""
+    """The verdicts on all gates, in the order of GATES."""
     return [gate.judge(comparison) for gate in GATES]
 
 
 def levels(comparison: Content) -> list[Level]:
-    """The full arm's benchmarks beside what can be had without the image. Raises Unmeasured where there is no full arm."""
+    """The full arm's benchmarks with the levels reached without the image. Raises Unmeasured without a full
+    arm."""
     full = _arm(comparison, FULL)
     of_benchmark = {
         "blind": comparison["blind"],
@@ -103,11 +112,13 @@ def levels(comparison: Content) -> list[Level]:
         "gain": full["grounded"] or {},
         "chance": comparison["chance"],
     }
-    found = []
+    rows = []
     for b in comparison["suite"]["benchmarks"]:
         values = {name: level.get(b["task"]) for name, level in of_benchmark.items()}
-        scaled = {name: None if value is None else value / b["scale"] for name, value in values.items()}
-        found.append(
+        scaled: dict[str, Any] = {
+            name: None if value is None else value / b["scale"] for name, value in values.items()
+        }
+        rows.append(
             Level(
                 label=b["label"],
                 full=full["benchmarks"][b["task"]]["mean"] / b["scale"],
@@ -116,11 +127,12 @@ def levels(comparison: Content) -> list[Level]:
                 **scaled,
             )
         )
-    return found
+    return rows
 
 
 def grounded_gain(comparison: Content) -> Verdict:
-    """Mean over benchmarks of real minus shuffled-image score of the full arm, over the repetitions that were asked both ways."""
+    """Mean over benchmarks of the full arm's score minus its shuffled-image score, over repetitions evaluated
+    both ways."""
     full = _arm(comparison, FULL)
     if full["grounded_mean"] is None:
         missing = [level.label for level in levels(comparison) if level.gain is None]
@@ -130,17 +142,17 @@ def grounded_gain(comparison: Content) -> Verdict:
         f"{value:.4f}",
         f"{len(full['grounded'])} benchmarks",
         value >= GROUNDED_GAIN,
-        "one seed was asked both ways" if std is None else f"standard deviation over seeds {std / 100:.4f}",
+        "one seed evaluated both ways" if std is None else f"standard deviation over seeds {std / 100:.4f}",
     )
 
 
 def above_blind(comparison: Content) -> Verdict:
-    """Number of benchmarks whose full score is above the best answer without the image."""
-    found = levels(comparison)
-    short = [_short(level) for level in found if not level.above_blind]
+    """Number of benchmarks on which the full arm exceeds the best answer without the image."""
+    rows = levels(comparison)
+    short = [_short(level) for level in rows if not level.above_blind]
     return Verdict(
-        f"{len(found) - len(short)} of {len(found)}",
-        f"{len(found)} benchmarks",
+        f"{len(rows) - len(short)} of {len(rows)}",
+        f"{len(rows)} benchmarks",
         not short,
         f"not above: {', '.join(short)}" if short else "",
     )
@@ -157,8 +169,8 @@ def _short(level: Level) -> str:
 def difference(comparison: Content, upper: str, lower: str, errors: float) -> Verdict:
     """Difference of two arms' means against its standard error over seeds, sqrt(s1^2 / n1 + s2^2 / n2).
 
-    The arms are taken as independent. A seed's random 10 % is part of its random 30 % and shares the training seed, so the
-    true error of that difference is, if anything, smaller.
+    The arms are assumed to be independent. A seed's random 10 % is part of its random 30 % and shares the
+    training seed, so the true error of that difference can only be smaller.
     """
     (a, na, sa), (b, nb, sb) = (_seeds(comparison, name) for name in (upper, lower))
     error = math.sqrt(sa**2 / na + sb**2 / nb)
@@ -173,7 +185,7 @@ def seed_std(comparison: Content, arm: str) -> Verdict:
 
 
 def full_seeds(comparison: Content) -> Verdict:
-    """Independent trainings on the whole pool."""
+    """Number of independent trainings on the whole pool."""
     n = _arm(comparison, FULL)["units"]
     return Verdict(str(n), f"{n} seeds", n >= FULL_SEEDS)
 
@@ -202,14 +214,16 @@ GATES = (
 
 
 def _arm(comparison: Content, name: str) -> Mapping[str, Any]:
-    if (found := next((arm for arm in comparison["arms"] if arm["arm"] == name), None)) is None:
-        raise Unmeasured(f"there is no arm `{name}` in this comparison")
-    return found
+    """The arm of this name; Unmeasured if there is none."""
+    arm = next((arm for arm in comparison["arms"] if arm["arm"] == name), None)
+    if arm is None:
+        raise Unmeasured(f"this comparison has no arm `{name}`")
+    return arm
 
 
 def _seeds(comparison: Content, name: str) -> tuple[float, int, float]:
     """(mean, number, sample standard deviation) of an arm's mean over its seeds, in 0..1."""
     spread, n = _arm(comparison, name)["mean"], _arm(comparison, name)["units"]
     if spread["std"] is None:
-        raise Unmeasured(f"arm `{name}` has one seed: nothing is known about its spread")
+        raise Unmeasured(f"arm `{name}` has one seed: its standard deviation is unknown")
     return spread["mean"] / 100, n, spread["std"] / 100

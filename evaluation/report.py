@@ -1,9 +1,12 @@
-"""The report of one experiment as Markdown: a pure function of its results, without time stamps or machine names.
+"""The report of one experiment as Markdown: a pure function of its results, without time stamps or machine
+names.
 
-write_report(comparison, context, out)     # report.md, means.png, benchmarks.png, radar.png, comparison.json
+    write_report(comparison, context, out)     # report.md, means.png, benchmarks.png, radar.png,
+    comparison.json
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +14,13 @@ from typing import Any
 
 from evaluation.aggregate import ArmResult, Comparison
 from evaluation.plots import draw_all
-from evaluation.tables import compact_table, comparison_table, grounding_table, markdown, pool_table
+from evaluation.stats import Interval
+from evaluation.tables import DASH, compact_table, comparison_table, grounding_table, markdown, pool_table
 
 
 @dataclass(frozen=True)
 class Subset:
-    """What one selection chose. `mix` maps a kind ("source", "style", "capability") to shares in 0..1 that add up
-    to about 1."""
+    """What one selection chose. `mix`: kind ("source", "style", "capability") -> {name: share in 0..1}."""
 
     arm: str
     seed: int
@@ -30,12 +33,13 @@ class Subset:
 
 @dataclass(frozen=True)
 class Context:
-    """What the report says beside the comparison; an empty field leaves its section out.
+    """What the report contains besides the comparison; the section of an empty field is omitted.
 
-    `protocol`: the frozen settings. `modified`: frozen keys that were overridden, "key: old -> new". `pool`: facts
-    of the pool, `quarantined`: samples by reason. `overlap`: share in 0..1 of the first arm's subset that is in the
-    second's, by (arm, arm). `scorer`: capability -> {"spearman": ..., "n": ...} on held-out labels. `seconds`:
-    stage -> seconds. `notes`: sentences that end the report.
+    `protocol`: the frozen settings. `modified`: frozen keys that were overridden, "key: old -> new". `pool`:
+    facts about the pool. `quarantined`: number of samples by reason. `overlap`: (arm, arm) -> share in 0..1
+    of the first arm's subset that is also in the second's. `scorer`: capability -> {"spearman": ..., "n":
+    ...} on held-out labels.
+    `seconds`: stage -> seconds. `notes`: sentences at the end of the report.
     """
 
     title: str
@@ -51,19 +55,19 @@ class Context:
 
 
 def write_report(comparison: Comparison, context: Context, out: Path) -> Path:
-    """Write the pictures, comparison.json and report.md (last) into `out`; returns the path of report.md."""
+    """Write the figures, comparison.json and, last, report.md into `out`; returns the path of report.md."""
     out = Path(out)
-    pictures = draw_all(comparison, out)
+    figures = draw_all(comparison, out)
     (out / "comparison.json").write_text(json.dumps(comparison.to_dict(), indent=1, sort_keys=True) + "\n")
-    (out / "report.md").write_text(render(comparison, context, [picture.name for picture in pictures]))
+    (out / "report.md").write_text(render(comparison, context, [figure.name for figure in figures]))
     return out / "report.md"
 
 
-def render(comparison: Comparison, context: Context, pictures: Sequence[str] = ()) -> str:
-    """The whole report; `pictures` are file names beside it."""
+def render(comparison: Comparison, context: Context, figures: Sequence[str] = ()) -> str:
+    """The whole report; `figures` are file names in the report's directory."""
     sections: list[tuple[str, Callable[[], str]]] = [
         ("", lambda: _summary(comparison, context)),
-        ("Results", lambda: _results(comparison, pictures)),
+        ("Results", lambda: _results(comparison, figures)),
         ("Pool", lambda: _pool(context)),
         ("Subsets", lambda: _subsets(context)),
         ("Scorer", lambda: _scorer(context)),
@@ -79,62 +83,62 @@ def render(comparison: Comparison, context: Context, pictures: Sequence[str] = (
 
 
 def _summary(comparison: Comparison, context: Context) -> str:
-    """One sentence for each arm that was compared with the baseline; it says "no clear difference" when that is
-    what was found."""
+    """One sentence for each arm that has a baseline, after a warning if the protocol was modified."""
     lines = (
         [
-            f"- **protocol: modified** ({len(context.modified)} frozen settings overridden, listed below): not "
-            "comparable with other results, and kept out of paper tables."
+            f"- **protocol: modified** ({len(context.modified)} frozen settings overridden, listed below): "
+            "not comparable with other results, and kept out of paper tables."
         ]
         if context.modified
         else []
     )
     lines += [
-        _verdict(arm, comparison)
+        _verdict(arm, comparison.arm(arm.baseline), arm.difference, len(comparison.suite))
         for arm in comparison.arms
-        if arm.difference and arm.arm != comparison.full_arm
+        if arm.difference and arm.baseline and arm.arm != comparison.reference_arm
     ]
     return "\n".join(lines)
 
 
-def _verdict(arm: ArmResult, comparison: Comparison) -> str:
-    d, base = arm.difference, comparison.arm(arm.baseline)
+def _verdict(arm: ArmResult, base: ArmResult, d: Interval, n_benchmarks: int) -> str:
+    """One sentence on an arm and its baseline; the verdict follows from the interval, not from the means."""
     word = "above" if d.low > 0 else "below" if d.high < 0 else "not clearly different from"
-    full = (
-        f"; /FULL {arm.full:.1f} % against {base.full:.1f} %"
-        if arm.full is not None and base.full is not None
+    relative = (
+        f"; /FULL {arm.relative:.1f} % against {base.relative:.1f} %"
+        if arm.relative is not None and base.relative is not None
         else ""
     )
     few = (
-        " One seed only on a side: the interval leaves the noise of training out."
+        " One side has a single seed: the interval does not include the noise of training."
         if min(arm.units, base.units) < 2
         else ""
     )
     return (
-        f"- **{arm.arm}** ({arm.budget}{', targeted' if arm.targeted else ''}) is {word} **{base.arm}** ({base.budget}): "
-        f"{arm.mean.mean:.1f} against {base.mean.mean:.1f}, difference {d.value:+.1f} points "
-        f"(95 % interval {d.low:+.1f} to {d.high:+.1f}), above it on {arm.above} of "
-        f"{len(comparison.suite)} benchmarks{full}.{few}"
+        f"- **{arm.arm}** ({arm.budget}{', targeted' if arm.targeted else ''}) is {word} **{base.arm}** "
+        f"({base.budget}): {arm.mean.mean:.1f} against {base.mean.mean:.1f}, difference {d.value:+.1f} "
+        f"points (95 % interval {d.low:+.1f} to {d.high:+.1f}), above it on {arm.above} of {n_benchmarks} "
+        f"benchmarks{relative}.{few}"
     )
 
 
-def _results(comparison: Comparison, pictures: Sequence[str]) -> str:
+def _results(comparison: Comparison, figures: Sequence[str]) -> str:
     legend = (
-        "Scores in % of each benchmark's scale, mean ± standard deviation over seeds. /FULL: mean over benchmarks of "
-        "score / full-data score (the definition of mmSSR, arXiv 2503.13383). >Rand: number of benchmarks above the "
-        "baseline's mean. Intervals: bootstrap over seeds within each arm and over questions within each benchmark, "
-        "the same questions for both arms; not corrected for the number of arms. p: Welch's test over seeds. Unparsed "
-        "answers score 0."
+        "Scores in % of each benchmark's scale, mean ± standard deviation over seeds. /FULL: mean over "
+        "benchmarks of score / full-data score (the definition of mmSSR, arXiv 2503.13383). >Rand: number "
+        "of benchmarks above the baseline's mean. Intervals: bootstrap over seeds within each arm and over "
+        "questions within each benchmark, the same questions for both arms; not corrected for the number of "
+        "arms. p: Welch's test over seeds. Unparsed answers score 0."
     )
     if len(comparison.pools) > 1:
         legend += (
-            f" Everything was repeated on {len(comparison.pools)} pools: a mean is over pools and seeds, ± over all of them; pools are "
-            "the outermost level of the intervals (evaluation/stats.py says how), shared by both arms. No p is given, since seeds of "
-            "one pool are not independent. Facts of pools and mixes of subsets are means over pools."
+            f" Everything was repeated on {len(comparison.pools)} pools: means and ± are over all pools and "
+            "seeds; pools, which both arms share, are the outermost level of the intervals (see "
+            "evaluation/stats.py). No p is given, since seeds of one pool are not independent. Facts about "
+            "pools and mixes of subsets are means over pools."
         )
     legend += " Blind: best guess without the image, from the most frequent answers of the pool."
     legend += _control_legend(comparison) + _targeted_legend(comparison)
-    images = "\n\n".join(f"![{Path(name).stem}]({name})" for name in pictures)
+    images = "\n\n".join(f"![{Path(name).stem}]({name})" for name in figures)
     tables = [
         compact_table(comparison),
         images,
@@ -146,33 +150,38 @@ def _results(comparison: Comparison, pictures: Sequence[str]) -> str:
 
 
 def _targeted_legend(comparison: Comparison) -> str:
-    """What it means that some of the arms are targeted."""
+    """What it means that some arms are targeted; empty without such arms."""
     named = ", ".join(arm.arm for arm in comparison.arms if arm.targeted)
     return (
-        f" Targeted ({named}): the selector saw validation items of the benchmarks' kind (none that is asked here), the other arms saw "
-        "none. What targeted arms gain over these is the worth of that knowledge too; methods are compared among targeted arms."
+        f" Targeted ({named}): the selector saw validation items of the benchmarks' kind (none of the "
+        "questions evaluated here); the other arms saw none. Part of what targeted arms gain over these is "
+        "due to that knowledge; compare methods among targeted arms."
         if named
         else ""
     )
 
 
 def _control_legend(comparison: Comparison) -> str:
-    """What the columns on shuffled images say, and why where they have dashes."""
+    """What the columns on shuffled images mean, and why some of their cells are dashes."""
     text = (
-        " Chance: expected score of a guess. Shuffled: score when every question is shown the image of another question of "
-        "its benchmark. Grounded gain: score - shuffled of the same repetitions, what the right image is worth."
+        " Chance: expected score of a random guess. Shuffled: score when every question is asked with the "
+        "image of another question of its benchmark. Grounded gain: score - shuffled over the same "
+        "repetitions, the value of the right image."
     )
     without = [arm.arm for arm in comparison.arms if arm.shuffled is None]
     if len(without) == len(comparison.arms):
-        return text + " Here it was not asked (`evaluation.shuffled: none`), so there are dashes."
+        return text + " Not evaluated here (`evaluation.shuffled: none`), hence the dashes."
     if without:
-        text += f" Not asked for {', '.join(without)}, so there are dashes."
+        text += f" Not evaluated for {', '.join(without)}, hence the dashes."
     if alone := [
         b.label
         for b in comparison.suite
         if any(arm.shuffled and arm.shuffled[b.task] is None for arm in comparison.arms)
     ]:
-        text += f" {', '.join(alone)}: no two questions with images to swap, so these and the means over all benchmarks are dashes."
+        text += (
+            f" {', '.join(alone)}: no two questions with images to swap, so these and the means over all "
+            "benchmarks are dashes."
+        )
     return text
 
 
@@ -215,12 +224,13 @@ def _subsets(context: Context) -> str:
     if context.overlap:
         names = list(dict.fromkeys(name for pair in context.overlap for name in pair))
         shares = [
-            [f"{100 * context.overlap[a, b]:.1f} %" if (a, b) in context.overlap else "–" for b in names]
+            [f"{100 * context.overlap[a, b]:.1f} %" if (a, b) in context.overlap else DASH for b in names]
             for a in names
         ]
         parts.append(
             markdown(
-                ["share of the subset that is also in", *names], [[a, *row] for a, row in zip(names, shares)]
+                ["share of the subset that is also in", *names],
+                [[a, *row] for a, row in zip(names, shares, strict=True)],
             )
         )
     for kind in dict.fromkeys(kind for subset in context.subsets for kind in subset.mix):
@@ -229,12 +239,14 @@ def _subsets(context: Context) -> str:
 
 
 def _mean_count(counts: Sequence[int | None]) -> str:
-    """Rounded mean of counts; a dash where one is unknown."""
-    return "–" if None in counts else _number(round(sum(counts) / len(counts)))
+    """Rounded mean of counts; a dash if one is unknown."""
+    known = [count for count in counts if count is not None]
+    return DASH if len(known) < len(counts) else _number(round(sum(known) / len(known)))
 
 
 def _mix(kind: str, subsets: Sequence[Subset]) -> str:
-    """Shares of one kind, mean over the pools and seeds of each arm; rows by falling share in the first arm."""
+    """Shares of one kind, mean over the pools and seeds of each arm; rows by descending share in the first
+    arm."""
     arms: dict[str, list[Mapping[str, float]]] = {}
     for subset in subsets:
         arms.setdefault(subset.arm, []).append(subset.mix.get(kind, {}))
@@ -256,7 +268,8 @@ def _scorer(context: Context) -> str:
         return ""
     columns = list(dict.fromkeys(key for values in context.scorer.values() for key in values))
     rows = [[name, *(_number(values.get(key)) for key in columns)] for name, values in context.scorer.items()]
-    known = [values["spearman"] for values in context.scorer.values() if values.get("spearman") is not None]
+    correlations = [values.get("spearman") for values in context.scorer.values()]
+    known = [value for value in correlations if value is not None]
     table = markdown(["capability", *columns], rows)
     if not known:
         return table
@@ -290,9 +303,10 @@ def _protocol(comparison: Comparison, context: Context) -> str:
 
 
 def _number(value: Any) -> str:
-    """A dash for None, thousands separated for integers, three digits for fractions, text as it is."""
-    if value is None or (isinstance(value, float) and value != value):
-        return "–"
+    """A dash for None and NaN, thousands separators for integers, three decimals for fractions, text
+    unchanged."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return DASH
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

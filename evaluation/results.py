@@ -1,6 +1,7 @@
-"""What evaluations left on disk, read and checked: runs, their summaries, their per-question scores.
+"""Reads and checks what evaluations wrote: runs, their summaries, their per-question scores.
 
-Nothing is filled in: a missing benchmark, other questions or another protocol is an error that names the directory.
+Nothing is imputed: a missing benchmark, different questions or a different protocol is an error that names
+the directory.
 """
 
 import hashlib
@@ -37,13 +38,16 @@ RESULT_SCHEMA = pa.schema(
 
 
 class ResultsError(ValueError):
-    """Evaluations that cannot be compared: a missing benchmark, other questions, another protocol, damaged files."""
+    """Evaluations that cannot be compared: missing benchmark, other questions or protocol, damaged files."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained checkpoint of an arm and the directory of its evaluation. `budget` is what is printed, such as
-    "30%"; `pool_seed` is None for a pool that was given, not drawn. `targeted`: its selector saw validation data of the target."""
+    """One trained checkpoint of an arm, and the directory of its evaluation.
+
+    `budget` is printed as it is, such as "30%". `pool_seed` is None for a pool that the user supplied.
+    `targeted`: the selector saw validation data of the benchmarks.
+    """
 
     arm: str
     selection_seed: int
@@ -55,7 +59,7 @@ class Run:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """summary.json of one evaluation; ResultsError when there is none or it is damaged."""
+    """summary.json of one evaluation; ResultsError if it does not exist or is damaged."""
     try:
         return json.loads((Path(path) / "summary.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -65,8 +69,11 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
-    """Long-form results: one row for each run, benchmark and metric (score, score_shuffled where it was asked,
-    unparsed_rate). ResultsError on a missing benchmark."""
+    """Long-form results: one row per run, benchmark and metric. ResultsError for a missing benchmark.
+
+    The metrics are the benchmark's own, `<metric>_shuffled` if it was evaluated with shuffled images, and
+    unparsed_rate.
+    """
     rows: list[dict[str, Any]] = []
     for run in runs:
         summary = read_summary(run.path)
@@ -106,6 +113,7 @@ def protocol_hash(protocol: Mapping[str, Any]) -> str:
 
 
 def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[str, Any]:
+    """The summary's entry of one benchmark; ResultsError if it is missing, empty or not a number."""
     missing = (
         f"{run.path}: no result of benchmark {benchmark.task!r} for arm {run.arm!r} (seed {run.train_seed})"
     )
@@ -118,8 +126,10 @@ def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[s
 
 
 def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
-    """Per-question (id, score, score_shuffled) of each benchmark, in question order; ResultsError if they do not make
-    up the summary's values."""
+    """Per-question (id, score, score_shuffled) of each benchmark, in the order of the questions.
+
+    ResultsError if their means are not the values of the summary.
+    """
     summary = read_summary(run.path)
     columns = ["benchmark", "index", "id", "score", "score_shuffled"]
     try:
@@ -132,8 +142,9 @@ def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
     for benchmark in suite:
         entry = _entry(run, summary, benchmark)
         part = table.filter(pc.equal(table["benchmark"], benchmark.task)).sort_by("index")
-        found = {"value": part["score"], "shuffled": part["score_shuffled"]}
-        if len(part) != entry["n"] or not all(_makes_up(column, entry[key]) for key, column in found.items()):
+        columns_of = {"value": part["score"], "shuffled": part["score_shuffled"]}
+        agree = all(_has_mean(column, entry[key]) for key, column in columns_of.items())
+        if len(part) != entry["n"] or not agree:
             raise ResultsError(
                 f"{run.path}: scores.parquet and summary.json disagree on {benchmark.task}; "
                 "evaluate this checkpoint again"
@@ -142,23 +153,24 @@ def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
     return scores
 
 
-def _makes_up(column: pa.ChunkedArray, value: float | None) -> bool:
-    """Whether `value` is the mean of the scores; None stands for scores that are all null."""
+def _has_mean(column: pa.ChunkedArray, value: float | None) -> bool:
+    """Whether `value` is the mean of the scores; None is that of scores that are all null."""
     if value is None or column.null_count:
         return value is None and column.null_count == len(column)
     return math.isclose(mean(column), value, abs_tol=1e-9)
 
 
 def check_protocol(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) -> None:
-    """ResultsError unless all runs were evaluated in the same way."""
+    """ResultsError unless all runs were evaluated under the same protocol."""
     first = summaries[0]["protocol"]
-    for run, summary in zip(runs, summaries):
+    for run, summary in zip(runs, summaries, strict=True):
         if summary["protocol"] != first:
             keys = sorted(
                 k for k in {*first, *summary["protocol"]} if first.get(k) != summary["protocol"].get(k)
             )
             raise ResultsError(
-                f"{run.path} and {runs[0].path} were evaluated under different protocols (differing: {', '.join(keys)})"
+                f"{run.path} and {runs[0].path} were evaluated under different protocols "
+                f"({', '.join(keys)} differ)"
             )
 
 

@@ -1,10 +1,12 @@
-"""The shuffled-image control: every question of a benchmark asked with the image of another of its questions.
+"""The shuffled-image control: every question of a benchmark is asked with the image of another of its
+questions.
 
-What a model still scores then, it does not owe to the image; score - shuffled score is its grounded gain.
+A score that remains does not depend on the right image; score - shuffled score is the grounded gain.
 
-Which image a question gets depends on the benchmark's name and number of questions only: all questions lie on one ring, and each
-gets the images of the next question on it that has any. A question without image stays as it is. Where the numbers of images
-differ, the question's places are filled in turn from the other's images, starting again at the first when they run out.
+Which image a question gets depends only on the benchmark's name and number of questions: all questions form
+one ring, and each gets the images of the next question on it that has any. A question without images is
+unchanged. If the numbers of images differ, the question's image places are filled in turn from the other's
+images, repeating them when they run out.
 """
 
 import hashlib
@@ -17,9 +19,10 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def ring(benchmark: str, n: int) -> list[int]:
-    """The question after each of the n questions on one ring through all of them; for n > 1 none follows itself."""
+    """The successor of each of the n questions on one ring through all of them; for n > 1 none is its own
+    successor."""
     order = sorted(range(n), key=lambda i: hashlib.sha256(f"{benchmark}/{n}/{i}".encode()).digest())
-    following = dict(zip(order, order[1:] + order[:1]))
+    following = dict(zip(order, order[1:] + order[:1], strict=True))
     return [following[i] for i in range(n)]
 
 
@@ -29,7 +32,7 @@ def images(messages: Messages) -> list[Any]:
 
 
 def with_images(messages: Messages, pictures: Sequence[Any]) -> list[dict[str, Any]]:
-    """The conversation with its image places filled from `pictures`, which must not be empty."""
+    """The conversation with its image places filled from `pictures` (not empty)."""
     source = cycle(pictures)
     return [
         {

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Units = Sequence[Sequence[NDArray[np.float64]]]
-"""Scores of one arm: [unit][benchmark] -> float64[questions]. A unit is an independent repetition (a seed)."""
+"""Scores of one arm: [unit][benchmark] -> float64[questions]. A unit is an independent repetition (a seed).
+"""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class TTest:
-    """Welch's unequal-variances t-test; all NaN where either side has fewer than two values or neither varies."""
+    """Welch's unequal-variances t-test; all NaN if a side has fewer than two values, or if neither side
+    varies."""
 
     t: float
     df: float
@@ -30,7 +32,7 @@ class TTest:
 
 
 def mean(values: ArrayLike) -> float:
-    """Arithmetic mean; ValueError when there is nothing to average."""
+    """Arithmetic mean; ValueError for no values."""
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError("mean of no values")
@@ -38,7 +40,7 @@ def mean(values: ArrayLike) -> float:
 
 
 def std(values: ArrayLike) -> float:
-    """Sample standard deviation (n - 1 in the denominator); NaN for fewer than two values: unknown, not zero."""
+    """Sample standard deviation (n - 1 in the denominator); NaN, not 0, for fewer than two values."""
     array = np.asarray(values, dtype=np.float64)
     return float(array.std(ddof=1)) if array.size > 1 else math.nan
 
@@ -49,7 +51,7 @@ def stderr(values: ArrayLike) -> float:
 
 
 def welch(a: ArrayLike, b: ArrayLike) -> TTest:
-    """Two-sided test that `a` and `b` have the same mean without assuming the same variance (Welch 1947)."""
+    """Two-sided test that `a` and `b` have the same mean, without assuming equal variances (Welch 1947)."""
     from scipy.stats import t as student
 
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -73,23 +75,25 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Interval of mean(a) - mean(b), where a mean runs over benchmarks of (question mean over units / `scale`).
+    """Bootstrap interval of mean(a) - mean(b); a mean is over benchmarks of (mean over units and questions) /
+    `scale`.
 
-    Hierarchical: every resample draws units within each arm (independently for the two) and questions within each
-    benchmark; the questions drawn are the same for both arms and all units, since all answered the same questions.
-    From n units or questions n - 1 are drawn with replacement, which makes the variance of the resampled mean equal to
-    the unbiased s^2 / n (McCarthy & Snowden 1985) also for three seeds, where the usual n draws give two thirds of it.
-    An arm with a single unit contributes no seed noise: the interval is then of the questions alone.
+    Hierarchical: every resample draws units within each arm (independently for the two) and questions within
+    each benchmark. The drawn questions are the same for both arms and all units, since all answered the same
+    questions. Of n units or questions, n - 1 are drawn with replacement: the variance of the resampled mean
+    then equals the unbiased s^2 / n (McCarthy & Snowden 1985) even for three seeds, for which the usual n
+    draws give two thirds of it. An arm with a single unit contributes no seed noise: the interval then covers
+    the questions only.
 
-    `pools` gives the pool seed of each unit of `a` and of `b` (default: all of one pool); both arms must have the same
-    pools. A mean is then the mean over pools of the means over their units, units are drawn within their pool, and the
-    pools, which both arms share, are the outermost level. What that level adds is the variance of the pools'
-    differences that the seeds inside the pools do not explain: pool means vary by their seeds' noise too, and drawing
-    pools and seeds both in full would count it twice (Davison & Hinkley 1997, section 3.8). Pools are few, and
-    resampling three of them never leaves their range (it covered 77 % where 95 % were promised), so their deviations
-    are weighted by draws of Student's t with one degree of freedom less than there are pools (three pools of five seeds
-    then cover 90 to 96 %, whether pools, seeds or both make the noise).
-    Raises ValueError when the arms do not have the same questions or pools.
+    `pools` has the pool seed of each unit of `a` and of `b` (default: one pool); both arms must have the same
+    pools. A mean is then over pools of the means over their units, units are drawn within their pool, and the
+    pools, which both arms share, are the outermost level. This level adds the variance of the pools'
+    differences that the seeds inside the pools do not explain: pool means also vary by the noise of their
+    seeds, and drawing both pools and seeds in full would count it twice (Davison & Hinkley 1997, section
+    3.8). Pools are few, and a resample of three never leaves their range (measured coverage 77 % at a nominal
+    95 %), so their deviations are weighted by draws of Student's t with (pools - 1) degrees of freedom; three
+    pools of five seeds then cover 90 to 96 %, whether pools, seeds or both cause the noise.
+    Raises ValueError if the arms do not have the same questions or pools.
     """
     _check_same_questions(a, b)
     pools_a, pools_b = pools or ([0] * len(a), [0] * len(b))
@@ -107,16 +111,19 @@ def paired_bootstrap(
     drawn = np.mean(
         [
             (_weights(rng, len(x), resamples).T * x).sum(0) - (_weights(rng, len(y), resamples).T * y).sum(0)
-            for x, y in zip(inside_a, inside_b)
+            for x, y in zip(inside_a, inside_b, strict=True)
         ],
         axis=0,
     )
     if len(shared) > 1:
         within = mean(
-            [_variance_of_mean(x.mean(1)) + _variance_of_mean(y.mean(1)) for x, y in zip(inside_a, inside_b)]
+            [
+                _variance_of_mean(x.mean(1)) + _variance_of_mean(y.mean(1))
+                for x, y in zip(inside_a, inside_b, strict=True)
+            ]
         )
         drawn += _between_pools(
-            rng, np.stack([x.mean(0) - y.mean(0) for x, y in zip(inside_a, inside_b)]), within
+            rng, np.stack([x.mean(0) - y.mean(0) for x, y in zip(inside_a, inside_b, strict=True)]), within
         )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     value = grand_mean(a, scale, pools_a) - grand_mean(b, scale, pools_b)
@@ -128,7 +135,7 @@ def grand_mean(
 ) -> float:
     """Mean over benchmarks of the mean score over units and questions, each divided by its `scale`.
 
-    With several `pools` (one entry for each unit) every pool counts the same, however many units it has.
+    With several `pools` (one entry per unit) every pool has the same weight, however many units it has.
     """
     weights = unit_weights(pools or [0] * len(units))
     per_benchmark = [
@@ -138,7 +145,7 @@ def grand_mean(
 
 
 def unit_weights(pools: Sequence[int | None]) -> NDArray[np.float64]:
-    """float64[units], sum 1: every pool has the same share, and inside a pool every unit."""
+    """float64[units] with sum 1: every pool has the same weight, and within a pool every unit."""
     counts = {pool: list(pools).count(pool) for pool in pools}
     return np.array([1 / (len(counts) * counts[pool]) for pool in pools])
 
@@ -151,21 +158,23 @@ def _by_pool(
 
 
 def _variance_of_mean(values: NDArray[np.float64]) -> float:
-    """s^2 / n; 0 for a single value, whose noise then shows between the pools."""
+    """s^2 / n; 0 for a single value, whose noise is then part of the variance between pools."""
     return float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
 
 
 def _between_pools(
     rng: np.random.Generator, differences: NDArray[np.float64], within: float
 ) -> NDArray[np.float64]:
-    """float64[resamples]: what the pool level adds to a resampled difference, from float64[pools, resamples] differences
-    of which seeds explain the variance `within`."""
+    """float64[resamples]: what the pool level adds to each resampled difference.
+
+    `differences`: float64[pools, resamples]; `within`: the part of their variance that is explained by seeds.
+    """
     n, resamples = differences.shape
     between = float(differences.mean(1).var(ddof=1))
-    own = max(0.0, 1 - within / between) if between > 0 else 0.0
+    unexplained = max(0.0, 1 - within / between) if between > 0 else 0.0
     student = rng.normal(size=(n, resamples)) * np.sqrt((n - 1) / rng.chisquare(n - 1, size=resamples))
     deviations = differences - differences.mean(0)
-    return math.sqrt(own / (n * (n - 1))) * (student * deviations).sum(0)
+    return math.sqrt(unexplained / (n * (n - 1))) * (student * deviations).sum(0)
 
 
 def _weights(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.float64]:
@@ -180,7 +189,7 @@ def _check_same_questions(a: Units, b: Units) -> None:
     shapes = {tuple(len(scores) for scores in unit) for unit in (*a, *b)}
     if len(shapes) > 1:
         raise ValueError(
-            f"runs answered different numbers of questions: {sorted(shapes)}; a paired comparison needs the same"
+            f"runs answered different numbers of questions, {sorted(shapes)}: they cannot be paired"
         )
     if not all(next(iter(shapes))) or not next(iter(shapes)):
         raise ValueError("no benchmarks, or a benchmark without questions")
@@ -191,9 +200,10 @@ def _check_same_pools(
 ) -> list[int | None]:
     """The pools in order of first appearance."""
     if (len(a), len(b)) != (len(pools_a), len(pools_b)):
-        raise ValueError(f"{len(a)} and {len(b)} units, but pools of {len(pools_a)} and {len(pools_b)}")
+        raise ValueError(f"{len(a)} and {len(b)} units, but pools of {len(pools_a)} and {len(pools_b)} units")
     if set(pools_a) != set(pools_b):
         raise ValueError(
-            f"the arms were run on different pools: {list(dict.fromkeys(pools_a))} and {list(dict.fromkeys(pools_b))}"
+            f"the arms were run on different pools: {list(dict.fromkeys(pools_a))} and "
+            f"{list(dict.fromkeys(pools_b))}"
         )
     return list(dict.fromkeys(pools_a))

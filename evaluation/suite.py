@@ -1,18 +1,19 @@
-"""A suite: the list of benchmarks that an experiment is judged by, as a YAML file in `evaluation/suites/`."""
+"""A suite: the benchmarks of an experiment, as a YAML file in `evaluation/suites/`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SUITES = Path(__file__).parent / "suites"
+from evaluation import suites
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """One column of the result table.
 
-    `task` is the lmms-eval task, `scale` the highest value of its metric, `direction` "higher" or "lower" is better,
-    `chance` the value of a blind guess (None: the mean of the data's own `chance` column), `judge` "none" or a model.
+    `task` is the lmms-eval task, `scale` the highest value of its metric, `direction` "higher" or "lower" is
+    better, `chance` the expected score of a random guess (None: the mean of the data's column `chance`),
+    `judge` "none" or a model.
     """
 
     task: str
@@ -26,14 +27,14 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         if self.direction not in ("higher", "lower"):
-            raise ValueError(f"{self.task}: direction is {self.direction!r}, must be 'higher' or 'lower'")
+            raise ValueError(f"{self.task}: direction must be 'higher' or 'lower', got {self.direction!r}")
         if not self.scale > 0:
-            raise ValueError(f"{self.task}: scale must be above 0, is {self.scale}")
+            raise ValueError(f"{self.task}: scale must be above 0, got {self.scale}")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A named tuple of benchmarks; `tasks` names the folder below `evaluation/tasks/` that holds their YAMLs."""
+    """A named list of benchmarks; `tasks` is the folder in `evaluation/tasks/` with their task YAMLs."""
 
     name: str
     tasks: str
@@ -47,21 +48,21 @@ class Suite:
 
 
 def load_suite(name: str | Path) -> Suite:
-    """Read a suite by its name ("mini") or path. ValueError names the file and what is wrong; unknown keys are
-    refused."""
+    """Read a suite by its name ("mini") or path. ValueError names the file and what is wrong, unknown keys
+    included."""
     import yaml
 
-    path = SUITES / f"{name}.yaml" if Path(name).suffix not in (".yaml", ".yml") else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in SUITES.glob("*.yaml")))
-        raise ValueError(f"no suite {str(name)!r}: {path} does not exist (known suites: {known})")
-    content = yaml.safe_load(path.read_text())
     try:
+        path = suites.path_of(name)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    try:
+        content = yaml.safe_load(path.read_text())
         benchmarks = tuple(Benchmark(**entry) for entry in content["benchmarks"])
         suite = Suite(content["name"], content["tasks"], benchmarks)
-    except (KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     tasks = [benchmark.task for benchmark in suite]
     if len(set(tasks)) < len(tasks) or not tasks:
-        raise ValueError(f"{path}: a suite needs benchmarks, each once; has {tasks}")
+        raise ValueError(f"{path}: a suite needs benchmarks, each at most once, got {tasks}")
     return suite

@@ -1,19 +1,19 @@
-"""Picture of a sweep: difference to the baseline against the value of each key, one panel for each."""
+"""Figure of a sweep: the difference to the baseline against the value of each key, one panel per key."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.plots import MARKERS, PALETTE, _save
+from evaluation.plots import MARKERS, PALETTE, save_figure
 
 Point = tuple[Any, float, float, float]
-"""Value of the key, difference, ends of its interval."""
+"""(value of the key, difference, low, high end of its interval)."""
 COLUMNS = 4
 
 
 def draw_sweep(panels: Mapping[str, Mapping[str, Sequence[Point]]], path: Path) -> Path:
-    """One panel for each key, one line for each arm; bars are the intervals. All panels share the scale of differences."""
+    """One panel per key, one line per arm; bars are the intervals. All panels share the y axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -27,26 +27,29 @@ def draw_sweep(panels: Mapping[str, Mapping[str, Sequence[Point]]], path: Path) 
         arm: {"color": PALETTE[k % len(PALETTE)], "marker": MARKERS[k % len(MARKERS)]}
         for k, arm in enumerate(arms)
     }
-    for axes, (key, panel) in zip(grid.flat, panels.items()):
+    for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):  # the last places may stay empty
         _panel(axes, key, panel, style)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel("difference (points)")
     handles = {
-        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())
+        label: handle
+        for axes in grid.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9
     )
     figure.suptitle("Difference to the baseline, mean over benchmarks (95 % interval)", fontsize=10)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _panel(
     axes: Any, key: str, panel: Mapping[str, Sequence[Point]], style: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Numbers at their place, other values side by side in order; arms a little apart, so that bars do not hide bars."""
+    """Numbers at their value, others side by side in order; arms slightly apart, so that their bars do not
+    overlap."""
     values = list(dict.fromkeys(str(point[0]) for points in panel.values() for point in points))
     numbers = all(
         isinstance(p[0], int | float) and not isinstance(p[0], bool)

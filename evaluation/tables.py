@@ -1,20 +1,23 @@
-"""A comparison as Markdown tables. Nothing is typed by hand: every cell is a value of the comparison."""
+"""A comparison as Markdown tables. Every cell is a value of the comparison; nothing is typed by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from evaluation.aggregate import ArmResult, Comparison, Spread
 from evaluation.stats import std
 from evaluation.suite import Suite
 
+DASH = "–"
+"""The cell of an unknown value."""
 CONTROL = ("shuffled", "grounded gain")
-"""Columns that say what of the mean is there without the right image."""
+"""Columns on how much of the mean is reached without the right image."""
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Arms x benchmarks (mean ± std over seeds, in % of the benchmark's scale), then mean, shuffled-image mean, grounded
-    gain, /FULL, >Rand, difference.
+    """Arms x benchmarks (mean ± std over seeds, in % of the benchmark's scale), then the columns over all
+    benchmarks.
 
-    Two last rows give the chance level and what a blind guess (best answer without the image) reaches.
+    These are mean, shuffled-image mean, grounded gain, /FULL, >Rand and difference. The last two rows are the
+    chance level and the blind level (the best answer without the image).
     """
     suite = comparison.suite
     header = [
@@ -45,8 +48,11 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def compact_table(comparison: Comparison) -> str:
-    """One row for each arm without the single benchmarks; /FULL with its range when any one benchmark is left out. Two last
-    rows as in the full table."""
+    """One row per arm without the single benchmarks; /FULL also as its range when any one benchmark is left
+    out.
+
+    The last two rows are those of `comparison_table`.
+    """
     header = [
         "arm",
         "budget",
@@ -62,8 +68,8 @@ def compact_table(comparison: Comparison) -> str:
     ]
     rows = []
     for arm in comparison.arms:
-        full, above, difference = _relative(arm, len(comparison.suite))
-        low_high = "–" if arm.full_range is None else f"{arm.full_range[0]:.1f} to {arm.full_range[1]:.1f}"
+        relative, above, difference = _relative(arm, len(comparison.suite))
+        ends = arm.relative_range
         rows.append(
             [
                 _name(arm),
@@ -71,11 +77,11 @@ def compact_table(comparison: Comparison) -> str:
                 _seeds(arm),
                 _spread(arm.mean),
                 *_control(arm),
-                full,
-                low_high,
+                relative,
+                DASH if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}",
                 above,
                 difference,
-                "–" if arm.p is None else f"{arm.p:.3f}",
+                DASH if arm.p is None else f"{arm.p:.3f}",
                 f"{100 * arm.unparsed:.1f} %",
             ]
         )
@@ -84,19 +90,23 @@ def compact_table(comparison: Comparison) -> str:
 
 
 def grounding_table(comparison: Comparison) -> str:
-    """Three rows for each arm that was asked with shuffled images: score, shuffled-image score, grounded gain by benchmark,
-    all three of the repetitions that were asked both ways; then chance and blind level. Empty where no arm was asked."""
-    suite, rows = comparison.suite, []
-    for arm in (arm for arm in comparison.arms if arm.shuffled):
-        scores = _before_shuffling(arm, suite)
-        for name, values in (("score", scores), ("shuffled", arm.shuffled), ("grounded gain", arm.grounded)):
-            rows.append(
-                [
-                    _name(arm),
-                    name,
-                    *_percents([values[b.task] for b in suite], suite, "+" if values is arm.grounded else ""),
-                ]
-            )
+    """Three rows per arm evaluated with shuffled images: score, shuffled-image score and grounded gain by
+    benchmark.
+
+    All three are of the repetitions evaluated both ways. The last rows are chance and blind level. Empty if
+    no arm was evaluated with shuffled images.
+    """
+    suite = comparison.suite
+    rows: list[list[str]] = []
+    for arm in comparison.arms:
+        if not arm.shuffled or not arm.grounded:
+            continue
+        for name, values, sign in (
+            ("score", _before_shuffling(arm.shuffled, arm.grounded, suite), ""),
+            ("shuffled", arm.shuffled, ""),
+            ("grounded gain", arm.grounded, "+"),
+        ):
+            rows.append([_name(arm), name, *_percents([values[b.task] for b in suite], suite, sign)])
     if not rows:
         return ""
     rows += [[name, "", *cells, average] for name, cells, average in _levels(comparison)]
@@ -104,22 +114,26 @@ def grounding_table(comparison: Comparison) -> str:
 
 
 def pool_table(comparison: Comparison) -> str:
-    """One row for each arm: its mean on each pool, and behind it the difference to the baseline on that pool; then the
-    standard deviation between the pools of both. Empty for a single pool."""
+    """One row per arm: its mean on each pool with the difference to the baseline there, and the std of both
+    over pools.
+
+    Empty for a single pool.
+    """
     if len(comparison.pools) < 2:
         return ""
     rows = []
     for arm in comparison.arms:
         differences = [f" ({value:+.1f})" for value in arm.pool_differences] or [""] * len(arm.pool_means)
-        means = [f"{value:.1f}{difference}" for value, difference in zip(arm.pool_means, differences)]
-        between = f"{std(arm.pool_differences):.1f}" if arm.pool_differences else "–"
+        pairs = zip(arm.pool_means, differences, strict=True)
+        means = [f"{value:.1f}{difference}" for value, difference in pairs]
+        between = f"{std(arm.pool_differences):.1f}" if arm.pool_differences else DASH
         rows.append([_name(arm), arm.budget, *means, f"{std(arm.pool_means):.1f}", between])
     pools = [f"pool {seed} (difference)" for seed in comparison.pools]
     return markdown(["arm", "budget", *pools, "std of means", "std of differences"], rows)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is left-aligned, the others right-aligned; pipes in cells are escaped."""
+    """A Markdown table: the first column left-aligned, the others right-aligned, pipes in cells escaped."""
     if any(len(row) != len(header) for row in rows):
         raise ValueError(f"every row needs {len(header)} cells")
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
@@ -138,19 +152,16 @@ def _seeds(arm: ArmResult) -> str:
 
 
 def _spread(spread: Spread, factor: float = 1.0) -> str:
+    """The mean, and ± the standard deviation if it is known."""
     return f"{factor * spread.mean:.1f}" + ("" if spread.std is None else f" ± {factor * spread.std:.1f}")
 
 
 def _relative(arm: ArmResult, n_benchmarks: int) -> list[str]:
     """The cells /FULL, >Rand and difference."""
-    full = (
-        "–"
-        if arm.full is None
-        else f"{arm.full:.1f}" + ("" if arm.full_std is None else f" ± {arm.full_std:.1f}")
-    )
-    above = "–" if arm.above is None else f"{arm.above}/{n_benchmarks}"
+    relative = DASH if arm.relative is None else _spread(Spread(arm.relative, arm.relative_std))
+    above = DASH if arm.above is None else f"{arm.above}/{n_benchmarks}"
     d = arm.difference
-    return [full, above, "–" if d is None else f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"]
+    return [relative, above, DASH if d is None else f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"]
 
 
 def _difference_title(comparison: Comparison) -> str:
@@ -161,36 +172,43 @@ def _difference_title(comparison: Comparison) -> str:
 
 
 def _levels(comparison: Comparison) -> list[tuple[str, list[str], str]]:
-    """Name, cells by benchmark and mean of the levels without seeds: chance and, where it was measured, blind."""
-    found = []
-    for name, levels in (("chance", comparison.chance), ("blind", comparison.blind)):
-        if any(value is not None for value in levels.values()):
-            *cells, average = _percents([levels[b.task] for b in comparison.suite], comparison.suite)
-            found.append((name, cells, average))
-    return found
+    """(name, cells by benchmark, mean) of the levels that have no seeds: chance and, if it was measured,
+    blind."""
+    rows = []
+    for name in ("chance", "blind"):
+        levels = comparison.levels(name)
+        if any(value is not None for value in levels):
+            *cells, average = _percents(levels, comparison.suite)
+            rows.append((name, cells, average))
+    return rows
 
 
 def _percents(values: Sequence[float | None], suite: Suite, sign: str = "") -> list[str]:
-    """Cells in % of the scales and their mean, which is a dash unless every benchmark has a value."""
-    percent = [
+    """Cells in % of the scales and, last, their mean, which is a dash unless every benchmark has a value."""
+    percents = [
         None if value is None else 100 * value / b.scale for value, b in zip(values, suite, strict=True)
     ]
-    average = None if None in percent else sum(percent) / len(percent)
-    return ["–" if value is None else f"{value:{sign}.1f}" for value in [*percent, average]]
+    known = [value for value in percents if value is not None]
+    average = sum(known) / len(known) if len(known) == len(percents) else None
+    return [DASH if value is None else f"{value:{sign}.1f}" for value in [*percents, average]]
 
 
-def _before_shuffling(arm: ArmResult, suite: Suite) -> dict[str, float | None]:
-    """Scores of the repetitions that were asked with shuffled images too, from what these lost."""
-    return {
-        b.task: None
-        if (lost := arm.grounded[b.task]) is None
-        else arm.shuffled[b.task] + (lost if b.direction == "higher" else -lost)
-        for b in suite
-    }
+def _before_shuffling(
+    shuffled: Mapping[str, float | None], grounded: Mapping[str, float | None], suite: Suite
+) -> dict[str, float | None]:
+    """Scores with the right images, of the repetitions that were evaluated with shuffled images as well."""
+    scores: dict[str, float | None] = {}
+    for b in suite:
+        score, lost = shuffled[b.task], grounded[b.task]
+        if score is None or lost is None:
+            scores[b.task] = None
+        else:
+            scores[b.task] = score + (lost if b.direction == "higher" else -lost)
+    return scores
 
 
 def _control(arm: ArmResult) -> list[str]:
     """The cells of CONTROL."""
     gain = arm.grounded_mean
-    signed = "–" if gain is None else f"{'+' if gain.mean >= 0 else ''}{_spread(gain)}"
-    return ["–" if arm.shuffled_mean is None else _spread(arm.shuffled_mean), signed]
+    signed = DASH if gain is None else f"{'+' if gain.mean >= 0 else ''}{_spread(gain)}"
+    return [DASH if arm.shuffled_mean is None else _spread(arm.shuffled_mean), signed]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from curation import atomic
 from recipes.errors import RecipeError
-from training.hub import BUILTIN, HUB_ID, HubModel
+from training.builtin import BUILTIN
+from training.hub import HUB_ID, HubModel
 
 TOKENISER_FILES = (
     "tokenizer*",

@@ -247,7 +247,7 @@ def print_gates(world: World, overrides: Sequence[str], items: int, package: str
     """Every gate of the base and of the regime: value, wanted, n, pass or FAIL; then each benchmark's levels."""
     from evaluation.regime import GATES, Verdict, regime_verdicts
     from recipes.errors import RecipeError
-    from training.hub import BUILTIN
+    from training.builtin import BUILTIN
 
     if changed := [text for text in overrides if not text.startswith("root=")]:
         raise RecipeError(f"{changed[0]}: gates are asked of the frozen recipe; only root=DIR can be given")

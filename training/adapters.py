@@ -1,10 +1,11 @@
-"""Adapters of a LoRA training as they were at the end of each epoch, with Adam's moments: what LESS takes gradients at.
+"""Adapters of a LoRA training at the end of each epoch, with Adam's moments: LESS computes gradients at them.
 
     fit(spec, base, samples, out, keep_adapters=True)     # out/adapters/1, out/adapters/2, ...
     kept_adapters(out)                                    # in the order of the training
 
-Each directory is a PEFT adapter with `adam.safetensors` and, written last, `kept.json`: the epoch, the optimizer steps taken,
-and `lr`, the mean learning rate of the epoch's steps (eta-bar of LESS, arXiv 2402.04333, section 2).
+Each directory is a PEFT adapter with `adam.safetensors` and, written last, `kept.json`: the epoch, the
+optimizer steps taken so far, and `lr`, the mean learning rate of the epoch's steps (eta-bar of LESS, arXiv
+2402.04333, section 2).
 """
 
 import json
@@ -19,17 +20,19 @@ from transformers import TrainerCallback
 
 if TYPE_CHECKING:
     from training.plan import PlannedBatches
+    from training.spec import FitSpec
 
 FOLDER, ADAM, RECORD = "adapters", "adam.safetensors", "kept.json"
 
 
 class AdapterError(ValueError):
-    """Adapters that are not there or do not fit; the message says which, and what to do."""
+    """Adapters that do not exist or do not match; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One adapter: its directory, Adam's state there, the mean learning rate of its epoch, and the steps taken so far."""
+    """One kept adapter: its directory, the mean learning rate of its epoch, and the optimizer steps taken so
+    far."""
 
     folder: Path
     lr: float
@@ -37,12 +40,21 @@ class Kept:
 
     @property
     def adam(self) -> Path:
-        """What `save_adam` wrote."""
+        """The file with Adam's state."""
         return self.folder / ADAM
 
 
+def check_can_keep(spec: "FitSpec") -> None:
+    """ValueError unless a training by `spec` has adapters to keep, in one process."""
+    if not spec.lora or spec.deepspeed:
+        raise ValueError(
+            "adapters are kept of a LoRA training in one process: set `lora`, and no `deepspeed`"
+        )
+
+
 def kept_adapters(out: Path) -> list[Kept]:
-    """The adapters that a training with `keep_adapters` left in `out`, first epoch first. Raises AdapterError for none."""
+    """The adapters that a training with `keep_adapters` left in `out`, first epoch first. AdapterError if
+    there are none."""
     records = [
         (json.loads(file.read_text()), file.parent) for file in (Path(out) / FOLDER).glob(f"*/{RECORD}")
     ]
@@ -50,7 +62,7 @@ def kept_adapters(out: Path) -> list[Kept]:
         raise AdapterError(f"{out} holds no adapters: train with LoRA and keep_adapters=True")
     return [
         Kept(folder, record["lr"], record["step"])
-        for record, folder in sorted(records, key=lambda found: found[0]["epoch"])
+        for record, folder in sorted(records, key=lambda pair: pair[0]["epoch"])
     ]
 
 
@@ -63,9 +75,12 @@ class AdapterKeeper(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """After each step, when its learning rate is in the history (which a resume restores)."""
+        """Save the adapter if this step ends an epoch or the training.
+
+        Called after each step, when its learning rate is in the log history (which a resume restores).
+        """
         ended = state.global_step % self.batches.steps == 0 or state.global_step == state.max_steps
-        if "loss" not in logs or not ended:
+        if logs is None or "loss" not in logs or not ended:
             return
         epoch = -(-state.global_step // self.batches.steps)
         first = (epoch - 1) * self.batches.steps
@@ -77,7 +92,10 @@ class AdapterKeeper(TrainerCallback):
 
 
 def save_adapter(model: Any, optimizer: torch.optim.Optimizer, folder: Path, record: dict[str, Any]) -> None:
-    """Write the adapter of `model` (a PeftModel) and Adam's state; where its base lay is left out, so that bytes repeat."""
+    """Write the adapter of `model` (a PeftModel) and Adam's state.
+
+    The path of the base model is left out, so that the same training always writes the same bytes.
+    """
     model.save_pretrained(folder, save_embedding_layers=False)
     config = folder / "adapter_config.json"
     config.write_text(
@@ -91,11 +109,13 @@ def save_adapter(model: Any, optimizer: torch.optim.Optimizer, folder: Path, rec
 
 
 def save_adam(model: Any, optimizer: torch.optim.Optimizer, path: Path, adapter: str = "default") -> Path:
-    """Write the moments of the LoRA weights of `model` (a PeftModel) in an Adam optimizer, float32, and its step.
+    """Write Adam's moments (float32) of the LoRA weights of `model` (a PeftModel), and the number of its
+    steps.
 
-    Raises AdapterError where the optimizer has none.
+    Raises AdapterError if the optimizer has no state of them.
     """
-    tensors, steps = {}, set()
+    tensors: dict[str, torch.Tensor] = {}
+    steps: set[int] = set()
     for name, parameter in model.named_parameters():
         if f".{adapter}.weight" in name and parameter in optimizer.state:
             state = optimizer.state[parameter]
@@ -107,12 +127,13 @@ def save_adam(model: Any, optimizer: torch.optim.Optimizer, path: Path, adapter:
             steps.add(int(state["step"]))
     if len(steps) != 1:
         raise AdapterError(
-            "the optimizer holds no state of the adapter, or its weights have taken different numbers of steps"
+            "the optimizer has no state of the adapter, or its weights have taken different numbers of steps"
         )
     save_file(tensors | {"step": torch.tensor(steps.pop())}, path)
     return path
 
 
 def plain_name(name: str, adapter: str) -> str:
-    """A layer's name without what PEFT puts around it: `model.language_model.layers.0.self_attn.q_proj.lora_A`."""
+    """A layer's name without PEFT's prefix and suffix:
+    `model.language_model.layers.0.self_attn.q_proj.lora_A`."""
     return name.removeprefix("base_model.model.").removesuffix(f".{adapter}")

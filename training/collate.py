@@ -1,4 +1,4 @@
-"""Encoded examples to model inputs: padding, pixels, and the tree attention of branches.
+"""From encoded examples to model inputs: padding, pixels, and the tree attention of branches.
 
 batch = Collator(pad_id, loader)(examples)
 loss = model(**batch).loss
@@ -14,11 +14,12 @@ from training.render import IGNORE, Encoded
 
 
 def grid_positions(is_image: np.ndarray, grids: Sequence[Sequence[int]], merge: int) -> np.ndarray:
-    """Positions int64 [3, T] (time, height, width) of a text with images, as Qwen2.5-VL's multimodal rotary embedding has
-    them (arXiv 2409.12191, section 2.1): a text token has one number three times, an image's tokens count rows and columns,
-    and what follows goes on after the larger of them.
+    """Positions int64 [3, T] (time, height, width) for Qwen2.5-VL's multimodal rotary embedding.
 
-    is_image: bool [T]; grids: (time, height, width) of each image in patches, `merge` x `merge` of which are one token.
+    A text token has the same number three times, an image's tokens count rows and columns, and the next text
+    token continues after the larger of these (arXiv 2409.12191, section 2.1).
+    `is_image`: bool [T]. `grids`: (time, height, width) of each image in patches; `merge` x `merge` patches
+    are a token.
     """
     out, at, position = np.zeros((3, len(is_image)), dtype=np.int64), 0, 0
     for time, height, width in grids:
@@ -36,26 +37,27 @@ def grid_positions(is_image: np.ndarray, grids: Sequence[Sequence[int]], merge: 
 class Collator:
     """Pads a list of Encoded into one batch.
 
-    Out: input_ids, labels int64 [B, T], attention_mask int64 [B, T] and the pixel inputs of PixelLoader.batch.
-    Branch examples instead get attention_mask bool [B, 1, T, T], position_ids int64 [B, T] (Qwen2.5-VL: [3, B, T]) and
-    `branch_index` int64 [branches, 2] = (batch row, position whose logits predict the first token of the answer); take it
-    out of the batch before the model is called. All examples of a batch must be of one kind. Qwen2.5-VL batches also have
-    mm_token_type_ids [B, T] (1 at image tokens).
+    A batch has input_ids, labels, attention_mask int64 [B, T] and the pixel inputs of `PixelLoader.batch`;
+    for Qwen2.5-VL also mm_token_type_ids [B, T] (1 at image tokens). A batch of branch examples instead has
+    attention_mask bool [B, 1, T, T], position_ids int64 [B, T] (Qwen2.5-VL: [3, B, T]) and branch_index int64
+    [branches, 2] = (batch row, position whose logits predict the first token of the answer). Remove
+    branch_index before calling the model. The two kinds of examples cannot share a batch.
 
-    With `mute_broken`, an image that cannot be decoded costs its example its labels (and real pixels) instead of the
-    whole job; `broken` lists what happened. Otherwise ImageError is raised.
+    An image that cannot be decoded raises ImageError. With `mute_broken`, its example instead loses its
+    labels and its image becomes blank, and `broken` (example name -> error) records it.
     """
 
     def __init__(
         self, pad_id: int, loader: PixelLoader, side: str = "right", mute_broken: bool = False
     ) -> None:
         if side not in {"right", "left"}:
-            raise ValueError(f"side {side!r}: expected 'right' or 'left'")
+            raise ValueError(f"side must be 'right' or 'left', got {side!r}")
         self.pad_id, self.loader, self.side, self.mute_broken = pad_id, loader, side, mute_broken
         self.image_id: int = loader.processor.image_token_id
         self.broken: dict[str, ImageError] = {}
 
     def __call__(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """The batch of these examples, in their order."""
         examples, pixels = zip(*map(self._read, examples), strict=True)
         batch = self._pad(examples) | self.loader.batch(pixels)
         if self.loader.grids:
@@ -83,7 +85,8 @@ class Collator:
     def _prefix_positions(
         self, examples: Sequence[Encoded], batch: dict[str, torch.Tensor]
     ) -> list[np.ndarray]:
-        """Positions of each example's prefix: int64 [1, prefix], or [3, prefix] where images are grids."""
+        """Positions of each example's prefix: int64 [1, prefix], or [3, prefix] when images are grids
+        (Qwen2.5-VL)."""
         if not self.loader.grids:
             return [np.arange(example.prefix)[None] for example in examples]
         grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
@@ -96,9 +99,10 @@ class Collator:
     def _tree(
         self, examples: Sequence[Encoded], width: int, prefixes: list[np.ndarray]
     ) -> dict[str, torch.Tensor]:
-        """Each branch sees the prefix and its own earlier tokens, at the positions it would have right after it."""
+        """Mask and positions such that each branch sees the prefix and its own earlier tokens, directly after
+        the prefix."""
         if self.side != "right" or not all(example.branches for example in examples):
-            raise ValueError("a batch of branches is right-padded and holds branch examples only")
+            raise ValueError("a batch of branches must be right-padded and hold branch examples only")
         group = np.zeros((len(examples), width), dtype=np.int64)  # 0 = prefix, k = k-th branch, -1 = padding
         positions = np.zeros((len(prefixes[0]), len(examples), width), dtype=np.int64)
         index = []
@@ -122,6 +126,7 @@ class Collator:
         }
 
     def _read(self, example: Encoded) -> tuple[Encoded, list[torch.Tensor]]:
+        """The example and its images as pixels; muted when an image is broken and `mute_broken` is set."""
         pixels = []
         for picture in example.images:
             try:

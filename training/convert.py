@@ -1,27 +1,28 @@
-"""Checkpoints in LLaVA-NeXT's own layout, as Hugging Face checkpoints of LLaVA-OneVision.
+"""Convert checkpoints in LLaVA-NeXT's own layout to Hugging Face checkpoints of LLaVA-OneVision.
 
     python -m training.convert mengyaolyu/mmssr-7b-scorer --out checkpoints/scorer
     python -m training.convert DIR --out DIR2 --image-mode anyres
 
-LLaVA-NeXT's class LlavaQwenForCausalLM (SigLIP tower, two-layer projector, Qwen2) has the arithmetic of
-LlavaOnevisionForConditionalGeneration under other names. Weights are read through memory maps, one file at a time, and
-keep their dtype; beside an enlarged embedding nothing is copied. A weight that has no place, or a place that gets no
-weight, is an error. `conversion.json` lists the weights that LLaVA-NeXT itself stores and never uses.
+LLaVA-NeXT's class LlavaQwenForCausalLM (SigLIP tower, two-layer projector, Qwen2) computes the same as
+LlavaOnevisionForConditionalGeneration, under other parameter names. Weights are memory-mapped, one file at a
+time, and keep their dtype; only an enlarged embedding is copied. A weight without a parameter, or a parameter
+without a weight, is an error. `conversion.json` lists the weights that LLaVA-NeXT stores but never uses.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedTokenizerBase
+from training.hub import HubError, local_copy
+from training.llava_next import ConversionError, fill, read_object
 
-from training.hub import local_copy
-from training.models import onevision_processor, quiet, save_checkpoint
+# torch and transformers take many seconds to import: only inside functions, so that --help is instant torch
+# and transformers take many seconds to import: they are imported inside functions, so that --help is instant.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEMPLATE = Path(__file__).parent / "templates" / "llava_next_qwen.jinja"
 KNOWN_TOWERS: dict[str, dict[str, int]] = {
@@ -34,40 +35,42 @@ KNOWN_TOWERS: dict[str, dict[str, int]] = {
         "patch_size": 14,
     }
 }
-"""Shapes of whole pretrained towers; checkpoints name their tower and do not describe it."""
+"""Shapes of whole pretrained towers: a checkpoint names its tower but does not describe it."""
 
+TOWER_KEYS = tuple(KNOWN_TOWERS["google/siglip-so400m-patch14-384"])
 TEXT_KEYS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "max_position_embeddings", "rms_norm_eps",
-)  # fmt: skip
-"""What Qwen2's configuration must say; the class's defaults would give another model without a word."""
-TEXT_OPTIONS = (
-    "hidden_act", "initializer_range", "use_sliding_window", "sliding_window", "max_window_layers", "attention_dropout",
-    "bos_token_id", "eos_token_id",
-)  # fmt: skip
-SUPPORTED = {
-    "mm_projector_type": {"mlp2x_gelu"},
-    "mm_patch_merge_type": {"spatial_unpad"},
-    "mm_resampler_type": {None},
-    "mm_use_im_start_end": {False, None},
-}
-"""Settings that decide the arithmetic -> the values that LLaVA-OneVision has too."""
-
-_TOWER = "model.vision_tower.vision_tower.vision_model."
-_NEVER_USED = re.compile(
-    r"(rotary_emb\.inv_freq|embeddings\.position_ids)$|^" + re.escape(_TOWER) + r"head\."
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
 )
-
-
-class ConversionError(ValueError):
-    """A checkpoint that cannot be converted; the message lists what is wrong with it."""
+"""Required settings of Qwen2: for an absent one, the default of the class would silently give a different
+model."""
+TEXT_OPTIONS = (
+    "hidden_act",
+    "initializer_range",
+    "use_sliding_window",
+    "sliding_window",
+    "max_window_layers",
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+)
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "mm_projector_type": ("mlp2x_gelu",),
+    "mm_patch_merge_type": ("spatial_unpad",),
+    "mm_resampler_type": (None,),
+    "mm_use_im_start_end": (False, None),
+}
+"""Settings that change the computation -> the values that LLaVA-OneVision implements."""
 
 
 def is_llava_next_layout(path: str | Path) -> bool:
-    """Whether a checkpoint directory has LLaVA-NeXT's layout; False for other checkpoints.
-
-    Raises FileNotFoundError where there is no config.json.
-    """
+    """Whether a checkpoint directory has LLaVA-NeXT's layout. FileNotFoundError without a config.json."""
     settings = json.loads((Path(path) / "config.json").read_text())
     return "LlavaQwenForCausalLM" in settings.get("architectures", []) or "mm_vision_tower" in settings
 
@@ -77,29 +80,38 @@ def convert_llava_next(
     out: Path,
     *,
     vision_config: dict[str, Any] | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     image_mode: str = "base",
 ) -> Path:
-    """Write the checkpoint `src` (directory or hub name) in Hugging Face layout to `out`.
+    """Write the checkpoint `src` (directory or Hub name) in Hugging Face layout to the directory `out`.
 
-    vision_config: SiglipVisionConfig values of the whole pretrained tower, where it is not a known one and cannot be
-        looked up. LLaVA-NeXT takes out the tower's last layer, so one layer less is built and stored.
-    tokenizer: instead of the one beside the weights; `<image>` and `<video>` are added. Embedding rows are added only if
-        the tokens do not fit into those that there are (each a copy of the mean row; a multiple of 64 in all).
+    vision_config: SiglipVisionConfig values of the whole pretrained tower, if it is not a known one and
+        cannot be looked up. LLaVA-NeXT drops the tower's last layer, so one layer less is built and stored.
+    tokenizer: replaces the one beside the weights; `<image>` and `<video>` are added to it. The embedding
+        gets more rows only if the tokens exceed the present ones (each a copy of the mean row; a multiple of
+        64 in all).
     image_mode: "base" (one tile: how mmSSR's code runs its scorer) or "anyres" (how it was trained).
-    Raises ConversionError.
+    Raises ConversionError, or HubError when `src` is neither a directory nor found on the Hub.
     """
-    from transformers import LlavaOnevisionForConditionalGeneration
-
-    source, out = local_copy(src), Path(out)
+    source, out = _local(src), Path(out)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ConversionError(f"{out} is inside the source {source}: choose another directory")
     settings = _settings(source)
     tower = _tower(settings, vision_config)
+
+    import torch
+    from transformers import LlavaOnevisionForConditionalGeneration
+
+    from training.models import onevision_processor, quiet, save_checkpoint
+
     with quiet():
         tokenizer = _with_placeholders(tokenizer or _tokenizer(source))
         config = _config(settings, tower, tokenizer, image_mode)
+        # On the meta device nothing is allocated: every parameter is then assigned the memory-mapped weight
+        # itself.
         with torch.device("meta"):
             model = LlavaOnevisionForConditionalGeneration(config)
-        record = _fill(model, source, settings["vocab_size"])
+        record = fill(model, source, settings["vocab_size"])
     model.generation_config.eos_token_id = config.text_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = config.text_config.pad_token_id = tokenizer.pad_token_id
     processor = onevision_processor(
@@ -110,59 +122,79 @@ def convert_llava_next(
     return save_checkpoint(model.eval(), processor, out)
 
 
+def _local(source: str | Path) -> Path:
+    """The source's directory; a path that exists but is not a directory is never looked up on the Hub."""
+    if "\0" in str(source):
+        raise ConversionError(f"the source's name contains a NUL byte: {str(source)!r}")
+    if Path(source).exists() and not Path(source).is_dir():
+        raise ConversionError(f"{source} is not a directory: expected a checkpoint directory or a Hub name")
+    return local_copy(source)
+
+
 def _settings(source: Path) -> dict[str, Any]:
-    """config.json, after checking that the model is one that LLaVA-OneVision can be."""
+    """config.json, checked to describe a model that LLaVA-OneVision can represent."""
     path = source / "config.json"
     if not path.exists():
-        raise ConversionError(f"{source} holds no config.json")
-    settings = json.loads(path.read_text())
-    wrong = (
-        [f"architectures {settings.get('architectures')}"]
-        if settings.get("architectures") != ["LlavaQwenForCausalLM"]
-        else []
-    )
+        raise ConversionError(f"{source} has no config.json")
+    settings = read_object(path)
+    wrong = []
+    if settings.get("architectures") != ["LlavaQwenForCausalLM"]:
+        wrong.append(f"architectures {settings.get('architectures')}")
     wrong += [
         f"{key} {settings.get(key)!r}" for key, values in SUPPORTED.items() if settings.get(key) not in values
     ]
-    wrong += [f"no {key}" for key in (*TEXT_KEYS, "rope_theta") if key not in settings]
+    required = (*TEXT_KEYS, "rope_theta")
+    wrong += [f"no {key}" for key in required if key not in settings]
+    wrong += [f"{key} {settings[key]!r}" for key in required if not _number(settings.get(key, 0))]
     if not re.fullmatch(r"anyres_max_\d+", str(settings.get("image_aspect_ratio"))):
         wrong.append(f"image_aspect_ratio {settings.get('image_aspect_ratio')!r}")
     if wrong:
-        raise ConversionError(f"{path} is not of a model that can be converted: {'; '.join(wrong)}")
+        raise ConversionError(f"{path} does not describe a model that can be converted: {'; '.join(wrong)}")
     return settings
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _tower(settings: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
-    """SiglipVisionConfig values of the tower as LLaVA-NeXT runs it: without its last layer and its pooling head."""
+    """SiglipVisionConfig values of the tower as LLaVA-NeXT runs it: without its last layer and its pooling
+    head."""
+    name = str(settings.get("mm_vision_tower"))
+    whole = given or KNOWN_TOWERS.get(name) or _published_tower(name)
+    if whole.get("model_type", "siglip_vision_model") != "siglip_vision_model":
+        raise ConversionError(
+            f"the vision tower {name!r} is a {whole['model_type']}: only SigLIP towers can be converted"
+        )
+    if wrong := [key for key in TOWER_KEYS if not isinstance(whole.get(key), int)]:
+        raise ConversionError(f"vision_config needs integers for {', '.join(wrong)}")
+    return {**whole, "num_hidden_layers": whole["num_hidden_layers"] - 1, "vision_use_head": False}
+
+
+def _published_tower(name: str) -> dict[str, Any]:
+    """The configuration that the tower was published with."""
     from transformers import AutoConfig
 
-    name = str(settings.get("mm_vision_tower"))
-    found = given or KNOWN_TOWERS.get(name)
-    if found is None:
-        try:
-            config = AutoConfig.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ConversionError(
-                f"the shape of the vision tower {name!r} is not known ({error}): give vision_config"
-            ) from error
-        found = getattr(config, "vision_config", config).to_dict()
-    if found.get("model_type", "siglip_vision_model") != "siglip_vision_model":
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
         raise ConversionError(
-            f"the vision tower {name!r} is a {found['model_type']}: only SigLIP towers can be converted"
-        )
-    return {**found, "num_hidden_layers": found["num_hidden_layers"] - 1, "vision_use_head": False}
+            f"the shape of the vision tower {name!r} is unknown ({error}): give vision_config"
+        ) from error
+    return getattr(config, "vision_config", config).to_dict()
 
 
-def _tokenizer(source: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(source: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ConversionError(f"{source} holds no tokenizer that can be read ({error}): give one") from error
+    except Exception as error:  # the tokenizers library raises a bare Exception for a broken tokenizer.json
+        raise ConversionError(f"the tokenizer in {source} cannot be loaded ({error})") from error
 
 
-def _with_placeholders(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def _with_placeholders(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """The tokenizer with `<image>` and `<video>`; ConversionError without a pad or an end token."""
     from transformers import AddedToken
 
     absent = [token for token in ("<image>", "<video>") if token not in tokenizer.get_vocab()]
@@ -170,28 +202,32 @@ def _with_placeholders(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
         [AddedToken(token, special=True, normalized=False) for token in absent], special_tokens=True
     )
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
-        raise ConversionError("the tokenizer has no pad token or no end token")
+        raise ConversionError("the tokenizer needs a pad token and an end token")
     return tokenizer
 
 
 def _config(
-    settings: dict[str, Any], tower: dict[str, Any], tokenizer: PreTrainedTokenizerBase, image_mode: str
+    settings: dict[str, Any], tower: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", image_mode: str
 ) -> Any:
+    """The LlavaOnevisionConfig; its vocabulary is enlarged if the tokens exceed the embedding's rows."""
     from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
+    from training.models import token_id
+
     if image_mode not in ("base", "anyres"):
-        raise ValueError(f"image_mode {image_mode!r}: expected 'base' or 'anyres'")
+        raise ValueError(f"image_mode must be 'base' or 'anyres', got {image_mode!r}")
     needed, tied = max(tokenizer.get_vocab().values()) + 1, bool(settings.get("tie_word_embeddings", False))
     text = {key: settings[key] for key in (*TEXT_KEYS, *TEXT_OPTIONS) if key in settings}
-    # Its kind stands under `rope_type` or, in older files, `type`: the class reads either, unless we name one ourselves.
+    # The kind of scaling is called `rope_type` or, in older files, `type`. The class reads either if we add
+    # neither.
     text["rope_parameters"] = {**(settings.get("rope_scaling") or {}), "rope_theta": settings["rope_theta"]}
     if needed > text["vocab_size"]:
         text["vocab_size"] = -(-needed // 64) * 64
     config = LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig.from_dict(tower),
         text_config=Qwen2Config.from_dict({**text, "tie_word_embeddings": tied}),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=token_id(tokenizer, "<image>"),
+        video_token_index=token_id(tokenizer, "<video>"),
         image_grid_pinpoints=_pinpoints(settings.get("image_grid_pinpoints"), tower["image_size"]),
         vision_aspect_ratio=settings["image_aspect_ratio"],
         vision_feature_layer=-1,
@@ -204,155 +240,56 @@ def _config(
 
 
 def _pinpoints(value: Any, side: int) -> list[list[int]]:
-    """[height, width] of each grid: listed in pixels, or all grids of a range in tiles, "(1x1),...,(6x6)"."""
+    """[height, width] of each grid in pixels. `value` lists them, or is a range in tiles, "(1x1),...,(6x6)"."""
     if isinstance(value, str) and (
         ends := re.fullmatch(r"\((\d+)x(\d+)\),\s*\.\.\.,\s*\((\d+)x(\d+)\)", value)
     ):
         top, left, bottom, right = map(int, ends.groups())
         return [[i * side, j * side] for i in range(top, bottom + 1) for j in range(left, right + 1)]
-    listed = (
-        json.loads(value.replace("(", "[").replace(")", "]"))
-        if isinstance(value, str) and value.startswith("[")
-        else value
-    )
-    if not isinstance(listed, list) or not listed or not all(len(pair) == 2 for pair in listed):
-        raise ConversionError(f"image_grid_pinpoints {value!r}: expected a list of sizes or a range of grids")
-    return [list(pair) for pair in listed]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value.replace("(", "[").replace(")", "]"))
+        except ValueError:
+            pass  # refused below, as any other value that is not a list of pairs
+    if not isinstance(value, list) or not value or not all(map(_is_size, value)):
+        raise ConversionError(f"image_grid_pinpoints must be sizes or a range of grids, got {value!r}")
+    return [list(pair) for pair in value]
 
 
-@dataclass
-class _Weights:
-    """What became of the source's weights."""
-
-    unknown: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    shapes: list[str] = field(default_factory=list)
-    filled: set[str] = field(default_factory=set)
+def _is_size(pair: Any) -> bool:
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(side, int) for side in pair)
 
 
-def _fill(model: Any, source: Path, rows: int) -> dict[str, Any]:
-    """Give every parameter of a model on the meta device its weight; returns what conversion.json tells."""
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    tower = next(
-        name for name in expected if name.endswith("embeddings.patch_embedding.weight")
-    ).removesuffix("embeddings.patch_embedding.weight")
-    depth, seen, head = model.config.vision_config.num_hidden_layers, _Weights(), None
-    for file in _weight_files(source):
-        found = {}
-        for key, value in _read(file):
-            name = _new_name(key, tower)
-            if _NEVER_USED.search(key) or _layer(key) >= depth:
-                seen.unused.append(key)
-            elif name not in expected:
-                seen.unknown.append(key)
-            elif name in seen.filled or name in found:
-                raise ConversionError(f"{source} holds {key} twice")
-            else:
-                value = (
-                    _enlarged(value, rows, expected[name][0])
-                    if key in ("lm_head.weight", "model.embed_tokens.weight")
-                    else value
-                )
-                if tuple(value.shape) != expected[name]:
-                    seen.shapes.append(f"{key} {tuple(value.shape)}, not {expected[name]}")
-                found[name] = value
-        seen.filled |= found.keys()
-        head = found.pop("lm_head.weight", head) if model.config.tie_word_embeddings else head
-        if not seen.shapes:
-            model.load_state_dict(found, strict=False, assign=True)
-    _complain(model, source, expected, seen)
-    model.tie_weights()
-    if head is not None and not torch.equal(head, model.get_input_embeddings().weight):
-        raise ConversionError(
-            f"{source}: tie_word_embeddings is true, yet lm_head.weight differs from the embeddings"
-        )
-    table = model.get_input_embeddings().weight.shape[0]
-    return {"unused": sorted(seen.unused), "embedding_rows": table, "rows_added": table - rows}
-
-
-def _complain(model: Any, source: Path, expected: dict[str, Any], seen: _Weights) -> None:
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    missing = sorted(expected.keys() - seen.filled - tied)
-    problems = {
-        "weights without a place": seen.unknown,
-        "places without a weight": missing,
-        "other shapes": seen.shapes,
-    }
-    if lines := [f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names]:
-        raise ConversionError(f"{source} cannot be converted; " + "; ".join(lines))
-
-
-def _new_name(key: str, tower: str) -> str:
-    """The name in LlavaOnevisionForConditionalGeneration, for every key that LLaVA-NeXT writes."""
-    for old, new in (
-        (_TOWER, tower),
-        ("model.mm_projector.0.", "model.multi_modal_projector.linear_1."),
-        ("model.mm_projector.2.", "model.multi_modal_projector.linear_2."),
-        ("model.image_newline", "model.image_newline"),
-        ("model.", "model.language_model."),
-    ):
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return key
-
-
-def _layer(key: str) -> int:
-    """The tower layer that a key belongs to, -1 for other keys."""
-    found = re.match(re.escape(_TOWER) + r"encoder\.layers\.(\d+)\.", key)
-    return int(found[1]) if found else -1
-
-
-def _enlarged(table: torch.Tensor, rows: int, wanted: int) -> torch.Tensor:
-    """An embedding table [rows, H] with mean rows added up to `wanted`; one of another size is left for the shape check."""
-    if len(table) != rows or wanted == rows:
-        return table
-    mean = table.float().mean(dim=0).to(table.dtype)
-    return torch.cat([table, mean.expand(wanted - rows, -1)])
-
-
-def _weight_files(source: Path) -> list[Path]:
-    index = source / "model.safetensors.index.json"
-    names = (
-        sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        if index.exists()
-        else ["model.safetensors"]
-    )
-    if absent := [name for name in names if not (source / name).exists()]:
-        raise ConversionError(f"{source} lacks {', '.join(absent)} (only safetensors are read)")
-    return [source / name for name in names]
-
-
-def _read(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as handle:
-            for key in handle.keys():
-                yield key, handle.get_tensor(key)
-    except SafetensorError as error:
-        raise ConversionError(f"{file} cannot be read ({error}): fetch it again") from error
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line. Every error is one line on stderr and exit status 1 (2 for wrong usage)."""
     parser = argparse.ArgumentParser(
         description="Convert a checkpoint in LLaVA-NeXT's layout to a Hugging Face checkpoint."
     )
-    parser.add_argument("source", help="directory or hub name")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("source", help="checkpoint directory or Hub name")
+    parser.add_argument("--out", type=Path, required=True, help="directory to create")
     parser.add_argument(
-        "--vision-config", type=Path, help="JSON file with the pretrained tower's SiglipVisionConfig"
+        "--vision-config", type=Path, help="JSON file with the SiglipVisionConfig of the pretrained tower"
     )
     parser.add_argument("--image-mode", choices=["base", "anyres"], default="base")
-    given = parser.parse_args()
-    tower = json.loads(given.vision_config.read_text()) if given.vision_config else None
+    args = parser.parse_args(argv)
     try:
-        convert_llava_next(given.source, given.out, vision_config=tower, image_mode=given.image_mode)
-    except ConversionError as error:
-        raise SystemExit(f"error: {error}") from error
-    record = json.loads((given.out / "conversion.json").read_text())
+        record = _convert(args)
+    except (ConversionError, HubError, OSError) as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from error
     print(
-        f"{given.out}: {record['rows_added']} embedding rows added, {len(record['unused'])} weights that are never used left out"
+        f"{args.out}: {record['rows_added']} embedding rows added, "
+        f"{len(record['unused'])} weights that are never used left out"
     )
+
+
+def _convert(args: argparse.Namespace) -> dict[str, Any]:
+    if "\0" in str(args.out):
+        raise ConversionError(f"--out contains a NUL byte: {str(args.out)!r}")
+    if args.out.exists():
+        raise ConversionError(f"{args.out} exists: choose a directory that does not")
+    tower = read_object(args.vision_config) if args.vision_config else None
+    convert_llava_next(args.source, args.out, vision_config=tower, image_mode=args.image_mode)
+    return json.loads((args.out / "conversion.json").read_text())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""One training, from examples to a Hugging Face checkpoint: seed LoRA, scorer, styler, SFT and base training alike.
+"""One training in this process, from examples to a Hugging Face checkpoint: LoRA, full fine-tuning, from
+scratch.
 
     fit(FitSpec(epochs=1, lr=1e-3, batch_size=32), base, samples, out)
 
-`out` holds the checkpoint, `fit.log.jsonl` (one line for each step), `fit.rejected.jsonl`, `fit.json` (spec and result)
-and, last, COMPLETE. While it runs, `out/checkpoints/` keeps what a resume needs.
+`out` holds the checkpoint, `fit.log.jsonl` (one line per step), `fit.rejected.jsonl`, `fit.json` (spec and
+result, the same for equal trainings), `fit.times.log` and, written last, COMPLETE. During the training, `out/checkpoints/` holds what a resume needs.
+`training.launch` starts the processes of a DeepSpeed training.
 """
 
 import hashlib
@@ -23,12 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from transformers import PreTrainedModel, PrinterCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from curation.pool.sample import Sample
 from training.adapters import FOLDER as ADAPTERS
-from training.adapters import AdapterKeeper
+from training.adapters import AdapterKeeper, check_can_keep
 from training.collate import Collator
+from training.distributed import gathered, inside_torchrun, read_config, touch_vision
 from training.models import (
     COMPLETE,
     add_lora,
@@ -43,7 +46,15 @@ from training.models import (
 from training.plan import PlannedBatches, Prepared, Rejected, TooManyBad, global_batches, prepare
 from training.render import Encoded, Renderer
 from training.spec import FitSpec, LoraSpec
-from training.trainer import Examples, Journal, PlannedTrainer, Progress, answer_only_logits, last_complete
+from training.trainer import (
+    Examples,
+    OneDeviceArguments,
+    PlannedTrainer,
+    Progress,
+    StepLog,
+    answer_only_logits,
+    last_complete,
+)
 
 __all__ = ["FitSpec", "LoraSpec", "fit"]
 
@@ -57,30 +68,33 @@ def fit(
     *,
     keep_adapters: bool = False,
 ) -> dict[str, Any]:
-    """Train `base` on `examples` and write the checkpoint (LoRA merged) to `out`. Resumes what was cut off there.
+    """Train `base` on `examples` and write the checkpoint (LoRA merged) to `out`; resumes an interrupted
+    training there.
 
-    `examples`: a list or tuple is rendered, checked and measured first, bad ones are counted; any other sequence is
-    lazy data, read as Encoded when its turn comes (a bad one raises RenderError); grouping by length asks its `lengths()`
-    (int[n], any unit). `on_progress(step, steps, message)`. `keep_adapters`: leave the adapter of each epoch and Adam's
-    state in `out`/adapters too (training/adapters.py); for LoRA in one process.
-    Returns steps, seconds, samples_seen, tokens, losses (one for each step), dropped {reason: count} and
-    samples_per_second. Raises TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training, ValueError for
-    `keep_adapters` without LoRA or under DeepSpeed.
+    `examples`: a list or tuple is rendered, checked and measured before the training, and bad examples are
+    counted. Any other sequence is lazy data: an item is read, as Encoded, when its step comes, and a bad one
+    raises RenderError; `grouping="length"` needs its method `lengths()` (int[n], any unit).
+    `on_progress(step, steps, message)`. `keep_adapters`: also leave the adapter of each epoch with Adam's
+    state in `out`/adapters (training/adapters.py); for LoRA in one process. Returns steps, seconds,
+    samples_seen, tokens, losses (one per step), dropped {reason: count} and samples_per_second. Raises
+    TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training, and ValueError for
+    `keep_adapters` without LoRA or with DeepSpeed, or for a DeepSpeed spec outside torchrun.
     """
-    if keep_adapters and (not spec.lora or spec.deepspeed):
-        raise ValueError(
-            "adapters are kept of a LoRA training in one process: give `lora`, and no `deepspeed`"
-        )
-    if spec.deepspeed and "TORCHELASTIC_RUN_ID" not in os.environ:
-        from training.launch import launch
-
-        return launch(spec, base, examples, Path(out), on_progress)
+    if keep_adapters:
+        check_can_keep(spec)
+    if spec.deepspeed and not inside_torchrun():
+        raise ValueError("a DeepSpeed training runs in torchrun processes: use training.launch.launch")
     with _isolated(spec.seed), quiet():
         return _fit(spec, base, examples, Path(out), on_progress, keep_adapters)
 
 
 def _fit(
-    spec: FitSpec, base: str | Path, examples: Sequence[Any], out: Path, on_progress: Any, keep_adapters: bool
+    spec: FitSpec,
+    base: str | Path,
+    examples: Sequence[Any],
+    out: Path,
+    on_progress: Progress | None,
+    keep_adapters: bool,
 ) -> dict[str, Any]:
     processor, mode = load_processor(base)
     renderer = Renderer(processor, mode, spec.cache_mb)
@@ -96,41 +110,37 @@ def _fit(
         _start_folder(out, identity, prepared.rejected)
     args = _arguments(spec, out, steps, batches)
     collator = Collator(renderer.pad_id, renderer.loader, mute_broken=True)
-    journal = Journal(out / "fit.log.jsonl", batches, on_progress, writes=batches.rank == 0)
+    log = StepLog(out / "fit.log.jsonl", batches, on_progress, writes=batches.rank == 0)
+    data = Examples(prepared.examples, lazy, spec.max_length)
     trainer = PlannedTrainer(
         model=_model(spec, base, batches.world),
         args=args,
-        train_dataset=Examples(prepared.examples, lazy, spec.max_length),
+        train_dataset=data,
         data_collator=collator,
-        callbacks=[journal, *([AdapterKeeper(out, batches)] if keep_adapters else [])],
+        callbacks=[log, *([AdapterKeeper(out, batches)] if keep_adapters else [])],
         batches=batches,
         part_lr=spec.lr_of(),
         per_microbatch=spec.loss_norm == "microbatch",
     )
     trainer.remove_callback(PrinterCallback)
-    journal.trainer = trainer
+    log.trainer = trainer
     seconds = _train(trainer, out)
     _limit(spec, prepared, len(collator.broken))
-    result = {
+    result: dict[str, Any] = {
         "steps": steps,
         "seconds": round(seconds, 3),
-        "samples_per_second": round(trainer.train_dataset.read / seconds, 1),
+        "samples_per_second": round(data.read / seconds, 1),
         **_volume(prepared.examples, batches, steps, lazy),
-        "losses": journal.losses,
+        "losses": log.losses,
         "dropped": prepared.counts | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
     }
-    _write(
-        trainer,
-        spec,
-        base,
-        processor,
-        out,
-        {"identity": identity, "spec": spec.model_dump(), "result": result},
-    )
+    record = {"identity": identity, "spec": spec.model_dump(), "result": result}
+    _write(trainer, spec, base, processor, out, record)
     return result
 
 
 def _prepare(spec: FitSpec, examples: Sequence[Any], renderer: Renderer) -> Prepared:
+    """All examples rendered and checked; TooManyBad or ValueError when too few are left."""
     prepared = prepare(examples, renderer, max_length=spec.max_length, loss_turns=spec.loss_turns)
     _limit(spec, prepared)
     if not prepared.examples:
@@ -139,6 +149,7 @@ def _prepare(spec: FitSpec, examples: Sequence[Any], renderer: Renderer) -> Prep
 
 
 def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
+    """TooManyBad above `max_bad_fraction`; `late` examples turned out to be bad during the training."""
     total = len(prepared.examples) + len(prepared.rejected)
     bad = len(prepared.rejected) + late
     if bad > spec.max_bad_fraction * total:
@@ -146,27 +157,43 @@ def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
         raise TooManyBad(counts, total, spec.max_bad_fraction)
 
 
+TIMES = ("seconds", "samples_per_second")
+"""Entries of the result that differ between equal trainings. They are kept apart, so that fit.json does not."""
+
+
 def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool, keep_adapters: bool) -> str:
-    """Hash of all that decides the outcome, so that a resume never continues another training."""
+    """Hash of everything that decides the outcome, so that a resume never continues another training."""
     digest = hashlib.sha256(spec.model_dump_json().encode() + b"adapters" * keep_adapters)
     digest.update(checkpoint_hash(base).encode())
     digest.update(str(len(prepared.examples)).encode())
+    names = {} if lazy else _image_names(prepared.examples)
     for example in [] if lazy else prepared.examples:
         for array in (example.input_ids, example.labels):
             digest.update(array.tobytes())
-        digest.update(repr([p if isinstance(p, (str, Path)) else "drawn" for p in example.images]).encode())
+        digest.update(repr([names.get(str(p), "drawn") for p in example.images]).encode())
     return digest.hexdigest()
 
 
+def _image_names(examples: Sequence[Encoded]) -> dict[str, str]:
+    """Image path -> path below the folder that all images share, so that a moved data set is still the same."""
+    paths = {str(p) for example in examples for p in example.images if isinstance(p, (str, Path))}
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return {path: os.path.relpath(path, shared) for path in paths}
+
+
 def _finished(out: Path, identity: str) -> dict[str, Any]:
+    """The result of the finished training in `out`; FileExistsError when it is not this training."""
     record = json.loads((out / "fit.json").read_text()) if (out / "fit.json").exists() else {}
     if record.get("identity") != identity:
-        raise FileExistsError(f"{out} holds another finished checkpoint: remove it or train elsewhere")
-    return record["result"]
+        raise FileExistsError(
+            f"{out} holds another finished checkpoint: remove it or train into another directory"
+        )
+    times = json.loads((out / "fit.times.log").read_text())
+    return record["result"] | times
 
 
 def _start_folder(out: Path, identity: str, rejected: list[Rejected]) -> None:
-    """Make `out` ready; what another training left unfinished there is removed."""
+    """Prepare `out`, and remove what another, unfinished training left there."""
     marker = out / "checkpoints" / "identity"
     if marker.parent.exists() and (not marker.exists() or marker.read_text() != identity):
         shutil.rmtree(marker.parent)
@@ -177,14 +204,16 @@ def _start_folder(out: Path, identity: str, rejected: list[Rejected]) -> None:
 
 
 def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
+    """The batches of this rank."""
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     lengths = None
     if spec.grouping == "length":
         if lazy and not hasattr(prepared.examples, "lengths"):
             raise ValueError(
-                "grouping 'length' needs a list of examples: lengths of lazy data without a method lengths() are not known"
+                "grouping 'length' needs a list of examples, or lazy data with a method lengths()"
             )
-        lengths = prepared.examples.lengths() if lazy else np.array([len(e) for e in prepared.examples])
+        own: Any = prepared.examples
+        lengths = own.lengths() if lazy else np.array([len(e) for e in own])
     micro = spec.micro_batch or math.ceil(spec.batch_size / world)
     accumulation = math.ceil(spec.batch_size / (world * micro))
     return PlannedBatches(
@@ -198,13 +227,8 @@ def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
     )
 
 
-def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) -> TrainingArguments:
-    deepspeed = None
-    if spec.deepspeed:
-        from training.launch import read_config
-
-        deepspeed = read_config(spec.deepspeed)
-    args = TrainingArguments(
+def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) -> OneDeviceArguments:
+    return OneDeviceArguments(
         output_dir=str(out / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=math.ceil(spec.batch_size / (batches.world * batches.accumulation)),
@@ -217,7 +241,7 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
         seed=spec.seed,
         bf16=spec.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
-        deepspeed=deepspeed,
+        deepspeed=read_config(spec.deepspeed) if spec.deepspeed else None,
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps" if spec.save_steps else "no",
@@ -228,13 +252,10 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
         report_to=[],
         log_level="error",
     )
-    if args.n_gpu > 1:  # one process drives one GPU; Trainer would split each batch over all of them
-        args._n_gpu = 1
-    return args
 
 
 def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
-    """The model ready to train. Under ZeRO-3 loading itself shards it, which the arguments made before switch on."""
+    """The model ready to train. Call it after `_arguments`, which make ZeRO-3 shard the model on loading."""
     model, _ = load(
         base, dtype=torch.bfloat16 if spec.deepspeed and spec.precision == "bf16" else torch.float32
     )
@@ -243,17 +264,18 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
         model.enable_input_require_grads()
     answer_only_logits(model)
     if world > 1:
-        from training.launch import touch_vision
-
         touch_vision(model.model)
     freeze(model, spec.freeze)
     if not spec.lora:
         return model
-    set_seed(spec.seed)  # loading draws random numbers too, and other ones under ZeRO-3
+    set_seed(
+        spec.seed
+    )  # loading draws random numbers, and different ones under ZeRO-3; adapters must not depend on it
     return add_lora(model, **spec.lora.model_dump())
 
 
 def _train(trainer: PlannedTrainer, out: Path) -> float:
+    """Train, from the newest complete checkpoint if there is one; returns seconds."""
     checkpoint = last_complete(out / "checkpoints")
     begin = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -261,9 +283,9 @@ def _train(trainer: PlannedTrainer, out: Path) -> float:
 
 
 def _volume(examples: Sequence[Encoded], batches: PlannedBatches, steps: int, lazy: bool) -> dict[str, Any]:
-    """Samples, and tokens without padding, of the whole schedule; tokens of lazy data are not known (None)."""
+    """Samples, and tokens without padding, of the whole schedule; tokens of lazy data are unknown (None)."""
     samples = tokens = 0
-    lengths = None if lazy else np.array([len(e) for e in examples])
+    lengths = np.zeros(0, dtype=int) if lazy else np.array([len(e) for e in examples])
     for epoch in range(math.ceil(steps / batches.steps)):
         plan = global_batches(batches.count, batches.batch_size, batches.seed, epoch, batches.lengths)
         for indices in islice(plan, steps - epoch * batches.steps):
@@ -282,14 +304,16 @@ def _write(
 ) -> None:
     """Rank 0 writes the checkpoint; all ranks take part where weights are sharded."""
     if spec.deepspeed:
-        from training.launch import gathered
-
         model = gathered(trainer, lambda: _model(spec.model_copy(update={"deepspeed": None}), base, world=1))
     else:
         model = trainer.model
     if not trainer.args.should_save:
         return
-    (out / "fit.json").write_text(json.dumps(record, indent=1))
+    result = record["result"]
+    times = {name: result[name] for name in TIMES}
+    (out / "fit.times.log").write_text(json.dumps(times))
+    kept = {name: value for name, value in result.items() if name not in TIMES}
+    (out / "fit.json").write_text(json.dumps({**record, "result": kept}, indent=1))
     save_checkpoint(_plain(model), processor, out)
     shutil.rmtree(out / "checkpoints")
 
@@ -303,14 +327,17 @@ def _plain(model: Any) -> PreTrainedModel:
 
 @contextmanager
 def _isolated(seed: int) -> Iterator[None]:
-    """Seed everything inside; afterwards random states and accelerate's singletons are as they were found.
+    """Seed the block; afterwards restore random states and environment, and clear accelerate's singletons.
 
-    Without it a second training in the same process would differ from one in a fresh process.
+    Without this, a second training in the same process would differ from one in a fresh process: accelerate
+    keeps precision and device of the first in process-wide state, which only its `_reset_state` clears.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     environment = {k: v for k, v in os.environ.items() if k.startswith("ACCELERATE_")}
-    inside_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    if not inside_torchrun:
+    alone = (
+        not inside_torchrun()
+    )  # in a rank, that state holds the process group that start_engine brought up
+    if alone:
         AcceleratorState._reset_state(True)
     set_seed(seed)
     try:
@@ -322,5 +349,5 @@ def _isolated(seed: int) -> Iterator[None]:
         for key in [k for k in os.environ if k.startswith("ACCELERATE_")]:
             del os.environ[key]
         os.environ.update(environment)
-        if not inside_torchrun:
+        if alone:
             AcceleratorState._reset_state(True)

@@ -1,21 +1,19 @@
-"""Checkpoints by name: those that ship with the project, and those on the Hugging Face hub."""
+"""Checkpoints by name: those that ship with the project, and those on the Hugging Face Hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-_MINI = Path(__file__).parents[1] / "curation" / "mini"
-BUILTIN = {"builtin:mini": _MINI / "base", "builtin:mini_clip": _MINI / "clip"}
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 class HubError(ValueError):
-    """A checkpoint that is neither a directory nor to be had from the hub."""
+    """A checkpoint that is neither a directory nor found on the Hub."""
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """`name` (organisation/name) at `revision`, a commit or tag; the newest where it is None."""
+    """`name` (organisation/name) at `revision`, a commit or tag; None is the newest."""
 
     name: str
     revision: str | None = None
@@ -25,9 +23,10 @@ class HubModel:
 
 
 def local_copy(source: str | Path, revision: str | None = None) -> Path:
-    """The directory of a checkpoint: `source` itself, or a snapshot of that name on the hub, downloaded if it is not there yet.
+    """The directory of a checkpoint: `source` itself, or the snapshot of that name on the Hub, downloaded if
+    needed.
 
-    Only safetensors weights are fetched. Raises HubError where there is neither.
+    Only safetensors weights are downloaded. Raises HubError when `source` is neither.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -38,4 +37,4 @@ def local_copy(source: str | Path, revision: str | None = None) -> Path:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at {revision}" if revision else ""
-        raise HubError(f"{source}{at} is no directory, and the hub does not give it ({error})") from error
+        raise HubError(f"{source}{at} is not a directory and was not found on the Hub ({error})") from error

@@ -1,7 +1,8 @@
-"""Pixels: decode, one-tile ("base") or anyres preprocessing, token counts for each image, a bounded cache.
+"""Pixels: decoding, one-tile ("base") or anyres preprocessing, image token counts, a bounded cache.
 
-"base" repeats, without the processor's cost for each call, what LLaVA-OneVision's image processor does to an image of
-a multi-image sample: pad to a square with the mean colour, resize, normalise.
+"base" does what LLaVA-OneVision's image processor does to an image of a multi-image sample, without the
+overhead of the
+processor: pad to a square with the mean colour, resize, normalise.
 """
 
 from collections.abc import Sequence
@@ -28,13 +29,13 @@ class ImageError(ValueError):
 
 
 def open_image(picture: Picture) -> Image.Image:
-    """The PIL image, header read but perhaps not decoded. Raises ImageError."""
+    """The PIL image; its header has been read, its pixels perhaps not. Raises ImageError."""
     if isinstance(picture, Image.Image):
         return picture
     try:
         return Image.open(picture)
     except FileNotFoundError as error:
-        raise ImageError(picture, "missing_image", "no such file") from error
+        raise ImageError(picture, "missing_image", "the file does not exist") from error
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ImageError(picture, "broken_image", str(error)) from error
 
@@ -51,7 +52,7 @@ def decode(picture: Picture) -> torch.Tensor:
 
 
 def image_size(picture: Picture) -> tuple[int, int]:
-    """(height, width) in pixels from the header alone. Raises ImageError."""
+    """(height, width) in pixels, from the header. Raises ImageError."""
     width, height = open_image(picture).size
     return height, width
 
@@ -59,56 +60,64 @@ def image_size(picture: Picture) -> tuple[int, int]:
 class PixelLoader:
     """Turns the images of a batch into the model's pixel inputs.
 
-    `cache_mb` bounds the RAM that decoded one-tile images read from files may take; images drawn on the fly are never
-    kept. `image_mode`: "base" or "anyres". LLaVA-1.5 checkpoints have fixed-size images in either mode, Qwen2.5-VL ones
-    images of their own size within the processor's limits.
+    `image_mode`: "base" (one tile per image) or "anyres". It applies to LLaVA-OneVision: LLaVA-1.5 always
+    resizes to a fixed size, Qwen2.5-VL keeps an image's own size within the processor's limits.
+    `cache_mb`: RAM for decoded "base" tiles of image files; images given as PIL objects are never cached.
     """
 
     def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
         if image_mode not in {"base", "anyres"}:
-            raise ValueError(f"image_mode {image_mode!r}: expected 'base' or 'anyres'")
+            raise ValueError(f"image_mode must be 'base' or 'anyres', got {image_mode!r}")
         self.processor = processor
         self.images = processor.image_processor
         self.onevision = hasattr(processor, "num_image_tokens")
-        self.grids = hasattr(
-            self.images, "merge_size"
-        )  # Qwen2-VL and later: each image is a grid of merged patches
+        # Qwen2-VL and later: each image is a grid of merged patches.
+        self.grids = hasattr(self.images, "merge_size")
         self.base = image_mode == "base" and self.onevision
         self._cache: dict[str, torch.Tensor] = {}
         self._room = cache_mb << 20
         if self.base:
             self._side = (self.images.size["height"], self.images.size["width"])
+            # (x * rescale - mean) / std = (x - mean / rescale) / (std / rescale): one pass less over the
+            # pixels.
             self._mean = torch.tensor(self.images.image_mean).view(1, 3, 1, 1) / self.images.rescale_factor
             self._std = torch.tensor(self.images.image_std).view(1, 3, 1, 1) / self.images.rescale_factor
+            # One token per patch of the tile, and the newline that OneVision appends to each image.
             self._count = lru_cache(maxsize=None)(lambda size, single: processor.num_image_tokens + 1)
         else:
             self._count = lru_cache(maxsize=100_000)(self._library_count)
 
     @property
     def has_room(self) -> bool:
-        """Whether a decoded image would still be kept."""
+        """Whether the cache would keep another decoded image."""
         return self.base and self._room > 0
 
     def tokens(self, pictures: Sequence[Picture]) -> list[int]:
-        """Image tokens of each picture of one sample. Reads headers where the count depends on the size. Raises ImageError."""
+        """Number of image tokens of each picture of one sample. Raises ImageError.
+
+        Reads the headers if the number depends on the size.
+        """
         single = len(pictures) == 1
         if self.base:
             return [self._count((0, 0), single) for _ in pictures]
         return [self._count_of(picture, image_size(picture), single) for picture in pictures]
 
     def check(self, picture: Picture) -> None:
-        """Raise ImageError if the picture cannot be read: decoded in full while the cache has room, else its header."""
+        """Raise ImageError if the picture cannot be read. Decodes it while the cache has room, else reads its
+        header."""
         if self.has_room:
             self.read(picture)
         else:
             open_image(picture)
 
     def blank(self, picture: Picture) -> torch.Tensor:
-        """Zeros like what `read` would give for `picture`, whose header is sound but whose pixels are not."""
+        """Zeros of the shape that `read` gives for `picture`, an image with a readable header but broken
+        pixels."""
         return torch.zeros(3, *(self._side if self.base else image_size(picture)), dtype=torch.uint8)
 
     def read(self, picture: Picture) -> torch.Tensor:
-        """uint8 RGB [3, H, W]: the one square tile in "base" mode, the image as it is otherwise. Raises ImageError."""
+        """uint8 RGB [3, H, W]: the square tile in "base" mode, else the image at its own size. Raises
+        ImageError."""
         if not self.base:
             return decode(picture)
         key = None if isinstance(picture, Image.Image) else str(picture)
@@ -121,11 +130,12 @@ class PixelLoader:
         return tile
 
     def batch(self, samples: Sequence[Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Pixel inputs for the images that `read` gave, a list for each sample; {} when no sample has an image.
+        """Pixel inputs for images from `read`, one list per sample; {} when no sample has an image.
 
-        base: pixel_values float32 [images, 3, side, side]; anyres: [images, tiles, 3, side, side], zero-padded tiles;
-        both with image_sizes int64 [images, 2] and batch_num_images int64. LLaVA-1.5: pixel_values alone. Qwen2.5-VL:
-        pixel_values [patches, values of a patch] and image_grid_thw int64 [images, 3], in patches.
+        base: pixel_values float32 [images, 3, side, side]; anyres: [images, tiles, 3, side, side],
+        zero-padded tiles; both with image_sizes int64 [images, 2] and batch_num_images int64. LLaVA-1.5:
+        pixel_values only. Qwen2.5-VL: pixel_values [patches, values per patch] and image_grid_thw int64
+        [images, 3], in patches.
         """
         samples = [list(pixels) for pixels in samples if pixels]
         flat = [image for pixels in samples for image in pixels]
@@ -143,7 +153,7 @@ class PixelLoader:
 
     def _base_batch(self, tiles: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         pixels = torch.stack(tiles).float().sub_(self._mean).div_(self._std)
-        # An entry other than 1 is what makes the model take one tile for each image (its multi-image branch).
+        # batch_num_images other than 1 makes the model take one tile per image (its multi-image branch).
         return {
             "pixel_values": pixels,
             "image_sizes": torch.tensor([self._side] * len(tiles)),
@@ -154,10 +164,8 @@ class PixelLoader:
         _, height, width = pixels.shape
         if height != width:
             longest = max(height, width)
-            canvas = torch.tensor([int(m * 255) for m in self.images.image_mean], dtype=torch.uint8).view(
-                3, 1, 1
-            )
-            canvas = canvas.repeat(1, longest, longest)
+            mean = torch.tensor([int(m * 255) for m in self.images.image_mean], dtype=torch.uint8)
+            canvas = mean.view(3, 1, 1).repeat(1, longest, longest)
             top, left = (longest - height) // 2, (longest - width) // 2
             canvas[:, top : top + height, left : left + width] = pixels
             pixels = canvas
@@ -170,12 +178,14 @@ class PixelLoader:
     def _count_of(self, picture: Picture, size: tuple[int, int], single: bool) -> int:
         try:
             return self._count(size, single)
-        except ValueError as error:  # Qwen's processors refuse pictures that are much longer than wide
+        except ValueError as error:  # Qwen's processors refuse extreme aspect ratios
             raise ImageError(picture, "broken_image", str(error)) from error
 
     def _library_count(self, size: tuple[int, int], single: bool) -> int:
         if self.onevision and not single:
             return self.processor.num_image_tokens + 1
+        # Private, but the only way to ask a processor for a count without pixels; a test compares it with the
+        # model.
         return self.processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: load, build a tiny one, freeze parts, LoRA, save with canonical names, hash.
+"""Checkpoints: load, build a tiny one, freeze parts, add and merge LoRA, save with canonical names, hash.
 
 model, processor = load("runs/base")
 save_checkpoint(model, processor, Path("runs/copy"))
@@ -39,31 +39,36 @@ CHECKPOINT_FILES = (
     "processor*",
     "preprocessor*",
 )
-"""What makes a checkpoint what it is; other files beside it (records of a training, notes) do not."""
+"""The files that `checkpoint_hash` covers; others in the directory (records of a training, notes) do not
+matter."""
 
 COMPLETE = "COMPLETE"
-"""Marker file of a finished directory: written last, so its presence means that everything else is there."""
+"""Marker file of a finished directory. It is written last, so its presence means that the directory is
+complete."""
 
 PARTS: dict[str, str] = {
     "vision": r"\bvision_tower\.|\bvisual\.(?!merger\.)",
     "projector": r"multi_modal_projector\.|image_newline|\bvisual\.merger\.",
     "language": r".",
 }
-"""Part -> pattern on in-memory parameter names; the first that matches wins."""
+"""Part -> pattern on in-memory parameter names; the first that matches applies."""
 
 LORA_LAYERS: dict[str, str] = {
-    "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)|.*visual\.blocks\..*\.(qkv|proj|gate_proj|up_proj|down_proj)",
+    "vision": (
+        r".*vision_tower.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+        r"|.*visual\.blocks\..*\.(qkv|proj|gate_proj|up_proj|down_proj)"
+    ),
     "projector": r".*multi_modal_projector\.linear_[12]|.*visual\.merger\.mlp\.[02]",
     "language": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
 }
-"""Part -> the linear layers that LoRA adapts there (full match on module names)."""
+"""Part -> the linear layers of it that LoRA adapts (full match on module names)."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers' progress bars and warnings inside the block, and restore both afterwards."""
     if not torch.cuda.is_available():
-        # accelerate imports DeepSpeed where it is installed; that would print a warning that it found no accelerator
+        # accelerate imports DeepSpeed if it is installed, which would then warn that it found no accelerator.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
@@ -77,7 +82,8 @@ def quiet() -> Iterator[None]:
 
 
 def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
-    """Model (evaluation mode, weights as `dtype`) and processor of a checkpoint directory or hub name. Raises HubError."""
+    """Model (evaluation mode, weights as `dtype`) and processor of a checkpoint directory or Hub name. Raises
+    HubError."""
     path = local_copy(path)
     with quiet():
         model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=dtype)
@@ -86,7 +92,8 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTr
 
 
 def load_processor(path: str | Path) -> tuple[Any, str]:
-    """Processor and image mode of a checkpoint directory or hub name, without its weights. Raises HubError."""
+    """Processor and image mode of a checkpoint directory or Hub name, without loading weights. Raises
+    HubError."""
     path = local_copy(path)
     with quiet():
         config = AutoConfig.from_pretrained(str(path))
@@ -94,7 +101,7 @@ def load_processor(path: str | Path) -> tuple[Any, str]:
 
 
 def image_mode(model: PreTrainedModel) -> str:
-    """`base` (one tile for each image) or `anyres` (the processor's own tiling), as the checkpoint's config says."""
+    """The checkpoint's setting: `base` (one tile per image) or `anyres` (the processor's own tiling)."""
     return getattr(model.config, "image_mode", "anyres")
 
 
@@ -117,10 +124,13 @@ def build_tiny(
     shift_heads: Sequence[int] = (),
     seed: int = 0,
 ) -> Path:
-    """Write a randomly initialised LLaVA-OneVision (SigLIP tower, MLP projector, Qwen2 with tied embeddings) to `out`.
+    """Write a randomly initialised LLaVA-OneVision (SigLIP tower, MLP projector, Qwen2 with tied embeddings)
+    to `out`.
 
-    The tokenizer must know `<image>` and a pad and an end token; `<video>` is added when missing (the processor asks
-    for it). Each image costs (image_size / patch)^2 + 1 tokens (`image_mode` "base"). Raises ValueError otherwise.
+    Its image mode is "base": each image takes (image_size / patch)^2 + 1 tokens. `shift_heads`: the first
+    heads of the first layer start out attending to the token at this distance back. The tokenizer needs
+    `<image>`, a pad token and an end token, else ValueError; `<video>`, which the processor requires, is
+    added if missing.
     """
     from transformers import (
         LlavaOnevisionConfig,
@@ -157,8 +167,8 @@ def build_tiny(
     config = LlavaOnevisionConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=token_id(tokenizer, "<image>"),
+        video_token_index=token_id(tokenizer, "<video>"),
         image_grid_pinpoints=[[image_size, image_size]],
         tie_word_embeddings=True,
     )
@@ -172,9 +182,12 @@ def build_tiny(
     return save_checkpoint(model, onevision_processor(tokenizer, image_size, patch), out)
 
 
-def _start_as_shifts(decoder: PreTrainedModel, distances: Sequence[int], size: float = 6.0) -> None:
-    """Let the first heads of the first layer attend `distances` tokens back: their queries and keys are constants, turned
-    against each other so that rotary positions bring them in line at that distance."""
+def _start_as_shifts(decoder: Any, distances: Sequence[int], size: float = 6.0) -> None:
+    """Make the first heads of the first layer attend to the token `distances` positions back.
+
+    Their queries and keys are constants (weight 0, bias only), rotated against each other so that the rotary
+    embedding aligns them exactly at that distance.
+    """
     attention, frequencies = decoder.layers[0].self_attn, decoder.rotary_emb.inv_freq.float().cpu()
     if not distances:
         return
@@ -182,14 +195,16 @@ def _start_as_shifts(decoder: PreTrainedModel, distances: Sequence[int], size: f
         len(distances) > decoder.config.num_attention_heads
         or decoder.config.num_key_value_heads < decoder.config.num_attention_heads
     ):
-        raise ValueError("shift_heads needs as many attention heads, each with keys of its own")
+        raise ValueError(
+            "shift_heads: at most one distance per attention head, and no grouped-query attention"
+        )
     half = len(frequencies)
     with torch.no_grad():
         for head, distance in enumerate(distances):
             rows = slice(head * 2 * half, (head + 1) * 2 * half)
-            turned = torch.cat([torch.cos(distance * frequencies), -torch.sin(distance * frequencies)])
+            rotated = torch.cat([torch.cos(distance * frequencies), -torch.sin(distance * frequencies)])
             for layer, bias in (
-                (attention.q_proj, turned),
+                (attention.q_proj, rotated),
                 (attention.k_proj, torch.cat([torch.ones(half), torch.zeros(half)])),
             ):
                 layer.weight[rows] = 0
@@ -206,6 +221,11 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The id of one token of the vocabulary."""
+    return tokenizer.get_vocab()[token]
+
+
 def onevision_processor(
     tokenizer: PreTrainedTokenizerBase,
     image_size: int,
@@ -213,16 +233,19 @@ def onevision_processor(
     pinpoints: Sequence[Sequence[int]] = (),
     chat_template: str | None = None,
 ) -> Any:
-    """LLaVA-OneVision's processor for a SigLIP tower: tiles of image_size pixels, anyres grids `pinpoints` [height, width]
-    (default: one tile), a chat template (default: the tokenizer's)."""
+    """LLaVA-OneVision's processor for a SigLIP tower with tiles of `image_size` pixels.
+
+    `pinpoints`: anyres grids [height, width] in pixels; default: one tile. `chat_template` default: the
+    tokenizer's.
+    """
     from transformers import (
         LlavaOnevisionImageProcessor,
         LlavaOnevisionProcessor,
         LlavaOnevisionVideoProcessor,
     )
 
-    # 0.5 is SigLIP's mean and std; the class default is CLIP's.
-    pixels = {
+    # SigLIP's mean and std are 0.5; the default of the class is CLIP's.
+    pixels: dict[str, Any] = {
         "size": {"height": image_size, "width": image_size},
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
@@ -244,10 +267,10 @@ def part_of(name: str) -> str:
 
 
 def freeze(model: PreTrainedModel, parts: Iterable[str]) -> None:
-    """Stop the gradients of the named parts; raises ValueError for a part that does not exist."""
+    """Disable the gradients of the named parts; ValueError for an unknown part."""
     parts = set(parts)
     if unknown := parts - PARTS.keys():
-        raise ValueError(f"unknown parts {sorted(unknown)}; known: {sorted(PARTS)}")
+        raise ValueError(f"unknown parts {sorted(unknown)}: must be among {sorted(PARTS)}")
     for name, parameter in model.named_parameters():
         if part_of(name) in parts:
             parameter.requires_grad_(False)
@@ -261,22 +284,25 @@ def add_lora(
     dropout: float = 0.0,
     parts: Iterable[str] = ("language",),
 ) -> Any:
-    """Wrap `model` for LoRA on the linear layers of `parts`; everything else is frozen."""
+    """A PeftModel around `model` with LoRA on the linear layers of `parts`; everything else is frozen."""
     from peft import LoraConfig, get_peft_model
 
     targets = "|".join(f"({LORA_LAYERS[part]})" for part in parts)
+    scale: Any = alpha  # PEFT's annotation says int, but it takes any number
     return get_peft_model(
-        model, LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
+        model, LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=targets)
     )
 
 
 def merge_lora(model: Any) -> PreTrainedModel:
-    """The plain model with the adapters added to its weights; a model without adapters passes through."""
+    """The plain model with the adapters merged into its weights; a model without adapters is returned as it
+    is."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
-    """Write a Hugging Face checkpoint (safetensors, canonical key names, processor), the COMPLETE marker last."""
+    """Write a Hugging Face checkpoint (safetensors, canonical key names, processor), and last the COMPLETE
+    marker."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / COMPLETE).unlink(missing_ok=True)
@@ -288,15 +314,19 @@ def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
 
 
 INCIDENTAL = {"transformers_version", "dtype", "is_local", "local_files_only"}
-"""Keys in a checkpoint's JSON files that tell who wrote or read it; the weights' dtype stands in the weights."""
+"""Keys in a checkpoint's JSON files that depend on who wrote or read it; the weights themselves carry their
+dtype."""
 
 
 def checkpoint_hash(path: str | Path) -> str:
-    """sha256 over weights, config and processor files of a checkpoint directory or hub name, independent of library versions."""
+    """sha256 of the weights, config and processor files of a checkpoint directory or Hub name.
+
+    It does not depend on library versions. FileNotFoundError if there are no safetensors weights.
+    """
     path, digest = local_copy(path), hashlib.sha256()
     files = sorted({p for pattern in CHECKPOINT_FILES for p in path.glob(pattern)})
     if not any(p.suffix == ".safetensors" for p in files):
-        raise FileNotFoundError(f"{path} holds no safetensors file: not a checkpoint")
+        raise FileNotFoundError(f"{path} has no safetensors file: not a checkpoint")
     for file in files:
         digest.update(file.name.encode() + b"\0")
         if file.suffix == ".json":
@@ -309,6 +339,7 @@ def checkpoint_hash(path: str | Path) -> str:
 
 
 def _essential(value: Any) -> Any:
+    """`value` without INCIDENTAL keys, at every depth."""
     if isinstance(value, dict):
         return {k: _essential(v) for k, v in value.items() if k not in INCIDENTAL}
     return [_essential(v) for v in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Before training: validate examples, quarantine the bad ones with a reason, measure lengths, plan the batches.
+"""Before the training: validate examples, reject bad ones with a reason, measure lengths, plan the batches.
 
 Reason codes: no_assistant_turn, empty_answer, image_count, too_long, missing_image, broken_image.
 """
@@ -16,7 +16,7 @@ from training.render import IGNORE, Encoded, Renderer, RenderError
 
 @dataclass(frozen=True)
 class Rejected:
-    """One example that is not trained on: its place in the input, its name (sample id), the code and what was seen."""
+    """One example that is not trained on: index in the input, name (sample id), reason code, and details."""
 
     index: int
     name: str
@@ -29,16 +29,16 @@ class TooManyBad(ValueError):
 
     def __init__(self, counts: dict[str, int], total: int, limit: float) -> None:
         super().__init__(
-            f"{sum(counts.values())} of {total} examples rejected ({counts}), allowed are {limit:.2%}"
+            f"{sum(counts.values())} of {total} examples rejected ({counts}), at most {limit:.2%} are allowed"
         )
         self.counts = counts
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The examples that will be trained on, in input order, and those that will not."""
+    """The examples to train on, in input order, and the rejected ones."""
 
-    examples: list[Encoded]
+    examples: Sequence[Encoded]
     rejected: list[Rejected]
 
     @property
@@ -71,14 +71,16 @@ def prepare(
 
 def check(encoded: Encoded, max_length: int | None = None) -> None:
     """Raise RenderError for an example that has no loss or is longer than `max_length` tokens."""
-    if not (encoded.labels[1:] != IGNORE).any():
+    if not (encoded.labels[1:] != IGNORE).any():  # the first token is never predicted
         raise RenderError("no_assistant_turn", f"{encoded.name}: no token carries a loss")
     if max_length is not None and len(encoded) > max_length:
-        raise RenderError("too_long", f"{encoded.name}: {len(encoded)} tokens, allowed are {max_length}")
+        raise RenderError(
+            "too_long", f"{encoded.name}: {len(encoded)} tokens, at most {max_length} are allowed"
+        )
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation int64 [count] that depends on (seed, epoch) alone."""
+    """A permutation int64 [count] that depends only on (seed, epoch)."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
@@ -87,8 +89,8 @@ def global_batches(
 ) -> list[np.ndarray]:
     """Indices of each optimizer step of one epoch; every example once, the last batch may be smaller.
 
-    With `lengths` the examples of a batch are of similar length: sorted within windows of 50 batches, whose batches
-    then come in random order.
+    With `lengths` the examples of a batch have similar lengths: they are sorted within windows of 50 batches,
+    and then the batches are shuffled.
     """
     order = epoch_order(count, seed, epoch)
     if lengths is not None:
@@ -103,10 +105,10 @@ def global_batches(
 
 
 class PlannedBatches:
-    """Batch sampler of one rank: for each global batch its share, cut into `accumulation` micro-batches.
+    """Batch sampler of one rank: its share of each global batch, cut into `accumulation` micro-batches.
 
-    A share that would be empty becomes a filler, written as -1 - index: an example without loss that keeps the ranks
-    in step. So the samples of an optimizer step do not depend on the number of ranks.
+    The examples of an optimizer step do not depend on the number of ranks. An empty share becomes a filler,
+    written as -1 - index: an example without loss, since every rank must take part in every step.
     """
 
     def __init__(

@@ -1,11 +1,12 @@
-"""Conversations to token ids: chat template, assistant-only labels, image placeholders, branches for queries.
+"""From conversations to token ids: chat template, assistant-only labels, image placeholders, branches for
+queries.
 
     renderer = Renderer(processor, image_mode="base")
     encoded = renderer.encode(sample)
 
-Templates receive plain string contents in which `<image>` marks where an image stands. A checkpoint's own template is
-used when it accepts that and marks the assistant's words, end-of-turn included, with {% generation %}; otherwise one
-of `training/templates/` is.
+Templates receive plain string contents in which `<image>` marks the place of an image. A checkpoint's own
+template is used if it accepts such contents and marks the assistant's answer, end-of-turn included, with {%
+generation %}; otherwise one of `training/templates/` is used.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,16 @@ from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
 from training.images import Picture, PixelLoader
 
 IGNORE = -100
-"""Label of a token that carries no loss."""
+"""Label of a token without loss."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 _MARK = "\x00"
-"""Stands for a query that is yet to be put in; no text holds it."""
+"""Placeholder for a query that is inserted later; occurs in no text."""
 _PROBE = [{"role": "user", "content": "why <image> so"}, {"role": "assistant", "content": "because"}]
 
 
 class RenderError(ValueError):
-    """A sample that cannot be rendered; `reason` is the code it is quarantined under."""
+    """A sample that cannot be rendered; `reason` is its quarantine code."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -38,7 +39,7 @@ class RenderError(ValueError):
 
 
 class Branch(NamedTuple):
-    """Lengths in tokens of one branch: the query with its generation prompt, and all of it with the answer."""
+    """Lengths of one branch in tokens: query with generation prompt, and the whole branch with the answer."""
 
     prompt: int
     total: int
@@ -48,8 +49,8 @@ class Branch(NamedTuple):
 class Encoded:
     """One example, image placeholders expanded.
 
-    `input_ids`, `labels`: int32 [T]; a label is IGNORE where there is no loss. With `branches`, the first `prefix`
-    tokens are shared and the branches follow one after the other.
+    `input_ids`, `labels`: int32 [T]; the label of a token without loss is IGNORE. With `branches`, the first
+    `prefix` tokens are shared, and the branches follow one after the other.
     """
 
     input_ids: np.ndarray
@@ -63,12 +64,12 @@ class Encoded:
         return len(self.input_ids)
 
     def muted(self) -> "Encoded":
-        """The same example without any loss: it keeps its place in a batch and teaches nothing."""
+        """The same example without loss: it fills its place in a batch and contributes no gradient."""
         return replace(self, labels=np.full_like(self.labels, IGNORE))
 
 
 class Renderer:
-    """Renders samples for one checkpoint's processor. Branch suffixes are cached; nothing else is kept."""
+    """Renders samples for one checkpoint's processor. Only the tokens of branches are cached."""
 
     def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
         self.processor = processor
@@ -84,9 +85,10 @@ class Renderer:
         self._suffixes: dict[tuple[str, str | None, bool], tuple[np.ndarray, np.ndarray, Branch]] = {}
 
     def encode(self, sample: Sample, loss_turns: str = "all") -> Encoded:
-        """The conversation with loss on the answers of "all" turns or of the "last". Raises RenderError, ImageError."""
+        """The conversation with loss on the answers of "all" turns or of the "last". Raises RenderError,
+        ImageError."""
         if not sample.turns:
-            raise RenderError("no_assistant_turn", f"sample {sample.id} has no answered turn")
+            raise RenderError("no_assistant_turn", f"sample {sample.id} has no turn with an answer")
         first = 0 if loss_turns == "all" else len(sample.turns) - 1
         if any(not turn.answer.strip() for turn in sample.turns[first:]):
             raise RenderError("empty_answer", f"sample {sample.id}")
@@ -95,15 +97,16 @@ class Renderer:
         return self._finish(ids, np.where(mask, ids, IGNORE), sample)
 
     def prompt(self, sample: Sample) -> Encoded:
-        """Everything up to where the answer of the last turn begins (that answer is not read); no labels."""
+        """Everything before the answer of the last turn (that answer is not used); no labels."""
         text, _ = self._render(_messages(sample)[:-1], add_generation_prompt=True)
         ids, _ = self._tokenise(text, [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
     def context(self, sample: Sample, flat: bool = False) -> Encoded:
-        """What all queries about a sample share: the conversation up to where a query begins; no labels.
+        """The prefix that all queries about a sample share: the conversation before a query; no labels.
 
-        flat: the conversation as alternating lines of one user turn, which the query ends, instead of turns before it.
+        `flat`: the conversation is written as alternating lines of one user turn whose last line is the
+        query, instead of as turns before the query.
         """
         ids, _ = self._tokenise(self._before_query(_messages(sample), flat), [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
@@ -111,9 +114,10 @@ class Renderer:
     def branches(
         self, sample: Sample, queries: Sequence[tuple[str, str | None]], flat: bool = False
     ) -> Encoded:
-        """The whole conversation as a prefix, then a branch for each (question, answer; None where it is to be scored).
+        """The whole conversation as a prefix, then one branch for each (question, answer); answer None: to be
+        scored.
 
-        Labels stand at the answers of the branches only.
+        Only the answers of the branches have labels.
         """
         prefix = self.context(sample, flat)
         parts = [self._suffix(question, answer, flat) for question, answer in queries]
@@ -126,11 +130,11 @@ class Renderer:
         )
 
     def query_tokens(self, question: str, flat: bool = False) -> tuple[int, ...]:
-        """The tokens of a query after `context`, up to where its answer begins."""
+        """The tokens of a query after `context`, up to the beginning of its answer."""
         return tuple(self._suffix(question, None, flat)[0].tolist())
 
     def answer_tokens(self, question: str, answer: str, flat: bool = False) -> tuple[int, ...]:
-        """The tokens of an answer to a query as the model would write them there, without the end of the turn."""
+        """Tokens of an answer to a query as the model would generate them, without the end of the turn."""
         ids, _, branch = self._suffix(question, answer, flat)
         text, spans = self._render(
             [*_asked(_PROBE, question, flat), {"role": "assistant", "content": answer}]
@@ -162,9 +166,10 @@ class Renderer:
         if answer is not None:
             text, spans = self._render([*asked, {"role": "assistant", "content": answer}])
             ids, mask = self._tokenise(text, spans[-1:])
-        # A tokenizer that joins words across turns would make a branch differ from the same turn in a conversation.
+        # With a tokenizer that merges across turns, a branch would differ from the same turn in a
+        # conversation.
         if not np.array_equal(ids[: len(head)], head) or not np.array_equal(ids[: len(prompt)], prompt):
-            raise ValueError(f"the chat template's turns do not tokenise independently: {question!r}")
+            raise ValueError(f"the turns of the chat template do not tokenise independently: {question!r}")
         labels = np.where(mask, ids, IGNORE).astype(np.int32)
         return ids[len(head) :], labels[len(head) :], Branch(len(prompt) - len(head), len(ids) - len(head))
 
@@ -174,7 +179,7 @@ class Renderer:
         return _render(self.template, messages, self._special, add_generation_prompt)
 
     def _tokenise(self, text: str, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int32 [T] and the mask bool [T] of tokens that overlap one of the character spans."""
+        """Ids int32 [T], and a mask bool [T] of the tokens that overlap one of the character spans."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         ids = np.array(encoding.ids, dtype=np.int32)
         mask = np.zeros(len(ids), dtype=bool)
@@ -185,7 +190,7 @@ class Renderer:
         return ids, mask
 
     def _finish(self, ids: np.ndarray, labels: np.ndarray, sample: Sample) -> Encoded:
-        """Expand each image placeholder to that image's number of tokens."""
+        """Repeat each image placeholder as often as its image has tokens."""
         at = np.flatnonzero(ids == self.image_id)
         if len(at) != len(sample.images):
             detail = (
@@ -209,7 +214,7 @@ def _messages(sample: Sample) -> list[dict[str, str]]:
 
 
 def _asked(messages: list[dict[str, str]], query: str, flat: bool) -> list[dict[str, str]]:
-    """The conversation with a query: one more user turn, or the last line of the only one."""
+    """The conversation with a query: as one more user turn, or (`flat`) as the last line of the only turn."""
     if not flat:
         return [*messages, {"role": "user", "content": query}]
     return [{"role": "user", "content": "\n".join([*(message["content"] for message in messages), query])}]
@@ -221,18 +226,17 @@ def _render(
     special: dict[str, str],
     add_generation_prompt: bool = False,
 ) -> tuple[str, list[tuple[int, int]]]:
-    texts, spans = render_jinja_template(
-        [messages],
-        chat_template=template,
-        return_assistant_tokens_mask=True,
-        add_generation_prompt=add_generation_prompt,
-        **special,
+    """The text of one conversation, and the character span of each answer with its end-of-turn token."""
+    options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **special}
+    rendered: Any = render_jinja_template(
+        [messages], chat_template=template, return_assistant_tokens_mask=True, **options
     )
+    texts, spans = rendered
     return texts[0], spans[0]
 
 
 def find_template(processor: Any, special: dict[str, str]) -> str:
-    """The chat template to use for a processor; raises ValueError when neither its own nor a shipped one fits."""
+    """The chat template for a processor; ValueError when neither its own nor a shipped one fits."""
     own = [processor.chat_template, processor.tokenizer.chat_template]
     image_token = getattr(processor, "image_token", IMAGE_PLACEHOLDER)
     shipped = "llava_onevision" if "<|im_start|>" in processor.tokenizer.get_vocab() else None
@@ -246,17 +250,19 @@ def find_template(processor: Any, special: dict[str, str]) -> str:
     for template in candidates:
         if _fits(template, special, image_token):
             return template
-    raise ValueError("no chat template with {% generation %} marks that takes plain string contents: add one")
+    raise ValueError(
+        "no chat template accepts string contents and has {% generation %} marks: add one to the checkpoint"
+    )
 
 
 def _fits(template: str, special: dict[str, str], image_token: str = IMAGE_PLACEHOLDER) -> bool:
-    """Whether the template writes string contents, puts the image's token where `<image>` stands, and marks the answer
-    together with the end of its turn."""
+    """Whether the template renders string contents, replaces `<image>` by the image token, and marks each
+    answer together with its end-of-turn token."""
     if "generation" not in template:
         return False
     try:
         text, spans = _render(template, _PROBE, special)
-    except (jinja2.TemplateError, TypeError):  # written for contents that are lists of parts
+    except (jinja2.TemplateError, TypeError):  # a template for contents that are lists of parts
         return False
     before, after = _PROBE[0]["content"].split(IMAGE_PLACEHOLDER)
     if len(spans) != 1 or before not in text or after not in text or text.count(image_token) != 1:

@@ -1,4 +1,5 @@
-"""A thin subclass of the Hugging Face Trainer: learning rates by part, planned batches, markers, engine check."""
+"""A thin subclass of the Hugging Face Trainer: learning rates per part, planned batches, markers, engine
+check."""
 
 import json
 import math
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
 from training.models import COMPLETE, part_of
@@ -23,13 +24,24 @@ Progress = Callable[[int, int, str], None]
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is not a number any more."""
+    """The loss is no longer finite."""
+
+
+class OneDeviceArguments(TrainingArguments):
+    """One process drives one GPU: Trainer would otherwise split each batch over all visible GPUs
+    (DataParallel)."""
+
+    @property
+    def n_gpu(self) -> int:
+        """Number of GPUs that this process uses: 0 or 1."""
+        return min(super().n_gpu, 1)
 
 
 class Examples(torch.utils.data.Dataset):
-    """Examples by index; a negative index -1 - i is example i without loss. `lazy` data is checked when it is read.
+    """Examples by index; a negative index -1 - i is example i without loss. `lazy` data is checked when it is
+    read.
 
-    `read` counts what this process took.
+    `read` counts the examples that this process has read, fillers excluded.
     """
 
     def __init__(self, examples: Sequence[Encoded], lazy: bool, max_length: int | None) -> None:
@@ -50,7 +62,8 @@ class Examples(torch.utils.data.Dataset):
 
 
 def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups by (part, decay), every trained parameter once; vectors (biases, norms) are not decayed."""
+    """Optimizer groups per (part, decay), every trained parameter once; vectors (biases, norms) are not
+    decayed."""
     groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -58,22 +71,25 @@ def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: flo
         part = part_of(name)
         dims = len(getattr(parameter, "ds_shape", parameter.shape))  # a ZeRO-3 shard itself is flat
         decay = weight_decay if dims > 1 else 0.0
-        group = groups.setdefault((part, decay), dict(params=[], lr=lr[part], weight_decay=decay, name=part))
+        new = {"params": [], "lr": lr[part], "weight_decay": decay, "name": part}
+        group = groups.setdefault((part, decay), new)
         group["params"].append(parameter)
     return list(groups.values())
 
 
 def answer_only_logits(model: PreTrainedModel) -> None:
-    """Make `model`, when it is given labels, compute logits for the labelled tokens alone.
+    """Make `model`, when called with labels, compute logits at the labelled tokens only.
 
-    The same loss and gradients as the whole logits give; with answers of a few tokens and Qwen2's 152k words it saves
-    gigabytes. It replaces `forward` on the instance, so that it also runs inside a DeepSpeed engine or under LoRA.
+    Loss and gradients equal those of the full logits; with answers of a few tokens and Qwen2's vocabulary of
+    152k it saves gigabytes. It replaces `forward` on the instance, so that it also runs inside a DeepSpeed
+    engine or under LoRA.
     """
     plain = model.forward
 
     def forward(labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
         if labels is None:
             return plain(**kwargs)
+        # The hidden state at position t predicts the token at t + 1.
         hidden = model.model(**kwargs).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         keep = targets != IGNORE
@@ -86,7 +102,10 @@ def answer_only_logits(model: PreTrainedModel) -> None:
 
 
 class PlannedTrainer(Trainer):
-    """Trainer over PlannedBatches. The loss is the mean over the labels of the global batch unless told otherwise."""
+    """Trainer over PlannedBatches; the loss is the mean over the labels of the global batch.
+
+    With `per_microbatch` it is the mean over the micro-batches of their own means.
+    """
 
     def __init__(
         self,
@@ -99,38 +118,51 @@ class PlannedTrainer(Trainer):
         super().__init__(**kwargs)
         self.batches, self.part_lr = batches, part_lr
         if per_microbatch:
-            self.model_accepts_loss_kwargs = False
+            self.model_accepts_loss_kwargs = False  # Trainer then passes no num_items_in_batch
 
     def get_train_dataloader(self) -> DataLoader:
-        """The planned batches of this rank; already sharded, so accelerate must not wrap it."""
-        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
+        """The planned batches of this rank. They are sharded already: accelerate must not wrap the loader."""
+        data: Any = self.train_dataset
+        return DataLoader(data, batch_sampler=self.batches, collate_fn=self.data_collator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over the part groups."""
+        """AdamW over the groups of `param_groups`."""
         if self.optimizer is None:
-            groups = param_groups(model or self.model, self.part_lr, self.args.weight_decay)
+            trained: Any = model or self.model
+            groups = param_groups(trained, self.part_lr, self.args.weight_decay)
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=self.args.adam_epsilon, fused=True)
         return self.optimizer
 
-    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
-        """The model's own loss. Right padding needs no mask under causal attention, so sdpa takes its fast path."""
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The model's own loss."""
         inputs.pop("branch_index", None)
+        # Under causal attention no token sees the right padding, and without a mask sdpa takes its fast path.
         if inputs["attention_mask"].dim() == 2:
             inputs.pop("attention_mask")
-        return super().compute_loss(model, inputs, **kwargs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
-        """As in Trainer; a global batch without any label (all muted) must give loss 0, not 0/0."""
+        """As in Trainer, but a global batch without any label (all muted) has loss 0, not 0/0."""
         samples, labels = super().get_batch_samples(*args, **kwargs)
         return samples, labels.clamp(min=1) if torch.is_tensor(labels) else labels
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """What a resume needs, not a checkpoint to use: the trained parameters under their in-memory names.
+        """Save what a resume needs (not a usable checkpoint): the trained parameters under their in-memory
+        names.
 
-        Trainer's own pair writes Hugging Face names and reads them back without translation, so that a resumed
-        LLaVA model silently keeps the weights it started with. DeepSpeed saves and loads its engine by itself.
+        Trainer's own save and load write Hugging Face names and read them back without translation, so that a
+        resumed LLaVA model silently keeps the weights it started with. DeepSpeed saves and loads its engine
+        by itself.
         """
+        if output_dir is None:
+            raise ValueError("save_model needs an output_dir")
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         if not self.is_deepspeed_enabled and self.args.should_save:
             save_file(self._trained(), Path(output_dir) / RESUME_FILE)
@@ -138,22 +170,28 @@ class PlannedTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
+        # A private method of Trainer, overridden as the counterpart of save_model. If it is ever renamed,
+        # Trainer looks for its own files, and the tests that resume a killed training fail.
         saved, current = load_file(Path(resume_from_checkpoint) / RESUME_FILE), self._trained()
         if saved.keys() != current.keys():
-            raise RuntimeError(f"{resume_from_checkpoint} was written by a training of other parameters")
+            raise RuntimeError(f"{resume_from_checkpoint} was written by a training of different parameters")
         for name, parameter in current.items():
             parameter.copy_(saved[name])
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        model: Any = self.model
+        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated here: Trainer's estimate walks all parameters at every step and knows no vision tower."""
+        """Always 0: Trainer's estimate walks all parameters at every step and ignores the vision tower."""
         return 0
 
 
-class Journal(TrainerCallback):
-    """Epochs of the plan, a JSON line for each step, progress, divergence and engine checks, checkpoint markers."""
+class StepLog(TrainerCallback):
+    """A JSON line per step, progress calls, checks for divergence and the engine, epochs, checkpoint markers.
+
+    `writes`: only rank 0 writes files and reports progress. Set `trainer` before the training starts.
+    """
 
     def __init__(
         self, path: Path, batches: PlannedBatches, on_progress: Progress | None, writes: bool
@@ -164,10 +202,11 @@ class Journal(TrainerCallback):
         self._last_call = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refuse to train without the engine that was asked for (accelerate can fall back to DDP silently)."""
-        if args.deepspeed and type(self.trainer.model_wrapped).__name__ != "DeepSpeedEngine":
+        """Refuse to train without the requested engine (accelerate can silently fall back to DDP)."""
+        engine = self.trainer and self.trainer.model_wrapped
+        if args.deepspeed and type(engine).__name__ != "DeepSpeedEngine":
             raise RuntimeError(
-                "a DeepSpeed config was given but DeepSpeed is not in use: start with torchrun"
+                "a DeepSpeed config was given, but DeepSpeed is not in use: start the training with torchrun"
             )
         self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         if self.writes:
@@ -175,14 +214,14 @@ class Journal(TrainerCallback):
             self.path.write_text("".join(lines))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell the sampler its epoch, which is known from the step also after a resume."""
+        """Set the sampler's epoch, derived from the step so that it is right after a resume too."""
         self.batches.epoch = state.global_step // self.batches.steps
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Record the step's loss; stop with TrainingDiverged when it is not finite."""
-        if "loss" not in logs:
+        if logs is None or "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
             raise TrainingDiverged(
@@ -192,9 +231,10 @@ class Journal(TrainerCallback):
         if self.writes:
             with self.path.open("a") as handle:
                 handle.write(json.dumps({**logs, "step": state.global_step}) + "\n")
-            self._tell(state)
+            self._report(state)
 
-    def _tell(self, state: Any) -> None:
+    def _report(self, state: Any) -> None:
+        """Report progress, at most five times a second."""
         now = time.monotonic()
         done = state.global_step >= state.max_steps
         if self.on_progress and (done or now - self._last_call > 0.2):
@@ -202,7 +242,7 @@ class Journal(TrainerCallback):
             self.on_progress(state.global_step, state.max_steps, f"loss {self.losses[-1]:.4f}")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as complete once every rank has written its part, then delete the older ones."""
+        """Mark the checkpoint as complete after every rank has written its part, then delete older ones."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
         if not self.writes:
@@ -215,6 +255,6 @@ class Journal(TrainerCallback):
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest marked checkpoint under `folder`; unmarked ones were cut off while being written and are ignored."""
+    """The newest checkpoint under `folder` with a marker; one without was interrupted while being written."""
     marked = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
     return max(marked, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)

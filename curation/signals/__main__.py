@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
-from training.hub import BUILTIN, HUB_ID, HubError, local_copy
+from training.builtin import BUILTIN
+from training.hub import HUB_ID, HubError, local_copy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

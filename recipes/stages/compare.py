@@ -82,7 +82,9 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     if "bench" in inputs:
         found = [levels(world, inputs["bench"]) for world in worlds]
         (out / "bench.json").write_text(json.dumps(mean_of(found), indent=1))
-    comparison = compare(runs, suite, full=config["reference"], baseline=config["baseline"], bench_dir=out)
+    comparison = compare(
+        runs, suite, reference=config["reference"], baseline=config["baseline"], bench_dir=out
+    )
     each = [rater_agreement(world) for world in worlds]
     agreement = mean_of(each)
     by_pool = (

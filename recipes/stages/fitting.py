@@ -17,11 +17,11 @@ def train(
     keep_adapters: bool = False,
 ) -> dict[str, Any]:
     """Fit `base` on `examples` into `out` by a recipe's training section; returns the stage's summary."""
-    from training.fit import fit
+    from training.launch import launch
     from training.spec import FitSpec
 
     spec = FitSpec(**{**config, "seed": seed})
-    result = fit(spec, base, examples, out, counter(progress), keep_adapters=keep_adapters)
+    result = launch(spec, base, examples, out, counter(progress), keep_adapters=keep_adapters)
     losses = result["losses"]
     tail = losses[-max(1, len(losses) // 10) :]
     progress.say(

@@ -66,6 +66,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     (out / "checkpoint" / "gates.json").write_text(json.dumps(gates, indent=1) + "\n")
     results = {
         phase["name"]: json.loads((out / phase["name"] / "fit.json").read_text())["result"]
+        | json.loads((out / phase["name"] / "fit.times.log").read_text())
         for phase in config["phases"]
     }
     log = [
@@ -100,7 +101,7 @@ def _train_phase(
     number: int, phase: dict[str, Any], start: Path, target: Path, progress: Any, on_step: Any
 ) -> None:
     from curation.mini.captions import CaptionStream
-    from training.fit import fit
+    from training.launch import launch
     from training.models import image_mode, load
     from training.render import Renderer
     from training.spec import FitSpec
@@ -111,4 +112,4 @@ def _train_phase(
     progress.say(
         f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}"
     )
-    fit(spec, start, _Encoded(stream, Renderer(processor, image_mode(model))), target, on_step)
+    launch(spec, start, _Encoded(stream, Renderer(processor, image_mode(model))), target, on_step)

@@ -14,8 +14,8 @@ from curation.mini import art
 from curation.mini.makers import NONSENSE
 from curation.mini.scene import Scene, Thing, draw, free_cells
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
+from training.builtin import BUILTIN
 from training.collate import Collator
-from training.hub import BUILTIN
 from training.models import image_mode, load
 from training.render import IGNORE, Renderer
 

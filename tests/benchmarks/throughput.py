@@ -20,8 +20,8 @@ from curation.signals.losses import score_losses
 from curation.signals.raters.capability import score_capabilities
 from curation.signals.raters.style import score_styles
 from evaluation.harness import evaluate
+from training.builtin import BUILTIN
 from training.fit import fit
-from training.hub import BUILTIN
 from training.spec import FitSpec
 
 BASE = BUILTIN["builtin:mini"]

@@ -15,7 +15,7 @@ from evaluation.aggregate import (
     compare,
     count_above,
     leave_one_out,
-    relative_to_full,
+    relative_to_reference,
 )
 from evaluation.suite import Benchmark, Suite, load_suite
 
@@ -33,7 +33,7 @@ def test_full_column_of_mmssr_is_re_derived():
     scores, rows = _published()
     assert len(rows) == 28
     for row in rows:
-        ours = relative_to_full(scores[row["budget"], row["method"]], scores["100", "full"])
+        ours = relative_to_reference(scores[row["budget"], row["method"]], scores["100", "full"])
         assert ours == pytest.approx(float(row["FULL"]), abs=0.01), row
 
 
@@ -49,12 +49,12 @@ def test_above_random_column_of_mmssr_is_re_derived():
 def test_leave_one_out_range_against_direct_computation():
     scores, _ = _published()
     full, ours = scores["100", "full"], scores["10", "mmssr"]
-    direct = [relative_to_full(ours[:k] + ours[k + 1 :], full[:k] + full[k + 1 :]) for k in range(10)]
+    direct = [relative_to_reference(ours[:k] + ours[k + 1 :], full[:k] + full[k + 1 :]) for k in range(10)]
     assert leave_one_out(ours, full) == pytest.approx((min(direct), max(direct)))
 
 
 def test_full_is_undefined_when_the_full_arm_scores_zero():
-    assert relative_to_full([0.1, 0.2], [0.0, 0.5]) is None
+    assert relative_to_reference([0.1, 0.2], [0.0, 0.5]) is None
     assert leave_one_out([0.1, 0.2], [0.0, 0.5]) is None
 
 
@@ -104,7 +104,7 @@ def test_comparison_values(runs):
     arm = result.arm("mmssr")
     assert (arm.mean.mean, arm.mean.std) == pytest.approx((np.mean(per_seed), np.std(per_seed, ddof=1)))
     assert arm.unit_means == pytest.approx(per_seed)
-    assert arm.full == pytest.approx(
+    assert arm.relative == pytest.approx(
         50
         * sum(
             np.mean([value["mmssr", s][t]["value"] for s in range(3)]) / value["full", 0][t]["value"]
@@ -123,12 +123,12 @@ def test_comparison_values(runs):
 def test_baseline_and_full_rows_have_no_comparison_with_themselves(runs):
     result = compare(runs, TOY)
     assert result.arm("random").difference is None and result.arm("random").above is None
-    assert result.arm("full").full == pytest.approx(100) and result.arm("full").mean.std is None
+    assert result.arm("full").relative == pytest.approx(100) and result.arm("full").mean.std is None
 
 
 def test_comparison_without_full_or_baseline(runs):
     result = compare([run for run in runs if run.arm == "mmssr"], TOY)
-    assert (result.arms[0].full, result.arms[0].difference, result.baseline, result.full_arm) == (
+    assert (result.arms[0].relative, result.arms[0].difference, result.baseline, result.reference_arm) == (
         None,
         None,
         None,
@@ -207,7 +207,7 @@ def test_lower_is_better_turns_ratios_and_counts_round(tmp_path):
         for arm, v in (("full", 0.2), ("random", 0.5), ("mmssr", 0.4))
     ]
     arm = compare(runs, suite).arm("mmssr")
-    assert arm.full == pytest.approx(50) and arm.above == 1
+    assert arm.relative == pytest.approx(50) and arm.above == 1
 
 
 def test_blind_level_is_read_from_the_benchmarks(runs, tmp_path):
@@ -224,7 +224,7 @@ def test_shuffled_scores_of_the_runs_that_have_them(tmp_path):
         Run("a", 1, 1, "1", write_evaluation(tmp_path / "a1", halves, shuffled=shuffled)),
         Run("b", 0, 0, "1", write_evaluation(tmp_path / "b0", halves)),
     ]
-    a, b = compare(runs, TOY, full=None, baseline=None).arms
+    a, b = compare(runs, TOY, reference=None, baseline=None).arms
     assert a.shuffled == {"t1": 0.1, "t2": None} and a.grounded == {"t1": pytest.approx(0.4), "t2": None}
     assert a.shuffled_mean is None and a.grounded_mean is None, (
         "a mean over fewer benchmarks would not be comparable"
@@ -276,5 +276,5 @@ def test_bad_suite_is_refused_with_its_file(tmp_path, text, message):
 
 
 def test_unknown_suite_names_the_known_ones():
-    with pytest.raises(ValueError, match="known suites: mini"):
+    with pytest.raises(ValueError, match="shipped are mini"):
         load_suite("maxi")

@@ -16,7 +16,8 @@ from evaluation.tables import compact_table, pool_table
 TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 BY_BUDGET = {"10%": "random_10", "30%": "random_30", "100%": "random_30"}
 LEVEL = {"random_10": 0.3, "mmssr_10": 0.35, "random_30": 0.5, "mmssr_30": 0.45, "full": 0.8}
-"""Score of each arm on pool 0 and seed 0; a later pool is 0.04 up, a later seed 0.01, and mmssr_10 gains 0.02 more a pool."""
+"""Score of each arm on pool 0 and seed 0; a later pool is 0.04 up, a later seed 0.01, and mmssr_10 gains 0.02
+more a pool."""
 
 
 def score(arm: str, pool: int, seed: int) -> float:
@@ -52,7 +53,7 @@ def test_means_are_over_pools_and_seeds(comparison):
     assert (arm.units, arm.runs) == (6, 6) and arm.unit_means == pytest.approx(each)
     assert (arm.mean.mean, arm.mean.std) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
     assert arm.pool_means == pytest.approx([35.5, 41.5, 47.5])
-    assert arm.full == pytest.approx(100 * np.mean(each) / 84)
+    assert arm.relative == pytest.approx(100 * np.mean(each) / 84)
     assert arm.p is None
 
 
@@ -121,7 +122,7 @@ def test_one_pool_by_its_seed_is_the_comparison_without_pools(runs):
     assert named.arms == plain.arms and named.arm("mmssr_10").p is not None
 
 
-# ------------------------------------------------------------------------------------------ tables and pictures
+# ------------------------------------------------------------------------------- tables and pictures
 
 
 def cells(table: str) -> dict[str, list[str]]:
@@ -181,5 +182,7 @@ def test_many_arms_are_drawn_without_bars_by_benchmark(tmp_path):
         Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.ones(5) for b in TOY}))
         for k in range(12)
     ]
-    names = [path.name for path in draw_all(compare(runs, TOY, full=None, baseline="arm1"), tmp_path / "out")]
+    names = [
+        path.name for path in draw_all(compare(runs, TOY, reference=None, baseline="arm1"), tmp_path / "out")
+    ]
     assert names == ["means.png", "differences.png"]

@@ -46,7 +46,7 @@ RIGHT = {
         "it barks . therefore , the answer is b .",
         "B\n",
         " b",
-        "Ｂ",
+        "\uff22",
         "letter b",
         "a) no cat? wrong\nanswer: b",
     ],
@@ -453,5 +453,5 @@ def test_broken_reference_is_an_error_not_a_zero(kind, answer, options):
 
 
 def test_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="unknown kind"):
+    with pytest.raises(ValueError, match="the kind of a question must be one of choice, word"):
         score("essay", "x", "x")

@@ -6,7 +6,7 @@ import pytest
 
 from curation.mini.captions import GATES, gate_sample
 from evaluation.gates import measure_gates
-from training.hub import BUILTIN
+from training.builtin import BUILTIN
 
 BASE = BUILTIN["builtin:mini"]
 

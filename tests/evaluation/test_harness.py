@@ -1,5 +1,5 @@
-"""The mini tasks through the real lmms-eval: scripted models, a tiny random checkpoint, crash and resume. One file,
-as the import of lmms-eval costs many seconds."""
+"""The mini tasks through the real lmms-eval: scripted models, a tiny random checkpoint, crash and resume. One
+file, as the import of lmms-eval costs many seconds."""
 
 import io
 import json
@@ -156,7 +156,7 @@ def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     summary = evaluate(
         tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True
     )
-    for key, entry in zip(("spatial", "ocr"), summary["benchmarks"].values()):
+    for key, entry in zip(("spatial", "ocr"), summary["benchmarks"].values(), strict=True):
         assert entry["value"] == 1 and entry["shuffled"] <= 0.5
         following = ring(f"mini_{key}", 14)
         shown = dict(pair for pair in model.seen[28:] if pair[0].startswith(key))
@@ -246,7 +246,7 @@ def test_questions_with_several_images_and_with_none():
     docs = ["AB", "", "C", "", "DEF", ""]
     answers, shuffled = ask(docs)
     assert shuffled == {"t"} and [len(answer) for answer in answers] == [len(doc) for doc in docs]
-    assert all(not set(answer) & set(doc) for answer, doc in zip(answers, docs))
+    assert all(not set(answer) & set(doc) for answer, doc in zip(answers, docs, strict=True))
     assert {answers[2]} < {"A", "D"} and answers[0] in ("CC", "DE") and answers[4] in ("CCC", "ABA")
     assert ask(["", "AB", ""]) == (["", "AB", ""], set()), "nothing to swap with"
 
@@ -265,7 +265,7 @@ def test_limit_and_tasks(bench_dir, tmp_path):
 
 def test_missing_data_and_unknown_task_are_errors(bench_dir, tmp_path):
     model = Scripted(lambda doc: "")
-    with pytest.raises(EvaluationError, match="benchmark data are missing: .*spatial.parquet"):
+    with pytest.raises(EvaluationError, match=r"benchmark data are missing: .*spatial\.parquet"):
         evaluate(tmp_path, bench_dir=tmp_path, out=tmp_path / "out", model=model)
     with pytest.raises(EvaluationError, match="has no task mini_smell"):
         evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_smell"])
@@ -275,11 +275,11 @@ def test_broken_reference_answer_stops_the_evaluation(tmp_path):
     bench = write_bench(tmp_path / "bench", per_kind=1)
     table = pq.read_table(bench / "ocr.parquet")
     broken = table.set_column(
-        table.schema.get_field_index("answer"), "answer", [["not a letter"] + table["answer"].to_pylist()[1:]]
+        table.schema.get_field_index("answer"), "answer", [["not a letter", *table["answer"].to_pylist()[1:]]]
     )
     pq.write_table(broken, bench / "ocr.parquet")
     with pytest.raises(
-        EvaluationError, match="ocr.parquet, question 'ocr-0': reference answer 'not a letter'"
+        EvaluationError, match=r"ocr\.parquet, question 'ocr-0': reference answer 'not a letter'"
     ):
         evaluate(
             tmp_path,

@@ -113,7 +113,7 @@ def test_literal_placeholders_in_a_prompt_are_removed():
     "messages, message",
     [
         ([{"role": "assistant", "content": [{"type": "text", "text": "x"}]}], "end with the user"),
-        ([{"role": "user", "content": [{"type": "video", "url": "x"}]}], "not on 'video'"),
+        ([{"role": "user", "content": [{"type": "video", "url": "x"}]}], "not 'video'"),
     ],
 )
 def test_what_cannot_be_asked_is_an_error(tiny, messages, message):
@@ -150,7 +150,10 @@ def test_anyres_checkpoint_and_the_processor_encoder_agree(tiny):
 
 
 def test_importable_without_lmms_eval():
-    code = "import sys; sys.modules['lmms_eval'] = None; import evaluation.model, evaluation.harness; print('fine')"
+    code = (
+        "import sys; sys.modules['lmms_eval'] = None; "
+        "import evaluation.model, evaluation.harness; print('fine')"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )

@@ -41,7 +41,8 @@ def arm(name: str, mean: float, std: float | None, units: int, **more) -> dict:
 
 @pytest.fixture
 def comparison() -> dict:
-    """Everything passes: full 60.0 ± 1.0 (3 seeds), random 50.0 and 40.0 ± 1.0 (5 seeds); 0.35 of full needs the image."""
+    """Everything passes: full 60.0 ± 1.0 (3 seeds), random 50.0 and 40.0 ± 1.0 (5 seeds); 0.35 of full needs
+    the image."""
     full = arm(
         "full",
         60.0,
@@ -87,7 +88,7 @@ def test_everything_passes(comparison):
 def test_grounded_gain(comparison, gain, value):
     comparison["arms"][0]["grounded_mean"] = {"mean": gain, "std": None}
     verdict = regime_verdicts(comparison)[GAIN]
-    assert (verdict.value, verdict.note) == (value, "one seed was asked both ways")
+    assert (verdict.value, verdict.note) == (value, "one seed evaluated both ways")
     assert failing(comparison) == ([] if gain >= 30 else [GAIN])
 
 
@@ -183,7 +184,8 @@ def test_levels_need_a_full_arm(comparison):
 
 
 def test_verdicts_of_a_comparison_as_it_is_written(tmp_path):
-    """Scores of 1,000 questions; the full arm knows 70 and 65, 70, 75 % of two benchmarks, 20 % with other images."""
+    """Scores of 1,000 questions; the full arm knows 70 and 65, 70, 75 % of two benchmarks, 20 % with other
+    images."""
     suite = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 
     def right(percent: int) -> np.ndarray:

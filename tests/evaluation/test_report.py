@@ -65,7 +65,7 @@ def test_pictures_of_zero_scores_and_many_arms(tmp_path):
         Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.zeros(5) for b in TOY}))
         for k in range(9)
     ]
-    assert len(draw_all(compare(runs, TOY, full="arm0", baseline="arm1"), tmp_path / "out")) == 4
+    assert len(draw_all(compare(runs, TOY, reference="arm0", baseline="arm1"), tmp_path / "out")) == 4
 
 
 def test_targeted_arms_are_marked_wherever_they_are_compared(comparison):
@@ -111,14 +111,14 @@ def test_verdict_follows_the_interval(comparison, low, high, words):
 
 
 def test_legend_says_why_there_are_dashes(comparison):
-    assert "Here it was not asked (`evaluation.shuffled: none`)" in render(comparison, CONTEXT)
+    assert "Not evaluated here (`evaluation.shuffled: none`)" in render(comparison, CONTEXT)
     asked = {"shuffled": {b.task: 0.2 for b in TOY}, "grounded": {b.task: 0.3 for b in TOY}}
     asked |= {"shuffled_mean": Spread(20.0, None), "grounded_mean": Spread(30.0, None)}
     arms = [replace(arm, **asked) for arm in comparison.arms]
     whole = render(replace(comparison, arms=tuple(arms)), CONTEXT)
     assert "dashes" not in whole and "| mmssr | grounded gain | +30.0 |" in whole
     text = render(replace(comparison, arms=(*arms[:2], comparison.arms[2])), CONTEXT)
-    assert "Not asked for full, so there are dashes." in text
+    assert "Not evaluated for full, hence the dashes." in text
     alone = {"shuffled": asked["shuffled"] | {"t1": None}, "grounded": asked["grounded"] | {"t1": None}}
     arms[0] = replace(arms[0], **alone, shuffled_mean=None, grounded_mean=None)
     text = render(replace(comparison, arms=tuple(arms)), CONTEXT)
@@ -141,4 +141,4 @@ def test_empty_sections_are_left_out_and_a_single_seed_is_said(comparison):
     text = render(replace(comparison, arms=(single, *comparison.arms[1:])), Context(title="x"))
     unknown = render(comparison, Context(title="x", scorer={"ocr": {"spearman": None}}))
     assert "| ocr | – |" in unknown and "Mean Spearman" not in unknown
-    assert "## Pool" not in text and "## Scorer" not in text and "One seed only" in text
+    assert "## Pool" not in text and "## Scorer" not in text and "One side has a single seed" in text

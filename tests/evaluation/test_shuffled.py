@@ -1,4 +1,5 @@
-"""Which image a question gets, and what that does to a conversation. The passes through lmms-eval are in test_harness."""
+"""Which image a question gets, and what that does to a conversation. The passes through lmms-eval are in
+test_harness."""
 
 import pytest
 

@@ -40,9 +40,9 @@ def _half_width(interval) -> float:
 def test_bootstrap_of_questions_alone_matches_the_closed_form():
     rng = np.random.default_rng(2)
     a, b = [[rng.random(200), rng.random(300)]], [[rng.random(200), rng.random(300)]]
-    variance = sum(np.var(x - y, ddof=1) / len(x) for x, y in zip(a[0], b[0])) / 4
+    variance = sum(np.var(x - y, ddof=1) / len(x) for x, y in zip(a[0], b[0], strict=True)) / 4
     interval = paired_bootstrap(a, b, resamples=20_000)
-    assert interval.value == pytest.approx(np.mean([(x - y).mean() for x, y in zip(a[0], b[0])]))
+    assert interval.value == pytest.approx(np.mean([(x - y).mean() for x, y in zip(a[0], b[0], strict=True)]))
     assert _half_width(interval) == pytest.approx(1.96 * math.sqrt(variance), rel=0.03)
 
 
@@ -103,7 +103,7 @@ def test_different_questions_are_refused():
 def _constant_units(pools, seeds):
     """Units without question noise from float64[pools, seeds]: (units, their pools)."""
     return [[np.full(2, value)] for row in seeds for value in row], [
-        pool for pool, row in zip(pools, seeds) for _ in row
+        pool for pool, row in zip(pools, seeds, strict=True) for _ in row
     ]
 
 

@@ -29,7 +29,7 @@ def comparison(tmp_path):
 
 def _cells(table: str) -> dict[str, dict[str, str]]:
     lines = [[cell.strip() for cell in line.strip("| \n").split(" | ")] for line in table.splitlines()]
-    return {line[0]: dict(zip(lines[0], line)) for line in lines[2:]}
+    return {line[0]: dict(zip(lines[0], line, strict=False)) for line in lines[2:]}
 
 
 def test_full_table(comparison):
@@ -90,7 +90,7 @@ def _with_shuffled(tmp_path, suite=TOY):
                     write_evaluation(tmp_path / f"{arm}{seed}", scores, shuffled=shuffled),
                 )
             )
-    return compare(runs, suite, full=None, baseline="guesser")
+    return compare(runs, suite, reference=None, baseline="guesser")
 
 
 @pytest.mark.parametrize("table", [comparison_table, compact_table])
@@ -98,7 +98,7 @@ def test_shuffled_and_grounded_columns(tmp_path, table):
     rows = _cells(table(_with_shuffled(tmp_path)))
     found = {name: (row["mean"], row.get("shuffled"), row.get("grounded gain")) for name, row in rows.items()}
     assert found["reader"] == ("60.0 ± 10.6", "22.5", "+45.0"), (
-        "the gain is that of the seed which was asked both ways"
+        "the gain is that of the seed evaluated both ways"
     )
     assert found["both"] == ("41.2 ± 5.3", "33.8 ± 5.3", "+7.5 ± 10.6")
     assert found["guesser"] == ("15.0 ± 0.0", "–", "–")

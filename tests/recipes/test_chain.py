@@ -20,7 +20,6 @@ pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
 HERE = Path(__file__).parent
 TIMED = {
-    "fit.json",
     "fit.log.jsonl",
     "report.md",
 }  # they hold seconds, or sizes of files that do

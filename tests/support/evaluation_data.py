@@ -67,7 +67,8 @@ def write_evaluation(
     ids: str = "q",
     shuffled: dict[str, np.ndarray | None] | None = None,
 ) -> Path:
-    """summary.json and scores.parquet for given per-question scores of each task; `shuffled` those with other images."""
+    """summary.json and scores.parquet for given per-question scores of each task; `shuffled` those with other
+    images."""
     folder.mkdir(parents=True, exist_ok=True)
     shuffled = shuffled or {}
     parts = [

@@ -13,7 +13,9 @@ from PIL import Image
 
 from curation.pool.sample import Sample, Turn
 
-WORDS = "what is at where the of in colour how many score ? . , yes no red blue green dog cat car a1 a2 b1 b2".split()
+WORDS = (
+    "what is at where the of in colour how many score ? . , yes no red blue green dog cat car a1 a2 b1 b2"
+).split()
 SPECIAL = ["<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>", "<image>"]
 TEMPLATE = (
     "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}{{- '<|assistant|> ' -}}"
@@ -47,7 +49,8 @@ def make_image(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
 
 
 def make_samples(folder: Path, count: int, seed: int = 0) -> list[Sample]:
-    """Solid-colour images with one or two turns; every fifth sample is text only, every seventh has two images."""
+    """Solid-colour images with one or two turns; every fifth sample is text only, every seventh has two
+    images."""
     rng = np.random.default_rng(seed)
     samples = []
     for row in range(count):

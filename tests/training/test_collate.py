@@ -96,7 +96,7 @@ def test_an_image_that_breaks_while_training_mutes_its_example(tmp_path, loaded,
     good = Sample(1, "fine", "t", (draw(1),), (Turn("<image> what ?", "red"),))
     examples = [renderer.encode(bad), renderer.encode(good)]
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ImageError, match="late.png"):
+    with pytest.raises(ImageError, match=r"late\.png"):
         Collator(0, renderer.loader)(examples)
     muting = Collator(0, renderer.loader, mute_broken=True)
     batch = muting(examples)

@@ -1,7 +1,13 @@
-"""Checkpoints written here in LLaVA-NeXT's layout, converted, and compared with a forward pass composed from their parts."""
+"""Checkpoints written here in LLaVA-NeXT's layout, converted, and compared with a forward pass composed from
+their parts."""
 
 import json
+import re
+import resource
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from curation.pool.sample import Sample, Turn
 from training.collate import Collator
-from training.convert import ConversionError, convert_llava_next, is_llava_next_layout
+from training.convert import ConversionError, convert_llava_next, is_llava_next_layout, main
 from training.models import COMPLETE, load
 from training.render import Renderer
 
+ROOT = Path(__file__).resolve().parents[2]
 TOWER = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -25,7 +32,7 @@ TOWER = {
 }
 GRID = [[28, 28], [28, 56], [56, 28], [56, 56]]
 TOKENS = 300
-"""Ids that the tokenizer without placeholders has."""
+"""Number of ids of the tokenizer without placeholders."""
 
 
 def bytes_tokenizer():
@@ -46,14 +53,22 @@ def bytes_tokenizer():
 
 
 def parts(rows, tied):
-    """The whole pretrained tower (three layers, with head), projector, newline and decoder, at random."""
+    """A whole pretrained tower (three layers, with head), projector, newline, decoder; random weights."""
     from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
     torch.manual_seed(0)
     text = Qwen2Config(
-        vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, rope_theta=1e6, initializer_range=0.2, tie_word_embeddings=tied,
-    )  # fmt: skip
+        vocab_size=rows,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rope_theta=1e6,
+        initializer_range=0.2,
+        tie_word_embeddings=tied,
+    )
     tower = SiglipVisionModel(SiglipVisionConfig(**TOWER)).eval()
     for parameter in tower.parameters():  # norms and biases too: a mixed-up pair would show
         torch.nn.init.normal_(parameter, std=0.3)
@@ -78,14 +93,36 @@ def original_weights(tower, projector, newline, decoder, tied, whole_tower=False
 def original_config(decoder, tied, **changes):
     c = decoder.config
     return {
-        "architectures": ["LlavaQwenForCausalLM"], "model_type": "llava_qwen", "torch_dtype": "float32", "vocab_size": c.vocab_size,
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 512, "rms_norm_eps": c.rms_norm_eps, "rope_theta": 1e6, "rope_scaling": None, "hidden_act": "silu",
-        "sliding_window": 131072, "use_sliding_window": False, "max_window_layers": 2, "tie_word_embeddings": tied,
-        "mm_vision_tower": "made/by-hand", "mm_projector_type": "mlp2x_gelu", "mm_patch_merge_type": "spatial_unpad",
-        "mm_resampler_type": None, "mm_use_im_start_end": False, "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch",
-        "image_aspect_ratio": "anyres_max_9", "image_grid_pinpoints": GRID, "image_token_index": 151646, **changes,
-    }  # fmt: skip
+        "architectures": ["LlavaQwenForCausalLM"],
+        "model_type": "llava_qwen",
+        "torch_dtype": "float32",
+        "vocab_size": c.vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": c.rms_norm_eps,
+        "rope_theta": 1e6,
+        "rope_scaling": None,
+        "hidden_act": "silu",
+        "sliding_window": 131072,
+        "use_sliding_window": False,
+        "max_window_layers": 2,
+        "tie_word_embeddings": tied,
+        "mm_vision_tower": "made/by-hand",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_resampler_type": None,
+        "mm_use_im_start_end": False,
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "image_aspect_ratio": "anyres_max_9",
+        "image_grid_pinpoints": GRID,
+        "image_token_index": 151646,
+        **changes,
+    }
 
 
 def write_original(folder, rows=320, tied=False, shards=1, whole_tower=False, **changes):
@@ -111,7 +148,8 @@ def write_original(folder, rows=320, tied=False, shards=1, whole_tower=False, **
 
 
 def reference_logits(made, ids, image_id, tiles):
-    """Logits [T, rows]: each image is one tile, its features before the tower's last layer, the projector, a newline."""
+    """Logits [T, rows]: each image is one tile, its features before the tower's last layer, the projector, a
+    newline."""
     tower, projector, newline, decoder = made
     at, features = torch.tensor(ids) == image_id, []
     embedded = decoder.model.embed_tokens(torch.tensor(ids).masked_fill(at, 0))
@@ -182,8 +220,11 @@ def test_converted_logits_equal_the_composed_forward(tmp_path, shards, tied):
     )
     assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) is tied
     assert json.loads((out / "conversion.json").read_text()) == {
-        "source": str(source), "unused": [], "embedding_rows": 320, "rows_added": 0
-    }  # fmt: skip
+        "source": str(source),
+        "unused": [],
+        "embedding_rows": 320,
+        "rows_added": 0,
+    }
     ids = processor.tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
     assert ids == [TOKENS, TOKENS + 1] == [model.config.image_token_index, model.config.video_token_index]
     assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
@@ -209,7 +250,8 @@ def test_the_prompt_has_llava_nexts_system_turn(tmp_path):
         [i for i in renderer.encode(SAMPLES[0]).input_ids if i != renderer.image_id]
     )
     assert text == (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n\nHow many?<|im_end|>\n"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n\nHow many?<|im_end|>\n"
         "<|im_start|>assistant\nTwo.<|im_end|>\n"
     )
 
@@ -264,10 +306,10 @@ def test_weights_that_do_not_match_are_listed(tmp_path):
     with pytest.raises(ConversionError) as caught:
         convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
     message = str(caught.value)
-    assert "weights without a place: model.vision_resampler.query" in message
+    assert "weights without a parameter: model.vision_resampler.query" in message
     assert (
-        "places without a weight: model.language_model.norm.weight, model.multi_modal_projector.linear_2.bias"
-        in message
+        "parameters without a weight: model.language_model.norm.weight, "
+        "model.multi_modal_projector.linear_2.bias" in message
     )
     assert "model.image_newline (31,), not (32,)" in message
     assert not (tmp_path / "out" / COMPLETE).exists()
@@ -286,25 +328,28 @@ def test_missing_and_torn_files(tmp_path):
     source, _ = write_original(tmp_path / "original", shards=3)
     torn = source / "model-00003-of-00003.safetensors"
     torn.write_bytes(torn.read_bytes()[:-50])
-    with pytest.raises(ConversionError, match="model-00003-of-00003.safetensors cannot be read"):
+    with pytest.raises(ConversionError, match=r"model-00003-of-00003\.safetensors cannot be read"):
         convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
     (source / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(ConversionError, match="lacks model-00002-of-00003.safetensors"):
+    with pytest.raises(ConversionError, match=r"lacks model-00002-of-00003\.safetensors"):
         convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
     (source / "model.safetensors.index.json").unlink()
-    with pytest.raises(ConversionError, match="lacks model.safetensors"):
+    with pytest.raises(ConversionError, match=r"lacks model\.safetensors"):
         convert_llava_next(source, tmp_path / "out", vision_config=TOWER)
 
 
 def test_models_of_another_kind_are_refused(tmp_path):
     source, made = write_original(tmp_path / "original")
-    with pytest.raises(ConversionError, match=r"(?s)'made/by-hand' is not known.*give vision_config"):
+    with pytest.raises(ConversionError, match=r"(?s)'made/by-hand' is unknown.*give vision_config"):
         convert_llava_next(source, tmp_path / "out")
     for changes, complaint in (
         ({"mm_projector_type": "linear"}, "mm_projector_type 'linear'"),
         ({"architectures": ["LlavaLlamaForCausalLM"]}, "LlavaLlamaForCausalLM"),
         ({"image_aspect_ratio": "pad"}, "image_aspect_ratio 'pad'"),
-        ({"image_grid_pinpoints": "all"}, "image_grid_pinpoints 'all'"),
+        (
+            {"image_grid_pinpoints": "all"},
+            "image_grid_pinpoints must be sizes or a range of grids, got 'all'",
+        ),
     ):
         (source / "config.json").write_text(json.dumps(original_config(made[3], False, **changes)))
         assert is_llava_next_layout(source)
@@ -318,18 +363,159 @@ def test_models_of_another_kind_are_refused(tmp_path):
     shutil.rmtree(source)
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
-    from training.convert import main
-
+def test_the_command(tmp_path, capsys):
     source, _ = write_original(tmp_path / "original")
     (tmp_path / "tower.json").write_text(json.dumps(TOWER))
-    arguments = ["convert", str(source), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(
-        "sys.argv", [*arguments, "--vision-config", str(tmp_path / "tower.json"), "--image-mode", "anyres"]
-    )
-    main()
+    arguments = [str(source), "--out", str(tmp_path / "out")]
+    main([*arguments, "--vision-config", str(tmp_path / "tower.json"), "--image-mode", "anyres"])
     assert "0 embedding rows added" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["image_mode"] == "anyres"
-    monkeypatch.setattr("sys.argv", arguments)
-    with pytest.raises(SystemExit, match=r"(?s)error: .*give vision_config"):
-        main()
+    with pytest.raises(SystemExit, match=r"error: .*give vision_config"):
+        main([str(source), "--out", str(tmp_path / "other")])
+
+
+BROKEN = {
+    "a missing directory": (lambda source: source.parent / "nowhere", {}, "not found on the Hub"),
+    "a file instead of a directory": (lambda source: source / "config.json", {}, "is not a directory"),
+    "a name with a NUL byte": (lambda source: f"{source}\0", {}, "contains a NUL byte"),
+    "an empty directory": (lambda source: source, {"config.json": None}, "has no config.json"),
+    "a config that is not JSON": (
+        lambda source: source,
+        {"config.json": b"{"},
+        "config.json is not valid JSON",
+    ),
+    "a config that is not text": (
+        lambda source: source,
+        {"config.json": b"\xff"},
+        "config.json is not valid JSON",
+    ),
+    "a config that is a list": (
+        lambda source: source,
+        {"config.json": b"[]"},
+        "config.json is not a JSON object",
+    ),
+    "another model": (lambda source: source, {"config.json": b"{}"}, "architectures None"),
+    "no weights": (lambda source: source, {"model.safetensors": None}, "lacks model.safetensors"),
+    "torn weights": (
+        lambda source: source,
+        {"model.safetensors": b"torn"},
+        "model.safetensors cannot be read",
+    ),
+    "empty weights": (lambda source: source, {"model.safetensors": b""}, "model.safetensors cannot be read"),
+    "a broken index": (
+        lambda source: source,
+        {"model.safetensors.index.json": b"{"},
+        "model.safetensors.index.json is not valid JSON",
+    ),
+    "an index without a map": (
+        lambda source: source,
+        {"model.safetensors.index.json": b'{"weight_map": [1]}'},
+        "has no weight_map of file names",
+    ),
+    "a broken tokenizer": (
+        lambda source: source,
+        {"tokenizer.json": b"{"},
+        "tokenizer in .* cannot be loaded",
+    ),
+}
+"""What is wrong -> (the source argument, files replaced or (None) removed, message)."""
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_bad_source_is_one_line_and_status_1(tmp_path, case):
+    source, _ = write_original(tmp_path / "original")
+    (tmp_path / "tower.json").write_text(json.dumps(TOWER))
+    argument, files, message = BROKEN[case]
+    for name, content in files.items():
+        (source / name).unlink(missing_ok=True)
+        if content is not None:
+            (source / name).write_bytes(content)
+    assert_refused(tmp_path, [str(argument(source)), "--out", str(tmp_path / "out")], message)
+    assert not (tmp_path / "out").exists()
+
+
+def assert_refused(tmp_path, arguments, message):
+    """`main` ends with one line that matches `message` and exit status 1."""
+    tower = [] if "--vision-config" in arguments else ["--vision-config", str(tmp_path / "tower.json")]
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, *tower])
+    line = caught.value.code  # a string: printed on stderr, with exit status 1
+    assert line.startswith("error: ") and "\n" not in line and re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "tower.json cannot be read"),
+        (b"{", "tower.json is not valid JSON"),
+        (b"[]", "tower.json is not a JSON object"),
+        (b'{"patch_size": 14}', "vision_config needs integers for hidden_size, intermediate_size"),
+        (b'{"model_type": "clip_vision_model"}', "only SigLIP towers can be converted"),
+    ],
+)
+def test_a_bad_vision_config_is_one_line(tmp_path, content, message):
+    source, _ = write_original(tmp_path / "original")
+    if content is not None:
+        (tmp_path / "tower.json").write_bytes(content)
+    assert_refused(tmp_path, [str(source), "--out", str(tmp_path / "out")], message)
+
+
+def test_a_bad_output_is_one_line_before_any_work(tmp_path):
+    source, _ = write_original(tmp_path / "original")
+    (tmp_path / "tower.json").write_text(json.dumps(TOWER))
+    (tmp_path / "present").mkdir()
+    (tmp_path / "link").symlink_to(source)
+    files = sorted(source.iterdir())
+    for out, message in (
+        (tmp_path / "present", "present exists: choose a directory that does not"),
+        (source / "config.json", "exists"),
+        (source / "out", "is inside the source"),
+        (tmp_path / "link" / "out", "is inside the source"),
+        (source / "config.json" / "out", "is inside the source"),
+        (tmp_path / "tower.json" / "out", "Not a directory|File exists"),
+        (tmp_path / "a\0b", "contains a NUL byte"),
+    ):
+        assert_refused(tmp_path, [str(source), "--out", str(out)], message)
+    assert sorted(source.iterdir()) == files
+
+
+def test_settings_of_the_wrong_type_are_listed(tmp_path):
+    source, made = write_original(tmp_path / "original")
+    (tmp_path / "tower.json").write_text(json.dumps(TOWER))
+    for changes, message in (
+        ({"vocab_size": "many"}, "vocab_size 'many'"),
+        ({"rope_theta": None}, "rope_theta None"),
+        ({"mm_resampler_type": []}, r"mm_resampler_type \[\]"),
+        ({"image_grid_pinpoints": [7]}, r"image_grid_pinpoints must be sizes or a range of grids, got \[7\]"),
+        ({"image_grid_pinpoints": "[(1, 2"}, "image_grid_pinpoints must be"),
+    ):
+        (source / "config.json").write_text(json.dumps(original_config(made[3], False, **changes)))
+        assert_refused(tmp_path, [str(source), "--out", str(tmp_path / "out")], message)
+
+
+def test_wrong_usage_is_status_2(capsys):
+    for arguments in ([], ["source"], ["source", "--out", "x", "--image-mode", "tiles"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+    assert "invalid choice: 'tiles'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for package in ("training", "evaluation")
+        for file in sorted((ROOT / package).rglob("*.py"))
+        if 'if __name__ == "__main__":' in file.read_text()
+    ],
+)
+def test_help_is_instant(module):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and "usage:" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported and not imported & {"torch", "transformers", "numpy", "pyarrow"}
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from curation.pool.sample import Sample, Turn
 from training.fit import FitSpec, LoraSpec, fit
 from training.models import COMPLETE, checkpoint_hash, load
 from training.plan import TooManyBad
 from training.render import RenderError
-from training.trainer import param_groups
+from training.trainer import OneDeviceArguments, param_groups
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = FitSpec(epochs=2, batch_size=8, lr=3e-3, warmup=0.1)
@@ -144,6 +145,12 @@ def test_groups_cover_every_parameter_once(base):
     assert all((p.dim() > 1) == (g["weight_decay"] == 0.1) for g in groups for p in g["params"])
 
 
+def test_a_process_uses_one_gpu_however_many_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 4))
+    args = OneDeviceArguments(output_dir=str(tmp_path), per_device_train_batch_size=3, use_cpu=True)
+    assert args.n_gpu == 1 and args.train_batch_size == 3
+
+
 def test_branch_examples_train(base, samples, renderer, tmp_path):
     queries = [("score dog ?", "3"), ("score cat ?", "0")]
     examples = [renderer.branches(s, queries) for s in samples]
@@ -160,7 +167,7 @@ def test_lazy_data_trains_like_the_list(base, samples, renderer, tmp_path):
     with pytest.raises(RenderError, match="no token carries a loss"):
         fit(SPEC, base, Lazy([e.muted() for e in encoded]), tmp_path / "c")
     grouped = SPEC.model_copy(update={"grouping": "length"})
-    with pytest.raises(ValueError, match="lengths of lazy data"):
+    with pytest.raises(ValueError, match=r"or lazy data with a method lengths\(\)"):
         fit(grouped, base, Lazy(encoded), tmp_path / "d")
     fit(grouped, base, encoded, tmp_path / "e")
     fit(grouped, base, LazyWithLengths(encoded), tmp_path / "f")
@@ -258,7 +265,7 @@ def test_divergence_is_an_error(base, samples, tmp_path):
     assert not (tmp_path / "out" / COMPLETE).exists()
 
 
-def test_spec_refuses_what_cannot_be_meant():
+def test_contradictory_specs_are_refused():
     for bad in ({"epochs": 0}, {"speed": 1}, {"freeze": ["tower"]}, {"lora": {"r": 4}, "freeze": ["vision"]}):
         with pytest.raises(ValueError):
             FitSpec(**bad)

@@ -1,4 +1,4 @@
-"""Models named by their hub id: found once, at the revision asked for, and as directories where stages run."""
+"""Models named by their Hub id: resolved once, at the requested revision, to directories for the stages."""
 
 import json
 from pathlib import Path
@@ -47,9 +47,9 @@ def test_a_directory_is_itself_and_asks_no_hub(tmp_path, snapshots):
     assert local_copy(tmp_path) == tmp_path and not snapshots
 
 
-def test_a_name_that_the_hub_does_not_give_is_told_with_its_revision():
+def test_a_name_that_is_not_on_the_hub_is_reported_with_its_revision():
     with pytest.raises(
-        HubError, match="nobody/no-such-model at v1 is no directory, and the hub does not give it"
+        HubError, match="nobody/no-such-model at v1 is not a directory and was not found on the Hub"
     ):
         local_copy("nobody/no-such-model", "v1")
 

@@ -1,4 +1,5 @@
-"""The LLaVA-1.5 class and OneVision's own anyres tiling go through the same path as the mini world's base mode."""
+"""The LLaVA-1.5 class and OneVision's own anyres tiling go through the same path as the mini world's base
+mode."""
 
 import json
 

@@ -1,5 +1,5 @@
-"""Prompt and scoring of the mini tasks, named in `_default.yaml`. Documents follow the schema of the mini benchmarks:
-index, id, image, question, options, answer, kind, capability, style, chance."""
+"""Prompt and scoring of the mini tasks, named in `_default.yaml`. Documents follow the schema of the mini
+benchmarks: index, id, image, question, options, answer, kind, capability, style, chance."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from evaluation.extract import score
 
 
 def with_images(questions: Any) -> Any:
-    """The split with its encoded pictures marked as images: lmms-eval decodes them for the model and skips them
-    when it scores."""
+    """The split with its encoded pictures marked as images: lmms-eval decodes them for the model and skips
+    them when it scores."""
     from datasets import Image
 
     return questions.cast_column("image", Image())
@@ -20,7 +20,7 @@ def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
 
 
 def doc_to_text(doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> str:
-    """The question as it stands; the data already contain the options and the instruction on how to answer."""
+    """The question; the data already contain the options and the instruction on how to answer."""
     return doc["question"]
 
 

@@ -229,7 +229,7 @@ def test_wrong_commands_end_with_one_line(
 
 def test_a_hub_model_that_is_not_there_says_so(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ProducerError, match="the hub does not give it"):
+    with pytest.raises(ProducerError, match="was not found on the Hub"):
         find_model("some-organisation/some-model-that-is-not-here")
 
 

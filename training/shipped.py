@@ -1,0 +1,17 @@
+"""Files that ship in a folder of the project and are chosen by name, beside files of the user's own given by path."""
+
+from pathlib import Path
+
+
+def shipped_file(folder: Path, name: str | Path, suffix: str, what: str) -> Path:
+    """`<folder>/<name><suffix>`, or the path itself where `name` ends in `suffix`.
+
+    Raises FileNotFoundError, with the names that ship, where there is no such file. `what` names the kind of file.
+    """
+    path = Path(name) if str(name).endswith(suffix) else folder / f"{name}{suffix}"
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in folder.glob(f"*{suffix}")))
+        raise FileNotFoundError(
+            f"{what} {str(name)!r} does not exist: shipped are {shipped}; or give the path of a {suffix} file"
+        )
+    return path

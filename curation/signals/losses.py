@@ -112,7 +112,7 @@ def check_terms(terms: Sequence[str]) -> tuple[str, ...]:
     """
     given = [terms] if isinstance(terms, str) else list(terms)
     if unknown := [term for term in given if term not in TERMS]:
-        raise ValueError(f"loss term must be one of {', '.join(TERMS)}, got {unknown[0]!r}")
+        raise ValueError(f"unknown loss term {unknown[0]!r}: must be one of {', '.join(TERMS)}")
     if not given:
         raise ValueError(f"terms is empty: name at least one of {', '.join(TERMS)}")
     return tuple(term for term in TERMS if term in given)

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from curation.pool.read import Pool
-from curation.signals.core.vlm import Pass, Vlm
+from curation.signals.core.vlm import PassStats, Vlm
 from curation.signals.raters import capability, style
 from curation.signals.raters.agreement import STRONG, capability_report, style_report
 from curation.signals.raters.queries import load_queries
@@ -137,7 +137,7 @@ class Variant:
         def score(model: Path, rows: list[int]) -> pa.Table:
             vlm, queries = Vlm(model), load_queries(self.recipe.scorer.prompts)
             return capability.score_rows(
-                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None
+                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, PassStats(), lambda k: None
             )
 
         return self.scored("fit_scorer", score)
@@ -146,7 +146,7 @@ class Variant:
         def score(model: Path, rows: list[int]) -> pa.Table:
             vlm, queries = Vlm(model), load_queries(self.recipe.styler.prompts)
             return style.score_rows(
-                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None
+                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, PassStats(), lambda k: None
             )
 
         return self.scored("fit_styler", score)

@@ -22,7 +22,7 @@ from curation.pool.sample import Sample, Turn
 from curation.signals.core.vlm import Vlm
 from curation.signals.raters import style
 from curation.signals.raters.capability import digit_questions
-from curation.signals.raters.official import asked, generate
+from curation.signals.raters.official import generate, with_prompt
 from curation.signals.raters.prefix import Questions, prefill
 from curation.signals.raters.queries import load_queries
 from curation.signals.raters.trie import Question
@@ -189,7 +189,7 @@ def ratios(shape: dict[str, Any], rounds: int) -> bool:
         "trie, 15 queries": lambda: trie([example]),
         "trie, style by likelihood": lambda: likely([example]),
         "trie, style greedy, 8 tokens": lambda: greedy([example]),
-        "official, 15 generations": lambda: [generate(vlm, asked(example, prompt), 2) for prompt in prompts],
+        "official, 15 generations": lambda: [generate(vlm, with_prompt(example, prompt), 2) for prompt in prompts],
     }
     images = int((example.input_ids == vlm.renderer.image_id).sum())
     parameters = sum(p.numel() for p in vlm.model.parameters())

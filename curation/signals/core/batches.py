@@ -17,7 +17,7 @@ def batches_by_count(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def batches_by_tokens(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Arrays of indices of padded size (samples x longest) at most `max_tokens`; a longer sample runs alone."""
+    """Arrays of indices of padded size (count x longest) at most `max_tokens`; a longer sample runs alone."""
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
     lengths = np.asarray(lengths)

@@ -63,7 +63,7 @@ def plain_lines(
         nonlocal last_time, last_done
         now = clock()
         if last_done is None or done == 0:
-            # The first call comes when the model is loaded: loading and rows kept from an earlier run do not count.
+            # The first call comes after loading: neither loading nor kept rows count towards the speed.
             last_time, last_done = now, done
         if done == 0 or (now - last_time < every and done < total):
             return

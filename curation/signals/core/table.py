@@ -122,14 +122,16 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
     meta = read_metadata(directory)
     if pool_hash is not None and meta["pool_hash"] != pool_hash:
         raise OtherPoolError(
-            f"{directory} belongs to pool {meta['pool_hash']}, not to {pool_hash}: run its producer on this pool"
+            f"{directory} belongs to pool {meta['pool_hash']}, not to {pool_hash}: "
+            "run its producer on this pool"
         )
     table = _concat(directory, [_read_part(directory, part, meta["identity"]) for part in meta["parts"]])
     rows = table["row"].to_numpy()
     unique, counts = np.unique(rows, return_counts=True)
     if len(unique) != len(rows):
         raise DuplicateRowsError(
-            f"{directory} holds row {unique[counts > 1][0]} more than once: delete it and run its producer again"
+            f"{directory} holds row {unique[counts > 1][0]} more than once: "
+            "delete it and run its producer again"
         )
     table = table if np.all(rows[:-1] < rows[1:]) else table.sort_by("row")
     for name, dims in meta.get("vectors", {}).items():
@@ -277,7 +279,7 @@ def _concat(directory: Path, parts: list[pa.Table]) -> pa.Table:
         return pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise SignalError(
-            f"{directory}: a column has different types in different parts ({error})"
+            f"{directory}: a column has one type in one part and another type in another ({error})"
         ) from error
 
 

@@ -69,7 +69,8 @@ def matrix(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     dims = array.type.list_size
     kind = np.float16 if array.type.value_type == pa.float16() else np.float32
-    # Read the buffer directly: Arrow marks the components of a null vector as null, and `to_numpy` would have to copy.
+    # Read the buffer directly: Arrow also marks the components of a null vector as null, and `to_numpy` would
+    # have to copy.
     start = (array.values.offset + array.offset * dims) * np.dtype(kind).itemsize
     values = np.frombuffer(array.values.buffers()[1], kind, len(array) * dims, start)
     with np.errstate(over="ignore"):  # float32 beyond float16 becomes inf, which `split` refuses

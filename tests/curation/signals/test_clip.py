@@ -11,7 +11,7 @@ from curation.signals.core.table import read_metadata, read_signal
 from curation.signals.core.vector_files import matrix
 from curation.signals.core.vlm import ModelError
 from curation.signals.vectors.clip import score_clip, sentences_of, text_of
-from curation.signals.vectors.dual_encoder import DualEncoder, EncoderPass
+from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
 from curation.signals.vectors.embeddings import embed_pool
 from training.images import decode
 
@@ -160,7 +160,7 @@ def test_texts_and_sentences():
 
 
 def test_long_texts_are_cut_and_counted(clip_dir, small_pool, tmp_path):
-    encoder, done = DualEncoder(clip_dir, device="cpu"), EncoderPass()
+    encoder, done = DualEncoder(clip_dir, device="cpu"), EncoderStats()
     long, short = " ".join(["dog"] * 40), " ".join(["dog"] * (encoder.context - 1))
     vectors = encoder.texts([short, long, "cat"], 2, done)
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)

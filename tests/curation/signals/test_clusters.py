@@ -18,7 +18,7 @@ from curation.signals.vectors.clusters import (
     TooFewVectorsError,
     fit_clusters,
 )
-from curation.signals.vectors.kmeans import Points, assign, fit_kmeans, plus_plus
+from curation.signals.vectors.kmeans import Points, assign, fit_kmeans, kmeans_plus_plus
 
 DIMS, GROUPS = 16, 6
 
@@ -115,7 +115,7 @@ def test_lloyd_steps_never_raise_the_inertia_and_end_at_a_fixed_point():
     )
     again = assign(points, found.centroids)
     assert np.array_equal(again.labels, found.labels)
-    assert found.history[-1] < assign(points, plus_plus(points.take(np.arange(600)), 12, 0)).history[0]
+    assert found.history[-1] < assign(points, kmeans_plus_plus(points.take(np.arange(600)), 12, 0)).history[0]
 
 
 def test_chunks_give_what_one_block_gives(monkeypatch):

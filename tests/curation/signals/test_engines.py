@@ -60,8 +60,8 @@ def query_of(body):
 def test_digits_are_read_from_listed_tokens():
     found = read_digits([(3, np.log(0.5)), (None, np.log(0.2)), (3, np.log(0.1)), (0, np.log(0.05))])
     np.testing.assert_allclose(np.exp(found.log_probs), [0.05, 0, 0, 0.6, 0, 0])
-    assert found.unlisted == 4 and found.hidden == pytest.approx(0.15)  # 1 - 0.85, less than 4 x 0.05
-    assert read_digits([(1, np.log(0.9)), (None, np.log(0.01))]).hidden == pytest.approx(
+    assert found.n_unlisted == 4 and found.unlisted_mass == pytest.approx(0.15)  # 1 - 0.85, less than 4 x 0.05
+    assert read_digits([(1, np.log(0.9)), (None, np.log(0.01))]).unlisted_mass == pytest.approx(
         0.05
     )  # 5 x 0.01, less than 0.09
     assert read_digits([(None, -0.1)]) is None

@@ -40,18 +40,18 @@ def warm(tiny_vlm_dir, tmp_path_factory):
     return [folder / "1", folder / "2"]
 
 
-def tapped(vlm, taps, examples):
+def per_sample_gradients(vlm, hooks, examples):
     """[samples, D]: the gradients as they are sent, layer by layer, put together."""
-    out = torch.zeros(len(examples), taps.size)
+    out = torch.zeros(len(examples), hooks.size)
 
     def sink(index, gradient):
-        out[:, taps.offsets[index] : taps.offsets[index] + gradient.shape[1]] = gradient
+        out[:, hooks.offsets[index] : hooks.offsets[index] + gradient.shape[1]] = gradient
 
-    assert all(sample_gradients(vlm, taps, examples, sink))
+    assert all(sample_gradients(vlm, hooks, examples, sink))
     return out
 
 
-def by_autograd(vlm, taps, adapter, example):
+def by_autograd(vlm, hooks, adapter, example):
     """[D]: torch's own gradient of the model's own loss on one sample."""
     weights = {
         plain_name(name.removesuffix(".weight"), adapter): p
@@ -59,21 +59,21 @@ def by_autograd(vlm, taps, adapter, example):
         if "lora_" in name
     }
     loss = vlm.model(**vlm.collator([example])).loss
-    gradients = torch.autograd.grad(loss, [weights[name] for name in taps.names])
+    gradients = torch.autograd.grad(loss, [weights[name] for name in hooks.names])
     return torch.cat([g.flatten() for g in gradients])
 
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_gradients_of_a_batch_equal_autograd_sample_by_sample(tiny_vlm_dir, small_pool, warm, step):
     vlm = Vlm(tiny_vlm_dir, device="cpu")
-    _, found = trained_adapters(vlm, [warm[step - 1]], [], [])
+    _, adapters = trained_adapters(vlm, [warm[step - 1]], [], [])
     examples = [
         vlm.renderer.encode(small_pool[row]) for row in (0, 4, 6, 39)
     ]  # one image, none, two; one to three turns
-    ours = tapped(vlm, found[0].taps, examples)
-    assert {name.rsplit(".", 1)[1] for name in found[0].taps.names} == {"lora_A", "lora_B"}
+    ours = per_sample_gradients(vlm, adapters[0].hooks, examples)
+    assert {name.rsplit(".", 1)[1] for name in adapters[0].hooks.names} == {"lora_A", "lora_B"}
     for gradient, example in zip(ours, examples, strict=True):
-        expected = by_autograd(vlm, found[0].taps, "0", example)
+        expected = by_autograd(vlm, adapters[0].hooks, "0", example)
         assert gradient.norm() > 1e-3
         torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in vlm.model.parameters()), "nothing is accumulated over batches"
@@ -86,13 +86,13 @@ def test_a_new_adapter_has_gradients_of_b_alone_and_the_same_for_a_seed(tiny_vlm
         torch.rand(seed + 5)  # what was drawn before does not matter
         _, (adapter,) = fresh_adapter(vlm, r=2, alpha=4, targets=("q_proj", "down_proj"), seed=seed)
         example = vlm.renderer.encode(small_pool[0])
-        gradients.append(tapped(vlm, adapter.taps, [example])[0])
-        assert {name.rsplit(".", 2)[1:][0] + name[-7:] for name in adapter.taps.names} == {
+        gradients.append(per_sample_gradients(vlm, adapter.hooks, [example])[0])
+        assert {name.rsplit(".", 2)[1:][0] + name[-7:] for name in adapter.hooks.names} == {
             "q_proj.lora_B",
             "down_proj.lora_B",
         }
         torch.testing.assert_close(
-            gradients[-1], by_autograd(vlm, adapter.taps, "default", example), atol=1e-6, rtol=1e-4
+            gradients[-1], by_autograd(vlm, adapter.hooks, "default", example), atol=1e-6, rtol=1e-4
         )
     assert torch.equal(gradients[0], gradients[1]) and not torch.allclose(gradients[0], gradients[2])
 
@@ -127,7 +127,7 @@ def test_the_signal_holds_unit_vectors_norms_and_influences(signal, small_pool, 
         targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         seed=0,
     )
-    exact = tapped(vlm, adapter.taps, [vlm.renderer.encode(small_pool[row]) for row in (0, 4, 39)])
+    exact = per_sample_gradients(vlm, adapter.hooks, [vlm.renderer.encode(small_pool[row]) for row in (0, 4, 39)])
     np.testing.assert_allclose(table["grad_norm"].to_numpy()[[0, 4, 39]], exact.norm(dim=1), rtol=1e-4)
     cosines = torch.nn.functional.normalize(exact, dim=1) @ torch.nn.functional.normalize(exact, dim=1).T
     kept = vectors[[0, 4, 39]].astype(np.float32) @ vectors[[0, 4, 39]].astype(np.float32).T
@@ -190,7 +190,7 @@ def test_adams_direction_is_the_step_that_adam_takes(tmp_path):
             self.q_proj = torch.nn.Module()
             self.q_proj.lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(6, 2, bias=False)})
 
-    from curation.signals.gradients.per_sample import Taps
+    from curation.signals.gradients.per_sample import GradientHooks
 
     model = Two()
     weight = model.q_proj.lora_A["default"].weight
@@ -199,7 +199,7 @@ def test_adams_direction_is_the_step_that_adam_takes(tmp_path):
         weight.grad = torch.randn(2, 6)
         optimizer.step()
     save_adam(model, optimizer, tmp_path / "adam.safetensors")
-    state = AdamState(tmp_path / "adam.safetensors", Taps(model, "default"), torch.device("cpu"))
+    state = AdamState(tmp_path / "adam.safetensors", GradientHooks(model, "default"), torch.device("cpu"))
     before, gradient = weight.detach().clone(), torch.randn(2, 6)
     weight.grad = gradient.clone()
     optimizer.step()

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from curation.pool.sample import Sample, Turn
-from curation.signals.core.vlm import Pass, Vlm
+from curation.signals.core.vlm import PassStats, Vlm
 from curation.signals.raters.capability import digit_questions, score_rows, score_rows_official
-from curation.signals.raters.official import asked, generate, parse_score
+from curation.signals.raters.official import generate, parse_score, with_prompt, parse_score
 from curation.signals.raters.prefix import Questions, check_model
 from curation.signals.raters.queries import load_queries
 from curation.signals.raters.style import style_question
@@ -79,7 +79,7 @@ SAMPLES = [
 @torch.inference_mode()
 def alone(vlm, example, prompt, answer):
     """Log-probability of an answer after a prefix and a prompt, by one plain forward pass."""
-    whole = asked(example, (*prompt, *answer))
+    whole = with_prompt(example, (*prompt, *answer))
     at = len(whole) - len(answer) - 1 + np.arange(len(answer))
     return float(plain_log_probs(vlm, whole)[at, list(answer)].double().sum())
 
@@ -107,7 +107,7 @@ def test_the_trie_equals_fifteen_separate_forward_passes(vlm, queries):
     for question, values in zip(digits, got, strict=True):
         tokens = [answer[-1] for answer in question.answers]
         plain = [
-            plain_log_probs(vlm, asked(e, (*question.prompt, *question.answers[0][:-1])))[-1, tokens]
+            plain_log_probs(vlm, with_prompt(e, (*question.prompt, *question.answers[0][:-1])))[-1, tokens]
             .double()
             .numpy()
             for e in examples
@@ -143,7 +143,7 @@ def test_greedy_text_from_the_shared_cache_equals_separate_generation(vlm, monke
         with torch.inference_mode():
             questions = Questions(vlm, [*digits, question], continued=2, max_new_tokens=max_new_tokens)
             return questions(examples).texts, [
-                generate(vlm, asked(e, question.prompt), max_new_tokens) for e in examples
+                generate(vlm, with_prompt(e, question.prompt), max_new_tokens) for e in examples
             ]
 
     shared, separate = texts(6)
@@ -242,9 +242,9 @@ def with_sure_digits(vlm):
 
 def test_official_digits_are_the_argmax_where_the_mass_is_high(checkpoints):
     vlm = with_sure_digits(Vlm(checkpoints("anyres"), device="cpu", image_mode="base"))
-    rows, done, unparsed = [0, 1, 2, 3], Pass(), Counter()
+    rows, done, unparsed = [0, 1, 2, 3], PassStats(), Counter()
     official = score_rows_official(Rows, rows, vlm, FLAT, done, lambda k: None, unparsed, max_new_tokens=1)
-    trie = score_rows(Rows, rows, vlm, FLAT, 4, Pass(), lambda k: None)
+    trie = score_rows(Rows, rows, vlm, FLAT, 4, PassStats(), lambda k: None)
     caps = [name for name in trie.column_names if name.startswith("cap_")]
     assert min(min(trie[name.replace("cap", "mass")].to_pylist()) for name in caps) > 0.99
     assert official.column_names == trie.column_names and official.schema == trie.schema
@@ -257,7 +257,7 @@ def test_official_digits_are_the_argmax_where_the_mass_is_high(checkpoints):
 
 def test_official_text_that_is_no_score_is_null_and_counted(checkpoints):
     vlm, unparsed = Vlm(checkpoints("base"), device="cpu"), Counter()
-    table = score_rows_official(Rows, [0], vlm, FLAT, Pass(), lambda k: None, unparsed, max_new_tokens=2)
+    table = score_rows_official(Rows, [0], vlm, FLAT, PassStats(), lambda k: None, unparsed, max_new_tokens=2)
     assert table["cap_ocr"].to_pylist() == [None] and unparsed == {"no_integer": 14}
     assert [parse_score(text, unparsed) for text in (" 4 ", "+3", "6", "-1", "4.0", "", "five", "0")] == [
         4,
@@ -277,7 +277,7 @@ def test_the_flat_form_is_one_user_turn_of_lines(vlm):
     lines = f"<image> describe the image .\na red circle .\nis there a dog ?\nno\n{query}"
     whole = vlm.renderer.prompt(replace(sample, turns=(Turn(lines, ""),)))
     assert (
-        asked(vlm.renderer.context(sample, True), vlm.renderer.query_tokens(query, True)).input_ids.tolist()
+        with_prompt(vlm.renderer.context(sample, True), vlm.renderer.query_tokens(query, True)).input_ids.tolist()
         == whole.input_ids.tolist()
     )
     branch = vlm.renderer.branches(sample, [(query, "3")], True)

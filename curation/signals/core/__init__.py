@@ -1,5 +1,4 @@
-"""What every producer shares: signals on disk (start with `table.py`), vector columns, checkpoints, batches,
-progress.
+"""What all producers share: signals on disk (start with `table.py`), vectors, checkpoints, batches, progress.
 
 Producers take the same compute arguments: `device` (default: CUDA if available, else the CPU), `dtype` of the
 weights ("float32", "bfloat16", "float16"), `image_mode` ("base" or "anyres"; default: the checkpoint's own),

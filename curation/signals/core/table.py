@@ -113,8 +113,7 @@ def write_signal(
 
 
 def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
-    """All parts of a finished signal as one table, sorted by `row`; vector columns are views of memory-mapped
-    files.
+    """All parts of a finished signal as one table, sorted by `row`; vectors are views of memory-mapped files.
 
     `styles` is read as list<dictionary-encoded string>. Raises a SignalError subclass for an incomplete or
     damaged signal, and for one of another pool than `pool_hash` (None skips this check).

@@ -1,5 +1,4 @@
-"""Vector columns of signals: one memory-mapped `<column>.npy`, float16 [rows of the pool, dims], beside the
-parts.
+"""Vector columns of signals: a memory-mapped `<column>.npy`, float16 [rows, dims], beside the parts.
 
 In a table a vector column is a FixedSizeList<float16>[dims]; a null entry means that the sample has no
 vector. A column read from disk is a view of the memory map, so that 26 million vectors take no memory until
@@ -57,8 +56,7 @@ def is_vector(kind: pa.DataType) -> bool:
 
 
 def matrix(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(float16 [n, d], known bool [n]) of a vector column; the content of rows that are not known is
-    undefined.
+    """(float16 [n, d], known bool [n]) of a vector column; rows that are not known have undefined content.
 
     A column as `read_signal` returns it is not copied. Raises KeyError for a column that does not exist,
     TypeError for one that holds no vectors.
@@ -79,8 +77,7 @@ def matrix(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split(table: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
-    """A computed table with each vector column replaced by `has_<column>` bool, and the vectors float16 [n,
-    d] by column.
+    """(table with `has_<column>` bool in place of vectors, the vectors float16 [n, d] by column).
 
     Null vectors become zeros. Raises VectorError for vectors that are not finite in float16 or have null
     components.

@@ -43,8 +43,7 @@ class PassStats:
     missing: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> dict[str, Any]:
-        """samples, seconds, samples_per_second, padding_efficiency (tokens / padded) and missing samples by
-        reason.
+        """samples, seconds, samples_per_second, padding_efficiency (tokens / padded), missing by reason.
 
         All of this run alone: shards kept from an earlier run are not seen again.
         """

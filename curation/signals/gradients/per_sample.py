@@ -137,7 +137,9 @@ def fresh_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = get_peft_model(vlm.model, LoraConfig(r=r, lora_alpha=alpha, target_modules=pattern))
+            # PEFT annotates lora_alpha as int; it divides by r, so a float is fine.
+            config = LoraConfig(r=r, lora_alpha=alpha, target_modules=pattern)  # type: ignore[arg-type]
+            model = get_peft_model(vlm.model, config)
         except ValueError as error:
             raise AdapterError(f"the decoder has no layer named {', '.join(targets)}: {error}") from error
     vlm.model.to(vlm.device).eval()

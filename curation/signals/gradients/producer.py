@@ -1,5 +1,4 @@
-"""Projected gradients of each sample's loss with respect to LoRA weights, and their influence on a validation
-set.
+"""Projected gradients of each sample's loss with respect to LoRA weights, and influence on a validation set.
 
     score_gradients(pool, model, out, validation="bench/")  # ICONS-like
     score_gradients(
@@ -153,8 +152,7 @@ def task_directions(samples: Sequence[Sample], sketches: Sequence[Sketch | None]
 
 
 def influence(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """float32 [n]: inner products of unit gradients [n, dim] with a task's directions [subtasks, dim]; their
-    maximum.
+    """float32 [n]: the largest inner product of unit gradients [n, dim] with a task's [subtasks, dim].
 
     ICONS (arXiv 2501.00654, section 3.2) and LESS (arXiv 2402.04333, section 3.3).
     """

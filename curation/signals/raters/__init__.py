@@ -1,5 +1,4 @@
-"""Capability scores and interaction styles as a fine-tuned model rates them. Start with `capability.py`, then
-`prefix.py`.
+"""Capability scores and interaction styles, rated by a fine-tuned model. Start with `capability.py`.
 
 One vocabulary for the whole room:
 

@@ -40,8 +40,7 @@ def auc(predicted: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def precision_at_n(predicted: np.ndarray, positive: np.ndarray) -> float | None:
-    """Share of positives among the n samples predicted highest, n = number of positives; None without a
-    positive.
+    """Share of positives among the n samples predicted highest, n = number of positives; None for n = 0.
 
     Samples that tie at the n-th place count with their expected share under random tie-breaking.
     """

@@ -1,5 +1,4 @@
-"""Capability scores: how helpful a sample is for training each of the 14 capabilities, as rated by a
-fine-tuned scorer.
+"""Capability scores: how helpful a sample is for training each capability, as rated by a fine-tuned scorer.
 
 mode "trie": image and conversation are computed once for a sample, and all capability queries are read after
 that shared prefix in one more forward pass (curation/signals/raters/prefix.py). Nothing is decoded: the
@@ -22,7 +21,7 @@ In official mode exp, ent and mass are null.
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from curation.signals.core.vlm import PassStats, Vlm
     from training.render import Renderer
 
+Mode = Literal["trie", "official"]
 LOW_MASS = 0.5
 """Probability mass of the candidate answers below which a score is counted as doubtful."""
 
@@ -48,7 +48,7 @@ def score_capabilities(
     out: Path,
     *,
     prompts: str = "compact",
-    mode: Literal["trie", "official"] = "trie",
+    mode: Mode = "trie",
     batch_size: int = 16,
     shard_rows: int = 8192,
     dtype: str = "float32",
@@ -63,11 +63,13 @@ def score_capabilities(
     which ignores batch_size.
     Returns samples/s, padding efficiency, mean digit mass, the counts of low-mass scores and of null scores,
     rows without scores by reason, and (official) texts that are not a score by reason.
-    Raises PromptError when the model's tokenizer cannot represent the queries or the digits, ValueError for a
-    model whose attention cannot share a prefix.
+    Raises PromptError when the model's tokenizer cannot represent the queries or the digits, ValueError for
+    an unknown mode and for a model whose attention cannot share a prefix.
     """
     from curation.signals.core.vlm import PassStats, Vlm
 
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
     queries, stats = load_queries(prompts), PassStats()
     unparsed: Counter[str] = Counter()
@@ -170,7 +172,9 @@ def score_rows_official(
     `unparsed` counts texts that are not a score, by reason.
     """
     texts = generate_rows(pool, rows, vlm, queries.capability, queries.flat, stats, advance, max_new_tokens)
-    scores = [answers and [parse_score(text, unparsed) for text in answers] for answers in texts]
+    scores = [
+        None if answers is None else [parse_score(text, unparsed) for text in answers] for answers in texts
+    ]
     columns: dict[str, pa.Array] = {"row": pa.array(rows, pa.int32())}
     columns |= {
         f"cap_{capability}": pa.array([row and row[c] for row in scores], pa.int8())

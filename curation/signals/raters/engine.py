@@ -1,5 +1,4 @@
-"""What the inference engines share: their interface, reading digits from listed tokens, and the check before
-scoring.
+"""What the inference engines share: the interface, reading digits from tokens, the check before scoring.
 
 An engine lists log-probabilities of the most likely tokens only. A digit that is not listed gets probability
 0; the mass it may have had is bounded and reported. A query for which no digit is listed has no score.

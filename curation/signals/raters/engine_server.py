@@ -15,8 +15,7 @@ _DIGITS = {str(digit): digit for digit in range(MAX_SCORE + 1)}
 
 
 class ServerEngine:
-    """Sends `concurrency` samples at a time; the queries of one sample follow each other, for the server's
-    prefix cache.
+    """`concurrency` samples at a time, one query of a sample after the other, for the server's prefix cache.
 
     flat: a query ends one user turn that holds the whole conversation, instead of being a turn after it.
     """
@@ -88,7 +87,7 @@ class ServerEngine:
 
     def _messages(self, sample: Sample) -> list[Message] | Failed:
         try:
-            return conversation(_as_one_turn(sample) if self.flat else sample)
+            return [*conversation(_as_one_turn(sample) if self.flat else sample)]
         except Unsendable as error:
             return Failed(error.reason, engine=False)
 

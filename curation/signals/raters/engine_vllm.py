@@ -54,7 +54,7 @@ class VllmEngine:
         processor, image_mode = load_processor(model_dir)
         if image_mode == "base" and not allow_anyres:
             raise EngineError(
-                f"{model_dir} was trained on one base tile for each image, but vLLM tiles images: "
+                f"{model_dir} reads one base tile of each image, but vLLM tiles images: "
                 "score without an engine, or set allow_anyres"
             )
         self.model_dir, self.block, self.dtype, self.version = Path(model_dir), block, dtype, vllm.__version__

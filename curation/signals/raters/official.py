@@ -1,9 +1,8 @@
-"""Rating as mmSSR's own code does it (arXiv 2503.13383): one query of one sample at a time, by greedy
-generation.
+"""Rating as in mmSSR's own code (arXiv 2503.13383): one query of one sample at a time, generated greedily.
 
-Nothing is shared: prefix and images are computed again for each of the 15 queries. It serves as a reference.
-As in the paper's code, samples without an image cannot be rated (reason `no_image`). Its form of a
-conversation is a prompt set with `conversation: flat`.
+Nothing is shared: prefix and images are computed again for each of the 15 queries, so it serves as a
+reference. As in the paper's code, samples without an image cannot be rated (reason `no_image`). For the
+paper's form of a conversation, use a prompt set with `conversation: flat`.
 """
 
 from collections import Counter

@@ -30,8 +30,7 @@ def tell_truth(
     shard_rows: int = 8192,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the signal of a pool from the generator's truth.parquet: the metadata teacher's labels without
-    noise.
+    """Write the signal of a pool from the generator's truth.parquet: the metadata teacher's noiseless labels.
 
     knows_wrong: whether the teacher's penalty is applied to every sample with a wrong answer; otherwise wrong
     answers are rated like correct ones. Returns the counts of `write_signal`. Raises LabelError for a file
@@ -46,7 +45,7 @@ def tell_truth(
         scores = np.array(
             [[label.scores[capability] for capability in CAPABILITY_KEYS] for label in labels], np.int8
         )
-        statistics = {
+        statistics: dict[str, np.ndarray] = {
             "cap": scores,
             "exp": scores.astype(np.float32),
             "ent": np.zeros(scores.shape, np.float32),

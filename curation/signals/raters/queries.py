@@ -64,8 +64,7 @@ class Queries:
 
 
 def load_queries(name: str | Path) -> Queries:
-    """A shipped prompt set by name (compact, official_style, official_flat), or a YAML file of the same form
-    by path.
+    """A shipped prompt set by name (compact, official_style, official_flat), or a YAML file by path.
 
     Raises PromptError.
     """

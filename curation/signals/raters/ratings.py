@@ -1,5 +1,4 @@
-"""Capability scores and styles by one model in one pass: each sample's prefix is computed once for all 15
-queries.
+"""Capability scores and styles by one model in one pass: a sample's prefix is computed once for all queries.
 
 For a model that is both scorer and styler. Where they are two models, capability.py and style.py take one
 pass each. The signal holds the columns of both.
@@ -7,7 +6,7 @@ pass each. The signal holds the columns of both.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -40,13 +39,14 @@ def score_capabilities_and_styles(
     image_mode: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write one signal with the columns of score_capabilities and score_styles to `out`; complete parts are
-    kept.
+    """Write one signal with the columns of score_capabilities and score_styles; complete parts are kept.
 
     Parameters, returned counts and errors are those of these two functions.
     """
     from curation.signals.core.vlm import PassStats, Vlm
 
+    if style_mode not in get_args(StyleMode):
+        raise ValueError(f"style_mode must be one of {', '.join(get_args(StyleMode))}, got {style_mode!r}")
     vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
     queries, stats = load_queries(prompts), PassStats()
     digit_questions(vlm.renderer, queries)  # both raise before any work

@@ -15,7 +15,7 @@ style_logp_<key> float32 (nats).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +64,8 @@ def score_styles(
     """
     from curation.signals.core.vlm import PassStats, Vlm
 
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
     queries, stats = load_queries(prompts), PassStats()
     style_question(vlm.renderer, queries)  # raises before any work, in every mode
@@ -108,8 +110,7 @@ def style_question(renderer: "Renderer", queries: Queries) -> Question:
 
 
 def likely_styles(log_probs: np.ndarray, threshold: float) -> list[list[str]]:
-    """Style keys of samples with name log-probs [n, 9], by falling probability; ties in the order of the
-    taxonomy.
+    """Style keys of samples with name log-probs [n, 9], by falling probability; ties in taxonomy order.
 
     The likeliest style, and those of at least `threshold` times its probability (1: no further ones). Raises
     ValueError for a threshold outside (0, 1].
@@ -204,7 +205,7 @@ def score_rows_official(
 ) -> pa.Table:
     """The signal's columns for some rows of a pool, by one generation for each sample."""
     texts = generate_rows(pool, rows, vlm, [queries.style], queries.flat, stats, advance, max_new_tokens)
-    return text_table(rows, [answers and answers[0] for answers in texts], queries)
+    return text_table(rows, [None if answers is None else answers[0] for answers in texts], queries)
 
 
 def summarise_styles(signal: pa.Table) -> dict[str, Any]:

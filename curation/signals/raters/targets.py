@@ -80,8 +80,7 @@ def styler_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], di
 
 
 def repeat_factors(labels: pa.Table, threshold: float, seed: int = 0) -> np.ndarray:
-    """How often each labelled sample is shown in one epoch, int64 [n]; samples of rare capabilities more
-    often.
+    """How often each labelled sample is shown in one epoch, int64 [n]; rare capabilities more often.
 
     The repeat factor of LVIS (arXiv 1908.03195, section 5.1): the maximum over the sample's positive
     capabilities of max(1, sqrt(threshold / share of positives)), rounded up or down by a seeded draw.

@@ -83,7 +83,8 @@ class QuestionTrie:
         """For each question its candidates' log-probs float64 [..., answers]; of tokens they are [..., K]."""
         count = int(self.answer.max(initial=-1)) + 1
         out = np.zeros((*token_log_probs.shape[:-1], count))
-        np.add.at(out, (..., self.answer), token_log_probs.astype(np.float64))
+        # NumPy's stubs do not know tuples as indices of ufunc.at.
+        np.add.at(out, (..., self.answer), token_log_probs.astype(np.float64))  # type: ignore[arg-type]
         return np.split(out, self.splits, axis=-1)
 
 

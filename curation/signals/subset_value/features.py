@@ -55,8 +55,7 @@ def sample_features(
     vectors: Sequence[str] = VECTORS,
     components: int = 6,
 ) -> Features:
-    """Each indicator standardised over the pool (mean 0, standard deviation 1), then `components` of each
-    vector column.
+    """Each indicator standardised over the pool (mean 0, deviation 1), then `components` of each vector.
 
     The components of a column are scaled together, so that the first has standard deviation 1. Missing values
     (null, NaN, infinite, no vector) become the mean, which is 0, and are counted. Raises SignalError for a
@@ -85,8 +84,7 @@ def sample_features(
 
 
 def fit_pca(values: np.ndarray, known: np.ndarray, components: int) -> Pca:
-    """The first min(`components`, d) principal components of the known rows, as eigenvectors of the
-    covariance.
+    """The first min(`components`, d) principal components of the known rows, from their covariance.
 
     The entry of largest magnitude of each is positive, which fixes their signs. Raises SignalError for no
     known rows, or more than MOST_DIMS dimensions.

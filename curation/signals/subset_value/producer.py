@@ -36,8 +36,7 @@ _CHUNK = 8192
 def balanced_subsets(
     vectors: np.ndarray, known: np.ndarray, k: int, size: int, seed: int
 ) -> list[np.ndarray]:
-    """k disjoint arrays of `size` rows each (int64, ascending): k-means clusters of `vectors` [n, d],
-    rebalanced.
+    """k disjoint arrays of `size` rows (int64, ascending): k-means clusters of `vectors` [n, d], rebalanced.
 
     A row is assigned to the nearest centroid that is not full; where too many compete, the nearest stay and
     the others move on. Rows where `known` bool [n] is False, whose vector is all zeros, or that are left when
@@ -63,7 +62,8 @@ def _balance(similarity: np.ndarray, size: int) -> list[np.ndarray]:
     k = similarity.shape[1]
     groups, free = [np.empty(0, np.int64) for _ in range(k)], np.arange(len(similarity))
     while not_full := [g for g in range(k) if len(groups[g]) < size]:
-        nearest = np.array(not_full)[similarity[np.ix_(free, not_full)].argmax(axis=1)]
+        columns = np.array(not_full)
+        nearest = columns[similarity[np.ix_(free, columns)].argmax(axis=1)]
         unassigned = np.ones(len(free), bool)
         for g in not_full:
             competing = np.flatnonzero(nearest == g)
@@ -91,8 +91,7 @@ def score_subset_value(
     shard_rows: int = 65_536,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Fit `regressor` on subsets and the scores of models trained on them, and write the values of a pool to
-    `out`.
+    """Fit `regressor` on subsets and the scores of models trained on them; write the values of a pool.
 
     signals: `row` and the feature columns for all rows of the pool, in order. subsets: rows of each. labels:
     score of the model trained on each. penalty: of ridge.

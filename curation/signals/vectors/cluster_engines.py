@@ -92,7 +92,7 @@ def _fit_faiss(points: Points, k: int, seed: int, iterations: int) -> tuple[Clus
     import faiss
     import torch
 
-    # Drawn here: faiss would subsample with a generator of its own, which differs between versions.
+    # Drawn here with our seed and generator, instead of by the subsampling of faiss.
     sample = np.sort(np.random.default_rng(seed).permutation(len(points))[: FAISS_POINTS * k])
     kmeans = faiss.Kmeans(
         points.dims, k, niter=iterations, seed=seed, spherical=True, min_points_per_centroid=1

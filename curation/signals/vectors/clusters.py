@@ -1,5 +1,4 @@
-"""Clusters of a pool's vectors: a fit whose centroids and assignments are stored and never recomputed
-silently.
+"""Clusters of a pool's vectors: a fit whose centroids and assignments are stored, not silently recomputed.
 
     fit_clusters(pool, signals / "embedding", out, column="emb_text", name="text", k=100)
 
@@ -59,8 +58,7 @@ def fit_clusters(
     shard_rows: int = 1 << 20,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Cluster the vectors of a pool by direction and write the signal `out`; a finished fit of the same
-    identity is kept.
+    """Cluster a pool's vectors by direction and write the signal `out`; a finished identical fit is kept.
 
     vectors: signal directories that hold `column` (or several columns, which are concatenated; a sample that
         lacks some of them has zeros there, one that lacks all has no cluster).

@@ -1,5 +1,4 @@
-"""Spherical k-means in chunks, for vectors that need not fit in memory; seeded and reproducible on one
-machine.
+"""Spherical k-means in chunks, for vectors that need not fit in memory; seeded, reproducible on one machine.
 
 Points are normalised to unit length; a centroid is the normalised sum of its points; similarity is the cosine
 (Dhillon and Modha, Machine Learning 42, 2001). Centroids are initialised by k-means++ (Arthur and

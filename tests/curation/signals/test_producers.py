@@ -295,3 +295,20 @@ def test_a_token_before_every_digit_belongs_to_the_answer(vlm):
 def test_a_tokenizer_with_an_unknown_word_is_refused(vlm):
     with pytest.raises(PromptError, match="does not know a word of 'rate : object"):
         check_tokenizer(renderer_with(vlm, None, unknown="spatial").tokenizer, QUERIES)
+
+
+@pytest.mark.parametrize(
+    ("score", "setting", "message"),
+    [
+        (score_capabilities, "mode", "mode must be one of trie, official, got 'tree'"),
+        (score_styles, "mode", "mode must be one of greedy, likelihood, official, got 'tree'"),
+        (
+            score_capabilities_and_styles,
+            "style_mode",
+            "style_mode must be one of greedy, likelihood, got 'tree'",
+        ),
+    ],
+)
+def test_unknown_modes_are_refused(small_pool, tiny_vlm_dir, tmp_path, score, setting, message):
+    with pytest.raises(ValueError, match=message):
+        score(small_pool, tiny_vlm_dir, tmp_path, **{setting: "tree"})

@@ -1,22 +1,25 @@
-"""Answer losses of a model: with image and question, without either, without both; EL2N and margin beside them.
+"""Answer losses of a model given image and question, only one of them, or neither; also EL2N and margin.
 
 Columns, `prefix` before each name; all are means over the answer tokens, float32:
 
-- nll (term `full`): L(A|I,Q), negative log-likelihood in nats; answer_tokens (int32) is how many tokens there are
+- nll (term `full`): L(A|I,Q), negative log-likelihood in nats; answer_tokens (int32) is the number of answer
+  tokens
 - el2n (`full`): Euclidean length of softmax - one-hot, over the whole vocabulary (arXiv 2107.07075)
 - margin (`full`): p(target) - p(most likely other token) (arXiv 2001.10528)
 - nll_noimg (`noimg`): L(A|Q), images and their placeholders removed
 - nll_noq (`noq`): L(A|I), the text of all questions removed, image placeholders kept
-- nll_a (`a`): L(A), neither; the frame of the chat template (system prompt, role marks) stays in every term
+- nll_a (`a`): L(A), both removed; the chat template (system prompt, role marks) is kept in every term
 
-Answer tokens are those with a label in training: the answers of all turns with their end-of-turn token, each given the
-turns before it, from which the same things are removed. For text-only samples noimg is full and noq is a, by definition:
-each is computed once. What follows from these columns stands in `curation/selectors/formulas.py`.
+Answer tokens are those with a label in training: the answers of all turns with their end-of-turn token, each
+given the preceding turns, from which the same parts are removed. For a text-only sample noimg equals full and
+noq equals a by definition, so each is computed once. `curation/selectors/formulas.py` derives selection
+scores from these columns.
 
-With the seed model of MLLM-Selector (arXiv 2503.20502) `nll` is the sample's necessity: what it could not yet predict.
+With the seed model of MLLM-Selector (arXiv 2503.20502), `nll` is the paper's necessity of a sample.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,18 +36,18 @@ if TYPE_CHECKING:
     import torch
 
     from curation.pool.read import Pool
-    from curation.signals.core.vlm import Pass, Vlm
+    from curation.signals.core.vlm import PassStats, Vlm
     from training.render import Encoded
 
 TERMS = {"full": "nll", "noimg": "nll_noimg", "noq": "nll_noq", "a": "nll_a"}
 """Term -> column of its loss."""
 
 HEAD_ELEMENTS = 1 << 25
-"""Logits (positions x vocabulary) that exist at once: 128 MB in float32, 220 positions of a vocabulary of 152k."""
+"""Logits (positions x vocabulary) held at once: 128 MB in float32, 220 positions of a 152k vocabulary."""
 
 
 class AnswerLoss(NamedTuple):
-    """Means over a sample's answer tokens, and how many these are."""
+    """Means over a sample's answer tokens, and the number of these tokens."""
 
     nll: float
     el2n: float
@@ -67,47 +70,56 @@ def score_losses(
 ) -> dict[str, Any]:
     """Write the loss columns of a pool to `out`; parts that are complete are kept.
 
-    terms: which of full, noimg, noq, a; `prefix` goes before each column's name. max_tokens: padded tokens in a batch (a
-    longer sample runs alone). All forwards of a shard, of all terms, are sorted by length together: the larger
-    `shard_rows`, the less padding, and the more is lost when a run is killed.
-    A value is null where the sample cannot be rendered, its image not be decoded, or its loss is not finite; `missing`
-    counts such values by reason, `nulls` by column. Returns also samples/s (rows, however many forwards each takes),
-    forwards, padding efficiency, the mean of each column and the number of answer tokens.
+    terms: some of full, noimg, noq, a. prefix: of all column names. max_tokens: padded tokens in a batch (a
+    longer sample runs alone). The forward passes of a shard, of all terms, are sorted by length together: a
+    larger `shard_rows` means less padding, but more work lost when a run is killed.
+
+    A value is null where the sample cannot be rendered, its image cannot be decoded, or its loss is not
+    finite; `missing` counts such values by reason, `nulls` by column. Returns also samples/s (rows, however
+    many forward passes each takes), forwards, padding efficiency, the mean of each column and the number of
+    answer tokens.
     Raises ValueError for an unknown term.
     """
-    from curation.signals.core.vlm import Pass, Vlm
+    from curation.signals.core.vlm import PassStats, Vlm
 
     terms = check_terms(terms)
-    vlm, done = Vlm(model_dir, dtype=dtype, device=device), Pass()
+    vlm, stats = Vlm(model_dir, dtype=dtype, device=device), PassStats()
     forwards = 0
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         nonlocal forwards
         variants, index = _variants(pool.samples(rows), terms)
-        values = _losses(vlm, variants, max_tokens, done, _by_share(advance, len(variants), len(rows)))
+        values = _losses(vlm, variants, max_tokens, stats, _rows_from(advance, len(variants), len(rows)))
         forwards += len(variants)
-        done.samples += len(rows) - len(
-            variants
-        )  # a sample is a row of the pool, however many forwards it takes
+        # `Vlm.run` counted each variant as a sample; a sample is a row, however many forward passes it takes.
+        stats.samples += len(rows) - len(variants)
         return _table(rows, [[values[i] for i in picks] for picks in index], terms, prefix)
 
     identity = {**vlm.identity("losses", pool.hash), "terms": list(terms), "prefix": prefix}
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    return {**done.summary(), **counts, "forwards": forwards, **_summary(read_signal(out, pool.hash), prefix)}
+    return {
+        **stats.summary(),
+        **counts,
+        "forwards": forwards,
+        **_summary(read_signal(out, pool.hash), prefix),
+    }
 
 
 def check_terms(terms: Sequence[str]) -> tuple[str, ...]:
-    """The terms without repeats, in the order of TERMS. Raises ValueError for an unknown one, or none at all."""
+    """The terms without repeats, in the order of TERMS.
+
+    Raises ValueError for an unknown term, or for none at all.
+    """
     given = [terms] if isinstance(terms, str) else list(terms)
     if unknown := [term for term in given if term not in TERMS]:
-        raise ValueError(f"unknown loss term {unknown[0]!r}; there are {', '.join(TERMS)}")
+        raise ValueError(f"unknown loss term {unknown[0]!r}: must be one of {', '.join(TERMS)}")
     if not given:
-        raise ValueError(f"no loss term is asked for; there are {', '.join(TERMS)}")
+        raise ValueError(f"terms is empty: name at least one of {', '.join(TERMS)}")
     return tuple(term for term in TERMS if term in given)
 
 
 def ablate(sample: Sample, term: str) -> Sample:
-    """The sample that `term` is the loss of: questions and images removed as the module's table says."""
+    """The sample whose loss is `term`: without questions, images or both (see the module docstring)."""
     if term == "full" or (term == "noimg" and not sample.images):
         return sample
     turns = tuple(replace(turn, question=_question(turn.question, term)) for turn in sample.turns)
@@ -123,10 +135,10 @@ def _question(text: str, term: str) -> str:
 def answer_losses(
     vlm: "Vlm", examples: Sequence["Encoded"], *, head_elements: int = HEAD_ELEMENTS
 ) -> list[AnswerLoss]:
-    """Means over the labelled tokens of each example; NaN and 0 tokens for one without any.
+    """Means over the labelled tokens of each example; an example without any has NaN means and 0 tokens.
 
-    Only the hidden states that predict a labelled token go through the vocabulary head, at most `head_elements` logits
-    at a time.
+    Only hidden states that predict a labelled token go through the vocabulary head, at most `head_elements`
+    logits at a time: the logits of all positions would be the largest tensor in memory.
     """
     import torch
 
@@ -134,19 +146,21 @@ def answer_losses(
     rows, hidden, targets = answer_states(vlm, batch)
     step = head_step(vlm, head_elements)
     chunks = zip(hidden.split(step), targets.split(step), strict=True)
-    scores = torch.cat([_token_scores(vlm.log_probs(states), wanted) for states, wanted in chunks])
-    sums = torch.zeros(len(examples), 3, dtype=torch.float64, device=scores.device).index_add_(
-        0, rows, scores
-    )
+    scores = torch.cat([_token_scores(vlm.log_probs(states), tokens) for states, tokens in chunks])
+    sums = torch.zeros(len(examples), 3, dtype=torch.float64, device=scores.device)
+    sums.index_add_(0, rows, scores)
     counts = torch.bincount(rows, minlength=len(examples))
     means = (sums / counts[:, None]).tolist()
-    return [AnswerLoss(*mean, count) for mean, count in zip(means, counts.tolist(), strict=True)]
+    return [
+        AnswerLoss(nll, el2n, margin, tokens)
+        for (nll, el2n, margin), tokens in zip(means, counts.tolist(), strict=True)
+    ]
 
 
 def answer_states(
     vlm: "Vlm", batch: dict[str, "torch.Tensor"]
 ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """Of all N labelled tokens of a batch: batch row int64 [N], the hidden state that predicts it [N, H], the token int64 [N]."""
+    """Of the N labelled tokens of a batch: batch row int64 [N], predicting state [N, H], token int64 [N]."""
     import torch
 
     from training.render import IGNORE
@@ -157,23 +171,23 @@ def answer_states(
 
 
 def head_step(vlm: "Vlm", head_elements: int = HEAD_ELEMENTS) -> int:
-    """How many positions go through the vocabulary head at a time, so that at most `head_elements` logits exist."""
+    """Number of positions whose logits are computed at a time, so that at most `head_elements` exist."""
     return max(1, head_elements // vlm.head.weight.shape[0])
 
 
 def _token_scores(log_probs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-    """float64 [N, 3]: loss, length of (softmax - one-hot), p(target) - p(best other), of log-probabilities [N, vocabulary]."""
+    """float64 [N, 3]: loss, |softmax - one-hot|, p(target) - p(best other); log_probs are [N, vocabulary]."""
     import torch
 
-    at = targets[:, None]
-    target = log_probs.gather(1, at)[:, 0]
-    others = log_probs.exp().scatter_(1, at, 0)
+    index = targets[:, None]
+    target = log_probs.gather(1, index)[:, 0]
+    others = log_probs.exp().scatter_(1, index, 0)
     el2n = ((1 - target.exp()).square() + others.square().sum(dim=1)).sqrt()
     return torch.stack([-target, el2n, target.exp() - others.amax(dim=1)], dim=1).double()
 
 
 def _variants(samples: Iterable[Sample], terms: Sequence[str]) -> tuple[list[Sample], list[list[int]]]:
-    """The distinct samples to compute, and for each row where the loss of each term is found among them."""
+    """The distinct samples to compute, and for each row the index among them of each term's loss."""
     variants: list[Sample] = []
     index = []
     for sample in samples:
@@ -187,43 +201,42 @@ def _variants(samples: Iterable[Sample], terms: Sequence[str]) -> tuple[list[Sam
 
 
 def _losses(
-    vlm: "Vlm", samples: list[Sample], max_tokens: int, done: "Pass", advance: Advance
+    vlm: "Vlm", samples: list[Sample], max_tokens: int, stats: "PassStats", advance: Advance
 ) -> list[AnswerLoss | None]:
     return vlm.run(
         samples,
         encode=vlm.renderer.encode,
         make_batches=partial(batches_by_tokens, max_tokens=max_tokens),
-        score=partial(_finite_losses, vlm, done),
-        done=done,
+        score=partial(_finite_losses, vlm, stats),
+        stats=stats,
         advance=advance,
     )
 
 
-def _finite_losses(vlm: "Vlm", done: "Pass", examples: Sequence["Encoded"]) -> list[AnswerLoss | None]:
-    """As `answer_losses`; None, counted as `not_finite`, where labelled tokens have a loss that is no number."""
+def _finite_losses(vlm: "Vlm", stats: "PassStats", examples: Sequence["Encoded"]) -> list[AnswerLoss | None]:
+    """As `answer_losses`; None, counted as `not_finite`, for an example whose loss is NaN or infinite."""
     values = answer_losses(vlm, examples)
     finite = [all(map(math.isfinite, value)) for value in values]
-    # An example without labels is one whose image is broken: that is counted elsewhere.
-    done.missing += {
-        "not_finite": sum(not ok and value.tokens > 0 for ok, value in zip(finite, values, strict=True))
-    }
+    # An example without labels has a broken image (the collator removes its labels): `Vlm.run` counts it.
+    overflowed = sum(not ok and value.tokens > 0 for ok, value in zip(finite, values, strict=True))
+    stats.missing += Counter(not_finite=overflowed)
     return [value if ok else None for ok, value in zip(finite, values, strict=True)]
 
 
-def _by_share(advance: Advance, parts: int, rows: int) -> Advance:
-    """Turns progress over `parts` forwards into progress over `rows` rows."""
+def _rows_from(advance: Advance, forwards: int, rows: int) -> Advance:
+    """Convert progress over `forwards` forward passes into progress over `rows` rows."""
     done = 0
 
-    def step(k: int) -> None:
+    def step(passes: int) -> None:
         nonlocal done
-        before, done = done * rows // parts, done + k
-        advance(done * rows // parts - before)
+        before, done = done * rows // forwards, done + passes
+        advance(done * rows // forwards - before)
 
     return step
 
 
 def _table(rows: range, values: list[list[AnswerLoss | None]], terms: Sequence[str], prefix: str) -> pa.Table:
-    columns = {"row": pa.array(rows, pa.int32())}
+    columns: dict[str, pa.Array] = {"row": pa.array(rows, pa.int32())}
     for term, losses in zip(terms, zip(*values, strict=True), strict=True):
         columns[prefix + TERMS[term]] = _column(losses, "nll", pa.float32())
         if term == "full":
@@ -240,7 +253,7 @@ def _summary(signal: pa.Table, prefix: str) -> dict[str, Any]:
     names = [name for name in signal.column_names if name != "row"]
     nulls = {name: signal[name].null_count for name in names}
     known = {name: signal[name].drop_null().to_numpy() for name in names}
-    summary = {"rows": len(signal), "rows_missing": max(nulls.values()), "nulls": nulls}
+    summary: dict[str, Any] = {"rows": len(signal), "rows_missing": max(nulls.values()), "nulls": nulls}
     summary |= {
         f"mean_{name}": float(values.mean()) if len(values) else None for name, values in known.items()
     }

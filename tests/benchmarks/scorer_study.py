@@ -1,14 +1,16 @@
-"""How well scorer and styler learn from the teacher's labels under other settings, on a pool that no published study uses.
+"""Quality of scorer and styler under other training settings, on a pool seed that no published study uses.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/scorer_study.py --root DIR
-    OMP_NUM_THREADS=1 python tests/benchmarks/scorer_study.py --root DIR --variants shipped --also "scorer.balance=0.3 scorer.holdout=0.1"
+    OMP_NUM_THREADS=1 python tests/benchmarks/scorer_study.py --root DIR \\
+        --variants shipped --also "scorer.balance=0.3 scorer.holdout=0.1"
 
-Each variant is the recipe with some settings changed; its fits are stages of DIR/store, so that a second call continues where the
-first one ended. They are compared with the teacher on the samples that a fit held out, and with the generator's own record on
-samples that nobody labelled (the fits know it through the teacher's labels alone). Two references stand beside them: `truth` is that
-record itself, the best that any scorer could do; `words` is a ridge regression on the words of the conversation, fitted on the
-labels of the first variant: what they allow without an image. Labels that are shared out otherwise leave other samples unlabelled and
-held out, so the columns with the teacher compare only variants of the same labels.
+Each variant is the recipe with some settings changed; its fits are stages of DIR/store, so a second call
+resumes. They are compared with the teacher on the samples that a fit held out, and with the generator's
+ground truth on unlabelled samples (the fits see the ground truth through the teacher's labels only). There
+are two references: `truth` is the ground truth itself, an upper bound; `words` is a ridge regression on the
+words of the conversation, fitted on the labels of the first variant, a baseline that sees no image. Variants
+with a different choice of labelled samples have other unlabelled and held-out samples, so the teacher columns
+compare only variants with the same labels.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from curation.pool.read import Pool
-from curation.signals.core.vlm import Pass, Vlm
+from curation.signals.core.vlm import PassStats, Vlm
 from curation.signals.raters import capability, style
 from curation.signals.raters.agreement import STRONG, capability_report, style_report
 from curation.signals.raters.queries import load_queries
@@ -58,6 +60,7 @@ VARIANTS: dict[str, str] = {
     "styler-seed": "styler.start=seed_model",
 }
 RIDGE = 3.0
+"""Penalty of the regression on words."""
 COLUMNS = (
     "labels",
     "Spearman",
@@ -79,13 +82,13 @@ COLUMNS = (
 
 @dataclass
 class Variant:
-    """One setting of the recipe, its fits in the store, and the rows on which they are judged."""
+    """One setting of the recipe, its fits in the store, and the number of unlabelled rows to evaluate on."""
 
     overrides: Sequence[str]
     rows: int
 
     def __post_init__(self) -> None:
-        """Make the fits, and what they need, where they are not in the store."""
+        """Run the fits and the stages they need, unless they are in the store."""
         loaded = load(RECIPE, self.overrides)
         plan = make_plan(loaded)
         self.root, self.recipe = root_of(loaded), loaded.recipe
@@ -108,7 +111,7 @@ class Variant:
 
     @cached_property
     def truth(self) -> pa.Table:
-        """row, cap_<key>, styles of a seeded sample of the unlabelled rows, as the generator knows them."""
+        """Ground truth (row, cap_<key>, styles) of a seeded sample of the unlabelled rows."""
         table = self.pool.table.select(["row", "id"])
         table = table.filter(pc.invert(pc.is_in(table["row"], self.labels["row"])))
         draws = np.array([uniform("scorer study", 0, id) for id in table["id"].to_pylist()])
@@ -124,7 +127,7 @@ class Variant:
         return self.labels.filter(pc.is_in(self.labels["row"], pa.array(rows, pa.int32())))
 
     def scored(self, kind: str, score: Callable[[Path, list[int]], pa.Table]) -> pa.Table:
-        """The signal of a fit on the rows that are looked at, from DIR/scorer_study if it is there."""
+        """The signal of a fit on the evaluated rows, read from DIR/scorer_study if it exists."""
         kept = self.root / "scorer_study" / f"{self.nodes[kind].hash[:12]}-{self.rows}.parquet"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +140,7 @@ class Variant:
         def score(model: Path, rows: list[int]) -> pa.Table:
             vlm, queries = Vlm(model), load_queries(self.recipe.scorer.prompts)
             return capability.score_rows(
-                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None
+                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, PassStats(), lambda k: None
             )
 
         return self.scored("fit_scorer", score)
@@ -146,19 +149,19 @@ class Variant:
         def score(model: Path, rows: list[int]) -> pa.Table:
             vlm, queries = Vlm(model), load_queries(self.recipe.styler.prompts)
             return style.score_rows(
-                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, Pass(), lambda k: None
+                self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, PassStats(), lambda k: None
             )
 
         return self.scored("fit_styler", score)
 
     def seconds(self) -> float:
-        """Of labels and fits, when they were made."""
+        """Seconds that labels and fits took when they were computed."""
         kinds = {"labels", "fit_seed", "fit_scorer", "fit_styler"} & set(self.nodes)
         return sum(read_record(self.path(kind))["seconds"] for kind in kinds)
 
 
 def truth_signal(variant: Variant) -> pa.Table:
-    """The generator's own scores as a signal."""
+    """The generator's ground truth as a signal."""
     known = pq.read_table(variant.path("source") / "truth.parquet")
     known = known.take(pc.index_in(variant.pool.table["id"], known["id"]))
     return signal(
@@ -168,14 +171,15 @@ def truth_signal(variant: Variant) -> pa.Table:
 
 
 def words_signal(variant: Variant) -> pa.Table:
-    """Ridge regression of the trained-on labels on the words that occur in question and answer."""
+    """Ridge regression of the training labels on the words that occur in questions and answers."""
     trained = json.loads((variant.path("fit_scorer") / "split.json").read_text())["train"]
     labels = variant.labels.filter(pc.is_in(variant.labels["row"], pa.array(trained, pa.int32())))
     rows = [*variant.truth["row"].to_pylist(), *variant.held_out("fit_scorer")["row"].to_pylist()]
     x, other = words(variant.pool, labels["row"].to_pylist()), words(variant.pool, rows)
     vocabulary = sorted(set().union(*x))
     x, other = (
-        np.array([[word in said for word in vocabulary] for said in texts], float) for texts in (x, other)
+        np.array([[word in sample for word in vocabulary] for sample in samples], float)
+        for samples in (x, other)
     )
     y = np.stack([labels[f"cap_{key}"].to_numpy() for key in CAPABILITY_KEYS], axis=1)
     centred = x - x.mean(axis=0)
@@ -188,12 +192,12 @@ def words_signal(variant: Variant) -> pa.Table:
 def words(pool: Pool, rows: Sequence[int]) -> list[set[str]]:
     """The words of each sample's questions (q:word) and answers (a:word)."""
 
-    def said(side: str, texts: Sequence[str]) -> set[str]:
+    def marked(side: str, texts: Sequence[str]) -> set[str]:
         return {f"{side}:{word}" for text in texts for word in text.split()}
 
     return [
-        said("q", [turn.question for turn in sample.turns])
-        | said("a", [turn.answer for turn in sample.turns])
+        marked("q", [turn.question for turn in sample.turns])
+        | marked("a", [turn.answer for turn in sample.turns])
         for sample in pool.samples(rows)
     ]
 
@@ -211,7 +215,7 @@ def signal(rows: Sequence[int], scores: np.ndarray) -> pa.Table:
 
 
 def reached(scores: pa.Table, truth: pa.Table) -> dict[str, float]:
-    """For each capability, the share of its strong samples whose digit is above 0: those that mmSSR can pick for it."""
+    """For each capability, the share of its strong samples with a digit above 0: mmSSR can pick these."""
     scores = scores.take(pc.index_in(truth["row"], scores["row"]))
     strong = {key: truth[f"cap_{key}"].to_numpy() >= STRONG for key in CAPABILITY_KEYS}
     return {
@@ -222,27 +226,27 @@ def reached(scores: pa.Table, truth: pa.Table) -> dict[str, float]:
 def judge(
     variant: Variant, scores: pa.Table, styles: pa.Table | None, seconds: float | None
 ) -> tuple[list[Any], dict[str, dict[str, Any]]]:
-    """A row of the table, and the figures by capability."""
+    """A row of the table, and the metrics by capability."""
     on_truth, taught = (
         capability_report(scores, variant.truth),
         capability_report(scores, variant.held_out("fit_scorer")),
     )
-    found = reached(scores, variant.truth)
+    shares = reached(scores, variant.truth)
     by_key = {
-        key: {**values, "reached": found.get(key), "teacher": taught["capabilities"][key]["spearman"]}
+        key: {**values, "reached": shares.get(key), "teacher": taught["capabilities"][key]["spearman"]}
         for key, values in on_truth["capabilities"].items()
     }
     lowest = {
         name: min(v[name] for v in by_key.values() if v[name] is not None) for name in ("auc", "precision")
     }
     mean = on_truth["mean"]
-    named = [None] * 4
+    style_cells: list[Any] = [None] * 4
     if styles is not None:
         ours, theirs = (
             style_report(styles, variant.truth),
             style_report(styles, variant.held_out("fit_styler")),
         )
-        named = [ours["exact"], ours["macro_f1"], theirs["exact"], theirs["n"]]
+        style_cells = [ours["exact"], ours["macro_f1"], theirs["exact"], theirs["n"]]
     return [
         len(variant.labels),
         mean["spearman"],
@@ -250,17 +254,17 @@ def judge(
         lowest["auc"],
         mean["precision"],
         lowest["precision"],
-        float(np.mean(list(found.values()))),
+        float(np.mean(list(shares.values()))),
         mean["mae"],
         taught["mean"]["spearman"],
         len(variant.held_out("fit_scorer")),
-        *named,
+        *style_cells,
         seconds,
     ], by_key
 
 
 def cells(values: Sequence[float | None]) -> str:
-    """The values of a row of a table: counts and seconds without decimals."""
+    """The cells of a table row; counts and seconds without decimals."""
     return " | ".join(
         "–" if v is None else f"{v:.3f}" if isinstance(v, float) and abs(v) < 10 else f"{v:.0f}"
         for v in values
@@ -283,7 +287,7 @@ def main() -> None:
         help="one more variant, as `key=value key=value`",
     )
     parser.add_argument("--pool-seed", type=int, default=100)
-    parser.add_argument("--rows", type=int, default=1500, help="unlabelled samples that are looked at")
+    parser.add_argument("--rows", type=int, default=1500, help="number of unlabelled samples to evaluate on")
     options = parser.parse_args()
     chosen = {name: VARIANTS[name] for name in options.variants.split(",") if name} | {
         text: text for text in options.also

@@ -1,9 +1,10 @@
-"""What scoring costs beside one bare prefill and beside the official way, as ratios of CPU seconds in one run.
+"""Cost of trie scoring relative to a bare prefill and to official scoring, in CPU seconds of one run.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/scoring.py [--rounds 3] [--small]
 
-Random weights of LLaVA-OneVision's class, about 65M parameters, fp32; one image of 730 tokens and about 200 words, the 15
-queries of `official_style`. With a GPU also the 7B shape in bfloat16, base tile and anyres: samples/s, TFLOP/s, MFU.
+A random LLaVA-OneVision of about 65M parameters in float32, one image of 730 tokens and about 200 words, and
+the 15 queries of `official_style`. With a GPU also the 7B shape in bfloat16, base tile and anyres: samples/s,
+TFLOP/s, MFU.
 """
 
 import argparse
@@ -20,11 +21,11 @@ from PIL import Image
 
 from curation.pool.sample import Sample, Turn
 from curation.signals.core.vlm import Vlm
-from curation.signals.raters import style
 from curation.signals.raters.capability import digit_questions
-from curation.signals.raters.official import asked, generate
+from curation.signals.raters.official import generate, with_prompt
 from curation.signals.raters.prefix import Questions, prefill
 from curation.signals.raters.queries import load_queries
+from curation.signals.raters.style import style_question
 from curation.signals.raters.trie import Question
 
 QUERIES = load_queries("official_style")
@@ -61,10 +62,11 @@ ANYRES = [[384 * a, 384 * b] for a in range(1, 7) for b in range(1, 7)]
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 FLOP/s of NVIDIA's data sheets."""
 LIMIT_PREFILL, LIMIT_OFFICIAL = 1.35, 10.0
+"""Most trie time / prefill time, and least official time / trie time."""
 
 
 def tokenizer_of(vocabulary: int) -> Any:
-    """One token for each word of the prompts, as byte-pair tokenizers have for plain English; fillers up to `vocabulary`."""
+    """A tokenizer with one token for each word of the prompts, like BPE for plain English, and fillers."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -94,7 +96,7 @@ def tokenizer_of(vocabulary: int) -> Any:
 
 
 class Random(Vlm):
-    """A random model of a shape, in memory."""
+    """A random model of a given shape, in memory."""
 
     def __init__(self, shape: dict[str, Any], device: str, dtype: str, image_mode: str) -> None:
         from transformers import (
@@ -165,7 +167,7 @@ def example_of(vlm: Vlm, side: int) -> Any:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of one call: others' work on the machine does not count."""
+    """CPU seconds of one call: work of other processes does not count."""
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -173,47 +175,48 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def ratios(shape: dict[str, Any], rounds: int) -> bool:
-    """Time every way in turn, print medians and ratios; whether both bounds hold."""
+    """Time all methods in turn and print medians and ratios; returns whether both bounds hold."""
     vlm = Random(shape, "cpu", "float32", "base")
-    example, digits, named = (
-        example_of(vlm, 384),
-        digit_questions(vlm.renderer, QUERIES),
-        style.style_question(vlm.renderer, QUERIES),
-    )
-    prompts = [question.prompt for question in [*digits, named]]
-    trie = Questions(vlm, [*digits, Question(named.prompt)])
-    likely = Questions(vlm, [*digits, named])
-    greedy = Questions(vlm, [*digits, Question(named.prompt)], continued=len(digits), max_new_tokens=8)
-    ways = {
+    example = example_of(vlm, 384)
+    digits, style = digit_questions(vlm.renderer, QUERIES), style_question(vlm.renderer, QUERIES)
+    prompts = [question.prompt for question in [*digits, style]]
+    trie = Questions(vlm, [*digits, Question(style.prompt)])
+    likely = Questions(vlm, [*digits, style])
+    greedy = Questions(vlm, [*digits, Question(style.prompt)], continued=len(digits), max_new_tokens=8)
+    methods = {
         "bare prefill": lambda: prefill(vlm, [example]),
         "trie, 15 queries": lambda: trie([example]),
         "trie, style by likelihood": lambda: likely([example]),
         "trie, style greedy, 8 tokens": lambda: greedy([example]),
-        "official, 15 generations": lambda: [generate(vlm, asked(example, prompt), 2) for prompt in prompts],
+        "official, 15 generations": lambda: [
+            generate(vlm, with_prompt(example, prompt), 2) for prompt in prompts
+        ],
     }
     images = int((example.input_ids == vlm.renderer.image_id).sum())
     parameters = sum(p.numel() for p in vlm.model.parameters())
     print(
-        f"{parameters / 1e6:.0f}M parameters, prefix {len(example)} tokens ({images} of images), 15 queries: "
-        f"{sum(map(len, prompts))} tokens flat, {len(trie.plan.trie)} in the trie, {len(likely.plan.trie)} with style names"
+        f"{parameters / 1e6:.0f}M parameters, prefix {len(example)} tokens ({images} of images), "
+        f"15 queries: {sum(map(len, prompts))} tokens flat, {len(trie.plan.trie)} in the trie, "
+        f"{len(likely.plan.trie)} with style names"
     )
     trie([example])  # warm up
-    seconds = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
-        for name, work in ways.items():
+        for name, work in methods.items():
             seconds[name].append(cpu_seconds(work))
     return report(seconds)
 
 
 def report(seconds: dict[str, list[float]]) -> bool:
-    """Print CPU seconds and the medians over rounds of the ratios; whether both bounds hold."""
+    """Print CPU seconds and the ratios' medians over rounds; returns whether both bounds hold."""
 
     def ratio(a: str, b: str) -> float:
         return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
 
     for name, values in seconds.items():
         print(
-            f"  {name:30s} {statistics.median(values):8.3f} CPU s  {ratio(name, 'bare prefill'):6.2f} x bare prefill"
+            f"  {name:30s} {statistics.median(values):8.3f} CPU s  "
+            f"{ratio(name, 'bare prefill'):6.2f} x bare prefill"
         )
     prefills, faster = (
         ratio("trie, 15 queries", "bare prefill"),
@@ -226,7 +229,7 @@ def report(seconds: dict[str, list[float]]) -> bool:
 
 
 def flops(shape: dict[str, Any], prefix: int, nodes: int, tiles: int) -> float:
-    """FLOP of one sample: linear layers and attention of tower and decoder; the vocabulary head and norms are left out."""
+    """FLOP of one sample: linear layers and attention of tower and decoder; no vocabulary head or norms."""
     head = shape["hidden"] // shape["heads"]
     layer = shape["hidden"] * (2 * shape["hidden"] + 2 * shape["kv"] * head + 3 * shape["mlp"])
     seen = prefix * prefix / 2 + nodes * (prefix + nodes / 2)
@@ -241,10 +244,10 @@ def flops(shape: dict[str, Any], prefix: int, nodes: int, tiles: int) -> float:
 def throughput(
     shape: dict[str, Any], device: str, image_mode: str, side: int, batch: int, steps: int
 ) -> None:
-    """Samples/s, TFLOP/s and MFU of the 15 queries at one image mode; the pixels of the batch are prepared beforehand."""
+    """Print samples/s, TFLOP/s and MFU of the 15 queries in one image mode; image decoding is not timed."""
     vlm = Random(shape, device, "bfloat16", image_mode)
     questions = Questions(
-        vlm, [*digit_questions(vlm.renderer, QUERIES), style.style_question(vlm.renderer, QUERIES)]
+        vlm, [*digit_questions(vlm.renderer, QUERIES), style_question(vlm.renderer, QUERIES)]
     )
     example = example_of(vlm, side)
     prepared = vlm.batch([example] * batch)
@@ -260,7 +263,8 @@ def throughput(
     peak = next((value for key, value in PEAK.items() if key in name), None)
     mfu = f"{done / peak:.1%}" if peak else "unknown peak"
     print(
-        f"{name}, {image_mode}, prefix {len(example)} tokens, batch {batch}: {rate:.2f} samples/s, {done / 1e12:.0f} TFLOP/s, MFU {mfu}",
+        f"{name}, {image_mode}, prefix {len(example)} tokens, batch {batch}: "
+        f"{rate:.2f} samples/s, {done / 1e12:.0f} TFLOP/s, MFU {mfu}",
         flush=True,
     )
 
@@ -269,9 +273,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="times that each way is measured, in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measurements of each method")
     parser.add_argument(
-        "--small", action="store_true", help="tiny shapes: whether the script runs, not what it measures"
+        "--small", action="store_true", help="tiny shapes: smoke test; results are not meaningful"
     )
     args = parser.parse_args()
     passed = ratios(TINY if args.small else SIXTY, args.rounds)

@@ -508,7 +508,7 @@ def test_signal_folders_that_do_not_fit(world, capsys):
     (signals / "losses" / "part-00001.parquet").write_bytes(b"PAR1 cut")
     assert "part-00001.parquet cannot be read" in failure(world, capsys, *arguments, signals, "--pool", pool)
     (signals / "losses" / "part-00001.parquet").unlink()
-    assert "part-00001.parquet is not there" in failure(world, capsys, *arguments, signals, "--pool", pool)
+    assert "part-00001.parquet does not exist" in failure(world, capsys, *arguments, signals, "--pool", pool)
     (signals / "losses" / "signal.json").unlink()
     assert "holds no finished signal" in failure(world, capsys, *arguments, signals, "--pool", pool)
 

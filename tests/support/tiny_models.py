@@ -1,4 +1,7 @@
-"""Tiny random checkpoints of the classes that can be scored: LLaVA-1.5, LLaVA-OneVision (one tile, anyres), Qwen2.5-VL."""
+"""Tiny random checkpoints of the supported model classes, and of text-only graders.
+
+LLaVA-1.5 (llava), LLaVA-OneVision with one tile (base) and with tiles (anyres), Qwen2.5-VL (qwen).
+"""
 
 from pathlib import Path
 
@@ -13,7 +16,7 @@ QWEN_SPECIAL = [
     "<|video_pad|>",
 ]
 SPREAD = 0.15
-"""Standard deviation of the weights: with the usual 0.02 all queries would get nearly the same answer."""
+"""Standard deviation of the weights; with the usual 0.02 all queries would get nearly the same answer."""
 
 
 def build(kind: str, out: Path) -> Path:
@@ -143,15 +146,22 @@ def _qwen(tokenizer, out: Path, kind: str) -> Path:
 
 
 def build_text_models(folder: Path, positions: int = 256) -> tuple[Path, Path]:
-    """Write a reward model (a classifier with one logit) and a scorer (a causal model) that read `positions` tokens."""
+    """Write a reward model (classifier with one logit) and a scorer (causal model) of `positions` tokens."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, Qwen2Config, Qwen2ForCausalLM
 
     from curation.mini.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
-    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-             "max_position_embeddings": positions, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": positions,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     torch.manual_seed(0)
     reward = BertForSequenceClassification(BertConfig(num_labels=1, initializer_range=0.5, **shape))
     scorer = Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, initializer_range=0.3, **shape))

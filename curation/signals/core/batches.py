@@ -1,14 +1,15 @@
-"""Batches of similar length, and how much of what is computed is padding.
+"""Batches of samples of similar length, and the number of tokens computed for them, padding included.
 
-Scoring may take samples in any order, so lengths are sorted in full: that wastes less than any grouping (the result is
-written back by row). The longest batch comes first, so that a batch that does not fit in memory shows at once.
+Scoring may process samples in any order (results are written back by row), so lengths are sorted completely,
+which leaves less padding than bucketing. The longest batch comes first, so that running out of memory shows
+at the start.
 """
 
 import numpy as np
 
 
 def batches_by_count(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Index arrays of at most `batch_size` samples each, longest first; equal lengths keep their order."""
+    """Arrays of indices, at most `batch_size` samples each, longest first; equal lengths keep their order."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     order = np.argsort(-np.asarray(lengths), kind="stable")
@@ -16,7 +17,7 @@ def batches_by_count(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def batches_by_tokens(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
-    """Index arrays whose padded size (samples x longest) is at most `max_tokens`; a longer sample runs alone."""
+    """Arrays of indices of padded size (count x longest) at most `max_tokens`; a longer sample runs alone."""
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
     lengths = np.asarray(lengths)
@@ -30,5 +31,5 @@ def batches_by_tokens(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
 
 
 def padded_tokens(lengths: np.ndarray, batches: list[np.ndarray]) -> int:
-    """Tokens that are computed, padding included."""
+    """Number of tokens computed for these batches, padding included."""
     return int(sum(len(batch) * lengths[batch].max() for batch in batches))

@@ -1,17 +1,18 @@
-"""How far a producer is: a live bar with the remaining time in a terminal, a plain line now and then elsewhere."""
+"""Progress of a producer: a live bar with the remaining time in a terminal, plain lines elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-Report = Callable[[int, int], None]
-"""Receives (rows done, rows in all), the first time when work begins: what an earlier run has done is no work of this one."""
+if TYPE_CHECKING:
+    from curation.signals.core.table import Progress
 
 
 @contextmanager
-def shown(name: str, every: float = 10.0) -> Iterator[Report]:
-    """A callback whose calls are shown on stderr while the block runs; plain lines at least `every` seconds apart."""
+def shown(name: str, every: float = 10.0) -> "Iterator[Progress]":
+    """Show the calls of the yielded callback on stderr; plain lines are at least `every` seconds apart."""
     if not sys.stderr.isatty():
         yield plain_lines(name, every)
         return
@@ -19,21 +20,22 @@ def shown(name: str, every: float = 10.0) -> Iterator[Report]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bar
 
-    speed = TextColumn("{task.fields[speed]} samples/s")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[speed]} samples/s"),
     )
-    with Progress(*columns, TimeRemainingColumn(), speed, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=None, speed="?")
 
         def report(done: int, total: int) -> None:
@@ -48,15 +50,20 @@ def plain_lines(
     every: float,
     write: Callable[[str], object] | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Report:
-    """A callback that writes `name: done of total (share), samples/s, time left`, the speed being that since the last line."""
+) -> "Progress":
+    """A callback that writes `name: done of total (percent), samples/s, time left`.
+
+    The speed is measured since the previous line.
+    """
     write = write or (lambda line: print(line, file=sys.stderr, flush=True))
-    last_time, last_done = 0.0, None
+    last_time = 0.0
+    last_done: int | None = None
 
     def report(done: int, total: int) -> None:
         nonlocal last_time, last_done
         now = clock()
-        if last_done is None or done == 0:  # the model is loaded now, and work begins
+        if last_done is None or done == 0:
+            # The first call comes after loading: neither loading nor kept rows count towards the speed.
             last_time, last_done = now, done
         if done == 0 or (now - last_time < every and done < total):
             return

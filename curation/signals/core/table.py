@@ -1,8 +1,9 @@
 """Signals on disk: `part-*.parquet`, one for each shard of contiguous rows, and `signal.json`, written last.
 
-A shard is a pure function of its rows, written under a temporary name and renamed. Running a producer again keeps the
-parts that are complete and of the same identity (pool, model, prompts, parameters) and computes the others. Vectors do not
-stand in the parts but in one memory-mapped file for each column (curation/signals/core/vector_files.py).
+A shard is a pure function of its rows, written under a temporary name and renamed. Running a producer again
+keeps the parts that are complete and of the same identity (pool, model, prompts, parameters) and computes the
+others. Vectors are stored outside the parts, in one memory-mapped file for each column
+(curation/signals/core/vector_files.py).
 """
 
 import hashlib
@@ -16,24 +17,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.signals.core import vector_files
+import curation.signals.core.vector_files as vector_files
 
 IDENTITY_KEY = b"winnow.identity"
 VECTORS_KEY = b"winnow.vectors"
 OWN_KEYS = {"identity", "rows", "parts", "vectors"}
-_STYLES = "styles.list.element"  # the path of the names inside a Parquet file
+"""Keys that `write_signal` adds to signal.json itself."""
+_STYLES = "styles.list.element"
+"""Parquet path of the style names, read as a dictionary: nine strings instead of one for each row."""
 
 
 class SignalError(ValueError):
-    """A signal that cannot be used; the message says which file and what to do."""
+    """A signal that cannot be used; the message names the file and what to do."""
 
 
 class MissingPartError(SignalError):
-    """A part file, or signal.json itself, is not there: the producer has not finished."""
+    """A part file or signal.json does not exist: the producer has not finished."""
 
 
 class TruncatedPartError(SignalError):
-    """A part file or signal.json cannot be read, or holds other rows than it was written with."""
+    """A part file or signal.json cannot be read, or does not hold the rows it was written with."""
 
 
 class OtherPoolError(SignalError):
@@ -45,13 +48,13 @@ class DuplicateRowsError(SignalError):
 
 
 class JoinError(SignalError):
-    """Tables that do not cover the same rows, or share a column name."""
+    """Tables that do not cover the same rows, or that share a column name."""
 
 
 Advance = Callable[[int], None]
-"""Reports that so many more rows are done."""
+"""Called with the number of rows completed since the last call."""
 Progress = Callable[[int, int], None]
-"""Receives (rows done, rows in all), the first time when work begins: what an earlier run has done."""
+"""Called with (rows done, rows in total), first with the rows kept from an earlier run, before any work."""
 
 
 def write_signal(
@@ -63,36 +66,42 @@ def write_signal(
     shard_rows: int,
     on_progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Compute and write the parts that are not there yet, then signal.json.
+    """Compute and write the missing parts, then signal.json.
 
-    identity: what decides the values (producer, pool_hash, model hash, prompt hash, ...), JSON-able; it must hold
-    `pool_hash`.
-    compute: (contiguous rows, advance) -> table with column `row` (exactly these rows, any order) and the signal's
-    columns. A column of FixedSizeList<float16 or float32>[d] is stored as vectors of float16, d the same in every part.
-    Returns the counts parts, rows_kept (of an earlier run) and rows_computed.
+    identity: everything that determines the values (producer, pool_hash, model hash, prompt hash, ...),
+        serialisable as JSON; `pool_hash` is required.
+    compute: (contiguous rows, advance) -> table with column `row` (exactly these rows, any order) and the
+        signal's columns. A column FixedSizeList<float16 or float32>[d] is stored as float16 vectors, d the
+        same in every part.
+
+    Returns the counts parts, rows_kept (from an earlier run) and rows_computed.
     """
     if reserved := OWN_KEYS & identity.keys():
-        raise ValueError(f"the identity may not use the keys {sorted(reserved)} of signal.json itself")
+        raise ValueError(
+            f"the identity must not use the keys {sorted(reserved)}, reserved for signal.json itself"
+        )
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "signal.json").unlink(missing_ok=True)
+    (out / "signal.json").unlink(missing_ok=True)  # its presence means that the signal is complete
     key = identity_hash(identity)
     shards = [range(start, min(start + shard_rows, n_rows)) for start in range(0, n_rows, shard_rows)]
-    found = [_complete_vectors(_part(out, index), rows, key, n_rows) for index, rows in enumerate(shards)]
-    dims = next((kept for kept in found if kept is not None), None)
-    kept = sum(len(rows) for rows, part in zip(shards, found, strict=True) if part is not None)
+    kept_dims = [_finished_dims(_part(out, index), rows, key, n_rows) for index, rows in enumerate(shards)]
+    dims = next((part_dims for part_dims in kept_dims if part_dims is not None), None)
+    rows_kept = sum(
+        len(rows) for rows, part_dims in zip(shards, kept_dims, strict=True) if part_dims is not None
+    )
     done = 0
 
-    def advance(k: int) -> None:
+    def advance(rows: int) -> None:
         nonlocal done
-        done += k
+        done += rows
         if on_progress:
             on_progress(done, n_rows)
 
-    advance(kept)  # at once and first, so that nobody takes them for work and its speed
+    advance(rows_kept)  # before any work, so that the reported throughput excludes kept rows
     for index, rows in enumerate(shards):
-        if found[index] is None:
+        if kept_dims[index] is None:
             dims = _write_part(_part(out, index), rows, compute(rows, advance), key, n_rows, dims)
     _drop_stale_parts(out, len(shards))
     parts = [{"file": _part(out, i).name, "rows": len(rows)} for i, rows in enumerate(shards)]
@@ -100,27 +109,28 @@ def write_signal(
         out / "signal.json",
         {**identity, "identity": key, "rows": n_rows, "parts": parts, "vectors": dims or {}},
     )
-    return {"parts": len(shards), "rows_kept": kept, "rows_computed": n_rows - kept}
+    return {"parts": len(shards), "rows_kept": rows_kept, "rows_computed": n_rows - rows_kept}
 
 
 def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
-    """All parts of a finished signal as one table, sorted by `row`. Vector columns lie on their memory-mapped files.
+    """All parts of a finished signal as one table, sorted by `row`; vectors are views of memory-mapped files.
 
-    `styles`, few names said of many rows, is a list of dictionary-encoded text.
-
-    pool_hash: the pool that the signal must belong to (None skips this check). Raises a SignalError subclass otherwise.
+    `styles` is read as list<dictionary-encoded string>. Raises a SignalError subclass for an incomplete or
+    damaged signal, and for one of another pool than `pool_hash` (None skips this check).
     """
     meta = read_metadata(directory)
     if pool_hash is not None and meta["pool_hash"] != pool_hash:
         raise OtherPoolError(
-            f"{directory} belongs to pool {meta['pool_hash']}, not to {pool_hash}: compute it on this pool"
+            f"{directory} belongs to pool {meta['pool_hash']}, not to {pool_hash}: "
+            "run its producer on this pool"
         )
     table = _concat(directory, [_read_part(directory, part, meta["identity"]) for part in meta["parts"]])
     rows = table["row"].to_numpy()
     unique, counts = np.unique(rows, return_counts=True)
     if len(unique) != len(rows):
         raise DuplicateRowsError(
-            f"{directory} holds row {unique[counts > 1][0]} more than once: compute it again"
+            f"{directory} holds row {unique[counts > 1][0]} more than once: "
+            "delete it and run its producer again"
         )
     table = table if np.all(rows[:-1] < rows[1:]) else table.sort_by("row")
     for name, dims in meta.get("vectors", {}).items():
@@ -129,7 +139,10 @@ def read_signal(directory: Path, pool_hash: str | None = None) -> pa.Table:
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
-    """The contents of signal.json. Raises MissingPartError when the producer has not finished, TruncatedPartError when it is not whole."""
+    """The contents of signal.json.
+
+    Raises MissingPartError when the producer has not finished, TruncatedPartError when the file is damaged.
+    """
     try:
         meta = json.loads((directory / "signal.json").read_text())
     except FileNotFoundError:
@@ -138,7 +151,7 @@ def read_metadata(directory: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise TruncatedPartError(
-            f"{directory}/signal.json is no JSON ({error}): run its producer again"
+            f"{directory}/signal.json is not valid JSON ({error}): run its producer again"
         ) from error
     if not isinstance(meta, dict) or not {"pool_hash", "identity", "rows", "parts"} <= meta.keys():
         raise TruncatedPartError(
@@ -148,9 +161,10 @@ def read_metadata(directory: Path) -> dict[str, Any]:
 
 
 def join(pool_table: pa.Table, signals: Sequence[pa.Table]) -> pa.Table:
-    """The pool's columns and every signal's, one line for each row of the pool, in the pool's order.
+    """The columns of the pool and of all signals, aligned by `row`, in the order of the pool table.
 
-    Raises JoinError where a signal lacks rows of the pool, has others, or repeats a column name.
+    Raises JoinError for a signal whose rows are not exactly those of the pool, or a column name that occurs
+    twice.
     """
     rows = pool_table["row"].to_numpy()
     joined = pool_table
@@ -159,7 +173,8 @@ def join(pool_table: pa.Table, signals: Sequence[pa.Table]) -> pa.Table:
         if len(at) != len(rows) or not np.array_equal(np.sort(at), np.sort(rows)):
             absent = len(np.setdiff1d(rows, at))
             raise JoinError(
-                f"signal {signal.column_names[1:]} has {len(at)} rows and lacks {absent} of the pool's {len(rows)}"
+                f"signal {signal.column_names[1:]} has {len(at)} rows and lacks {absent} of "
+                f"the pool's {len(rows)}"
             )
         order = np.argsort(at, kind="stable")
         aligned = (
@@ -181,11 +196,12 @@ def _part(out: Path, index: int) -> Path:
 
 
 def identity_hash(identity: dict[str, Any]) -> str:
+    """First 16 hex digits of the sha256 of the identity as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _complete_vectors(path: Path, rows: range, key: str, n_rows: int) -> dict[str, int] | None:
-    """The dimensions of a finished part's vector columns; None where the part has to be computed."""
+def _finished_dims(path: Path, rows: range, key: str, n_rows: int) -> dict[str, int] | None:
+    """Vector dimensions by column (may be empty) of a finished part; None: the part has to be computed."""
     if not path.exists():
         return None
     try:
@@ -202,15 +218,20 @@ def _complete_vectors(path: Path, rows: range, key: str, n_rows: int) -> dict[st
 def _write_part(
     path: Path, rows: range, table: pa.Table, key: str, n_rows: int, before: dict[str, int] | None
 ) -> dict[str, int]:
-    """Write vectors, then the part; returns the vectors' dimensions, which must be `before` where that is known."""
+    """Write the vectors, then the part; returns the vectors' dimensions by column.
+
+    Raises SignalError where these differ from `before`, the dimensions in earlier parts (None: this is the
+    first).
+    """
     table = table.sort_by("row")
     if table["row"].to_pylist() != list(rows):
-        raise SignalError(f"the producer gave other rows than {rows.start}..{rows.stop - 1} for {path.name}")
+        raise SignalError(f"{path.name}: the producer returned other rows than {rows.start}..{rows.stop - 1}")
     dims = vector_files.vector_columns(table)
     if before is not None and dims != before:
-        raise SignalError(f"the producer gave the vectors {dims} for {path.name}, other parts hold {before}")
+        raise SignalError(f"{path.name}: the producer returned vectors {dims}, other parts hold {before}")
     table, stored = vector_files.split(table)
-    path.unlink(missing_ok=True)  # the vectors that an old part vouches for are about to be overwritten
+    # A part of an earlier run attests to vectors that are overwritten next: it must go before they do.
+    path.unlink(missing_ok=True)
     for name, values in stored.items():
         vector_files.store(path.parent, name, rows, values, n_rows)
     temporary = path.with_suffix(".tmp")
@@ -221,12 +242,13 @@ def _write_part(
 
 
 def _attach_vectors(directory: Path, name: str, dims: int, table: pa.Table, n_rows: int) -> pa.Table:
-    trouble = vector_files.problem(directory, name, dims, n_rows)
-    if trouble == "missing":
-        raise MissingPartError(f"{directory / name}.npy is not there: run its producer again")
-    if trouble or not np.array_equal(table["row"].to_numpy(), np.arange(n_rows)):
+    problem = vector_files.problem(directory, name, dims, n_rows)
+    if problem == "missing":
+        raise MissingPartError(f"{directory / name}.npy does not exist: run its producer again")
+    if problem or not np.array_equal(table["row"].to_numpy(), np.arange(n_rows)):
         raise TruncatedPartError(
-            f"{directory / name}.npy does not belong to its parts: {trouble or 'other rows'}; run its producer again"
+            f"{directory / name}.npy does not match the parts ({problem or 'the parts hold other rows'}): "
+            "run its producer again"
         )
     return vector_files.attach(directory, name, table)
 
@@ -237,7 +259,7 @@ def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:
         table = pq.read_table(path, read_dictionary=[_STYLES])
     except FileNotFoundError:
         raise MissingPartError(
-            f"{path} is not there: run its producer again, finished parts are kept"
+            f"{path} does not exist: run its producer again, finished parts are kept"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise TruncatedPartError(f"{path} cannot be read ({error}): run its producer again") from error
@@ -247,16 +269,16 @@ def _read_part(directory: Path, part: dict[str, Any], key: str) -> pa.Table:
 
 
 def _concat(directory: Path, parts: list[pa.Table]) -> pa.Table:
-    """One table; a column that is null throughout a part takes its type from the others."""
+    """One table of all parts; a column that is all null in one part takes its type from the others."""
     if differing := [part.column_names for part in parts if part.column_names != parts[0].column_names]:
         raise SignalError(
-            f"{directory}: parts hold different columns, {parts[0].column_names} and {differing[0]}"
+            f"{directory}: its parts have different columns, {parts[0].column_names} and {differing[0]}"
         )
     try:
         return pa.concat_tables(parts, promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise SignalError(
-            f"{directory}: a column has one type in one part and another in the next ({error})"
+            f"{directory}: a column has one type in one part and another type in another ({error})"
         ) from error
 
 
@@ -267,6 +289,7 @@ def _drop_stale_parts(out: Path, n_parts: int) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file under a temporary name and rename it, so that it is never seen half written."""
     temporary = path.with_suffix(".json.tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(temporary, path)

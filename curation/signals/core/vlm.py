@@ -1,4 +1,4 @@
-"""A checkpoint opened for scoring: model, renderer and collator together, and one pass over many samples in batches."""
+"""A checkpoint opened for scoring (model, renderer and collator), and passes over many samples in batches."""
 
 import time
 from collections import Counter
@@ -25,22 +25,28 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 class ModelError(ValueError):
-    """A checkpoint that is not what a producer can use."""
+    """A checkpoint of a kind that a producer cannot use."""
 
 
 @dataclass
-class Pass:
-    """What the passes of one producer over its shards have done so far."""
+class PassStats:
+    """Counts and times of a producer's passes over its shards in this run.
+
+    samples: seen. tokens and padded: model input tokens without and with padding. missing: samples without a
+    value, by reason.
+    """
 
     samples: int = 0
     tokens: int = 0
     padded: int = 0
     seconds: float = 0.0
-    missing: Counter = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> dict[str, Any]:
-        """Samples and seconds, samples/s, padding efficiency (real / computed tokens), missing rows by reason: all of this run,
-        which does not see again what an earlier one has done."""
+        """samples, seconds, samples_per_second, padding_efficiency (tokens / padded), missing by reason.
+
+        All of this run alone: shards kept from an earlier run are not seen again.
+        """
         return {
             "samples": self.samples,
             "seconds": round(self.seconds, 3),
@@ -50,11 +56,28 @@ class Pass:
         }
 
 
-class Vlm:
-    """A vision-language checkpoint in evaluation mode on `device` (default: the accelerator if there is one).
+def default_device(device: str | None) -> torch.device:
+    """The named device; by default CUDA if available, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    dtype: of the weights, "float32", "bfloat16" or "float16"; log-probabilities are float32 in any case. image_mode: "base"
-    or "anyres"; the checkpoint's own if not given.
+
+def checkpoint_identity(path: Path, dtype: str, device: torch.device, **settings: Any) -> dict[str, Any]:
+    """What determines a checkpoint's outputs: content, `settings`, precision, device type and versions."""
+    return {
+        "model_hash": checkpoint_hash(path),
+        **settings,
+        "dtype": dtype,
+        "device": device.type,
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+    }
+
+
+class Vlm:
+    """A vision-language checkpoint in evaluation mode.
+
+    dtype: of the weights, one of DTYPES; log-probabilities are float32 in any case. image_mode: "base" or
+    "anyres";
+    default: the checkpoint's own.
     """
 
     def __init__(
@@ -66,9 +89,8 @@ class Vlm:
         image_mode: str | None = None,
     ) -> None:
         if dtype not in DTYPES:
-            raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-        self.path, self.dtype = local_copy(path), dtype
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        self.path, self.dtype, self.device = local_copy(path), dtype, default_device(device)
         self._open(*load(self.path, dtype=getattr(torch, dtype)), image_mode)
 
     def _open(self, model: Any, processor: Any, image_mode: str | None) -> None:
@@ -80,23 +102,19 @@ class Vlm:
         self.head = model.get_output_embeddings()
 
     def identity(self, producer: str, pool_hash: str) -> dict[str, Any]:
-        """What decides the values of a signal of this checkpoint, besides the prompts."""
-        return {
-            "producer": producer,
-            "pool_hash": pool_hash,
-            "model_hash": checkpoint_hash(self.path),
-            "image_mode": self.image_mode,
-            "dtype": self.dtype,
-            "device": self.device.type,
-            "versions": {name: version(name) for name in ("torch", "transformers")},
-        }
+        """What determines a signal computed with this checkpoint, apart from the prompts."""
+        checkpoint = checkpoint_identity(self.path, self.dtype, self.device, image_mode=self.image_mode)
+        return {"producer": producer, "pool_hash": pool_hash, **checkpoint}
 
     def batch(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-        """Model inputs on the device. A broken image is replaced and remembered in `broken`."""
+        """Model inputs on the device.
+
+        A broken image is replaced by a blank one and recorded in `collator.broken`.
+        """
         return {key: value.to(self.device) for key, value in self.collator(examples).items()}
 
     def hidden(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Last hidden states [B, T, H] of a batch, whose entries that are no model input are left out."""
+        """Last hidden states [B, T, H] of a batch."""
         inputs = {key: value for key, value in batch.items() if key not in ("labels", "branch_index")}
         return self.model.model(**inputs, use_cache=False).last_hidden_state
 
@@ -111,42 +129,46 @@ class Vlm:
         encode: Callable[[Sample], Encoded],
         make_batches: Callable[[np.ndarray], list[np.ndarray]],
         score: Callable[[list[Encoded]], Sequence[Any]],
-        done: Pass,
+        stats: PassStats,
         advance: Advance,
     ) -> list[Any]:
-        """`score` of every sample, computed in batches of similar length, in the order of `samples`.
+        """`score` of every sample, in the order of `samples`, computed in batches of similar length.
 
-        None where there is no value, counted in `done.missing`: the sample could not be rendered, or an image not
-        decoded.
+        make_batches: lengths in tokens int64 [n] -> index arrays. A sample that cannot be rendered, or whose
+        image cannot be decoded, gets None and is counted in `stats.missing`.
         """
         start = time.perf_counter()
-        examples = [self._encode(sample, encode, done) for sample in samples]
-        usable = np.array([i for i, example in enumerate(examples) if example is not None], dtype=np.int64)
-        lengths = np.array([len(examples[i]) for i in usable], dtype=np.int64)
+        examples = [self._encode(sample, encode, stats) for sample in samples]
+        usable = [(i, example) for i, example in enumerate(examples) if example is not None]
+        lengths = np.array([len(example) for _, example in usable], dtype=np.int64)
         batches = make_batches(lengths)
         values: list[Any] = [None] * len(examples)
         advance(len(examples) - len(usable))
         for batch in batches:
-            chunk = [examples[i] for i in usable[batch]]
-            for i, example, value in zip(usable[batch], chunk, score(chunk), strict=True):
-                values[i] = self._unless_broken(example, value, done)
+            chunk = [usable[k] for k in batch]
+            scores = score([example for _, example in chunk])
+            for (i, example), value in zip(chunk, scores, strict=True):
+                values[i] = self._unless_broken(example, value, stats)
             advance(len(batch))
-        done.samples += len(examples)
-        done.tokens += int(lengths.sum())
-        done.padded += padded_tokens(lengths, batches)
-        done.seconds += time.perf_counter() - start
+        stats.samples += len(examples)
+        stats.tokens += int(lengths.sum())
+        stats.padded += padded_tokens(lengths, batches)
+        stats.seconds += time.perf_counter() - start
         return values
 
-    def _encode(self, sample: Sample, encode: Callable[[Sample], Encoded], done: Pass) -> Encoded | None:
+    def _encode(
+        self, sample: Sample, encode: Callable[[Sample], Encoded], stats: PassStats
+    ) -> Encoded | None:
         try:
             return encode(sample)
         except (RenderError, ImageError) as error:
-            done.missing[error.reason] += 1
+            stats.missing[error.reason] += 1
             return None
 
-    def _unless_broken(self, example: Encoded, value: Any, done: Pass) -> Any:
+    def _unless_broken(self, example: Encoded, value: Any, stats: PassStats) -> Any:
         error = self.collator.broken.get(example.name)
-        if error is None or not example.images:  # the same sample is sound where its image is not asked for
+        # `broken` is keyed by sample: its variants that are rendered without the image are valid.
+        if error is None or not example.images:
             return value
-        done.missing[error.reason] += 1
+        stats.missing[error.reason] += 1
         return None

@@ -1,7 +1,8 @@
-"""Gradients of LoRA weights, sample by sample, out of one backward pass over a batch.
+"""Per-sample gradients of LoRA weights from one backward pass over a batch.
 
-The gradient of a linear layer's weight for one sample is a sum over its tokens of (gradient at the output) x (input), so it
-is computed from what passes through the layer, one layer after the other; the gradients of a batch never exist as a whole.
+The gradient of a linear layer's weight for one sample is the sum over its tokens of (gradient at the output)
+x (input). It is computed from the layer's inputs and output gradients, one layer after the other, so the
+per-sample gradients of all layers never exist at once.
 """
 
 import hashlib
@@ -24,22 +25,27 @@ if TYPE_CHECKING:
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Of Adam, as LESS (arXiv 2402.04333, section 3.1) takes them."""
+"""Of Adam, as in LESS (arXiv 2402.04333, section 3.1)."""
 
 Sink = Callable[[int, torch.Tensor], None]
-"""Receives (index of the layer, its gradients float32 [samples, numbers])."""
+"""Called with (index of a layer, its per-sample gradients float32 [samples, weights])."""
 
 
-class Taps:
-    """The layers of one adapter whose weights' gradients are taken. `names` are sorted; `offsets` are their places in D."""
+class GradientHooks:
+    """Hooks on the layers of one adapter that compute the per-sample gradients of their weights.
+
+    names: of the layers, sorted. offsets: where each layer's weights start in the concatenated gradient of
+    length `size`.
+    """
 
     def __init__(self, model: Any, adapter: str, kinds: Sequence[str] = ("lora_A", "lora_B")) -> None:
+        # PEFT names the modules with an adapter's weights <layer>.lora_A.<adapter>, <layer>.lora_B.<adapter>.
         ends = tuple(f".{kind}.{adapter}" for kind in kinds)
         layers = sorted(
             (plain_name(name, adapter), layer) for name, layer in model.named_modules() if name.endswith(ends)
         )
         if not layers:
-            raise AdapterError("the adapter reaches no linear layer of the model: check its targets")
+            raise AdapterError("the adapter has no weights in this model: check its targets")
         self.names = [name for name, _ in layers]
         sizes = [layer.weight.numel() for _, layer in layers]
         self.offsets = [sum(sizes[:i]) for i in range(len(sizes))]
@@ -48,11 +54,11 @@ class Taps:
         self._seen: set[int] = set()
         for index, (_, layer) in enumerate(layers):
             layer.register_forward_hook(partial(self._forward, index))
-            layer.weight.register_post_accumulate_grad_hook(_drop)
+            layer.weight.register_post_accumulate_grad_hook(_drop)  # the summed gradient is not needed
 
     @contextmanager
     def sending(self, sink: Sink) -> Iterator[None]:
-        """Inside, the gradients of one forward and backward pass go to `sink`."""
+        """Inside the block, send the gradients of one forward and backward pass to `sink`."""
         self.sink, self._seen = sink, set()
         try:
             yield
@@ -68,39 +74,47 @@ class Taps:
     def _backward(self, index: int, states: torch.Tensor, gradient: torch.Tensor) -> None:
         if states.dim() != 3 or index in self._seen:
             raise AdapterError(
-                f"{self.names[index]} is no layer that sees each token of a sample once: adapt the language model only"
+                f"{self.names[index]} does not process each token of a sample exactly once: "
+                "adapt layers of the language model only"
             )
         self._seen.add(index)
+        assert self.sink is not None  # hooks on outputs are registered inside `sending` only
         self.sink(index, torch.einsum("bto,bti->boi", gradient.float(), states.float()).flatten(1))
 
 
 @dataclass
 class Adapter:
-    """One set of LoRA weights (a checkpoint of a warm-up training), its weight in sums, and Adam's state there, if given."""
+    """LoRA weights of one checkpoint of a warm-up training.
+
+    weight: share in sums over adapters. adam: Adam's state at the checkpoint, if given.
+    """
 
     name: str
     weight: float
-    taps: Taps
+    hooks: GradientHooks
     adam: "AdamState | None" = None
 
 
 class AdamState:
-    """Adam's moments of the adapter's weights at a checkpoint, to turn a gradient into the step that Adam would take."""
+    """Adam's moments of an adapter's weights at a checkpoint, to convert a gradient into Adam's update."""
 
-    def __init__(self, path: Path, taps: Taps, device: torch.device) -> None:
+    def __init__(self, path: Path, hooks: GradientHooks, device: torch.device) -> None:
         saved = load_file(path)
         if missing := [
-            name for name in taps.names for kind in ("exp_avg", "exp_avg_sq") if f"{name}.{kind}" not in saved
+            name
+            for name in hooks.names
+            for kind in ("exp_avg", "exp_avg_sq")
+            if f"{name}.{kind}" not in saved
         ]:
-            raise AdapterError(f"{path} holds no state of {missing[0]}: it is of another adapter")
+            raise AdapterError(f"{path} has no Adam state for {missing[0]}: it belongs to another adapter")
         self.step = int(saved["step"])
         self.first, self.second = (
-            [saved[f"{name}.{kind}"].flatten().to(device, torch.float32) for name in taps.names]
+            [saved[f"{name}.{kind}"].flatten().to(device, torch.float32) for name in hooks.names]
             for kind in ("exp_avg", "exp_avg_sq")
         )
 
     def direction(self, index: int, gradient: torch.Tensor) -> torch.Tensor:
-        """Adam's update for `gradient` [B, n] of layer `index`, learning rate left out (arXiv 2402.04333, section 3.1)."""
+        """Adam's update for a layer's `gradient` [B, n], without learning rate (LESS, section 3.1)."""
         first = (BETAS[0] * self.first[index] + (1 - BETAS[0]) * gradient) / (1 - BETAS[0] ** (self.step + 1))
         second = (BETAS[1] * self.second[index] + (1 - BETAS[1]) * gradient.square()) / (
             1 - BETAS[1] ** (self.step + 1)
@@ -111,52 +125,59 @@ class AdamState:
 def fresh_adapter(
     vlm: "Vlm", *, r: int, alpha: float, targets: Sequence[str], seed: int
 ) -> tuple[Any, list[Adapter]]:
-    """New LoRA weights on the decoder's layers `targets`, A drawn with `seed` on the CPU and B zero.
+    """New LoRA weights on the decoder's layers `targets`: A is drawn with `seed` on the CPU, B is zero.
 
-    The gradient of A is 0 while B is 0, so only B's is taken.
+    The gradient of A is 0 while B is 0, so only that of B is computed. Raises AdapterError where no layer
+    matches.
     """
     from peft import LoraConfig, get_peft_model
 
     pattern = rf".*language_model.*\.({'|'.join(targets)})"
-    vlm.model.to("cpu")  # so that the random numbers are those of the CPU on every device
+    vlm.model.to("cpu")  # random numbers differ between devices: draw them on the CPU
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = get_peft_model(vlm.model, LoraConfig(r=r, lora_alpha=alpha, target_modules=pattern))
+            # PEFT annotates lora_alpha as int; it divides by r, so a float is fine.
+            config = LoraConfig(r=r, lora_alpha=alpha, target_modules=pattern)  # type: ignore[arg-type]
+            model = get_peft_model(vlm.model, config)
         except ValueError as error:
-            raise AdapterError(f"no layer of the decoder is one of {', '.join(targets)}: {error}") from error
+            raise AdapterError(f"the decoder has no layer named {', '.join(targets)}: {error}") from error
     vlm.model.to(vlm.device).eval()
     for name, parameter in vlm.model.named_parameters():
         if name.endswith("lora_A.default.weight"):
             parameter.requires_grad_(False)
-    return model, [Adapter("default", 1.0, Taps(vlm.model, "default", ("lora_B",)))]
+    return model, [Adapter("default", 1.0, GradientHooks(vlm.model, "default", ("lora_B",)))]
 
 
 def trained_adapters(
     vlm: "Vlm", folders: Sequence[Path], weights: Sequence[float], adam: Sequence[Path]
 ) -> tuple[Any, list[Adapter]]:
-    """PEFT adapter directories put into the model; `weights` (learning rates) are scaled to sum 1, `adam` may be empty."""
+    """Load PEFT adapter directories into the model; `weights` (learning rates) are scaled to sum 1.
+
+    weights and adam: one for each directory, or empty (equal weights, no Adam states). Raises AdapterError.
+    """
     from peft import PeftModel
 
     weights = weights or [1.0] * len(folders)
     if len(weights) != len(folders) or len(adam) not in (0, len(folders)) or not all(w > 0 for w in weights):
         raise AdapterError(
-            f"{len(folders)} adapters need as many positive weights (or none) and Adam states (or none)"
+            f"{len(folders)} adapters need {len(folders)} positive weights (or none) "
+            f"and {len(folders)} Adam states (or none), got {len(weights)} and {len(adam)}"
         )
     for folder in folders:
         if not (Path(folder) / "adapter_config.json").is_file():
-            raise AdapterError(f"{folder} holds no PEFT adapter (no adapter_config.json)")
+            raise AdapterError(f"{folder} is not a PEFT adapter: it has no adapter_config.json")
     model = PeftModel.from_pretrained(vlm.model, str(folders[0]), adapter_name="0", is_trainable=True)
     for number, folder in enumerate(folders[1:], 1):
         model.load_adapter(str(folder), adapter_name=str(number), is_trainable=True)
-    found = []
-    vlm.model.eval()  # adapters come with dropout switched on
+    adapters = []
+    vlm.model.eval()  # PEFT loads trainable adapters in training mode, with dropout
     for number, weight in enumerate(weights):
         model.set_adapter(str(number))
-        taps = Taps(vlm.model, str(number))
-        state = AdamState(Path(adam[number]), taps, vlm.device) if adam else None
-        found.append(Adapter(str(number), weight / sum(weights), taps, state))
-    return model, found
+        hooks = GradientHooks(vlm.model, str(number))
+        state = AdamState(Path(adam[number]), hooks, vlm.device) if adam else None
+        adapters.append(Adapter(str(number), weight / sum(weights), hooks, state))
+    return model, adapters
 
 
 def adapter_hash(folder: Path) -> str:
@@ -167,25 +188,29 @@ def adapter_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def sample_gradients(vlm: "Vlm", taps: Taps, examples: Sequence["Encoded"], sink: Sink) -> list[int]:
-    """Send the gradient of each example's mean answer loss to `sink`, layer by layer; returns the answer tokens of each.
+def sample_gradients(
+    vlm: "Vlm", hooks: GradientHooks, examples: Sequence["Encoded"], sink: Sink
+) -> list[int]:
+    """Send the gradient of each example's mean answer loss to `sink`, layer by layer.
 
-    The adapter of `taps` must be the active one. An example without answer tokens has gradient 0.
+    The adapter of `hooks` must be active. Returns the number of answer tokens of each example; one without
+    any has gradient 0.
     """
     from torch.utils.checkpoint import checkpoint
 
     def losses(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(vlm.head(states).float(), targets, reduction="none")
 
-    with torch.enable_grad(), taps.sending(sink):
+    with torch.enable_grad(), hooks.sending(sink):
         rows, hidden, targets = answer_states(vlm, vlm.batch(examples))
         counts = torch.bincount(rows, minlength=len(examples))
         step = head_step(vlm)
-        # Logits are computed again in the backward pass: kept, they would be the largest thing in memory by far.
+        # Logits are recomputed in the backward pass: stored, they would take the most memory by far.
         parts = zip(hidden.split(step), targets.split(step), strict=True)
         token_losses = torch.cat(
-            [checkpoint(losses, states, wanted, use_reentrant=False) for states, wanted in parts]
+            [checkpoint(losses, states, tokens, use_reentrant=False) for states, tokens in parts]
         )
+        # A sum over samples of mean losses: the samples' gradients do not mix, the hooks separate them again.
         (token_losses / counts[rows]).sum().backward()
     return counts.tolist()
 

@@ -1,21 +1,29 @@
-"""Gradients of each sample's loss with respect to LoRA weights, projected, and their agreement with a validation set's.
+"""Projected gradients of each sample's loss with respect to LoRA weights, and influence on a validation set.
 
-Columns, behind `prefix`: `grad`, a vector of `dim` numbers for each adapter, of length 1; `grad_norm` float32, length of the gradient before
-projection (GraNd, arXiv 2107.07075); with a validation set, `influence_<task>` float32: the mean over the task's validation
-samples of the inner product of unit gradients, or the largest such mean where a task has subtasks. Such a signal is
-`targeted`: it has seen the target, and its metadata says so with the validation set's hash.
+    score_gradients(pool, model, out, validation="bench/")  # ICONS-like
+    score_gradients(
+        pool, base, out, validation="val.json", adapters=["warm/1", "warm/2"], lr_weights=[2e-5, 1e-5],
+        adam=["warm/1/adam.safetensors", "warm/2/adam.safetensors"], prefix="adam_",
+    )  # LESS
 
-    score_gradients(pool, model, out, validation="bench/")                                            # ICONS-like
-    score_gradients(pool, base, out, validation="val.json", adapters=["warm/1", "warm/2"], lr_weights=[2e-5, 1e-5],
-                    adam=["warm/1/adam.safetensors", "warm/2/adam.safetensors"], prefix="adam_")      # LESS
+Columns, `prefix` before each name:
 
-ICONS (arXiv 2501.00654, section 3) takes plain gradients of one warmed-up model; LESS (arXiv 2402.04333, section 3) those of
-several checkpoints, training gradients turned into Adam's steps, summed with their learning rates. With several adapters the
-vectors are laid side by side, each times the root of its share of the learning rates, so that one inner product is LESS's sum.
+- grad: a unit vector of `dim` components for each adapter, concatenated
+- grad_norm float32: length of the gradient before projection (GraNd, arXiv 2107.07075)
+- influence_<task> float32, with a validation set: the mean over the task's validation samples of the inner
+  product of unit gradients; for a task with subtasks the largest such mean
+
+A signal with a validation set is `targeted`: it depends on the target tasks, and its metadata record this
+with the validation set's hash.
+
+ICONS (arXiv 2501.00654, section 3) uses plain gradients of one warmed-up model. LESS (arXiv 2402.04333,
+section 3) uses those of several checkpoints, with training gradients converted into Adam's updates, summed
+with the learning rates as weights. With several adapters the vectors are concatenated, each times the square
+root of its share of the learning rates, so that one inner product is LESS's sum.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -27,18 +35,18 @@ import pyarrow as pa
 from curation.pool.sample import Sample
 from curation.signals.core.batches import batches_by_tokens
 from curation.signals.core.table import Advance, Progress, read_signal, write_signal
-from curation.signals.core.vector_files import vector_array
+from curation.signals.core.vector_files import stack_vectors, vector_array
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
-    from curation.signals.core.vlm import Pass, Vlm
+    from curation.signals.core.vlm import PassStats, Vlm
     from curation.signals.gradients.per_sample import Adapter
     from curation.signals.gradients.projection import Projection
     from training.render import Encoded
 
 
 class Sketch(NamedTuple):
-    """A sample's projected gradient, float32 [dim x adapters] of length 1 (None where it is 0), and its length before."""
+    """A sample's projected unit gradient float32 [dim · adapters] (None for 0), and its norm before."""
 
     vector: np.ndarray | None
     norm: float
@@ -68,51 +76,56 @@ def score_gradients(
 ) -> dict[str, Any]:
     """Write the gradient signal of a pool to `out`; parts that are complete are kept.
 
-    validation: samples whose `source` is the task, or what `read_validation` reads. adapters: PEFT directories trained on
-    the model; without, new ones of rank r and scale alpha / r on the decoder's layers `targets` (default: all seven
-    projections), drawn with `seed`. adam: states written by `save_adam`, one for each adapter; they shape the pool's
-    gradients, never the validation set's. prefix: of all column names; the selector `less` reads those behind `adam_`. dim, seed: of the projection. max_tokens: padded tokens in a batch.
+    validation: samples whose `source` is the task, or a path that `read_validation` reads.
+    adapters: PEFT directories trained on the model, with `lr_weights` (default: equal). Without any, a new
+        adapter of rank r and scale alpha / r on the decoder's layers `targets` (default: all seven
+        projections), drawn with `seed`.
+    adam: states written by `save_adam`, one for each adapter; applied to the pool's gradients, not to the
+        validation set's.
+    prefix: of all column names; the selector `less` reads the columns with the prefix `adam_`.
+    dim, seed: of the projection. max_tokens: padded tokens in a batch.
 
-    Cost: a forward and a backward pass for each sample and adapter, and 2 · D · dim operations for the projection, D being
-    the number of LoRA weights; signs are made anew for each batch, so that large batches are cheaper.
-    Null: what cannot be rendered or read, and gradients that are not finite (`not_finite`); a gradient of 0 has a norm and
-    no vector (`zero_gradient`). All are counted in `missing`. Returns also samples/s, padding efficiency, the number of
-    weights, validation samples used and missing. Raises AdapterError, ValidationError.
+    Cost: a forward and a backward pass for each sample and adapter, and 2 · D · dim operations for the
+    projection of D LoRA weights. The signs are generated anew for each batch, so large batches are cheaper.
+    Null are samples that cannot be rendered or whose image cannot be decoded, and gradients that are not
+    finite (`not_finite`); a gradient of 0 has a norm and no vector (`zero_gradient`). All are counted in
+    `missing`. Returns also samples/s, padding efficiency, the number of LoRA weights, validation samples used
+    and missing.
+    Raises AdapterError, ValidationError.
     """
-    from curation.signals.core.vlm import Pass, Vlm
+    from curation.signals.core.vlm import PassStats, Vlm
     from curation.signals.gradients.per_sample import TARGETS
 
-    adapters, lr_weights, adam, targets = map(_listed, (adapters, lr_weights, adam, targets or TARGETS))
-    vlm, done, seen = Vlm(model_dir, dtype=dtype, device=device), Pass(), Pass()
+    folders, lr_weights, adam, targets = map(_listed, (adapters, lr_weights, adam, targets or TARGETS))
+    vlm, stats, validation_stats = Vlm(model_dir, dtype=dtype, device=device), PassStats(), PassStats()
     identity = vlm.identity("gradients", pool.hash)
-    model, found = _attach(vlm, adapters, lr_weights, adam, r=r, alpha=alpha, targets=targets, seed=seed)
+    model, attached = _attach(vlm, folders, lr_weights, adam, r=r, alpha=alpha, targets=targets, seed=seed)
     samples = _validation(validation, out, validation_images)
-    identity |= _adapter_identity(
-        adapters, found, adam, r=r, alpha=alpha, targets=targets
-    ) | _target_identity(samples)
-    sketch = _sketcher(vlm, model, found, dim, seed)
+    identity |= _adapter_identity(folders, attached, adam, r=r, alpha=alpha, targets=targets)
+    identity |= _target_identity(samples)
+    sketch = _sketcher(vlm, model, attached, dim, seed)
 
-    @cache
+    @cache  # computed with the first shard; not at all where every part is kept
     def directions() -> dict[str, np.ndarray]:
-        vectors = _run(vlm, samples, partial(sketch, done=seen, adam=False), max_tokens, seen, lambda k: None)
-        return task_directions(samples, vectors)
+        score = partial(sketch, stats=validation_stats, adam=False)
+        sketches = _run(vlm, samples, score, max_tokens, validation_stats, lambda rows: None)
+        return task_directions(samples, sketches)
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        values = _run(
-            vlm, pool.samples(rows), partial(sketch, done=done, adam=True), max_tokens, done, advance
-        )
-        return _table(rows, values, dim * len(found), directions() if samples else {}, prefix)
+        score = partial(sketch, stats=stats, adam=True)
+        sketches = _run(vlm, pool.samples(rows), score, max_tokens, stats, advance)
+        return _table(rows, sketches, dim * len(attached), directions() if samples else {}, prefix)
 
     identity |= {"dim": dim, "seed": seed, "prefix": prefix}
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     return {
-        **done.summary(),
+        **stats.summary(),
         **counts,
         **_summary(read_signal(out, pool.hash), prefix),
-        "weights": sum(adapter.taps.size for adapter in found),
+        "weights": sum(adapter.hooks.size for adapter in attached),
         "targeted": bool(samples),
-        "validation_samples": seen.samples - sum(seen.missing.values()),
-        "validation_missing": dict(seen.missing),
+        "validation_samples": validation_stats.samples - validation_stats.missing.total(),
+        "validation_missing": dict(validation_stats.missing),
     }
 
 
@@ -127,22 +140,19 @@ def task_directions(samples: Sequence[Sample], sketches: Sequence[Sketch | None]
     for task, subtasks in tasks_of(samples).items():
         means = []
         for subtask, indices in subtasks.items():
-            known = [
-                sketches[i].vector
-                for i in indices
-                if sketches[i] is not None and sketches[i].vector is not None
-            ]
-            if not known:
+            known = [sketch for sketch in (sketches[i] for i in indices) if sketch is not None]
+            vectors = [sketch.vector for sketch in known if sketch.vector is not None]
+            if not vectors:
                 raise ValidationError(
                     f"none of the {len(indices)} validation samples of {task}/{subtask} has a gradient"
                 )
-            means.append(np.mean(known, axis=0))
+            means.append(np.mean(vectors, axis=0))
         directions[task] = np.stack(means)
     return directions
 
 
 def influence(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """float32 [n]: inner products of unit gradients [n, dim] with a task's [subtasks, dim], the largest over subtasks.
+    """float32 [n]: the largest inner product of unit gradients [n, dim] with a task's [subtasks, dim].
 
     ICONS (arXiv 2501.00654, section 3.2) and LESS (arXiv 2402.04333, section 3.3).
     """
@@ -150,7 +160,7 @@ def influence(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
 
 
 def _listed(value: Any) -> list[Any]:
-    """One value alone, as a command line gives it, is a list of one; None is an empty one."""
+    """A single value, as given on a command line, becomes a list of one; None becomes an empty list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -164,7 +174,7 @@ def _attach(
     if folders:
         return trained_adapters(vlm, folders, weights, adam)
     if weights or adam:
-        raise AdapterError("lr_weights and adam belong to trained adapters: give `adapters` too")
+        raise AdapterError("lr_weights and adam need trained adapters: set adapters too")
     return fresh_adapter(vlm, **fresh)
 
 
@@ -176,14 +186,13 @@ def _validation(given: Path | Sequence[Sample] | None, out: Path, images: Path |
     samples = (
         read_validation(given, out / "validation", images) if isinstance(given, str | Path) else list(given)
     )
-    tasks_of(samples)  # refuses names that cannot be columns before anything is computed
-    return [
-        replace(sample, id=f"validation/{number}") for number, sample in enumerate(samples)
-    ]  # no id of the pool's
+    tasks_of(samples)  # raises for names that cannot be columns, before any work
+    # The collator records broken images by sample id: validation samples must not share ids with the pool's.
+    return [replace(sample, id=f"validation/{number}") for number, sample in enumerate(samples)]
 
 
 def _adapter_identity(
-    folders: list[Path], found: list["Adapter"], adam: list[Path], **fresh: Any
+    folders: list[Path], attached: list["Adapter"], adam: list[Path], **fresh: Any
 ) -> dict[str, Any]:
     from curation.signals.gradients.per_sample import adapter_hash
 
@@ -191,7 +200,7 @@ def _adapter_identity(
         return {"lora": fresh}
     return {
         "adapters": [adapter_hash(folder) for folder in folders],
-        "lr_weights": [adapter.weight for adapter in found],
+        "lr_weights": [adapter.weight for adapter in attached],
         "adam": [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in adam],
     }
 
@@ -205,29 +214,38 @@ def _target_identity(samples: list[Sample]) -> dict[str, Any]:
 
 
 def _run(
-    vlm: "Vlm", samples: Any, sketch: Any, max_tokens: int, done: "Pass", advance: Advance
+    vlm: "Vlm",
+    samples: Iterable[Sample],
+    score: Callable[[list["Encoded"]], list[Sketch | None]],
+    max_tokens: int,
+    stats: "PassStats",
+    advance: Advance,
 ) -> list[Sketch | None]:
     return vlm.run(
         samples,
         encode=vlm.renderer.encode,
         make_batches=partial(batches_by_tokens, max_tokens=max_tokens),
-        score=sketch,
-        done=done,
+        score=score,
+        stats=stats,
         advance=advance,
     )
 
 
-def _sketcher(vlm: "Vlm", model: Any, adapters: list["Adapter"], dim: int, seed: int) -> Any:
-    """A function (examples, done, adam) -> sketches of one batch."""
+def _sketcher(
+    vlm: "Vlm", model: Any, adapters: list["Adapter"], dim: int, seed: int
+) -> Callable[..., list[Sketch | None]]:
+    """A function (examples, stats, adam) -> sketches of a batch; adam: convert into Adam's updates."""
     import torch
 
     from curation.signals.gradients.projection import Projection
 
     projection = Projection(dim, seed)
 
-    def sketch(examples: Sequence["Encoded"], done: "Pass", adam: bool) -> list[Sketch | None]:
+    def sketch(examples: Sequence["Encoded"], stats: "PassStats", adam: bool) -> list[Sketch | None]:
+        # `Vlm.run` is in inference mode, whose tensors cannot enter a backward pass.
         with torch.inference_mode(False), torch.no_grad():
             parts, norms = [], torch.zeros(len(examples), dtype=torch.float64)
+            tokens: list[int] = []
             for adapter in adapters:
                 if len(adapters) > 1:
                     model.set_adapter(adapter.name)
@@ -235,7 +253,7 @@ def _sketcher(vlm: "Vlm", model: Any, adapters: list["Adapter"], dim: int, seed:
                 parts.append(adapter.weight**0.5 * projected / projected.norm(dim=1, keepdim=True))
                 norms += adapter.weight * lengths
             vectors = torch.cat(parts, dim=1).cpu().numpy()
-        return [_sketch(*values, done) for values in zip(vectors, norms.tolist(), tokens, strict=True)]
+        return [_sketch(*values, stats) for values in zip(vectors, norms.tolist(), tokens, strict=True)]
 
     return sketch
 
@@ -243,7 +261,7 @@ def _sketcher(vlm: "Vlm", model: Any, adapters: list["Adapter"], dim: int, seed:
 def project_batch(
     vlm: "Vlm", adapter: "Adapter", projection: "Projection", examples: Sequence["Encoded"], adam: bool
 ) -> tuple[Any, Any, list[int]]:
-    """(projected gradients float32 [B, dim], their lengths before float64 [B] on the CPU, answer tokens of each)."""
+    """(projected gradients float32 [B, dim], norms before that float64 [B] on the CPU, answer tokens)."""
     import torch
 
     from curation.signals.gradients.per_sample import sample_gradients
@@ -255,35 +273,32 @@ def project_batch(
         squares.add_(gradient.double().square().sum(dim=1))
         if adam and adapter.adam is not None:
             gradient = adapter.adam.direction(index, gradient)
-        projection.add(total, gradient, adapter.taps.offsets[index])
+        projection.add(total, gradient, adapter.hooks.offsets[index])
 
-    tokens = sample_gradients(vlm, adapter.taps, examples, sink)
+    tokens = sample_gradients(vlm, adapter.hooks, examples, sink)
     return total, squares.sqrt().cpu(), tokens
 
 
-def _sketch(vector: np.ndarray, norm: float, tokens: int, done: "Pass") -> Sketch | None:
-    if not tokens:  # its image is broken, which is counted elsewhere
+def _sketch(vector: np.ndarray, norm: float, tokens: int, stats: "PassStats") -> Sketch | None:
+    if not tokens:  # a broken image, which `Vlm.run` counts
         return None
     if (norm and not np.isfinite(vector).all()) or not np.isfinite(norm):
-        done.missing["not_finite"] += 1
+        stats.missing["not_finite"] += 1
         return None
     if not norm:
-        done.missing["zero_gradient"] += 1
+        stats.missing["zero_gradient"] += 1
         return Sketch(None, norm)
     return Sketch(vector, norm)
 
 
 def _table(
-    rows: range, values: list[Sketch | None], size: int, directions: dict[str, np.ndarray], prefix: str
+    rows: range, sketches: list[Sketch | None], size: int, directions: dict[str, np.ndarray], prefix: str
 ) -> pa.Table:
-    known = np.array([value is not None and value.vector is not None for value in values])
-    vectors = np.zeros((len(values), size), np.float32)
-    if known.any():
-        vectors[known] = np.stack([value.vector for value, has in zip(values, known, strict=True) if has])
+    vectors, known = stack_vectors([sketch and sketch.vector for sketch in sketches], size)
     columns = {
         "row": pa.array(rows, pa.int32()),
         f"{prefix}grad": vector_array(vectors, known),
-        f"{prefix}grad_norm": pa.array([value and value.norm for value in values], pa.float32()),
+        f"{prefix}grad_norm": pa.array([sketch and sketch.norm for sketch in sketches], pa.float32()),
     }
     for task, direction in directions.items():
         columns[f"{prefix}influence_{task}"] = pa.array(

@@ -1,8 +1,8 @@
-"""The validation set that targeted signals are measured against: samples, each with the task that it stands for.
+"""The validation set of a targeted signal: samples of the target tasks.
 
-A sample's task is what its `source` says, `task` or `task/subtask`. Read from: a pool directory; a LLaVA JSON or JSON Lines
-file (its `source` field names the task); a directory of `<task>.parquet` files with the columns image ({bytes, path}),
-question and answer, as the mini benchmarks are stored.
+A sample's `source` is its task, as `task` or `task/subtask`. Sources: a pool directory; a LLaVA JSON or JSON
+Lines file (whose `source` field names the task); a directory of `<task>.parquet` files with the columns image
+({bytes, path}), question and answer, the form of the mini benchmarks.
 """
 
 import hashlib
@@ -19,12 +19,16 @@ from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
 
 
 class ValidationError(ValueError):
-    """A validation set that cannot be used; the message says why."""
+    """A validation set that cannot be used."""
 
 
 def read_validation(path: Path, scratch: Path, images: Path | None = None) -> list[Sample]:
-    """All samples of a validation set. A JSON file is built into a pool in `scratch`; its image paths are relative to
-    `images` (default: the file's folder). Raises ValidationError, and PoolError for records that cannot be used."""
+    """All samples of a validation set.
+
+    A JSON file is built into a pool in `scratch`; its image paths are relative to `images` (default: the
+    file's folder).
+    Raises ValidationError, and PoolError for records that cannot be used.
+    """
     path = Path(path)
     if path.is_file():
         return _from_json(path, scratch, images)
@@ -33,21 +37,27 @@ def read_validation(path: Path, scratch: Path, images: Path | None = None) -> li
     tables = sorted(path.glob("*.parquet"))
     if not tables:
         raise ValidationError(
-            f"{path} is no validation set: neither a pool, nor a LLaVA JSON file, nor a folder of <task>.parquet"
+            f"{path} is not a validation set: neither a pool, nor a LLaVA JSON file, "
+            "nor a folder of <task>.parquet"
         )
     return [sample for table in tables for sample in _from_table(table)]
 
 
 def tasks_of(samples: Sequence[Sample]) -> dict[str, dict[str, list[int]]]:
-    """Task -> subtask -> indices of samples; a task without subtasks has one, "". Names become column names: [0-9A-Za-z_]."""
+    """Task -> subtask -> indices of samples; the subtask of a task without subtasks is "".
+
+    Other characters than [0-9A-Za-z_] in task names become "_", for column names. Raises ValidationError for
+    a missing task, two tasks with the same column name, and an empty set.
+    """
     tasks: dict[str, dict[str, list[int]]] = {}
     spelled: dict[str, str] = {}
     for index, sample in enumerate(samples):
         raw, _, subtask = sample.source.partition("/")
         task = re.sub(r"\W", "_", raw, flags=re.ASCII)
         if not raw or spelled.setdefault(task, raw) != raw:
+            other = f", already taken by {spelled[task]!r}" if raw else ""
             raise ValidationError(
-                f"validation sample {sample.id}: task {raw!r} has no name of its own as the column influence_{task}"
+                f"validation sample {sample.id}: task {raw!r} gives no unique column influence_{task}{other}"
             )
         tasks.setdefault(task, {}).setdefault(subtask, []).append(index)
     if not tasks:

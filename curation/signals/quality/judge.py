@@ -1,4 +1,4 @@
-"""A chat model as judge: 0 to 100 for the answers of a conversation, from its text alone, read strictly."""
+"""A chat model as judge of a conversation's answers: 0 to 100, from the text alone, read strictly."""
 
 import hashlib
 import re
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from curation.pool.sample import Sample
 
 PROMPT = (
-    "You grade training data for a vision assistant. You cannot see the images. Below is a conversation. Grade how helpful, "
-    "relevant, accurate and well written the assistant's answers are, from 0 (useless) to 100 (excellent).\n"
+    "You grade training data for a vision assistant. You cannot see the images. Below is a conversation. "
+    "Grade how helpful, relevant, accurate and well written the assistant's answers are, "
+    "from 0 (useless) to 100 (excellent).\n"
     "Reply with the number alone.\n\n{conversation}"
 )
 ANSWER_TOKENS = 8
@@ -24,9 +25,10 @@ _GRADE = re.compile(r"(\d{1,3})(?:\s*/\s*100)?\.?")
 
 
 class Judge:
-    """Asks one question about each sample, `concurrency` at a time. options: those of ChatClient.
+    """Requests one grade for each sample, `concurrency` at a time. options: those of ChatClient.
 
-    Raises EngineError when more than `max_failed` of the samples that are graded together (a shard) have no grade.
+    Raises EngineError when more than the share `max_failed` of the samples graded together (a shard) get no
+    grade.
     """
 
     def __init__(
@@ -39,22 +41,27 @@ class Judge:
         **options: Any,
     ) -> None:
         self.client = ChatClient(base_url, model, **options)
-        self.max_failed, self.concurrency, self.missing = max_failed, concurrency, Counter()
+        self.max_failed, self.concurrency = max_failed, concurrency
+        self.missing: Counter[str] = Counter()
 
     def identity(self) -> dict[str, Any]:
         return {"model": self.client.model, "prompt_hash": hashlib.sha256(PROMPT.encode()).hexdigest()[:16]}
 
     def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
         grades: list[float | None] = []
-        failed = Counter()
-        for found in in_order(self._ask, samples, self.concurrency):
-            grades.append(None if isinstance(found, str) else found)
-            failed.update([found] if isinstance(found, str) else [])
+        failed: Counter[str] = Counter()
+        for result in in_order(self._ask, samples, self.concurrency):
+            if isinstance(result, str):
+                failed[result] += 1
+                grades.append(None)
+            else:
+                grades.append(result)
             advance(1)
-        if sum(failed.values()) > self.max_failed * len(samples):
+        if failed.total() > self.max_failed * len(samples):
             raise EngineError(
-                f"the judge {self.client.model} gave no grade for {sum(failed.values())} of {len(samples)} samples ({dict(failed)}): "
-                "check the model, or allow more with max_failed"
+                f"the judge {self.client.model} returned no grade for {failed.total()} of "
+                f"{len(samples)} samples ({dict(failed)}): "
+                "check the model, or allow more failures with max_failed"
             )
         self.missing += failed
         return grades
@@ -70,7 +77,7 @@ class Judge:
         return {"missing": dict(self.missing), **counts}
 
     def _ask(self, sample: "Sample") -> float | str:
-        """The grade, or the reason why there is none."""
+        """The grade, or the reason for its absence."""
         message = {"role": "user", "content": PROMPT.format(conversation=transcript(sample))}
         try:
             reply = self.client.complete([message], ANSWER_TOKENS)
@@ -81,13 +88,13 @@ class Judge:
 
 
 def read_grade(text: str) -> float | None:
-    """The number in "85", "85." or "85/100"; None for anything else, and above 100."""
+    """The number in "85", "85." or "85/100"; None for any other text, and for a number above 100."""
     match = _GRADE.fullmatch(text.strip())
     return float(match[1]) if match and int(match[1]) <= 100 else None
 
 
 def transcript(sample: "Sample") -> str:
-    """The conversation as plain text, images left out."""
+    """The conversation as plain text without image placeholders."""
     return "\n\n".join(
         f"User: {turn.question.replace(IMAGE_PLACEHOLDER, ' ').strip()}\nAssistant: {turn.answer.strip()}"
         for turn in sample.turns

@@ -1,14 +1,14 @@
-"""Graders that are models on this machine: a reward model, and Deita's scorers of complexity and quality.
+"""Local models as graders: a reward model, and Deita's scorers of complexity and quality.
 
-Both read text only: image placeholders are taken out. A reward model's pair that is longer than its context is cut, as its
-library does, and counted; a scorer's prompt ends with the question for a grade, so a turn that is too long for it has none.
+Both read text only, without image placeholders. A pair that is longer than a reward model's context is
+truncated, as its library does, and counted. A scorer's prompt ends with the request for a grade and cannot be
+truncated, so a turn that is too long for it has no grade.
 """
 
 import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,37 +17,46 @@ import torch
 
 from curation.pool.sample import IMAGE_PLACEHOLDER
 from curation.signals.core.batches import batches_by_tokens, padded_tokens
-from curation.signals.core.vlm import ModelError
+from curation.signals.core.vlm import ModelError, checkpoint_identity, default_device
 from training.hub import local_copy
-from training.models import checkpoint_hash, quiet
+from training.models import quiet
 
 if TYPE_CHECKING:
     from curation.pool.sample import Sample
 
 PROMPTS = {
-    "complexity": "You are a helpful assistant. Please identify the complexity score of the following user query. \n"
+    "complexity": "You are a helpful assistant. "
+    "Please identify the complexity score of the following user query. \n"
     "##Query: {question}  \n##Complexity: ",
-    "quality": "You are a helpful assistant. Please identify the quality score of the Response corresponding to the Question. \n"
+    "quality": "You are a helpful assistant. "
+    "Please identify the quality score of the Response corresponding to the Question. \n"
     " #Question#:\n{question}\n#Response#:\n{answer} \n##Quality: ",
 }
-"""For the released scorers (hkust-nlp/deita-complexity-scorer, deita-quality-scorer); not compared with their model cards, which
-were out of reach."""
-GRADES = np.arange(1, 7)
+"""For the released scorers (hkust-nlp/deita-complexity-scorer, deita-quality-scorer).
+
+Not verified against their model cards.
+"""
+GRADES = (1, 2, 3, 4, 5, 6)
+"""Grades of Deita's scorers (arXiv 2312.15685)."""
 
 
 class TurnModel:
-    """A text model that gives a number to each turn of a conversation."""
+    """A text model that assigns a number to each turn of a conversation.
+
+    Subclasses define `_encode` (None for a turn that is too long), `_score` and `_join` (turns to sample).
+    """
 
     def __init__(self, model: Any, path: Path, max_tokens: int, dtype: str, device: str | None) -> None:
         from transformers import AutoTokenizer
 
         self.path, self.dtype, self.max_tokens = local_copy(path), dtype, max_tokens
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = default_device(device)
         with quiet():
             self.model = (
                 model.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
             )
             self.tokenizer = AutoTokenizer.from_pretrained(str(self.path))
+        # Either may be missing: tokenizers then report a huge model_max_length.
         self.context = min(
             self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1 << 30)
         )
@@ -56,16 +65,11 @@ class TurnModel:
             if self.tokenizer.pad_token_id is not None
             else self.tokenizer.eos_token_id
         )
-        self.missing, self.cut, self.tokens, self.padded, self.seconds = Counter(), 0, 0, 0, 0.0
+        self.missing: Counter[str] = Counter()
+        self.cut, self.tokens, self.padded, self.seconds = 0, 0, 0, 0.0
 
     def identity(self) -> dict[str, Any]:
-        versions = {name: version(name) for name in ("torch", "transformers")}
-        return {
-            "model_hash": checkpoint_hash(self.path),
-            "dtype": self.dtype,
-            "device": self.device.type,
-            "versions": versions,
-        }
+        return checkpoint_identity(self.path, self.dtype, self.device)
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -77,25 +81,23 @@ class TurnModel:
 
     def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
         start = time.perf_counter()
-        owners = [number for number, sample in enumerate(samples) for _ in sample.turns]
-        asked = [
-            turn.question.replace(IMAGE_PLACEHOLDER, " ").strip()
-            for sample in samples
-            for turn in sample.turns
-        ]
-        said = [turn.answer.strip() for sample in samples for turn in sample.turns]
-        values = self._values(asked, said, lambda turns: advance(turns * len(samples) / len(owners)))
-        turns: list[list[float | None]] = [[] for _ in samples]
+        owners = [index for index, sample in enumerate(samples) for _ in sample.turns]
+        turns = [turn for sample in samples for turn in sample.turns]
+        questions = [turn.question.replace(IMAGE_PLACEHOLDER, " ").strip() for turn in turns]
+        answers = [turn.answer.strip() for turn in turns]
+        values = self._values(questions, answers, lambda done: advance(done * len(samples) / len(turns)))
+        by_sample: list[list[float | None]] = [[] for _ in samples]
         for owner, value in zip(owners, values, strict=True):
-            turns[owner].append(value)
+            by_sample[owner].append(value)
         self.seconds += time.perf_counter() - start
-        return [self._joined(each) for each in turns]
+        return [self._joined(grades) for grades in by_sample]
 
     def _joined(self, turns: list[float | None]) -> float | None:
-        if any(value is None for value in turns):
+        known = [value for value in turns if value is not None]
+        if len(known) < len(turns):
             self.missing["too_long"] += 1
             return None
-        value = self._join(turns)
+        value = self._join(known)
         if not np.isfinite(value):
             self.missing["not_finite"] += 1
             return None
@@ -114,25 +116,27 @@ class TurnModel:
     def _values(
         self, questions: Sequence[str], answers: Sequence[str], advance: Callable[[int], None]
     ) -> list[float | None]:
-        """A number for each turn, None where it is too long; batches of similar length."""
+        """A number for each turn, None where it is too long; computed in batches of similar length."""
         encoded = [
             self._encode(question, answer) for question, answer in zip(questions, answers, strict=True)
         ]
-        usable = np.array([i for i, each in enumerate(encoded) if each is not None], dtype=np.int64)
-        lengths = np.array([len(encoded[i]["input_ids"]) for i in usable], dtype=np.int64)
-        batches, values = batches_by_tokens(lengths, self.max_tokens), [None] * len(encoded)
+        usable = [(i, example) for i, example in enumerate(encoded) if example is not None]
+        lengths = np.array([len(example["input_ids"]) for _, example in usable], dtype=np.int64)
+        batches = batches_by_tokens(lengths, self.max_tokens)
+        values: list[float | None] = [None] * len(encoded)
         advance(len(encoded) - len(usable))
         for batch in batches:
-            at = usable[batch]
-            for i, value in zip(at, self._score(self._pad([encoded[i] for i in at])).tolist(), strict=True):
+            chunk = [usable[k] for k in batch]
+            scores = self._score(self._pad([example for _, example in chunk])).tolist()
+            for (i, _), value in zip(chunk, scores, strict=True):
                 values[i] = value
-            advance(len(at))
+            advance(len(batch))
         self.tokens += int(lengths.sum())
         self.padded += padded_tokens(lengths, batches)
         return values
 
     def _pad(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """Right-padded model inputs; every field of the tokenizer's is kept (a classifier may want token types)."""
+        """Right-padded model inputs with every field of the tokenizer (a classifier may need token types)."""
         width = max(len(example["input_ids"]) for example in examples)
         fill = {"input_ids": self.pad_id}
         fields = {
@@ -143,7 +147,7 @@ class TurnModel:
 
 
 class RewardModel(TurnModel):
-    """The logit of a sequence classifier for the pair (question, answer), mean over turns."""
+    """The logit of a sequence classifier for the pair (question, answer); mean over the turns."""
 
     def __init__(
         self, path: Path, max_tokens: int, dtype: str = "float32", device: str | None = None
@@ -152,8 +156,11 @@ class RewardModel(TurnModel):
 
         super().__init__(AutoModelForSequenceClassification, path, max_tokens, dtype, device)
         if self.model.config.num_labels != 1:
-            raise ModelError(f"{path} has {self.model.config.num_labels} labels: a reward model has one")
-        self.model.config.pad_token_id = self.pad_id  # decoders look for the last token that is no padding
+            raise ModelError(
+                f"{path} is not a reward model: it has {self.model.config.num_labels} labels instead of one"
+            )
+        # Decoder classifiers read the logit at the last token that is not padding.
+        self.model.config.pad_token_id = self.pad_id
 
     def _encode(self, question: str, answer: str) -> dict[str, list[int]]:
         whole = self.tokenizer(question, answer, verbose=False)
@@ -170,7 +177,7 @@ class RewardModel(TurnModel):
 
 
 class ScaleModel(TurnModel):
-    """The expected grade 1..6 that a causal model gives as its next token, sum over turns."""
+    """The expected grade 1..6 under a causal model's next-token probabilities; sum over the turns."""
 
     def __init__(
         self, column: str, path: Path, max_tokens: int, dtype: str = "float32", device: str | None = None
@@ -182,7 +189,7 @@ class ScaleModel(TurnModel):
         vocabulary = self.tokenizer.get_vocab()
         if absent := [str(grade) for grade in GRADES if str(grade) not in vocabulary]:
             raise ModelError(
-                f"{path} has no single token for the grade {absent[0]}: it cannot be read as a scorer"
+                f"{path} is not a scorer: its tokenizer has no single token for the grade {absent[0]}"
             )
         self.digits = torch.tensor([vocabulary[str(grade)] for grade in GRADES], device=self.device)
 
@@ -195,11 +202,11 @@ class ScaleModel(TurnModel):
 
     def _score(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         last = batch["attention_mask"].sum(dim=1) - 1
-        hidden = self.model.get_decoder()(**batch, use_cache=False).last_hidden_state[
-            torch.arange(len(last)), last
-        ]
+        states = self.model.get_decoder()(**batch, use_cache=False).last_hidden_state
+        hidden = states[torch.arange(len(last)), last]
+        # Only the last position of each sample goes through the vocabulary head.
         logits = self.model.get_output_embeddings()(hidden)[:, self.digits].float()
-        return logits.softmax(dim=1) @ torch.arange(1.0, 7.0, device=self.device)
+        return logits.softmax(dim=1) @ torch.tensor(GRADES, dtype=torch.float32, device=self.device)
 
     def _join(self, turns: list[float]) -> float:
         return float(np.sum(turns))

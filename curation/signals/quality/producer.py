@@ -1,19 +1,20 @@
-"""Text-only grades of a sample: reward, judge, complexity and quality, float32. None of these graders sees an image.
+"""Text-only grades of a sample: reward, judge, complexity and quality, float32. No grader sees an image.
 
     score_quality(pool, out, kind="models", reward_model=DIR, complexity_model=DIR, quality_model=DIR)
     score_quality(pool, out, kind="models", judge_model="gpt-4o", judge_options={"max_cost_usd": 20})
-    score_quality(pool, out, kind="metadata", truth=Path("truth.parquet"))          # the mini world's stand-in
+    score_quality(pool, out, kind="metadata", truth=Path("truth.parquet"))  # the mini world's stand-in
 
 - reward: a reward model's logit for (question, answer), mean over the turns
 - judge: 0-100 by a chat model, temperature 0 (InstructionGPT-4, arXiv 2308.12067)
-- complexity, quality: expected value over the grades 1..6 of Deita's scorers, sum over the turns (arXiv 2312.15685)
+- complexity, quality: expected value over the grades 1..6 of Deita's scorers, sum over the turns (arXiv
+  2312.15685)
 
-A column that is not asked for, or whose model is not given, is not in the signal. What a grader fails at is null and
-counted; there is no default score.
+A column that is not requested, or whose model is not given, is not in the signal. A sample that a grader
+fails to grade is null and counted; there is no default grade.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,16 +32,16 @@ KINDS = ("metadata", "models")
 
 
 class Grader(Protocol):
-    """What fills one column."""
+    """Computes the grades of one column."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the grades."""
+        """What determines the grades."""
 
     def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
-        """A grade for each sample, None where it fails; `advance` takes shares of a sample that are done."""
+        """A grade for each sample, None where grading fails; `advance` takes fractions of samples."""
 
     def summary(self) -> dict[str, Any]:
-        """Counts of this run: failures by reason under `missing`, and the grader's own."""
+        """Counts of this run: failures by reason in `missing`, and those specific to the grader."""
 
 
 def score_quality(
@@ -68,40 +69,32 @@ def score_quality(
 ) -> dict[str, Any]:
     """Write the quality signal of a pool to `out`; parts that are complete are kept.
 
-    columns: which of COLUMNS (default: all that can be had).
-    kind "metadata": `truth` is the generator's truth.parquet; noise, knows_rate and seed as in `quality_metadata`.
-    kind "models": checkpoint directories of a sequence classifier with one logit (reward) and of causal models that were
-        trained as Deita's scorers; judge_model at judge_url (None: OpenAI's service), judge_options: `concurrency` and
-        those of ChatClient. max_failed: share of a shard's samples for which the judge may fail; above it the run stops.
+    columns: some of COLUMNS; default: all that are possible.
+    kind "metadata": `truth` is the generator's truth.parquet; noise, knows_rate and seed as in
+    `quality_metadata`.
+    kind "models": checkpoint directories of a sequence classifier with one logit (reward) and of causal
+        models trained as Deita's scorers; judge_model at judge_url (None: OpenAI's service), judge_options:
+        `concurrency` and those of ChatClient. max_failed: share of a shard's samples for which the judge may
+        fail; above it the run stops.
         max_tokens: padded tokens in a batch.
-    Returns samples/s, the mean and the nulls of each column, and each grader's counts.
-    Raises ValueError for columns that cannot be had, ModelError, EngineError, and what ChatClient raises.
+
+    Returns samples/s, the mean and the number of nulls of each column, and each grader's counts.
+    Raises ValueError for columns that are not possible, ModelError, EngineError, and what ChatClient raises.
     """
+    graders: Mapping[str, Grader]
     if kind == "metadata":
         graders = _stand_ins(pool, columns or COLUMNS, truth, noise, knows_rate, seed)
     elif kind == "models":
         paths = {"reward": reward_model, "complexity": complexity_model, "quality": quality_model}
-        given = [
-            column for column in COLUMNS if (judge_model if column == "judge" else paths[column]) is not None
-        ]
-        graders = _models(
-            _wanted(columns, given),
-            paths,
-            judge_model,
-            judge_url,
-            judge_options,
-            max_failed,
-            max_tokens,
-            dtype,
-            device,
-        )
+        judge = dict(base_url=judge_url, max_failed=max_failed, **(judge_options or {}))
+        graders = _models(columns, paths, judge_model, judge, max_tokens, dtype, device)
     else:
-        raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     start, computed = time.perf_counter(), 0
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         nonlocal computed
-        samples, part = list(pool.samples(rows)), _part_of_rows(advance, len(graders))
+        samples, part = list(pool.samples(rows)), _rows_from(advance, len(graders))
         grades = {
             column: pa.array(grader.grade(samples, part), pa.float32()) for column, grader in graders.items()
         }
@@ -112,7 +105,7 @@ def score_quality(
         "producer": "quality",
         "pool_hash": pool.hash,
         "kind": kind,
-        "graders": {c: g.identity() for c, g in graders.items()},
+        "graders": {column: grader.identity() for column, grader in graders.items()},
     }
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     seconds = time.perf_counter() - start
@@ -129,56 +122,67 @@ def score_quality(
 
 def _stand_ins(
     pool: "Pool", columns: Sequence[str], truth: Path | None, noise: float, knows_rate: float, seed: int
-) -> dict[str, Grader]:
+) -> Mapping[str, Grader]:
     from curation.signals.quality.stand_in import stand_ins
 
     if truth is None:
         raise ValueError("kind 'metadata' needs truth: the generator's truth.parquet")
-    return stand_ins(pool, _wanted(columns, COLUMNS), truth, noise, knows_rate, seed)
+    return stand_ins(pool, _requested(columns, COLUMNS), truth, noise, knows_rate, seed)
 
 
 def _models(
-    columns: Sequence[str], paths: dict[str, Path | None], judge_model: str | None, judge_url: str | None,
-    judge_options: dict[str, Any] | None, max_failed: float, max_tokens: int, dtype: str, device: str | None,
-) -> dict[str, Grader]:  # fmt: skip
+    columns: Sequence[str] | None,
+    paths: dict[str, Path | None],
+    judge_model: str | None,
+    judge: dict[str, Any],
+    max_tokens: int,
+    dtype: str,
+    device: str | None,
+) -> Mapping[str, Grader]:
+    """The graders of the requested columns, of those whose model is given. judge: arguments of Judge."""
     from curation.signals.quality.judge import Judge
     from curation.signals.quality.models import RewardModel, ScaleModel
 
     graders: dict[str, Grader] = {}
-    for column in columns:
+    possible = {column: path for column, path in paths.items() if path is not None}
+    for column in _requested(columns, [*possible, *(["judge"] if judge_model is not None else [])]):
         if column == "judge":
-            graders[column] = Judge(judge_model, judge_url, max_failed=max_failed, **(judge_options or {}))
+            graders[column] = Judge(str(judge_model), **judge)
         elif column == "reward":
-            graders[column] = RewardModel(paths[column], max_tokens, dtype, device)
+            graders[column] = RewardModel(possible[column], max_tokens, dtype, device)
         else:
-            graders[column] = ScaleModel(column, paths[column], max_tokens, dtype, device)
+            graders[column] = ScaleModel(column, possible[column], max_tokens, dtype, device)
     return graders
 
 
-def _wanted(columns: Sequence[str] | None, possible: Sequence[str]) -> list[str]:
-    """The columns asked for, in their fixed order. Raises ValueError where there are none, or one that cannot be had."""
-    asked = list(possible if columns is None else columns)
-    if wrong := [column for column in asked if column not in possible]:
-        raise ValueError(
-            f"column {wrong[0]!r} cannot be had: {f'there are {list(possible)}' if wrong[0] not in COLUMNS else 'its model is not given'}"
-        )
-    if not asked:
-        raise ValueError(f"no column is asked for: name a model for one of {', '.join(COLUMNS)}")
-    return [column for column in COLUMNS if column in asked]
+def _requested(columns: Sequence[str] | None, possible: Sequence[str]) -> list[str]:
+    """The requested columns (None: all possible ones) in the order of COLUMNS.
+
+    Raises ValueError for a column that is not possible, and for none at all.
+    """
+    requested = list(possible if columns is None else columns)
+    for column in requested:
+        if column not in COLUMNS:
+            raise ValueError(f"column must be one of {', '.join(COLUMNS)}, got {column!r}")
+        if column not in possible:
+            raise ValueError(f"column {column!r} needs a model: set {column}_model")
+    if not requested:
+        raise ValueError(f"no column is requested: give a model for at least one of {', '.join(COLUMNS)}")
+    return [column for column in COLUMNS if column in requested]
 
 
-def _part_of_rows(advance: Advance, graders: int) -> Callable[[float], None]:
-    """Turns shares of samples that one of several graders has done into whole rows that are done by all."""
-    done, told = 0.0, 0
+def _rows_from(advance: Advance, graders: int) -> Callable[[float], None]:
+    """Convert fractions of samples completed by single graders into whole rows completed by all."""
+    done, reported = 0.0, 0
 
-    def part(samples: float) -> None:
-        nonlocal done, told
+    def step(samples: float) -> None:
+        nonlocal done, reported
         done += samples / graders
-        whole = int(done + 1e-6)
-        advance(whole - told)
-        told = whole
+        whole = int(done + 1e-6)  # fractions of a sample sum to slightly less than 1
+        advance(whole - reported)
+        reported = whole
 
-    return part
+    return step
 
 
 def _columns(out: Path, pool: "Pool") -> dict[str, pa.ChunkedArray]:

@@ -1,14 +1,20 @@
-"""The mini world's stand-in for reward model, judge and Deita's scorers: its own record, seen as a text-only grader would.
+"""The mini world's stand-in for reward model, judge and Deita's scorers, computed from its ground truth.
 
-It is no model of quality. It imitates what such graders are known for: longer and better formatted answers and harder
-questions get more; the image is not seen, so a mismatched picture, a blind question or a leak costs nothing; a wrong
-answer costs `PENALTY` spreads in reward, judge and quality where the grader notices it, which each does on its own
-with probability `knows_rate`. Then every column gets noise of its own, `noise` times the column's spread.
+It does not model quality. It imitates known behaviour of text-only graders: longer and better formatted
+answers and harder questions get higher grades; the image is not seen, so a mismatched image, a question that
+needs no image or a leaked answer costs nothing; a wrong answer costs PENALTY standard deviations in reward,
+judge and quality where the grader notices it, which each does independently with probability `knows_rate`.
+Then independent noise of `noise` times the column's standard deviation is added to every column.
 
-Before noise, with w words of answer a turn, n turns, and difficulty d the highest capability score of the sample (0..5):
-reward = ln(1 + w) + FORMATTED if a style asks for a form; judge = 40 + 10 · log2(1 + w) up to 90, + 2 d;
-complexity = n · (1 + d); quality = n · min(6, 1 + log2(1 + w)). The judge's grade is rounded and kept within 0..100.
-Draws hang on (seed, id) alone: BLAKE2b, the same on every machine.
+Before noise, with w answer words per turn, n turns, and difficulty d, the highest capability score of the
+sample (0..5):
+
+- reward = ln(1 + w), + FORMATTED if one of the sample's styles is in FORMS
+- judge = min(40 + 10 · log2(1 + w), 90) + 2 d; after noise rounded and clipped to 0..100
+- complexity = n · (1 + d)
+- quality = n · min(6, 1 + log2(1 + w))
+
+Draws depend on (seed, id) alone (BLAKE2b) and are the same on every machine.
 """
 
 import hashlib
@@ -29,20 +35,24 @@ if TYPE_CHECKING:
     from curation.pool.sample import Sample
 
 PENALTY = 2.0
+"""Cost of a noticed wrong answer, in standard deviations of the column."""
 FORMATTED = 0.5
 FORMS = {"chain_of_thought", "detailed_description", "comparison", "specified"}
+"""Styles that require a formatted answer."""
 SEES_ANSWERS = ("reward", "judge", "quality")
-"""Columns that a wrong answer can lower; complexity grades the question."""
+"""Columns that a wrong answer lowers; complexity grades the question only."""
 
 
 def stand_ins(
     pool: "Pool", columns: Sequence[str], truth: Path, noise: float, knows_rate: float, seed: int
 ) -> dict[str, "StandIn"]:
-    """A grader for each column. Raises ValueError for settings out of range, OtherPoolError for a sample that the truth lacks."""
+    """A grader for each column.
+
+    Raises ValueError for settings out of range, OtherPoolError for a truth table that lacks a sample of the
+    pool.
+    """
     if noise < 0 or not 0 <= knows_rate <= 1:
-        raise ValueError(
-            f"noise must be at least 0 and knows_rate a share between 0 and 1, got {noise} and {knows_rate}"
-        )
+        raise ValueError(f"noise must be at least 0 and knows_rate in [0, 1], got {noise} and {knows_rate}")
     facts = _facts(pool, truth)
     settings = {
         "noise": noise,
@@ -54,7 +64,7 @@ def stand_ins(
 
 
 class StandIn:
-    """One column's grades of a whole pool; its spread is that of the grades before noise."""
+    """The grades of one column for a whole pool; the spread is their standard deviation before noise."""
 
     def __init__(self, column: str, facts: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
         self.column, self.settings = column, settings
@@ -65,21 +75,22 @@ class StandIn:
         return {"stand_in": self.column, **self.settings}
 
     def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
-        found = [self._grade(sample) for sample in samples]
+        grades: list[float | None] = [self._grade(sample) for sample in samples]
         advance(len(samples))
-        return found
+        return grades
 
     def summary(self) -> dict[str, Any]:
         return {"missing": {}}
 
     def _grade(self, sample: "Sample") -> float:
-        words = (
-            random_words(f"q/{self.column}", self.settings["seed"], sample.id).astype(np.float64) + 0.5
-        ) / 2**32
+        words = random_words(f"q/{self.column}", self.settings["seed"], sample.id)
+        uniform = (words.astype(np.float64) + 0.5) / 2**32  # never 0, whose logarithm is taken below
         notices = (
-            self.column in SEES_ANSWERS and self._wrong[sample.row] and words[0] < self.settings["knows_rate"]
+            self.column in SEES_ANSWERS
+            and self._wrong[sample.row]
+            and uniform[0] < self.settings["knows_rate"]
         )
-        normal = math.sqrt(-2 * math.log(words[1])) * math.cos(2 * math.pi * words[2])  # Box-Muller
+        normal = math.sqrt(-2 * math.log(uniform[1])) * math.cos(2 * math.pi * uniform[2])  # Box-Muller
         grade = float(self._plain[sample.row]) + self._spread * (
             self.settings["noise"] * normal - PENALTY * notices
         )
@@ -87,7 +98,7 @@ class StandIn:
 
 
 def _facts(pool: "Pool", truth: Path) -> dict[str, np.ndarray]:
-    """words a turn, turns, difficulty, formatted, wrong: one value for each row of the pool."""
+    """words (per turn), turns, difficulty, formatted, wrong: one value for each row of the pool."""
     names = ["id", "styles", "wrong", *(f"cap_{key}" for key in CAPABILITY_KEYS)]
     if absent := sorted(set(names) - set(pq.read_schema(truth).names)):
         raise ValueError(f"{truth} is not a truth table: it lacks the columns {', '.join(absent)}")
@@ -95,7 +106,7 @@ def _facts(pool: "Pool", truth: Path) -> dict[str, np.ndarray]:
     index = {id: i for i, id in enumerate(table["id"].to_pylist())}
     ids = pool.table["id"].to_pylist()
     if unknown := next((id for id in ids if id not in index), None):
-        raise OtherPoolError(f"{truth} holds no sample {unknown}: it belongs to another pool")
+        raise OtherPoolError(f"{truth} lacks sample {unknown}: it belongs to another pool")
     at = np.array([index[id] for id in ids])
     styles = table["styles"].to_pylist()
     return {

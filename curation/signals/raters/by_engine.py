@@ -1,10 +1,11 @@
 """Capability scores and styles by an inference engine: vLLM in this process, or any OpenAI-compatible server.
 
-    score_capabilities_by_engine(pool, out, engine="server", model="scorer", base_url="http://127.0.0.1:8000/v1")
+    score_capabilities_by_engine(pool, out, engine="server", model="scorer",
+    base_url="http://127.0.0.1:8000/v1")
 
-The same columns and files as curation/signals/raters/capability.py and style.py write; their scorer in plain transformers stays
-the reference. An engine shares a sample's prefix through its prefix cache, so the queries of one sample follow each other,
-and the first is answered before the others are sent.
+Columns and files are those of capability.py and style.py, whose scoring in plain transformers is the
+reference. An engine reuses a sample's prefix through its prefix cache, so the first query of a sample is
+answered before its others are sent.
 """
 
 import time
@@ -19,9 +20,10 @@ import pyarrow.compute as pc
 
 from curation.pool.sample import Sample
 from curation.signals.core.table import Advance, Progress, read_signal, write_signal
-from curation.signals.raters import capability, style
-from curation.signals.raters.engine import Digits, Engine, EngineError, Failed, check_engine
+from curation.signals.raters.capability import score_table, summarise_scores
+from curation.signals.raters.engine import DigitLogProbs, Engine, EngineError, Failed, check_engine
 from curation.signals.raters.queries import Queries, load_queries
+from curation.signals.raters.style import summarise_styles, text_table
 from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 EngineName = Literal["server", "vllm"]
 STYLE_TOKENS = 64
-"""Tokens that the answer to the style query may take; all nine phrases of the longest shipped prompts take about 45."""
+"""Token limit of the answer to the style query; all phrases of the longest shipped prompts take about 45."""
 
 
 def score_capabilities_by_engine(
@@ -47,28 +49,31 @@ def score_capabilities_by_engine(
 ) -> dict[str, Any]:
     """Write the capability signal of a pool to `out`; parts that are complete are kept.
 
-    model: name of the served model, or (vllm) a checkpoint directory. options: for "server" `concurrency` and those of
-        ChatClient (api_key_env, timeout, retries, prices, max_cost_usd, ...), for "vllm" those of VllmEngine.
-    max_failed: share of a shard's samples for which the engine may fail (time-outs, errors, unreadable answers); above it
-        the run stops before the part is written, so that a new run asks for them again.
-    Returns rows, parts, `missing` rows by reason, `no_digit` (queries without a score: null), `truncated_digits` (digits
-    not listed: probability 0), `max_hidden_mass` (the most that those can have had in one query), digit mass,
-    samples/s and the engine's own counts (requests, tokens, cost). Counts of failures are of this run: kept parts are not
-    asked again.
-    Raises EngineError when the engine lists no probabilities, does not see images, or fails too often, and what the
-    engine raises (ChatSetupError, CostCapReached, PromptError, ImportError).
+    model: name of the served model, or (vllm) a checkpoint directory.
+    options: for "server" `concurrency` and those of ChatClient (api_key_env, timeout, retries, prices,
+        max_cost_usd, ...), for "vllm" those of VllmEngine.
+    max_failed: share of a shard's samples for which the engine may fail (time-outs, errors, unreadable
+        answers); above it the run stops before the part is written, so that the next run asks for them again.
+
+    Returns rows, parts, `missing` rows by reason, `no_digit` (queries without a listed digit: null),
+    `truncated_digits` (digits not listed: probability 0), `max_hidden_mass` (the largest bound of their mass
+    in one query), digit mass, samples/s and the engine's own counts (requests, tokens, cost). Failures are
+    those of this run: kept parts are not scored again.
+    Raises EngineError when the engine lists no probabilities, does not see images, or fails too often, and
+    what the engine raises (ChatSetupError, CostCapReached, PromptError, ImportError).
     """
     queries = load_queries(prompts)
     backend = _open(engine, pool, model, base_url, queries, options or {})
     check_engine(backend, queries.capability[0], _has_images(pool))
     counts = Counter(no_digit=0, truncated_digits=0)
-    hidden = [0.0]
+    unlisted_mass = [0.0]
 
-    def table(rows: range, results: list[list[Digits | None] | Failed]) -> pa.Table:
-        found = [digits for result in results if not isinstance(result, Failed) for digits in result]
-        counts["no_digit"] += found.count(None)
-        counts["truncated_digits"] += sum(digits.unlisted for digits in found if digits)
-        hidden.append(max((digits.hidden for digits in found if digits), default=0.0))
+    def table(rows: range, results: list[list[DigitLogProbs | None] | Failed]) -> pa.Table:
+        digits = [each for result in results if not isinstance(result, Failed) for each in result]
+        listed = [each for each in digits if each is not None]
+        counts["no_digit"] += len(digits) - len(listed)
+        counts["truncated_digits"] += sum(each.n_unlisted for each in listed)
+        unlisted_mass.append(max((each.unlisted_mass for each in listed), default=0.0))
         return capability_table(rows, results)
 
     summary = _score(
@@ -77,7 +82,7 @@ def score_capabilities_by_engine(
         "capability",
         backend,
         queries,
-        lambda s: backend.digits(s, queries.capability),
+        lambda samples: backend.digits(samples, queries.capability),
         table,
         shard_rows,
         max_failed,
@@ -85,9 +90,9 @@ def score_capabilities_by_engine(
     )
     return {
         **summary,
-        **capability.summarise(read_signal(out, pool.hash)),
+        **summarise_scores(read_signal(out, pool.hash)),
         **counts,
-        "max_hidden_mass": float(max(hidden)),
+        "max_hidden_mass": float(max(unlisted_mass)),
     }
 
 
@@ -106,16 +111,15 @@ def score_styles_by_engine(
 ) -> dict[str, Any]:
     """Write the style signal of a pool, decoded greedily, to `out`; parts that are complete are kept.
 
-    Parameters and errors as for `score_capabilities_by_engine`. Returns its general counts, `styles` (rows by style) and
-    `other_rows` (rows with text that names no style).
+    Parameters and errors as for `score_capabilities_by_engine`. Returns its general counts, `styles` (rows by
+    style) and `other_rows` (rows with text that names no style).
     """
     queries = load_queries(prompts)
     backend = _open(engine, pool, model, base_url, queries, options or {})
     check_engine(backend, queries.style, _has_images(pool))
 
     def table(rows: range, results: list[str | Failed]) -> pa.Table:
-        texts = [None if isinstance(text, Failed) else text for text in results]
-        return style.style_table(rows, texts, queries, mode="greedy", threshold=1.0)
+        return text_table(rows, [None if isinstance(text, Failed) else text for text in results], queries)
 
     summary = _score(
         pool,
@@ -123,26 +127,28 @@ def score_styles_by_engine(
         "style",
         backend,
         queries,
-        lambda s: backend.write(s, queries.style, STYLE_TOKENS),
+        lambda samples: backend.write(samples, queries.style, STYLE_TOKENS),
         table,
         shard_rows,
         max_failed,
         on_progress,
     )
-    return {**summary, **style.summarise(read_signal(out, pool.hash))}
+    return {**summary, **summarise_styles(read_signal(out, pool.hash))}
 
 
-def capability_table(rows: range, results: list[list[Digits | None] | Failed]) -> pa.Table:
-    """The capability signal's columns; null for a failed sample, and for a query at whose end no digit was listed."""
+def capability_table(rows: range, results: list[list[DigitLogProbs | None] | Failed]) -> pa.Table:
+    """The capability signal's columns; null for a failed sample and for a query without a listed digit."""
     blank = np.zeros(MAX_SCORE + 1)
-    values = [
-        None if isinstance(r, Failed) else np.stack([digits.log_probs if digits else blank for digits in r])
-        for r in results
+    log_probs = [
+        None
+        if isinstance(result, Failed)
+        else np.stack([digits.log_probs if digits else blank for digits in result])
+        for result in results
     ]
-    table = capability.score_table(rows, values)
-    for k, key in enumerate(CAPABILITY_KEYS):
-        unread = pa.array([not isinstance(result, Failed) and result[k] is None for result in results])
-        for name in [name for name in table.column_names if name.partition("_")[2] == key]:
+    table = score_table(rows, log_probs)
+    for c, capability in enumerate(CAPABILITY_KEYS):
+        unread = pa.array([not isinstance(result, Failed) and result[c] is None for result in results])
+        for name in [name for name in table.column_names if name.partition("_")[2] == capability]:
             column = pc.if_else(unread, pa.scalar(None, table[name].type), table[name])
             table = table.set_column(table.column_names.index(name), name, column)
     return table
@@ -165,7 +171,7 @@ def _open(
         from curation.signals.raters.engine_vllm import VllmEngine
 
         return VllmEngine(model, queries, max_images=pc.max(pool.table["n_images"]).as_py() or 1, **options)
-    raise EngineError(f"no engine {engine!r}: server (any that speaks OpenAI's protocol) or vllm")
+    raise EngineError(f"engine must be server (any OpenAI-compatible server) or vllm, got {engine!r}")
 
 
 def _has_images(pool: "Pool") -> bool:
@@ -184,8 +190,9 @@ def _score(
     max_failed: float,
     on_progress: Progress | None,
 ) -> dict[str, Any]:
-    missing: Counter = Counter()
-    begin = time.perf_counter()
+    """Write the signal with columns `table(rows, results of ask)`; returns counts, speed, engine summary."""
+    missing: Counter[str] = Counter()
+    start = time.perf_counter()
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         results = []
@@ -200,11 +207,10 @@ def _score(
         "producer": producer,
         "pool_hash": pool.hash,
         **backend.identity(),
-        "prompts": queries.name,
-        "prompt_hash": queries.hash,
+        **queries.identity(),
     }
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    seconds = time.perf_counter() - begin
+    seconds = time.perf_counter() - start
     return {
         **counts,
         "missing": dict(sorted(missing.items())),
@@ -218,6 +224,6 @@ def _check_failures(rows: range, results: list[Any], max_failed: float) -> None:
     reasons = Counter(result.reason for result in results if isinstance(result, Failed) and result.engine)
     if reasons.total() > max_failed * len(results):
         raise EngineError(
-            f"the engine failed for {reasons.total()} of the {len(results)} samples from row {rows.start} ({dict(reasons)}): look at its log; "
-            "a new run goes on from here"
+            f"the engine failed for {reasons.total()} of the {len(results)} samples from row {rows.start} "
+            f"({dict(reasons)}): look at its log; the next run continues from here"
         )

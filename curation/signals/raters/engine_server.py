@@ -1,13 +1,13 @@
-"""Scoring by an OpenAI-compatible server (vLLM, SGLang, a paid service): one chat completion for each query."""
+"""Scoring by an OpenAI-compatible server (vLLM, SGLang, a paid service): one completion for each query."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from curation.pool.sample import Sample, Turn
-from curation.signals.raters.engine import Digits, Failed, Listed, read_digits
+from curation.signals.raters.engine import DigitLogProbs, Failed, Listed, read_digits
 from curation.taxonomy import MAX_SCORE
-from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply
+from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply, TokenLogprob
 from curation.teacher.messages import Unsendable, conversation
 from curation.teacher.parallel import in_order
 
@@ -15,7 +15,7 @@ _DIGITS = {str(digit): digit for digit in range(MAX_SCORE + 1)}
 
 
 class ServerEngine:
-    """`concurrency` samples are asked about at a time, the queries of each one after the other.
+    """`concurrency` samples at a time, one query of a sample after the other, for the server's prefix cache.
 
     flat: a query ends one user turn that holds the whole conversation, instead of being a turn after it.
     """
@@ -25,15 +25,17 @@ class ServerEngine:
 
     def digits(
         self, samples: Iterable[Sample], queries: Sequence[str]
-    ) -> Iterator[list[Digits | None] | Failed]:
-        def score(messages: list[Message]) -> list[Digits | None] | Failed:
-            found = []
+    ) -> Iterator[list[DigitLogProbs | None] | Failed]:
+        def score(messages: list[Message]) -> list[DigitLogProbs | None] | Failed:
+            digits = []
             for query in queries:
                 listed = self._listed(messages, query)
                 if isinstance(listed, Failed):
                     return listed
-                found.append(read_digits((_DIGITS.get(token.strip()), value) for token, value in listed))
-            return found
+                digits.append(
+                    read_digits((_DIGITS.get(token.strip()), log_prob) for token, log_prob in listed)
+                )
+            return digits
 
         return self._each(samples, score)
 
@@ -41,11 +43,11 @@ class ServerEngine:
         return self._each(samples, lambda messages: self._ask(messages, query, max_tokens).text)
 
     def listed(self, samples: Sequence[Sample], query: str) -> list[Listed | Failed]:
-        found = self._each(samples, lambda messages: self._listed(messages, query))
-        return [entry if isinstance(entry, Failed) else dict(entry) for entry in found]
+        results = self._each(samples, lambda messages: self._listed(messages, query))
+        return [result if isinstance(result, Failed) else dict(result) for result in results]
 
     def identity(self) -> dict[str, Any]:
-        # Not the address: the same model may be served from another one when a run goes on.
+        # Without the address: a resumed run may find the same model served from another one.
         return {"engine": "server", "model": self.client.model, "image_mode": "engine"}
 
     def summary(self) -> dict[str, Any]:
@@ -58,7 +60,9 @@ class ServerEngine:
             "usd": round(cost.usd, 6),
         }
 
-    def _each(self, samples: Iterable[Sample], work: Any) -> Iterator[Any]:
+    def _each(self, samples: Iterable[Sample], work: Callable[[list[Message]], Any]) -> Iterator[Any]:
+        """`work` on the messages of every sample, in order; Failed where the sample or a request fails."""
+
         def attempt(messages: list[Message] | Failed) -> Any:
             if isinstance(messages, Failed):
                 return messages
@@ -69,21 +73,21 @@ class ServerEngine:
 
         return in_order(attempt, map(self._messages, samples), self.concurrency)
 
-    def _listed(self, messages: list[Message], query: str) -> Any:
+    def _listed(self, messages: list[Message], query: str) -> tuple[TokenLogprob, ...] | Failed:
         reply = self._ask(messages, query, max_tokens=1, logprobs=True)
         return reply.logprobs[0] if reply.logprobs and reply.logprobs[0] else Failed("no_logprobs")
 
     def _ask(self, messages: list[Message], query: str, max_tokens: int, logprobs: bool = False) -> Reply:
-        asked = (
+        with_query = (
             [_with_last_line(messages[0], query)]
             if self.flat
             else [*messages, {"role": "user", "content": query}]
         )
-        return self.client.complete(asked, max_tokens, logprobs=logprobs)
+        return self.client.complete(with_query, max_tokens, logprobs=logprobs)
 
     def _messages(self, sample: Sample) -> list[Message] | Failed:
         try:
-            return conversation(_as_one_turn(sample) if self.flat else sample)
+            return [*conversation(_as_one_turn(sample) if self.flat else sample)]
         except Unsendable as error:
             return Failed(error.reason, engine=False)
 

@@ -1,8 +1,10 @@
 """Scoring by vLLM in this process, with its prefix cache.
 
-Samples are taken in blocks. The first query of all samples of a block is computed before their other queries are
-submitted, sample by sample: requests that miss the cache together would each compute the prefix. Scores are read from the
-tokens listed for one sampled token; requests for prompt log-probabilities would bypass the cache (vLLM PR 23399).
+Samples are processed in blocks. The first query of all samples of a block is computed before their other
+queries are
+submitted: requests of one sample that miss the cache at the same time would each compute the prefix. Scores
+are read from the tokens listed for one sampled token; prompt log-probabilities would bypass the prefix cache
+(vLLM PR 23399).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +17,7 @@ from PIL import Image
 
 from curation.pool.sample import Sample
 from curation.signals.raters.capability import digit_questions
-from curation.signals.raters.engine import Digits, EngineError, Failed, Listed, read_digits
+from curation.signals.raters.engine import DigitLogProbs, EngineError, Failed, Listed, read_digits
 from curation.signals.raters.queries import Queries
 from curation.teacher.chat import TOP_LOGPROBS
 from training.images import ImageError, decode
@@ -26,11 +28,12 @@ from training.render import Renderer, RenderError
 class VllmEngine:
     """A checkpoint in vLLM.
 
-    block: samples whose prefixes must fit into the cache together. max_images: most images of one sample.
-    allow_anyres: vLLM tiles images as the processor does (anyres) and knows no single base tile; a checkpoint whose
-        config says image_mode "base" is refused unless this is set.
+    block: number of samples whose prefixes must fit into the cache together. max_images: most images of one
+    sample.
+    allow_anyres: vLLM always tiles images as the processor does (anyres) and has no mode for a single base
+        tile; a checkpoint whose config has image_mode "base" is refused unless this is set.
     llm: further arguments of vllm.LLM (tensor_parallel_size, max_model_len, ...).
-    Raises ImportError with what to install, EngineError, PromptError.
+    Raises ImportError with an install hint, EngineError, PromptError.
     """
 
     def __init__(
@@ -51,15 +54,16 @@ class VllmEngine:
         processor, image_mode = load_processor(model_dir)
         if image_mode == "base" and not allow_anyres:
             raise EngineError(
-                f"{model_dir} reads one base tile of an image and vLLM tiles it: score without an engine, or set allow_anyres"
+                f"{model_dir} reads one base tile of each image, but vLLM tiles images: "
+                "score without an engine, or set allow_anyres"
             )
         self.model_dir, self.block, self.dtype, self.version = Path(model_dir), block, dtype, vllm.__version__
         self.renderer = Renderer(processor)
         self.flat, question = queries.flat, digit_questions(self.renderer, queries)[0]
-        # What a tokenizer writes before each digit (LLaMA's: a space) belongs to the prompt.
+        # Tokens that the tokenizer writes before each digit (LLaMA's: a space) are appended to the prompt.
         self.before_digit = list(question.answers[0][:-1])
         self.digit_of = {answer[-1]: digit for digit, answer in enumerate(question.answers)}
-        self._params = vllm.SamplingParams
+        self._sampling_params = vllm.SamplingParams
         self.llm = vllm.LLM(
             model=str(model_dir),
             dtype=dtype,
@@ -71,30 +75,29 @@ class VllmEngine:
 
     def digits(
         self, samples: Iterable[Sample], queries: Sequence[str]
-    ) -> Iterator[list[Digits | None] | Failed]:
+    ) -> Iterator[list[DigitLogProbs | None] | Failed]:
         for block in self._blocks(samples):
             prompts = [self._prompts(sample, queries, self.before_digit) for sample in block]
             usable = [p for p in prompts if not isinstance(p, Failed)]
-            first = iter(self._tokens([p[0] for p in usable]))
-            others = iter(self._tokens([prompt for p in usable for prompt in p[1:]]))
+            first = iter(self._listed([p[0] for p in usable]))
+            others = iter(self._listed([prompt for p in usable for prompt in p[1:]]))
             for p in prompts:
-                yield (
-                    p
-                    if isinstance(p, Failed)
-                    else [self._read(next(first)), *(self._read(next(others)) for _ in p[1:])]
-                )
+                if isinstance(p, Failed):
+                    yield p
+                else:
+                    yield [self._read(next(first)), *(self._read(next(others)) for _ in p[1:])]
 
     def write(self, samples: Iterable[Sample], query: str, max_tokens: int) -> Iterator[str | Failed]:
         for block in self._blocks(samples):
             prompts = [self._prompts(sample, [query], []) for sample in block]
-            params = self._params(max_tokens=max_tokens, temperature=0.0)
-            done = iter(self._generate([p[0] for p in prompts if not isinstance(p, Failed)], params))
-            yield from (p if isinstance(p, Failed) else next(done).text for p in prompts)
+            params = self._sampling_params(max_tokens=max_tokens, temperature=0.0)
+            outputs = iter(self._generate([p[0] for p in prompts if not isinstance(p, Failed)], params))
+            yield from (p if isinstance(p, Failed) else next(outputs).text for p in prompts)
 
     def listed(self, samples: Sequence[Sample], query: str) -> list[Listed | Failed]:
         prompts = [self._prompts(sample, [query], self.before_digit) for sample in samples]
-        found = iter(self._tokens([p[0] for p in prompts if not isinstance(p, Failed)]))
-        return [p if isinstance(p, Failed) else next(found) for p in prompts]
+        listed = iter(self._listed([p[0] for p in prompts if not isinstance(p, Failed)]))
+        return [p if isinstance(p, Failed) else next(listed) for p in prompts]
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -116,6 +119,7 @@ class VllmEngine:
     def _prompts(
         self, sample: Sample, queries: Sequence[str], ending: list[int]
     ) -> list[dict[str, Any]] | Failed:
+        """One vLLM prompt for each query about a sample, each with the tokens `ending` after the query."""
         try:
             images = [Image.fromarray(decode(picture).permute(1, 2, 0).numpy()) for picture in sample.images]
             context = self.renderer.context(sample, self.flat)
@@ -124,28 +128,31 @@ class VllmEngine:
             return Failed(error.reason, engine=False)
         prefix = one_placeholder_each(context.input_ids, self.renderer.image_id, repeats)
         data = {"multi_modal_data": {"image": images}} if images else {}
-        asked = [[*self.renderer.query_tokens(query, self.flat), *ending] for query in queries]
-        return [{"prompt_token_ids": [*prefix, *tokens], **data} for tokens in asked]
+        endings = [[*self.renderer.query_tokens(query, self.flat), *ending] for query in queries]
+        return [{"prompt_token_ids": [*prefix, *tokens], **data} for tokens in endings]
 
-    def _tokens(self, prompts: list[dict[str, Any]]) -> list[dict[int, float]]:
-        params = self._params(max_tokens=1, temperature=0.0, logprobs=TOP_LOGPROBS)
+    def _listed(self, prompts: list[dict[str, Any]]) -> list[dict[int, float]]:
+        """Token id -> log-probability of the tokens listed after each prompt."""
+        params = self._sampling_params(max_tokens=1, temperature=0.0, logprobs=TOP_LOGPROBS)
         return [
-            {token: entry.logprob for token, entry in done.logprobs[0].items()}
-            for done in self._generate(prompts, params)
+            {token: entry.logprob for token, entry in output.logprobs[0].items()}
+            for output in self._generate(prompts, params)
         ]
 
     def _generate(self, prompts: list[dict[str, Any]], params: Any) -> list[Any]:
-        return (
-            [out.outputs[0] for out in self.llm.generate(prompts, params, use_tqdm=False)] if prompts else []
-        )
+        if not prompts:
+            return []
+        return [request.outputs[0] for request in self.llm.generate(prompts, params, use_tqdm=False)]
 
-    def _read(self, listed: dict[int, float]) -> Digits | None:
-        return read_digits((self.digit_of.get(token), value) for token, value in listed.items())
+    def _read(self, listed: dict[int, float]) -> DigitLogProbs | None:
+        return read_digits((self.digit_of.get(token), log_prob) for token, log_prob in listed.items())
 
 
 def one_placeholder_each(ids: np.ndarray, image_id: int, repeats: Sequence[int]) -> list[int]:
-    """Token ids with one placeholder for each image, from ids [T] in which image i has `repeats[i]` of them: vLLM expands
-    placeholders itself."""
+    """Token ids with one placeholder for each image, from ids [T] in which image i has `repeats[i]` of them.
+
+    vLLM expands placeholders itself.
+    """
     keep, start = np.ones(len(ids), bool), 0
     for count in repeats:
         start += int(np.argmax(ids[start:] == image_id))

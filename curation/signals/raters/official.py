@@ -1,7 +1,8 @@
-"""The way in which mmSSR's own code asks a rater (arXiv 2503.13383): one query of one sample at a time, greedily generated.
+"""Rating as in mmSSR's own code (arXiv 2503.13383): one query of one sample at a time, generated greedily.
 
-Nothing is shared: prefix and images are computed again for each of the 15 queries. It is here to compare with. As there,
-samples without an image cannot be rated (reason `no_image`). Use a prompt set with `conversation: flat` for its form.
+Nothing is shared: prefix and images are computed again for each of the 15 queries, so it serves as a
+reference. As in the paper's code, samples without an image cannot be rated (reason `no_image`). For the
+paper's form of a conversation, use a prompt set with `conversation: flat`.
 """
 
 from collections import Counter
@@ -19,11 +20,11 @@ from curation.taxonomy import MAX_SCORE
 if TYPE_CHECKING:
     from curation.pool.read import Pool
     from curation.pool.sample import Sample
-    from curation.signals.core.vlm import Pass, Vlm
+    from curation.signals.core.vlm import PassStats, Vlm
     from training.render import Encoded
 
 MAX_NEW_TOKENS = 1024
-"""The longest text that the paper's code lets a rater write."""
+"""The longest text that a rater may write in the paper's code."""
 
 
 def generate(vlm: "Vlm", example: "Encoded", max_new_tokens: int) -> str:
@@ -32,7 +33,7 @@ def generate(vlm: "Vlm", example: "Encoded", max_new_tokens: int) -> str:
 
     batch = vlm.batch([example])
     del batch["labels"]
-    # Our own settings: a checkpoint may ship others (sampling, repetition penalty) in its generation_config.
+    # A complete configuration: a checkpoint's generation_config may set sampling or a repetition penalty.
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -43,28 +44,28 @@ def generate(vlm: "Vlm", example: "Encoded", max_new_tokens: int) -> str:
     return vlm.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
-def asked(example: "Encoded", prompt: Sequence[int]) -> "Encoded":
-    """A prefix with one query after it, as an example of its own."""
-    ids = np.concatenate([example.input_ids, np.array(prompt, dtype=np.int32)])
-    return replace(example, input_ids=ids, labels=np.full_like(ids, example.labels[0]))
+def with_prompt(prefix: "Encoded", prompt: Sequence[int]) -> "Encoded":
+    """A sample's prefix followed by the tokens of one query, without labels."""
+    ids = np.concatenate([prefix.input_ids, np.array(prompt, dtype=np.int32)])
+    return replace(prefix, input_ids=ids, labels=np.full_like(ids, prefix.labels[0]))
 
 
 def generate_rows(
     pool: "Pool",
     rows: Sequence[int],
     vlm: "Vlm",
-    questions: Sequence[str],
+    queries: Sequence[str],
     flat: bool,
-    done: "Pass",
+    stats: "PassStats",
     advance: Advance,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[list[str] | None]:
-    """The generated answer to each question for some rows of a pool; None where a row cannot be rated."""
-    prompts = [vlm.renderer.query_tokens(question, flat) for question in questions]
+    """The generated answer to each query for some rows of a pool; None for a row that cannot be rated."""
+    prompts = [vlm.renderer.query_tokens(query, flat) for query in queries]
 
-    def texts(examples: Sequence["Encoded"]) -> list[list[str]]:
+    def score(examples: Sequence["Encoded"]) -> list[list[str]]:
         return [
-            [generate(vlm, asked(example, prompt), max_new_tokens) for prompt in prompts]
+            [generate(vlm, with_prompt(example, prompt), max_new_tokens) for prompt in prompts]
             for example in examples
         ]
 
@@ -72,14 +73,14 @@ def generate_rows(
         pool.samples(rows),
         encode=partial(_with_image, vlm, flat),
         make_batches=partial(batches_by_count, batch_size=1),
-        score=texts,
-        done=done,
+        score=score,
+        stats=stats,
         advance=advance,
     )
 
 
-def parse_score(text: str, unparsed: Counter) -> int | None:
-    """The score that a text states, read by int() as in the paper's code; None, counted, if it is none of 0..5."""
+def parse_score(text: str, unparsed: Counter[str]) -> int | None:
+    """The score 0..5 that a text is, by int() as in the paper's code; else None, counted in `unparsed`."""
     try:
         score = int(text)
     except ValueError:

@@ -1,19 +1,21 @@
-"""Interaction styles: what a fine-tuned styler names when it is asked for the styles of a sample.
+"""Interaction styles: the styles that a fine-tuned styler names for a sample.
 
-mode "greedy", the reference: greedy decoding of a comma-separated list, from the cache that already holds image,
-conversation and query; text that names none of the nine becomes "other" and is counted. mode "likelihood", faster: the
-probability that the answer begins with each of the nine names, read in one forward; the likeliest name is taken, and further
-ones down to `threshold` times its probability. A list names its second style only after the first, so the two modes are not
-the same function: choose the threshold on held-out labels (`rater_report.choose_threshold`). mode "official": a generation
-of its own for each sample, as mmSSR does (arXiv 2503.13383); samples without an image then have no styles (`no_image`), in
-the other modes those of their text.
+mode "greedy", the reference: a comma-separated list is decoded greedily from the cache that already holds
+image, conversation and query; text that names none of the nine styles becomes "other" and is counted. mode
+"likelihood", faster: the probability that the answer begins with each of the nine names is read in one
+forward pass; the likeliest name is taken, and further ones down to `threshold` times its probability. A list
+names its second style only after the first, so this is not the same function as greedy decoding: choose the
+threshold on held-out labels (`agreement.choose_threshold`).
+mode "official": one generation for each sample, as in mmSSR (arXiv 2503.13383). There, samples without an
+image have no styles (`no_image`); in the other modes they have those of their text.
 
-Columns: styles list<string> of style keys, likeliest or first-named first; likelihood adds style_logp_<key> float32 (nats).
+Columns: styles list<string> of style keys, the likeliest or first-named first; likelihood mode adds
+style_logp_<key> float32 (nats).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +29,8 @@ from curation.taxonomy import STYLES
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
-    from curation.signals.core.vlm import Pass, Vlm
-    from curation.signals.raters.prefix import Questions
+    from curation.signals.core.vlm import PassStats, Vlm
+    from curation.signals.raters.prefix import Questions, SampleAnswers
     from training.render import Renderer
 
 Mode = Literal["greedy", "likelihood", "official"]
@@ -52,47 +54,48 @@ def score_styles(
 ) -> dict[str, Any]:
     """Write the style signal of a pool to `out`; parts that are complete are kept.
 
-    threshold: of likelihood mode, in (0, 1]; 1 names one style. dtype, device, image_mode: as for Vlm. max_new_tokens: of a
-    generation in official mode. Returns samples/s, padding efficiency of the prefixes, counts by style, the rows with
-    unknown text (`other_rows`), those without a value by reason, and (likelihood) the mean probability of the nine names
-    together with the count of rows where it is low.
-    Raises PromptError when the model's tokenizer cannot express the style phrases, ValueError for a model whose attention
-    cannot share a prefix.
+    threshold: of likelihood mode, in (0, 1]; 1 names one style. max_new_tokens: of a generation in official
+    mode.
+    Returns samples/s, padding efficiency of the prefixes, counts by style, rows with unknown text
+    (`other_rows`), rows without a value by reason, and (likelihood) the mean total probability of the nine
+    names with the count of rows where it is low.
+    Raises PromptError when the model's tokenizer cannot represent the style phrases, ValueError for a model
+    whose attention cannot share a prefix.
     """
-    from curation.signals.core.vlm import Pass, Vlm
+    from curation.signals.core.vlm import PassStats, Vlm
 
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
-    queries, done = load_queries(prompts), Pass()
-    style_question(vlm.renderer, queries)
+    queries, stats = load_queries(prompts), PassStats()
+    style_question(vlm.renderer, queries)  # raises before any work, in every mode
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         if mode == "official":
-            return score_rows_official(pool, rows, vlm, queries, done, advance, max_new_tokens)
-        return score_rows(pool, rows, vlm, queries, batch_size, done, advance, mode=mode, threshold=threshold)
+            return score_rows_official(pool, rows, vlm, queries, stats, advance, max_new_tokens)
+        return score_rows(
+            pool, rows, vlm, queries, batch_size, stats, advance, mode=mode, threshold=threshold
+        )
 
-    identity = {
-        **vlm.identity("style", pool.hash),
-        "prompts": queries.name,
-        "prompt_hash": queries.hash,
-        "mode": mode,
-    }
-    identity |= {"likelihood": {"threshold": threshold}, "official": {"max_new_tokens": max_new_tokens}}.get(
-        mode, {}
-    )
+    identity = {**vlm.identity("style", pool.hash), **queries.identity(), "mode": mode}
+    if mode == "likelihood":
+        identity["threshold"] = threshold
+    if mode == "official":
+        identity["max_new_tokens"] = max_new_tokens
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    return {**done.summary(), **counts, **summarise(read_signal(out, pool.hash))}
+    return {**stats.summary(), **counts, **summarise_styles(read_signal(out, pool.hash))}
 
 
 def max_answer_tokens(tokenizer: Any, queries: Queries) -> int:
-    """Tokens that the longest possible answer takes: all nine phrases, and the end of the turn."""
+    """Number of tokens of the longest valid answer: all nine phrases and the end of the turn."""
     return len(tokenizer.encode(queries.style_answer(list(queries.styles)), add_special_tokens=False)) + 1
 
 
 def style_question(renderer: "Renderer", queries: Queries) -> Question:
-    """The style query with the nine names as its answers.
+    """The style query as a question with the nine names as candidate answers.
 
-    Raises PromptError where one name's tokens begin another's, so that their probabilities would overlap, or a word of the
-    prompts is unknown.
+    Raises PromptError where the tokens of one name begin with those of another, because their probabilities
+    would overlap, and for an unknown word in the prompts.
     """
     check_tokenizer(renderer.tokenizer, queries)
     names = tuple(
@@ -107,43 +110,57 @@ def style_question(renderer: "Renderer", queries: Queries) -> Question:
 
 
 def likely_styles(log_probs: np.ndarray, threshold: float) -> list[list[str]]:
-    """Style keys of samples with name log-probabilities [n, 9]: the likeliest, and those of at least `threshold` times its
-    probability, in falling order; equal ones in the taxonomy's. Raises ValueError for a threshold outside (0, 1]."""
+    """Style keys of samples with name log-probs [n, 9], by falling probability; ties in taxonomy order.
+
+    The likeliest style, and those of at least `threshold` times its probability (1: no further ones). Raises
+    ValueError for a threshold outside (0, 1].
+    """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold is a share in (0, 1], got {threshold}")
+        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
     keys = list(STYLES)
-    named = []
-    for values in np.asarray(log_probs, dtype=np.float64):
-        order = np.argsort(-values, kind="stable")
-        further = values[order] >= values[order[0]] + np.log(threshold)
-        further[0], further[1:] = True, further[1:] & (threshold < 1)
-        named.append([keys[k] for k in order[further]])
-    return named
+    styles = []
+    for sample in np.asarray(log_probs, dtype=np.float64):
+        order = np.argsort(-sample, kind="stable")
+        chosen = sample[order] >= sample[order[0]] + np.log(threshold)
+        # The likeliest is always named; styles that tie with it only for a threshold below 1.
+        chosen[0], chosen[1:] = True, chosen[1:] & (threshold < 1)
+        styles.append([keys[s] for s in order[chosen]])
+    return styles
+
+
+def text_table(rows: Sequence[int], texts: Sequence[str | None], queries: Queries) -> pa.Table:
+    """The signal's columns from the styler's text for each row; null where there is none."""
+    styles = [None if text is None else queries.parse_styles(text) for text in texts]
+    return pa.table({"row": pa.array(rows, pa.int32()), "styles": pa.array(styles, pa.list_(pa.string()))})
+
+
+def likelihood_table(
+    rows: Sequence[int], log_probs: Sequence[np.ndarray | None], threshold: float
+) -> pa.Table:
+    """The signal's columns from each row's name log-probs [9]; null where there are none."""
+    styles = [None if row is None else likely_styles(row[None], threshold)[0] for row in log_probs]
+    columns = {"row": pa.array(rows, pa.int32()), "styles": pa.array(styles, pa.list_(pa.string()))}
+    for s, style in enumerate(STYLES):
+        values = [None if row is None else row[s] for row in log_probs]
+        columns[f"style_logp_{style}"] = pa.array(values, pa.float32())
+    return pa.table(columns)
 
 
 def style_table(
     rows: Sequence[int],
-    values: Sequence[str | np.ndarray | None],
+    answers: "Sequence[SampleAnswers | None]",
     queries: Queries,
-    mode: str,
+    mode: Mode,
     threshold: float,
 ) -> pa.Table:
-    """The signal's columns from texts (greedy, official) or name log-probabilities [9] (likelihood) of each row."""
-    columns = {"row": pa.array(rows, pa.int32())}
-    if mode != "likelihood":
-        styles = [None if text is None else queries.parse_styles(text) for text in values]
-        return pa.table({**columns, "styles": pa.array(styles, pa.list_(pa.string()))})
-    styles = [None if value is None else likely_styles(value[None], threshold)[0] for value in values]
-    columns["styles"] = pa.array(styles, pa.list_(pa.string()))
-    for k, key in enumerate(STYLES):
-        columns[f"style_logp_{key}"] = pa.array(
-            [None if value is None else value[k] for value in values], pa.float32()
-        )
-    return pa.table(columns)
+    """The signal's columns from answers whose last question is the style query."""
+    if mode == "likelihood":
+        return likelihood_table(rows, [answer and answer.log_probs[-1] for answer in answers], threshold)
+    return text_table(rows, [answer and answer.text for answer in answers], queries)
 
 
-def style_questions(vlm: "Vlm", queries: Queries, mode: str) -> "Questions":
-    """The style query, with the nine names as its answers (likelihood) or to be continued greedily."""
+def style_questions(vlm: "Vlm", queries: Queries, mode: Mode) -> "Questions":
+    """The style query, with the names as candidate answers (likelihood) or continued greedily (greedy)."""
     from curation.signals.raters.prefix import Questions
 
     question = style_question(vlm.renderer, queries)
@@ -163,7 +180,7 @@ def score_rows(
     vlm: "Vlm",
     queries: Queries,
     batch_size: int,
-    done: "Pass",
+    stats: "PassStats",
     advance: Advance,
     *,
     mode: Mode = "greedy",
@@ -172,11 +189,9 @@ def score_rows(
     """The signal's columns for some rows of a pool, in the order of `rows`."""
     from curation.signals.raters.prefix import answer_rows
 
-    answers = answer_rows(
-        pool, rows, style_questions(vlm, queries, mode), queries.flat, batch_size, done, advance
-    )
-    values = [answer and (answer.log_probs[0] if mode == "likelihood" else answer.text) for answer in answers]
-    return style_table(rows, values, queries, mode, threshold)
+    questions = style_questions(vlm, queries, mode)
+    answers = answer_rows(pool, rows, questions, queries.flat, batch_size, stats, advance)
+    return style_table(rows, answers, queries, mode, threshold)
 
 
 def score_rows_official(
@@ -184,30 +199,29 @@ def score_rows_official(
     rows: Sequence[int],
     vlm: "Vlm",
     queries: Queries,
-    done: "Pass",
+    stats: "PassStats",
     advance: Advance,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> pa.Table:
-    """The signal's columns for some rows of a pool by one generation a sample."""
-    texts = generate_rows(pool, rows, vlm, [queries.style], queries.flat, done, advance, max_new_tokens)
-    return style_table(rows, [row and row[0] for row in texts], queries, "official", 1.0)
+    """The signal's columns for some rows of a pool, by one generation for each sample."""
+    texts = generate_rows(pool, rows, vlm, [queries.style], queries.flat, stats, advance, max_new_tokens)
+    return text_table(rows, [None if answers is None else answers[0] for answers in texts], queries)
 
 
-def summarise(signal: pa.Table) -> dict[str, Any]:
-    """Counts of a finished style signal: rows, rows without styles, styles, and how sure the names are (likelihood)."""
-    named = signal["styles"].drop_null().to_pylist()
+def summarise_styles(signal: pa.Table) -> dict[str, Any]:
+    """Of a finished signal: rows, rows without styles, rows by style, (likelihood) mass of the names."""
     counts: dict[str, int] = {}
-    for style in (style for styles in named for style in styles):
+    for style in (style for styles in signal["styles"].drop_null().to_pylist() for style in styles):
         counts[style] = counts.get(style, 0) + 1
-    out = {
+    summary = {
         "rows": len(signal),
         "rows_missing": signal["styles"].null_count,
         "styles": dict(sorted(counts.items())),
         "other_rows": counts.get(OTHER, 0),
     }
-    names = [f"style_logp_{key}" for key in STYLES]
-    if set(names) <= set(signal.column_names):
-        mass = np.exp(np.stack([signal[name].drop_null().to_numpy() for name in names])).sum(axis=0)
-        out["mean_style_mass"] = float(mass.mean()) if len(mass) else None
-        out["low_mass_styles"] = int((mass < LOW_MASS).sum())
-    return out
+    columns = [f"style_logp_{style}" for style in STYLES]
+    if set(columns) <= set(signal.column_names):
+        mass = np.exp(np.stack([signal[column].drop_null().to_numpy() for column in columns])).sum(axis=0)
+        summary["mean_style_mass"] = float(mass.mean()) if len(mass) else None
+        summary["low_mass_styles"] = int((mass < LOW_MASS).sum())
+    return summary

@@ -1,11 +1,12 @@
-"""Training examples for the raters, from labels: the scorer (14 queries a sample, answers are digits) and the styler.
+"""Training examples for scorer and styler, from a teacher's labels.
 
-A sample is rendered once, its queries are branches of the same prefix, so that the scorer learns in the form in which
-it will score. Samples are split into training and held-out ones by a hash of the id: all queries of a sample are on one
-side.
+The scorer learns to answer each capability query with a digit, the styler to answer the style query with a
+list. A sample is rendered once and its queries are branches of one prefix, so that a rater is trained in the
+form in which it scores. Samples are split into training and held-out ones by a hash of the id: all queries of
+a sample are on the same side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from training.render import Encoded, Renderer
 
 POSITIVE = 2
-"""Score from which a sample is a positive of a capability, for balance; 1 is what label noise makes of a 0."""
+"""Lowest score of a positive sample, for class balance. 1 is not enough: label noise turns a 0 into a 1."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a rater should answer about one row: (query, answer) pairs, asked in the `flat` form of a prompt set or not."""
+    """The answers that a rater should give for one row: (query, answer) pairs. flat: see `Queries`."""
 
     row: int
     answers: tuple[tuple[str, str], ...]
@@ -34,19 +35,23 @@ class Target:
 
 
 def split_labels(labels: pa.Table, holdout: float = 0.2, seed: int = 0) -> tuple[pa.Table, pa.Table]:
-    """(training, held-out) labels; a sample is held out when the seeded hash of its id is below `holdout`."""
+    """(training, held-out) labels; a sample is held out when the seeded hash of its id is below `holdout`.
+
+    Raises ValueError for a holdout outside [0, 1).
+    """
     if not 0 <= holdout < 1:
-        raise ValueError(f"holdout is a share in [0, 1), got {holdout}")
+        raise ValueError(f"holdout must be in [0, 1), got {holdout}")
     held = np.array([uniform("holdout", seed, id) < holdout for id in labels["id"].to_pylist()], dtype=bool)
     return labels.filter(pa.array(~held)), labels.filter(pa.array(held))
 
 
 def scorer_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], dict[str, int]]:
-    """One target for each labelled sample, with the capabilities that have a score; counts of what was left out.
+    """One target for each labelled sample, with the capabilities that have a score; and counts.
 
-    Counts: samples, answers, missing_answers (capabilities without score), missing_samples (no score at all).
+    Counts: samples, answers, missing_answers (capabilities without a score), missing_samples (without any
+    score).
     """
-    columns = [labels[f"cap_{key}"].to_pylist() for key in CAPABILITY_KEYS]
+    columns = [labels[f"cap_{capability}"].to_pylist() for capability in CAPABILITY_KEYS]
     targets, missing = [], 0
     for row, scores in zip(labels["row"].to_pylist(), zip(*columns, strict=True), strict=True):
         pairs = zip(queries.capability, scores, strict=True)
@@ -64,7 +69,7 @@ def scorer_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], di
 
 
 def styler_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], dict[str, int]]:
-    """One target for each sample with at least one style; the answer lists the phrases in the taxonomy's order."""
+    """One target for each sample with at least one style; the answer lists the phrases in taxonomy order."""
     pairs = zip(labels["row"].to_pylist(), labels["styles"].to_pylist(), strict=True)
     targets = [
         Target(row, ((queries.style, queries.style_answer(styles)),), queries.flat)
@@ -75,13 +80,15 @@ def styler_targets(labels: pa.Table, queries: Queries) -> tuple[list[Target], di
 
 
 def repeat_factors(labels: pa.Table, threshold: float, seed: int = 0) -> np.ndarray:
-    """How often each labelled sample is shown in one epoch, so that samples of rare capabilities are seen more often.
+    """How often each labelled sample is shown in one epoch, int64 [n]; rare capabilities more often.
 
-    The repeat factor of LVIS (arXiv 1908.03195, section 5.1): max over the sample's positive capabilities of
-    max(1, sqrt(threshold / share of positives)), rounded up or down by a seeded draw. threshold 0 gives all ones.
-    int64[n].
+    The repeat factor of LVIS (arXiv 1908.03195, section 5.1): the maximum over the sample's positive
+    capabilities of max(1, sqrt(threshold / share of positives)), rounded up or down by a seeded draw.
+    threshold 0 gives all ones.
     """
-    scores = np.stack([labels[f"cap_{key}"].fill_null(0).to_numpy() for key in CAPABILITY_KEYS], axis=1)
+    scores = np.stack(
+        [labels[f"cap_{capability}"].fill_null(0).to_numpy() for capability in CAPABILITY_KEYS], axis=1
+    )
     positive = scores >= POSITIVE
     share = np.maximum(positive.mean(axis=0), 1 / max(len(labels), 1))
     factor = np.where(positive, np.sqrt(threshold / share), 1.0).max(axis=1, initial=1.0)
@@ -97,8 +104,8 @@ def balanced(targets: list[Target], labels: pa.Table, threshold: float = 0.1, se
     return [target for target in targets for _ in range(factors[target.row])]
 
 
-class RaterExamples(Sequence):
-    """Targets as encoded training examples, rendered when they are asked for."""
+class RaterExamples:
+    """Targets as encoded training examples, rendered when they are read."""
 
     def __init__(self, pool: "Pool", renderer: "Renderer", targets: Sequence[Target]) -> None:
         self.pool, self.renderer, self.targets = pool, renderer, targets
@@ -109,3 +116,6 @@ class RaterExamples(Sequence):
     def __getitem__(self, index: int) -> "Encoded":
         target = self.targets[index]
         return self.renderer.branches(self.pool[target.row], target.answers, target.flat)
+
+    def __iter__(self) -> "Iterator[Encoded]":
+        return (self[index] for index in range(len(self)))

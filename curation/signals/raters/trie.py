@@ -1,8 +1,8 @@
-"""Queries about one sample as a trie of tokens: what two of them have in common is computed once.
+"""Questions about one sample as a trie of tokens, so that tokens they share are computed once.
 
-Each query goes on where the sample's prefix ends. The 14 capability queries share their beginning, candidate answers share
-their whole query, so a trie of all of them holds far fewer tokens than the queries one after the other. It is built from the
-tokenised prompts alone and knows nothing of their wording.
+Every question continues the sample's prefix. The capability queries share their beginning and the candidate
+answers of a question share its whole prompt, so the trie holds far fewer tokens than the questions one after
+the other. It is built from token ids alone and does not depend on the wording of the prompts.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Trie:
-    """Token sequences merged where they begin alike; a node comes after its parent.
+    """Token sequences merged where they begin alike; parents come before their children.
 
-    tokens, parent, depth: int64 [N]; parent -1 and depth 0 for a token that follows the prefix directly. leaf: int64 [Q],
-    the node of each sequence's last token. ancestors: bool [N, N], whether node i sees node j (itself, or before it on its
-    path).
+    tokens, parent, depth: int64 [N]; a token that follows the prefix directly has parent -1 and depth 0.
+    leaf: int64 [Q], the node of each sequence's last token.
+    ancestors: bool [N, N], whether node i attends to node j (itself, or an earlier node on its path).
     """
 
     tokens: np.ndarray
@@ -31,22 +31,23 @@ class Trie:
 
     def path(self, sequence: int) -> np.ndarray:
         """The nodes of one sequence in order, int64."""
+        # Node numbers ascend along a path, because parents come first.
         return np.flatnonzero(self.ancestors[self.leaf[sequence]])
 
 
 def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
-    """The trie of some token sequences. Raises ValueError for an empty one, or for none at all."""
+    """The trie of token sequences. Raises ValueError for an empty sequence, or for none at all."""
     if not sequences or any(len(sequence) == 0 for sequence in sequences):
-        raise ValueError("a trie is built from at least one sequence, each of at least one token")
-    known: dict[tuple[int, int], int] = {}
+        raise ValueError("a trie needs at least one sequence, and every sequence at least one token")
+    node_of: dict[tuple[int, int], int] = {}  # (parent, token) -> node
     leaf = []
     for sequence in sequences:
         node = -1
         for token in map(int, sequence):
-            node = known.setdefault((node, token), len(known))
+            node = node_of.setdefault((node, token), len(node_of))
         leaf.append(node)
-    parent, tokens = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
-    ancestors = np.eye(len(known), dtype=bool)
+    parent, tokens = (np.array(column, dtype=np.int64) for column in zip(*node_of, strict=True))
+    ancestors = np.eye(len(node_of), dtype=bool)
     for node, above in enumerate(parent):
         if above >= 0:
             ancestors[node] |= ancestors[above]
@@ -55,7 +56,7 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
 
 @dataclass(frozen=True)
 class Question:
-    """One query as tokens after the prefix, up to where its answer begins, and the answers whose probability is asked."""
+    """The tokens of a query after the prefix, up to its answer, and of its candidate answers."""
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...] = ()
@@ -63,11 +64,12 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionTrie:
-    """A trie of questions, and where each answer's tokens are predicted.
+    """The trie of some questions with their candidate answers, and the node that predicts each answer token.
 
-    starts: int64 [Q], the node whose state predicts the first token of an answer. The k-th of the K answer tokens is
-    `token[k]`, predicted by `node[k]`, and belongs to answer `answer[k]` (numbered through all questions): int64 [K] each.
-    splits: the number of answers before each question but the first.
+    starts: int64 [Q], the last prompt node of each question; its state predicts the first answer token.
+    node, token, answer: int64 [K]; the k-th answer token is `token[k]`, predicted at `node[k]`, and belongs
+        to candidate `answer[k]`, numbered across all questions.
+    splits: int64 [Q - 1], the number of candidates before each question but the first.
     """
 
     trie: Trie
@@ -78,28 +80,29 @@ class QuestionTrie:
     splits: np.ndarray
 
     def log_probs(self, token_log_probs: np.ndarray) -> list[np.ndarray]:
-        """For each question float64 [..., answers], from the log-probabilities [..., K] of the answer tokens."""
+        """For each question its candidates' log-probs float64 [..., answers]; of tokens they are [..., K]."""
         count = int(self.answer.max(initial=-1)) + 1
         out = np.zeros((*token_log_probs.shape[:-1], count))
-        np.add.at(out, (..., self.answer), token_log_probs.astype(np.float64))
+        # NumPy's stubs do not know tuples as indices of ufunc.at.
+        np.add.at(out, (..., self.answer), token_log_probs.astype(np.float64))  # type: ignore[arg-type]
         return np.split(out, self.splits, axis=-1)
 
 
 def build_questions(questions: Sequence[Question]) -> QuestionTrie:
-    """The trie of questions and their answers. Raises ValueError for an empty prompt or answer."""
+    """The trie of questions and their candidate answers. Raises ValueError for an empty prompt or answer."""
     if any(not answer for question in questions for answer in question.answers):
-        raise ValueError("an answer without tokens has no probability")
-    # The last token of an answer is predicted but never read.
-    sequences = [question.prompt for question in questions]
-    asked = [(question.prompt, answer) for question in questions for answer in question.answers]
-    trie = build_trie([*sequences, *(prompt + answer[:-1] for prompt, answer in asked)])
-    paths = [trie.path(len(questions) + k)[len(prompt) - 1 :] for k, (prompt, _) in enumerate(asked)]
-    empty = [np.zeros(0, np.int64)]
+        raise ValueError("a candidate answer has no tokens, so it has no probability")
+    prompts = [question.prompt for question in questions]
+    candidates = [(question.prompt, answer) for question in questions for answer in question.answers]
+    # The last token of an answer is predicted but never fed to the model.
+    trie = build_trie([*prompts, *(prompt + answer[:-1] for prompt, answer in candidates)])
+    paths = [trie.path(len(questions) + k)[len(prompt) - 1 :] for k, (prompt, _) in enumerate(candidates)]
+    empty = [np.zeros(0, np.int64)]  # np.concatenate needs at least one array
     return QuestionTrie(
         trie,
         trie.leaf[: len(questions)],
         np.concatenate([*paths, *empty]),
-        np.array([token for _, answer in asked for token in answer], dtype=np.int64),
-        np.repeat(np.arange(len(asked)), [len(answer) for _, answer in asked]),
+        np.array([token for _, answer in candidates for token in answer], dtype=np.int64),
+        np.repeat(np.arange(len(candidates)), [len(answer) for _, answer in candidates]),
         np.cumsum([len(question.answers) for question in questions])[:-1],
     )

@@ -1,7 +1,8 @@
-"""What a sample looks like to a regressor of its value: numeric indicators and principal components of its vectors.
+"""Features of a sample for the regressors: numeric indicators and principal components of its vectors.
 
-InstructionGPT-4 (arXiv 2308.12067) takes CLIP score, length, reward and judge score, and six components each of image
-and text features. Its code fits the PCA anew on each probed subset; here it is fitted once, on the pool.
+InstructionGPT-4 (arXiv 2308.12067) uses CLIP score, length, reward and judge score, and six components each
+of image and text features. Its code fits the PCA anew on each probed subset; here it is fitted once, on the
+pool.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,9 @@ from curation.signals.core.vector_files import matrix
 INDICATORS = ("clip_score", "answer_tokens", "reward", "judge")
 VECTORS = ("clip_image", "clip_text")
 MOST_DIMS = 8192
-"""Dimensions of a vector column: the PCA holds their covariance, half a GB of float64."""
+"""Most dimensions of a vector column: the PCA holds their covariance, half a GB of float64."""
 _BLOCK = 1 << 14
+"""Rows converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Pca:
     variance: np.ndarray
 
     def transform(self, values: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """float64 [n, c], in units of the first component's standard deviation; 0, the mean, where not known."""
+        """float64 [n, c] in units of the first component's standard deviation; the mean (0) if not known."""
         scale = np.sqrt(self.variance[0]) if len(self.variance) and self.variance[0] > 0 else 1.0
         out = np.zeros((len(values), len(self.components)))
         for rows, block in _blocks(values, known):
@@ -39,7 +41,7 @@ class Pca:
 
 @dataclass(frozen=True)
 class Features:
-    """values float32 [n, f]; `imputed`: rows that had no value, by column; `pca`: by vector column."""
+    """values: float32 [n, f]. imputed: number of rows without a value, by column. pca: by vector column."""
 
     values: np.ndarray
     names: list[str]
@@ -53,18 +55,20 @@ def sample_features(
     vectors: Sequence[str] = VECTORS,
     components: int = 6,
 ) -> Features:
-    """Each indicator standardised over the pool (mean 0, standard deviation 1), then `components` of each vector column.
+    """Each indicator standardised over the pool (mean 0, deviation 1), then `components` of each vector.
 
-    The components of a column are scaled together, so that the first has standard deviation 1. What is missing (null,
-    NaN, infinite, no vector) takes the mean, which is 0, and is counted. Raises SignalError for a column that is not
-    there, holds nothing or is not of its kind.
+    The components of a column are scaled together, so that the first has standard deviation 1. Missing values
+    (null, NaN, infinite, no vector) become the mean, which is 0, and are counted. Raises SignalError for a
+    column that does not exist, has no values or is not numeric.
     """
     vectors = vectors if components else ()
     if lacking := [name for name in (*indicators, *vectors) if name not in table.column_names]:
         raise SignalError(
-            f"the columns {', '.join(lacking)} are features but not there: compute their signals, or name others"
+            f"the feature columns {', '.join(lacking)} do not exist: compute their signals, or name others"
         )
-    blocks, names, imputed, pca = [], list(indicators), {}, {}
+    blocks, names = [], list(indicators)
+    imputed: dict[str, int] = {}
+    pca: dict[str, Pca] = {}
     for name in indicators:
         column, imputed[name] = _standardised(table, name)
         blocks.append(column[:, None])
@@ -80,17 +84,19 @@ def sample_features(
 
 
 def fit_pca(values: np.ndarray, known: np.ndarray, components: int) -> Pca:
-    """The first min(`components`, d) principal components of the rows where `known`, by the eigenvectors of the covariance.
+    """The first min(`components`, d) principal components of the known rows, from their covariance.
 
-    The entry of largest magnitude of each is positive, which fixes their signs. Raises SignalError for no rows at all or
-    more than MOST_DIMS dimensions.
+    The entry of largest magnitude of each is positive, which fixes their signs. Raises SignalError for no
+    known rows, or more than MOST_DIMS dimensions.
     """
     count, d = int(known.sum()), values.shape[1]
     if not count or d > MOST_DIMS:
-        raise SignalError(f"a PCA needs vectors, of at most {MOST_DIMS} dimensions; there are {count} of {d}")
+        raise SignalError(
+            f"a PCA needs vectors of at most {MOST_DIMS} dimensions, got {count} vectors of {d} dimensions"
+        )
     mean = sum(block.sum(axis=0) for _, block in _blocks(values, known)) / count
     covariance = sum((block - mean).T @ (block - mean) for _, block in _blocks(values, known)) / count
-    variance, axes = np.linalg.eigh(covariance)
+    variance, axes = np.linalg.eigh(covariance)  # ascending
     variance, axes = variance[::-1][:components], axes.T[::-1][:components]
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
     return Pca(mean, axes * signs[:, None], np.maximum(variance, 0))
@@ -109,6 +115,6 @@ def _standardised(table: pa.Table, name: str) -> tuple[np.ndarray, int]:
     values = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
     known = np.isfinite(values)
     if not known.any():
-        raise SignalError(f"the indicator {name} has no value at all: name others")
+        raise SignalError(f"the indicator {name} has no values: name others")
     mean, spread = values[known].mean(), values[known].std()
     return np.where(known, (values - mean) / (spread if spread > 0 else 1.0), 0.0), int((~known).sum())

@@ -1,13 +1,14 @@
-"""CLIP score: how well the text of a sample fits its images, by a dual encoder (CLIP or SigLIP) that has seen neither.
+"""CLIP score: how well the text of a sample fits its images, by a dual encoder (CLIP or SigLIP).
 
     score_clip(pool, Path("clip-vit-large-patch14"), Path("signals/clip"), text="answer")
 
-Columns: clip_score float32 = 100 · mean over the images of cos(image, mean of the sentence embeddings); clip_image and
-clip_text, unit vectors (mean over images; over sentences). Source: CLIPScore (arXiv 2104.08718) without its weight and its
-floor at 0; at most ten sentences as in InstructionGPT-4 (arXiv 2308.12067). Which text is compared is a setting: published
-numbers of one baseline differ by it.
+Columns: clip_score float32 = 100 · mean over the images of cos(image, mean of the sentence embeddings);
+clip_image and clip_text, unit vectors (mean over images and over sentences). Source: CLIPScore (arXiv
+2104.08718) without its weight and without clipping at 0; at most ten sentences as in InstructionGPT-4 (arXiv
+2308.12067). Which text is compared is a setting, because published numbers of the same baseline differ in it.
 
-Text-only samples have clip_text; their clip_score and clip_image are null and counted, as are those of broken images.
+Text-only samples have clip_text only; their clip_score and clip_image are null and counted, like those of
+broken images.
 """
 
 import re
@@ -22,11 +23,11 @@ import pyarrow as pa
 
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
 from curation.signals.core.table import Advance, Progress, read_signal, write_signal
-from curation.signals.core.vector_files import vector_array
+from curation.signals.core.vector_files import stack_vectors, vector_array
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
-    from curation.signals.vectors.dual_encoder import DualEncoder, EncoderPass
+    from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
 
 TEXTS = ("answer", "question", "both")
 MAX_SENTENCES = 10
@@ -35,7 +36,7 @@ BLOCK = 512
 
 
 class Pair(NamedTuple):
-    """What a dual encoder makes of one sample; None where there is no image or no text."""
+    """Image vector, text vector and score of one sample; None where there is no image or no text."""
 
     image: np.ndarray | None
     text: np.ndarray | None
@@ -57,27 +58,27 @@ def score_clip(
 ) -> dict[str, Any]:
     """Write the clip signal of a pool to `out`; parts that are complete are kept.
 
-    text: what is compared with the images: "answer", "question" or "both" (of all turns). A sentence longer than the
-    encoder's context is cut there, a text of more than `max_sentences` ends after them; both are counted.
-    Returns samples/s, padding efficiency of the sentences, the mean score, rows without one, and counts by reason (of
-    what is missing, and of what was cut).
-    Raises ValueError for an unknown text, ModelError for a checkpoint that is no dual encoder.
+    text: what is compared with the images: "answer", "question" or "both" (of all turns). Sentences are
+    truncated to the encoder's context and texts to `max_sentences`; both are counted.
+    Returns samples/s, padding efficiency of the sentences, the mean score, rows without a score, and by
+    reason the counts of missing values and of truncated texts.
+    Raises ValueError for an unknown text, ModelError for a checkpoint that is not a dual encoder.
     """
-    from curation.signals.vectors.dual_encoder import DualEncoder, EncoderPass
+    from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
 
     check_text(text)
-    encoder, done = DualEncoder(model_dir, dtype=dtype, device=device), EncoderPass()
+    encoder, stats = DualEncoder(model_dir, dtype=dtype, device=device), EncoderStats()
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         pairs = list(
-            encode_pairs(encoder, pool.samples(rows), text, max_sentences, batch_size, done, advance)
+            encode_pairs(encoder, pool.samples(rows), text, max_sentences, batch_size, stats, advance)
         )
         return pa.table(
             {
                 "row": pa.array(rows, pa.int32()),
                 "clip_score": pa.array([pair.score for pair in pairs], pa.float32()),
-                "clip_image": stack([pair.image for pair in pairs], encoder.dims),
-                "clip_text": stack([pair.text for pair in pairs], encoder.dims),
+                "clip_image": vector_array(*stack_vectors([pair.image for pair in pairs], encoder.dims)),
+                "clip_text": vector_array(*stack_vectors([pair.text for pair in pairs], encoder.dims)),
             }
         )
 
@@ -86,7 +87,7 @@ def score_clip(
     signal = read_signal(out, pool.hash)
     scores = signal["clip_score"].drop_null().to_numpy()
     return {
-        **done.summary(),
+        **stats.summary(),
         **counts,
         "rows": len(signal),
         "rows_missing": signal["clip_score"].null_count,
@@ -97,13 +98,13 @@ def score_clip(
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError where `text` names no part of a conversation."""
+    """Raises ValueError unless `text` is one of TEXTS."""
     if text not in TEXTS:
-        raise ValueError(f"text {text!r} is none of {', '.join(TEXTS)}")
+        raise ValueError(f"text must be one of {', '.join(TEXTS)}, got {text!r}")
 
 
 def text_of(sample: Sample, text: str) -> list[str]:
-    """The questions (without image placeholders), answers, or both in order, of all turns."""
+    """The questions, the answers, or both in order, of all turns, without image placeholders."""
     parts = {"question": ("question",), "answer": ("answer",), "both": ("question", "answer")}[text]
     return [
         getattr(turn, part).replace(IMAGE_PLACEHOLDER, " ").strip() for turn in sample.turns for part in parts
@@ -111,7 +112,10 @@ def text_of(sample: Sample, text: str) -> list[str]:
 
 
 def sentences_of(texts: Iterable[str]) -> list[str]:
-    """Sentences of the texts: they end at . ! ? before a space, and at line ends; those without a letter or digit fall away."""
+    """Sentences of the texts: they end at . ! ? before a space, and at line ends.
+
+    Those without a letter or digit are dropped.
+    """
     pieces = [piece.strip() for text in texts for piece in re.split(r"(?<=[.!?])\s+|\n+", text)]
     return [piece for piece in pieces if re.search(r"\w", piece)]
 
@@ -122,32 +126,23 @@ def encode_pairs(
     text: str,
     max_sentences: int,
     batch_size: int,
-    done: "EncoderPass",
+    stats: "EncoderStats",
     advance: Advance,
 ) -> Iterator[Pair]:
-    """One Pair for each sample, in order; what is missing or cut is counted in `done`."""
+    """One Pair for each sample, in order; missing values and truncated texts are counted in `stats`."""
     samples = iter(samples)
     while block := list(islice(samples, BLOCK)):
         start = time.perf_counter()
-        texts = _text_vectors(encoder, block, text, max_sentences, batch_size, done)
-        images = _image_vectors(encoder, block, batch_size, done)
-        done.seconds += time.perf_counter() - start
-        done.samples += len(block)
+        texts = _text_vectors(encoder, block, text, max_sentences, batch_size, stats)
+        images = _image_vectors(encoder, block, batch_size, stats)
+        stats.seconds += time.perf_counter() - start
+        stats.samples += len(block)
         advance(len(block))
         yield from map(_pair, images, texts)
 
 
-def stack(vectors: Sequence[np.ndarray | None], dims: int) -> pa.FixedSizeListArray:
-    """A vector column of a list in which None means that there is none."""
-    known = np.array([vector is not None for vector in vectors], bool)
-    matrix = np.zeros((len(vectors), dims), np.float32)
-    if known.any():
-        matrix[known] = np.stack([vector for vector in vectors if vector is not None])
-    return vector_array(matrix, known)
-
-
 def _pair(images: np.ndarray | None, text: np.ndarray | None) -> Pair:
-    """images [k, d] and the mean of unit sentence vectors [d]."""
+    """The Pair of unit image vectors [k, d] and the mean of unit sentence vectors [d]."""
     text = None if text is None else _unit(text)
     if images is None:
         return Pair(None, text, None)
@@ -165,36 +160,39 @@ def _text_vectors(
     text: str,
     max_sentences: int,
     batch_size: int,
-    done: "EncoderPass",
+    stats: "EncoderStats",
 ) -> list[np.ndarray | None]:
-    """Mean unit vector of each sample's first sentences."""
-    found = [sentences_of(text_of(sample, text)) for sample in block]
-    done.cut["more_sentences"] += sum(len(sentences) > max_sentences for sentences in found)
-    done.missing.update("no_text" for sentences in found if not sentences)
-    found = [sentences[:max_sentences] for sentences in found]
-    vectors = encoder.texts([sentence for sentences in found for sentence in sentences], batch_size, done)
-    ends = np.cumsum([len(sentences) for sentences in found])
+    """Mean of the unit vectors of each sample's first sentences; None for a sample without text."""
+    by_sample = [sentences_of(text_of(sample, text)) for sample in block]
+    stats.cut["more_sentences"] += sum(len(sentences) > max_sentences for sentences in by_sample)
+    stats.missing.update("no_text" for sentences in by_sample if not sentences)
+    by_sample = [sentences[:max_sentences] for sentences in by_sample]
+    # All sentences of the block in one call, so that batches of similar length can be formed.
+    flat = [sentence for sentences in by_sample for sentence in sentences]
+    vectors = encoder.texts(flat, batch_size, stats)
+    ends = np.cumsum([len(sentences) for sentences in by_sample])
     return [
-        vectors[end - len(s) : end].mean(axis=0) if s else None for s, end in zip(found, ends, strict=True)
+        vectors[end - len(sentences) : end].mean(axis=0) if sentences else None
+        for sentences, end in zip(by_sample, ends, strict=True)
     ]
 
 
 def _image_vectors(
-    encoder: "DualEncoder", block: Sequence[Sample], batch_size: int, done: "EncoderPass"
+    encoder: "DualEncoder", block: Sequence[Sample], batch_size: int, stats: "EncoderStats"
 ) -> list[np.ndarray | None]:
-    """Unit vectors [images, d] of each sample, None where it has no image or one of them cannot be read."""
+    """Unit vectors [images, d] of each sample; None where it has no image or one cannot be decoded."""
     owners = [number for number, sample in enumerate(block) for _ in sample.images]
     pictures = [picture for sample in block for picture in sample.images]
     broken: dict[int, str] = {}
     vectors = np.zeros((len(pictures), encoder.dims), np.float32)
     for start in range(0, len(pictures), batch_size):
         at = range(start, min(start + batch_size, len(pictures)))
-        read, errors = encoder.read([pictures[i] for i in at])
+        decoded, errors = encoder.read([pictures[i] for i in at])
         broken |= {owners[at[k]]: reason for k, reason in errors.items()}
         if good := [i for k, i in enumerate(at) if k not in errors]:
-            vectors[good] = encoder.images(read)
-    done.missing.update(broken.values())
-    done.missing.update("no_image" for sample in block if not sample.images)
+            vectors[good] = encoder.images(decoded)
+    stats.missing.update(broken.values())
+    stats.missing.update("no_image" for sample in block if not sample.images)
     own = np.array(owners, dtype=np.int64)
     return [
         vectors[own == n] if sample.images and n not in broken else None for n, sample in enumerate(block)

@@ -1,4 +1,4 @@
-"""What can cluster: our own spherical k-means, faiss, scikit-learn's spectral clustering; and which of them is installed."""
+"""Clustering engines: our spherical k-means (torch), faiss, and scikit-learn's spectral clustering."""
 
 import warnings
 from importlib.metadata import PackageNotFoundError, version
@@ -25,17 +25,21 @@ PACKAGES = {
     "sklearn": ("scikit-learn", "torch", "numpy"),
 }
 SPECTRAL_LIMIT = 20_000
-"""Vectors that spectral clustering takes at once (the eigenvectors of their neighbour graph); of more, a sample."""
+"""Most vectors that spectral clustering takes (it needs eigenvectors of their graph); of more, a sample."""
 FAISS_POINTS = 256
-"""Points for each cluster that faiss trains on (its own default), drawn by us with the seed."""
+"""Points for each cluster that faiss trains on (its own default); we draw them, with the seed."""
 
 
 def resolve_engine(method: str, engine: str, k: int, iterations: int) -> str:
-    """The engine that will be used. Raises ValueError for settings that do not exist, ImportError where it is missing."""
-    if method not in METHODS or engine not in ENGINES:
-        raise ValueError(
-            f"method {method!r} and engine {engine!r}: expected one of {METHODS} and of {ENGINES}"
-        )
+    """The engine that will be used: "torch", "faiss" or "sklearn".
+
+    Raises ValueError for unknown settings, ImportError with an install hint where the engine is not
+    installed.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if k < 1 or iterations < 1:
         raise ValueError(f"k and iterations must be at least 1, got {k} and {iterations}")
     if method == "spectral":
@@ -44,7 +48,7 @@ def resolve_engine(method: str, engine: str, k: int, iterations: int) -> str:
     if engine == "auto":
         return "faiss" if _has_faiss() else "torch"
     if engine == "faiss" and not _has_faiss():
-        raise ImportError("clustering with faiss needs it installed: pip install winnow[fast]")
+        raise ImportError("engine 'faiss' needs the faiss package: pip install winnow[fast]")
     return engine
 
 
@@ -61,20 +65,20 @@ def _spectral_class() -> type:
 
 
 def versions(engine: str) -> dict[str, str]:
-    """Versions of the packages that an engine's result depends on."""
-    found = {}
+    """Versions of the installed packages that an engine's result depends on."""
+    installed = {}
     for package in PACKAGES[engine]:
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # faiss comes as one of two packages
+            installed[package] = version(package)
+        except PackageNotFoundError:  # faiss is distributed as either of two packages
             continue
-    return found
+    return installed
 
 
 def run_engine(
     points: Points, start: np.ndarray, method: str, engine: str, settings: dict[str, Any]
 ) -> tuple[Clustering, dict[str, Any]]:
-    """The clusters, and notes on how they were found. start: numbers of distinct points, of which k-means starts."""
+    """The clusters, and notes on the fit. start: indices of distinct points to initialise k-means."""
     if method == "spectral":
         return _fit_spectral(points, settings["k"], settings["seed"], settings["neighbours"])
     if engine == "faiss":
@@ -88,22 +92,24 @@ def _fit_faiss(points: Points, k: int, seed: int, iterations: int) -> tuple[Clus
     import faiss
     import torch
 
-    some = np.sort(np.random.default_rng(seed).permutation(len(points))[: FAISS_POINTS * k])
+    # Drawn here with our seed and generator, instead of by the subsampling of faiss.
+    sample = np.sort(np.random.default_rng(seed).permutation(len(points))[: FAISS_POINTS * k])
     kmeans = faiss.Kmeans(
         points.dims, k, niter=iterations, seed=seed, spherical=True, min_points_per_centroid=1
     )
-    kmeans.train(points.take(some).cpu().numpy())
+    kmeans.train(points.take(sample).cpu().numpy())
     centroids = torch.nn.functional.normalize(torch.from_numpy(kmeans.centroids), dim=1).to(points.device)
-    return assign(points, centroids), {"steps": iterations, "trained_on": len(some)}
+    return assign(points, centroids), {"steps": iterations, "trained_on": len(sample)}
 
 
 def _fit_spectral(points: Points, k: int, seed: int, neighbours: int) -> tuple[Clustering, dict[str, Any]]:
     if len(points) <= neighbours:
         raise ClusterError(
-            f"a graph of {neighbours} neighbours needs more than {len(points)} vectors: lower neighbours"
+            f"a graph of {neighbours} neighbours needs more than {neighbours} vectors, got {len(points)}: "
+            "lower neighbours"
         )
-    some = np.sort(np.random.default_rng(seed).permutation(len(points))[:SPECTRAL_LIMIT])
-    units = points.take(some).cpu().numpy()
+    sample = np.sort(np.random.default_rng(seed).permutation(len(points))[:SPECTRAL_LIMIT])
+    units = points.take(sample).cpu().numpy()
     model = _spectral_class()(
         k, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed, assign_labels="kmeans"
     )
@@ -111,11 +117,11 @@ def _fit_spectral(points: Points, k: int, seed: int, neighbours: int) -> tuple[C
         warnings.simplefilter("always")
         labels = model.fit_predict(units).astype(np.int32)
     notes = {
-        "trained_on": len(some),
+        "trained_on": len(sample),
         "library_warnings": sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)}),
     }
-    centroids = mean_directions(points.subset(some), labels, k)
-    if len(some) < len(points):
+    centroids = mean_directions(points.subset(sample), labels, k)
+    if len(sample) < len(points):
         return assign(points, centroids), notes
     similarity = similarity_to_own(points, labels, centroids)
     inertia = float((1 - similarity.astype(np.float64)).sum())

@@ -1,9 +1,8 @@
-"""A dual encoder of images and texts (CLIP, SigLIP and their like in transformers), opened for scoring."""
+"""A dual encoder of images and texts (CLIP, SigLIP and similar transformers models), opened for scoring."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +10,41 @@ import numpy as np
 import torch
 
 from curation.signals.core.batches import batches_by_count, padded_tokens
-from curation.signals.core.vlm import ModelError, Pass
+from curation.signals.core.vlm import ModelError, PassStats, checkpoint_identity, default_device
 from training.hub import local_copy
 from training.images import ImageError, Picture, decode
-from training.models import checkpoint_hash, quiet
+from training.models import quiet
 
 
 @dataclass
-class EncoderPass(Pass):
-    """A pass whose texts may have been cut; padding is that of the texts."""
+class EncoderStats(PassStats):
+    """Statistics of an encoder's passes; tokens and padding of the texts. cut: truncated texts, by reason."""
 
-    cut: Counter = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> dict[str, Any]:
-        """As Pass.summary, with the numbers of texts cut by reason."""
+        """As PassStats.summary, with the numbers of truncated texts by reason."""
         return {**super().summary(), "cut": {reason: n for reason, n in sorted(self.cut.items()) if n}}
 
 
 class DualEncoder:
     """A checkpoint with get_image_features and get_text_features, its tokenizer and image processor.
 
-    dtype: of the weights. `dims` is the length of its vectors, `context` the tokens that a text may have.
+    dtype: of the weights. `dims` is the length of its vectors, `context` the most tokens of a text.
     """
 
     def __init__(self, path: Path, *, dtype: str = "float32", device: str | None = None) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-        self.path, self.dtype = local_copy(path), dtype
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.path, self.dtype, self.device = local_copy(path), dtype, default_device(device)
         with quiet():
             self.model = (
                 AutoModel.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
             )
             if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "get_text_features")):
                 raise ModelError(
-                    f"{path} is a {type(self.model).__name__}, not a dual encoder of images and texts (CLIP, SigLIP)"
+                    f"{path} is a {type(self.model).__name__}, "
+                    "not a dual encoder of images and texts (CLIP, SigLIP)"
                 )
             self.tokenizer = AutoTokenizer.from_pretrained(str(self.path))
             self.processor = AutoImageProcessor.from_pretrained(str(self.path))
@@ -55,18 +54,12 @@ class DualEncoder:
         self.dims = self.texts(["a"], 1).shape[1]
 
     def identity(self, producer: str, pool_hash: str) -> dict[str, Any]:
-        """What decides the values of a signal of this encoder, besides the choice of text."""
-        return {
-            "producer": producer,
-            "pool_hash": pool_hash,
-            "model_hash": checkpoint_hash(self.path),
-            "dtype": self.dtype,
-            "device": self.device.type,
-            "versions": {name: version(name) for name in ("torch", "transformers")},
-        }
+        """What determines a signal computed with this encoder, apart from the choice of text."""
+        checkpoint = checkpoint_identity(self.path, self.dtype, self.device)
+        return {"producer": producer, "pool_hash": pool_hash, **checkpoint}
 
     def read(self, pictures: Sequence[Picture]) -> tuple[list[torch.Tensor], dict[int, str]]:
-        """(decoded uint8 RGB [3, H, W] of those that can be read, reason by number of those that cannot)."""
+        """(decoded images uint8 RGB [3, H, W], reason by index of the images that cannot be decoded)."""
         images, errors = [], {}
         for number, picture in enumerate(pictures):
             try:
@@ -84,8 +77,8 @@ class DualEncoder:
         )
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[str], batch_size: int, done: EncoderPass | None = None) -> np.ndarray:
-        """Unit vectors float32 [n, d]; a text longer than the context is cut there, counted in `done`."""
+    def texts(self, texts: Sequence[str], batch_size: int, stats: EncoderStats | None = None) -> np.ndarray:
+        """Unit vectors float32 [n, d]; a text longer than the context is truncated, counted in `stats`."""
         if not texts:
             return np.zeros((0, self.dims), np.float32)
         whole = np.array([len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]])
@@ -95,12 +88,12 @@ class DualEncoder:
             self._units(self.model.get_text_features(**self._tokens([texts[i] for i in batch])))
             for batch in batches
         ]
-        if done is not None:
-            done.tokens += int(lengths.sum())
-            done.padded += (
+        if stats is not None:
+            stats.tokens += int(lengths.sum())
+            stats.padded += (
                 len(texts) * self.context if self.padding == "max_length" else padded_tokens(lengths, batches)
             )
-            done.cut["long_sentence"] += int((whole > lengths).sum())
+            stats.cut["long_sentence"] += int((whole > lengths).sum())
         out = np.empty((len(texts), parts[0].shape[1]), np.float32)
         out[np.concatenate(batches)] = np.concatenate(parts)
         return out

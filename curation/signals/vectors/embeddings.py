@@ -1,45 +1,47 @@
-"""Embeddings of samples: what a model makes of their images and of their text, as vectors emb_image and emb_text.
+"""Embeddings of samples: vectors of their images (emb_image) and of their text (emb_text).
 
-    embed_pool(pool, Path("llava-7b"), Path("signals/embedding"))                                # last layer, means over tokens
+    embed_pool(pool, Path("llava-7b"), Path("signals/embedding"))  # last layer, means over tokens
     embed_pool(pool, Path("tinyllava"), out, variant="coincide", state="attention", layers=[3, 7, 11, 15, 19])
-    embed_pool(pool, Path("all-MiniLM-L6-v2"), out, source="sentence", text="question")           # text only
+    embed_pool(pool, Path("all-MiniLM-L6-v2"), out, source="sentence", text="question")  # text only
 
 Sources of the vectors:
 
-- "vlm": hidden states of a vision-language model over the whole conversation, averaged over image tokens (emb_image) and
-  over all other tokens (emb_text). Several layers are joined, layer after layer. The variant "coincide" is COINCIDE's
-  (arXiv 2406.10995): tanh of the states, mean over the tokens, unit length for each layer and modality, times
-  1/sqrt(2 · layers), so that image and text halves joined have length 1; its released code reads attention outputs.
-- "sentence": a sentence-transformers encoder on the text of all turns; emb_text alone. A text longer than its context is
-  cut there, and counted.
-- "clip": both towers of a dual encoder, as the signal `clip` has them.
+- "vlm": hidden states of a vision-language model over the whole conversation, averaged over image tokens
+  (emb_image) and over all other tokens (emb_text). Several layers are concatenated. The variant "coincide" is
+  that of COINCIDE (arXiv 2406.10995): tanh of the states, mean over the tokens, unit length for each layer
+  and modality, times 1/sqrt(2 · layers), so that emb_image and emb_text concatenated have length 1; its
+  released code reads attention outputs.
+- "sentence": a sentence-transformers encoder on the text of all turns; emb_text only. Texts are truncated to
+  its context, and counted.
+- "clip": both towers of a dual encoder, as in the signal `clip`.
 
-emb_image is null for text-only samples; both are for samples that cannot be rendered, whose images cannot be read, or
-whose states are beyond float16.
+emb_image is null for text-only samples; both are null for samples that cannot be rendered, whose images
+cannot be decoded, or whose states overflow float16.
 """
 
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from curation.signals.core.batches import batches_by_tokens
 from curation.signals.core.table import Advance, Progress, read_signal, write_signal
-from curation.signals.vectors.clip import MAX_SENTENCES, check_text, encode_pairs, stack, text_of
+from curation.signals.core.vector_files import stack_vectors, vector_array
+from curation.signals.vectors.clip import MAX_SENTENCES, check_text, encode_pairs, text_of
 
 if TYPE_CHECKING:
     import torch
 
     from curation.pool.read import Pool
-    from curation.signals.core.vlm import Pass, Vlm
+    from curation.signals.core.vlm import PassStats, Vlm
     from training.render import Encoded
 
 SOURCES = ("vlm", "sentence", "clip")
@@ -48,7 +50,15 @@ STATES = ("hidden", "attention")
 
 
 class LayerError(ValueError):
-    """A layer that the model does not have, or layers that cannot be found in it."""
+    """A layer that the model does not have, or a model whose layers cannot be found."""
+
+
+class Source(NamedTuple):
+    """An opened source of vectors: identity of the signal, function that computes a shard, statistics."""
+
+    identity: dict[str, Any]
+    compute: Callable[[range, Advance], pa.Table]
+    stats: "PassStats"
 
 
 def embed_pool(
@@ -70,38 +80,41 @@ def embed_pool(
 ) -> dict[str, Any]:
     """Write the embedding signal of a pool to `out`; parts that are complete are kept.
 
-    layers: decoder layers of a "vlm", from 0, negative from the end. state: their "hidden" output (of the last layer after
-    the final norm) or that of their "attention". variant: "mean" or "coincide". max_tokens: padded tokens in a batch.
-    text: for "sentence" and "clip", the "question", the "answer" or "both" of all turns; batch_size: texts or images at a
-    time. Returns samples/s, padding efficiency, dims, rows without vectors, and these by reason; for texts also how many
-    were cut.
-    Raises LayerError, ValueError for an unknown setting, ImportError with a hint where sentence-transformers is missing.
+    source "vlm": `layers` of the decoder, from 0, negative from the end; `state`, their "hidden" output (of
+    the last layer after the final norm) or that of their "attention"; `variant`, "mean" or "coincide";
+    max_tokens, padded tokens in a batch. source "sentence" and "clip": `text`, the "question", the "answer"
+    or "both" of all turns; batch_size, texts or images in a batch.
+
+    Returns samples/s, padding efficiency, dims, rows without vectors by column and by reason; for texts also
+    the number of truncated ones.
+    Raises LayerError, ValueError for an unknown setting, ImportError with a hint where sentence-transformers
+    is missing.
     """
-    for value, known in ((source, SOURCES), (state, STATES), (variant, VARIANTS)):
+    for name, value, known in (
+        ("source", source, SOURCES),
+        ("state", state, STATES),
+        ("variant", variant, VARIANTS),
+    ):
         if value not in known:
-            raise ValueError(f"{value!r} is none of {', '.join(known)}")
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     check_text(text)
     if source == "vlm":
-        identity, compute, done = _from_vlm(
-            pool, model_dir, list(layers), state, variant, max_tokens, dtype, device
-        )
+        opened = _from_vlm(pool, model_dir, list(layers), state, variant, max_tokens, dtype, device)
     elif source == "clip":
-        identity, compute, done = _from_clip(pool, model_dir, text, batch_size, dtype, device)
+        opened = _from_clip(pool, model_dir, text, batch_size, dtype, device)
     else:
-        identity, compute, done = _from_sentences(pool, model_dir, text, batch_size, device)
+        opened = _from_sentences(pool, model_dir, text, batch_size, device)
+    identity, compute, stats = opened
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     signal = read_signal(out, pool.hash)
     columns = [name for name in ("emb_image", "emb_text") if name in signal.column_names]
     return {
-        **done.summary(),
+        **stats.summary(),
         **counts,
         "rows": len(signal),
         "dims": {name: signal[name].type.list_size for name in columns},
         "nulls": {name: signal[name].null_count for name in columns},
     }
-
-
-# ------------------------------------------------------------------------------------------ vision-language model
 
 
 def _from_vlm(
@@ -113,10 +126,10 @@ def _from_vlm(
     max_tokens: int,
     dtype: str,
     device: str | None,
-) -> tuple[dict[str, Any], Any, "Pass"]:
-    from curation.signals.core.vlm import Pass, Vlm
+) -> Source:
+    from curation.signals.core.vlm import PassStats, Vlm
 
-    vlm, done = Vlm(path, dtype=dtype, device=device), Pass()
+    vlm, stats = Vlm(path, dtype=dtype, device=device), PassStats()
     chosen = resolve_layers(layers, len(decoder_layers(vlm.model)))
 
     def compute(rows: range, advance: Advance) -> pa.Table:
@@ -125,33 +138,32 @@ def _from_vlm(
             encode=vlm.renderer.encode,
             make_batches=partial(batches_by_tokens, max_tokens=max_tokens),
             score=partial(pooled_states, vlm, layers=chosen, state=state, variant=variant),
-            done=done,
+            stats=stats,
             advance=advance,
         )
-        pairs = [_finite(value, done) if value else (None, None) for value in values]
+        pairs = [_finite(value, stats) if value else (None, None) for value in values]
         return _table(rows, pairs, len(chosen) * vlm.model.config.text_config.hidden_size)
 
     identity = {**vlm.identity("embeddings", pool.hash), "layers": chosen, "state": state, "variant": variant}
-    return identity, compute, done
+    return Source(identity, compute, stats)
 
 
 def pooled_states(
     vlm: "Vlm", examples: Sequence["Encoded"], *, layers: Sequence[int], state: str, variant: str
 ) -> list[tuple[np.ndarray | None, np.ndarray]]:
-    """(image vector or None, text vector), float32 [layers · hidden size] each, of every example."""
+    """(image vector or None, text vector) of every example, each float32 [layers · hidden size]."""
     import torch
 
     batch = vlm.batch(examples)
     image = batch["input_ids"] == vlm.renderer.image_id
     text = batch["attention_mask"].bool() & ~image
-    with captured(vlm.model, layers, state) as states:
-        last = vlm.hidden(batch)
-    states = [
-        last if state == "hidden" and layer == len(decoder_layers(vlm.model)) - 1 else states[layer]
-        for layer in layers
-    ]
+    with captured(vlm.model, layers, state) as outputs:
+        after_norm = vlm.hidden(batch)
+    # The last block's output lacks the decoder's final norm, which the model's last hidden state includes.
+    last = len(decoder_layers(vlm.model)) - 1
+    states = [after_norm if state == "hidden" and layer == last else outputs[layer] for layer in layers]
     pooled = [
-        torch.cat([_pool(each, mask, variant, len(layers)) for each in states], dim=1).cpu().numpy()
+        torch.cat([_pool(layer, mask, variant, len(layers)) for layer in states], dim=1).cpu().numpy()
         for mask in (image, text)
     ]
     has_image = image.any(dim=1).tolist()
@@ -159,42 +171,47 @@ def pooled_states(
 
 
 def _pool(states: "torch.Tensor", mask: "torch.Tensor", variant: str, layers: int) -> "torch.Tensor":
-    """float32 [B, H]: the mean of states [B, T, H] where mask [B, T] holds, as the variant wants it (0 where it never does)."""
+    """float32 [B, H]: the variant's mean of states [B, T, H] where mask [B, T] is set; 0 if it is nowhere."""
     import torch
 
     states = states.float().tanh() if variant == "coincide" else states.float()
     mean = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return (
-        torch.nn.functional.normalize(mean, dim=1) / math.sqrt(2 * layers) if variant == "coincide" else mean
-    )
+    if variant == "coincide":
+        return torch.nn.functional.normalize(mean, dim=1) / math.sqrt(2 * layers)
+    return mean
 
 
 def decoder_layers(model: Any) -> Sequence[Any]:
-    """The blocks of a vision-language model's language model. Raises LayerError where they have another place."""
+    """The blocks of a vision-language model's decoder. Raises LayerError where they are in another place."""
     decoder = getattr(getattr(model, "model", model), "language_model", None)
     if decoder is None or not hasattr(decoder, "layers"):
         raise LayerError(
-            f"{type(model).__name__} has no model.language_model.layers: its hidden states cannot be read by layer"
+            f"{type(model).__name__} has no model.language_model.layers: "
+            "its hidden states cannot be read by layer"
         )
     return decoder.layers
 
 
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
-    """Layer numbers from 0. Raises LayerError for one that a model of `count` layers does not have, and for none."""
+    """Layer numbers from 0, of `count` layers.
+
+    Raises LayerError for a number out of range, and for none at all.
+    """
     if not layers or any(not -count <= layer < count for layer in layers):
         raise LayerError(
-            f"layers {list(layers)}: the model has {count}, from 0 (or -{count}) to {count - 1} (or -1)"
+            f"layers must be from 0 (or -{count}) to {count - 1} (or -1), "
+            f"the model has {count}; got {list(layers)}"
         )
     return [layer % count for layer in layers]
 
 
 @contextmanager
 def captured(model: Any, layers: Sequence[int], state: str) -> Iterator[dict[int, Any]]:
-    """What the layers of a model put out in the forward passes inside the block: {layer: [B, T, H]}."""
-    found: dict[int, Any] = {}
+    """Inside the block, a dictionary of the layers' outputs in the last forward pass: {layer: [B, T, H]}."""
+    outputs: dict[int, Any] = {}
 
     def keep(layer: int, _module: Any, _inputs: Any, output: Any) -> None:
-        found[layer] = output[0] if isinstance(output, tuple) else output
+        outputs[layer] = output[0] if isinstance(output, tuple) else output
 
     blocks = decoder_layers(model)
     targets = [
@@ -202,37 +219,29 @@ def captured(model: Any, layers: Sequence[int], state: str) -> Iterator[dict[int
     ]
     hooks = [module.register_forward_hook(partial(keep, layer)) for layer, module in targets]
     try:
-        yield found
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
 
 
-# ------------------------------------------------------------------------------------------ other encoders
-
-
 def _from_clip(
     pool: "Pool", path: Path, text: str, batch_size: int, dtype: str, device: str | None
-) -> tuple[dict[str, Any], Any, "Pass"]:
-    from curation.signals.vectors.dual_encoder import DualEncoder, EncoderPass
+) -> Source:
+    from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
 
-    encoder, done = DualEncoder(path, dtype=dtype, device=device), EncoderPass()
+    encoder, stats = DualEncoder(path, dtype=dtype, device=device), EncoderStats()
 
     def compute(rows: range, advance: Advance) -> pa.Table:
-        pairs = encode_pairs(encoder, pool.samples(rows), text, MAX_SENTENCES, batch_size, done, advance)
+        pairs = encode_pairs(encoder, pool.samples(rows), text, MAX_SENTENCES, batch_size, stats, advance)
         return _table(rows, [(pair.image, pair.text) for pair in pairs], encoder.dims)
 
-    return (
-        {**encoder.identity("embeddings", pool.hash), "text": text, "max_sentences": MAX_SENTENCES},
-        compute,
-        done,
-    )
+    identity = {**encoder.identity("embeddings", pool.hash), "text": text, "max_sentences": MAX_SENTENCES}
+    return Source(identity, compute, stats)
 
 
-def _from_sentences(
-    pool: "Pool", path: Path, text: str, batch_size: int, device: str | None
-) -> tuple[dict[str, Any], Any, "Pass"]:
-    from curation.signals.vectors.dual_encoder import EncoderPass
+def _from_sentences(pool: "Pool", path: Path, text: str, batch_size: int, device: str | None) -> Source:
+    from curation.signals.vectors.dual_encoder import EncoderStats
 
     try:
         from sentence_transformers import SentenceTransformer
@@ -240,35 +249,38 @@ def _from_sentences(
         raise ImportError(
             "sentence embeddings need sentence-transformers: pip install winnow[sentence]"
         ) from error
-    encoder, done = SentenceTransformer(str(path), device=device), EncoderPass()
+    encoder, stats = SentenceTransformer(str(path), device=device), EncoderStats()
     dims = len(encoder.encode("a", show_progress_bar=False))
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         start = time.perf_counter()
         texts = ["\n".join(text_of(sample, text)).strip() for sample in pool.samples(rows)]
-        some = [i for i, each in enumerate(texts) if each]
-        done.missing.update("no_text" for each in texts if not each)
-        done.cut["long_text"] += _too_long(encoder, [texts[i] for i in some])
-        found = encoder.encode(
-            [texts[i] for i in some], batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False
+        given = [text for text in texts if text]
+        stats.missing.update("no_text" for text in texts if not text)
+        stats.cut["long_text"] += _too_long(encoder, given)
+        encoded = iter(
+            encoder.encode(given, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
         )
-        vectors: list[np.ndarray | None] = [None] * len(texts)
-        for i, vector in zip(some, found, strict=True):
-            vectors[i] = vector
-        done.samples += len(rows)
-        done.seconds += time.perf_counter() - start
+        vectors = [next(encoded) if text else None for text in texts]
+        stats.samples += len(rows)
+        stats.seconds += time.perf_counter() - start
         advance(len(rows))
-        return pa.table({"row": pa.array(rows, pa.int32()), "emb_text": stack(vectors, dims)})
+        column = vector_array(*stack_vectors(vectors, dims))
+        return pa.table({"row": pa.array(rows, pa.int32()), "emb_text": column})
 
     identity = {
-        "producer": "embeddings", "pool_hash": pool.hash, "model_hash": _directory_hash(path), "text": text,
-        "device": str(encoder.device.type), "versions": {name: version(name) for name in ("sentence-transformers", "torch", "transformers")},
-    }  # fmt: skip
-    return identity, compute, done
+        "producer": "embeddings",
+        "pool_hash": pool.hash,
+        "model_hash": _directory_hash(path),
+        "text": text,
+        "device": str(encoder.device.type),
+        "versions": {name: version(name) for name in ("sentence-transformers", "torch", "transformers")},
+    }
+    return Source(identity, compute, stats)
 
 
 def _too_long(encoder: Any, texts: Sequence[str]) -> int:
-    """How many texts a sentence encoder cuts; static embeddings have no limit."""
+    """Number of texts that a sentence encoder truncates; static embeddings have no limit."""
     limit = encoder.max_seq_length
     if not texts or limit is None or math.isinf(limit):
         return 0
@@ -276,10 +288,10 @@ def _too_long(encoder: Any, texts: Sequence[str]) -> int:
 
 
 def _directory_hash(path: Path) -> str:
-    """sha256 over all files of a sentence-transformers directory (its modules lie in subfolders), its card left out."""
+    """sha256 over all files of a sentence-transformers directory and its subfolders, but no Markdown."""
     files = sorted(file for file in Path(path).rglob("*") if file.is_file() and file.suffix != ".md")
     if not files:
-        raise FileNotFoundError(f"{path} holds no files: not a model directory")
+        raise FileNotFoundError(f"{path} is not a model directory: it holds no files")
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(path).as_posix().encode() + b"\0")
@@ -289,19 +301,18 @@ def _directory_hash(path: Path) -> str:
 
 
 def _finite(
-    pair: tuple[np.ndarray | None, np.ndarray], done: "Pass"
+    pair: tuple[np.ndarray | None, np.ndarray], stats: "PassStats"
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The pair, or nothing where a number of it is beyond float16 (a model that overflows on some sample)."""
-    if all(
-        np.abs(vector).max() <= np.finfo(np.float16).max for vector in pair if vector is not None
-    ):  # False for NaN
+    """The pair, or (None, None), counted as `not_finite`, where a vector is not finite in float16."""
+    # Written as <=, so that NaN fails.
+    if all(np.abs(vector).max() <= np.finfo(np.float16).max for vector in pair if vector is not None):
         return pair
-    done.missing["not_finite"] += 1
+    stats.missing["not_finite"] += 1
     return None, None
 
 
 def _table(
     rows: Sequence[int], pairs: Sequence[tuple[np.ndarray | None, np.ndarray | None]], dims: int
 ) -> pa.Table:
-    image, text = (stack([pair[k] for pair in pairs], dims) for k in (0, 1))
+    image, text = (vector_array(*stack_vectors([pair[k] for pair in pairs], dims)) for k in (0, 1))
     return pa.table({"row": pa.array(rows, pa.int32()), "emb_image": image, "emb_text": text})

@@ -1,18 +1,18 @@
-"""What goes wrong when vectors are clustered; apart from `kmeans`, so that naming an error imports no torch."""
+"""Errors of clustering; in a file of their own, so that importing them does not import torch."""
 
 from curation.signals.core.table import SignalError
 
 
 class ClusterError(SignalError):
-    """Vectors that cannot be clustered as asked."""
+    """Vectors that cannot be clustered as requested."""
 
 
 class TooFewVectorsError(ClusterError):
-    """More clusters asked than there are distinct vectors."""
+    """More clusters were requested than there are distinct vectors."""
 
 
 class CollapsedVectorsError(ClusterError):
-    """All vectors point the same way, so that clusters would follow rounding errors."""
+    """All vectors have the same direction, so that clusters would follow rounding errors."""
 
 
 class OtherFitError(ClusterError):

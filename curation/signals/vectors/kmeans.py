@@ -1,8 +1,9 @@
-"""Spherical k-means over vectors that need not fit in memory: seeded, in chunks, the same result on every run of a machine.
+"""Spherical k-means in chunks, for vectors that need not fit in memory; seeded, reproducible on one machine.
 
-Points are turned into unit vectors; a centroid is the normalised sum of its points; nearness is the cosine (Dhillon and
-Modha, Machine Learning 42, 2001). Centroids start by k-means++ (Arthur and Vassilvitskii, SODA 2007) on a sample of distinct
-points; a cluster that runs empty gets the point that lies farthest from its own centroid.
+Points are normalised to unit length; a centroid is the normalised sum of its points; similarity is the cosine
+(Dhillon and Modha, Machine Learning 42, 2001). Centroids are initialised by k-means++ (Arthur and
+Vassilvitskii, SODA 2007) on a sample of distinct points; a cluster that becomes empty gets the point farthest
+from its own centroid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,45 +14,46 @@ import numpy as np
 import torch
 
 CHUNK_BYTES = 64 << 20
-"""Unit vectors in float32 that are held at a time."""
+"""Size of the chunk of float32 unit vectors held at a time."""
 START_POINTS = 16
-"""Distinct points for each cluster among which k-means++ looks, at least `MIN_START` in all."""
+"""Distinct points for each cluster that k-means++ draws from, at least `MIN_START` in total."""
 MIN_START = 16_384
 SAME = 1 - 1e-6
-"""Cosine from which a point counts as lying on its centroid: float16 cannot tell them apart."""
+"""Cosine from which a point counts as equal to its centroid: float16 cannot tell them apart."""
 
 
 class Points:
-    """Unit vectors [n, d] of the rows that have some: the columns' float16 matrices side by side.
+    """Unit vectors [n, d] of the rows that have a vector, the matrices of all columns concatenated.
 
-    matrices: (values float16 [N, d_i], known bool [N]) of each column; a row that lacks one column and has another holds
-    zeros there. Rows without any, or with zeros only, have no direction and are left out; `rows` int64 [n] names the rest.
+    matrices: (values float16 [N, d_i], known bool [N]) of each column; a row that lacks some columns has
+    zeros there. Rows that lack all, or have zeros only, have no direction and are left out; `rows` int64 [n]
+    are the others, `zeros` is the number of rows with zeros only.
     """
 
     def __init__(self, matrices: Sequence[tuple[np.ndarray, np.ndarray]], device: str = "cpu") -> None:
         self._matrices, self.device = list(matrices), torch.device(device)
         self.dims = sum(values.shape[1] for values, _ in self._matrices)
         self.rows = np.flatnonzero(np.any([known for _, known in self._matrices], axis=0))
-        given = len(self.rows)
+        n_known = len(self.rows)
         nonzero = [self._raw(at).ne(0).any(dim=1).cpu().numpy() for at in self._chunks()]
         self.rows = self.rows[np.concatenate(nonzero)] if nonzero else self.rows
-        self.zeros = given - len(self.rows)
+        self.zeros = n_known - len(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def subset(self, at: np.ndarray) -> "Points":
-        """The points numbered `at` alone, renumbered from 0."""
+        """Only the points with the indices `at`, renumbered from 0."""
         part = copy(self)
         part.rows = self.rows[at]
         return part
 
     def take(self, at: np.ndarray) -> torch.Tensor:
-        """Unit vectors float32 [len(at), d] of points by number (not by row)."""
+        """Unit vectors float32 [len(at), d] of points by index (not by row)."""
         return torch.nn.functional.normalize(self._raw(at), dim=1)
 
     def chunks(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """All points in order: (numbers, unit vectors float32)."""
+        """All points in order: (indices, unit vectors float32)."""
         for at in self._chunks():
             yield at, self.take(at)
 
@@ -68,8 +70,13 @@ class Points:
 
 @dataclass
 class Clustering:
-    """centroids float32 [k, d] (unit), labels int32 [n], similarity float32 [n] (cosine to the own centroid), inertia
-    (sum of 1 - similarity) after each step, and steps until nothing moved (or as many as were allowed)."""
+    """The result of a clustering.
+
+    centroids: float32 [k, d], of unit length. labels: int32 [n]. similarity: float32 [n], cosine to the own
+    centroid.
+    history: inertia (sum of 1 - similarity) at the start and after each step. reseeded: empty clusters given
+    a new point.
+    """
 
     centroids: torch.Tensor
     labels: np.ndarray
@@ -79,21 +86,22 @@ class Clustering:
 
 
 def fit_kmeans(points: Points, k: int, seed: int, iterations: int, start: np.ndarray) -> Clustering:
-    """Lloyd steps from k-means++ among the points numbered `start` (distinct, at least k)."""
-    centroids = plus_plus(points.take(start), k, seed)
-    now = assign(points, centroids)
+    """Lloyd iterations from k-means++ on the points with the indices `start` (distinct, at least k)."""
+    centroids = kmeans_plus_plus(points.take(start), k, seed)
+    current = assign(points, centroids)
     for _ in range(iterations):
-        before = now
-        centroids, filled = _update(points, before, k)
-        now = assign(points, centroids)
-        now.history, now.reseeded = [*before.history, *now.history], before.reseeded + filled
-        if np.array_equal(now.labels, before.labels):
+        previous = current
+        centroids, reseeded = _update(points, previous, k)
+        current = assign(points, centroids)
+        current.history = [*previous.history, *current.history]
+        current.reseeded = previous.reseeded + reseeded
+        if np.array_equal(current.labels, previous.labels):
             break
-    return now
+    return current
 
 
 def assign(points: Points, centroids: torch.Tensor) -> Clustering:
-    """The nearest centroid of every point; of equally near ones, the first."""
+    """Assign every point to the nearest centroid, the first of equally near ones."""
     labels, similarity = np.empty(len(points), np.int32), np.empty(len(points), np.float32)
     for at, units in points.chunks():
         cosines = units @ centroids.T
@@ -104,12 +112,11 @@ def assign(points: Points, centroids: torch.Tensor) -> Clustering:
 
 
 def mean_directions(points: Points, labels: np.ndarray, k: int) -> torch.Tensor:
-    """Normalised sum float32 [k, d] of the points of each label (zeros for a label without points), added in float64."""
+    """Normalised sum float32 [k, d] of each label's points, added in float64; zeros for an empty label."""
     sums = torch.zeros(k, points.dims, dtype=torch.float64)
     for at, units in points.chunks():
-        sums.index_add_(
-            0, torch.from_numpy(labels[at].astype(np.int64)), units.double().cpu()
-        )  # on CPU: a fixed order
+        # On the CPU, where the order of additions is fixed: atomic additions on a GPU are not reproducible.
+        sums.index_add_(0, torch.from_numpy(labels[at].astype(np.int64)), units.double().cpu())
     return torch.nn.functional.normalize(sums, dim=1).float().to(points.device)
 
 
@@ -123,12 +130,14 @@ def similarity_to_own(points: Points, labels: np.ndarray, centroids: torch.Tenso
 
 
 def distinct_points(points: Points, most: int, seed: int) -> np.ndarray:
-    """Numbers of at most `most` points, no two with the same unit vector (as float16), drawn in a seeded order."""
-    order, seen, chosen = np.random.default_rng(seed).permutation(len(points)), set(), []
+    """Indices of at most `most` points in a seeded order, no two with the same unit vector (in float16)."""
+    order = np.random.default_rng(seed).permutation(len(points))
+    seen: set[bytes] = set()
+    chosen: list[int] = []
     for start in range(0, len(order), 4096):
         block = order[start : start + 4096]
         for number, unit in zip(block, points.take(block).half().cpu().numpy(), strict=True):
-            if (key := (unit + np.float16(0)).tobytes()) not in seen:  # -0 becomes 0
+            if (key := (unit + np.float16(0)).tobytes()) not in seen:  # + 0 turns -0 into 0, for equal bytes
                 seen.add(key)
                 chosen.append(number)
                 if len(chosen) == most:
@@ -136,38 +145,38 @@ def distinct_points(points: Points, most: int, seed: int) -> np.ndarray:
     return np.array(chosen, dtype=np.int64)
 
 
-def plus_plus(units: torch.Tensor, k: int, seed: int) -> torch.Tensor:
-    """k of the unit vectors [m, d], each drawn with probability proportional to its squared distance to those before."""
+def kmeans_plus_plus(units: torch.Tensor, k: int, seed: int) -> torch.Tensor:
+    """k of the unit vectors [m, d], each drawn in proportion to its squared distance to those before."""
     rng = np.random.default_rng(seed)
     chosen = [int(rng.integers(len(units)))]
     distance = np.full(len(units), np.inf)
     while len(chosen) < k:
         cosines = (units @ units[chosen[-1]]).double().cpu().numpy()
-        distance = np.minimum(
-            distance, np.maximum(2 - 2 * cosines, 1e-12)
-        )  # never 0: the points are distinct
+        # Distinct points have a distance above 0, which rounding may hide: keep them eligible.
+        distance = np.minimum(distance, np.maximum(2 - 2 * cosines, 1e-12))
         distance[chosen[-1]] = 0
-        heap = np.cumsum(distance)
-        chosen.append(int(np.searchsorted(heap, rng.random() * heap[-1], side="right")))
+        cumulative = np.cumsum(distance)
+        chosen.append(int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")))
     return units[chosen]
 
 
-def _update(points: Points, now: Clustering, k: int) -> tuple[torch.Tensor, int]:
-    """New centroids, and how many empty clusters were given a far point."""
-    centroids = mean_directions(points, now.labels, k)
-    empty = np.flatnonzero(np.bincount(now.labels, minlength=k) == 0)
+def _update(points: Points, current: Clustering, k: int) -> tuple[torch.Tensor, int]:
+    """New centroids, and the number of empty clusters that were given a far point."""
+    centroids = mean_directions(points, current.labels, k)
+    empty = np.flatnonzero(np.bincount(current.labels, minlength=k) == 0)
     if len(empty) == 0:
         return centroids, 0
-    far = _far_points(points, now, len(empty))
+    far = _far_points(points, current, len(empty))
     centroids[torch.from_numpy(empty[: len(far)])] = points.take(far)
     return centroids, len(far)
 
 
-def _far_points(points: Points, now: Clustering, count: int) -> np.ndarray:
-    """At most `count` distinct points that lie farthest from their centroids, none of them on it."""
-    order, seen, chosen = np.argsort(now.similarity, kind="stable"), set(), []
-    for number in order:
-        if len(chosen) == count or now.similarity[number] >= SAME:
+def _far_points(points: Points, current: Clustering, count: int) -> np.ndarray:
+    """Indices of at most `count` distinct points, farthest from their centroids and not equal to them."""
+    seen: set[bytes] = set()
+    chosen: list[int] = []
+    for number in np.argsort(current.similarity, kind="stable"):
+        if len(chosen) == count or current.similarity[number] >= SAME:
             break
         key = points.take(np.array([number])).half().cpu().numpy().tobytes()
         if key not in seen:

@@ -1,5 +1,7 @@
 """Batches of similar length."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,7 +26,7 @@ def test_batches_by_tokens_hold_every_sample_once_within_the_budget(lengths, bud
     assert sorted(np.concatenate([*batches, []]).tolist()) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) * lengths[batch].max() <= budget or len(batch) == 1
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert (len(batch) + 1) * lengths[batch[0]] > budget, "a batch has room for the next sample"
         assert lengths[batch].min() >= lengths[following].max()
 
@@ -35,8 +37,8 @@ def test_padded_tokens_count_the_longest_of_each_batch():
     assert padded_tokens(lengths, batches_by_count(lengths, 1)) == lengths.sum()
 
 
-def test_a_full_sort_wastes_little():
-    """The length mix of one-tile images: 730 image tokens and log-normal text, as in LLaVA pools."""
+def test_a_full_sort_leaves_little_padding():
+    """Lengths of samples with one image tile: 730 image tokens and log-normal text, as in LLaVA pools."""
     lengths = 730 + np.random.default_rng(0).lognormal(5, 0.8, 5000).astype(int)
     efficiency = lengths.sum() / padded_tokens(lengths, batches_by_tokens(lengths, 16_384))
     assert efficiency >= 0.97

@@ -1,4 +1,4 @@
-"""CLIP score against direct calls of the model: which text, many images, long texts, missing and broken images."""
+"""CLIP score against direct calls of the model: choice of text, images, long texts, missing values."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from curation.signals.core.table import read_metadata, read_signal
 from curation.signals.core.vector_files import matrix
 from curation.signals.core.vlm import ModelError
 from curation.signals.vectors.clip import score_clip, sentences_of, text_of
-from curation.signals.vectors.dual_encoder import DualEncoder, EncoderPass
+from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
 from curation.signals.vectors.embeddings import embed_pool
 from training.images import decode
 
@@ -72,30 +72,31 @@ def signal(small_pool, clip_dir, tmp_path_factory):
 
 @torch.inference_mode()
 def reference(path, sample, text, padding=True):
-    """(image vectors [k, d], mean of unit sentence vectors) by one call of the model for each image and sentence."""
+    """(image vectors [k, d], mean of unit sentence vectors), one model call for each image and sentence."""
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     model, tokenizer, images = (
         c.from_pretrained(path) for c in (AutoModel, AutoTokenizer, AutoImageProcessor)
     )
     unit = torch.nn.functional.normalize
-    seen = [
+    image_vectors = [
         unit(
             model.get_image_features(images([decode(p)], return_tensors="pt")["pixel_values"]).pooler_output
         )[0]
         for p in sample.images
     ]
-    said = []
+    sentence_vectors = []
     for sentence in sentences_of(text_of(sample, text))[:10]:
         ids = tokenizer(sentence, return_tensors="pt", padding=padding, truncation=True, max_length=16)
-        said.append(
+        sentence_vectors.append(
             unit(
                 model.get_text_features(
                     input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]
                 ).pooler_output
             )[0]
         )
-    return torch.stack(seen).numpy() if seen else None, torch.stack(said).mean(dim=0).numpy()
+    text = torch.stack(sentence_vectors).mean(dim=0).numpy()
+    return torch.stack(image_vectors).numpy() if image_vectors else None, text
 
 
 def test_the_score_is_the_cosine_of_image_and_mean_sentence(small_pool, clip_dir, signal):
@@ -118,7 +119,7 @@ def test_the_score_is_the_cosine_of_image_and_mean_sentence(small_pool, clip_dir
     assert summary["mean_score"] == pytest.approx(np.mean([s for s in scores if s is not None]), abs=1e-3)
 
 
-def test_siglip_is_given_its_full_context(small_pool, tmp_path):
+def test_siglip_texts_are_padded_to_the_full_context(small_pool, tmp_path):
     path = dual_encoder_dir(tmp_path / "siglip", "siglip")
     summary = score_clip(small_pool, path, tmp_path / "out", device="cpu")
     encoder, texts = (
@@ -159,13 +160,13 @@ def test_texts_and_sentences():
     ]
 
 
-def test_long_texts_are_cut_and_counted(clip_dir, small_pool, tmp_path):
-    encoder, done = DualEncoder(clip_dir, device="cpu"), EncoderPass()
+def test_long_texts_are_truncated_and_counted(clip_dir, small_pool, tmp_path):
+    encoder, stats = DualEncoder(clip_dir, device="cpu"), EncoderStats()
     long, short = " ".join(["dog"] * 40), " ".join(["dog"] * (encoder.context - 1))
-    vectors = encoder.texts([short, long, "cat"], 2, done)
+    vectors = encoder.texts([short, long, "cat"], 2, stats)
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
     assert np.abs(vectors[0] - vectors[2]).max() > 1e-2
-    assert done.summary()["cut"] == {"long_sentence": 1} and done.tokens == 34 and done.padded == 34
+    assert stats.summary()["cut"] == {"long_sentence": 1} and stats.tokens == 34 and stats.padded == 34
     assert encoder.texts([], 2).shape == (0, encoder.dims)
     two = score_clip(small_pool, clip_dir, tmp_path / "two", text="both", max_sentences=2, device="cpu")
     some = sum(len(sentences_of(text_of(sample, "both"))) > 2 for sample in small_pool.samples())
@@ -206,10 +207,10 @@ def test_the_text_and_the_model_are_part_of_the_identity(small_pool, clip_dir, s
     )
 
 
-def test_what_is_no_dual_encoder_is_refused(small_pool, tiny_vlm_dir, clip_dir, tmp_path):
+def test_a_model_that_is_not_a_dual_encoder_is_refused(small_pool, tiny_vlm_dir, clip_dir, tmp_path):
     with pytest.raises(ModelError, match="not a dual encoder"):
         score_clip(small_pool, tiny_vlm_dir, tmp_path)
-    with pytest.raises(ValueError, match="'caption' is none of"):
+    with pytest.raises(ValueError, match="text must be one of answer, question, both, got 'caption'"):
         score_clip(small_pool, clip_dir, tmp_path, text="caption")
 
 

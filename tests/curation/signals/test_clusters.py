@@ -1,7 +1,8 @@
-"""Clustering as a fit: what k-means finds, determinism, what is stored, and what is refused."""
+"""Clustering as a fit: its results, determinism, stored files, and invalid input."""
 
 import json
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,13 +19,13 @@ from curation.signals.vectors.clusters import (
     TooFewVectorsError,
     fit_clusters,
 )
-from curation.signals.vectors.kmeans import Points, assign, fit_kmeans, plus_plus
+from curation.signals.vectors.kmeans import Points, assign, fit_kmeans, kmeans_plus_plus
 
 DIMS, GROUPS = 16, 6
 
 
 def blobs(n, spread, seed=0, groups=GROUPS):
-    """(vectors float32 [n, DIMS] around `groups` orthogonal directions, of lengths 1 to 9; the group of each)."""
+    """(vectors float32 [n, DIMS] of lengths 1 to 9 around `groups` orthogonal directions, their groups)."""
     rng = np.random.default_rng(seed)
     group = rng.integers(0, groups, n)
     values = np.eye(DIMS)[group] + spread * rng.standard_normal((n, DIMS))
@@ -32,12 +33,15 @@ def blobs(n, spread, seed=0, groups=GROUPS):
 
 
 def signal_of(folder, values, known=None, column="emb_text"):
-    """A vector signal of a pool with len(values) rows, and that pool's stand-in."""
+    """A stand-in for a pool of len(values) rows, and the directory of a vector signal of it."""
     pool = range_pool(len(values))
     whole = vector_array(values, known)
-    write_signal(folder, {"producer": "test", "pool_hash": pool.hash, "sum": float(np.nansum(values))}, len(values),
-                 lambda rows, advance: pa.table({"row": pa.array(rows, pa.int32()), column: whole.slice(rows.start, len(rows))}),
-                 shard_rows=100)  # fmt: skip
+
+    def compute(rows, advance):
+        return pa.table({"row": pa.array(rows, pa.int32()), column: whole.slice(rows.start, len(rows))})
+
+    identity = {"producer": "test", "pool_hash": pool.hash, "sum": float(np.nansum(values))}
+    write_signal(folder, identity, len(values), compute, shard_rows=100)
     return pool, folder
 
 
@@ -52,7 +56,7 @@ def range_pool(n):
 
 
 def same_partition(a, b):
-    """Whether two labellings name the same groups, up to names."""
+    """Whether two labellings are the same partition, up to the names of the groups."""
     pairs = set(zip(a.tolist(), b.tolist(), strict=True))
     return len(pairs) == len(set(a.tolist())) == len(set(b.tolist()))
 
@@ -108,14 +112,15 @@ def test_a_fit_is_the_same_again_and_its_seed_matters(tmp_path):
 def test_lloyd_steps_never_raise_the_inertia_and_end_at_a_fixed_point():
     values, _ = blobs(600, 0.6, seed=3)
     points = Points([(values.astype(np.float16), np.ones(600, bool))])
-    found = fit_kmeans(points, 12, 0, 100, np.arange(600))
-    assert len(found.history) > 3
-    assert all(
-        later <= earlier + 1e-3 for earlier, later in zip(found.history, found.history[1:], strict=False)
+    clustering = fit_kmeans(points, 12, 0, 100, np.arange(600))
+    assert len(clustering.history) > 3
+    assert all(later <= earlier + 1e-3 for earlier, later in pairwise(clustering.history))
+    again = assign(points, clustering.centroids)
+    assert np.array_equal(again.labels, clustering.labels)
+    assert (
+        clustering.history[-1]
+        < assign(points, kmeans_plus_plus(points.take(np.arange(600)), 12, 0)).history[0]
     )
-    again = assign(points, found.centroids)
-    assert np.array_equal(again.labels, found.labels)
-    assert found.history[-1] < assign(points, plus_plus(points.take(np.arange(600)), 12, 0)).history[0]
 
 
 def test_chunks_give_what_one_block_gives(monkeypatch):
@@ -129,7 +134,7 @@ def test_chunks_give_what_one_block_gives(monkeypatch):
 
 
 def test_every_distinct_vector_becomes_a_cluster_of_its_own_when_k_allows(tmp_path):
-    """Nine copies of one vector for each rare one: a start by weight alone would leave clusters empty."""
+    """72 copies of one vector and 7 single ones: drawing by frequency leaves clusters empty."""
     distinct, _ = blobs(8, 0.9, seed=5)
     values = np.concatenate([np.repeat(distinct[:1], 72, axis=0), distinct[1:]])
     pool, vectors = signal_of(tmp_path / "v", values)
@@ -137,7 +142,7 @@ def test_every_distinct_vector_becomes_a_cluster_of_its_own_when_k_allows(tmp_pa
     assert info["empty_clusters"] == 0 and info["inertia"] < 1e-3
     assert info["sizes"] == {"min": 1, "median": 1.0, "max": 72}
     with pytest.raises(
-        TooFewVectorsError, match="9 clusters asked, but the 79 vectors hold only 8 distinct ones"
+        TooFewVectorsError, match="requested 9 clusters, but only 8 of 79 vectors are distinct"
     ):
         fit_clusters(pool, vectors, tmp_path / "nine", k=9)
 
@@ -145,27 +150,26 @@ def test_every_distinct_vector_becomes_a_cluster_of_its_own_when_k_allows(tmp_pa
 def test_an_empty_cluster_gets_the_farthest_point():
     values = np.eye(4, dtype=np.float16)[[0, 0, 0, 1, 1, 2]]
     points = Points([(values, np.ones(6, bool))])
-    found = fit_kmeans(
-        points, 3, 0, 10, np.array([0, 1, 2])
-    )  # three equal starts: two clusters are empty at first
-    assert found.reseeded == 2
-    assert same_partition(found.labels, np.array([0, 0, 0, 1, 1, 2]))
+    # Three equal initial points: two clusters are empty at first.
+    clustering = fit_kmeans(points, 3, 0, 10, np.array([0, 1, 2]))
+    assert clustering.reseeded == 2
+    assert same_partition(clustering.labels, np.array([0, 0, 0, 1, 1, 2]))
 
 
-def test_vectors_that_all_point_one_way_are_refused_and_nearly_so_warned_of(tmp_path):
+def test_vectors_of_one_direction_are_refused_and_of_nearly_one_warned_about(tmp_path):
     rng = np.random.default_rng(0)
     one = np.ones(DIMS, np.float32)
     pool, same = signal_of(tmp_path / "same", one + 3e-4 * rng.standard_normal((200, DIMS)))
-    with pytest.raises(CollapsedVectorsError, match="point the same way"):
+    with pytest.raises(CollapsedVectorsError, match="have the same direction"):
         fit_clusters(pool, same, tmp_path / "a", k=3)
     pool, alike = signal_of(tmp_path / "alike", one + 0.02 * rng.standard_normal((200, DIMS)))
-    with pytest.warns(UserWarning, match="nearly one direction"):
+    with pytest.warns(UserWarning, match="nearly the same direction"):
         info = fit_clusters(pool, alike, tmp_path / "b", k=3)
     assert len(info["warnings"]) == 1 and info["concentration"] > 0.999
 
 
-def test_several_columns_are_laid_side_by_side(tmp_path):
-    """Image vectors tell two groups, text vectors two others; a sample without an image has zeros there."""
+def test_several_columns_are_concatenated(tmp_path):
+    """Image and text vectors distinguish two groups each; a sample without an image has zeros there."""
     image, text = np.eye(4)[[0, 0, 1, 1, 0, 0]], np.eye(4)[[2, 3, 2, 3, 2, 3]]
     has = np.array([True] * 4 + [False] * 2)
     pool, images = signal_of(tmp_path / "i", image, has, "emb_image")
@@ -188,16 +192,16 @@ def test_a_finished_fit_is_kept_and_another_is_never_written_over_it(grouped, tm
     with pytest.raises(OtherFitError, match="k: 4 -> 5"):
         fit_clusters(pool, vectors, tmp_path, k=5)
     monkeypatch.setattr(cluster_engines, "version", lambda package: "99.0")
-    with pytest.raises(OtherFitError, match="versions: .*-> .*99.0"):
+    with pytest.raises(OtherFitError, match=r"versions: .*-> .*99\.0"):
         fit_clusters(pool, vectors, tmp_path, k=4)
     monkeypatch.undo()
     assert (tmp_path / "centroids.npy").stat().st_mtime_ns == stamp
     (tmp_path / "centroids.npy").unlink()
-    with pytest.raises(MissingPartError, match="centroids.npy"):
+    with pytest.raises(MissingPartError, match=r"centroids\.npy"):
         fit_clusters(pool, vectors, tmp_path, k=4)
 
 
-def test_a_fit_that_was_cut_off_starts_again(grouped, tmp_path):
+def test_an_interrupted_fit_starts_again(grouped, tmp_path):
     pool, vectors = grouped[:2]
     fit_clusters(pool, vectors, tmp_path, k=4)
     whole = read_signal(tmp_path)
@@ -218,7 +222,7 @@ def test_spectral_above_its_limit_extends_from_a_sample(grouped, tmp_path, monke
     assert same_partition(read_signal(tmp_path)["cluster_text"].drop_null().to_numpy(), group[has])
 
 
-def test_engines_are_resolved_recorded_and_asked_for_with_a_hint(grouped, tmp_path, monkeypatch):
+def test_engines_are_resolved_and_recorded_and_a_missing_one_gives_a_hint(grouped, tmp_path, monkeypatch):
     pool, vectors = grouped[:2]
     monkeypatch.setattr(cluster_engines, "_has_faiss", lambda: False)
     info = fit_clusters(pool, vectors, tmp_path / "auto", k=3, engine="auto")
@@ -231,31 +235,31 @@ def test_engines_are_resolved_recorded_and_asked_for_with_a_hint(grouped, tmp_pa
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     with pytest.raises(ImportError, match=r"winnow\[cluster\]"):
         fit_clusters(pool, vectors, tmp_path / "s", k=3, method="spectral")
-    with pytest.raises(ValueError, match="method 'ward'"):
+    with pytest.raises(ValueError, match="method must be one of kmeans, spectral, got 'ward'"):
         fit_clusters(pool, vectors, tmp_path / "w", k=3, method="ward")
-    with pytest.raises(ClusterError, match="no vector column 'emb_image'.*emb_text"):
+    with pytest.raises(ClusterError, match=r"vector column 'emb_image' is in none of the signals.*emb_text"):
         fit_clusters(pool, vectors, tmp_path / "c", k=3, column="emb_image")
 
 
-def test_faiss_is_given_a_seeded_sample_and_its_centroids_are_used(grouped, tmp_path, monkeypatch):
-    """A stand-in records what it is asked for; its centroids are the first k training vectors, not of unit length."""
+def test_faiss_trains_on_a_seeded_sample_and_its_centroids_are_used(grouped, tmp_path, monkeypatch):
+    """A stub records its arguments; its centroids are the first k training vectors, not of unit length."""
     pool, vectors = grouped[:2]
-    asked = {}
+    arguments = {}
 
     class Kmeans:
         def __init__(self, d, k, **options):
-            asked.update(d=d, k=k, **options)
+            arguments.update(d=d, k=k, **options)
 
         def train(self, x):
-            asked["n"] = len(x)
-            self.centroids = 3 * x[: asked["k"]]
+            arguments["n"] = len(x)
+            self.centroids = 3 * x[: arguments["k"]]
 
     monkeypatch.setitem(sys.modules, "faiss", SimpleNamespace(Kmeans=Kmeans))
     monkeypatch.setattr(cluster_engines, "_has_faiss", lambda: True)
     monkeypatch.setattr(cluster_engines, "FAISS_POINTS", 50)
     info = fit_clusters(pool, vectors, tmp_path, k=3, engine="auto", seed=5, iterations=7)
     assert info["engine"] == "faiss" and info["trained_on"] == 150
-    assert asked == {
+    assert arguments == {
         "d": DIMS,
         "k": 3,
         "niter": 7,

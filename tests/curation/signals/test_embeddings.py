@@ -1,4 +1,4 @@
-"""Embeddings against plain forward passes: layers, pooling, COINCIDE's variant, sentence encoders, bad input."""
+"""Embeddings against plain forward passes: layers, pooling, COINCIDE's variant, sentence encoders, errors."""
 
 import shutil
 import sys
@@ -10,7 +10,13 @@ from curation.pool.read import Pool
 from curation.signals.core.table import read_metadata, read_signal
 from curation.signals.core.vector_files import matrix
 from curation.signals.core.vlm import Vlm
-from curation.signals.vectors.embeddings import LayerError, embed_pool, pooled_states, resolve_layers
+from curation.signals.vectors.embeddings import (
+    LayerError,
+    captured,
+    embed_pool,
+    pooled_states,
+    resolve_layers,
+)
 
 torch = pytest.importorskip("torch")
 HIDDEN, LAYERS = 48, 2
@@ -27,8 +33,8 @@ def states_of(vlm, sample):
     example = vlm.renderer.encode(sample)
     batch = vlm.batch([example])
     del batch["labels"]
-    found = vlm.model.model(**batch, output_hidden_states=True, use_cache=False).hidden_states
-    return [h[0] for h in found[1:]], batch["input_ids"][0] == vlm.renderer.image_id
+    states = vlm.model.model(**batch, output_hidden_states=True, use_cache=False).hidden_states
+    return [state[0] for state in states[1:]], batch["input_ids"][0] == vlm.renderer.image_id
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +79,14 @@ def test_coincide_takes_tanh_then_mean_then_unit_length_by_layer_and_modality(
     states, image = states_of(vlm, small_pool[6])
     for mask, vectors in ((image, images), (~image, texts)):
         halves = [torch.nn.functional.normalize(s.tanh()[mask].mean(dim=0), dim=0) for s in states]
-        np.testing.assert_allclose(
-            vectors[6], (torch.cat(halves) / 2).numpy(), atol=1e-3
-        )  # sqrt(2 * 2 layers) = 2
+        expected = (torch.cat(halves) / 2).numpy()  # sqrt(2 * 2 layers) = 2
+        np.testing.assert_allclose(vectors[6], expected, atol=1e-3)
     joined = np.concatenate([images, texts], axis=1)[has_image].astype(float)
     np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=2e-3)
 
 
 @torch.inference_mode()
-def test_attention_states_are_what_the_attention_block_puts_out(vlm, small_pool):
+def test_attention_states_are_the_outputs_of_the_attention_block(vlm, small_pool):
     sample = small_pool[0]
     example, caught = vlm.renderer.encode(sample), []
     hook = vlm.model.model.language_model.layers[1].self_attn.register_forward_hook(
@@ -89,13 +94,22 @@ def test_attention_states_are_what_the_attention_block_puts_out(vlm, small_pool)
     )
     _, image = states_of(vlm, sample)
     hook.remove()
-    hooks = len(vlm.model.model.language_model.layers[1].self_attn._forward_hooks)
     [(of_image, of_text)] = pooled_states(vlm, [example], layers=[1], state="attention", variant="mean")
     np.testing.assert_allclose(of_image, caught[0][image].mean(dim=0).numpy(), atol=1e-5)
     np.testing.assert_allclose(of_text, caught[0][~image].mean(dim=0).numpy(), atol=1e-5)
     [(hidden, _)] = pooled_states(vlm, [example], layers=[1], state="hidden", variant="mean")
     assert np.abs(hidden - of_image).max() > 1e-2
-    assert len(vlm.model.model.language_model.layers[1].self_attn._forward_hooks) == hooks
+
+
+@torch.inference_mode()
+def test_outputs_are_captured_inside_the_block_only(vlm, small_pool):
+    batch = vlm.batch([vlm.renderer.encode(small_pool[0])])
+    with captured(vlm.model, [0], "attention") as outputs:
+        vlm.hidden(batch)
+    assert list(outputs) == [0]
+    outputs.clear()
+    vlm.hidden(batch)
+    assert not outputs, "the hooks must be removed"
 
 
 def test_padding_and_neighbours_do_not_change_a_vector(vlm, small_pool):
@@ -137,7 +151,7 @@ def test_broken_images_and_overflow_give_null_and_are_counted(
     assert summary["nulls"] == {"emb_image": 10, "emb_text": 2}
 
 
-def test_settings_that_do_not_exist_are_refused(small_pool, tiny_vlm_dir, tmp_path):
+def test_unknown_settings_are_refused(small_pool, tiny_vlm_dir, tmp_path):
     assert resolve_layers([0, -1, 3], 4) == [0, 3, 3]
     for bad in ([4], [-5], []):
         with pytest.raises(LayerError, match="the model has 4"):
@@ -145,15 +159,16 @@ def test_settings_that_do_not_exist_are_refused(small_pool, tiny_vlm_dir, tmp_pa
     with pytest.raises(LayerError, match="the model has 2"):
         embed_pool(small_pool, tiny_vlm_dir, tmp_path, layers=[19])
     for setting in ({"source": "bert"}, {"variant": "max"}, {"state": "mlp"}, {"text": "title"}):
-        with pytest.raises(ValueError, match=f"'{next(iter(setting.values()))}' is none of"):
+        with pytest.raises(ValueError, match=f"must be one of .*, got '{next(iter(setting.values()))}'"):
             embed_pool(small_pool, tiny_vlm_dir, tmp_path, **setting)
     assert not (tmp_path / "signal.json").exists()
 
 
 class StubEncoder:
-    """What sentence-transformers offers, as far as it is used: a text becomes (its length, its number of spaces, 1).
+    """The part of sentence-transformers that is used: a text becomes (its length, its number of spaces, 1).
 
-    A word is a token, and four are the context."""
+    A word is a token, and the context is four tokens.
+    """
 
     max_seq_length = 4
 
@@ -171,7 +186,7 @@ class StubEncoder:
         return np.array(rows[0] if isinstance(texts, str) else rows, np.float32)
 
 
-def test_sentence_vectors_come_from_the_text_that_was_asked_for(small_pool, tmp_path, monkeypatch):
+def test_sentence_vectors_are_those_of_the_requested_text(small_pool, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", type(sys)("sentence_transformers"))
     sys.modules["sentence_transformers"].SentenceTransformer = StubEncoder
     monkeypatch.setattr("curation.signals.vectors.embeddings.version", lambda package: "1.0")
@@ -194,7 +209,7 @@ def test_sentence_vectors_come_from_the_text_that_was_asked_for(small_pool, tmp_
     assert read_metadata(tmp_path / "q")["model_hash"] != first
 
 
-def test_without_sentence_transformers_there_is_a_hint(small_pool, tmp_path, monkeypatch):
+def test_missing_sentence_transformers_gives_an_install_hint(small_pool, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"winnow\[sentence\]"):
         embed_pool(small_pool, tmp_path, tmp_path / "out", source="sentence")

@@ -1,4 +1,4 @@
-"""Scoring by a server or by vLLM: values, order of requests, failures, the image check, resume; no engine is installed."""
+"""Scoring by a server or by vLLM (both stubs): values, order of requests, failures, image check, resume."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ PROBES = 4
 
 
 def first_eight(pool, folder):
-    """A pool of its own, images included: one or two or none, one to three turns."""
+    """A pool of the first eight samples and copies of their images: 0 to 2 images, 1 to 3 turns."""
     (folder / "data.json").write_text(json.dumps(json.loads(pool.source.read_text())[:8]))
     shutil.copytree(pool.images / "images", folder / "images")
     build_pool(folder / "data.json", folder, folder / "pool")
@@ -58,16 +58,16 @@ def query_of(body):
 
 
 def test_digits_are_read_from_listed_tokens():
-    found = read_digits([(3, np.log(0.5)), (None, np.log(0.2)), (3, np.log(0.1)), (0, np.log(0.05))])
-    np.testing.assert_allclose(np.exp(found.log_probs), [0.05, 0, 0, 0.6, 0, 0])
-    assert found.unlisted == 4 and found.hidden == pytest.approx(0.15)  # 1 - 0.85, less than 4 x 0.05
-    assert read_digits([(1, np.log(0.9)), (None, np.log(0.01))]).hidden == pytest.approx(
-        0.05
-    )  # 5 x 0.01, less than 0.09
+    digits = read_digits([(3, np.log(0.5)), (None, np.log(0.2)), (3, np.log(0.1)), (0, np.log(0.05))])
+    np.testing.assert_allclose(np.exp(digits.log_probs), [0.05, 0, 0, 0.6, 0, 0])
+    assert digits.n_unlisted == 4
+    assert digits.unlisted_mass == pytest.approx(0.15)  # 1 - 0.85, less than 4 x 0.05
+    by_least = read_digits([(1, np.log(0.9)), (None, np.log(0.01))])
+    assert by_least.unlisted_mass == pytest.approx(0.05)  # 5 x 0.01, less than 0.09
     assert read_digits([(None, -0.1)]) is None
 
 
-def test_the_command_asks_a_server(few, tmp_path, capsys):
+def test_the_command_scores_by_a_server(few, tmp_path, capsys):
     pytest.importorskip("openai")
     arguments = ["capability_by_engine", "--pool", str(few.folder), "--out", str(tmp_path / "s")]
     assert main(arguments) == 2 and "needs a model: give --model" in capsys.readouterr().err
@@ -95,7 +95,7 @@ def test_the_command_asks_a_server(few, tmp_path, capsys):
     } and '"samples_per_second"' in capsys.readouterr().out
 
 
-def test_table_has_nulls_where_nothing_was_read():
+def test_failed_samples_and_unlisted_digits_are_null():
     sure = read_digits([(2, np.log(0.75)), (4, np.log(0.25))])
     table = capability_table(range(2), [[sure] * 13 + [None], Failed("timeout")])
     assert table["cap_spatial"].to_pylist() == [2, None] and table["exp_spatial"].to_pylist() == [2.5, None]
@@ -158,7 +158,7 @@ def test_flat_prompts_are_one_user_turn(few, tmp_path):
     assert bodies[14 * no_image]["messages"][0]["content"].endswith(f"\n{flat.capability[0]}")
 
 
-def test_tokens_that_are_not_listed_are_counted(few, tmp_path):
+def test_digits_that_are_not_listed_are_counted(few, tmp_path):
     with serve(digits="13") as server:  # digits 0, 2, 4 and 5 are never among the listed tokens
         summary = by_server(few, tmp_path / "s", server)
         assert summary["truncated_digits"] == 8 * 14 * 4 and summary["no_digit"] == 0
@@ -190,9 +190,9 @@ def test_failures_become_nulls_with_reasons(few, tmp_path):
     assert broken.take(kept).equals(sound.take(kept)) and whole["missing"] == {}
 
 
-def test_too_many_failures_stop_and_a_new_run_goes_on(few, tmp_path):
+def test_too_many_failures_stop_and_the_next_run_continues(few, tmp_path):
     failing = serve(fault=lambda number, body: 500 if number >= PROBES + 14 * 4 else None)
-    with failing as server, pytest.raises(EngineError, match="server_error.*new run goes on"):
+    with failing as server, pytest.raises(EngineError, match=r"server_error.*next run continues"):
         by_server(few, tmp_path / "s", server, shard_rows=2, concurrency=1)
     assert len(list((tmp_path / "s").glob("part-*.parquet"))) == 2
     with pytest.raises(MissingPartError):
@@ -247,7 +247,7 @@ def test_server_styles(small_pool, tmp_path):
     assert summary["other_rows"] == 40 - sum(described) and summary["styles"]["coordinate"] == sum(described)
 
 
-def test_images_go_where_their_placeholders_stand(tmp_path, small_pool):
+def test_images_replace_their_placeholders(tmp_path, small_pool):
     from PIL import Image
 
     picture = small_pool[0].images[0]
@@ -342,7 +342,7 @@ def test_vllm_prompts_and_scores(vllm, small_pool, tiny_vlm_dir, tmp_path):
     assert summary["styles"] == {"multi_choice": 40, "word": 40} and vllm.calls[-1][1]["temperature"] == 0.0
 
 
-def test_vllm_is_refused_where_it_would_see_other_images(
+def test_vllm_is_refused_where_it_would_tile_images_differently(
     vllm, small_pool, tiny_vlm_dir, tmp_path, monkeypatch
 ):
     with pytest.raises(EngineError, match="allow_anyres"):
@@ -353,7 +353,7 @@ def test_vllm_is_refused_where_it_would_see_other_images(
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=r"winnow\[vllm\]"):
         by_vllm(small_pool, tmp_path / "s", tiny_vlm_dir)
-    with pytest.raises(EngineError, match="no engine 'tgi'"):
+    with pytest.raises(EngineError, match=r"engine must be server .* or vllm, got 'tgi'"):
         score_styles_by_engine(small_pool, tmp_path / "s", engine="tgi", model="m")
 
 

@@ -25,7 +25,7 @@ SETTINGS = {"dim": 256, "r": 2, "device": "cpu", "max_tokens": 600}
 
 @pytest.fixture(scope="module")
 def warm(tiny_vlm_dir, tmp_path_factory):
-    """Two adapters, as after one and two steps of a warm-up, with Adam's state."""
+    """Two adapters, as after one and two steps of a warm-up training, with Adam's state."""
     from training.models import add_lora
 
     folder, vlm = tmp_path_factory.mktemp("warm"), Vlm(tiny_vlm_dir, device="cpu")
@@ -40,66 +40,65 @@ def warm(tiny_vlm_dir, tmp_path_factory):
     return [folder / "1", folder / "2"]
 
 
-def tapped(vlm, taps, examples):
-    """[samples, D]: the gradients as they are sent, layer by layer, put together."""
-    out = torch.zeros(len(examples), taps.size)
+def per_sample_gradients(vlm, hooks, examples):
+    """[samples, D]: the gradients sent layer by layer, concatenated."""
+    out = torch.zeros(len(examples), hooks.size)
 
     def sink(index, gradient):
-        out[:, taps.offsets[index] : taps.offsets[index] + gradient.shape[1]] = gradient
+        out[:, hooks.offsets[index] : hooks.offsets[index] + gradient.shape[1]] = gradient
 
-    assert all(sample_gradients(vlm, taps, examples, sink))
+    assert all(sample_gradients(vlm, hooks, examples, sink))
     return out
 
 
-def by_autograd(vlm, taps, adapter, example):
-    """[D]: torch's own gradient of the model's own loss on one sample."""
+def by_autograd(vlm, hooks, adapter, example):
+    """[D]: the gradient of the model's own loss on one sample, by torch.autograd."""
     weights = {
         plain_name(name.removesuffix(".weight"), adapter): p
         for name, p in vlm.model.named_parameters()
         if "lora_" in name
     }
     loss = vlm.model(**vlm.collator([example])).loss
-    gradients = torch.autograd.grad(loss, [weights[name] for name in taps.names])
+    gradients = torch.autograd.grad(loss, [weights[name] for name in hooks.names])
     return torch.cat([g.flatten() for g in gradients])
 
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_gradients_of_a_batch_equal_autograd_sample_by_sample(tiny_vlm_dir, small_pool, warm, step):
     vlm = Vlm(tiny_vlm_dir, device="cpu")
-    _, found = trained_adapters(vlm, [warm[step - 1]], [], [])
-    examples = [
-        vlm.renderer.encode(small_pool[row]) for row in (0, 4, 6, 39)
-    ]  # one image, none, two; one to three turns
-    ours = tapped(vlm, found[0].taps, examples)
-    assert {name.rsplit(".", 1)[1] for name in found[0].taps.names} == {"lora_A", "lora_B"}
+    _, adapters = trained_adapters(vlm, [warm[step - 1]], [], [])
+    rows = (0, 4, 6, 39)  # one image, none, two; one to three turns
+    examples = [vlm.renderer.encode(small_pool[row]) for row in rows]
+    ours = per_sample_gradients(vlm, adapters[0].hooks, examples)
+    assert {name.rsplit(".", 1)[1] for name in adapters[0].hooks.names} == {"lora_A", "lora_B"}
     for gradient, example in zip(ours, examples, strict=True):
-        expected = by_autograd(vlm, found[0].taps, "0", example)
+        expected = by_autograd(vlm, adapters[0].hooks, "0", example)
         assert gradient.norm() > 1e-3
         torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in vlm.model.parameters()), "nothing is accumulated over batches"
 
 
-def test_a_new_adapter_has_gradients_of_b_alone_and_the_same_for_a_seed(tiny_vlm_dir, small_pool):
+def test_a_new_adapter_has_gradients_of_b_only_and_is_reproducible(tiny_vlm_dir, small_pool):
     gradients = []
     for seed in (0, 0, 1):
         vlm = Vlm(tiny_vlm_dir, device="cpu")
         torch.rand(seed + 5)  # what was drawn before does not matter
         _, (adapter,) = fresh_adapter(vlm, r=2, alpha=4, targets=("q_proj", "down_proj"), seed=seed)
         example = vlm.renderer.encode(small_pool[0])
-        gradients.append(tapped(vlm, adapter.taps, [example])[0])
-        assert {name.rsplit(".", 2)[1:][0] + name[-7:] for name in adapter.taps.names} == {
+        gradients.append(per_sample_gradients(vlm, adapter.hooks, [example])[0])
+        assert {name.rsplit(".", 2)[1:][0] + name[-7:] for name in adapter.hooks.names} == {
             "q_proj.lora_B",
             "down_proj.lora_B",
         }
         torch.testing.assert_close(
-            gradients[-1], by_autograd(vlm, adapter.taps, "default", example), atol=1e-6, rtol=1e-4
+            gradients[-1], by_autograd(vlm, adapter.hooks, "default", example), atol=1e-6, rtol=1e-4
         )
     assert torch.equal(gradients[0], gradients[1]) and not torch.allclose(gradients[0], gradients[2])
 
 
 @pytest.fixture(scope="module")
 def validation(small_pool):
-    """Six samples of the pool itself as two tasks, one of them with two subtasks."""
+    """Six samples of the pool as two tasks, one of them with two subtasks."""
     tasks = {0: "ocr", 1: "ocr", 7: "mme/count", 8: "mme/count", 10: "mme/color", 11: "mme/color"}
     return [replace(small_pool[row], source=task) for row, task in tasks.items()]
 
@@ -127,7 +126,9 @@ def test_the_signal_holds_unit_vectors_norms_and_influences(signal, small_pool, 
         targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         seed=0,
     )
-    exact = tapped(vlm, adapter.taps, [vlm.renderer.encode(small_pool[row]) for row in (0, 4, 39)])
+    exact = per_sample_gradients(
+        vlm, adapter.hooks, [vlm.renderer.encode(small_pool[row]) for row in (0, 4, 39)]
+    )
     np.testing.assert_allclose(table["grad_norm"].to_numpy()[[0, 4, 39]], exact.norm(dim=1), rtol=1e-4)
     cosines = torch.nn.functional.normalize(exact, dim=1) @ torch.nn.functional.normalize(exact, dim=1).T
     kept = vectors[[0, 4, 39]].astype(np.float32) @ vectors[[0, 4, 39]].astype(np.float32).T
@@ -146,9 +147,7 @@ def test_influence_is_the_mean_inner_product_and_the_largest_of_subtasks(signal,
     assert np.abs(mme - inner[:, [7, 8, 10, 11]].mean(axis=1)).max() > 0.01, "subtasks must matter here"
 
 
-def test_the_metadata_says_that_it_is_targeted_and_at_what(
-    signal, validation, small_pool, tiny_vlm_dir, tmp_path
-):
+def test_the_metadata_record_the_target_tasks(signal, validation, small_pool, tiny_vlm_dir, tmp_path):
     meta = read_metadata(signal[0])
     assert meta["targeted"] is True and meta["tasks"] == ["mme", "ocr"]
     assert meta["validation_hash"] == validation_hash(validation)
@@ -167,11 +166,26 @@ def test_less_is_the_sum_over_checkpoints_with_their_learning_rates(
 ):
     rates, parts = [3e-5, 1e-5], []
     for number, folder in enumerate(warm):
-        score_gradients(small_pool, tiny_vlm_dir, tmp_path / str(number), validation=validation, adapters=[folder],
-                        adam=[folder / "adam.safetensors"], **SETTINGS)  # fmt: skip
+        score_gradients(
+            small_pool,
+            tiny_vlm_dir,
+            tmp_path / str(number),
+            validation=validation,
+            adapters=[folder],
+            adam=[folder / "adam.safetensors"],
+            **SETTINGS,
+        )
         parts.append(read_signal(tmp_path / str(number)))
-    score_gradients(small_pool, tiny_vlm_dir, tmp_path / "both", validation=validation, adapters=warm, lr_weights=rates,
-                    adam=[folder / "adam.safetensors" for folder in warm], **SETTINGS)  # fmt: skip
+    score_gradients(
+        small_pool,
+        tiny_vlm_dir,
+        tmp_path / "both",
+        validation=validation,
+        adapters=warm,
+        lr_weights=rates,
+        adam=[folder / "adam.safetensors" for folder in warm],
+        **SETTINGS,
+    )
     both = read_signal(tmp_path / "both")
     assert both["grad"].type.list_size == 512
     ocr = [part["influence_ocr"].to_numpy() for part in parts]
@@ -180,7 +194,7 @@ def test_less_is_the_sum_over_checkpoints_with_their_learning_rates(
     assert len(read_metadata(tmp_path / "both")["adapters"]) == 2
 
 
-def test_adams_direction_is_the_step_that_adam_takes(tmp_path):
+def test_adams_direction_is_the_update_of_torchs_adam(tmp_path):
     """From the state after two steps: the third step of torch's own optimizer, learning rate left out."""
     torch.manual_seed(0)
 
@@ -190,7 +204,7 @@ def test_adams_direction_is_the_step_that_adam_takes(tmp_path):
             self.q_proj = torch.nn.Module()
             self.q_proj.lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(6, 2, bias=False)})
 
-    from curation.signals.gradients.per_sample import Taps
+    from curation.signals.gradients.per_sample import GradientHooks
 
     model = Two()
     weight = model.q_proj.lora_A["default"].weight
@@ -199,7 +213,7 @@ def test_adams_direction_is_the_step_that_adam_takes(tmp_path):
         weight.grad = torch.randn(2, 6)
         optimizer.step()
     save_adam(model, optimizer, tmp_path / "adam.safetensors")
-    state = AdamState(tmp_path / "adam.safetensors", Taps(model, "default"), torch.device("cpu"))
+    state = AdamState(tmp_path / "adam.safetensors", GradientHooks(model, "default"), torch.device("cpu"))
     before, gradient = weight.detach().clone(), torch.randn(2, 6)
     weight.grad = gradient.clone()
     optimizer.step()
@@ -207,11 +221,19 @@ def test_adams_direction_is_the_step_that_adam_takes(tmp_path):
     torch.testing.assert_close(step, before - weight.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_adam_shapes_the_pools_gradients_only(small_pool, tiny_vlm_dir, warm, validation, tmp_path):
+def test_adam_is_applied_to_the_pools_gradients_only(small_pool, tiny_vlm_dir, warm, validation, tmp_path):
     plain, shaped = tmp_path / "plain", tmp_path / "shaped"
     score_gradients(small_pool, tiny_vlm_dir, plain, validation=validation, adapters=[warm[0]], **SETTINGS)
-    score_gradients(small_pool, tiny_vlm_dir, shaped, validation=validation, adapters=[warm[0]],
-                    adam=[warm[0] / "adam.safetensors"], prefix="adam_", **SETTINGS)  # fmt: skip
+    score_gradients(
+        small_pool,
+        tiny_vlm_dir,
+        shaped,
+        validation=validation,
+        adapters=[warm[0]],
+        adam=[warm[0] / "adam.safetensors"],
+        prefix="adam_",
+        **SETTINGS,
+    )
     one, other = read_signal(plain), read_signal(shaped)
     assert other.column_names == [
         "row",
@@ -229,7 +251,7 @@ def test_adam_shapes_the_pools_gradients_only(small_pool, tiny_vlm_dir, warm, va
     )
 
 
-def test_what_has_no_gradient_is_null_and_counted(
+def test_samples_without_a_gradient_are_null_and_counted(
     small_pool, tiny_vlm_dir, validation, tmp_path, monkeypatch
 ):
     shutil.copytree(small_pool.folder.parent, tmp_path / "copy")
@@ -263,7 +285,7 @@ def test_a_gradient_of_zero_has_a_norm_and_no_vector(
     assert table["grad_norm"].to_pylist() == [0.0] * 40 and table["grad"].null_count == 40
 
 
-def test_a_second_run_keeps_what_is_there(signal, small_pool, tiny_vlm_dir, validation, tmp_path):
+def test_a_second_run_keeps_finished_parts(signal, small_pool, tiny_vlm_dir, validation, tmp_path):
     shutil.copytree(signal[0], tmp_path / "s")
     (tmp_path / "s" / "part-00001.parquet").unlink()
     summary = score_gradients(
@@ -276,27 +298,24 @@ def test_a_second_run_keeps_what_is_there(signal, small_pool, tiny_vlm_dir, vali
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr_weights": [1e-5]}, "belong to trained adapters"),
-        ({"adapters": ["nowhere"]}, "holds no PEFT adapter"),
-        ({"targets": ["no_proj"]}, "no layer of the decoder is one of no_proj"),
+        ({"lr_weights": [1e-5]}, "lr_weights and adam need trained adapters"),
+        ({"adapters": ["nowhere"]}, "is not a PEFT adapter"),
+        ({"targets": ["no_proj"]}, "the decoder has no layer named no_proj"),
     ],
 )
-def test_adapters_that_do_not_fit_are_refused(small_pool, tiny_vlm_dir, tmp_path, settings, message):
+def test_unusable_adapters_are_refused(small_pool, tiny_vlm_dir, tmp_path, settings, message):
     with pytest.raises(AdapterError, match=message):
         score_gradients(small_pool, tiny_vlm_dir, tmp_path, **SETTINGS, **settings)
 
 
-def test_weights_and_states_must_fit_the_adapters(small_pool, tiny_vlm_dir, warm, tmp_path):
+def test_weights_and_states_must_match_the_adapters(small_pool, tiny_vlm_dir, warm, tmp_path):
     for settings in (
         {"lr_weights": [1.0]},
         {"lr_weights": [1.0, 0.0]},
         {"adam": [warm[0] / "adam.safetensors"]},
     ):
-        with pytest.raises(AdapterError, match="2 adapters need as many positive weights"):
+        with pytest.raises(AdapterError, match="2 adapters need 2 positive weights"):
             score_gradients(small_pool, tiny_vlm_dir, tmp_path, adapters=warm, **SETTINGS, **settings)
-
-
-# ------------------------------------------------------------------------------------------------- validation sets
 
 
 def test_validation_sets_are_read_from_pools_json_and_tables(small_pool, tmp_path):
@@ -327,7 +346,11 @@ def test_tasks_and_subtasks_come_from_the_source(small_pool):
 
 @pytest.mark.parametrize(
     ("sources", "message"),
-    [(["a-b", "a b"], "no name of its own"), ([""], "no name of its own"), ([], "empty")],
+    [
+        (["a-b", "a b"], "no unique column influence_a_b, already taken by 'a-b'"),
+        ([""], "no unique column influence_"),
+        ([], "empty"),
+    ],
 )
 def test_task_names_that_cannot_be_columns_are_refused(small_pool, sources, message):
     with pytest.raises(ValidationError, match=message):

@@ -1,4 +1,4 @@
-"""Raters trained on labels give those labels back: targets, training and scoring agree on the form of a query."""
+"""Raters trained on labels reproduce them: targets, training and scoring use the same form of a query."""
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,13 @@ QUERIES = load_queries("compact")
 
 @pytest.fixture(scope="module")
 def labels(small_pool):
-    """Capability k scores k % 6 when the sample has an image, else 0; the style is the presence of an image, too."""
-    seen = np.array([bool(sample.images) for sample in small_pool.samples()])
+    """Capability k scores k % 6 for a sample with an image, else 0; styles depend on the image, too."""
+    has_image = np.array([bool(sample.images) for sample in small_pool.samples()])
     columns = {
-        f"cap_{key}": pa.array(np.where(seen, k % 6, 0), pa.int8()) for k, key in enumerate(CAPABILITY_KEYS)
+        f"cap_{key}": pa.array(np.where(has_image, k % 6, 0), pa.int8())
+        for k, key in enumerate(CAPABILITY_KEYS)
     }
-    styles = [["word", "comparison"] if image else ["yes_no"] for image in seen]
+    styles = [["word", "comparison"] if image else ["yes_no"] for image in has_image]
     return pa.table(
         {"row": small_pool.table["row"], "id": small_pool.table["id"], **columns, "styles": styles}
     )

@@ -1,4 +1,4 @@
-"""The loss producer: ablated terms, EL2N and margin, the chunked head, padding, and what has no value."""
+"""The loss producer: ablated terms, EL2N and margin, the chunked head, padding, and missing values."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def make(question, images=1, answer="dog"):
     )
 
 
-def test_ablated_samples_keep_the_answers_and_lose_what_they_should():
+def test_ablated_samples_keep_the_answers_and_lose_questions_or_images():
     sample = make("<image>\nwhat is <image> this ?", images=2)
     texts = {term: [turn.question for turn in ablate(sample, term).turns] for term in ALL}
     assert ablate(sample, "full") is sample
@@ -59,7 +59,7 @@ def test_ablated_samples_keep_the_answers_and_lose_what_they_should():
         assert [turn.answer for turn in ablate(sample, term).turns] == ["dog", "yes"]
 
 
-def test_without_an_image_two_of_the_terms_are_the_others():
+def test_without_an_image_two_terms_equal_the_other_two():
     sample = make("what ? ", images=0)
     assert ablate(sample, "noimg") is sample and ablate(sample, "noq") == ablate(sample, "a")
 
@@ -97,7 +97,7 @@ def test_text_only_samples_are_computed_once_a_term_and_counted_as_rows(scored, 
     assert summary["rows_missing"] == 0 and set(summary["nulls"].values()) == {0}
 
 
-def test_terms_make_the_same_values_apart_as_together_and_carry_the_prefix(
+def test_terms_computed_apart_equal_those_computed_together_and_carry_the_prefix(
     scored, small_pool, tiny_vlm_dir, tmp_path
 ):
     score_losses(
@@ -151,7 +151,7 @@ def test_padding_is_small_on_long_tailed_lengths_within_a_shard():
 
 @pytest.fixture(scope="module")
 def long_tailed(tmp_path_factory):
-    """240 text-only samples whose answers have 3 to 500 words, few of them many."""
+    """240 text-only samples whose answers have 3 to 500 words, log-normally distributed."""
     folder = tmp_path_factory.mktemp("long")
     words = np.minimum(np.random.default_rng(1).lognormal(3, 1.1, 240).astype(int) + 3, 500)
     turns = [
@@ -212,7 +212,9 @@ def test_a_broken_image_costs_only_the_terms_that_look_at_it(small_pool, tiny_vl
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_is_null_and_counted(small_pool, tiny_vlm_dir, tmp_path, monkeypatch, value):
+def test_a_loss_that_is_not_finite_is_null_and_counted(
+    small_pool, tiny_vlm_dir, tmp_path, monkeypatch, value
+):
     plain = Vlm.log_probs
 
     def spoiled(self, hidden):
@@ -225,30 +227,28 @@ def test_a_loss_that_is_no_number_is_null_and_counted(small_pool, tiny_vlm_dir, 
         small_pool, tiny_vlm_dir, tmp_path, max_tokens=1_000_000, shard_rows=20, device="cpu"
     )
     table = read_signal(tmp_path)
-    assert (
-        summary["missing"] == {"not_finite": 2} and summary["rows_missing"] == 2
-    )  # the first of each shard's one batch
+    # The first sample of each shard's only batch.
+    assert summary["missing"] == {"not_finite": 2} and summary["rows_missing"] == 2
     lost = table["nll"].is_null().to_pylist()
-    assert sum(lost) == 2 and all(
-        table[name].is_null().to_pylist() == lost for name in ("el2n", "margin", "answer_tokens")
-    )
+    assert sum(lost) == 2
+    assert all(table[name].is_null().to_pylist() == lost for name in ("el2n", "margin", "answer_tokens"))
     assert np.isfinite(table["nll"].drop_null().to_numpy()).all()
 
 
-@pytest.mark.parametrize(("terms", "message"), [(("full", "noimage"), "noimage"), ((), "no loss term")])
-def test_terms_that_do_not_exist_are_refused(terms, message):
+@pytest.mark.parametrize(("terms", "message"), [(("full", "noimage"), "noimage"), ((), "terms is empty")])
+def test_unknown_terms_are_refused(terms, message):
     with pytest.raises(ValueError, match=message):
         check_terms(terms)
 
 
-def test_half_precision_is_another_signal(small_pool, tiny_vlm_dir, scored, tmp_path):
+def test_half_precision_gives_another_signal(small_pool, tiny_vlm_dir, scored, tmp_path):
     score_losses(small_pool, tiny_vlm_dir, tmp_path, dtype="bfloat16", device="cpu")
     difference = np.abs(read_signal(tmp_path)["nll"].to_numpy() - scored[0]["nll"].to_numpy())
     assert 0 < difference.max() < 0.1 and read_metadata(tmp_path)["dtype"] == "bfloat16"
 
 
 def score_and_die(pool, model_dir, out):
-    """Kills its own process in the middle of the third shard of four."""
+    """Kill this process in the middle of the third of four shards."""
 
     def die(done, total):
         if done > 24:
@@ -257,7 +257,7 @@ def score_and_die(pool, model_dir, out):
     score_losses(pool, model_dir, out, max_tokens=200, shard_rows=10, device="cpu", on_progress=die)
 
 
-def test_a_producer_killed_inside_a_shard_goes_on_after_the_last_whole_one(
+def test_a_producer_killed_inside_a_shard_resumes_after_the_last_complete_one(
     small_pool, tiny_vlm_dir, scored, tmp_path
 ):
     killed = multiprocessing.get_context("fork").Process(

@@ -86,7 +86,7 @@ def test_the_capability_signal_has_a_row_for_each_sample(capability, small_pool,
         assert table["mass_ocr"][row].as_py() == pytest.approx(float(mass), rel=1e-4)
 
 
-def test_the_metadata_says_what_made_the_signal(capability, small_pool):
+def test_the_metadata_record_pool_model_and_prompts(capability, small_pool):
     meta = read_metadata(capability[0])
     assert (
         meta["pool_hash"] == small_pool.hash
@@ -210,7 +210,7 @@ def test_the_longest_style_answer_fits(vlm):
 
 @pytest.fixture
 def damaged_pool(small_pool, tmp_path):
-    """The small pool, with the picture of row 3 overwritten after it was audited."""
+    """The small pool with the image of row 3 overwritten after the audit."""
     shutil.copytree(small_pool.folder.parent, tmp_path / "copy")
     pool = Pool.open(tmp_path / "copy" / small_pool.folder.name)
     pool[3].images[0].write_bytes(b"no picture any more")
@@ -263,7 +263,7 @@ def test_a_model_that_overflows_gives_no_score_and_it_is_counted(
 
 
 def renderer_with(vlm, answers, unknown=None):
-    """The renderer of `vlm`, but whose digits are written with these tokens and whose tokenizer knows one word less."""
+    """The renderer of `vlm`, with the digits' tokens from `answers` and a word `unknown` to its tokenizer."""
     words = vlm.tokenizer
 
     def encode(text, add_special_tokens):
@@ -292,6 +292,23 @@ def test_a_token_before_every_digit_belongs_to_the_answer(vlm):
     assert len(questions) == 14 and questions[3].answers == tuple((5, 20 + d) for d in range(6))
 
 
-def test_a_tokenizer_that_does_not_know_a_word_is_refused(vlm):
+def test_a_tokenizer_with_an_unknown_word_is_refused(vlm):
     with pytest.raises(PromptError, match="does not know a word of 'rate : object"):
         check_tokenizer(renderer_with(vlm, None, unknown="spatial").tokenizer, QUERIES)
+
+
+@pytest.mark.parametrize(
+    ("score", "setting", "message"),
+    [
+        (score_capabilities, "mode", "mode must be one of trie, official, got 'tree'"),
+        (score_styles, "mode", "mode must be one of greedy, likelihood, official, got 'tree'"),
+        (
+            score_capabilities_and_styles,
+            "style_mode",
+            "style_mode must be one of greedy, likelihood, got 'tree'",
+        ),
+    ],
+)
+def test_unknown_modes_are_refused(small_pool, tiny_vlm_dir, tmp_path, score, setting, message):
+    with pytest.raises(ValueError, match=message):
+        score(small_pool, tiny_vlm_dir, tmp_path, **{setting: "tree"})

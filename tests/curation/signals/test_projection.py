@@ -1,4 +1,4 @@
-"""The random projection: the same signs everywhere, inner products kept as the theory says."""
+"""The random projection: reproducible signs, inner products preserved within the theoretical error."""
 
 import numpy as np
 import pytest
@@ -60,8 +60,8 @@ def test_the_projection_does_not_depend_on_the_blocks_or_on_how_a_vector_is_cut(
 
 
 @pytest.mark.parametrize("cosine", [0.0, 0.5, 0.95])
-def test_inner_products_are_kept_within_the_expected_error(cosine):
-    """Johnson-Lindenstrauss: the error has mean 0 and standard deviation sqrt((1 + cos^2 - 2 sum u^2 v^2) / dim)."""
+def test_inner_products_are_preserved_within_the_expected_error(cosine):
+    """The error has mean 0 and standard deviation sqrt((1 + cos^2 - 2 sum u^2 v^2) / dim)."""
     pairs, size, dim = 300, 2000, 512
     generator = torch.Generator().manual_seed(1)
     u, w = (
@@ -79,6 +79,6 @@ def test_inner_products_are_kept_within_the_expected_error(cosine):
 
 
 @pytest.mark.parametrize(("dim", "seed"), [(0, 0), (8, -1)])
-def test_a_projection_onto_nothing_is_refused(dim, seed):
+def test_invalid_dim_and_seed_are_refused(dim, seed):
     with pytest.raises(ValueError, match="at least"):
         Projection(dim, seed)

@@ -31,8 +31,17 @@ def text_models(tmp_path_factory):
 def graded(small_pool, text_models, tmp_path_factory):
     out = tmp_path_factory.mktemp("graded")
     reward, scorer = text_models
-    return out, score_quality(small_pool, out, kind="models", reward_model=reward, complexity_model=scorer, quality_model=scorer,
-                              max_tokens=400, shard_rows=16, device="cpu")  # fmt: skip
+    return out, score_quality(
+        small_pool,
+        out,
+        kind="models",
+        reward_model=reward,
+        complexity_model=scorer,
+        quality_model=scorer,
+        max_tokens=400,
+        shard_rows=16,
+        device="cpu",
+    )
 
 
 def texts_of(turn):
@@ -80,7 +89,7 @@ def test_a_scale_is_the_expected_grade_summed_over_turns(small_pool, text_models
     assert (np.array(values) >= turns).all() and (np.array(values) <= 6 * turns).all()
 
 
-def test_columns_without_a_model_are_not_there_and_counts_are(small_pool, graded):
+def test_columns_without_a_model_are_absent_and_counts_are_reported(small_pool, graded):
     out, summary = graded
     table = read_signal(out, small_pool.hash)
     assert (
@@ -97,7 +106,7 @@ def test_columns_without_a_model_are_not_there_and_counts_are(small_pool, graded
     )
 
 
-def test_what_is_too_long_is_cut_for_rewards_and_null_for_scales(text_models):
+def test_long_turns_are_truncated_for_rewards_and_null_for_scales(text_models):
     long = Sample(0, "a", "s", (), (Turn("what is it ?", "dog " * 400), Turn("and ?", "cat")))
     reward = RewardModel(text_models[0], 4096, device="cpu")
     [value] = reward.grade([long], lambda n: None)
@@ -108,7 +117,7 @@ def test_what_is_too_long_is_cut_for_rewards_and_null_for_scales(text_models):
     assert scorer.summary()["missing"] == {"too_long": 1} and sum(done) == pytest.approx(2)
 
 
-def test_models_that_are_no_graders_are_refused(text_models, tmp_path):
+def test_models_that_are_not_graders_are_refused(text_models, tmp_path):
     from transformers import BertConfig, BertForSequenceClassification
 
     from curation.mini.tokenizer import build_tokenizer
@@ -116,12 +125,12 @@ def test_models_that_are_no_graders_are_refused(text_models, tmp_path):
     shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertForSequenceClassification(BertConfig(vocab_size=600, num_labels=2, **shape)).save_pretrained(tmp_path)
     build_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="2 labels: a reward model has one"):
+    with pytest.raises(ModelError, match="not a reward model: it has 2 labels instead of one"):
         RewardModel(tmp_path, 100, device="cpu")
 
 
 def grade_of(body):
-    """What the stub judge says: a grade by the length of the conversation, prose for one question, 101 for another."""
+    """The stub judge's reply: a grade by the conversation's length; prose or 101 where there is a dog."""
     text = body["messages"][0]["content"].split("\n\n", 1)[1]
     if "dog" in text:
         return "I would say 85" if "letter" in text else "101"
@@ -131,8 +140,15 @@ def grade_of(body):
 def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
     pytest.importorskip("openai")
     with serve(answer=grade_of) as server:
-        summary = score_quality(small_pool, tmp_path, kind="models", judge_model="j", judge_url=server.url, max_failed=1.0,
-                                judge_options={"concurrency": 4})  # fmt: skip
+        summary = score_quality(
+            small_pool,
+            tmp_path,
+            kind="models",
+            judge_model="j",
+            judge_url=server.url,
+            max_failed=1.0,
+            judge_options={"concurrency": 4},
+        )
     judges = read_signal(tmp_path, small_pool.hash)["judge"].to_pylist()
     conversations = [
         "\n\n".join(f"User: {texts_of(t)[0]}\nAssistant: {texts_of(t)[1]}" for t in s.turns)
@@ -140,11 +156,11 @@ def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
     ]
     expected = [None if "dog" in text else float(len(text) % 101) for text in conversations]
     assert judges == expected and 0 < judges.count(None) < 40
-    found = summary["columns"]["judge"]
+    counts = summary["columns"]["judge"]
     assert (
-        found["missing"] == {"unreadable": judges.count(None)}
-        and found["nulls"] == judges.count(None)
-        and found["requests"] == 40
+        counts["missing"] == {"unreadable": judges.count(None)}
+        and counts["nulls"] == judges.count(None)
+        and counts["requests"] == 40
     )
     assert all(
         "image_url" not in json.dumps(body) and "<image>" not in json.dumps(body) for body in server.requests
@@ -166,7 +182,7 @@ def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool,
             "shard_rows": 20,
             "judge_options": {"concurrency": 1},
         }
-        with pytest.raises(EngineError, match="no grade for 1 of 20 samples .*bad_request"):
+        with pytest.raises(EngineError, match=r"no grade for 1 of 20 samples .*bad_request"):
             score_quality(small_pool, tmp_path, max_failed=0.0, **options)
         with pytest.raises(MissingPartError):
             read_signal(tmp_path)
@@ -195,7 +211,7 @@ def test_reading_a_grade(text, grade):
 
 
 def write_truth(pool, path, wrong=(), difficulty=3):
-    """A truth table of the small pool: every third sample is a formatted one."""
+    """A truth table of the small pool; every third sample has a formatted answer."""
     ids = pool.table["id"].to_pylist()[::-1]
     columns = {
         f"cap_{key}": pa.array([difficulty if key == "ocr" else 0] * len(ids), pa.int8())
@@ -223,7 +239,7 @@ def test_the_stand_in_without_noise_is_its_formula(small_pool, tmp_path):
         )
 
 
-def test_wrong_answers_are_noticed_at_the_given_rate_by_each_grader_on_its_own(small_pool, tmp_path):
+def test_graders_notice_wrong_answers_independently_at_the_given_rate(small_pool, tmp_path):
     ids = set(small_pool.table["id"].to_pylist())
     grades = {}
     for rate in (0.0, 0.5, 1.0):
@@ -273,20 +289,22 @@ def test_noise_is_independent_seeded_and_in_units_of_the_spread(small_pool, tmp_
     assert np.array_equal(judge, np.round(judge)) and judge.min() >= 0 and judge.max() <= 100
 
 
-def test_columns_can_be_switched_off_and_wrong_settings_are_refused(small_pool, tmp_path):
+def test_columns_can_be_chosen_and_invalid_settings_are_refused(small_pool, tmp_path):
     truth = write_truth(small_pool, tmp_path / "truth.parquet")
     score_quality(small_pool, tmp_path / "two", truth=truth, columns=["quality", "reward"])
     assert read_signal(tmp_path / "two").column_names == ["row", "reward", "quality"]
     out = tmp_path / "bad"
     with pytest.raises(ValueError, match="needs truth"):
         score_quality(small_pool, out)
-    with pytest.raises(ValueError, match="'beauty' cannot be had"):
+    with pytest.raises(
+        ValueError, match="column must be one of reward, judge, complexity, quality, got 'beauty'"
+    ):
         score_quality(small_pool, out, truth=truth, columns=["beauty"])
-    with pytest.raises(ValueError, match="'judge' cannot be had: its model is not given"):
+    with pytest.raises(ValueError, match="column 'judge' needs a model: set judge_model"):
         score_quality(small_pool, out, kind="models", columns=["judge"])
-    with pytest.raises(ValueError, match="no column is asked for"):
+    with pytest.raises(ValueError, match="no column is requested"):
         score_quality(small_pool, out, kind="models")
-    with pytest.raises(ValueError, match="kind 'human'"):
+    with pytest.raises(ValueError, match="kind must be one of metadata, models, got 'human'"):
         score_quality(small_pool, out, kind="human")
     with pytest.raises(ValueError, match="knows_rate"):
         score_quality(small_pool, out, truth=truth, knows_rate=1.5)

@@ -26,7 +26,7 @@ from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
 
 def labels_table(scores: np.ndarray, styles: list[list[str]]) -> pa.Table:
-    """Scores [n, 14] with -1 = missing."""
+    """Labels from scores [n, 14]; -1 is missing."""
     columns = {
         f"cap_{key}": pa.array([int(s) if s >= 0 else None for s in scores[:, k]], pa.int8())
         for k, key in enumerate(CAPABILITY_KEYS)
@@ -92,13 +92,13 @@ def test_prompt_files_are_checked(tmp_path):
         with pytest.raises(PromptError, match=message):
             load_queries(path)
     path.write_text("capability: [rate")
-    with pytest.raises(PromptError, match=r"p\.yaml is no YAML: .*line 1"):
+    with pytest.raises(PromptError, match=r"p\.yaml is not valid YAML: .*line 1"):
         load_queries(path)
     path.write_text(yaml.safe_dump(good))
     assert isinstance(load_queries(str(path)), Queries)
 
 
-def test_scorer_targets_hold_the_digits_and_skip_what_is_missing(labels):
+def test_scorer_targets_hold_the_digits_and_skip_missing_scores(labels):
     queries = load_queries("compact")
     targets, counts = scorer_targets(labels, queries)
     assert [t.row for t in targets] == [10, 11, 13]
@@ -213,7 +213,7 @@ def test_the_style_report_counts_exact_sets_and_f1():
 
 
 def test_a_sample_whose_styles_are_missing_is_left_out_and_counted():
-    """Official mode names no styles of a sample without an image; the teacher may."""
+    """In official mode a sample without an image has no styles, but may have labelled ones."""
     labels = labels_table(np.zeros((3, 14), int), [["word"], ["word"], ["yes_no"]])
     signal = pa.table(
         {"row": labels["row"], "styles": pa.array([["word"], None, ["word"]], pa.list_(pa.string()))}
@@ -251,7 +251,7 @@ def test_scores_without_an_expectation_are_compared_as_they_are(labels):
 
 
 def test_the_threshold_with_the_best_f1_is_chosen():
-    """The second style of half of the samples has 0.35 of the first one's probability, noise has 0.15."""
+    """The labelled second style has 0.35 of the first one's probability, an unlabelled one 0.15."""
     p = np.full((6, 9), 0.01)
     p[:, 0], p[:3, 1], p[3:, 1] = 0.5, 0.5 * 0.35, 0.5 * 0.15
     signal = pa.table(

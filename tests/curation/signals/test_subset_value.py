@@ -1,4 +1,4 @@
-"""Values learned from probed subsets: balanced clusters, features, regressors, what is written and what is warned of."""
+"""Values learned from probed subsets: balanced clusters, features, regressors, stored files, warnings."""
 
 import json
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ class RangePool(SimpleNamespace):
 
 
 def world(n, seed=0, missing=0.0):
-    """Signals of n samples, 30 subsets of 20, and the truth: what a subset's mean features are worth."""
+    """Signals of n samples, 30 subsets of 20, and planted values that are linear in the features."""
     rng = np.random.default_rng(seed)
     image = rng.standard_normal((n, DIMS)) * np.linspace(3, 0.1, DIMS)
     image[:, 0] += 6 * (np.arange(n) % 5)
@@ -42,14 +42,14 @@ def world(n, seed=0, missing=0.0):
     return table, subsets, truth
 
 
-ASKED = {"indicators": ("clip_score", "answer_tokens"), "components": 2}
+SETTINGS = {"indicators": ("clip_score", "answer_tokens"), "components": 2}
 
 
 def test_planted_linear_truth_is_found_and_stored(tmp_path):
     table, subsets, truth = world(900)
     labels = [30 + truth[rows].mean() for rows in subsets]
     summary = score_subset_value(
-        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED
+        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **SETTINGS
     )
     assert summary["loso_r2"] > 0.9 and summary["parts"] == 3
     signal = read_signal(tmp_path, "p")
@@ -68,62 +68,64 @@ def test_planted_linear_truth_is_found_and_stored(tmp_path):
     assert stored["coefficients"]["clip_score"] > 1 and set(stored["versions"]) == {"numpy", "torch"}
     assert np.load(tmp_path / "pca.npz")["clip_image_components"].shape == (2, DIMS)
     again = score_subset_value(
-        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **ASKED
+        RangePool(n=900, hash="p"), table, subsets, labels, tmp_path, shard_rows=400, **SETTINGS
     )
     assert again["rows_kept"] == 900 and score_other_labels(table, subsets, labels, tmp_path) == 0
 
 
 def score_other_labels(table, subsets, labels, folder):
-    """Rows kept where a label differs."""
+    """Number of rows kept by a run in which one label differs."""
     changed = [labels[0] + 1, *labels[1:]]
     return score_subset_value(
-        RangePool(n=900, hash="p"), table, subsets, changed, folder, shard_rows=400, **ASKED
+        RangePool(n=900, hash="p"), table, subsets, changed, folder, shard_rows=400, **SETTINGS
     )["rows_kept"]
 
 
-def test_pure_noise_is_warned_of(tmp_path):
+def test_pure_noise_gives_a_warning(tmp_path):
     table, subsets, _ = world(700)
     labels = np.random.default_rng(5).standard_normal(30)
     with pytest.warns(UserWarning, match="no better than their mean"):
-        summary = score_subset_value(RangePool(n=700, hash="p"), table, subsets, labels, tmp_path, **ASKED)
+        summary = score_subset_value(RangePool(n=700, hash="p"), table, subsets, labels, tmp_path, **SETTINGS)
     assert summary["loso_r2"] <= 0
     with pytest.warns(UserWarning, match="R2 is -inf"):
-        flat = score_subset_value(RangePool(n=700, hash="p"), table, subsets, [2.0] * 30, tmp_path, **ASKED)
+        flat = score_subset_value(
+            RangePool(n=700, hash="p"), table, subsets, [2.0] * 30, tmp_path, **SETTINGS
+        )
     assert flat["loso_r2"] == float("-inf")
 
 
 def planted_sets(m=24, s=6, f=3, seed=0):
     rng = np.random.default_rng(seed)
-    sets, there = pad([rng.standard_normal((s + k % 3, f)) + rng.standard_normal(f) for k in range(m)])
-    labels = 3 + (sets[:, :, 0] * there).sum(1) / there.sum(1)
-    return sets, there, labels
+    sets, valid = pad([rng.standard_normal((s + k % 3, f)) + rng.standard_normal(f) for k in range(m)])
+    labels = 3 + (sets[:, :, 0] * valid).sum(1) / valid.sum(1)
+    return sets, valid, labels
 
 
 @pytest.mark.parametrize("name", ["mlp", "set_attention"])
 def test_networks_learn_a_planted_truth_and_are_the_same_for_a_seed(name):
-    sets, there, labels = planted_sets(m=30)
-    fitted = REGRESSORS[name](sets[:20], there[:20], labels[:20], 0)
-    guess = fitted.predict(sets[20:], there[20:])
+    sets, valid, labels = planted_sets(m=30)
+    fitted = REGRESSORS[name](sets[:20], valid[:20], labels[:20], 0)
+    guess = fitted.predict(sets[20:], valid[20:])
     assert np.corrcoef(guess, labels[20:])[0, 1] > 0.8
     assert np.array_equal(
-        guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 0).predict(sets[20:], there[20:])
+        guess, REGRESSORS[name](sets[:20], valid[:20], labels[:20], 0).predict(sets[20:], valid[20:])
     )
     assert not np.array_equal(
-        guess, REGRESSORS[name](sets[:20], there[:20], labels[:20], 1).predict(sets[20:], there[20:])
+        guess, REGRESSORS[name](sets[:20], valid[:20], labels[:20], 1).predict(sets[20:], valid[20:])
     )
 
 
 @pytest.mark.parametrize("name", list(REGRESSORS))
 def test_a_subset_is_judged_by_its_own_samples_in_any_order(name):
-    sets, there, labels = planted_sets()
-    fitted = REGRESSORS[name](sets, there, labels, 0)
-    whole = fitted.predict(sets, there)
-    alone = np.concatenate([fitted.predict(sets[k : k + 1], there[k : k + 1]) for k in range(len(sets))])
+    sets, valid, labels = planted_sets()
+    fitted = REGRESSORS[name](sets, valid, labels, 0)
+    whole = fitted.predict(sets, valid)
+    alone = np.concatenate([fitted.predict(sets[k : k + 1], valid[k : k + 1]) for k in range(len(sets))])
     np.testing.assert_allclose(alone, whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(sets.shape[1])
-    np.testing.assert_allclose(fitted.predict(sets[:, order], there[:, order]), whole, atol=1e-5)
+    np.testing.assert_allclose(fitted.predict(sets[:, order], valid[:, order]), whole, atol=1e-5)
     unpadded = [
-        fitted.predict(sets[k : k + 1, : there[k].sum()], there[k : k + 1, : there[k].sum()])[0]
+        fitted.predict(sets[k : k + 1, : valid[k].sum()], valid[k : k + 1, : valid[k].sum()])[0]
         for k in range(len(sets))
     ]
     np.testing.assert_allclose(unpadded, whole, atol=1e-5)
@@ -131,26 +133,26 @@ def test_a_subset_is_judged_by_its_own_samples_in_any_order(name):
 
 
 def test_leave_one_out_is_zero_for_the_mean_of_the_others_and_one_for_the_truth():
-    sets, there, labels = planted_sets()
+    sets, valid, labels = planted_sets()
 
-    def mean_of_all(sets, there, labels, seed):
-        return SimpleNamespace(predict=lambda sets, there: np.full(len(sets), labels.mean()))
+    def mean_of_all(sets, valid, labels, seed):
+        return SimpleNamespace(predict=lambda sets, valid: np.full(len(sets), labels.mean()))
 
-    assert leave_one_out(mean_of_all, sets, there, labels, 0)[0] == pytest.approx(0.0, abs=1e-12)
+    assert leave_one_out(mean_of_all, sets, valid, labels, 0)[0] == pytest.approx(0.0, abs=1e-12)
     r2, guesses = leave_one_out(
-        lambda *data: REGRESSORS["ridge"](*data, penalty=1e-9), sets, there, labels, 0
+        lambda *data: REGRESSORS["ridge"](*data, penalty=1e-9), sets, valid, labels, 0
     )
     assert r2 == pytest.approx(1.0) and np.allclose(guesses, labels, atol=1e-4)
 
 
 def test_ridge_is_the_closed_form():
-    sets, there, labels = planted_sets(f=2)
-    pooled = np.stack([one[here].mean(axis=0) for one, here in zip(sets, there, strict=True)]).astype(float)
+    sets, valid, labels = planted_sets(f=2)
+    pooled = np.stack([one[here].mean(axis=0) for one, here in zip(sets, valid, strict=True)]).astype(float)
     z = (pooled - pooled.mean(0)) / pooled.std(0)
-    # the same as least squares with two more rows that pull the weights to zero
+    # Equal to least squares with two more rows that pull the weights towards zero.
     stacked = np.vstack([np.c_[z, np.ones(len(z))], [[np.sqrt(3), 0, 0], [0, np.sqrt(3), 0]]])
     expected = np.linalg.lstsq(stacked, np.append(labels, [0, 0]), rcond=None)[0]
-    fitted = REGRESSORS["ridge"](sets, there, labels, 0, penalty=3.0)
+    fitted = REGRESSORS["ridge"](sets, valid, labels, 0, penalty=3.0)
     np.testing.assert_allclose(fitted.coefficients * pooled.std(0), expected[:2], atol=1e-6)
 
 
@@ -215,9 +217,9 @@ def test_bad_probes_are_refused(tmp_path):
         ("30 subsets with 29 labels", (table, subsets, labels[:-1])),
         ("finite", (table, subsets, [float("nan"), *labels[1:]])),
         ("subset 0 is empty or names a row", (table, [np.array([700]), *subsets[1:]], labels)),
-        ("not those of all 700 rows", (table.slice(1), subsets, labels)),
+        ("must be those of all 700 rows", (table.slice(1), subsets, labels)),
     ):
         with pytest.raises(SignalError, match=message):
-            score_subset_value(pool, *args, tmp_path, **ASKED)
-    with pytest.raises(SignalError, match="regressor 'lasso' is none of"):
-        score_subset_value(pool, table, subsets, labels, tmp_path, regressor="lasso", **ASKED)
+            score_subset_value(pool, *args, tmp_path, **SETTINGS)
+    with pytest.raises(SignalError, match="regressor must be one of ridge, mlp, set_attention, got 'lasso'"):
+        score_subset_value(pool, table, subsets, labels, tmp_path, regressor="lasso", **SETTINGS)

@@ -1,4 +1,4 @@
-"""Signals on disk: parts, resume, refusal of what is incomplete or foreign, and the join with the pool."""
+"""Signals on disk: parts, resuming, errors for incomplete or foreign signals, and the join with the pool."""
 
 import json
 
@@ -25,7 +25,7 @@ N, SHARD = 25, 10
 
 
 def square(rows, advance):
-    """The signal of these tests: value = row squared, given in reverse order."""
+    """The producer of these tests: value = row squared, rows in reverse order."""
     advance(len(rows))
     return pa.table(
         {"row": pa.array(reversed(rows), pa.int32()), "value": [float(r * r) for r in reversed(rows)]}
@@ -57,16 +57,16 @@ def test_finished_parts_are_kept_and_the_rest_is_computed(signal):
     torn = (signal / "part-00002.parquet").read_bytes()
     (signal / "part-00002.parquet").write_bytes(torn[:-7])
     (signal / "part-00000.tmp").write_bytes(b"half a par")
-    asked, progress = [], []
+    computed, progress = [], []
 
     def recorded(rows, advance):
-        asked.append(rows)
+        computed.append(rows)
         return square(rows, advance)
 
     counts = write_signal(
         signal, IDENTITY, N, recorded, shard_rows=SHARD, on_progress=lambda i, n: progress.append((i, n))
     )
-    assert asked == [range(10, 20), range(20, 25)]
+    assert computed == [range(10, 20), range(20, 25)]
     assert counts == {"parts": 3, "rows_kept": 10, "rows_computed": 15}
     assert progress == [(10, 25), (20, 25), (25, 25)]
     assert read_signal(signal).equals(whole)
@@ -95,7 +95,7 @@ def test_an_error_in_the_middle_leaves_no_finished_signal(tmp_path):
     assert write_signal(tmp_path, IDENTITY, N, square, shard_rows=SHARD)["rows_kept"] == 10
 
 
-def test_a_producer_that_gives_other_rows_is_refused(tmp_path):
+def test_a_producer_that_returns_other_rows_is_refused(tmp_path):
     with pytest.raises(SignalError, match=r"other rows than 0\.\.9"):
         write_signal(
             tmp_path, IDENTITY, N, lambda rows, advance: square(range(1, 11), advance), shard_rows=SHARD
@@ -117,7 +117,7 @@ def test_a_truncated_part_is_refused(signal, keep):
 
 
 def test_a_part_that_another_program_wrote_is_refused_and_computed_again(signal):
-    """A file without any metadata of ours, here even without rows."""
+    """A file without our metadata, here even without rows."""
     path = signal / "part-00001.parquet"
     pq.write_table(pa.table({"value": [1.0] * SHARD}), path)
     with pytest.raises(TruncatedPartError, match="part-00001"):

@@ -1,4 +1,4 @@
-"""The trie of queries, from the definition: a node for each distinct beginning, an answer's tokens along its path."""
+"""The trie of questions against its definition: a node for each distinct prefix of the sequences."""
 
 import numpy as np
 import pytest
@@ -24,16 +24,17 @@ def test_a_node_for_each_distinct_beginning(sequences):
 
 
 @given(st.lists(st.tuples(TOKENS, st.lists(TOKENS, max_size=4)), min_size=1, max_size=5), st.integers(0, 99))
-def test_an_answer_is_the_sum_of_its_tokens_each_predicted_by_what_is_before_it(asked, seed):
-    plan = build_questions([Question(tuple(prompt), tuple(map(tuple, answers))) for prompt, answers in asked])
-    score = np.random.default_rng(seed).normal(
-        size=(2, len(plan.trie), 4)
-    )  # log-probability of token t after node n
+def test_the_log_prob_of_an_answer_is_the_sum_over_its_tokens(questions, seed):
+    plan = build_questions(
+        [Question(tuple(prompt), tuple(map(tuple, answers))) for prompt, answers in questions]
+    )
+    # Log-probability [batch, node, token] of each token after each node.
+    score = np.random.default_rng(seed).normal(size=(2, len(plan.trie), 4))
     spelled = [tuple(plan.trie.tokens[np.flatnonzero(row)]) for row in plan.trie.ancestors]
     after = {beginning: node for node, beginning in enumerate(spelled)}
     got = plan.log_probs(score[:, plan.node, plan.token])
-    assert len(got) == len(asked)
-    for (prompt, answers), values, start in zip(asked, got, plan.starts, strict=True):
+    assert len(got) == len(questions)
+    for (prompt, answers), values, start in zip(questions, got, plan.starts, strict=True):
         assert spelled[start] == tuple(prompt) and values.shape == (2, len(answers))
         for k, answer in enumerate(answers):
             expected = sum(
@@ -42,10 +43,10 @@ def test_an_answer_is_the_sum_of_its_tokens_each_predicted_by_what_is_before_it(
             np.testing.assert_allclose(values[:, k], expected, atol=1e-12)
 
 
-def test_what_has_no_tokens_is_refused():
-    with pytest.raises(ValueError, match="at least one token"):
+def test_sequences_without_tokens_are_refused():
+    with pytest.raises(ValueError, match="every sequence at least one token"):
         build_trie([[1], []])
     with pytest.raises(ValueError, match="at least one sequence"):
         build_trie([])
-    with pytest.raises(ValueError, match="answer without tokens"):
+    with pytest.raises(ValueError, match="candidate answer has no tokens"):
         build_questions([Question((1,), ((2,), ()))])

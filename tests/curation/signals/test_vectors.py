@@ -1,4 +1,4 @@
-"""Vector columns of signals: stored beside the parts, read on the memory map, resumed, refused when damaged."""
+"""Vector columns: stored beside the parts, read from a memory map, resumed, refused when damaged."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_vectors_come_back_as_float16_with_nulls(signal):
     assert np.load(signal / "point.npy").shape == (N, DIMS)
 
 
-def test_nothing_is_copied_on_the_way_from_disk_to_a_matrix(signal):
+def test_a_matrix_is_a_view_of_the_file(signal):
     table = join(
         pa.table({"row": pa.array(range(N), pa.int32()), "id": [str(r) for r in range(N)]}),
         [read_signal(signal)],
@@ -59,7 +59,7 @@ def test_nothing_is_copied_on_the_way_from_disk_to_a_matrix(signal):
     assert known.tolist() == KNOWN.tolist()
     assert values.ctypes.data == table["point"].chunk(0).values.buffers()[1].address
     assert not values.flags.writeable
-    np.load(signal / "point.npy", mmap_mode="r+")[1, 0] = 77  # the table sees it: its memory is the file
+    np.load(signal / "point.npy", mmap_mode="r+")[1, 0] = 77  # visible in the table, whose memory is the file
     assert values[1, 0] == 77
 
 
@@ -99,14 +99,14 @@ def test_join_and_take_move_vectors_with_their_rows(signal):
 def test_an_interrupted_run_keeps_the_vectors_of_its_finished_parts(signal):
     (signal / "signal.json").unlink()
     (signal / "part-00001.parquet").unlink()
-    asked = []
+    computed = []
 
     def recorded(rows, advance):
-        asked.append(rows)
+        computed.append(rows)
         return points(rows, advance, offset=100)
 
     assert write_signal(signal, IDENTITY, N, recorded, shard_rows=SHARD)["rows_kept"] == 15
-    assert asked == [range(10, 20)]
+    assert computed == [range(10, 20)]
     assert read_signal(signal)["point"].to_pylist() == expected(range(10)) + expected(
         range(10, 20), 100
     ) + expected(range(20, 25))
@@ -121,14 +121,14 @@ def test_damaged_vectors_are_refused_and_computed_again(signal, damage):
         np.save(path, np.zeros((N, DIMS + 1), np.float16))
     else:
         path.write_bytes(path.read_bytes()[: -1 if damage == "truncated" else 0])
-    with pytest.raises(MissingPartError if damage == "missing" else TruncatedPartError, match="point.npy"):
+    with pytest.raises(MissingPartError if damage == "missing" else TruncatedPartError, match=r"point\.npy"):
         read_signal(signal)
     assert write_signal(signal, IDENTITY, N, points, shard_rows=SHARD)["rows_computed"] == N
     assert read_signal(signal)["point"].to_pylist() == expected()
 
 
-def test_parts_do_not_vouch_for_vectors_that_another_run_began_to_overwrite(signal, monkeypatch):
-    """Another identity stops between a shard's vectors and its part; going back to the first recomputes that shard."""
+def test_parts_are_not_kept_for_vectors_that_another_run_began_to_overwrite(signal, monkeypatch):
+    """A run of another identity stops between a shard's vectors and its part: the first one recomputes it."""
     from curation.signals.core import table
 
     def stops(*args, **kwargs):
@@ -149,7 +149,7 @@ def test_parts_do_not_vouch_for_vectors_that_another_run_began_to_overwrite(sign
 
 def test_vectors_of_another_dimension_in_a_later_part_are_refused(tmp_path):
     with pytest.raises(
-        SignalError, match=r"\{'point': 5\} for part-00001.parquet, other parts hold \{'point': 4\}"
+        SignalError, match=r"part-00001\.parquet: .* vectors \{'point': 5\}, other parts hold \{'point': 4\}"
     ):
         write_signal(
             tmp_path,
@@ -160,9 +160,9 @@ def test_vectors_of_another_dimension_in_a_later_part_are_refused(tmp_path):
         )
 
 
-def test_a_vector_with_a_hole_is_refused(tmp_path):
+def test_a_vector_with_null_components_is_refused(tmp_path):
     holed = pa.array([[1.0, None, 3.0, 4.0]] * N, pa.list_(pa.float32(), DIMS))
-    with pytest.raises(VectorError, match="'point' holds a vector of which some numbers are null"):
+    with pytest.raises(VectorError, match="'point' holds a vector with null components"):
         write_signal(
             tmp_path,
             IDENTITY,
@@ -188,5 +188,5 @@ def test_matrix_refuses_a_column_that_holds_no_vectors(signal):
 
 
 def test_an_identity_that_would_be_overwritten_by_the_signals_own_keys_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\['vectors'\] of signal.json itself"):
+    with pytest.raises(ValueError, match=r"\['vectors'\], reserved for signal\.json itself"):
         write_signal(tmp_path, IDENTITY | {"vectors": "mine"}, N, points, shard_rows=SHARD)

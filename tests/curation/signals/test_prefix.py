@@ -1,4 +1,4 @@
-"""Queries after a shared prefix against each query in a forward pass of its own, for every class of model."""
+"""Questions after a shared prefix against separate forward passes, for every class of model."""
 
 import string
 from collections import Counter
@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from curation.pool.sample import Sample, Turn
-from curation.signals.core.vlm import Pass, Vlm
+from curation.signals.core.vlm import PassStats, Vlm
 from curation.signals.raters.capability import digit_questions, score_rows, score_rows_official
-from curation.signals.raters.official import asked, generate, parse_score
-from curation.signals.raters.prefix import Questions, check_model
+from curation.signals.raters.official import generate, parse_score, with_prompt
+from curation.signals.raters.prefix import Questions, attention_implementation, check_model
 from curation.signals.raters.queries import load_queries
 from curation.signals.raters.style import style_question
 from curation.signals.raters.targets import RaterExamples, scorer_targets
@@ -78,8 +78,8 @@ SAMPLES = [
 
 @torch.inference_mode()
 def alone(vlm, example, prompt, answer):
-    """Log-probability of an answer after a prefix and a prompt, by one plain forward pass."""
-    whole = asked(example, (*prompt, *answer))
+    """Log-probability of an answer after a prefix and a prompt, by a plain forward pass of its own."""
+    whole = with_prompt(example, (*prompt, *answer))
     at = len(whole) - len(answer) - 1 + np.arange(len(answer))
     return float(plain_log_probs(vlm, whole)[at, list(answer)].double().sum())
 
@@ -107,7 +107,7 @@ def test_the_trie_equals_fifteen_separate_forward_passes(vlm, queries):
     for question, values in zip(digits, got, strict=True):
         tokens = [answer[-1] for answer in question.answers]
         plain = [
-            plain_log_probs(vlm, asked(e, (*question.prompt, *question.answers[0][:-1])))[-1, tokens]
+            plain_log_probs(vlm, with_prompt(e, (*question.prompt, *question.answers[0][:-1])))[-1, tokens]
             .double()
             .numpy()
             for e in examples
@@ -143,7 +143,7 @@ def test_greedy_text_from_the_shared_cache_equals_separate_generation(vlm, monke
         with torch.inference_mode():
             questions = Questions(vlm, [*digits, question], continued=2, max_new_tokens=max_new_tokens)
             return questions(examples).texts, [
-                generate(vlm, asked(e, question.prompt), max_new_tokens) for e in examples
+                generate(vlm, with_prompt(e, question.prompt), max_new_tokens) for e in examples
             ]
 
     shared, separate = texts(6)
@@ -170,11 +170,11 @@ def test_half_precision_stays_near(checkpoints, vlm):
                 Questions(model, questions)([model.renderer.context(s) for s in SAMPLES]).log_probs
             )
 
-    assert np.abs(log_probs(half) - log_probs(vlm)).max() < 0.1, "0.04 was measured, of log p around -7"
+    assert np.abs(log_probs(half) - log_probs(vlm)).max() < 0.1, "0.04 was measured, at log-probs around -7"
     assert half.identity("capability", "p")["dtype"] == "bfloat16" != vlm.identity("capability", "p")["dtype"]
 
 
-def test_samples_without_images_share_a_batch_of_their_own(vlm):
+def test_a_batch_without_images_equals_plain_forward_passes(vlm):
     questions = digit_questions(vlm.renderer, COMPACT)[:1]
     example = vlm.renderer.context(SAMPLES[2])
     with torch.inference_mode():
@@ -202,10 +202,11 @@ def test_positions_of_grids_are_the_models_own(checkpoints):
         assert ours.tolist() == theirs[:, row, :length].tolist()
 
 
-def test_qwen_text_is_written_as_its_processor_does(checkpoints):
+def test_qwen_text_is_rendered_as_by_its_processor(checkpoints):
     vlm = Vlm(checkpoints("qwen"), device="cpu")
     encoded = vlm.renderer.encode(SAMPLES[3])
-    turns = "<|vision_start|><|image_pad|><|vision_end|> <|vision_start|><|image_pad|><|vision_end|> what is the colour ?"
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    turns = f"{image} {image} what is the colour ?"
     text = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         f"<|im_start|>user\n{turns}<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"
@@ -230,7 +231,7 @@ class Rows:
 
 
 def with_sure_digits(vlm):
-    """The checkpoint with a head that says a digit nearly always."""
+    """The checkpoint with a head that puts nearly all probability on digits."""
     digits = [answer[-1] for answer in digit_questions(vlm.renderer, FLAT)[0].answers]
     head = torch.nn.Linear(vlm.head.in_features, vlm.head.out_features)
     with torch.no_grad():
@@ -242,22 +243,22 @@ def with_sure_digits(vlm):
 
 def test_official_digits_are_the_argmax_where_the_mass_is_high(checkpoints):
     vlm = with_sure_digits(Vlm(checkpoints("anyres"), device="cpu", image_mode="base"))
-    rows, done, unparsed = [0, 1, 2, 3], Pass(), Counter()
-    official = score_rows_official(Rows, rows, vlm, FLAT, done, lambda k: None, unparsed, max_new_tokens=1)
-    trie = score_rows(Rows, rows, vlm, FLAT, 4, Pass(), lambda k: None)
+    rows, stats, unparsed = [0, 1, 2, 3], PassStats(), Counter()
+    official = score_rows_official(Rows, rows, vlm, FLAT, stats, lambda k: None, unparsed, max_new_tokens=1)
+    trie = score_rows(Rows, rows, vlm, FLAT, 4, PassStats(), lambda k: None)
     caps = [name for name in trie.column_names if name.startswith("cap_")]
     assert min(min(trie[name.replace("cap", "mass")].to_pylist()) for name in caps) > 0.99
     assert official.column_names == trie.column_names and official.schema == trie.schema
     for name in caps:
         assert official[name].to_pylist() == [*trie[name].to_pylist()[:2], None, trie[name].to_pylist()[3]]
     assert len({tuple(trie[name].to_pylist()) for name in caps}) > 1
-    assert done.missing == {"no_image": 1} and not unparsed
+    assert stats.missing == {"no_image": 1} and not unparsed
     assert official["exp_ocr"].null_count == official["mass_ocr"].null_count == 4
 
 
-def test_official_text_that_is_no_score_is_null_and_counted(checkpoints):
+def test_official_text_that_is_not_a_score_is_null_and_counted(checkpoints):
     vlm, unparsed = Vlm(checkpoints("base"), device="cpu"), Counter()
-    table = score_rows_official(Rows, [0], vlm, FLAT, Pass(), lambda k: None, unparsed, max_new_tokens=2)
+    table = score_rows_official(Rows, [0], vlm, FLAT, PassStats(), lambda k: None, unparsed, max_new_tokens=2)
     assert table["cap_ocr"].to_pylist() == [None] and unparsed == {"no_integer": 14}
     assert [parse_score(text, unparsed) for text in (" 4 ", "+3", "6", "-1", "4.0", "", "five", "0")] == [
         4,
@@ -276,10 +277,8 @@ def test_the_flat_form_is_one_user_turn_of_lines(vlm):
     sample, query = SAMPLES[1], FLAT.capability[2]
     lines = f"<image> describe the image .\na red circle .\nis there a dog ?\nno\n{query}"
     whole = vlm.renderer.prompt(replace(sample, turns=(Turn(lines, ""),)))
-    assert (
-        asked(vlm.renderer.context(sample, True), vlm.renderer.query_tokens(query, True)).input_ids.tolist()
-        == whole.input_ids.tolist()
-    )
+    prefix, prompt = vlm.renderer.context(sample, True), vlm.renderer.query_tokens(query, True)
+    assert with_prompt(prefix, prompt).input_ids.tolist() == whole.input_ids.tolist()
     branch = vlm.renderer.branches(sample, [(query, "3")], True)
     assert branch.input_ids[: len(whole)].tolist() == whole.input_ids.tolist()
     assert (
@@ -303,14 +302,20 @@ def test_the_flat_form_is_one_user_turn_of_lines(vlm):
     )
 
 
+def test_the_attention_implementation_of_a_loaded_checkpoint_can_be_read(vlm):
+    """It is a property without public access: the check must not pass silently if transformers renames it."""
+    assert attention_implementation(vlm.model.model.language_model.config) == "sdpa"
+    check_model(vlm)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (SimpleNamespace(_attn_implementation="flash_attention_2"), "takes no free mask"),
-        (SimpleNamespace(_attn_implementation="sdpa", sliding_window=4096), "forgets the prefix"),
+        (SimpleNamespace(_attn_implementation="flash_attention_2"), "takes no custom mask"),
+        (SimpleNamespace(_attn_implementation="sdpa", sliding_window=4096), "does not keep the whole prefix"),
         (
             SimpleNamespace(_attn_implementation="sdpa", layer_types=["full_attention", "sliding_attention"]),
-            "forgets the prefix",
+            "does not keep the whole prefix",
         ),
     ],
 )

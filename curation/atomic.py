@@ -27,6 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that killed processes left below `folder`; nobody else may be writing there."""
+    for temporary in folder.rglob(".*.tmp"):
+        temporary.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with replacing(path) as temporary:

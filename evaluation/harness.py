@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation import atomic
 from evaluation import answer_text, extract
 from evaluation.stats import mean, stderr
 from evaluation.suite import Benchmark, Suite, load_suite
@@ -360,7 +361,6 @@ def _digest(files: Any) -> str:
 def _write(out: Path, scores: pa.Table, summary: dict[str, Any]) -> None:
     """Both files under their names only when whole; the summary last, as it says that the evaluation is
     finished."""
-    pq.write_table(scores, out / "scores.parquet.tmp")
-    (out / "scores.parquet.tmp").rename(out / "scores.parquet")
-    (out / "summary.json.tmp").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
-    (out / "summary.json.tmp").rename(out / "summary.json")
+    with atomic.replacing(out / "scores.parquet") as temporary:
+        pq.write_table(scores, temporary)
+    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1, sort_keys=True) + "\n")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from curation import atomic
 from evaluation.aggregate import ArmResult, Comparison
 from evaluation.suite import Suite
 
@@ -291,7 +292,8 @@ def _legend(figure: Any, columns: int) -> None:
 def save_figure(figure: Any, path: Path) -> Path:
     """Write a PNG without the library's version, so that equal content gives equal bytes; renamed when
     complete."""
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-    temporary.rename(path)
+    with atomic.replacing(path) as temporary:
+        figure.savefig(
+            temporary, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None}
+        )
     return path

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from curation import atomic
 from recipes import store
 from recipes.closure import REPOSITORY
 from recipes.code import versions
@@ -50,11 +51,9 @@ def link(run: Path, root: Path, node: Node) -> None:
     place = run / "stages" / node.name
     if place.is_symlink() and os.readlink(place) == target:
         return
-    temporary = place.with_name(f".{node.name}.{os.getpid()}.tmp")
-    with store.explained(place):
+    with store.explained(place), atomic.replacing(place) as temporary:
         temporary.unlink(missing_ok=True)
         os.symlink(target, temporary)
-        os.replace(temporary, place)
 
 
 def remove_old_links(run: Path, plan: Plan) -> None:
@@ -73,9 +72,8 @@ def publish_report(run: Path, root: Path, plan: Plan) -> None:
         place = run / file.relative_to(out)
         with store.explained(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-            shutil.copyfile(file, temporary)
-            os.replace(temporary, place)
+            with atomic.replacing(place) as temporary:
+                shutil.copyfile(file, temporary)
 
 
 def write_lineage(run: Path, loaded: Loaded, plan: Plan, root: Path) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation import atomic
 from recipes import store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recipes.sweep import Cell, Sweep
+    from recipes.sweep_file import Cell, Sweep
 
 MEAN = "mean"
 """Stands for the mean of all benchmarks in the column `benchmark`."""
@@ -27,8 +28,8 @@ def write_results(sweep: "Sweep", outcomes: Outcomes, place: Path) -> Path:
     with store.explained(place):
         place.mkdir(parents=True, exist_ok=True)
         table = rows(sweep, outcomes)
-        pq.write_table(table, place / "sweep.parquet.tmp")
-        (place / "sweep.parquet.tmp").replace(place / "sweep.parquet")
+        with atomic.replacing(place / "sweep.parquet") as temporary:
+            pq.write_table(table, temporary)
         panels = picture_panels(sweep, table.to_pylist())
         if any(panels.values()):
             draw_sweep(panels, place / "sweep.png")

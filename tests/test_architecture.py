@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from recipes import closure
+
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("curation", "training", "evaluation", "recipes")
 OPTIONAL = (
@@ -39,46 +41,70 @@ ALLOWED = {
 }
 
 
-def imported(file: Path) -> set[str]:
-    """Every module that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+ANYWHERE = {"curation", "curation.atomic", "curation.killpoints"}
+"""Modules below all packages, which import nothing of the project but each other."""
+
+
+def project_modules() -> dict[str, Path]:
+    """Source file of every module of the four packages, by dotted name."""
+    files = [file for package in PACKAGES for file in (REPOSITORY / package).rglob("*.py")]
+    names = [".".join(file.relative_to(REPOSITORY).with_suffix("").parts) for file in files]
+    return {name.removesuffix(".__init__"): file for name, file in zip(names, files, strict=True)}
+
+
+MODULES = project_modules()
+
+
+def imported(name: str) -> set[str]:
+    """Every module that a module imports anywhere in it, for type checkers too."""
+    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+    return set(closure.imported(ast.parse(MODULES[name].read_text()), package))
+
+
+def imported_of_project(name: str) -> set[str]:
+    """The modules of this project among them."""
+    return {module for module in imported(name) if module in MODULES} - {name}
 
 
 @pytest.mark.parametrize("package", ALLOWED)
 def test_imports_point_one_way(package):
-    files = list((REPOSITORY / package.replace(".", "/")).rglob("*.py"))
-    assert files
-    for file in files:
-        for module in imported(file):
-            if module.split(".")[0] in PACKAGES:
-                assert any(module == a or module.startswith(a + ".") for a in ALLOWED[package]), (
-                    f"{file.name} imports {module}"
-                )
+    inside = [name for name in MODULES if name == package or name.startswith(f"{package}.")]
+    assert inside
+    for name in inside:
+        for module in imported_of_project(name) - ANYWHERE:
+            assert any(module == a or module.startswith(f"{a}.") for a in ALLOWED[package]), (
+                f"{name} imports {module}"
+            )
+
+
+def test_what_all_may_import_imports_nothing_else():
+    for name in ANYWHERE:
+        assert imported_of_project(name) <= ANYWHERE
+
+
+def test_no_import_cycles():
+    """Neither at the top of a file, nor inside a function, nor for a type checker."""
+    above = {name: imported_of_project(name) for name in MODULES}
+    while free := {name for name, modules in above.items() if not modules}:
+        above = {name: modules - free for name, modules in above.items() if name not in free}
+    assert not above, f"these modules import each other, or one that does: {sorted(above)}"
 
 
 def test_selectors_use_numpy_and_pyarrow_only():
-    for file in (REPOSITORY / "curation" / "selectors").rglob("*.py"):
-        outside = {m.split(".")[0] for m in imported(file)} - set(sys.stdlib_module_names) - {"curation"}
+    for name in (name for name in MODULES if name.startswith("curation.selectors")):
+        outside = {m.split(".")[0] for m in imported(name)} - set(sys.stdlib_module_names) - {"curation"}
         # numba only inside a function: the test below imports everything without it
-        assert outside <= {"numpy", "pyarrow", "numba"}, f"{file.name}: {outside}"
+        assert outside <= {"numpy", "pyarrow", "numba"}, f"{name}: {outside}"
 
 
 def test_everything_imports_without_the_optional_packages():
+    # the tasks' functions and lmms_model are loaded by lmms-eval itself
     modules = [
-        ".".join(f.relative_to(REPOSITORY).with_suffix("").parts)
-        for p in PACKAGES
-        for f in (REPOSITORY / p).rglob("*.py")
-        if "tasks" not in f.parts and f.stem not in ("__main__", "lmms_model")
-    ]  # these two are loaded by lmms-eval itself
+        n for n in MODULES if ".tasks." not in n and n.rpartition(".")[2] not in ("__main__", "lmms_model")
+    ]
     code = (
         f"import sys, importlib\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
-        f"for name in {[m.removesuffix('.__init__') for m in modules]!r}: importlib.import_module(name)\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

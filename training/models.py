@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from curation import killpoints
 from training.hub import local_copy
 
 CHECKPOINT_FILES = (
@@ -308,7 +309,9 @@ def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
     (out / COMPLETE).unlink(missing_ok=True)
     with quiet():
         model.save_pretrained(out)
+        killpoints.reach("inside checkpoint")
         processor.save_pretrained(out)
+    killpoints.reach("before complete")
     (out / COMPLETE).touch()
     return out
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
+from curation import killpoints
 from training.models import COMPLETE, part_of
 from training.plan import PlannedBatches, check
 from training.render import IGNORE, Encoded
@@ -165,7 +166,9 @@ class PlannedTrainer(Trainer):
             raise ValueError("save_model needs an output_dir")
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         if not self.is_deepspeed_enabled and self.args.should_save:
+            killpoints.reach("before save")
             save_file(self._trained(), Path(output_dir) / RESUME_FILE)
+            killpoints.reach("inside save")  # the optimizer's state is still to be written
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
@@ -232,6 +235,7 @@ class StepLog(TrainerCallback):
             with self.path.open("a") as handle:
                 handle.write(json.dumps({**logs, "step": state.global_step}) + "\n")
             self._report(state)
+        killpoints.reach("step")
 
     def _report(self, state: Any) -> None:
         """Report progress, at most five times a second."""
@@ -248,7 +252,9 @@ class StepLog(TrainerCallback):
         if not self.writes:
             return
         newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        killpoints.reach("before mark")
         (newest / COMPLETE).touch()
+        killpoints.reach("after mark")
         for other in Path(args.output_dir).glob("checkpoint-*"):
             if other != newest:
                 shutil.rmtree(other)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation import atomic
 from curation.imports.official_folder import read_official_folder
 from curation.imports.pool_index import Index, open_index
 from curation.imports.score_text import MODES, nearest_style
@@ -33,7 +34,6 @@ from curation.signals.core.table import (
     join,
     read_metadata,
     read_signal,
-    write_json,
     write_signal,
 )
 from curation.signals.core.vector_files import VectorError
@@ -179,7 +179,7 @@ def write_import(path: Path, index: Index, out: Path, reading: Reading) -> Signa
         return signal.table.slice(rows.start, len(rows))
 
     write_signal(out, identity, len(index), compute, shard_rows=_SHARD)
-    write_json(out / "import.json", signal.counts)
+    atomic.write_json(out / "import.json", signal.counts)
     return signal
 
 

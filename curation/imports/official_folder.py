@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curation import atomic
 from curation.imports.pool_index import table_hash
 from curation.imports.score_text import (
     StyleTexts,
@@ -42,7 +43,6 @@ from curation.signals.core.table import (
     DuplicateRowsError,
     OtherPoolError,
     SignalError,
-    write_json,
     write_signal,
 )
 from curation.taxonomy import CAPABILITIES, CAPABILITY_KEYS
@@ -122,7 +122,7 @@ def read_official_folder(
     write_signal(out, identity, len(pool_table), _shards(arrays, styles, mode), shard_rows=_SHARD)
     absent = [key for key in (*CAPABILITY_KEYS, STYLES) if key not in files]
     counts = {"rows": len(pool_table), "files": report, "absent": absent, "unknown_styles": unknown}
-    write_json(out / "import.json", counts)
+    atomic.write_json(out / "import.json", counts)
     return counts
 
 

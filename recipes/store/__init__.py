@@ -193,6 +193,7 @@ def finish(path: Path, digest: str, record: dict[str, Any]) -> None:
     """Write stage.json and then done.json: from here on the artefact is finished."""
     killpoints.reach("written")
     with explained(path):
+        atomic.remove_leftovers(path)
         _open_to_others(path)
         files = manifest(path)
         write_json(path / "stage.json", record)

@@ -6,97 +6,86 @@ Every run is forked from a server process that has imported torch, transformers 
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import killed_run
 import pytest
-from test_kill import contents, finished
+from killed import contents, killed, run_silently, spread
 
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
-HERE = Path(__file__).parent
-TIMED = {
-    "fit.log.jsonl",
-    "report.md",
-}  # they hold seconds, or sizes of files that do
 SMALL = [
+    "mmssr_30pct.yaml",
     "scale=smoke",
     "pool.size=120",
     "bench.items=2",
     "teacher.share=0.3",
     "track.wandb.mode=disabled",
+    "train.save_steps=2",
     "arms.random.seeds=1",
     "arms.mmssr.seeds=1",
     "arms.full.seeds=1",
+    "--executor=inline",
 ]
-POINTS = (3, 30, 90, 150, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25, 25)
-"""How many file-system changes each run is granted before it is killed; an odd one ends in the middle of a write."""
+PRELOAD = ["killed", "warm_chain"]
+POINTS = 115
+"""A few more than the hundred that have to be met: a stage that goes on where it was does not meet all of them again."""
 
 
 @dataclass
 class Chain:
     """The recipe in processes of their own, forked from a warm server."""
 
-    context: object
+    context: Any
 
-    def run(self, root: Path, *overrides: str, **environment: object) -> int:
-        """Exit code; -9 after a kill. Output goes to `root`.log."""
-        process = self.context.Process(
-            target=_child, args=(root, list(overrides), {k: str(v) for k, v in environment.items()})
-        )
+    def start(self, root: Path, *arguments: str, kill: str | None = None) -> Any:
+        log = Path(f"{root}.log")
+        command = ("recipes.stages", [*SMALL, f"root={root}", *arguments], log, kill)
+        process = self.context.Process(target=_child, args=command)
         process.start()
+        return process
+
+    def run(self, root: Path, *arguments: str, kill: str | None = None) -> int:
+        """Exit code; -9 after a kill. Output goes to `root`.log."""
+        process = self.start(root, *arguments, kill=kill)
         process.join()
         return process.exitcode
 
 
-def _child(root: Path, overrides: list[str], environment: dict[str, str]) -> None:
-    os.environ.update(environment)
-    log = os.open(f"{root}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1), os.dup2(log, 2)
-    sys.exit(
-        killed_run.run(
-            "recipes.stages", ["mmssr_30pct.yaml", *SMALL, f"root={root}", "--executor=inline", *overrides]
-        )
-    )
+def _child(*command: Any) -> None:
+    sys.exit(run_silently(*command))
 
 
 @pytest.fixture(scope="module")
 def chain():
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "torch",
-            "transformers",
-            "training.fit",
-            "evaluation.harness",
-            "lmms_eval.evaluator",
-            "lmms_eval.tasks",
-        ]
-    )
+    context.set_forkserver_preload(PRELOAD)
     return Chain(context)
+
+
+@pytest.fixture(scope="module")
+def points(chain, tmp_path_factory) -> tuple[Path, list[str]]:
+    """(root of a run that nothing disturbed, the points that it reached in order)."""
+    folder = tmp_path_factory.mktemp("chain")
+    root, listed = folder / "calm", folder / "points.txt"
+    assert chain.run(root, kill=f"list:{listed}") == 0, Path(f"{root}.log").read_text()[-3000:]
+    return root, list(dict.fromkeys(listed.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def calm(points) -> Path:
+    return points[0]
 
 
 @pytest.fixture(scope="module")
 def calm_results(calm) -> dict[str, str]:
     """Every file of the undisturbed run that may not depend on time, before other tests add to its store."""
-    return results(calm)
-
-
-@pytest.fixture(scope="module")
-def calm(chain, tmp_path_factory) -> Path:
-    """A run that nothing disturbed."""
-    root = tmp_path_factory.mktemp("chain") / "calm"
-    assert chain.run(root) == 0, Path(f"{root}.log").read_text()[-3000:]
-    return root
-
-
-def results(root: Path) -> dict[str, str]:
-    return {name: value for name, value in contents(root).items() if Path(name).name not in TIMED}
+    return contents(calm)
 
 
 def test_the_chain_ends_in_a_report_of_what_it_did(calm, calm_results):
@@ -132,32 +121,66 @@ def test_a_recipe_shares_its_random_arm_with_another(chain, calm):
     assert kinds.count("train") == 3 and kinds.count("select") == 4
 
 
-def test_kill_at_many_points_and_resume(chain, calm_results, tmp_path):
-    root, statuses, counts, marks = tmp_path / "killed", [], [], {}
-    for granted in POINTS:
-        statuses.append(chain.run(root, KILL_AT=granted))
-        now = finished(root)
+INSIDE = (
+    "step",
+    "before save",
+    "inside save",
+    "before mark",
+    "inside checkpoint",
+    "before complete",
+    "answers",
+)
+"""Points within a training, the saving of its state and of its checkpoint, and an evaluation."""
+
+
+def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_path):
+    """One store, killed again and again on its way: every result equals the undisturbed run's, byte for byte."""
+    chosen = kill_points(points[1])
+    root, marks, deaths = tmp_path / "killed", {}, []
+    for point in chosen:
+        stage = point.split("/")[0]
+        until = (
+            [] if stage == "start" else [f"--until={stage}"]
+        )  # goes no further where the point is not met again
+        if killed(chain.run(root, *until, kill=point)):
+            deaths.append(point)
         written = {p: p.stat().st_mtime_ns for p in (root / "store").glob("*/*/done.json")}
-        assert marks.items() <= written.items(), "a finished stage was lost or done again"
-        counts, marks = [*counts, now], written
-        if statuses[-1] == 0:
-            break
-    if statuses[-1] != 0:
-        assert chain.run(root) == 0, Path(f"{root}.log").read_text()[-3000:]
-    assert statuses.count(-signal.SIGKILL) >= 10
-    kinds = {name.split("/")[0] for name in counts[-1]}
-    assert (
-        len({len(c) for c in counts}) >= 5 and {"fit_scorer", "select", "train"} <= kinds
-    )  # the kills were spread over the chain
-    assert results(root) == calm_results
+        assert marks.items() <= written.items(), f"a finished stage was lost or redone after {point}"
+        marks = written
+    assert len(set(deaths)) >= 100, f"{len(set(deaths))} deaths"
+    assert {p.split("/")[1] for p in deaths} >= {
+        *INSIDE,
+        "begin",
+        "written",
+        "recorded",
+        "before rename",
+        "after rename",
+    }
+    assert {p.partition("[")[0].split("/")[0] for p in deaths} >= {
+        "pool",
+        "fit_scorer",
+        "select",
+        "train",
+        "evaluate",
+    }
+    assert chain.run(root) == 0, Path(f"{root}.log").read_text()[-3000:]
+    assert contents(root) == calm_results
+
+
+def kill_points(reached: Sequence[str]) -> list[str]:
+    """In order: every point inside trainings and evaluations, the last step of each, and others spread over the chain."""
+    first = [point for point in reached if point.endswith("/1")]
+    inside = {point for point in first if point.split("/")[1] in INSIDE}
+    steps = {point.split("/")[0]: point for point in reached if "/step/" in point}
+    others = [point for point in first if point not in inside]
+    chosen = inside | set(steps.values())
+    chosen |= set(spread(others, min(len(others), POINTS - len(chosen))))
+    return [point for point in reached if point in chosen]
 
 
 def test_two_runs_at_once_do_each_stage_once(chain, tmp_path):
     root = tmp_path / "shared"
-    arguments = (root, ["--until=signal_style"], {})
-    pair = [chain.context.Process(target=_child, args=arguments) for _ in range(2)]
-    for process in pair:
-        process.start()
+    pair = [chain.start(root, "--until=signal_style") for _ in range(2)]
     for process in pair:
         process.join()
     assert [p.exitcode for p in pair] == [0, 0], Path(f"{root}.log").read_text()[-3000:]

@@ -15,7 +15,8 @@ from PIL import Image
 
 import recipes
 from recipes.errors import RecipeError
-from recipes.sweep import load_sweep, main
+from recipes.sweep import main
+from recipes.sweep_file import load_sweep
 
 REPOSITORY = Path(recipes.__file__).parents[1]
 ABLATIONS = sorted((REPOSITORY / "recipes" / "ablations").glob("*.yaml"))

@@ -8,7 +8,6 @@ others. Vectors are stored outside the parts, in one memory-mapped file for each
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import curation.signals.core.vector_files as vector_files
+from curation import atomic
 
 IDENTITY_KEY = b"winnow.identity"
 VECTORS_KEY = b"winnow.vectors"
@@ -105,7 +105,7 @@ def write_signal(
             dims = _write_part(_part(out, index), rows, compute(rows, advance), key, n_rows, dims)
     _drop_stale_parts(out, len(shards))
     parts = [{"file": _part(out, i).name, "rows": len(rows)} for i, rows in enumerate(shards)]
-    write_json(
+    atomic.write_json(
         out / "signal.json",
         {**identity, "identity": key, "rows": n_rows, "parts": parts, "vectors": dims or {}},
     )
@@ -234,10 +234,9 @@ def _write_part(
     path.unlink(missing_ok=True)
     for name, values in stored.items():
         vector_files.store(path.parent, name, rows, values, n_rows)
-    temporary = path.with_suffix(".tmp")
     metadata = {IDENTITY_KEY: key.encode(), VECTORS_KEY: json.dumps(dims).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), temporary)
-    os.replace(temporary, path)
+    with atomic.replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary)
     return dims
 
 
@@ -283,13 +282,7 @@ def _concat(directory: Path, parts: list[pa.Table]) -> pa.Table:
 
 
 def _drop_stale_parts(out: Path, n_parts: int) -> None:
+    atomic.remove_leftovers(out)
     for path in out.glob("part-*"):
-        if path.suffix == ".tmp" or int(path.stem.split("-")[1]) >= n_parts:
+        if int(path.stem.split("-")[1]) >= n_parts:
             path.unlink()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file under a temporary name and rename it, so that it is never seen half written."""
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)

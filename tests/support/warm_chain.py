@@ -1,0 +1,10 @@
+"""Imports what the real chain needs, and reads all source files once, in the server that its runs are forked from."""
+
+import torch  # noqa: F401
+import transformers  # noqa: F401
+
+import training.launch  # noqa: F401
+from recipes.load import load
+from recipes.plan import make_plan
+
+make_plan(load("mmssr_30pct.yaml", ["scale=smoke"]))

@@ -7,11 +7,9 @@ of the column. Cost class: that of the column. Blind, unless the column is not.
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, bounded
+from curation.selectors.contract import Selection, Selector, SelectorError, bounded
 from curation.selectors.primitives.candidates import by_hash, candidates
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C0", False, True
 
 
 def needs(column: str = "", **_: object) -> tuple[str, ...]:
@@ -41,3 +39,6 @@ def select(
     found = candidates(columns, budget, seed, inside, outside=known & ~inside)
     places = np.arange(budget)
     return found.selection(columns, places, score=values[found.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)

@@ -3,7 +3,6 @@
 The tokens of a sample are its text and image tokens as the pool counts them; a budget of tokens is never exceeded.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
@@ -16,6 +15,7 @@ from curation.selectors.contract import (
     BudgetError,
     ColumnError,
     Selection,
+    Selector,
     SelectorError,
     numbers,
     require,
@@ -56,16 +56,13 @@ def choose(
 def _selected(
     function: Callable[..., Selection], columns: pa.Table, rows: int, seed: int, params: Mapping[str, Any]
 ) -> Selection:
-    found = function(columns, rows, seed, **params)
+    selection = function(columns, rows, seed, **params)
     name = f"{function.__module__}:{function.__name__}"
-    if not isinstance(found, Selection):
-        raise SelectorError(f"{name} returned {type(found).__name__}, not a curation.selectors.Selection")
-    if len(found.rows) not in (
-        rows,
-        rows + found.notes.get("overshoot", 0),
-    ):  # more only where mmssr_official says so
-        raise SelectorError(f"{name} picked {len(found.rows):,} rows, {rows:,} were asked for")
-    return found
+    if not isinstance(selection, Selection):
+        raise SelectorError(f"{name} returned {type(selection).__name__}, not a curation.selectors.Selection")
+    if len(selection.rows) != rows + selection.surplus:
+        raise SelectorError(f"{name} picked {len(selection.rows):,} rows, requested {rows:,}")
+    return selection
 
 
 def token_budget(budget: str | int) -> int | None:
@@ -134,18 +131,13 @@ def select_within_tokens(
         raise TokenBudgetError(budget, trial.cost(full), f"the selector can pick {len(full.rows):,} rows")
     if trial.cost(full) <= budget:
         return trial.noted(full, budget)
-    if _is_nested(function, params or {}):
+    if Selector.of(function).is_nested(params or {}):
         rows = int(np.searchsorted(np.cumsum(trial.of(full)), budget, side="right"))
     else:
         rows = _bisect(trial, min(low, len(full.rows)), len(full.rows), budget)
     if rows < 1:
         raise TokenBudgetError(budget, 0, "the first pick alone has more")
     return trial.noted(trial.select(rows), budget)
-
-
-def _is_nested(function: Callable[..., Selection], params: Mapping[str, Any]) -> bool:
-    module = sys.modules.get(function.__module__)
-    return module.nested(**params) if hasattr(module, "nested") else getattr(module, "NESTED", False)
 
 
 def _bisect(trial: "_Trial", fits: int, over: int, budget: int) -> int:

@@ -7,12 +7,9 @@ answer, both) is a setting of the signal. Needs: clip. Cost class: C1. Blind.
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, bounded
+from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import candidates
-
-NEEDS: tuple[str, ...] = ("clip",)
-COST, TARGETED, NESTED = "C1", False, True
 
 
 def nested(text_only: str = "exclude", **_: object) -> bool:
@@ -34,3 +31,6 @@ def select(
     found = candidates(columns, budget, seed, np.isfinite(values), outside=outside, text_only=text_only)
     places = band(values[found.rows], found.budget, rule)
     return found.selection(columns, places, score=values[found.rows[places]])
+
+
+SELECTOR = Selector(select, needs=("clip",), cost="C1", nested=nested)

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, numbers
+from curation.selectors.contract import Selection, Selector, SelectorError, numbers
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.cosine import Lookup, cosines, joined, mean_direction
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.pick import kernel, pick_by_group, refuse_large, rule
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C2", False, False
 VECTORS = ("emb_image", "emb_text")
 SAME = 0.9
 """Centroids nearer than this count as one cluster cut in two, not as transfer (released code)."""
@@ -127,3 +126,6 @@ def _shares(lift: np.ndarray) -> list[float]:
         rest = 1.0 + math.exp(min(after - here, 0.0)) * rest
         shares.append(1.0 / rest)
     return shares[::-1]
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2")

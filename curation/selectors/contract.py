@@ -4,9 +4,11 @@ Rows are named by the values of the `row` column, never by their position. Ties 
 never by input order, so a selection is the same for every order of the rows, every CPU and every PYTHONHASHSEED.
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,11 +46,15 @@ class SizeError(SelectorError):
 
 @dataclass(frozen=True)
 class Selection:
-    """`rows` int64[budget] in pick order; `reason` has one row for each pick; `notes` counts what was set aside."""
+    """`rows` int64[budget + surplus] in pick order; `reason` has one row per pick; `notes` counts what was set aside.
+
+    `surplus`: how many rows the method returns beyond the budget on purpose; 0 for almost every selector.
+    """
 
     rows: np.ndarray
     reason: pa.Table
     notes: dict[str, int] = field(default_factory=dict)
+    surplus: int = 0
 
     def __post_init__(self) -> None:
         if self.rows.dtype != np.int64 or self.rows.ndim != 1:
@@ -57,6 +63,47 @@ class Selection:
             raise ValueError(f"{len(self.rows)} rows but {self.reason.num_rows} reasons")
         if (np.diff(np.sort(self.rows)) == 0).any():
             raise ValueError("a row was picked twice")
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What a selector's file declares as `SELECTOR`: its function, and what others have to know about it.
+
+    needs: the signals that it reads, or a function of its parameters that returns them. cost: its class, C0 to C6 (see
+    `curation.selectors.Description`). targeted: it sees validation data of what it is judged on. nested: a smaller
+    budget gives the first picks of a larger one; or a function of its parameters that says whether.
+    """
+
+    select: Callable[..., Selection]
+    needs: tuple[str, ...] | Callable[..., tuple[str, ...]] = ()
+    cost: str = "unknown"
+    targeted: bool = False
+    nested: bool | Callable[..., bool] = False
+
+    @classmethod
+    def of(cls, function: Callable[..., Selection]) -> "Selector":
+        """The record of the module that `function` comes from: its `SELECTOR`, or for a user's own selector its
+        constants NEEDS, COST, TARGETED and NESTED, or its functions `needs(**params)` and `nested(**params)`.
+        """
+        module = sys.modules.get(function.__module__)
+        declared = getattr(module, "SELECTOR", None)
+        if isinstance(declared, cls) and declared.select is function:
+            return declared
+        return cls(
+            function,
+            needs=getattr(module, "needs", None) or getattr(module, "NEEDS", ()),
+            cost=getattr(module, "COST", "unknown"),
+            targeted=getattr(module, "TARGETED", False),
+            nested=getattr(module, "nested", None) or getattr(module, "NESTED", False),
+        )
+
+    def signals(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """The signals that it reads with these parameters."""
+        return tuple(self.needs(**params) if callable(self.needs) else self.needs)
+
+    def is_nested(self, params: Mapping[str, Any]) -> bool:
+        """Whether, with these parameters, a smaller budget gives the first picks of a larger one."""
+        return self.nested(**params) if callable(self.nested) else self.nested
 
 
 def resolve_budget(budget: str | int, pool_size: int) -> int:
@@ -86,6 +133,12 @@ def check_budget(budget: int, available: int, why: str = "") -> None:
     """Raises BudgetError unless 1 <= budget <= available."""
     if not 1 <= budget <= available:
         raise BudgetError(budget, available, why if budget > 0 else "it must be at least 1")
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises SelectorError unless the parameter `name` has one of the values `allowed`."""
+    if value not in allowed:
+        raise SelectorError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def require(columns: pa.Table, names: Iterable[str]) -> None:
@@ -180,6 +233,12 @@ def row_numbers(columns: pa.Table) -> np.ndarray:
     """The `row` column as int64[n]. Raises ColumnError."""
     require(columns, ["row"])
     return columns["row"].cast(pa.int64()).to_numpy()
+
+
+def in_row_order(columns: pa.Table) -> pa.Table:
+    """The table by ascending `row`: equal keys are then told apart by their rows, not by the order of the input."""
+    rows = row_numbers(columns)
+    return columns.take(np.argsort(rows, kind="stable")) if (np.diff(rows) < 0).any() else columns
 
 
 def sources_of(columns: pa.Table, picks: np.ndarray) -> pa.Table:

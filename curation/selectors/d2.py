@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, bounded, numbers
+from curation.selectors.contract import Selection, Selector, SelectorError, bounded, numbers
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.cosine import exp, joined
 from curation.selectors.primitives.graph import gather, nearest
 from curation.selectors.primitives.greedy import greedy_penalty
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C2", False, False
 MODES = ("sum", "product")
 VECTORS = ("emb_image", "emb_text")
 
@@ -72,3 +71,6 @@ def _check(neighbours: int, gamma: float, mode: str) -> None:
         raise SelectorError(f"mode {mode!r} is none of {', '.join(MODES)}")
     if neighbours < 1 or not gamma >= 0:
         raise SelectorError(f"neighbours {neighbours} must be at least 1 and gamma {gamma} not negative")
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2")

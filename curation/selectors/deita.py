@@ -10,13 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import BudgetError, Selection, SelectorError, bounded, numbers
+from curation.selectors.contract import BudgetError, Selection, Selector, SelectorError, bounded, numbers
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.greedy import greedy_similarity
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C2", False, True
 FILLS = ("none", "score")
 
 
@@ -83,3 +82,6 @@ def _why(missing: int, alike: int, threshold: float) -> str:
             f"{alike:,} exceed cosine {threshold} to one of those taken; raise threshold, or fill='score'"
         )
     return ", ".join(said)
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)

@@ -9,12 +9,11 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, bounded
+from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.signal_columns import loss_column, signals_of
 
-COST, TARGETED, NESTED = "C2", False, True
 HIGHEST = math.sqrt(2) + 1e-3
 """No error norm of a distribution exceeds sqrt(2); the rest is room for half precision."""
 
@@ -34,3 +33,6 @@ def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", mode
     found = candidates(columns, budget, seed, np.isfinite(values), outside=outside)
     places = band(values[found.rows], found.budget, rule)
     return found.selection(columns, places, score=values[found.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)

@@ -8,12 +8,10 @@ percentile; most votes win. Needs: gradient (influence_<task>). Cost class: C5. 
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import ColumnError, Selection, SelectorError, numbers
+from curation.selectors.contract import ColumnError, Selection, Selector, SelectorError, numbers
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.vote import rank_sums, votes
 
-NEEDS: tuple[str, ...] = ("gradient",)
-COST, TARGETED, NESTED = "C5", True, False
 PREFIX = "influence_"
 
 
@@ -54,3 +52,6 @@ def influences(
             f"{prefix}*", f"no column {prefix}<task> is there; there are {', '.join(columns.column_names)}"
         )
     return named, np.stack([numbers(columns, f"{prefix}{task}") for task in named])
+
+
+SELECTOR = Selector(select, needs=("gradient",), cost="C5", targeted=True)

@@ -9,12 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors import formulas
-from curation.selectors.contract import Selection
+from curation.selectors.contract import Selection, Selector
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.signal_columns import loss_column, losses, signals_of
-
-COST, TARGETED, NESTED = "C4", False, True
 
 
 def needs(model: str = "seed", **_: object) -> tuple[str, ...]:
@@ -36,3 +34,6 @@ def select(
     found = candidates(columns, budget, seed, inside, outside=np.isfinite(ratio) & ~inside)
     places = band(ratio[found.rows], found.budget, "top")
     return found.selection(columns, places, score=ratio[found.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C4", nested=True)

@@ -11,13 +11,11 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, numbers
+from curation.selectors.contract import Selection, Selector, SelectorError, numbers
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.pick import pick_by_group, top
 from curation.selectors.primitives.quota import quota
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C4", True, False
 
 
 def needs(cluster: str = "spectral", column: str = "value", **_: object) -> tuple[str, ...]:
@@ -60,3 +58,6 @@ def select(
     return found.selection(
         columns, places, {"shortlist": len(shortlist)}, cluster=picked, score=score[places]
     )
+
+
+SELECTOR = Selector(select, needs=needs, cost="C4", targeted=True)

@@ -7,12 +7,10 @@ the seed model's losses for `answer_tokens`. Cost class: C0. Blind.
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, bounded
+from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C0", False, True
 
 
 def needs(column: str = "text_tokens", **_: object) -> tuple[str, ...]:
@@ -32,3 +30,6 @@ def select(
     found = candidates(columns, budget, seed, np.isfinite(values), outside=outside)
     places = band(values[found.rows], found.budget, rule)
     return found.selection(columns, places, score=values[found.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)

@@ -8,13 +8,11 @@ gradient_adam (adam_influence_<task>). Cost class: C5. Targeted: it sees validat
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection
+from curation.selectors.contract import Selection, Selector
 from curation.selectors.icons import PREFIX, influences
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C5", True, True
 
 
 def needs(adam: bool = True, **_: object) -> tuple[str, ...]:
@@ -39,3 +37,6 @@ def select(
     return found.selection(
         columns, places, task=pa.array(names).take(pa.array(best)), score=inside[best, places]
     )
+
+
+SELECTOR = Selector(select, needs=needs, cost="C5", targeted=True, nested=True)

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, bounded, flags, texts
+from curation.selectors.contract import Selection, Selector, SelectorError, bounded, flags, texts
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.keys import groups
 from curation.selectors.primitives.pick import pick_by_group, random
 from curation.selectors.primitives.quota import apportion
 
-NEEDS: tuple[str, ...] = ("reference",)
-COST, TARGETED, NESTED = "C0", False, False
 LENGTHS = {"length": "text_tokens", "image_tokens": "image_tokens"}
 MATCHES = ("source", *LENGTHS)
 
@@ -80,3 +78,6 @@ def _part(columns: pa.Table, key: str, given: np.ndarray, bins: int) -> tuple[np
         [*reference[np.arange(bins) * len(reference) // bins], np.nextafter(reference[-1], np.inf)]
     )
     return np.searchsorted(edges, np.where(known, values, 0), "right"), known
+
+
+SELECTOR = Selector(select, needs=("reference",), cost="C0")

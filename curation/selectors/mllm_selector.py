@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from curation.selectors.contract import (
     Selection,
+    Selector,
     SelectorError,
     check_budget,
     flags,
@@ -34,7 +35,6 @@ from curation.selectors.primitives.pick import COMPARED, pick_from, rule
 from curation.selectors.primitives.quota import quota, spread
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C4", False, False
 PICKS = ("source", *COMPARED)
 _READ = {"nll": ("nll",), "delta": ("nll", "base_nll"), "visual": ("nll", "nll_noimg")}
 
@@ -215,3 +215,6 @@ def _by_source(
 def _offset(seed: int, stratum: int, size: int) -> int:
     digest = hashlib.blake2b(f"{seed}:{stratum}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % int(size)
+
+
+SELECTOR = Selector(select, needs=needs, cost="C4")

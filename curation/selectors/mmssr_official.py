@@ -11,24 +11,22 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.bins import Bins, Said
 from curation.selectors.contract import (
     BudgetError,
     Selection,
-    SelectorError,
+    Selector,
     check_budget,
+    in_row_order,
     numbers,
+    one_of,
     row_numbers,
     sources_of,
     texts,
 )
-from curation.selectors.mmssr import capability_keys
+from curation.selectors.mmssr import capabilities_of
 from curation.selectors.primitives.keys import groups
-from curation.selectors.round_robin import ENGINES, Picks, Ranking, round_robin
-
-NEEDS: tuple[str, ...] = ("capability", "style")
-COST, TARGETED, NESTED = "C4", False, False
-OVERSHOOT = ("trim", "official")
+from curation.selectors.primitives.labels import multi_label
+from curation.selectors.round_robin import Bins, Picks, Ranking, round_robin
 
 
 def select(
@@ -39,7 +37,6 @@ def select(
     capabilities: Sequence[str] | None = None,
     threshold: float = 0.0,
     overshoot: str = "trim",
-    engine: str = "numpy",
 ) -> Selection:
     """Rounds over capabilities, each share dealt to bins "style+source", smallest bin first, with a carried debt.
 
@@ -59,57 +56,64 @@ def select(
 
     `capabilities`: the keys in the order in which they are served (default: all cap_ columns, in table order).
     `overshoot`: "trim" cuts to `budget` picks, in pick order (`overshoot` counts those cut); "official" keeps them, and
-    is the one way in which a selector here returns more than its budget. `engine`: "numpy" or "numba", same picks.
+    says so in `Selection.surplus`.
 
     Ties go by the value of `row`, so another order of the table's lines changes nothing, but renumbered rows do; `seed`
     changes nothing. Reason: capability, bin, source, score, round. Cost class: C4, a scorer and styler fit and a forward pass a
     sample. Blind. Raises BudgetError where fewer rows can be had, ColumnError, SelectorError.
     """
-    for value, allowed, name in ((overshoot, OVERSHOOT, "overshoot"), (engine, ENGINES, "engine")):
-        if value not in allowed:
-            raise SelectorError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    one_of("overshoot", overshoot, ("trim", "official"))
     check_budget(budget, len(columns))
-    keys = capability_keys(columns, capabilities, "argmax")
-    rows = row_numbers(columns)
-    if (np.diff(rows) < 0).any():
-        columns, rows = columns.take(np.argsort(rows, kind="stable")), np.sort(rows)
-    bins, names = _bins(columns, engine)
-    alive, tie = np.ones(len(columns), bool), np.arange(len(columns), dtype=np.int32)
-    notes = {"missing_score": 0, "unparsed_score": 0, "without_style": bins.bare}
+    capabilities = capabilities_of(columns, capabilities, "cap_")
+    columns = in_row_order(columns)
+    bins, names, without_style = _bins(columns)
+    notes = {"missing_score": 0, "unparsed_score": 0, "without_style": without_style}
 
     @cache
-    def ranking(c: int) -> Ranking:
-        scores, unparsed = _scores(columns, f"cap_{keys[c]}")
-        notes["missing_score"] += int(np.isnan(scores).sum())
+    def scores(at: int) -> np.ndarray:
+        values, unparsed = _scores(columns, f"cap_{capabilities[at]}")
+        notes["missing_score"] += int(np.isnan(values).sum())
         notes["unparsed_score"] += unparsed
-        return Ranking.of(scores, scores, tie, threshold, engine)
+        return values
 
-    picks = round_robin(bins, ranking, list(range(len(keys))), budget, alive, carry=True, engine=engine)
-    notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
+    def ranking(at: int) -> Ranking:
+        return Ranking.of([scores(at)], threshold)
+
+    serve, alive = list(range(len(capabilities))), np.ones(len(columns), bool)
+    picks, exhausted = round_robin(bins, ranking, serve, budget, alive, carry=True)
+    notes |= {f"exhausted_{capabilities[at]}": turn for at, turn in exhausted.items()}
     if len(picks.rows) < budget:
         raise BudgetError(budget, len(picks.rows), "no other row has a style and a score above the threshold")
-    notes["overshoot"] = len(picks.rows) - budget
+    notes["overshoot"] = surplus = len(picks.rows) - budget
     if overshoot == "trim":
-        picks = Picks(picks.rows[:budget], picks.queue[:budget], picks.bins[:budget], picks.round[:budget])
-    return Selection(rows[picks.rows], _reason(columns, picks, keys, names), notes)
+        picks, surplus = Picks(*(column[:budget] for column in picks)), 0
+    reason = {
+        "capability": pa.array(capabilities, pa.string()).take(pa.array(picks.capability)),
+        "bin": names.take(pa.array(picks.bins)),
+        "source": sources_of(columns, picks.rows)["source"],
+        "score": picks.values(scores),
+        "round": pa.array(picks.rounds, pa.int32()),
+    }
+    return Selection(row_numbers(columns)[picks.rows], pa.table(reason), notes, surplus)
 
 
-def _bins(columns: pa.Table, engine: str) -> tuple[Bins, pa.Array]:
-    """The bins, and the name of each."""
-    said = Said.of(columns, "styles", split=True)
-    of_row, sources = groups(texts(columns, "source"), np.int32)
+def _bins(columns: pa.Table) -> tuple[Bins, pa.Array, int]:
+    """The bins, the name of each bin code, and the number of rows without a style."""
+    styles = multi_label(columns, "styles", split=True)
+    source, sources = groups(texts(columns, "source"), np.int32)
     width = len(sources)
-    met = said.met(of_row, width, engine)
-    joined = [f"{said.names[pair // width].strip()}+{sources[pair % width]}" for pair in met.tolist()]
-    names = sorted(
-        set(joined)
-    )  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
+    pairs = styles.crossed(source, width)
+    present = np.flatnonzero(np.bincount(pairs))
+    joined = [f"{styles.names[at // width]}+{sources[at % width]}" for at in present.tolist()]
+    # as in the released code, "a+b" of source "c" and "a" of source "b+c" are one bin
+    names = sorted(set(joined))
     place = {name: at for at, name in enumerate(names)}
-    of_pair = np.full(len(said.names) * width, -1, np.int32)
-    of_pair[met] = [place[name] for name in joined]
-    return Bins.of(said, of_row, of_pair, width=width, placed=True, engine=engine), pa.array(
-        names, pa.string()
-    )
+    depth = int(styles.counts.max(initial=1))
+    kind = np.min_scalar_type(len(names) * depth)
+    of_pair = np.zeros(int(present.max(initial=-1)) + 1, kind)
+    of_pair[present] = [place[name] for name in joined]
+    codes = of_pair[pairs] * kind.type(depth) + styles.position.astype(kind)
+    return Bins.of(codes, styles.counts, depth), pa.array(names, pa.string()), styles.unlabelled
 
 
 def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:
@@ -132,17 +136,4 @@ def _integer(text: str) -> float:
         return float("nan")
 
 
-def _reason(columns: pa.Table, picks: Picks, keys: list[str], bins: pa.Array) -> pa.Table:
-    scores = np.empty(len(picks.rows))
-    for c, key in enumerate(keys):
-        of_c = picks.queue == c
-        scores[of_c] = _scores(columns.select([f"cap_{key}"]).take(picks.rows[of_c]), f"cap_{key}")[0]
-    return pa.table(
-        {
-            "capability": pa.array(keys, pa.string()).take(pa.array(picks.queue)),
-            "bin": bins.take(pa.array(picks.bins)),
-            "source": sources_of(columns, picks.rows)["source"],
-            "score": pa.array(scores),
-            "round": pa.array(picks.round, pa.int32()),
-        }
-    )
+SELECTOR = Selector(select, needs=("capability", "style"), cost="C4")

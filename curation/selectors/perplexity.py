@@ -8,13 +8,11 @@ model). Cost class: C2; C4 with the seed model. Blind.
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, bounded
+from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.formulas import perplexity
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.signal_columns import loss_column, signals_of
-
-COST, TARGETED, NESTED = "C2", False, True
 
 
 def needs(model: str = "base", **_: object) -> tuple[str, ...]:
@@ -33,3 +31,6 @@ def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "mid", mode
     found = candidates(columns, budget, seed, np.isfinite(values), outside=outside)
     places = band(values[found.rows], found.budget, rule)
     return found.selection(columns, places, score=perplexity(values[found.rows[places]]))
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)

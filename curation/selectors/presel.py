@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import BudgetError, Selection, SelectorError, flags, numbers, texts
+from curation.selectors.contract import BudgetError, Selection, Selector, SelectorError, flags, numbers, texts
 from curation.selectors.formulas import irs
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.cosine import joined
@@ -20,8 +20,6 @@ from curation.selectors.primitives.keys import groups
 from curation.selectors.primitives.pick import pick_by_group, rule
 from curation.selectors.primitives.quota import quota, quota_by_group
 from curation.selectors.signal_columns import loss_column, losses, names_of, signals_of
-
-COST, TARGETED, NESTED = "C4", False, False
 
 
 def needs(
@@ -123,3 +121,6 @@ def _by_cluster(tasks: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> np.
         for cells in members_of(tasks)
     ]
     return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C4")

@@ -11,15 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.selectors.contract import Selection, SelectorError, bounded, require, texts
+from curation.selectors.contract import Selection, Selector, SelectorError, bounded, require, texts
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.keys import groups
 from curation.selectors.primitives.pick import COMPARED, SCORED, pick_by_group, rule
 from curation.selectors.primitives.quota import explicit_shares, quota_by_group
 from curation.selectors.signal_columns import names_of, signals_of
-
-COST, TARGETED, NESTED = "C0", False, False
 
 
 def needs(
@@ -127,3 +125,6 @@ def _labels(columns: pa.Table, names: list[str]) -> pa.Array:
             else texts(columns, name)
         )
     return pc.binary_join_element_wise(*parts, pa.scalar(" / ", pa.large_string()), null_handling="emit_null")
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0")

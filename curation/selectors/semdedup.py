@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, SizeError, numbers
+from curation.selectors.contract import Selection, Selector, SelectorError, SizeError, numbers
 from curation.selectors.primitives.candidates import Candidates, candidates
 from curation.selectors.primitives.cosine import STEP, Lookup, cosines, joined
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.greedy import independent
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C2", False, False
 KEEPS = ("hard", "easy", "random")
 PAIR_LIMIT = 500_000_000
 """Cosines inside the clusters, all of them held at 4 bytes each."""
@@ -102,3 +101,6 @@ def _thin(near: list[tuple[np.ndarray, np.ndarray]], budget: int) -> tuple[np.nd
         highest.append(before.max(axis=1))
     order = np.argsort(np.concatenate(places), kind="stable")
     return np.concatenate(places)[order], np.concatenate(highest)[order], high * STEP
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2")

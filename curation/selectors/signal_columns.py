@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import SelectorError, numbers
+from curation.selectors.contract import ColumnError, SelectorError, numbers, require
 from curation.selectors.signal_names import signal_of
 
 MODELS = {"seed": "", "base": "base_"}
@@ -33,3 +33,16 @@ def loss_column(model: str, name: str) -> str:
 def losses(columns: pa.Table, model: str, *names: str) -> list[np.ndarray]:
     """The loss columns `names` under `model`, each float64[n] with NaN for what is missing. Raises ColumnError."""
     return [numbers(columns, loss_column(model, name)) for name in names]
+
+
+def capabilities_of(columns: pa.Table, asked: Sequence[str] | None, prefix: str) -> list[str]:
+    """The capabilities `asked` for, or all that have a column `prefix`<capability>. Raises ColumnError, SelectorError."""
+    scored = [name.removeprefix(prefix) for name in columns.column_names if name.startswith(prefix)]
+    found = scored if asked is None else list(asked)
+    if not found:
+        why = f"there is no column {prefix}<capability>" if asked is None else "capabilities is an empty list"
+        raise ColumnError(f"{prefix}*", f"no capability to select by: {why}")
+    require(columns, [prefix + name for name in found])
+    if len(set(found)) != len(found):
+        raise SelectorError(f"capabilities contain a duplicate: {found}")
+    return found

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from curation.selectors.contract import (
     Selection,
+    Selector,
     SelectorError,
     check_budget,
     numbers,
@@ -17,8 +18,6 @@ from curation.selectors.contract import (
 )
 from curation.selectors.primitives.keys import seeded_keys
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C0", False, True
 
 
 def needs(column: str = "", **_: object) -> tuple[str, ...]:
@@ -42,3 +41,6 @@ def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str
     picks = known[np.lexsort((row_numbers(columns)[known], keys, ranked))[:budget]]
     reason = sources_of(columns, picks).append_column("score", pa.array(values[picks], pa.float64()))
     return Selection(row_numbers(columns)[picks], reason, {"missing_value": len(values) - len(known)})
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)

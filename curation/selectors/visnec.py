@@ -7,14 +7,12 @@ Needs: base_losses, base_losses_ablated (or the seed model's), cluster_text. Cos
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, numbers
+from curation.selectors.contract import Selection, Selector, numbers
 from curation.selectors.formulas import visual_necessity
 from curation.selectors.primitives.candidates import candidates
 from curation.selectors.primitives.pick import pick_by_group, top
 from curation.selectors.primitives.quota import quota_by_group
 from curation.selectors.signal_columns import loss_column, losses, signals_of
-
-COST, TARGETED, NESTED = "C3", False, False
 
 
 def needs(model: str = "base", cluster: str = "text", **_: object) -> tuple[str, ...]:
@@ -50,3 +48,6 @@ def select(
     return found.selection(
         columns, places, notes, cluster=clusters[picked].astype(np.int32), score=score[places]
     )
+
+
+SELECTOR = Selector(select, needs=needs, cost="C3")

@@ -9,34 +9,27 @@ import pyarrow as pa
 _CHUNK = 1 << 15
 
 
-def seeded_keys(seed: int, names: pa.Array, engine: str = "numpy") -> np.ndarray:
+def seeded_keys(seed: int, names: pa.Array) -> np.ndarray:
     """uint64[n]: a 64-bit hash of (seed, name), equal on every machine; sorting by it is a seeded shuffle.
 
     A sum over the bytes of mix(byte, position), mixed again with the length and a hash of the seed (all splitmix64),
-    so that 100 million keys cost seconds; cryptographic strength is not needed to break ties. `engine` "numba" (extra
-    `fast`) gives the same keys.
+    so that 100 million keys cost seconds; cryptographic strength is not needed to break ties.
     """
     names = names.cast(pa.large_string())
     salt = np.uint64(int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little"))
     parts = [
-        _mix(_mix(_byte_sums(names.slice(start, _CHUNK), engine)) ^ salt)
-        for start in range(0, len(names), _CHUNK)
+        _mix(_mix(_byte_sums(names.slice(start, _CHUNK))) ^ salt) for start in range(0, len(names), _CHUNK)
     ]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def _byte_sums(names: pa.Array, engine: str) -> np.ndarray:
+def _byte_sums(names: pa.Array) -> np.ndarray:
     """uint64[n]: for each name the sum of mix(position << 8 | byte) over its bytes, and its length."""
     _, offsets, data = names.buffers()
     bounds = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
     used = np.frombuffer(data if data is not None else b"", np.uint8)
     total = np.diff(bounds).astype(np.uint64)
     starts, lengths, left = bounds[:-1], np.diff(bounds), None
-    if engine == "numba":
-        from curation.selectors.kernels import compiled
-
-        compiled().byte_sums(bounds, used, _all_terms(int(lengths.max(initial=0))), total)
-        return total
     for position in range(int(lengths.max(initial=0))):
         if left is not None or lengths.min() == position:  # some names are over
             going = np.flatnonzero(lengths > position) if left is None else left[lengths[left] > position]
@@ -51,16 +44,6 @@ def _byte_sums(names: pa.Array, engine: str) -> np.ndarray:
 def _terms(position: int) -> np.ndarray:
     """uint64[256]: what each byte at `position` adds."""
     return _mix(np.uint64(position << 8) | np.arange(256, dtype=np.uint64))
-
-
-@lru_cache(maxsize=16)
-def _all_terms(positions: int) -> np.ndarray:
-    """uint64[positions, 256]: `_terms` of all positions."""
-    return (
-        np.stack([_terms(position) for position in range(positions)])
-        if positions
-        else np.empty((0, 256), np.uint64)
-    )
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

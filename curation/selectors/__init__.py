@@ -1,9 +1,10 @@
 """The selectors by name, and a user's own as `my_module:my_function`.
 
-A selector is one file that defines `select(columns, budget, seed, **params)` and declares `SELECTOR`, the record of what
-it needs and costs; adding one takes that file, its test and a name in `SELECTORS`. A user's own function is imported by
-its address; its module declares `SELECTOR` too, or the constants NEEDS, COST, TARGETED and NESTED (all optional), or
-the functions `needs(**params)` and `nested(**params)` where they depend on the parameters.
+A selector is one file that defines `select(columns, budget, seed, **params)` and declares `SELECTOR`, the
+record of what it needs and costs; adding one takes that file, its test and a name in `SELECTORS`. A user's
+own function is imported by its address; its module declares `SELECTOR` too, or the constants NEEDS, COST,
+TARGETED and NESTED (all optional), or the functions `needs(**params)` and `nested(**params)` where they
+depend on the parameters.
 """
 
 import difflib
@@ -76,13 +77,14 @@ _FIXED = ("columns", "budget", "seed")
 def get_selector(name: str) -> Callable[..., Selection]:
     """The function of the selector `name`, a key of SELECTORS or my_module:my_function.
 
-    Raises SelectorError for an unknown name (with the nearest known one), a failing import or a wrong signature.
+    Raises SelectorError for an unknown name (with the nearest known one), a failing import or a wrong
+    signature.
     """
     address = SELECTORS.get(name, name if ":" in name else None)
     if address is None:
         raise SelectorError(
-            f"unknown selector {name!r}{_did_you_mean(name, SELECTORS)}; must be one of {', '.join(SELECTORS)}, "
-            "or my_module:my_function for your own"
+            f"unknown selector {name!r}{_did_you_mean(name, SELECTORS)}; must be one of "
+            f"{', '.join(SELECTORS)}, or my_module:my_function for your own"
         )
     module_name, _, attribute = address.partition(":")
     try:
@@ -95,7 +97,9 @@ def get_selector(name: str) -> Callable[..., Selection]:
 
 
 def check_params(name: str, params: Mapping[str, Any]) -> None:
-    """Raises SelectorError for an unknown parameter (with the nearest known one), a wrong type or a missing parameter."""
+    """Raises SelectorError for an unknown parameter (with the nearest known one), a wrong type or a missing
+    parameter.
+    """
     known = dict(list(inspect.signature(get_selector(name)).parameters.items())[len(_FIXED) :])
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
@@ -116,17 +120,21 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
 
 
 def needs(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """The signals (`capability`, `base_losses`, `cluster_text`, ...) that the selector reads with these parameters."""
+    """The signals (`capability`, `base_losses`, `cluster_text`, ...) that the selector reads with these
+    parameters.
+    """
     return Selector.of(get_selector(name)).signals(params or {})
 
 
 @dataclass(frozen=True)
 class Description:
-    """A selector's row in a table of selectors: the first line of its documentation, the signals it reads, its cost.
+    """A selector's row in a table of selectors: the first line of its documentation, the signals it reads,
+    its cost.
 
-    `cost` is a class: C0 metadata only; C1 a forward pass of a small encoder per sample; C2 of a VLM; C3 several passes
-    or a generation; C4 a training run besides; C5 gradients of each sample; C6 a paid service; "unknown" for a user's
-    own selector that does not declare it. `targeted`: it sees validation data of the benchmarks it is judged on.
+    `cost` is a class: C0 metadata only; C1 a forward pass of a small encoder per sample; C2 of a VLM; C3
+    several passes or a generation; C4 a training run besides; C5 gradients of each sample; C6 a paid service;
+    "unknown" for a user's own selector that does not declare it. `targeted`: it sees validation data of the
+    benchmarks it is judged on.
     """
 
     name: str
@@ -137,7 +145,9 @@ class Description:
 
 
 def describe(name: str, params: Mapping[str, Any] | None = None) -> Description:
-    """The selector `name`, with the signals that it reads with `params`. Raises SelectorError for an unknown one."""
+    """The selector `name`, with the signals that it reads with `params`. Raises SelectorError for an unknown
+    one.
+    """
     function = get_selector(name)
     record, module = Selector.of(function), sys.modules[function.__module__]
     # a user's module may hold several selectors, so the docstring of the function goes first there

@@ -10,10 +10,12 @@ from curation.selectors.contract import BudgetError, Selection, Selector, row_nu
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
-    """All rows, ascending. `budget` must be their number (BudgetError otherwise); `seed` changes nothing."""
+    """All rows, ascending. `budget` must be their number (BudgetError otherwise); `seed` has no effect."""
     rows = np.sort(row_numbers(columns))
     if budget != len(rows):
-        raise BudgetError(budget, len(rows), "the selector `all` takes the whole pool, so its budget is 100%")
+        raise BudgetError(
+            budget, len(rows), "the selector `all` takes the whole pool, so its budget must be 100%"
+        )
     return Selection(rows, sources_of(columns, np.argsort(row_numbers(columns))))
 
 

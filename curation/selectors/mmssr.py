@@ -1,8 +1,8 @@
 """mmSSR (arXiv 2503.13383): score-prioritised, style-aware round-robin over capabilities.
 
-The rules of the paper, with an exact budget and a stated order for every tie; it does not follow the released code
-where that differs by accident (unstable sort, hash-seed dependence, leftovers of floor division). Needs: capability,
-and style where the bins are made of styles. Cost class: C4 (a scorer and styler fit, one forward pass per sample). Blind.
+The rules of the paper, with an exact budget and a stated order for every tie, without the accidents of the
+released code (unstable sort, hash-seed dependence, leftovers of floor division). Needs: capability, and style
+for bins of styles. Cost class: C4 (a scorer and styler fit, one forward pass per sample). Blind.
 """
 
 from collections.abc import Sequence
@@ -45,26 +45,27 @@ def select(
     order: str = "given",
     fill: str = "score",
 ) -> Selection:
-    """Split the budget equally over capabilities, each share equally over bins, and take the best rows of each bin.
+    """Split the budget equally over capabilities, each share equally over bins; take the best of each bin.
 
-    The **score** of capability c is `cap_c` (`score="argmax"`) or `exp_c` ("expected"); null, NaN or negative is
-    missing. Candidates of c are the rows with a score strictly above `threshold`, ranked by score, then `exp_c`
-    (`cap_c` where that is missing), both descending, then by the hash of (seed, id). A **bin** (`bins`) is a style, a
-    source, a pair of both, or everything ("none"); a row is in the bins of all its styles, without any in "other".
+    The **score** of capability c is `cap_c` (`score="argmax"`) or `exp_c` ("expected"); null, NaN or negative
+    is missing. Candidates of c are the rows with a score strictly above `threshold`, ranked by score, then
+    `exp_c` (`cap_c` where that is missing), both descending, then by the hash of (seed, id). A **bin**
+    (`bins`) is a style, a source, a pair of both, or everything ("none"); a row is in the bins of all its
+    styles, without any in "other".
 
-    In rounds, until the budget is met: each live capability in turn gets max(left // live capabilities, 1) rows, fixed
-    at the start of the round and cut to what is left. It deals them to the bins of its candidates not yet taken,
-    smallest bin first, then by name: a bin gets ceil(still to deal / bins still to come), or all it has left. A row is
-    taken once. A capability without candidates is dropped.
+    In rounds, until the budget is met: each live capability in turn gets max(left // live capabilities, 1)
+    rows, fixed at the start of the round and cut to what is left. It deals them to the bins of its candidates
+    not yet taken, smallest bin first, then by name: a bin gets ceil(still to deal / bins still to come), or
+    all it has left. A row is taken once. A capability without candidates is dropped.
 
-    `capabilities`: in serving order (default: all score columns, in table order). `order`: "given", or "scarce_first"
-    (fewest candidates first). `fill`, when all capabilities are exhausted before the budget is met: "score" takes the
-    other rows by their highest expected score, "random" by the hash, "none" raises BudgetError.
+    `capabilities`: in serving order (default: all score columns, in table order). `order`: "given", or
+    "scarce_first" (fewest candidates first). `fill`, when all capabilities are exhausted too early: "score"
+    adds other rows by their highest expected score, "random" by the hash, "none" raises BudgetError.
 
     Reason: capability, style (null without style bins), source, score, expected, round (0 = filled), fill.
-    Notes: `missing_score`: pairs of row and capability without a score; `unscored`: rows without any score, which are
-    never picked, not even to fill; `without_style` rows; `exhausted_<capability>`: its last round; `filled` rows.
-    Raises ColumnError, BudgetError, SelectorError.
+    Notes: `missing_score` pairs of row and capability, `unscored` rows (never picked, not even to fill),
+    `without_style` rows, `exhausted_<capability>` (its last round), `filled` rows. Raises ColumnError,
+    BudgetError, SelectorError.
     """
     one_of("bins", bins, ("none", "source", "style", "style_x_source"))
     one_of("score", score, ("argmax", "expected"))
@@ -76,19 +77,21 @@ def select(
     scores = [_scores(columns, prefix + name) for name in capabilities]
     expected = [_scores(columns, f"exp_{name}", of) for name, of in zip(capabilities, scores, strict=True)]
     hashes = seeded_keys(seed, texts(columns, "id"))
-    pool_bins, styles, without_style = _bins(columns, bins)
+    pool_bins, styles, unlabelled = _bins(columns, bins)
     missing = sum((np.isnan(of) for of in scores), np.zeros(len(columns), np.int16))
     alive = missing < len(scores)
-    notes = {"missing_score": int(missing.sum(dtype=np.int64)), "unscored": len(alive) - int(alive.sum())}
-    notes["without_style"] = without_style
+    notes = {
+        "missing_score": int(missing.sum()),
+        "unscored": int((~alive).sum()),
+        "without_style": unlabelled,
+    }
     serve = list(range(len(capabilities)))
     if order == "scarce_first":
         serve.sort(key=lambda at: np.count_nonzero(scores[at] > threshold))
-
-    def ranking(at: int) -> Ranking:
-        return Ranking.of([scores[at], expected[at]][: 1 + (score == "argmax")], threshold, hashes)
-
-    picks, exhausted = round_robin(pool_bins, ranking, serve, budget, alive)
+    values = [scores, expected] if score == "argmax" else [scores]
+    picks, exhausted = round_robin(
+        pool_bins, lambda at: Ranking.of([of[at] for of in values], threshold, hashes), serve, budget, alive
+    )
     notes |= {f"exhausted_{capabilities[at]}": turn for at, turn in exhausted.items()}
     notes["filled"] = budget - len(picks.rows)
     if notes["filled"]:
@@ -107,7 +110,9 @@ def select(
 
 
 def _scores(columns: pa.Table, name: str, default: np.ndarray | None = None) -> np.ndarray:
-    """float32[n], NaN where missing or negative; with `default` that score there, and NaN where it has none itself."""
+    """float32[n], NaN where missing or negative; with `default` that score there, and NaN where it has none
+    itself.
+    """
     if default is not None and name not in columns.column_names:
         return default
     values = numbers(columns, name, single=True)

@@ -1,8 +1,8 @@
-"""mmSSR as its released code selects (arXiv 2503.13383; lyumengyao/mmssr), accidents of the rules included.
+"""mmSSR as its released code selects (arXiv 2503.13383; lyumengyao/mmssr), its accidental rules included.
 
-What the code leaves to chance is fixed here: its sort is unstable and its capability order hangs on PYTHONHASHSEED, so
-no two machines need agree with it; here ties keep the order of the rows and capabilities the order given. `mmssr` is
-the method without the accidents. Needs: capability, style.
+What that code leaves to chance is fixed here: its sort is unstable and its capability order depends on
+PYTHONHASHSEED, so two machines may disagree; here ties keep the order of the rows, and capabilities the order
+given. `mmssr` is the method without the accidents. Needs: capability, style.
 """
 
 from collections.abc import Sequence
@@ -38,29 +38,34 @@ def select(
     threshold: float = 0.0,
     overshoot: str = "trim",
 ) -> Selection:
-    """Rounds over capabilities, each share dealt to bins "style+source", smallest bin first, with a carried debt.
+    """Rounds over capabilities, each share dealt to bins "style+source", smallest bin first, with a carried
+    debt.
 
-    1. `cap_c` may be text: int() reads it (" 4 ", "+3", "1_0", any script's digits; values above 5 stay); what int()
-       refuses is missing (`unparsed_score`), as null and NaN are (`missing_score` counts all three).
-    2. `styles` is list<string>, or text cut at commas; names are stripped, repeats dropped, "" is a name. Rows with a
-       null or empty list are never picked (`without_style`). No vocabulary: a misspelt style is a bin of its own.
-    3. In a round each live capability gets max(left // live capabilities, 1), fixed at its start, cut to what is left.
-       Candidates: rows not yet taken with a score strictly above `threshold`. A row is in the bin of each of its
-       styles. In a bin: rows whose first style it is before those whose second it is, and so on; then higher score;
-       then lower `row`.
-    4. Bins by number of candidates, then by the text "style+source". With q = max(share // bins, 1), a bin gives q and
-       what the bin before it fell short of, as far as it has rows that no earlier bin took; before each bin the
-       capability stops if it has its share. So a share smaller than the number of bins may be **overshot**.
-    5. A capability without candidates stops the released program (a failing assertion); here it is dropped, as that
-       program means to (`exhausted_<capability>`: the round).
+    1. `cap_c` may be text: int() reads it (" 4 ", "+3", "1_0", digits of any script; values above 5 stay);
+       what int() rejects is missing (`unparsed_score`), as are null and NaN (`missing_score` counts all
+       three).
+    2. `styles` is list<string>, or text cut at commas; names are stripped, repeats dropped, "" is a name.
+       Rows without a style are never picked (`without_style`). There is no vocabulary: a misspelt style has
+       its own bin.
+    3. In a round each live capability gets max(left // live capabilities, 1), fixed at its start, cut to what
+       is left. Candidates: rows not yet taken with a score strictly above `threshold`. A row is in the bins
+       of all its styles. In a bin, rows whose first style it is come before those whose second it is, and so
+       on; then the higher score; then the lower `row`.
+    4. Bins by number of candidates, then by the text "style+source". With q = max(share // bins, 1), a bin
+       gives q rows plus the shortfall of the bin before it, as far as it has rows that no earlier bin took;
+       before each bin the capability stops if it has its share. So a share smaller than the number of bins
+       may be **overshot**.
+    5. A capability without candidates stops the released program (a failed assertion); here it is dropped, as
+       the program intends (`exhausted_<capability>`: the round).
 
-    `capabilities`: the keys in the order in which they are served (default: all cap_ columns, in table order).
-    `overshoot`: "trim" cuts to `budget` picks, in pick order (`overshoot` counts those cut); "official" keeps them, and
-    says so in `Selection.surplus`.
+    `capabilities`: in serving order (default: all cap_ columns, in table order). `overshoot`: "trim" cuts to
+    `budget` picks, in pick order (`overshoot` counts those cut); "official" keeps them, and says so in
+    `Selection.surplus`.
 
-    Ties go by the value of `row`, so another order of the table's lines changes nothing, but renumbered rows do; `seed`
-    changes nothing. Reason: capability, bin, source, score, round. Cost class: C4, a scorer and styler fit and a forward pass a
-    sample. Blind. Raises BudgetError where fewer rows can be had, ColumnError, SelectorError.
+    Ties are broken by the value of `row`, so the order of the table has no effect, but renumbered rows do;
+    `seed` has none. Reason: capability, bin, source, score, round. Cost class: C4 (a scorer and styler fit,
+    one forward pass per sample). Blind. Raises BudgetError where fewer rows are available, ColumnError,
+    SelectorError.
     """
     one_of("overshoot", overshoot, ("trim", "official"))
     check_budget(budget, len(columns))
@@ -117,7 +122,7 @@ def _bins(columns: pa.Table) -> tuple[Bins, pa.Array, int]:
 
 
 def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:
-    """float[n], NaN where missing; and how many texts are no integer."""
+    """(float[n], NaN where missing; number of texts that are not integers)."""
     column = columns[name]
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):

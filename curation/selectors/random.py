@@ -1,6 +1,6 @@
 """Uniform without replacement: the baseline that published selectors have to beat, and often do not.
 
-Source: none needed; that it is hard to beat: arXiv 2410.09335, 2503.01807. Needs: nothing. Cost class: C0. Blind.
+Evidence that it is hard to beat: arXiv 2410.09335, 2503.01807. Needs: nothing. Cost class: C0. Blind.
 """
 
 import numpy as np

@@ -1,12 +1,13 @@
 """The engine of `mmssr` and `mmssr_official`: round-robin over capabilities, the best rows of each bin first.
 
-A byte per row, its level, ranks all rows coarsely; a bin sorts only its rows at or above a level that enough reach.
+A byte per row, its level, ranks rows coarsely; a bin sorts only those of its rows that reach a high enough
+level.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -15,8 +16,8 @@ import numpy as np
 class Bins:
     """The rows of each non-empty bin, in one or more segments that are used up one after the other.
 
-    Segment s holds the rows `rows[starts[s]:starts[s + 1]]`, ascending. Bin b consists of the segments from `first[b]`
-    up to `first[b + 1]` and has the code `codes[b]`; codes ascend. All int64.
+    Segment s holds the rows `rows[starts[s]:starts[s + 1]]`, ascending. Bin b consists of the segments from
+    `first[b]` up to `first[b + 1]` and has the code `codes[b]`; codes ascend. All int64.
     """
 
     rows: np.ndarray
@@ -25,8 +26,10 @@ class Bins:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, codes: np.ndarray, counts: np.ndarray, depth: int = 1) -> "Bins":
-        """Row i is in the next `counts[i]` of `codes` uint[m], all different: bin · depth + segment of the bin."""
+    def of(cls, codes: np.ndarray, counts: np.ndarray, depth: int = 1) -> Self:
+        """Row i is in the next `counts[i]` of `codes` uint[m], which differ: bin · depth + segment of the
+        bin.
+        """
         # numpy sorts 16-bit integers by radix, several times as fast as wider ones
         order = np.argsort(codes, kind="stable")
         ordered, rows = codes[order], np.arange(len(counts)).repeat(counts)[order]
@@ -38,9 +41,9 @@ class Bins:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Order of n rows for one capability: `values` float[n] each, descending, the first first; `hashes` uint64[n]; row.
+    """Order of n rows for one capability: by each of `values` float[n] descending, `hashes` uint64[n], row.
 
-    level: uint8[n], 0 for a row that is no candidate, else never lower for a better row. cuts: 1 and some other levels.
+    level: uint8[n], 0 for a row that is no candidate, else never lower for a better row. cuts: some levels.
     """
 
     values: Sequence[np.ndarray]
@@ -49,9 +52,7 @@ class Ranking:
     cuts: list[int]
 
     @classmethod
-    def of(
-        cls, values: Sequence[np.ndarray], threshold: float, hashes: np.ndarray | None = None
-    ) -> "Ranking":
+    def of(cls, values: Sequence[np.ndarray], threshold: float, hashes: np.ndarray | None = None) -> Self:
         """Candidates are the rows whose `values[0]` is strictly above `threshold`; NaN is not."""
         high = float(np.fmax.reduce(values[0], initial=threshold))
         with np.errstate(invalid="ignore", over="ignore"):
@@ -65,7 +66,7 @@ class Ranking:
         return cls(values, hashes, level, sorted({1, *sample} - {0}))
 
     def best(self, rows: np.ndarray, level: np.ndarray, count: int) -> np.ndarray:
-        """The first `count` of the candidates among `rows` int64[m], or all; `level` uint8[m] is 0 for a taken row."""
+        """The first `count` candidates among `rows` int64[m], or all; `level` uint8[m] is 0 if taken."""
         reached = bisect_right(self.cuts, -count, key=lambda cut: -np.count_nonzero(level >= cut))
         found = rows[(level >= self.cuts[max(reached - 1, 0)]).nonzero()[0]]
         keys = [-value[found] for value in reversed(self.values)]
@@ -81,7 +82,7 @@ class Picks(NamedTuple):
     rounds: np.ndarray
 
     def values(self, scores: Callable[[int], np.ndarray]) -> np.ndarray:
-        """float64[n]: the score of each pick in its capability, from the scores of all rows in a capability."""
+        """float64[n]: the score of each pick; `scores` gives those of all rows in a capability."""
         found = np.empty(len(self.rows))
         for capability in np.flatnonzero(np.bincount(self.capability)).tolist():
             mine = self.capability == capability
@@ -97,11 +98,12 @@ def round_robin(
     alive: np.ndarray,
     carry: bool = False,
 ) -> tuple[Picks, dict[int, int]]:
-    """Deal rows to the capabilities in the order `serve`, round after round, until `budget` are taken or none is left.
+    """Deal rows to the capabilities in the order `serve`, in rounds, until `budget` are taken or none is
+    left.
 
-    In a round every live capability gets max(left // live capabilities, 1) rows, fixed at its start and cut to what is
-    left; one without candidates is dropped. Clears picked rows in `alive` bool[n]. With `carry` (see `_deal`) there may
-    be more than `budget` picks. Returns them and, for each dropped capability, its last round.
+    In a round every live capability gets max(left // live capabilities, 1) rows, fixed at its start and cut
+    to what is left; one without candidates is dropped. Clears picked rows in `alive` bool[n]. `carry` (see
+    `_deal`) may exceed the budget. Returns the picks, and for each dropped capability its last round.
     """
     parts = [Picks(*np.empty((4, 0), np.int64))]
     live, exhausted, left, turn = list(serve), {}, budget, 0
@@ -124,9 +126,9 @@ def _deal(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take `share` rows for one capability, if it has as many. Returns them and the codes of their bins.
 
-    Bins come by their number of candidates, then by code; each gets ceil(still to deal / bins still to come) rows, or
-    all it has. With `carry` it gets max(share // bins, 1) and what the bin before fell short of, as long as fewer than
-    `share` rows are taken; the last bin may then exceed the share.
+    Bins come by their number of candidates, then by code. Each gets ceil(still to deal / bins to come) rows,
+    or all it has; with `carry` max(share // bins, 1) plus the shortfall of the bin before, which may exceed
+    the share.
     """
     level = (ranking.level * alive)[bins.rows]
     sizes = np.add.reduceat((level > 0).view(np.uint8), bins.starts[bins.first[:-1]], dtype=np.int32)

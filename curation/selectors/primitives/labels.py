@@ -15,7 +15,8 @@ from curation.selectors.primitives.keys import groups
 class Labels:
     """A multi-label column of n rows in CSR form: row i has the next `counts[i]` of `codes`, each label once.
 
-    codes int32[m] index the sorted `names`; counts int[n]; unlabelled: how many rows have no label of their own.
+    codes int32[m] index the sorted `names`; counts int[n]; unlabelled: how many rows have no label of their
+    own.
     """
 
     codes: np.ndarray
@@ -35,10 +36,11 @@ class Labels:
 
 
 def multi_label(columns: pa.Table, name: str, *, default: str | None = None, split: bool = False) -> Labels:
-    """The labels of a column of list<string> (also dictionary-encoded); null labels and repeats in a row are dropped.
+    """The labels of a column of list<string> (also dictionary-encoded); null labels and repeats in a row are
+    dropped.
 
-    `default`: empty labels are dropped too, and a row without a label gets this one. `split`: text is also taken, and
-    cut at commas; labels are stripped of white space. Raises ColumnError.
+    `default`: empty labels are dropped too, and a row without a label gets this one. `split`: text is also
+    taken, and cut at commas; labels are stripped of white space. Raises ColumnError.
     """
     require(columns, [name])
     lists = columns[name].combine_chunks()

@@ -97,9 +97,7 @@ def get_selector(name: str) -> Callable[..., Selection]:
 
 
 def check_params(name: str, params: Mapping[str, Any]) -> None:
-    """Raises SelectorError for an unknown parameter (with the nearest known one), a wrong type or a missing
-    parameter.
-    """
+    """Raises SelectorError for an unknown (with the nearest known one), mistyped or missing parameter."""
     known = dict(list(inspect.signature(get_selector(name)).parameters.items())[len(_FIXED) :])
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
@@ -120,16 +118,13 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
 
 
 def needs(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """The signals (`capability`, `base_losses`, `cluster_text`, ...) that the selector reads with these
-    parameters.
-    """
+    """The signals (`capability`, `base_losses`, ...) that the selector reads with these parameters."""
     return Selector.of(get_selector(name)).signals(params or {})
 
 
 @dataclass(frozen=True)
 class Description:
-    """A selector's row in a table of selectors: the first line of its documentation, the signals it reads,
-    its cost.
+    """A selector in a table of selectors: summary (first line of its documentation), signals, cost.
 
     `cost` is a class: C0 metadata only; C1 a forward pass of a small encoder per sample; C2 of a VLM; C3
     several passes or a generation; C4 a training run besides; C5 gradients of each sample; C6 a paid service;
@@ -145,9 +140,7 @@ class Description:
 
 
 def describe(name: str, params: Mapping[str, Any] | None = None) -> Description:
-    """The selector `name`, with the signals that it reads with `params`. Raises SelectorError for an unknown
-    one.
-    """
+    """The selector `name`, with the signals that it reads with `params`. Raises SelectorError."""
     function = get_selector(name)
     record, module = Selector.of(function), sys.modules[function.__module__]
     # a user's module may hold several selectors, so the docstring of the function goes first there

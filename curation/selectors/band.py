@@ -20,8 +20,7 @@ def needs(column: str = "", **_: object) -> tuple[str, ...]:
 def select(
     columns: pa.Table, budget: int, seed: int, *, column: str, low: float = 0.25, high: float = 0.75
 ) -> Selection:
-    """`budget` random rows of those whose rank by `column` lies between the quantiles `low` and `high`, both
-    0..1.
+    """`budget` random rows of those ranked between the quantiles `low` and `high` (0 to 1) of `column`.
 
     The n rows with a value are ranked by (value, hash of seed and id); those at places floor(low · n) up to,
     but not including, floor(high · n) are the band, from which rows are taken by the hash. Rows without a

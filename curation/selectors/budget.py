@@ -81,9 +81,7 @@ def token_budget(budget: str | int) -> int | None:
 
 
 def row_tokens(columns: pa.Table) -> np.ndarray:
-    """Text plus image tokens, int64[n]. Raises ColumnError if any count is unknown: a partial sum would
-    mislead.
-    """
+    """Text plus image tokens, int64[n]. Raises ColumnError if any is unknown: a partial sum would mislead."""
     require(columns, TOKEN_COLUMNS)
     total = np.zeros(len(columns), np.int64)
     for name in TOKEN_COLUMNS:

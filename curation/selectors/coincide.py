@@ -46,8 +46,7 @@ def select(
     sigma: float = 1.0,
     text_only: str | None = "keep",
 ) -> Selection:
-    """From each cluster_<cluster> a number by its weight; inside it the rows that match its distribution
-    best.
+    """From each cluster_<cluster> a number by its weight: the rows that best match its distribution.
 
     `transfer` is the vector column for S_k (the language half; cosines above 0.9 count 0), `vectors` those,
     joined, for D_k and the picks; a centroid is the mean direction of a cluster's rows. Clusters are visited
@@ -86,9 +85,7 @@ def select(
 
 
 def transferability(centroids: np.ndarray) -> np.ndarray:
-    """float64[k]: mean cosine of each unit centroid [k, d] to the others, those above 0.9 as 0; 0 for a
-    single one.
-    """
+    """float64[k]: mean cosine of unit centroids [k, d] to the others, above 0.9 as 0; 0 for a single one."""
     k, total = len(centroids), np.zeros(len(centroids))
     for start in range(0, k, _BLOCK):
         cosine = cosines(centroids[start : start + _BLOCK], centroids)
@@ -110,8 +107,7 @@ def _density(units: Lookup, rows: np.ndarray, sigma: float) -> float:
 
 
 def allocate(sizes: np.ndarray, lift: np.ndarray, budget: int) -> np.ndarray:
-    """int64[k]: rows of each cluster; by descending `lift`, round(left · its share of the softmax(lift) to
-    come).
+    """int64[k]: by descending `lift`, each cluster gets round(left · its share of softmax(lift) to come).
 
     At most `sizes`, whose sum must be at least `budget`; in sum exactly `budget`. Ties go to the earlier
     cluster.

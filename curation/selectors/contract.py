@@ -49,10 +49,10 @@ class SizeError(SelectorError):
 
 @dataclass(frozen=True)
 class Selection:
-    """`rows` int64[budget + surplus] in pick order; `reason` has one row per pick; `notes` counts the rows
-    left out, and more.
+    """`rows` int64[budget + surplus] in pick order, one row of `reason` for each; `notes` are counts.
 
-    `surplus`: how many rows the method returns beyond the budget on purpose; 0 for almost every selector.
+    notes: what was left out, and why. surplus: rows beyond the budget that the method returns on purpose,
+    mostly 0.
     """
 
     rows: np.ndarray
@@ -87,9 +87,10 @@ class Selector:
 
     @classmethod
     def of(cls, function: Callable[..., Selection]) -> "Selector":
-        """The record of the module that `function` comes from: its `SELECTOR`, or for a user's own selector
-        its constants NEEDS, COST, TARGETED and NESTED, or its functions `needs(**params)` and
-        `nested(**params)`.
+        """The record of `function`: `SELECTOR` of its module, if that names the function.
+
+        Else (a user's own selector) it is made from the module's constants NEEDS, COST, TARGETED and NESTED,
+        or its functions `needs(**params)` and `nested(**params)`; each is optional.
         """
         module = sys.modules.get(function.__module__)
         declared = getattr(module, "SELECTOR", None)
@@ -97,10 +98,10 @@ class Selector:
             return declared
         return cls(
             function,
-            needs=getattr(module, "needs", None) or getattr(module, "NEEDS", ()),
+            needs=getattr(module, "needs", getattr(module, "NEEDS", ())),
             cost=getattr(module, "COST", "unknown"),
             targeted=getattr(module, "TARGETED", False),
-            nested=getattr(module, "nested", None) or getattr(module, "NESTED", False),
+            nested=getattr(module, "nested", getattr(module, "NESTED", False)),
         )
 
     def signals(self, params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -175,8 +176,7 @@ def numbers(columns: pa.Table, name: str, single: bool = False) -> np.ndarray:
 def bounded(
     columns: pa.Table, name: str, low: float = -np.inf, high: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A numeric column as (float64[n], outside bool[n]): NaN where it is null, NaN, infinite or outside the
-    bounds.
+    """A numeric column as (float64[n], outside bool[n]): NaN if null, NaN, infinite or out of bounds.
 
     `outside` marks finite values that are not in [`low`, `high`]. Raises ColumnError.
     """
@@ -241,9 +241,7 @@ def row_numbers(columns: pa.Table) -> np.ndarray:
 
 
 def in_row_order(columns: pa.Table) -> pa.Table:
-    """The table by ascending `row`: equal keys are then told apart by their rows, not by the order of the
-    input.
-    """
+    """The table by ascending `row`, so that ties between equal keys do not depend on the input order."""
     rows = row_numbers(columns)
     return columns.take(np.argsort(rows, kind="stable")) if (np.diff(rows) < 0).any() else columns
 

@@ -1,5 +1,4 @@
-"""D2 pruning: difficulty spread over a graph of nearest neighbours, then picks that down-weight their
-neighbours.
+"""D2 pruning: difficulty spread over a nearest-neighbour graph, then picks that down-weight their neighbours.
 
 Source: Maharana et al. (arXiv 2310.07931). Forward: density_i = s_i + sum over neighbours j of exp(-d_ij) ·
 s_j. Reverse: repeatedly the highest density; it subtracts exp(-gamma · d_ij) · density_i from its neighbours.

@@ -42,8 +42,7 @@ def select(
     within: str | None = None,
     fill: str = "none",
 ) -> Selection:
-    """Rows by `complexity` · `quality`, highest first, each taken if its cosine to all taken is at most
-    `threshold`.
+    """Rows by `complexity` · `quality`, highest first, if their cosine to all taken is at most `threshold`.
 
     Ties by the hash of (seed, id). `vectors`: one vector column, or several joined. `within`: compare only
     inside cluster_<within>, for large pools. `fill`: where fewer rows pass than the budget, "none" raises

@@ -31,8 +31,7 @@ def visual_necessity(nll_noimg: np.ndarray, nll: np.ndarray) -> np.ndarray:
 
 
 def ifd(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
-    """Instruction-following difficulty (arXiv 2308.12032) of multimodal samples: L(A|I,Q) / L(A|I), the image
-    in both.
+    """Multimodal instruction-following difficulty (arXiv 2308.12032): L(A|I,Q) / L(A|I).
 
     Above 1 the question makes the answer less likely; the method drops those rows and takes the largest of
     the rest. Equal to `ifd_text` for a text-only sample.
@@ -46,8 +45,7 @@ def ifd_text(nll_noimg: np.ndarray, nll_a: np.ndarray) -> np.ndarray:
 
 
 def irs(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
-    """PreSel's instruction relevance score (arXiv 2503.07591): L(A|I,Q) / L(A|I) under a reference model
-    tuned on 5 %.
+    """PreSel's instruction relevance score (arXiv 2503.07591): L(A|I,Q) / L(A|I) of a model tuned on 5 %.
 
     The same ratio as `ifd`; the methods differ in model and use (PreSel averages it per task and prefers low
     means).

@@ -19,8 +19,7 @@ PREFIX = "influence_"
 def select(
     columns: pa.Table, budget: int, seed: int, *, percent: float | None = None, tasks: list[str] | None = None
 ) -> Selection:
-    """The `budget` rows with the most votes, ties by mean rank over the tasks, then by the hash of (seed,
-    id).
+    """The `budget` rows with most votes, ties by mean rank over the tasks, then by the hash of (seed, id).
 
     Every task (`tasks`; default: all columns influence_*) votes for the rows at or above the value that
     floor(`percent` % of n) of the n candidates reach; the default percent is the budget's share of n. With a

@@ -1,5 +1,4 @@
-"""InstructionGPT-4: the highest predicted value inside spectral clusters of the images, in proportion to
-their size.
+"""InstructionGPT-4: the highest predicted value in spectral clusters of images, in proportion to their size.
 
 Source: Wei et al. (arXiv 2308.12067): a regressor learns, from models trained on subsets of the pool, what a
 sample is worth; each of 10 spectral clusters shortlists its best rows, a few more than needed, and the best
@@ -35,8 +34,7 @@ def select(
     over: float = 1.02,
     text_only: str | None = "exclude",
 ) -> Selection:
-    """A shortlist in proportion to the clusters, the best of each; then the `budget` highest of the
-    shortlist.
+    """A shortlist of the best of each cluster, in proportion to size; of it the `budget` highest.
 
     The shortlist has ceil(`over` · budget) rows (at most all), shared over cluster_<cluster> by size with
     largest remainders, and at least one of each cluster (published: 204 for 200, hence 1.02, each share

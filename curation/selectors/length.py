@@ -1,5 +1,4 @@
-"""Longest (or shortest, or middle) texts or answers first: a baseline that is often hard to beat (arXiv
-2402.04833).
+"""Longest (or shortest, or middle) texts or answers first: a strong baseline (arXiv 2402.04833).
 
 Source: Zhao et al., "Long is more for alignment"; multimodal results in DICS (25 %). Needs: nothing for
 `text_tokens`, the seed model's losses for `answer_tokens`. Cost class: C0. Blind.

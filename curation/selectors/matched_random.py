@@ -23,16 +23,15 @@ MATCHES = ("source", *LENGTHS)
 def select(
     columns: pa.Table, budget: int, seed: int, *, match: str | Sequence[str] = "source", bins: int = 10
 ) -> Selection:
-    """`budget` rows by the hash of (seed, id), in the proportions of the strata among the rows with
-    `in_reference`.
+    """`budget` random rows in the proportions of the strata among the rows with `in_reference`.
 
-    A stratum is one value of each key of `match`, one or several of "source", "length" (histogram of
-    text_tokens) and "image_tokens" (histogram of image_tokens, 0 for text-only rows, which get a bin of their
-    own where there are enough). Histogram edges are the minimum, the quantiles 1/`bins`, 2/`bins`, ... and
-    the maximum of the reference. Counts by largest remainders; what a stratum lacks goes to the others in the
-    same proportions (note `moved`). Rows of the reference may be drawn too. Rows without a count cannot be
-    picked (`missing_value`), nor rows in strata that the reference does not have (`out_of_range`). Reason:
-    source, stratum. Raises ColumnError, BudgetError, SelectorError.
+    Random means by the hash of (seed, id). A stratum is one value of each key of `match`, one or several of
+    "source", "length" (histogram of text_tokens) and "image_tokens" (histogram of image_tokens, 0 for
+    text-only rows, which get a bin of their own where there are enough). Histogram edges are the minimum, the
+    quantiles 1/`bins`, 2/`bins`, ... and the maximum of the reference. Counts by largest remainders; what a
+    stratum lacks goes to the others in the same proportions (note `moved`). Rows of the reference may be
+    drawn too. Rows without a count cannot be picked (`missing_value`), nor rows in strata that the reference
+    does not have (`out_of_range`). Reason: source, stratum. Raises ColumnError, BudgetError, SelectorError.
     """
     keys = [match] if isinstance(match, str) else list(match)
     _check(keys, bins)

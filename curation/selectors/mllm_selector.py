@@ -1,5 +1,4 @@
-"""MLLM-Selector: groups by necessity under a seed model, more from groups of higher necessity, spread over
-sources.
+"""MLLM-Selector: groups by necessity under a seed model, more from the higher ones, spread over sources.
 
 Source: arXiv 2503.20502. Published: a seed model is fine-tuned on a random part of the pool; each sample gets
 a necessity score under it; the pool is grouped by necessity and sampled from the groups, so that the subset

@@ -77,14 +77,10 @@ def select(
     scores = [_scores(columns, prefix + name) for name in capabilities]
     expected = [_scores(columns, f"exp_{name}", of) for name, of in zip(capabilities, scores, strict=True)]
     hashes = seeded_keys(seed, texts(columns, "id"))
-    pool_bins, styles, unlabelled = _bins(columns, bins)
+    pool_bins, styles, unstyled = _bins(columns, bins)
     missing = sum((np.isnan(of) for of in scores), np.zeros(len(columns), np.int16))
     alive = missing < len(scores)
-    notes = {
-        "missing_score": int(missing.sum()),
-        "unscored": int((~alive).sum()),
-        "without_style": unlabelled,
-    }
+    notes = {"missing_score": int(missing.sum()), "unscored": int((~alive).sum()), "without_style": unstyled}
     serve = list(range(len(capabilities)))
     if order == "scarce_first":
         serve.sort(key=lambda at: np.count_nonzero(scores[at] > threshold))
@@ -110,9 +106,7 @@ def select(
 
 
 def _scores(columns: pa.Table, name: str, default: np.ndarray | None = None) -> np.ndarray:
-    """float32[n], NaN where missing or negative; with `default` that score there, and NaN where it has none
-    itself.
-    """
+    """float32[n]: `default` or else NaN where missing or negative; NaN also where `default` is NaN."""
     if default is not None and name not in columns.column_names:
         return default
     values = numbers(columns, name, single=True)

@@ -1,5 +1,4 @@
-"""PreSel: most rows from tasks whose questions help the answer most; in each cluster of a task, the most
-typical rows.
+"""PreSel: more rows from tasks whose questions help the answer; typical rows of each cluster in a task.
 
 Source: Safaei et al. (arXiv 2503.07591): IRS_i = L(A|I,Q) / L(A|I) under a model tuned on a random 5 % (the
 reference part), task weight softmax(-mean IRS / T) with T = 1 / sqrt(number of tasks), k-means of image
@@ -53,8 +52,7 @@ def select(
     reference: str | None = "in_seed",
     text_only: str = "exclude",
 ) -> Selection:
-    """The reference part, then the rest of the budget: sources by weight, clusters by size, rows by
-    typicality.
+    """The reference part, then sources by weight, clusters by size, rows by typicality.
 
     A task is a source. The rows that the column `reference` marks are in the subset and count towards the
     budget (the model was tuned on them), and a task's IRS is the mean over them; a source without any takes

@@ -66,9 +66,10 @@ def select(
     labels = _labels(columns, names_of(group))
     values = bounded(columns, score)[0] if score else np.zeros(len(columns))
     stats = bounded(columns, stat)[0] if stat else np.zeros(len(columns))
-    units, known = joined(columns, vectors) if pick in COMPARED else (None, np.ones(len(columns), bool))
+    units, known = joined(columns, vectors or ()) if pick in COMPARED else (None, np.ones(len(columns), bool))
     usable = np.asarray(labels.is_valid()) & np.isfinite(values) & np.isfinite(stats) & known
-    shared = usable & _has_share(labels, shares or {}) if allocation == "explicit" else usable
+    shares = shares or {}
+    shared = usable & _has_share(labels, shares) if allocation == "explicit" else usable
     candidates = find_candidates(columns, budget, seed, shared, outside=usable & ~shared, text_only=text_only)
     codes, names = groups(labels.take(pa.array(candidates.rows)))
     sizes = np.bincount(codes, minlength=len(names))

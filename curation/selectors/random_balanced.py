@@ -12,8 +12,7 @@ from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
-    """One random row of each source in turn, the sources in an order that the seed shuffles: nested over
-    budgets.
+    """One random row of each source in turn, sources in an order shuffled by the seed: nested over budgets.
 
     Raises BudgetError.
     """

@@ -27,9 +27,7 @@ class Bins:
 
     @classmethod
     def of(cls, codes: np.ndarray, counts: np.ndarray, depth: int = 1) -> Self:
-        """Row i is in the next `counts[i]` of `codes` uint[m], which differ: bin · depth + segment of the
-        bin.
-        """
+        """Row i is in the next `counts[i]` of `codes` uint[m], all different: bin · depth + its segment."""
         # numpy sorts 16-bit integers by radix, several times as fast as wider ones
         order = np.argsort(codes, kind="stable")
         ordered, rows = codes[order], np.arange(len(counts)).repeat(counts)[order]
@@ -43,7 +41,7 @@ class Bins:
 class Ranking:
     """Order of n rows for one capability: by each of `values` float[n] descending, `hashes` uint64[n], row.
 
-    level: uint8[n], 0 for a row that is no candidate, else never lower for a better row. cuts: some levels.
+    level: uint8[n], 0 for a row that is no candidate, else never lower for a better row. cuts: levels to try.
     """
 
     values: Sequence[np.ndarray]
@@ -56,18 +54,18 @@ class Ranking:
         """Candidates are the rows whose `values[0]` is strictly above `threshold`; NaN is not."""
         high = float(np.fmax.reduce(values[0], initial=threshold))
         with np.errstate(invalid="ignore", over="ignore"):
-            level = values[0] - threshold
-            candidate = level > 0
-            level *= 254 / (high - threshold) if high > threshold else 0.0
-            level += 1
+            scaled = values[0] - threshold
+            candidate = scaled > 0
+            scaled *= 254 / (high - threshold) if high > threshold else 0.0
+            scaled += 1
             # infinity times zero is NaN here, and has to be the top level
-            level = np.fmin(level, 255, out=level).astype(np.uint8) * candidate
+            level = np.fmin(scaled, 255, out=scaled).astype(np.uint8) * candidate
         sample = level[:: len(level) // 4096 + 1].tolist()
         return cls(values, hashes, level, sorted({1, *sample} - {0}))
 
     def best(self, rows: np.ndarray, level: np.ndarray, count: int) -> np.ndarray:
         """The first `count` candidates among `rows` int64[m], or all; `level` uint8[m] is 0 if taken."""
-        reached = bisect_right(self.cuts, -count, key=lambda cut: -np.count_nonzero(level >= cut))
+        reached = bisect_right(self.cuts, -count, key=lambda cut: -int(np.count_nonzero(level >= cut)))
         found = rows[(level >= self.cuts[max(reached - 1, 0)]).nonzero()[0]]
         keys = [-value[found] for value in reversed(self.values)]
         return found[np.lexsort(keys if self.hashes is None else [self.hashes[found], *keys])[:count]]
@@ -83,11 +81,11 @@ class Picks(NamedTuple):
 
     def values(self, scores: Callable[[int], np.ndarray]) -> np.ndarray:
         """float64[n]: the score of each pick; `scores` gives those of all rows in a capability."""
-        found = np.empty(len(self.rows))
+        picked = np.empty(len(self.rows))
         for capability in np.flatnonzero(np.bincount(self.capability)).tolist():
             mine = self.capability == capability
-            found[mine] = scores(capability)[self.rows[mine]]
-        return found
+            picked[mine] = scores(capability)[self.rows[mine]]
+        return picked
 
 
 def round_robin(
@@ -98,8 +96,7 @@ def round_robin(
     alive: np.ndarray,
     carry: bool = False,
 ) -> tuple[Picks, dict[int, int]]:
-    """Deal rows to the capabilities in the order `serve`, in rounds, until `budget` are taken or none is
-    left.
+    """Deal rows to capabilities in the order `serve`, in rounds, until `budget` are taken or none is left.
 
     In a round every live capability gets max(left // live capabilities, 1) rows, fixed at its start and cut
     to what is left; one without candidates is dropped. Clears picked rows in `alive` bool[n]. `carry` (see

@@ -86,8 +86,8 @@ def _thin(near: list[tuple[np.ndarray, np.ndarray]], budget: int) -> tuple[np.nd
     low, high = -round(1 / STEP) - 1, round(1 / STEP)
     while high - low > 1:
         middle = (low + high) // 2
-        kept = sum(len(independent(cosine, middle * STEP)) for _, cosine in near)
-        low, high = (low, middle) if kept >= budget else (middle, high)
+        left = sum(len(independent(cosine, middle * STEP)) for _, cosine in near)
+        low, high = (low, middle) if left >= budget else (middle, high)
     places, highest = [np.empty(0, np.int64)], [np.empty(0)]
     for group, cosine in near:
         kept = independent(cosine, high * STEP)

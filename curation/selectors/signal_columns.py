@@ -35,9 +35,7 @@ def losses(columns: pa.Table, model: str, *names: str) -> list[np.ndarray]:
 
 
 def capabilities_of(columns: pa.Table, requested: Sequence[str] | None, prefix: str) -> list[str]:
-    """The `requested` capabilities, or all with a column `prefix`<capability>. Raises ColumnError,
-    SelectorError.
-    """
+    """`requested`, or all capabilities with a column `prefix`<name>. Raises ColumnError, SelectorError."""
     scored = [name.removeprefix(prefix) for name in columns.column_names if name.startswith(prefix)]
     names = scored if requested is None else list(requested)
     if not names:

@@ -1,6 +1,4 @@
-"""The signal of a column, by the column's name: for selectors with a column parameter, and for error
-messages.
-"""
+"""The signal of a column, by its name: for selectors with a column parameter, and for error messages."""
 
 import re
 

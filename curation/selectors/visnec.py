@@ -30,8 +30,7 @@ def select(
     cluster: str = "text",
     text_only: str = "exclude",
 ) -> Selection:
-    """From each cluster `cluster_<cluster>` a number proportional to its size, the highest visual necessity
-    first.
+    """From each cluster_<cluster> a number proportional to its size, highest visual necessity first.
 
     Ties by the hash of (seed, id). Text-only rows have no visual necessity: `text_only="exclude"` leaves them
     out, "keep" gives them their share of the budget at random. Rows with images but without losses or cluster

@@ -8,8 +8,7 @@ RULES = ("top", "bottom", "mid")
 
 
 def band(values: np.ndarray, budget: int, rule: str) -> np.ndarray:
-    """int64[budget]: places in `values` float64[n] (no NaN), ties by place; a larger budget starts with the
-    picks of a smaller one.
+    """int64[budget]: places in `values` float64[n] (no NaN), ties by place; nested over budgets.
 
     "top": highest first. "bottom": lowest first. "mid": the `budget` values around the median, from the
     middle outwards; as many are left out above as below, or one more above. Raises SelectorError for another

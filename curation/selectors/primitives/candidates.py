@@ -20,8 +20,7 @@ from curation.selectors.primitives.quota import quota
 
 @dataclass(frozen=True)
 class Candidates:
-    """`rows` int64[n]: positions in the table, by ascending hash `keys` uint64[n]; `budget` of them are to be
-    picked.
+    """`rows` int64[n]: positions in the table, by ascending hash `keys` uint64[n], to pick `budget` from.
 
     `kept`: name -> positions of rows that are in the subset besides the picks (for example `text_only`).
     """
@@ -76,8 +75,7 @@ def find_candidates(
     text_only: str | None = None,
     preselected: dict[str, np.ndarray] | None = None,
 ) -> Candidates:
-    """The rows where `usable` bool[n], of which `budget` are to be picked. Notes count the rows that are left
-    out.
+    """The rows where `usable` bool[n], to pick `budget` from. Notes count the rows that are left out.
 
     The others are counted as `out_of_range` where `outside` bool[n], else as `missing_value`. `text_only` is
     for signals that need an image; rows without one (`n_images` 0) are then no candidates, whatever their

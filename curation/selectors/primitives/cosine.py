@@ -15,9 +15,7 @@ from curation.selectors.contract import SelectorError, vectors
 
 GRID = 2.0**24
 STEP = 2.0**-18
-"""Resolution of cosines, 4e-6: coarser than the error of `unit` (2e-6 at 20,000 dimensions); equal vectors
-have cosine 1.
-"""
+"""Resolution of cosines, 4e-6: coarser than the error of `unit` (2e-6 at 20,000 dimensions)."""
 
 Lookup = Callable[[np.ndarray], np.ndarray]
 """Positions int64[m] -> unit vectors float64[m, d] on the grid."""
@@ -33,9 +31,7 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 
 def lookup(*matrices: np.ndarray) -> Lookup:
-    """Unit vectors by position from one or more [n, d_i]: each part is scaled to length 1, then their
-    concatenation.
-    """
+    """Unit vectors by position: parts [n, d_i] scaled to length 1 each, joined, and scaled again."""
 
     def units(rows: np.ndarray) -> np.ndarray:
         parts = [unit(matrix[rows]) for matrix in matrices]
@@ -45,8 +41,7 @@ def lookup(*matrices: np.ndarray) -> Lookup:
 
 
 def joined(columns: pa.Table, names: str | Sequence[str]) -> tuple[Lookup, np.ndarray]:
-    """(unit vectors by position, known bool[n]) of one vector column, or of several joined; known means in
-    all of them.
+    """(unit vectors by position, known bool[n]) of a vector column, or of several joined (known in all).
 
     Raises ColumnError, and SelectorError without any name.
     """

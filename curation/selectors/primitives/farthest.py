@@ -10,8 +10,7 @@ PAIR_LIMIT = 1_000_000_000
 
 
 def farthest_point(units: np.ndarray, count: int, start: int | None = None) -> np.ndarray:
-    """int64[min(count, n)]: places in `units` float64[n, d], each the one whose nearest pick has the lowest
-    cosine.
+    """int64[min(count, n)]: places in `units` [n, d]; each has the lowest cosine to its nearest earlier pick.
 
     The first is `start`, or the row nearest to the mean direction. Ties go to the earlier row, so a larger
     count starts with the picks of a smaller one. Cost n · count · d. Raises SizeError above PAIR_LIMIT pairs.

@@ -26,8 +26,7 @@ class Graph:
 
 
 def nearest(rows: np.ndarray, units: Lookup, k: int, codes: np.ndarray | None = None) -> Graph:
-    """Graph over `rows` int64[n]: places of the k nearest other rows of each (in its own group of `codes`, if
-    given).
+    """Graph over `rows` int64[n]: the k nearest others of each row, of its own group in `codes` if given.
 
     Exact brute force in blocks; equal cosines go to the earlier row. codes: int64[n]. Raises SizeError where
     more than ROW_LIMIT rows would be compared with one another.
@@ -76,9 +75,7 @@ def _inside(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gather(scores: np.ndarray, graph: Graph, weights: np.ndarray) -> np.ndarray:
-    """float64[n]: sum over the neighbours j of row i of `weights`[i, j's place] · scores[j]; 0 without
-    neighbours.
-    """
+    """float64[n]: sum over the neighbours j of row i of weights[i, place of j] · scores[j]; 0 without any."""
     total = np.zeros(len(scores))
     for place in range(
         graph.neighbours.shape[1]

@@ -17,8 +17,7 @@ _CHUNK = 1 << 14
 def greedy_similarity(
     rows: np.ndarray, units: Lookup, budget: int, threshold: float, codes: np.ndarray | None = None
 ) -> np.ndarray:
-    """int64[<= budget]: places in `rows` int64[n], best first; a row is accepted if its cosine to all
-    accepted rows is at most `threshold`.
+    """int64[<= budget]: places in `rows` int64[n], best first, whose cosine to all accepted <= `threshold`.
 
     With `codes` int64[n] only rows of the same group are compared. A larger budget starts with the picks of a
     smaller one. Raises SizeError where more than PAIR_LIMIT pairs may have to be compared.
@@ -37,7 +36,8 @@ def greedy_similarity(
 
 
 def _accepted(units: Lookup, rows: np.ndarray, budget: int, threshold: float) -> np.ndarray:
-    kept, picks = np.empty((0, 0)), []
+    kept = np.empty((0, 0))
+    picks: list[int] = []
     for start in range(0, len(rows), _BLOCK):
         block = units(rows[start : start + _BLOCK])
         if not start:
@@ -55,9 +55,7 @@ def _accepted(units: Lookup, rows: np.ndarray, budget: int, threshold: float) ->
 
 
 def independent(cosine: np.ndarray, threshold: float) -> np.ndarray:
-    """int64[]: rows of a square matrix of cosines, visited in order; kept if no cosine to a kept one exceeds
-    `threshold`.
-    """
+    """int64[]: rows of a square cosine matrix, in order, whose cosine to all kept ones is <= `threshold`."""
     free = np.ones(len(cosine), bool)
     for row in range(len(cosine)):
         if free[row]:
@@ -68,17 +66,18 @@ def independent(cosine: np.ndarray, threshold: float) -> np.ndarray:
 def greedy_penalty(
     scores: np.ndarray, neighbours: np.ndarray, weights: np.ndarray, budget: int
 ) -> np.ndarray:
-    """int64[min(budget, n)]: repeatedly the highest score; a pick subtracts weight · its score from its
-    neighbours.
+    """int64[min(budget, n)]: repeatedly the highest score, which lowers those of its neighbours.
 
+    A pick subtracts weight · its score from the score of each neighbour.
     `scores` float64[n]; `neighbours` int64[n, k], -1 = none; `weights` float64[n, k]. Ties go to the earlier
-    row. A row is picked once; a score below 0 subtracts nothing (it would raise its neighbours). A larger
+    row. A row is picked once; a negative score subtracts nothing (it would raise others). A larger
     budget starts with the picks of a smaller one. Cost (n + budget · k) log n.
     """
     scores = scores.copy()
     heap = [(-score, row) for row, score in enumerate(scores.tolist())]
     heapq.heapify(heap)
-    taken, picks = np.zeros(len(scores), bool), []
+    taken = np.zeros(len(scores), bool)
+    picks: list[int] = []
     while heap and len(picks) < budget:
         score, row = heapq.heappop(heap)
         if taken[row] or -score != scores[row]:

@@ -56,9 +56,8 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def groups(names: pa.Array, dtype: type = np.int64) -> tuple[np.ndarray, list[str]]:
-    """Codes int[n] of `dtype`, -1 for null, and the distinct names, sorted: a code does not depend on the row
-    order.
+def groups(names: pa.Array, dtype: type[np.integer] = np.int64) -> tuple[np.ndarray, list[str]]:
+    """Codes int[n] of `dtype`, -1 for null, and the distinct names, sorted: independent of the row order.
 
     A dictionary-encoded array is not encoded again, so the names may include some that no row has.
     """
@@ -66,7 +65,7 @@ def groups(names: pa.Array, dtype: type = np.int64) -> tuple[np.ndarray, list[st
     entries = encoded.dictionary.to_pylist()
     distinct = sorted({name for name in entries if name is not None})
     place = {name: at for at, name in enumerate(distinct)}
-    rank = np.array([place.get(name, -1) for name in entries] + [-1], dtype)
+    rank = np.array([*(place.get(name, -1) for name in entries), -1]).astype(dtype)
     codes = (
         encoded.indices.cast(pa.int64()).fill_null(len(entries))
         if encoded.indices.null_count

@@ -1,5 +1,6 @@
 """A multi-label column, such as the styles of a sample, as flat codes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +22,7 @@ class Labels:
 
     codes: np.ndarray
     counts: np.ndarray
-    names: list[str]
+    names: Sequence[str | None]
     unlabelled: int = 0
 
     @cached_property
@@ -36,8 +37,7 @@ class Labels:
 
 
 def multi_label(columns: pa.Table, name: str, *, default: str | None = None, split: bool = False) -> Labels:
-    """The labels of a column of list<string> (also dictionary-encoded); null labels and repeats in a row are
-    dropped.
+    """The labels of a list<string> column (also dictionary-encoded), without nulls and repeats in a row.
 
     `default`: empty labels are dropped too, and a row without a label gets this one. `split`: text is also
     taken, and cut at commas; labels are stripped of white space. Raises ColumnError.

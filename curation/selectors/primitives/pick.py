@@ -18,31 +18,36 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Group:
-    """The n rows that a rule picks from, by ascending hash `keys` uint64[n]; `score` float64[n], `units`
-    float64[n, d].
+    """The n rows that a rule picks from, by ascending hash.
+
+    keys: uint64[n], the hashes; score: float64[n]; units: float64[n, d], unit vectors. Those that a rule does
+    not read (see SCORED, COMPARED) may be empty.
     """
 
     keys: np.ndarray
-    score: np.ndarray | None = None
-    units: np.ndarray | None = None
+    score: np.ndarray
+    units: np.ndarray
 
 
 Rule = Callable[[Group, int], np.ndarray]
-"""(group, count <= n) -> places int64[count] in pick order. Ties go to the earlier row, that is the lower
-hash.
-"""
+"""(group, count <= n) -> places int64[count] in pick order. Ties go to the earlier row (lower hash)."""
 
 
 def rule(name: str, *, neighbours: int = 5, tau: float = 1.0, sigma: float = 1.0) -> Rule:
-    """The pick rule `name`; `neighbours` is for typicality, `tau` for soft_sample, `sigma` for mmd. Raises
-    SelectorError.
+    """The pick rule `name`; `neighbours` is for typicality, `tau` for soft_sample, `sigma` for mmd.
+
+    Raises SelectorError.
     """
     one_of("pick", name, tuple(RULES))
     if neighbours < 1 or not tau > 0 or not sigma > 0:
         raise SelectorError(
             f"neighbours must be at least 1, tau and sigma positive, got {neighbours}, {tau} and {sigma}"
         )
-    options = {"typicality": {"neighbours": neighbours}, "soft_sample": {"tau": tau}, "mmd": {"sigma": sigma}}
+    options: dict[str, dict[str, float]] = {
+        "typicality": {"neighbours": neighbours},
+        "soft_sample": {"tau": tau},
+        "mmd": {"sigma": sigma},
+    }
     return partial(RULES[name], **options.get(name, {}))
 
 
@@ -62,9 +67,7 @@ def random(group: Group, count: int) -> np.ndarray:
 
 
 def soft_sample(group: Group, count: int, tau: float = 1.0) -> np.ndarray:
-    """Sampling without replacement, probability proportional to exp(score / tau): Gumbel top-k, noise from
-    the hash.
-    """
+    """Sampling without replacement, probability ~ exp(score / tau): Gumbel top-k with noise from the hash."""
     uniform = ((group.keys >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     # rounded: numpy's log differs in the last bit between SIMD variants
     noisy = np.round(group.score / tau - np.log(-np.log(uniform)), 9)
@@ -77,9 +80,7 @@ def typicality(group: Group, count: int, neighbours: int = 5) -> np.ndarray:
 
 
 def typical(units: np.ndarray, neighbours: int) -> np.ndarray:
-    """float64[n]: the mean cosine of each of `units` [n, d] to its nearest `neighbours` others; 0 for a
-    single row.
-    """
+    """float64[n]: mean cosine of each of `units` [n, d] to its nearest `neighbours` others; 0 for one row."""
     n = len(units)
     k = min(neighbours, n - 1)
     refuse_large(n)
@@ -101,7 +102,8 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
     )
     nothing = np.zeros((1, units.shape[1]))  # a vector of zeros has cosine 0 even to itself
     own = np.where(units.any(axis=1), 1 << 24, kernel(nothing, nothing, sigma)[0, 0])
-    to_picks, picks = np.zeros(n, np.int64), []
+    to_picks = np.zeros(n, np.int64)
+    picks: list[int] = []
     free = np.ones(n, bool)
     for size in range(1, count + 1):
         # the part of MMD^2 · n · size^2 that depends on the candidate
@@ -114,9 +116,7 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
 
 
 def kernel(a: np.ndarray, b: np.ndarray, sigma: float) -> np.ndarray:
-    """int64[n, m] in units of 2^-24: exp(-|a - b|^2 / (2 sigma^2)) of unit vectors, where |a - b|^2 = 2 - 2
-    cos.
-    """
+    """int64[n, m] in units of 2^-24: exp(-|a - b|^2 / (2 sigma^2)) of unit vectors a, b."""
     return np.rint(exp((cosines(a, b) - 1.0) / (sigma * sigma)) * 2.0**24).astype(np.int64)
 
 
@@ -194,7 +194,8 @@ def pick_from(
         refuse_large(len(rows))
     if rule_itself is farthest:
         refuse_pairs(len(rows), count)
-    return pick(Group(keys, score, units(rows) if units else None), count)
+    unread = np.empty(0)
+    return pick(Group(keys, unread if score is None else score, units(rows) if units else unread), count)
 
 
 def refuse_large(n: int) -> None:

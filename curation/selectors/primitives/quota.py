@@ -71,8 +71,7 @@ def _shares(shares: np.ndarray | None, sizes: np.ndarray) -> np.ndarray:
 
 
 def quota(sizes: np.ndarray, lift: np.ndarray, budget: int) -> np.ndarray:
-    """int64[k]: how many of each group, proportional to size · exp(lift), at most `sizes`, in sum exactly
-    `budget`.
+    """int64[k]: rows per group, proportional to size · exp(lift), at most `sizes`, in sum exactly `budget`.
 
     Largest remainders; what a full group cannot take is distributed among the others; equal remainders favour
     the earlier group. `lift` zero is proportional to size. Raises ValueError if the groups hold fewer than

@@ -18,8 +18,7 @@ def votes(values: np.ndarray, share: float) -> np.ndarray:
 
 
 def rank_sums(values: np.ndarray) -> np.ndarray:
-    """int64[n]: twice the sum over columns float64[t, n] of the rank of each row (1 = highest), ties sharing
-    their mean.
+    """int64[n]: twice the sum of a row's ranks in the columns float64[t, n] (1 = highest, ties their mean).
 
     Twice, so that it is whole. NaN ranks below every number; the NaN of a column share their rank.
     """

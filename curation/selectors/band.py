@@ -28,7 +28,9 @@ def select(
     BudgetError where the band holds fewer, SelectorError unless 0 <= low < high <= 1.
     """
     if not 0 <= low < high <= 1:
-        raise SelectorError(f"low and high must be quantiles, 0 <= low < high <= 1, got {low} and {high}")
+        raise SelectorError(
+            f"low and high must be quantiles, 0 <= low < high <= 1, got low={low}, high={high}"
+        )
     values, _ = bounded(columns, column)
     known = np.isfinite(values)
     order, _ = by_hash(columns, seed)

@@ -58,7 +58,7 @@ def select(
     cluster, transferability, density. Raises ColumnError, BudgetError, SizeError, SelectorError.
     """
     if not tau > 0 or not sigma > 0:
-        raise SelectorError(f"tau and sigma must be positive, got {tau} and {sigma}")
+        raise SelectorError(f"tau and sigma must be positive, got tau={tau}, sigma={sigma}")
     units, known = joined(columns, vectors)
     language, has_language = joined(columns, transfer)
     clusters = numbers(columns, f"cluster_{cluster}")

@@ -70,7 +70,7 @@ def _check(neighbours: int, gamma: float, mode: str) -> None:
     one_of("mode", mode, ("sum", "product"))
     if neighbours < 1 or not gamma >= 0:
         raise SelectorError(
-            f"neighbours must be at least 1 and gamma at least 0, got {neighbours} and {gamma}"
+            f"neighbours must be at least 1, gamma at least 0, got neighbours={neighbours}, gamma={gamma}"
         )
 
 

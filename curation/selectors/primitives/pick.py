@@ -41,7 +41,8 @@ def rule(name: str, *, neighbours: int = 5, tau: float = 1.0, sigma: float = 1.0
     one_of("pick", name, tuple(RULES))
     if neighbours < 1 or not tau > 0 or not sigma > 0:
         raise SelectorError(
-            f"neighbours must be at least 1, tau and sigma positive, got {neighbours}, {tau} and {sigma}"
+            "neighbours must be at least 1, tau and sigma positive, "
+            f"got neighbours={neighbours}, tau={tau}, sigma={sigma}"
         )
     options: dict[str, dict[str, float]] = {
         "typicality": {"neighbours": neighbours},

@@ -80,5 +80,5 @@ def test_text_only_rows_are_set_aside_or_get_their_share():
 
 def test_signals_and_parameters():
     assert needs("instructiongpt4") == ("value", "cluster_spectral")
-    with pytest.raises(SelectorError, match="over 0.5"):
+    with pytest.raises(SelectorError, match="over must be .*, got 0.5"):
         select(table_of([5, 5]), 3, 0, over=0.5)

@@ -1,6 +1,5 @@
-"""What every selector promises, and what each of the simple ones does."""
+"""The contract of every selector, and the behaviour of the simple ones."""
 
-import importlib
 from collections import Counter
 
 import numpy as np
@@ -15,6 +14,7 @@ from curation.selectors import (
     BudgetError,
     ColumnError,
     Selection,
+    Selector,
     SelectorError,
     check_params,
     describe,
@@ -29,7 +29,7 @@ few = settings(max_examples=25, deadline=None)
 
 
 def run(name, params, table, budget, seed=0):
-    """The selection, or the BudgetError that says how many there are."""
+    """The selection, or the BudgetError with the number of available rows."""
     try:
         return get_selector(name)(table, budget, seed, **params)
     except BudgetError as error:
@@ -45,7 +45,7 @@ def test_every_registered_selector_is_in_the_property_tests():
 @every_case
 @few
 @given(table_seed=st.integers(0, 10**6), n=st.integers(1, 60), data=st.data())
-def test_size_is_exact_or_the_error_says_what_can_be_had(name, params, table_seed, n, data):
+def test_size_is_exact_or_the_error_counts_the_available_rows(name, params, table_seed, n, data):
     table = random_table(table_seed, n)
     budget = data.draw(st.integers(1, n))
     result = run(name, params, table, budget)
@@ -99,11 +99,7 @@ def test_seed_matters(name, params):
     assert len(subsets) == 5
 
 
-NESTED = [
-    (name, params)
-    for name, params in CASES
-    if importlib.import_module(f"curation.selectors.{name}").NESTED and params.get("text_only") != "keep"
-]
+NESTED = [(name, params) for name, params in CASES if Selector.of(get_selector(name)).is_nested(params)]
 
 
 @pytest.mark.parametrize(("name", "params"), NESTED, ids=lambda value: str(value))
@@ -118,7 +114,7 @@ def test_nested_over_budgets(name, params, table_seed, small, large):
         assert second.rows[:small].tolist() == first.rows.tolist()
 
 
-def test_those_that_are_nested_are_tested():
+def test_nested_selectors_are_tested():
     assert {name for name, _ in NESTED} >= {
         "random",
         "random_balanced",
@@ -178,7 +174,7 @@ def test_top_k_takes_the_ends_and_counts_missing_values():
         {"missing_value": 2},
     )
     assert select(table, 2, 0, column="x", order="ascending").rows.tolist() == [5, 0]
-    with pytest.raises(BudgetError, match="5 rows asked for, 4 can be had: 2 rows have no x"):
+    with pytest.raises(BudgetError, match="requested 5 rows, only 4 available: 2 rows have no x"):
         select(table, 5, 0, column="x")
 
 
@@ -230,7 +226,7 @@ def test_missing_or_wrong_column_is_named(name, params, column):
     wrong = (name, column) in (
         ("top_k", "source"),
         ("deita", "quality"),
-    )  # there, but not of the type it must have
+    )  # present, but of the wrong type
     broken = table if wrong else table.drop_columns(gone)
     with pytest.raises(ColumnError) as error:
         get_selector(name)(broken, 5, 0, **params)
@@ -331,7 +327,7 @@ def test_parameters_are_checked_by_name():
     check_params("mmssr", {"bins": "style"})
     with pytest.raises(SelectorError, match="no parameter 'treshold' .did you mean 'threshold'"):
         check_params("mmssr", {"treshold": 1})
-    with pytest.raises(SelectorError, match="takes none"):
+    with pytest.raises(SelectorError, match="it has none"):
         check_params("random", {"k": 1})
     with pytest.raises(SelectorError, match="needs the parameter 'column'"):
         check_params("top_k", {})
@@ -370,8 +366,8 @@ def test_budget_that_no_pool_of_20_can_meet(budget):
 
 
 @pytest.mark.parametrize("budget", ["half", 0.3, "0.3", "", True, "nan%", "inf"])
-def test_budget_that_is_none(budget):
-    with pytest.raises(SelectorError, match="neither a share"):
+def test_budget_that_is_not_a_number_or_a_share(budget):
+    with pytest.raises(SelectorError, match="must be a share"):
         resolve_budget(budget, 20)
 
 
@@ -417,7 +413,7 @@ def test_quota_is_exact_capped_and_ordered_by_weight(groups, data):
 
 def test_quota_proportional_rounds_by_largest_remainder():
     assert quota(np.array([50, 30, 20]), np.zeros(3), 7).tolist() == [4, 2, 1]  # 3.5, 2.1, 1.4
-    with pytest.raises(ValueError, match="hold 3 rows, 4"):
+    with pytest.raises(ValueError, match="requested 4 rows, the groups hold 3"):
         quota(np.array([1, 2]), np.zeros(2), 4)
 
 

@@ -101,7 +101,7 @@ def test_without_monotony_the_answer_still_fits_and_one_more_does_not():
 def test_a_false_claim_of_nestedness_is_noticed(monkeypatch):
     monkeypatch.setitem(globals(), "NESTED", True)
     table = tokened(3, 60)
-    with pytest.raises(SelectorError, match="says NESTED"):
+    with pytest.raises(SelectorError, match="declared nested"):
         for share in range(2, 9):
             select_within_tokens(short_first, table, int(row_tokens(table).sum() * share // 10), SEED)
 

@@ -1,4 +1,6 @@
-"""mmssr_official against an oracle: the rules of the released code in plain Python, stable ties, capabilities in order."""
+"""mmssr_official against an oracle: the rules of the released code in plain Python, stable ties, capabilities
+in order.
+"""
 
 from collections import Counter
 
@@ -45,7 +47,7 @@ def one_pass(pool, cap, share, threshold):
 
 
 def oracle(table, budget, capabilities, threshold):
-    """[(row, capability, bin, round)] in pick order, overshoot included, and the capabilities that ran dry."""
+    """[(row, capability, bin, round)] in pick order with the overshoot, and the exhausted capabilities."""
     pool = sorted(table.to_pylist(), key=lambda s: s["row"])
     for sample in pool:
         sample["scores"] = {cap: parsed(sample[f"cap_{cap}"]) for cap in capabilities}
@@ -71,7 +73,9 @@ STYLE_TEXTS = ("word", " word", "yes_no", "multi", "", "a+s1", "word ")
 
 
 def random_pool(rng):
-    """A small table: many ties, repeated styles, text or numbers as scores, styles as lists or text, rows in any order."""
+    """A small table: many ties, repeated styles, text or numbers as scores, styles as lists or text, rows in
+    any order.
+    """
     n = int(rng.integers(1, 40))
     columns = {
         "row": pa.array(rng.permutation(3 * n)[:n].astype(np.int32)),
@@ -162,11 +166,11 @@ def test_a_low_score_whose_first_style_is_the_bin_comes_before_a_high_score_whos
 
 
 def test_debt_goes_to_the_next_bin_and_a_small_share_may_be_overshot():
-    # b: rows 0 and 1; c: the same and row 2; d: four rows. One from each: nobody falls short, nobody overshoots
+    # b: rows 0 and 1; c: the same and row 2; d: four rows. One from each: no shortfall, no overshoot
     styles = [["b", "c"], ["b", "c"], ["c"], ["d"], ["d"], ["d"], ["d"]]
     found = select(one_capability([5, 5, 5, 5, 4, 3, 2], styles), 3, 0, overshoot="official")
     assert found.rows.tolist() == [0, 2, 3]
-    # a and b hold the same one row: b falls short, so d gives two, three rows for a share of two
+    # a and b hold the same row: b falls short, so d gives two, which makes three rows for a share of two
     styles = [["a", "b"], ["d"], ["d"], ["d"]]
     table = one_capability([5, 5, 4, 3], styles)
     assert select(table, 2, 0, overshoot="official").rows.tolist() == [0, 1, 2]
@@ -174,7 +178,7 @@ def test_debt_goes_to_the_next_bin_and_a_small_share_may_be_overshot():
     assert trimmed.rows.tolist() == [0, 1] and trimmed.notes["overshoot"] == 1
 
 
-def test_texts_that_are_no_integers_are_counted_and_never_picked():
+def test_texts_that_are_not_integers_are_counted_and_never_picked():
     table = one_capability([" 4 ", "4.0", None, "9", "nan"], [["word"]] * 5)
     found = select(table, 2, 0)
     assert found.rows.tolist() == [3, 0] and found.reason["score"].to_pylist() == [9.0, 4.0]
@@ -194,7 +198,7 @@ def test_rows_without_a_style_are_never_picked_but_an_empty_name_is_a_style():
     )
 
 
-def test_ties_go_by_row_number_not_by_line():
+def test_ties_are_broken_by_row_number_not_by_table_order():
     table = one_capability([3] * 30, [["word"]] * 30)
     assert select(table.take(np.random.default_rng(0).permutation(30)), 12, 0).rows.tolist() == list(
         range(12)

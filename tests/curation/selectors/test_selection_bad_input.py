@@ -1,4 +1,4 @@
-"""Bad input of every kind to selections from files and to selectors: one clear message, or a count."""
+"""Bad input of every kind, to selections from files and to selectors: one clear message, or a count."""
 
 import importlib
 import inspect
@@ -115,7 +115,7 @@ def test_an_own_selector_that_cannot_be_imported(tmp_path, monkeypatch):
         get_selector("own_broken_module:pick")
 
 
-def test_a_missing_column_names_the_nearest_that_is_there(world, capsys):
+def test_a_missing_column_names_the_nearest_existing_one(world, capsys):
     said = failure(
         world,
         capsys,
@@ -157,7 +157,7 @@ def test_a_missing_column_names_the_nearest_that_is_there(world, capsys):
     ],
     ids=["text", "fraction", "negative", "infinite", "bool"],
 )
-def test_counts_of_a_plain_pool_that_are_none(world, capsys, column, values):
+def test_counts_of_a_plain_pool_that_are_not_counts(world, capsys, column, values):
     pq.write_table(
         pa.table({"id": world.ids, "source": world.sources, column: values}), world.folder / "p.parquet"
     )
@@ -189,7 +189,7 @@ def test_nested_columns_of_a_plain_pool_are_named(world, capsys):
     assert "p.json: ignored conversations" in capsys.readouterr().out
 
 
-def test_whole_numbers_far_beyond_the_scale(world, capsys):
+def test_whole_numbers_far_outside_the_scale(world, capsys):
     pool = world.pool()
     pq.write_table(
         pa.table({"id": world.ids, "cap_ocr": pa.array([2**60 + 1] * 40, pa.int64())}),
@@ -224,7 +224,7 @@ def test_a_table_of_columns_that_cannot_be_read_names_them(world, capsys):
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.5", "nan"])
-def test_a_share_of_bad_lines_that_is_none(world, capsys, share):
+def test_a_share_of_bad_lines_that_is_not_a_share(world, capsys, share):
     assert "is a share of the lines" in failure(
         world, capsys, "random", "--budget", "5", "--pool", world.pool(), f"--max-bad-fraction={share}"
     )
@@ -247,7 +247,7 @@ def test_a_mapping_without_a_score_folder(world, capsys):
     assert "--map ocr=... is for the score folder of mmSSR, and none is given" in said
 
 
-def test_files_beside_signal_folders_are_not_passed_over(world, capsys):
+def test_files_beside_signal_folders_are_not_ignored(world, capsys):
     signals = world.signals()
     world.write("signals/more.parquet", [{"id": name, "x": 1.0} for name in world.ids])
     said = failure(world, capsys, "random", "--budget", "5", "--pool", world.pool(), "--signals", signals)
@@ -314,7 +314,7 @@ def test_damaged_subsets(world, capsys):
         )
 
 
-def test_an_import_to_a_place_that_is_taken(world, capsys):
+def test_an_import_to_an_existing_file(world, capsys):
     scores = world.write("s.parquet", world.records())
     assert import_once([str(scores), "--pool", str(world.pool()), "--out", str(scores)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
@@ -326,7 +326,7 @@ def test_an_import_to_a_place_that_is_taken(world, capsys):
 @pytest.mark.parametrize(
     ("name", "params"), [("random", {}), ("random_balanced", {}), ("top_k", {"column": "cap_ocr"})]
 )
-def test_repeated_ids_are_told_apart_by_row(name, params):
+def test_repeated_ids_are_distinguished_by_row(name, params):
     table = random_table(3, 40, missing=0.0)
     table = table.set_column(table.column_names.index("id"), "id", pa.array(["a", "b"] * 20))
     picks = {
@@ -381,11 +381,11 @@ def test_presel_with_a_loss_near_zero_without_the_question():
         table = table.set_column(table.column_names.index(name), name, column)
     found = get_selector("presel")(table, 10, 0, reference=None, cluster="spectral", vectors="emb_text")
     assert found.reason["source"].to_pylist() == ["b"] * 10, "the mean of a is 2.5e9"
-    with pytest.raises(SelectorError, match="temperature must be positive .inf = equal., got 0"):
+    with pytest.raises(SelectorError, match=r"temperature must be positive .inf = equal., got 0"):
         get_selector("presel")(table, 10, 0, reference=None, temperature=0)
 
 
-def test_infinite_losses_are_missing_and_say_nothing(recwarn):
+def test_infinite_losses_are_missing_without_a_warning(recwarn):
     infinite = np.array([math.inf, math.inf, 1.0])
     assert np.isnan(irs(infinite, infinite)).tolist() == [True, True, False]
     assert math.isnan(irs(np.array([1.0]), np.array([math.inf]))[0])
@@ -393,7 +393,7 @@ def test_infinite_losses_are_missing_and_say_nothing(recwarn):
     assert not recwarn.list
 
 
-def test_deita_says_which_rows_are_short():
+def test_deita_reports_why_rows_are_missing():
     columns = {"complexity": [1.0, 2.0, 3.0, None], "quality": [1.0] * 4}
     vectors = pa.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], pa.list_(pa.float16(), 2))
     table = pa.table(
@@ -410,7 +410,7 @@ def test_deita_says_which_rows_are_short():
         get_selector("deita")(table, 4, 0)
     assert str(error.value).endswith("only 3 available: 1 rows are missing_value")
     with pytest.raises(
-        BudgetError, match="available: 1 rows are missing_value, 1 exceed cosine -0.5 to a taken row"
+        BudgetError, match=r"available: 1 rows are missing_value, 1 exceed cosine -0.5 to a taken row"
     ):
         get_selector("deita")(table, 4, 0, threshold=-0.5)
 
@@ -430,8 +430,8 @@ def test_one_source_and_no_image_from_files(world, capsys):
     assert read_manifest(world.folder / "kept")["notes"]["text_only_kept"] == 12
 
 
-def test_scores_that_are_all_equal_from_files(world):
-    """Whatever has no order of its own goes by the hash of seed and id."""
+def test_equal_scores_from_files_are_ordered_by_the_hash(world):
+    """Rows without an order of their own are ordered by the hash of seed and id."""
     pool = world.pool()
     flat = world.write(
         "f.jsonl", [{"id": name, "cap_ocr": 3, "styles": "word", "nll": 1.0} for name in world.ids]
@@ -497,7 +497,7 @@ def a_list(columns, budget, seed):
     ("function", "said"),
     [(too_few, "too_few picked 4 rows, requested 5"), (a_list, "a_list returned list, not a")],
 )
-def test_an_own_selector_that_breaks_its_promise(function, said):
+def test_an_own_selector_that_breaks_the_contract(function, said):
     with pytest.raises(SelectorError, match=said):
         choose(function, tokened(0, 20), 5, 0)
     with pytest.raises(SelectorError, match=said.split(" ")[0]):
@@ -521,14 +521,14 @@ def test_a_selection_exceeds_the_budget_only_by_its_declared_surplus():
 
 
 @pytest.mark.parametrize("name", SELECTORS)
-def test_every_selector_says_where_it_is_from_and_what_it_takes(name):
+def test_every_selector_documents_its_source_needs_and_cost(name):
     module = importlib.import_module(f"curation.selectors.{name}")
     record, text = module.SELECTOR, " ".join((module.__doc__ + module.select.__doc__).split())
     general = name in (
         "top_k",
         "band",
         "quota_by_group",
-    )  # they cost what the column costs that they are told
+    )  # their cost is that of the column
     assert ("Cost class: that of the column" if general else "Cost") in text and (
         general or record.cost in text
     )

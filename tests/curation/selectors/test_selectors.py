@@ -325,7 +325,7 @@ def test_own_selector_is_described_by_its_function(tmp_path, monkeypatch):
 
 def test_parameters_are_checked_by_name():
     check_params("mmssr", {"bins": "style"})
-    with pytest.raises(SelectorError, match="no parameter 'treshold' .did you mean 'threshold'"):
+    with pytest.raises(SelectorError, match=r"no parameter 'treshold' .did you mean 'threshold'"):
         check_params("mmssr", {"treshold": 1})
     with pytest.raises(SelectorError, match="it has none"):
         check_params("random", {"k": 1})

@@ -158,7 +158,7 @@ def test_shares_are_fixed_at_the_start_of_a_round_and_picks_are_cleared():
     few = np.where(np.arange(10) < 1, score, 0)
     rankings = [Ranking.of([few], 0.0), Ranking.of([score], 0.0), Ranking.of([score], 0.0)]
     picks, exhausted = round_robin(bins, rankings.__getitem__, [0, 1, 2], 8, alive)
-    # round 1: 8 // 3 = 2 each, but the first has one; round 2: 3 // 3 = 1 each, the first is dropped; round 3: 1
+    # round 1: 8 // 3 = 2 each, the first has one; round 2: 3 // 3 = 1 each, the first is dropped; round 3: 1
     assert picks.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert picks.capability.tolist() == [0, 1, 1, 2, 2, 1, 2, 1] and picks.rounds.tolist() == [1] * 5 + [
         2,

@@ -147,9 +147,30 @@ def test_equal_rows_keep_their_order_without_hashes_and_with_equal_ones():
         assert ranking.best(np.arange(5), ranking.level, 4).tolist() == [1, 2, 3, 0]
 
 
-def test_large_whole_scores_have_a_level_each():
-    ranking = Ranking.of([np.repeat(np.arange(6), 2000).astype(np.float32)], 0.0)
-    assert len(set(ranking.level.tolist())) == 6 and len(ranking.cuts) == 6 and max(ranking.cuts) == 255
+@pytest.mark.parametrize(
+    "repeats", [1, 900, 2000]
+)  # the levels to try come from a sample of 2,048 to 4,096 rows
+def test_each_whole_score_has_a_level_to_try(repeats):
+    ranking = Ranking.of([np.repeat(np.arange(6), repeats).astype(np.float32)], 0.0)
+    assert ranking.cuts == [1, *sorted(set(ranking.level.tolist()) - {0})]
+    assert len(ranking.cuts) == 6 and ranking.cuts[-1] == 255
+
+
+def test_best_reads_only_rows_at_the_level_that_enough_rows_reach():
+    score = np.repeat(np.arange(6), 100).astype(np.float32)
+    # a NaN key of a row that should not be compared would show in the order
+    unread = np.where(score < 4, np.nan, 1.0).astype(np.float32)
+    ranking = Ranking.of([score, unread], 0.0)
+    seen: list[int] = []
+
+    class Recorded(np.ndarray):
+        def __getitem__(self, rows):
+            seen.append(len(rows))
+            return np.asarray(self)[rows]
+
+    watched = Ranking([score, unread.view(Recorded)], None, ranking.level, ranking.cuts)
+    assert watched.best(np.arange(600), ranking.level, 150).tolist() == [*range(500, 600), *range(400, 450)]
+    assert seen == [200]
 
 
 def test_shares_are_fixed_at_the_start_of_a_round_and_picks_are_cleared():

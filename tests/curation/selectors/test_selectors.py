@@ -1,6 +1,9 @@
 """The contract of every selector, and the behaviour of the simple ones."""
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -436,3 +439,55 @@ def test_spread_gives_small_groups_their_share_on_average():
 
 def test_rank_within_counts_inside_each_group():
     assert rank_within(np.array([0, 1, 0, 1, 0]), np.array([4, 3, 2, 1, 0])).tolist() == [2, 1, 1, 0, 0]
+
+
+OWN_SELECTORS = {
+    "nothing": ("", (), "unknown", False, False),
+    "constants": ("NEEDS = ['style']\nCOST = 'C3'\nTARGETED = NESTED = True\n", ("style",), "C3", True, True),
+    "functions": (
+        "def needs(flavour='x'): return (flavour,)\ndef nested(flavour='x'): return flavour == 'y'\n",
+        ("y",),
+        "unknown",
+        False,
+        True,
+    ),
+    "record": (
+        "NEEDS = ('ignored',)\ndef _record(select):\n    from curation.selectors import Selector\n"
+        "    return Selector(select, needs=('clip',), cost='C1')\n",
+        ("clip",),
+        "C1",
+        False,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_SELECTORS)
+def test_own_selector_declares_its_properties(tmp_path, monkeypatch, kind):
+    source, signals, cost, targeted, nested = OWN_SELECTORS[kind]
+    source += "def pick(columns, budget, seed, flavour='x'): ...\ndef other(columns, budget, seed): ...\n"
+    name = f"own_{kind}_selector"
+    (tmp_path / f"{name}.py").write_text(source + ("SELECTOR = _record(pick)\n" if kind == "record" else ""))
+    monkeypatch.syspath_prepend(tmp_path)
+    record, params = Selector.of(get_selector(f"{name}:pick")), {"flavour": "y"}
+    assert needs(f"{name}:pick", params) == record.signals(params) == signals
+    assert (record.cost, record.targeted, record.is_nested(params)) == (cost, targeted, nested)
+    if kind == "record":  # the record is that of `pick` only
+        assert needs(f"{name}:other") == ("ignored",)
+
+
+def test_every_record_names_its_own_function():
+    for name in SELECTORS:
+        function = get_selector(name)
+        record = Selector.of(function)
+        assert record.select is function and record.cost != "unknown", name
+
+
+def test_registry_imports_selectors_only_when_asked():
+    code = (
+        "import sys, curation.selectors as s\n"
+        "loaded = {m for m in sys.modules if m.startswith('curation.selectors.')}\n"
+        "assert loaded == {'curation.selectors.contract', 'curation.selectors.param_types'}, loaded\n"
+        "s.get_selector('random'); assert 'curation.selectors.mmssr' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -69,7 +69,7 @@ _NAMES = (
     "instructiongpt4",
 )
 SELECTORS: dict[str, str] = {name: f"{__name__}.{name}:select" for name in _NAMES}
-"""Name -> address of the function; its module is imported when it is asked for."""
+"""Name -> address of the function; its module is imported on first use."""
 
 _FIXED = ("columns", "budget", "seed")
 

@@ -38,15 +38,12 @@ def select(
     threshold: float = 0.0,
     overshoot: str = "trim",
 ) -> Selection:
-    """Rounds over capabilities, each share dealt to bins "style+source", smallest bin first, with a carried
-    debt.
+    """Rounds over capabilities; a share goes to bins "style+source", smallest first, with a carried debt.
 
-    1. `cap_c` may be text: int() reads it (" 4 ", "+3", "1_0", digits of any script; values above 5 stay);
-       what int() rejects is missing (`unparsed_score`), as are null and NaN (`missing_score` counts all
-       three).
+    1. `cap_c` may be text that int() reads (" 4 ", "+3", "1_0", digits of any script; values above 5 stay);
+       what int() rejects is missing (`unparsed_score`), as are null and NaN (`missing_score` counts all).
     2. `styles` is list<string>, or text cut at commas; names are stripped, repeats dropped, "" is a name.
-       Rows without a style are never picked (`without_style`). There is no vocabulary: a misspelt style has
-       its own bin.
+       Rows without a style are never picked (`without_style`). A misspelt style has its own bin.
     3. In a round each live capability gets max(left // live capabilities, 1), fixed at its start, cut to what
        is left. Candidates: rows not yet taken with a score strictly above `threshold`. A row is in the bins
        of all its styles. In a bin, rows whose first style it is come before those whose second it is, and so
@@ -81,11 +78,10 @@ def select(
         notes["unparsed_score"] += unparsed
         return values
 
-    def ranking(at: int) -> Ranking:
-        return Ranking.of([scores(at)], threshold)
-
     serve, alive = list(range(len(capabilities))), np.ones(len(columns), bool)
-    picks, exhausted = round_robin(bins, ranking, serve, budget, alive, carry=True)
+    picks, exhausted = round_robin(
+        bins, lambda at: Ranking.of([scores(at)], threshold), serve, budget, alive, carry=True
+    )
     notes |= {f"exhausted_{capabilities[at]}": turn for at, turn in exhausted.items()}
     if len(picks.rows) < budget:
         raise BudgetError(budget, len(picks.rows), "no other row has a style and a score above the threshold")

@@ -13,7 +13,7 @@ select = get_selector("mmssr")
 
 
 def oracle(table, budget, seed, capabilities, bins, score, threshold, order, fill):
-    """[(row, capability, style, round)] in pick order, or the number of rows that could be had."""
+    """[(row, capability, style, round)] in pick order, or the number of available rows."""
     samples = table.to_pylist()
     for sample in samples:
         sample["key"] = plain_key(seed, sample["id"])

@@ -22,9 +22,9 @@ def parsed(score):
 
 
 def styles_of(sample):
-    said = sample["styles"]
-    said = said.split(",") if isinstance(said, str) else said or []
-    return list(dict.fromkeys(name.strip() for name in said))
+    names = sample["styles"]
+    names = names.split(",") if isinstance(names, str) else names or []
+    return list(dict.fromkeys(name.strip() for name in names))
 
 
 def one_pass(pool, cap, share, threshold):
@@ -32,10 +32,10 @@ def one_pass(pool, cap, share, threshold):
     pool = [s for s in pool if s["scores"][cap] is not None and s["scores"][cap] > threshold]
     pool.sort(key=lambda s: -s["scores"][cap])
     bins = {}
-    for position in range(max((len(s["said"]) for s in pool), default=0)):
+    for position in range(max((len(s["names"]) for s in pool), default=0)):
         for sample in pool:
-            if position < len(sample["said"]):
-                bins.setdefault(f"{sample['said'][position]}+{sample['source']}", []).append(sample["row"])
+            if position < len(sample["names"]):
+                bins.setdefault(f"{sample['names'][position]}+{sample['source']}", []).append(sample["row"])
     taken, debt, quota = {}, 0, max(share // len(bins), 1) if bins else 0
     for name in sorted(bins, key=lambda b: (len(bins[b]), b)):
         if len(taken) >= share:
@@ -51,7 +51,7 @@ def oracle(table, budget, capabilities, threshold):
     pool = sorted(table.to_pylist(), key=lambda s: s["row"])
     for sample in pool:
         sample["scores"] = {cap: parsed(sample[f"cap_{cap}"]) for cap in capabilities}
-        sample["said"] = styles_of(sample)
+        sample["names"] = styles_of(sample)
     picked, live, turn, dry = [], list(capabilities), 0, {}
     while len(picked) < budget and live:
         turn += 1
@@ -82,14 +82,14 @@ def random_pool(rng):
         "id": [f"i{k}" for k in range(n)],
         "source": [f"s{k}" for k in rng.geometric(0.5, n)],
     }
-    said = [
+    names = [
         None if rng.random() < 0.1 else [STYLE_TEXTS[k] for k in rng.integers(0, 7, rng.integers(0, 4))]
         for _ in range(n)
     ]
     if rng.random() < 0.5:
-        columns["styles"] = pa.array(said, pa.list_(pa.string()))
+        columns["styles"] = pa.array(names, pa.list_(pa.string()))
     else:
-        columns["styles"] = pa.array([None if s is None else ",".join(s) for s in said], pa.string())
+        columns["styles"] = pa.array([None if s is None else ",".join(s) for s in names], pa.string())
     rare = rng.choice([0.0, 0.5, 0.9])
     for cap in CAPS:
         if rng.random() < 0.5:

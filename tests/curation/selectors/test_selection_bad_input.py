@@ -47,7 +47,7 @@ def world(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "said"),
+    ("name", "params", "message"),
     [
         (
             "mmssr",
@@ -67,8 +67,8 @@ def world(tmp_path):
         ("icons", {"tasks": "vqa"}, "must be a list of texts"),
     ],
 )
-def test_parameters_of_another_type_are_refused(name, params, said):
-    with pytest.raises(SelectorError, match=said):
+def test_parameters_of_another_type_are_refused(name, params, message):
+    with pytest.raises(SelectorError, match=message):
         check_params(name, params)
 
 
@@ -92,7 +92,7 @@ def test_every_default_is_of_the_type_that_the_signature_names():
 
 
 def test_a_parameter_of_another_type_on_the_command_line(world, capsys):
-    said = failure(
+    message = failure(
         world,
         capsys,
         "mllm_selector",
@@ -105,7 +105,7 @@ def test_a_parameter_of_another_type_on_the_command_line(world, capsys):
         "--signals",
         world.signals(),
     )
-    assert "tau must be a number, got 'hot'" in said
+    assert "tau must be a number, got 'hot'" in message
 
 
 def test_an_own_selector_that_cannot_be_imported(tmp_path, monkeypatch):
@@ -116,7 +116,7 @@ def test_an_own_selector_that_cannot_be_imported(tmp_path, monkeypatch):
 
 
 def test_a_missing_column_names_the_nearest_existing_one(world, capsys):
-    said = failure(
+    message = failure(
         world,
         capsys,
         "top_k",
@@ -129,7 +129,7 @@ def test_a_missing_column_names_the_nearest_existing_one(world, capsys):
         "--signals",
         world.signals(),
     )
-    assert "did you mean 'cap_ocr'?" in said
+    assert "did you mean 'cap_ocr'?" in message
     assert "did you mean" not in failure(
         world,
         capsys,
@@ -161,8 +161,8 @@ def test_counts_of_a_plain_pool_that_are_not_counts(world, capsys, column, value
     pq.write_table(
         pa.table({"id": world.ids, "source": world.sources, column: values}), world.folder / "p.parquet"
     )
-    said = failure(world, capsys, "random", "--budget", "5", "--pool", world.folder / "p.parquet")
-    assert f"column {column!r}" in said and "whole numbers of at least 0" in said
+    message = failure(world, capsys, "random", "--budget", "5", "--pool", world.folder / "p.parquet")
+    assert f"column {column!r}" in message and "whole numbers of at least 0" in message
 
 
 def test_counts_of_a_plain_pool_may_be_unknown_as_pandas_writes_them(world):
@@ -209,7 +209,7 @@ def test_a_table_of_columns_that_cannot_be_read_names_them(world, capsys):
         pa.table({"id": world.ids, "price": pa.array([1] * 40, pa.decimal128(5, 2))}),
         world.folder / "d.parquet",
     )
-    said = failure(
+    message = failure(
         world,
         capsys,
         "random",
@@ -220,7 +220,7 @@ def test_a_table_of_columns_that_cannot_be_read_names_them(world, capsys):
         "--signals",
         world.folder / "d.parquet",
     )
-    assert "of a kind that cannot be read: price" in said
+    assert "of a kind that cannot be read: price" in message
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.5", "nan"])
@@ -231,7 +231,7 @@ def test_a_share_of_bad_lines_that_is_not_a_share(world, capsys, share):
 
 
 def test_a_mapping_without_a_score_folder(world, capsys):
-    said = failure(
+    message = failure(
         world,
         capsys,
         "random",
@@ -244,14 +244,14 @@ def test_a_mapping_without_a_score_folder(world, capsys):
         "--signals",
         world.signals(),
     )
-    assert "--map ocr=... is for the score folder of mmSSR, and none is given" in said
+    assert "--map ocr=... is for the score folder of mmSSR, and none is given" in message
 
 
 def test_files_beside_signal_folders_are_not_ignored(world, capsys):
     signals = world.signals()
     world.write("signals/more.parquet", [{"id": name, "x": 1.0} for name in world.ids])
-    said = failure(world, capsys, "random", "--budget", "5", "--pool", world.pool(), "--signals", signals)
-    assert "beside them, more.parquet: give each file by its own path" in said
+    message = failure(world, capsys, "random", "--budget", "5", "--pool", world.pool(), "--signals", signals)
+    assert "beside them, more.parquet: give each file by its own path" in message
 
 
 # --- damaged folders
@@ -263,16 +263,16 @@ DAMAGE = {"cut": '{"hash": "p', "another kind": "[]", "empty": "{}"}
 def test_a_damaged_signal_json(world, capsys, content):
     signals = world.signals()
     (signals / "losses" / "signal.json").write_text(content)
-    said = failure(world, capsys, "random", "--budget", "5", "--pool", world.pool(), "--signals", signals)
-    assert "losses/signal.json" in said and "run its producer again" in said
+    message = failure(world, capsys, "random", "--budget", "5", "--pool", world.pool(), "--signals", signals)
+    assert "losses/signal.json" in message and "run its producer again" in message
 
 
 @pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_pool_json(world, capsys, content):
     pool = world.pool()
     (pool / "pool.json").write_text(content)
-    said = failure(world, capsys, "random", "--budget", "5", "--pool", pool)
-    assert "pool.json" in said and "build the pool again" in said
+    message = failure(world, capsys, "random", "--budget", "5", "--pool", pool)
+    assert "pool.json" in message and "build the pool again" in message
 
 
 def damaged_subsets(world):
@@ -292,16 +292,16 @@ def damaged_subsets(world):
 
 
 def test_damaged_subsets(world, capsys):
-    for folder, said in damaged_subsets(world):
+    for folder, message in damaged_subsets(world):
         assert compare([str(world.folder / "whole"), str(folder)]) == 2
         error = capsys.readouterr().err
         assert (
             error.startswith("error: ")
             and error.count("\n") == 1
-            and said in error
+            and message in error
             and "select again" in error
         )
-        assert said in failure(
+        assert message in failure(
             world,
             capsys,
             "matched_random",
@@ -424,8 +424,8 @@ def test_one_source_and_no_image_from_files(world, capsys):
     scores = world.write("s.jsonl", [record | {"clip_score": None} for record in world.records()])
     given = ("--pool", world.write("one.jsonl", pool), "--signals", scores, "--budget", "30%")
     assert set(run(world, "mmssr", *given)["source"].to_pylist()) == {"only"}
-    said = failure(world, capsys, "clip_score", *given)
-    assert "only 0 available: 40 rows are text_only" in said
+    message = failure(world, capsys, "clip_score", *given)
+    assert "only 0 available: 40 rows are text_only" in message
     run(world, "clip_score", *given, "--param", "text_only=keep", out="kept")
     assert read_manifest(world.folder / "kept")["notes"]["text_only_kept"] == 12
 
@@ -494,13 +494,13 @@ def a_list(columns, budget, seed):
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "message"),
     [(too_few, "too_few picked 4 rows, requested 5"), (a_list, "a_list returned list, not a")],
 )
-def test_an_own_selector_that_breaks_the_contract(function, said):
-    with pytest.raises(SelectorError, match=said):
+def test_an_own_selector_that_breaks_the_contract(function, message):
+    with pytest.raises(SelectorError, match=message):
         choose(function, tokened(0, 20), 5, 0)
-    with pytest.raises(SelectorError, match=said.split(" ")[0]):
+    with pytest.raises(SelectorError, match=message.split(" ")[0]):
         choose(function, tokened(0, 20), "tokens:2000", 0)
 
 

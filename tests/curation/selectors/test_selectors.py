@@ -368,6 +368,15 @@ def test_budget_that_no_pool_of_20_can_meet(budget):
         resolve_budget(budget, 20)
 
 
+@pytest.mark.parametrize(("budget", "requested"), [("101%", 21), ("300%", 60), ("100.1%", 21)])
+def test_a_share_above_the_pool_requests_at_least_one_row_more(budget, requested):
+    with pytest.raises(
+        BudgetError, match=r"requested \d+ rows, only 20 available: .*% is more than the pool"
+    ) as error:
+        resolve_budget(budget, 20)
+    assert error.value.requested == requested
+
+
 @pytest.mark.parametrize("budget", ["half", 0.3, "0.3", "", True, "nan%", "inf"])
 def test_budget_that_is_not_a_number_or_a_share(budget):
     with pytest.raises(SelectorError, match="must be a share"):

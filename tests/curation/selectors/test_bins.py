@@ -242,3 +242,11 @@ def test_keys_of_names_of_every_length_equal_plain_arithmetic():
     names = ["", "a", "b" * 300, "é", "id_1"] * 3
     assert seeded_keys(5, pa.array(names)).tolist() == [plain_key(5, name) for name in names]
     assert len(seeded_keys(5, pa.array([], pa.string()))) == 0
+
+
+def test_candidates_barely_above_the_threshold_count_in_the_size_of_their_bin():
+    # rows 0 and 1 have the lowest level; their bin of two comes before the bin of three
+    scores = np.array([1e-3, 1e-3, 5, 5, 5], np.float32)
+    bins = Bins.of(np.array([1, 1, 0, 0, 0], np.uint8), np.ones(5, int))
+    picks, _ = round_robin(bins, lambda _: Ranking.of([scores], 0.0), [0], 4, np.ones(5, bool))
+    assert picks.rows.tolist() == [0, 1, 2, 3] and picks.bins.tolist() == [1, 1, 0, 0]

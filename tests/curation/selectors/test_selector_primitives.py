@@ -72,6 +72,8 @@ def test_flags_and_bounded_numbers():
         flags(table, "x")
     values, outside = bounded(table, "y", low=0, high=1)
     assert np.isnan(values).tolist() == [True, False, True] and outside.tolist() == [True, False, True]
+    ends, outside = bounded(pa.table({"z": [0.0, 1.0]}), "z", low=0, high=1)
+    assert ends.tolist() == [0.0, 1.0] and not outside.any()  # the bounds themselves are inside
     values, outside = bounded(table, "x")
     assert np.isnan(values).tolist() == [False, True, True] and not outside.any()
 

@@ -203,3 +203,12 @@ def test_ties_are_broken_by_row_number_not_by_table_order():
     assert select(table.take(np.random.default_rng(0).permutation(30)), 12, 0).rows.tolist() == list(
         range(12)
     )
+
+
+def test_more_pairs_of_bin_and_position_than_a_byte_holds():
+    rng = np.random.default_rng(0)
+    styles = [[f"{k:03d}" for k in rng.permutation(120)[:4]] for _ in range(400)]
+    table = one_capability(rng.integers(0, 6, 400).tolist(), styles)
+    expected, _ = oracle(table, 150, ["ocr"], 0)
+    found = select(table, 150, 0, overshoot="official")
+    assert listed(found) == expected and found.notes["unparsed_score"] == 0

@@ -155,6 +155,12 @@ def test_unknown_token_counts_are_refused():
         choose(get_selector("random"), table.drop_columns(["text_tokens"]), "tokens:100", SEED)
 
 
+def test_negative_token_counts_are_refused():
+    table = tokened(7, 3).drop_columns(["text_tokens"]).append_column("text_tokens", pa.array([5, -600, 5]))
+    with pytest.raises(ColumnError, match="negative number of tokens"):
+        choose(get_selector("random"), table, "tokens:100", SEED)
+
+
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [("tokens:2e9", 2 * 10**9), ("tokens: 1500 ", 1500), ("tokens:1.5e3", 1500), ("30%", None), (200, None)],

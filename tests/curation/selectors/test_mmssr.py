@@ -134,6 +134,14 @@ def test_best_score_first_and_expected_score_breaks_ties():
     assert select(table, 4, 0).rows.tolist() == [2, 4, 1, 3]
 
 
+def test_an_expected_score_of_zero_is_a_value_and_scores_are_compared_as_float32():
+    table = one_capability([3, 3, 3], [["word"]] * 3, expected=[0.0, 1.0, None])
+    found = select(table, 3, 0)
+    assert found.rows.tolist() == [2, 1, 0] and found.reason["expected"].to_pylist() == [3.0, 1.0, 0.0]
+    close = table.set_column(4, "cap_ocr", pa.array([3 + 1e-9, 3.0, 2.0]))
+    assert select(close, 2, 0).rows.tolist() == [1, 0]
+
+
 def test_a_bin_is_ranked_by_score_not_by_the_position_of_the_style():
     table = one_capability([1, 5], [["word"], ["yes_no", "word"]])
     assert select(table, 1, 0, bins="none").rows.tolist() == [1]

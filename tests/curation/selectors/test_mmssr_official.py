@@ -175,7 +175,8 @@ def test_debt_goes_to_the_next_bin_and_a_small_share_may_be_overshot():
     table = one_capability([5, 5, 4, 3], styles)
     assert select(table, 2, 0, overshoot="official").rows.tolist() == [0, 1, 2]
     trimmed = select(table, 2, 0)
-    assert trimmed.rows.tolist() == [0, 1] and trimmed.notes["overshoot"] == 1
+    assert trimmed.rows.tolist() == [0, 1]
+    assert trimmed.notes["overshoot"] == 1 and trimmed.surplus == 0
 
 
 def test_texts_that_are_not_integers_are_counted_and_never_picked():

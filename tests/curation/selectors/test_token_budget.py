@@ -141,7 +141,7 @@ def test_first_pick_that_is_too_long():
     table = table.append_column("text_tokens", pa.array(tokens)).append_column(
         "image_tokens", pa.array([0] * 10)
     )
-    with pytest.raises(TokenBudgetError, match="first pick alone"):
+    with pytest.raises(TokenBudgetError, match="only 0 available: the first pick alone"):
         choose(get_selector("top_k"), table, "tokens:40", SEED, {"column": "text_tokens"})
 
 

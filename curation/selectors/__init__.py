@@ -1,9 +1,17 @@
-"""The selectors by name, and selectors of the user's own as `my_module:my_function`."""
+"""The selectors by name, and a user's own as `my_module:my_function`.
+
+A selector is one file that defines `select(columns, budget, seed, **params)` and declares `SELECTOR`, the
+record of what it needs and costs; adding one takes that file, its test and a name in `SELECTORS`. A user's
+own function is imported by its address; its module declares `SELECTOR` too, or the constants NEEDS, COST,
+TARGETED and NESTED (all optional), or the functions `needs(**params)` and `nested(**params)` where they
+depend on the parameters.
+"""
 
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +19,7 @@ from curation.selectors.contract import (
     BudgetError,
     ColumnError,
     Selection,
+    Selector,
     SelectorError,
     SizeError,
     resolve_budget,
@@ -23,6 +32,7 @@ __all__ = [
     "ColumnError",
     "Description",
     "Selection",
+    "Selector",
     "SelectorError",
     "SizeError",
     "check_params",
@@ -32,46 +42,51 @@ __all__ = [
     "resolve_budget",
 ]
 
-SELECTORS: dict[str, str] = {
-    "all": "curation.selectors.all:select",
-    "random": "curation.selectors.random:select",
-    "random_balanced": "curation.selectors.random_balanced:select",
-    "matched_random": "curation.selectors.matched_random:select",
-    "length": "curation.selectors.length:select",
-    "top_k": "curation.selectors.top_k:select",
-    "band": "curation.selectors.band:select",
-    "quota_by_group": "curation.selectors.quota_by_group:select",
-    "perplexity": "curation.selectors.perplexity:select",
-    "el2n": "curation.selectors.el2n:select",
-    "ifd": "curation.selectors.ifd:select",
-    "visnec": "curation.selectors.visnec:select",
-    "clip_score": "curation.selectors.clip_score:select",
-    "deita": "curation.selectors.deita:select",
-    "semdedup": "curation.selectors.semdedup:select",
-    "d2": "curation.selectors.d2:select",
-    "coincide": "curation.selectors.coincide:select",
-    "presel": "curation.selectors.presel:select",
-    "icons": "curation.selectors.icons:select",
-    "less": "curation.selectors.less:select",
-    "mmssr": "curation.selectors.mmssr:select",
-    "mmssr_official": "curation.selectors.mmssr_official:select",
-    "mllm_selector": "curation.selectors.mllm_selector:select",
-    "instructiongpt4": "curation.selectors.instructiongpt4:select",
-}
+_NAMES = (
+    "all",
+    "random",
+    "random_balanced",
+    "matched_random",
+    "length",
+    "top_k",
+    "band",
+    "quota_by_group",
+    "perplexity",
+    "el2n",
+    "ifd",
+    "visnec",
+    "clip_score",
+    "deita",
+    "semdedup",
+    "d2",
+    "coincide",
+    "presel",
+    "icons",
+    "less",
+    "mmssr",
+    "mmssr_official",
+    "mllm_selector",
+    "instructiongpt4",
+)
+SELECTORS: dict[str, str] = {name: f"{__name__}.{name}:select" for name in _NAMES}
+"""Name -> address of the function; its module is imported on first use."""
 
-Selector = Callable[..., Selection]
 _FIXED = ("columns", "budget", "seed")
 
 
-def get_selector(name: str) -> Selector:
-    """The function behind `name`. Raises SelectorError for an unknown name (with the nearest) or a wrong signature."""
-    target = SELECTORS.get(name, name if ":" in name else None)
-    if target is None:
+def get_selector(name: str) -> Callable[..., Selection]:
+    """The function of the selector `name`, a key of SELECTORS or my_module:my_function.
+
+    Raises SelectorError for an unknown name (with the nearest known one), a failing import or a wrong
+    signature.
+    """
+    address = SELECTORS.get(name, name if ":" in name else None)
+    if address is None:
         raise SelectorError(
-            f"unknown selector {name!r}{_nearest(name, SELECTORS)}; there are {', '.join(SELECTORS)}, "
-            "or my_module:my_function for one of your own"
+            f"unknown selector {name!r}{_did_you_mean(name, SELECTORS)}; must be one of "
+            f"{', '.join(SELECTORS)}, or my_module:my_function for your own"
         )
-    module_name, _, attribute = target.partition(":")
+    module_name, _, attribute = address.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -82,43 +97,39 @@ def get_selector(name: str) -> Selector:
 
 
 def check_params(name: str, params: Mapping[str, Any]) -> None:
-    """Raises SelectorError for a parameter that `name` does not take (with the nearest), one of another type, or one that it lacks."""
-    taken = dict(list(inspect.signature(get_selector(name)).parameters.items())[len(_FIXED) :])
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+    """Raises SelectorError for an unknown (with the nearest known one), mistyped or missing parameter."""
+    known = dict(list(inspect.signature(get_selector(name)).parameters.items())[len(_FIXED) :])
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
-    for key in params:
-        if key not in taken:
-            listed = f"; it takes {', '.join(taken)}" if taken else "; it takes none"
-            raise SelectorError(f"selector {name!r} has no parameter {key!r}{_nearest(key, taken)}{listed}")
-        if not fits(params[key], wanted := taken[key].annotation):
+    for key, value in params.items():
+        if key not in known:
+            listed = f"it has {', '.join(known)}" if known else "it has none"
             raise SelectorError(
-                f"selector {name!r}: {key} is {params[key]!r}, and must be {in_words(wanted)}{hint_for(params[key], wanted)}"
+                f"selector {name!r} has no parameter {key!r}{_did_you_mean(key, known)}; {listed}"
             )
-    lacking = [
-        key for key, parameter in taken.items() if parameter.default is parameter.empty and key not in params
-    ]
-    if lacking:
-        raise SelectorError(f"selector {name!r} needs the parameter {lacking[0]!r}")
+        hint = known[key].annotation
+        if not fits(value, hint):
+            raise SelectorError(
+                f"selector {name!r}: {key} must be {in_words(hint)}, got {value!r}{hint_for(value, hint)}"
+            )
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in params:
+            raise SelectorError(f"selector {name!r} needs the parameter {key!r}")
 
 
 def needs(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """The signals (`capability`, `base_losses`, `cluster_text`, ...) that the selector reads with these parameters.
-
-    A selector module says so by `NEEDS`, or, where it depends on the parameters, by a function `needs(**params)`.
-    """
-    module = importlib.import_module(get_selector(name).__module__)
-    if hasattr(module, "needs"):
-        return module.needs(**(params or {}))
-    return getattr(module, "NEEDS", ())
+    """The signals (`capability`, `base_losses`, ...) that the selector reads with these parameters."""
+    return Selector.of(get_selector(name)).signals(params or {})
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a table of selectors says of one: the first line of its documentation, the signals it reads, what it costs.
+    """A selector in a table of selectors: summary (first line of its documentation), signals, cost.
 
-    `cost` is a class: C0 metadata only; C1 a forward pass of a small encoder for each sample; C2 of a VLM; C3 several
-    passes or a generation; C4 a training run besides; C5 gradients of each sample; C6 a paid service. For a selector
-    of the user's own that does not say it is "unknown". `targeted`: it sees validation data of what it is judged on.
+    `cost` is a class: C0 metadata only; C1 a forward pass of a small encoder per sample; C2 of a VLM; C3
+    several passes or a generation; C4 a training run besides; C5 gradients of each sample; C6 a paid service;
+    "unknown" for a user's own selector that does not declare it. `targeted`: it sees validation data of the
+    benchmarks it is judged on.
     """
 
     name: str
@@ -129,19 +140,15 @@ class Description:
 
 
 def describe(name: str, params: Mapping[str, Any] | None = None) -> Description:
-    """The selector `name`, with the signals that it reads with `params`. Raises SelectorError for an unknown one."""
+    """The selector `name`, with the signals that it reads with `params`. Raises SelectorError."""
     function = get_selector(name)
-    module = importlib.import_module(function.__module__)
+    record, module = Selector.of(function), sys.modules[function.__module__]
+    # a user's module may hold several selectors, so the docstring of the function goes first there
     text = module.__doc__ if name in SELECTORS else function.__doc__ or module.__doc__
-    return Description(
-        name=name,
-        summary=(text or "").strip().partition("\n")[0],
-        needs=needs(name, params),
-        cost=getattr(module, "COST", "unknown"),
-        targeted=getattr(module, "TARGETED", False),
-    )
+    summary = (text or "").strip().partition("\n")[0]
+    return Description(name, summary, record.signals(params or {}), record.cost, record.targeted)
 
 
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
     match = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""

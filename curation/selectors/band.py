@@ -1,17 +1,15 @@
 """Random rows from a band of one column, between two quantiles.
 
-The general form of "neither the easiest nor the hardest" (selective perplexity: arXiv 2402.00530). Needs: the signal
-of the column. Cost class: that of the column. Blind, unless the column is not.
+The general form of "neither the easiest nor the hardest" (selective perplexity: arXiv 2402.00530). Needs: the
+signal of the column. Cost class: that of the column. Blind, unless the column is not.
 """
 
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, bounded
-from curation.selectors.primitives.candidates import by_hash, candidates
+from curation.selectors.contract import Selection, Selector, SelectorError, bounded
+from curation.selectors.primitives.candidates import by_hash, find_candidates
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C0", False, True
 
 
 def needs(column: str = "", **_: object) -> tuple[str, ...]:
@@ -22,15 +20,17 @@ def needs(column: str = "", **_: object) -> tuple[str, ...]:
 def select(
     columns: pa.Table, budget: int, seed: int, *, column: str, low: float = 0.25, high: float = 0.75
 ) -> Selection:
-    """`budget` random rows of those whose rank by `column` lies between the quantiles `low` and `high`, both 0..1.
+    """`budget` random rows of those ranked between the quantiles `low` and `high` (0 to 1) of `column`.
 
-    Of n rows with a value, ranked by (value, hash of seed and id), those at places floor(low · n) to floor(high · n)
-    - 1 are the band; rows are taken from it by the hash. Rows without a value are set aside (`missing_value`), so are
-    those beside the band (`out_of_range`).
-    Raises ColumnError, BudgetError where the band holds fewer, SelectorError unless 0 <= low < high <= 1.
+    The n rows with a value are ranked by (value, hash of seed and id); those at places floor(low · n) up to,
+    but not including, floor(high · n) are the band, from which rows are taken by the hash. Rows without a
+    value (`missing_value`) or outside the band (`out_of_range`) cannot be picked. Raises ColumnError,
+    BudgetError where the band holds fewer, SelectorError unless 0 <= low < high <= 1.
     """
     if not 0 <= low < high <= 1:
-        raise SelectorError(f"low {low} and high {high} are quantiles, 0 <= low < high <= 1")
+        raise SelectorError(
+            f"low and high must be quantiles, 0 <= low < high <= 1, got low={low}, high={high}"
+        )
     values, _ = bounded(columns, column)
     known = np.isfinite(values)
     order, _ = by_hash(columns, seed)
@@ -38,6 +38,9 @@ def select(
     ranked = ranked[np.argsort(values[ranked], kind="stable")]
     inside = np.zeros(len(values), bool)
     inside[ranked[int(low * len(ranked) + 1e-9) : int(high * len(ranked) + 1e-9)]] = True
-    found = candidates(columns, budget, seed, inside, outside=known & ~inside)
+    candidates = find_candidates(columns, budget, seed, inside, outside=known & ~inside)
     places = np.arange(budget)
-    return found.selection(columns, places, score=values[found.rows[places]])
+    return candidates.selection(columns, places, score=values[candidates.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)

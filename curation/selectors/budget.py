@@ -1,9 +1,9 @@
 """Budgets in rows and in tokens: `30%`, `200` or `tokens:2e9`.
 
-The tokens of a sample are its text and image tokens as the pool counts them; a budget of tokens is never exceeded.
+The tokens of a sample are the text and image tokens that the pool counts; a budget of tokens is never
+exceeded.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
@@ -16,6 +16,7 @@ from curation.selectors.contract import (
     BudgetError,
     ColumnError,
     Selection,
+    Selector,
     SelectorError,
     numbers,
     require,
@@ -28,10 +29,10 @@ TOKEN_COLUMNS = ("text_tokens", "image_tokens")
 
 
 class TokenBudgetError(SelectorError):
-    """The budget of tokens is not met: `requested` and `available` tokens."""
+    """The budget of tokens cannot be met: `requested` tokens, of which `available` can be spent."""
 
     def __init__(self, requested: int, available: int, why: str) -> None:
-        super().__init__(f"budget of {requested:,} tokens asked for, {available:,} can be had: {why}")
+        super().__init__(f"requested {requested:,} tokens, only {available:,} available: {why}")
         self.requested, self.available = requested, available
 
 
@@ -44,8 +45,8 @@ def choose(
 ) -> Selection:
     """The selection of `function` for a budget in any form.
 
-    Raises SelectorError and its kinds, also where a selector of the user's own gives something else than a Selection of
-    as many rows as were asked for.
+    Raises SelectorError and its subclasses, also where a user's own selector does not return a Selection of
+    the requested size.
     """
     tokens = token_budget(budget)
     if tokens is not None:
@@ -56,20 +57,17 @@ def choose(
 def _selected(
     function: Callable[..., Selection], columns: pa.Table, rows: int, seed: int, params: Mapping[str, Any]
 ) -> Selection:
-    found = function(columns, rows, seed, **params)
+    selection = function(columns, rows, seed, **params)
     name = f"{function.__module__}:{function.__name__}"
-    if not isinstance(found, Selection):
-        raise SelectorError(f"{name} returned {type(found).__name__}, not a curation.selectors.Selection")
-    if len(found.rows) not in (
-        rows,
-        rows + found.notes.get("overshoot", 0),
-    ):  # more only where mmssr_official says so
-        raise SelectorError(f"{name} picked {len(found.rows):,} rows, {rows:,} were asked for")
-    return found
+    if not isinstance(selection, Selection):
+        raise SelectorError(f"{name} returned {type(selection).__name__}, not a curation.selectors.Selection")
+    if len(selection.rows) != rows + selection.surplus:
+        raise SelectorError(f"{name} picked {len(selection.rows):,} rows, requested {rows:,}")
+    return selection
 
 
 def token_budget(budget: str | int) -> int | None:
-    """`"tokens:2e9"` -> 2,000,000,000; None for a budget in rows. Raises SelectorError for text that is no whole number."""
+    """`"tokens:2e9"` -> 2,000,000,000; None for a budget in rows. Raises SelectorError unless it is whole."""
     text = str(budget).strip()
     if not text.startswith(PREFIX):
         return None
@@ -78,12 +76,12 @@ def token_budget(budget: str | int) -> int | None:
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite() or number.as_integer_ratio()[1] != 1:
-        raise SelectorError(f"budget {budget!r} is no number of tokens such as 'tokens:2e9'")
+        raise SelectorError(f"budget must be a number of tokens such as 'tokens:2e9', got {budget!r}")
     return int(number)
 
 
 def row_tokens(columns: pa.Table) -> np.ndarray:
-    """Text plus image tokens, int64[n]. Raises ColumnError where they are unknown for any row: a part of them would mislead."""
+    """Text plus image tokens, int64[n]. Raises ColumnError if any is unknown: a partial sum would mislead."""
     require(columns, TOKEN_COLUMNS)
     total = np.zeros(len(columns), np.int64)
     for name in TOKEN_COLUMNS:
@@ -91,7 +89,7 @@ def row_tokens(columns: pa.Table) -> np.ndarray:
         if unknown:
             raise ColumnError(
                 name,
-                f"{name} is unknown for {unknown:,} of {len(columns):,} rows, so a budget of tokens cannot be held",
+                f"{name} is unknown for {unknown:,} of {len(columns):,} rows, so tokens cannot be budgeted",
             )
         total += numbers(columns, name).astype(np.int64)
     if total.min(initial=0) < 0:
@@ -108,19 +106,20 @@ def select_within_tokens(
 ) -> Selection:
     """The largest selection of `function` whose text and image tokens do not exceed `budget`.
 
-    Where the selector is nested (a smaller budget gives the first picks of a larger one: its module says `NESTED = True`,
-    or has a function `nested(**params)` that does) it is the longest prefix of the pick order that fits. Otherwise the number of rows k is found by bisection between bounds that
-    hold for any selector (the rows that fit if the longest, or the shortest, come first): k rows fit and k + 1 do not.
-    Where more rows may cost fewer tokens there can be several such k; the one that is found depends on nothing but the
-    arguments.
+    For a nested selector (`Selector.nested`: a smaller budget gives the first picks of a larger one) it is
+    the longest prefix of the pick order that fits. For others bisection finds a number of rows k such that k
+    rows fit and k + 1 do not, between bounds that hold for any selector (the rows that fit if the longest, or
+    the shortest, come first). Where more rows may cost fewer tokens there can be several such k; which one is
+    found depends on the arguments only.
 
-    Notes gain `token_budget`, `tokens` (spent) and `tokens_left`. Raises ColumnError where token counts are unknown,
-    TokenBudgetError for a budget below 1, below the first pick, or above what the pool or the selector has.
+    Notes gain `token_budget`, `tokens` (spent) and `tokens_left`. Raises ColumnError where token counts are
+    unknown, TokenBudgetError for a budget below 1, below the first pick, or above the tokens of the pool or
+    of the selector's largest selection.
     """
     tokens = row_tokens(columns)
     total = int(tokens.sum())
     if budget < 1:
-        raise TokenBudgetError(budget, total, "it must be at least 1")
+        raise TokenBudgetError(budget, total, "the budget must be at least 1")
     if budget > total:
         raise TokenBudgetError(budget, total, "the whole pool has no more")
     trial = _Trial(function, columns, tokens, seed, dict(params or {}))
@@ -134,7 +133,7 @@ def select_within_tokens(
         raise TokenBudgetError(budget, trial.cost(full), f"the selector can pick {len(full.rows):,} rows")
     if trial.cost(full) <= budget:
         return trial.noted(full, budget)
-    if _is_nested(function, params or {}):
+    if Selector.of(function).is_nested(params or {}):
         rows = int(np.searchsorted(np.cumsum(trial.of(full)), budget, side="right"))
     else:
         rows = _bisect(trial, min(low, len(full.rows)), len(full.rows), budget)
@@ -143,13 +142,8 @@ def select_within_tokens(
     return trial.noted(trial.select(rows), budget)
 
 
-def _is_nested(function: Callable[..., Selection], params: Mapping[str, Any]) -> bool:
-    module = sys.modules.get(function.__module__)
-    return module.nested(**params) if hasattr(module, "nested") else getattr(module, "NESTED", False)
-
-
 def _bisect(trial: "_Trial", fits: int, over: int, budget: int) -> int:
-    """k such that k rows fit and k + 1 do not; `fits` rows are known to fit, `over` rows not to."""
+    """k such that k rows fit and k + 1 do not; `fits` rows are known to fit, `over` rows are known not to."""
     while over - fits > 1:
         middle = (fits + over) // 2
         if trial.cost(trial.select(middle)) <= budget:
@@ -160,7 +154,7 @@ def _bisect(trial: "_Trial", fits: int, over: int, budget: int) -> int:
 
 
 class _Trial:
-    """One selector on one table, asked for several numbers of rows."""
+    """One selector on one table, run for several numbers of rows."""
 
     def __init__(
         self,
@@ -170,13 +164,8 @@ class _Trial:
         seed: int,
         params: dict[str, Any],
     ) -> None:
-        self._function, self._columns, self._tokens, self._seed, self._params = (
-            function,
-            columns,
-            tokens,
-            seed,
-            params,
-        )
+        self._function, self._columns, self._tokens = function, columns, tokens
+        self._seed, self._params = seed, params
         rows = row_numbers(columns)
         self._order = np.argsort(rows, kind="stable")
         self._sorted = rows[self._order]
@@ -185,7 +174,7 @@ class _Trial:
         return _selected(self._function, self._columns, rows, self._seed, self._params)
 
     def largest(self, rows: int) -> Selection:
-        """At most `rows` rows: what the selector can give if it is fewer."""
+        """`rows` rows, or as many as the selector can pick."""
         try:
             return self.select(rows)
         except BudgetError as error:
@@ -204,7 +193,7 @@ class _Trial:
         spent = self.cost(selection)
         if spent > budget:
             raise SelectorError(
-                f"{self._function.__module__} says NESTED, but a smaller budget does not give its first picks"
+                f"{self._function.__module__} is declared nested, but a smaller budget gives other picks"
             )
         notes = {"token_budget": budget, "tokens": spent, "tokens_left": budget - spent}
         return replace(selection, notes=selection.notes | notes)

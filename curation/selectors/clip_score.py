@@ -1,22 +1,19 @@
 """CLIP score: cosine of image and text under a dual encoder, the highest first.
 
-Source: Hessel et al. (arXiv 2104.08718); as a filter DataComp (arXiv 2304.14108). Which text is compared (question,
-answer, both) is a setting of the signal. Needs: clip. Cost class: C1. Blind.
+Source: Hessel et al. (arXiv 2104.08718); as a filter DataComp (arXiv 2304.14108). Which text is compared
+(question, answer, both) is a setting of the signal. Needs: clip. Cost class: C1. Blind.
 """
 
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, bounded
+from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import candidates
-
-NEEDS: tuple[str, ...] = ("clip",)
-COST, TARGETED, NESTED = "C1", False, True
+from curation.selectors.primitives.candidates import find_candidates
 
 
 def nested(text_only: str = "exclude", **_: object) -> bool:
-    """With text-only rows kept, a larger budget gives them more places, and the order of the picks has them last."""
+    """Not with text-only rows kept: their number grows with the budget, and they come last."""
     return text_only != "keep"
 
 
@@ -25,12 +22,17 @@ def select(
 ) -> Selection:
     """The `budget` rows at the `rule` end ("top", "bottom", "mid": around the median) by `clip_score`.
 
-    Ties by the hash of (seed, id). Text-only rows have no score: `text_only="exclude"` sets them aside, "keep" gives
-    them their share of the budget at random (then subsets are not nested). Rows with images but without a score
-    (`missing_value`) or with one outside -100 .. 100 (`out_of_range`; some encoders report 100 · cosine) cannot be
-    picked. Raises ColumnError, BudgetError, SelectorError.
+    Ties by the hash of (seed, id). Text-only rows have no score: `text_only="exclude"` leaves them out,
+    "keep" gives them their share of the budget at random (then subsets are not nested). Rows with images but
+    without a score (`missing_value`) or with one outside -100 .. 100 (`out_of_range`; some encoders report
+    100 · cosine) cannot be picked. Raises ColumnError, BudgetError, SelectorError.
     """
     values, outside = bounded(columns, "clip_score", low=-100, high=100)
-    found = candidates(columns, budget, seed, np.isfinite(values), outside=outside, text_only=text_only)
-    places = band(values[found.rows], found.budget, rule)
-    return found.selection(columns, places, score=values[found.rows[places]])
+    candidates = find_candidates(
+        columns, budget, seed, np.isfinite(values), outside=outside, text_only=text_only
+    )
+    places = band(values[candidates.rows], candidates.budget, rule)
+    return candidates.selection(columns, places, score=values[candidates.rows[places]])
+
+
+SELECTOR = Selector(select, needs=("clip",), cost="C1", nested=nested)

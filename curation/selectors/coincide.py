@@ -1,8 +1,8 @@
-"""COINCIDE: more rows from clusters that resemble the others and are sparse, inside a cluster by greedy MMD.
+"""COINCIDE: more rows from transferable and sparse clusters; inside a cluster, greedy MMD.
 
-Source: Lee et al. (arXiv 2406.10995): clusters of a small VLM's activations; transferability S_k = mean cosine of
-centroid k to the other centroids, density D_k = mean Gaussian kernel inside cluster k, weight softmax(S_k / (tau D_k)).
-Needs: embedding and cluster_activation (or others). Cost class: C2. Blind.
+Source: Lee et al. (arXiv 2406.10995): clusters of a small VLM's activations; transferability S_k = mean
+cosine of centroid k to the other centroids, density D_k = mean Gaussian kernel inside cluster k, weight
+softmax(S_k / (tau D_k)). Needs: embedding and cluster_activation (or others). Cost class: C2. Blind.
 """
 
 import math
@@ -11,17 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, numbers
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.contract import Selection, Selector, SelectorError, numbers
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import Lookup, cosines, joined, mean_direction
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.pick import kernel, pick_by_group, refuse_large, rule
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C2", False, False
 VECTORS = ("emb_image", "emb_text")
 SAME = 0.9
-"""Centroids nearer than this count as one cluster cut in two, not as transfer (released code)."""
+"""Cosine above which two centroids count as one split cluster, not as transfer (as in the released code)."""
 _BLOCK = 1024
 
 
@@ -47,45 +46,46 @@ def select(
     sigma: float = 1.0,
     text_only: str | None = "keep",
 ) -> Selection:
-    """A number from each cluster_<cluster> by its weight; inside it the rows whose distribution is nearest to its own.
+    """From each cluster_<cluster> a number by its weight: the rows that best match its distribution.
 
-    `transfer` is the vector column for S_k (the language half; cosines above 0.9 count 0), `vectors` those, joined, for
-    D_k and the picks; centroids are the mean directions of a cluster's rows. Clusters are visited by falling weight:
-    each gets round(left · weight / weights still to come), at most its size; where that leaves budget over, those with
-    room are visited again. Picks minimise MMD^2 (Gaussian kernel, width `sigma`), greedily; ties by the hash of
-    (seed, id). D_k of a single row is 1. Text-only rows: "keep" (default) gives them their share of the budget at
-    random, "exclude" sets them aside; pass `text_only=None` with vectors that they have. Rows with images but without
-    vector or cluster cannot be picked (`missing_value`). Reason: cluster, transferability, density.
-    Raises ColumnError, BudgetError, SizeError, SelectorError.
+    `transfer` is the vector column for S_k (the language half; cosines above 0.9 count 0), `vectors` those,
+    joined, for D_k and the picks; a centroid is the mean direction of a cluster's rows. Clusters are visited
+    by descending weight: each gets round(left · weight / weights still to come), at most its size; if budget
+    remains, clusters with rows left are visited again. Picks minimise MMD^2 (Gaussian kernel, width `sigma`),
+    greedily; ties by the hash of (seed, id). D_k of a single row is 1. Text-only rows: "keep" (default) gives
+    them their share of the budget at random, "exclude" leaves them out; pass `text_only=None` if they have
+    the vectors. Rows with images but without vector or cluster cannot be picked (`missing_value`). Reason:
+    cluster, transferability, density. Raises ColumnError, BudgetError, SizeError, SelectorError.
     """
     if not tau > 0 or not sigma > 0:
-        raise SelectorError(f"tau {tau} and sigma {sigma} must be positive")
+        raise SelectorError(f"tau and sigma must be positive, got tau={tau}, sigma={sigma}")
     units, known = joined(columns, vectors)
-    halves, also = joined(columns, transfer)
+    language, has_language = joined(columns, transfer)
     clusters = numbers(columns, f"cluster_{cluster}")
-    found = candidates(columns, budget, seed, known & also & np.isfinite(clusters), text_only=text_only)
-    _, codes = np.unique(clusters[found.rows], return_inverse=True)
+    candidates = find_candidates(
+        columns, budget, seed, known & has_language & np.isfinite(clusters), text_only=text_only
+    )
+    _, codes = np.unique(clusters[candidates.rows], return_inverse=True)
     members = members_of(codes)
     refuse_large(max(map(len, members), default=0))  # before any vector is read
-    transferable = (
-        transferability(np.concatenate([mean_direction(halves(found.rows[m])) for m in members]))
-        if members
-        else np.empty(0)
+    centroids = [mean_direction(language(candidates.rows[m])) for m in members]
+    transferable = transferability(np.concatenate(centroids)) if members else np.empty(0)
+    density = np.array([_density(units, candidates.rows[m], sigma) for m in members])
+    counts = allocate(np.bincount(codes), transferable / (tau * density), candidates.budget)
+    places = pick_by_group(
+        candidates.rows, codes, counts, rule("mmd", sigma=sigma), candidates.keys, units=units
     )
-    density = np.array([_density(units, found.rows[m], sigma) for m in members])
-    counts = allocate(np.bincount(codes), transferable / (tau * density), found.budget)
-    places = pick_by_group(found.rows, codes, counts, rule("mmd", sigma=sigma), found.keys, units=units)
-    picked, of = found.rows[places], codes[places]
+    picked, code = candidates.rows[places], codes[places]
     reason = {
         "cluster": clusters[picked].astype(np.int32),
-        "transferability": transferable[of],
-        "density": density[of],
+        "transferability": transferable[code],
+        "density": density[code],
     }
-    return found.selection(columns, places, {"clusters_used": int((counts > 0).sum())}, **reason)
+    return candidates.selection(columns, places, {"clusters_used": int((counts > 0).sum())}, **reason)
 
 
 def transferability(centroids: np.ndarray) -> np.ndarray:
-    """float64[k]: mean cosine of each unit centroid [k, d] to the others, those above 0.9 as 0; 0 for a single one."""
+    """float64[k]: mean cosine of unit centroids [k, d] to the others, above 0.9 as 0; 0 for a single one."""
     k, total = len(centroids), np.zeros(len(centroids))
     for start in range(0, k, _BLOCK):
         cosine = cosines(centroids[start : start + _BLOCK], centroids)
@@ -101,13 +101,16 @@ def _density(units: Lookup, rows: np.ndarray, sigma: float) -> float:
     total = sum(
         int(kernel(block[start : start + _BLOCK], block, sigma).sum()) for start in range(0, n, _BLOCK)
     )
-    return max((total * 2.0**-24 - n) / (n * (n - 1)), 2.0**-24)  # a narrow kernel may find nobody near
+    return max(
+        (total * 2.0**-24 - n) / (n * (n - 1)), 2.0**-24
+    )  # never 0: under a narrow kernel no row may have a near neighbour
 
 
 def allocate(sizes: np.ndarray, lift: np.ndarray, budget: int) -> np.ndarray:
-    """int64[k]: one cluster after the other, highest `lift` first, round(left · its share of softmax(lift) still to come).
+    """int64[k]: by descending `lift`, each cluster gets round(left · its share of softmax(lift) to come).
 
-    At most `sizes`; in sum exactly `budget`, which they must hold. Ties go to the earlier cluster.
+    At most `sizes`, whose sum must be at least `budget`; in sum exactly `budget`. Ties go to the earlier
+    cluster.
     """
     counts, left = np.zeros(len(sizes), np.int64), budget
     order = np.argsort(-np.round(lift, 9), kind="stable")
@@ -121,9 +124,12 @@ def allocate(sizes: np.ndarray, lift: np.ndarray, budget: int) -> np.ndarray:
 
 
 def _shares(lift: np.ndarray) -> list[float]:
-    """For each of falling `lift`: exp(lift) over the sum of exp(lift) from it on, without overflow."""
+    """For each of descending `lift`: exp(lift) over the sum of exp(lift) from it on, without overflow."""
     rest, shares = 0.0, []
     for here, after in zip(lift[::-1].tolist(), [-math.inf, *lift[:0:-1].tolist()], strict=True):
         rest = 1.0 + math.exp(min(after - here, 0.0)) * rest
         shares.append(1.0 / rest)
     return shares[::-1]
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2")

@@ -1,8 +1,8 @@
-"""D2 pruning: difficulty spread over a graph of nearest neighbours, then picks that quieten their neighbours.
+"""D2 pruning: difficulty spread over a nearest-neighbour graph, then picks that down-weight their neighbours.
 
-Source: Maharana et al. (arXiv 2310.07931). Forward: density_i = s_i + sum over neighbours j of exp(-d_ij) · s_j.
-Reverse: again and again the highest density; it takes exp(-gamma · d_ij) · density_i from its neighbours. Needs: the
-signals of the difficulty (base_losses) and of the vectors (embedding). Cost class: C2. Blind.
+Source: Maharana et al. (arXiv 2310.07931). Forward: density_i = s_i + sum over neighbours j of exp(-d_ij) ·
+s_j. Reverse: repeatedly the highest density; it subtracts exp(-gamma · d_ij) · density_i from its neighbours.
+Needs: the signals of the difficulty (base_losses) and of the vectors (embedding). Cost class: C2. Blind.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,20 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, bounded, numbers
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.contract import Selection, Selector, SelectorError, bounded, numbers, one_of
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import exp, joined
 from curation.selectors.primitives.graph import gather, nearest
 from curation.selectors.primitives.greedy import greedy_penalty
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C2", False, False
-MODES = ("sum", "product")
 VECTORS = ("emb_image", "emb_text")
 
 
 def needs(
     column: str = "base_el2n", vectors: str | Sequence[str] = VECTORS, within: str | None = None, **_: object
 ) -> tuple[str, ...]:
-    """The difficulty, the vectors and, if any, the clusters."""
+    """The difficulty, the vectors and, where used, the clusters."""
     return signals_of(column, *names_of(vectors), f"cluster_{within}" if within else None)
 
 
@@ -42,33 +40,38 @@ def select(
     within: str | None = None,
     text_only: str | None = "keep",
 ) -> Selection:
-    """Rows by density, each pick lowering that of its nearest `neighbours`; ties by the hash of (seed, id).
+    """Rows by density, each pick lowering that of its `neighbours` nearest; ties by the hash of (seed, id).
 
-    `column`: difficulty, not below 0. `vectors`: one vector column, or several joined; d_ij is the Euclidean distance
-    of the unit vectors. `mode`: "sum" as above, or "product": s_i · sum of exp(-d_ij) · s_j. The graph is computed once
-    (exact, rows squared); `within` restricts it to cluster_<within>, for pools that are too large. Text-only rows:
-    "keep" (default) gives them their share of the budget at random, "exclude" sets them aside; with vectors of text
-    alone pass `text_only=None`, and they are rows like others. Rows without difficulty, vector or cluster cannot be
-    picked (`missing_value`), nor those with a difficulty below 0 (`out_of_range`). Reason: score (difficulty), density
-    (after the forward pass). Raises ColumnError, BudgetError, SizeError, SelectorError.
+    `column`: difficulty, not below 0. `vectors`: one vector column, or several joined; d_ij is the Euclidean
+    distance of the unit vectors. `mode`: "sum" as above, or "product": s_i · sum of exp(-d_ij) · s_j. The
+    graph is computed once (exact, rows squared); `within` restricts it to cluster_<within>, for large pools.
+    Text-only rows: "keep" (default) gives them their share of the budget at random, "exclude" leaves them
+    out; with text vectors only, pass `text_only=None` to treat them like all others. Rows without difficulty,
+    vector or cluster cannot be picked (`missing_value`), nor those with a difficulty below 0
+    (`out_of_range`). Reason: score (difficulty), density (after the forward pass). Raises ColumnError,
+    BudgetError, SizeError, SelectorError.
     """
     _check(neighbours, gamma, mode)
     score, outside = bounded(columns, column, low=0)
     units, known = joined(columns, vectors)
     clusters = numbers(columns, f"cluster_{within}") if within else np.zeros(len(columns))
     usable = np.isfinite(score) & known & np.isfinite(clusters)
-    found = candidates(columns, budget, seed, usable, outside=outside, text_only=text_only)
-    _, codes = np.unique(clusters[found.rows], return_inverse=True)
-    graph = nearest(found.rows, units, neighbours, codes)
-    inside, distance = score[found.rows], graph.distance
+    candidates = find_candidates(columns, budget, seed, usable, outside=outside, text_only=text_only)
+    _, codes = np.unique(clusters[candidates.rows], return_inverse=True)
+    graph = nearest(candidates.rows, units, neighbours, codes)
+    inside, distance = score[candidates.rows], graph.distance
     messages = gather(inside, graph, exp(-distance))
     density = inside * messages if mode == "product" else inside + messages
-    places = greedy_penalty(density, graph.neighbours, exp(-gamma * distance), found.budget)
-    return found.selection(columns, places, score=inside[places], density=density[places])
+    places = greedy_penalty(density, graph.neighbours, exp(-gamma * distance), candidates.budget)
+    return candidates.selection(columns, places, score=inside[places], density=density[places])
 
 
 def _check(neighbours: int, gamma: float, mode: str) -> None:
-    if mode not in MODES:
-        raise SelectorError(f"mode {mode!r} is none of {', '.join(MODES)}")
+    one_of("mode", mode, ("sum", "product"))
     if neighbours < 1 or not gamma >= 0:
-        raise SelectorError(f"neighbours {neighbours} must be at least 1 and gamma {gamma} not negative")
+        raise SelectorError(
+            f"neighbours must be at least 1, gamma at least 0, got neighbours={neighbours}, gamma={gamma}"
+        )
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2")

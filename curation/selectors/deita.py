@@ -1,8 +1,8 @@
-"""Deita: complexity · quality, the highest first, skipping rows that resemble one already taken.
+"""Deita: complexity · quality, the highest first, skipping rows similar to one already taken.
 
-Source: Liu et al. (arXiv 2312.15685): scores of two tuned LLM raters, greedy acceptance while the highest cosine to the
-accepted is at most 0.9. The raters see the text only, so images count only through the vectors. Needs: quality, and
-the signal of the vectors (embedding). Cost class: C2. Blind.
+Source: Liu et al. (arXiv 2312.15685): scores of two tuned LLM raters, a row is accepted if its highest cosine
+to the accepted rows is at most 0.9. The raters see the text only, so images count only through the vectors.
+Needs: quality, and the signal of the vectors (embedding). Cost class: C2. Blind.
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,25 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import BudgetError, Selection, SelectorError, bounded, numbers
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.contract import (
+    BudgetError,
+    Selection,
+    Selector,
+    SelectorError,
+    bounded,
+    numbers,
+    one_of,
+)
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.greedy import greedy_similarity
 from curation.selectors.signal_columns import names_of, signals_of
-
-COST, TARGETED, NESTED = "C2", False, True
-FILLS = ("none", "score")
 
 
 def needs(
     vectors: str | Sequence[str] = "emb_text", within: str | None = None, **_: object
 ) -> tuple[str, ...]:
-    """The quality scores, the vectors and, if any, the clusters."""
+    """The quality scores, the vectors and, where used, the clusters."""
     return signals_of("complexity", *names_of(vectors), f"cluster_{within}" if within else None)
 
 
@@ -37,49 +42,49 @@ def select(
     within: str | None = None,
     fill: str = "none",
 ) -> Selection:
-    """Rows by `complexity` · `quality`, highest first, each taken if its cosine to all taken is at most `threshold`.
+    """Rows by `complexity` · `quality`, highest first, if their cosine to all taken is at most `threshold`.
 
-    Ties by the hash of (seed, id). `vectors`: one vector column, or several joined. `within`: compare only inside
-    cluster_<within>, for pools whose pairs are too many. `fill`: where the rows that pass are fewer than the budget,
-    "none" raises BudgetError with their number, "score" takes the best of the others (`filled`). Text-only rows are
-    rows like others, unless the vectors are of images. Rows without score, vector or cluster cannot be picked
-    (`missing_value`). Reason: score, filled. Cost: rows · budget comparisons. Raises ColumnError, BudgetError,
-    SizeError, SelectorError.
+    Ties by the hash of (seed, id). `vectors`: one vector column, or several joined. `within`: compare only
+    inside cluster_<within>, for large pools. `fill`: where fewer rows pass than the budget, "none" raises
+    BudgetError with their number, "score" takes the best of the others (`filled`). Text-only rows are treated
+    like all others, but have no image vectors. Rows without score, vector or cluster cannot be picked
+    (`missing_value`). Reason: score, filled. Cost: rows · budget comparisons. Raises ColumnError,
+    BudgetError, SizeError, SelectorError.
     """
-    if fill not in FILLS or not -1 <= threshold <= 1:
-        raise SelectorError(
-            f"fill {fill!r} is none of {', '.join(FILLS)}"
-            if fill not in FILLS
-            else f"threshold {threshold} is no cosine"
-        )
+    one_of("fill", fill, ("none", "score"))
+    if not -1 <= threshold <= 1:
+        raise SelectorError(f"threshold must be a cosine from -1 to 1, got {threshold}")
     score = bounded(columns, "complexity")[0] * bounded(columns, "quality")[0]
     units, known = joined(columns, vectors)
     clusters = numbers(columns, f"cluster_{within}") if within else np.zeros(len(columns))
     usable = np.isfinite(score) & known & np.isfinite(clusters)
-    # without filling, how many can be had is known only after the comparisons
-    asked = min(budget, int(usable.sum()) or budget) if fill == "none" else budget
-    found = candidates(columns, asked, seed, usable)
-    ranked = np.argsort(-score[found.rows], kind="stable")
-    rows = found.rows[ranked]
+    # without filling, the number of available rows is known only after the comparisons
+    requested = min(budget, int(usable.sum()) or budget) if fill == "none" else budget
+    candidates = find_candidates(columns, requested, seed, usable)
+    ranked = np.argsort(-score[candidates.rows], kind="stable")
+    rows = candidates.rows[ranked]
     _, codes = np.unique(clusters[rows], return_inverse=True)
     taken = greedy_similarity(rows, units, budget, threshold, codes)
     missing = budget - len(taken)
     if missing and fill == "none":
         raise BudgetError(
-            budget, len(taken), _why(found.notes["missing_value"], len(rows) - len(taken), threshold)
+            budget, len(taken), _why(candidates.notes["missing_value"], len(rows) - len(taken), threshold)
         )
     rest = np.setdiff1d(np.arange(len(rows)), taken)[:missing]
     places = ranked[np.concatenate([taken, rest])]
     filled = pa.array(np.arange(budget) >= len(taken))
-    return found.selection(
-        columns, places, {"filled": missing}, score=score[found.rows[places]], filled=filled
+    return candidates.selection(
+        columns, places, {"filled": missing}, score=score[candidates.rows[places]], filled=filled
     )
 
 
-def _why(missing: int, alike: int, threshold: float) -> str:
-    said = [f"{missing:,} rows are missing_value"] if missing else []
-    if alike:
-        said.append(
-            f"{alike:,} exceed cosine {threshold} to one of those taken; raise threshold, or fill='score'"
+def _why(missing: int, similar: int, threshold: float) -> str:
+    reasons = [f"{missing:,} rows are missing_value"] if missing else []
+    if similar:
+        reasons.append(
+            f"{similar:,} exceed cosine {threshold} to a taken row; raise threshold, or fill='score'"
         )
-    return ", ".join(said)
+    return ", ".join(reasons)
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)

@@ -1,7 +1,7 @@
 """EL2N: mean over the answer's tokens of |softmax - one-hot|, the highest first.
 
-Source: Paul et al. (arXiv 2107.07075), in the token-mean form used for VLMs. Needs: base_losses (or necessity, for the
-seed model). Cost class: C2; C4 with the seed model. Blind.
+Source: Paul et al. (arXiv 2107.07075), in the token-mean form used for VLMs. Needs: base_losses (or
+necessity, for the seed model). Cost class: C2; C4 with the seed model. Blind.
 """
 
 import math
@@ -9,14 +9,13 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, bounded
+from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.signal_columns import loss_column, signals_of
 
-COST, TARGETED, NESTED = "C2", False, True
 HIGHEST = math.sqrt(2) + 1e-3
-"""No error norm of a distribution exceeds sqrt(2); the rest is room for half precision."""
+"""The error norm of a distribution is at most sqrt(2); 1e-3 is slack for half precision."""
 
 
 def needs(model: str = "base", **_: object) -> tuple[str, ...]:
@@ -27,10 +26,14 @@ def needs(model: str = "base", **_: object) -> tuple[str, ...]:
 def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", model: str = "base") -> Selection:
     """The `budget` rows at the `rule` end ("top", "bottom", "mid": around the median) by EL2N under `model`.
 
-    Ties by the hash of (seed, id). Text-only rows are rows like others. Rows without a value (`missing_value`) or with
-    one outside 0 .. sqrt(2) (`out_of_range`) cannot be picked. Raises ColumnError, BudgetError, SelectorError.
+    Ties by the hash of (seed, id). Text-only rows are treated like all others. Rows without a value
+    (`missing_value`) or with one outside 0 .. sqrt(2) (`out_of_range`) cannot be picked. Raises ColumnError,
+    BudgetError, SelectorError.
     """
     values, outside = bounded(columns, loss_column(model, "el2n"), low=0, high=HIGHEST)
-    found = candidates(columns, budget, seed, np.isfinite(values), outside=outside)
-    places = band(values[found.rows], found.budget, rule)
-    return found.selection(columns, places, score=values[found.rows[places]])
+    candidates = find_candidates(columns, budget, seed, np.isfinite(values), outside=outside)
+    places = band(values[candidates.rows], candidates.budget, rule)
+    return candidates.selection(columns, places, score=values[candidates.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)

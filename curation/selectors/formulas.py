@@ -1,39 +1,40 @@
-"""What several methods make of the same four answer losses, without another pass over the data.
+"""Scores that several methods derive from the same four answer losses, without another pass over the data.
 
-L(A|I,Q), L(A|Q), L(A|I) and L(A) are mean losses of the answer's tokens in nats: columns nll, nll_noimg, nll_noq and nll_a
-of the loss producer (base_* under the base model). Every function takes and returns float64 [n]; NaN stands for a missing
-value and passes through; a ratio whose denominator is not above 0, or infinite, is missing too. Sums, differences and quotients of
-float64 are the same on every CPU, and so is `math.exp`, which numpy's vectorised exp is not.
+L(A|I,Q), L(A|Q), L(A|I) and L(A) are mean losses of the answer's tokens in nats: columns nll, nll_noimg,
+nll_noq and nll_a of the loss producer (base_* under the base model). Every function takes and returns float64
+[n]; NaN is a missing value and stays one; a ratio whose denominator is not above 0, or infinite, is missing
+too. Sums, differences and quotients of float64 are the same on every CPU, and so is `math.exp`, unlike
+numpy's vectorised exp.
 """
 
 import math
 
 import numpy as np
 
-from curation.selectors.contract import SelectorError
+from curation.selectors.contract import SelectorError, one_of
 
 NECESSITIES = ("nll", "delta", "visual")
 
 
 def perplexity(nll: np.ndarray) -> np.ndarray:
-    """exp L(A|I,Q): the perplexity of the answer; inf where it is beyond float64."""
+    """exp L(A|I,Q): the perplexity of the answer; inf where it exceeds float64."""
     return np.array([_exp(value) for value in _float64(nll).tolist()])
 
 
 def visual_necessity(nll_noimg: np.ndarray, nll: np.ndarray) -> np.ndarray:
     """VisNec (arXiv 2603.01195): L(A|Q) - L(A|I,Q).
 
-    What the image is worth for the answer: below 0 it misleads (mismatched pairs), about 0 it is redundant. 0 for text-only
-    samples, whose two losses are the same by definition.
+    How much the image helps the answer: below 0 it misleads (mismatched pairs), about 0 it is redundant. 0
+    for text-only samples, whose two losses are equal by definition.
     """
     return _minus(nll_noimg, nll)
 
 
 def ifd(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
-    """Instruction-following difficulty (arXiv 2308.12032) of multimodal samples: L(A|I,Q) / L(A|I), the image in both.
+    """Multimodal instruction-following difficulty (arXiv 2308.12032): L(A|I,Q) / L(A|I).
 
-    Above 1 the question makes the answer less likely; the method drops those and takes the largest of the rest. Equal to
-    `ifd_text` for a text-only sample.
+    Above 1 the question makes the answer less likely; the method drops those rows and takes the largest of
+    the rest. Equal to `ifd_text` for a text-only sample.
     """
     return _ratio(nll, nll_noq)
 
@@ -44,9 +45,10 @@ def ifd_text(nll_noimg: np.ndarray, nll_a: np.ndarray) -> np.ndarray:
 
 
 def irs(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
-    """PreSel's instruction relevance score (arXiv 2503.07591): L(A|I,Q) / L(A|I) under a reference model tuned on 5 %.
+    """PreSel's instruction relevance score (arXiv 2503.07591): L(A|I,Q) / L(A|I) of a model tuned on 5 %.
 
-    The quotient of `ifd`; the methods differ in model and use (PreSel averages it over a task and prefers low means).
+    The same ratio as `ifd`; the methods differ in model and use (PreSel averages it per task and prefers low
+    means).
     """
     return _ratio(nll, nll_noq)
 
@@ -56,12 +58,11 @@ def necessity(
 ) -> np.ndarray:
     """MLLM-Selector's necessity (arXiv 2503.20502), whose formula is not published; high = more needed.
 
-    `nll`: L(A|I,Q) of the seed model; `delta`: that minus the base model's (needs base_nll; what the seed data made worse);
-    `visual`: L(A|Q) - L(A|I,Q) of the seed model (needs nll_noimg). Raises SelectorError for another kind or a column that
-    is not given.
+    `nll`: L(A|I,Q) of the seed model; `delta`: that minus the base model's (needs base_nll; high where the
+    seed data did harm); `visual`: L(A|Q) - L(A|I,Q) of the seed model (needs nll_noimg). Raises SelectorError
+    for another kind or a missing column.
     """
-    if kind not in NECESSITIES:
-        raise SelectorError(f"necessity {kind!r} is none of {', '.join(NECESSITIES)}")
+    one_of("necessity", kind, NECESSITIES)
     if kind == "delta":
         return _minus(nll, _given(base_nll, kind, "base_nll"))
     if kind == "visual":
@@ -80,7 +81,7 @@ def _float64(values: np.ndarray) -> np.ndarray:
 
 
 def _minus(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # of two infinite losses nothing is known
+    with np.errstate(invalid="ignore"):  # the difference of two infinite losses is missing
         return _float64(above) - _float64(below)
 
 

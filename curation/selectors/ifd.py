@@ -1,20 +1,18 @@
 """IFD: instruction-following difficulty L(A|I,Q) / L(A|I), the highest that is not above 1 first.
 
-Source: Li et al., Cherry LLM (arXiv 2308.12032); for multimodal samples the image stays in both losses. Needs:
-necessity, necessity_ablated (or the base model's). Cost class: C4 (two forward passes of a model tuned on a part of
-the pool); C3 with the base model. Blind.
+Source: Li et al., Cherry LLM (arXiv 2308.12032); for multimodal samples the image stays in both losses.
+Needs: necessity, necessity_ablated (or the base model's). Cost class: C4 (two forward passes of a model tuned
+on a part of the pool); C3 with the base model. Blind.
 """
 
 import numpy as np
 import pyarrow as pa
 
 from curation.selectors import formulas
-from curation.selectors.contract import Selection
+from curation.selectors.contract import Selection, Selector
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.signal_columns import loss_column, losses, signals_of
-
-COST, TARGETED, NESTED = "C4", False, True
 
 
 def needs(model: str = "seed", **_: object) -> tuple[str, ...]:
@@ -27,12 +25,16 @@ def select(
 ) -> Selection:
     """The `budget` rows with the highest ratio, those above `highest` left out (`out_of_range`).
 
-    Above 1 the question makes the answer less likely, mostly a wrong pair; `highest=inf` keeps all. Ties by the hash
-    of (seed, id). Text-only rows are rows like others, with L(A|Q) / L(A). Rows without one of the losses, or whose
-    L(A|I) is not above 0, cannot be picked (`missing_value`). Raises ColumnError, BudgetError, SelectorError.
+    Above 1 the question makes the answer less likely, mostly because the two do not belong together;
+    `highest=inf` keeps all. Ties by the hash of (seed, id). Text-only rows are rows like others, with L(A|Q)
+    / L(A). Rows without one of the losses, or whose L(A|I) is not above 0, cannot be picked
+    (`missing_value`). Raises ColumnError, BudgetError, SelectorError.
     """
     ratio = formulas.ifd(*losses(columns, model, "nll", "nll_noq"))
     inside = np.isfinite(ratio) & (ratio >= 0) & (ratio <= highest)
-    found = candidates(columns, budget, seed, inside, outside=np.isfinite(ratio) & ~inside)
-    places = band(ratio[found.rows], found.budget, "top")
-    return found.selection(columns, places, score=ratio[found.rows[places]])
+    candidates = find_candidates(columns, budget, seed, inside, outside=np.isfinite(ratio) & ~inside)
+    places = band(ratio[candidates.rows], candidates.budget, "top")
+    return candidates.selection(columns, places, score=ratio[candidates.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C4", nested=True)

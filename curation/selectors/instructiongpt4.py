@@ -1,9 +1,10 @@
-"""InstructionGPT-4: the highest predicted value inside spectral clusters of the images, in proportion to their size.
+"""InstructionGPT-4: the highest predicted value in spectral clusters of images, in proportion to their size.
 
-Source: Wei et al. (arXiv 2308.12067): a regressor learns, from models trained on subsets of the pool, what a sample is
-worth; each of 10 spectral clusters puts forward its best, a few more than wanted, and the best of those are taken.
-Needs: value (curation/signals/subset_value/producer.py), cluster_spectral. Cost class: C4 (a training run for each probed subset).
-Targeted where the probes are judged on a target's validation data, and called so here.
+Source: Wei et al. (arXiv 2308.12067): a regressor learns, from models trained on subsets of the pool, what a
+sample is worth; each of 10 spectral clusters shortlists its best rows, a few more than needed, and the best
+of the shortlist are taken. Needs: value (curation/signals/subset_value/producer.py), cluster_spectral. Cost
+class: C4 (a training run per probed subset). Targeted: the probes may be evaluated on a target's validation
+data.
 """
 
 import math
@@ -11,13 +12,11 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, SelectorError, numbers
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.contract import Selection, Selector, SelectorError, numbers
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.pick import pick_by_group, top
 from curation.selectors.primitives.quota import quota
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C4", True, False
 
 
 def needs(cluster: str = "spectral", column: str = "value", **_: object) -> tuple[str, ...]:
@@ -35,28 +34,33 @@ def select(
     over: float = 1.02,
     text_only: str | None = "exclude",
 ) -> Selection:
-    """A shortlist in proportion to the clusters, the best of each; then the `budget` highest of the shortlist.
+    """A shortlist of the best of each cluster, in proportion to size; of it the `budget` highest.
 
-    The shortlist has ceil(`over` · budget) rows (at most all), shared over cluster_<cluster> by size with largest
-    remainders, and at least one of each cluster (published: 204 for 200, hence 1.02, each share rounded down). `over=1`
-    keeps the proportions, but for clusters so small that they have a row only by that minimum; a large `over` is plain
-    top-k. Ties by the hash of (seed, id), never by a rounded value. Rows without value or cluster cannot be picked
-    (`missing_value`). Text-only rows, which have no image cluster: "exclude" sets them aside, "keep" gives them their
-    share of the budget at random, None treats them as rows like others. Note `shortlist`: its size. Reason: cluster,
-    score. Raises ColumnError, BudgetError, SelectorError.
+    The shortlist has ceil(`over` · budget) rows (at most all), shared over cluster_<cluster> by size with
+    largest remainders, and at least one of each cluster (published: 204 for 200, hence 1.02, each share
+    rounded down). `over=1` keeps the proportions, except for clusters too small for more than that one row; a
+    large `over` is plain top-k. Ties by the hash of (seed, id), never by a rounded value. Rows without value
+    or cluster cannot be picked (`missing_value`). Text-only rows, which have no image cluster: "exclude"
+    leaves them out, "keep" gives them their share of the budget at random, None treats them like all others.
+    Note `shortlist`: its size. Reason: cluster, score. Raises ColumnError, BudgetError, SelectorError.
     """
     if not over >= 1 or math.isinf(over):
-        raise SelectorError(f"over {over} must be a number of at least 1")
+        raise SelectorError(f"over must be a finite number of at least 1, got {over}")
     value, clusters = numbers(columns, column), numbers(columns, f"cluster_{cluster}")
-    found = candidates(columns, budget, seed, np.isfinite(value) & np.isfinite(clusters), text_only=text_only)
-    score = value[found.rows]
-    _, codes = np.unique(clusters[found.rows], return_inverse=True)
+    candidates = find_candidates(
+        columns, budget, seed, np.isfinite(value) & np.isfinite(clusters), text_only=text_only
+    )
+    score = value[candidates.rows]
+    _, codes = np.unique(clusters[candidates.rows], return_inverse=True)
     sizes = np.bincount(codes)
-    wanted = min(len(found.rows), math.ceil(round(over * found.budget, 6)))
-    counts = np.maximum(quota(sizes, np.zeros(len(sizes)), wanted), 1)
-    shortlist = pick_by_group(found.rows, codes, counts, top, found.keys, score=score)
-    places = shortlist[np.lexsort((shortlist, -score[shortlist]))][: found.budget]
-    picked = clusters[found.rows[places]].astype(np.int32)
-    return found.selection(
+    target = min(len(candidates.rows), math.ceil(round(over * candidates.budget, 6)))
+    counts = np.maximum(quota(sizes, np.zeros(len(sizes)), target), 1)
+    shortlist = pick_by_group(candidates.rows, codes, counts, top, candidates.keys, score=score)
+    places = shortlist[np.lexsort((shortlist, -score[shortlist]))][: candidates.budget]
+    picked = clusters[candidates.rows[places]].astype(np.int32)
+    return candidates.selection(
         columns, places, {"shortlist": len(shortlist)}, cluster=picked, score=score[places]
     )
+
+
+SELECTOR = Selector(select, needs=needs, cost="C4", targeted=True)

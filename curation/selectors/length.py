@@ -1,18 +1,16 @@
-"""Longest (or shortest, or middle) texts or answers first: a baseline that is often hard to beat (arXiv 2402.04833).
+"""Longest (or shortest, or middle) texts or answers first: a strong baseline (arXiv 2402.04833).
 
-Source: Zhao et al., "Long is more for alignment"; multimodal rows in DICS (25 %). Needs: nothing for `text_tokens`,
-the seed model's losses for `answer_tokens`. Cost class: C0. Blind.
+Source: Zhao et al., "Long is more for alignment"; multimodal results in DICS (25 %). Needs: nothing for
+`text_tokens`, the seed model's losses for `answer_tokens`. Cost class: C0. Blind.
 """
 
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, bounded
+from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C0", False, True
 
 
 def needs(column: str = "text_tokens", **_: object) -> tuple[str, ...]:
@@ -25,10 +23,14 @@ def select(
 ) -> Selection:
     """The `budget` rows at the `rule` end ("top", "bottom", "mid": around the median) of `column`, in tokens.
 
-    Ties by the hash of (seed, id). Text-only rows are rows like others. Rows without a count (`missing_value`) or with
-    one below 0 (`out_of_range`) cannot be picked. Raises ColumnError, BudgetError, SelectorError.
+    Ties by the hash of (seed, id). Text-only rows are treated like all others. Rows without a count
+    (`missing_value`) or with one below 0 (`out_of_range`) cannot be picked. Raises ColumnError, BudgetError,
+    SelectorError.
     """
     values, outside = bounded(columns, column, low=0)
-    found = candidates(columns, budget, seed, np.isfinite(values), outside=outside)
-    places = band(values[found.rows], found.budget, rule)
-    return found.selection(columns, places, score=values[found.rows[places]])
+    candidates = find_candidates(columns, budget, seed, np.isfinite(values), outside=outside)
+    places = band(values[candidates.rows], candidates.budget, rule)
+    return candidates.selection(columns, places, score=values[candidates.rows[places]])
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)

@@ -1,12 +1,13 @@
-"""MLLM-Selector: groups by necessity under a seed model, more from the needier groups, spread over sources inside them.
+"""MLLM-Selector: groups by necessity under a seed model, more from the higher ones, spread over sources.
 
-Source: arXiv 2503.20502. Published: a seed model is fine-tuned on a random part of the pool; each sample gets a
-necessity score under it; the pool is grouped by necessity and sampled from the groups, so that the subset is both
-needed and diverse. Not published, and so reconstructed here with every choice a parameter: the score, the noise cut,
-the groups, how much each gets, how it is sampled. Needs: necessity (delta: base_losses too; visual:
-necessity_ablated too). Cost class: C4 (a LoRA fit on the seed part, one forward pass a sample). Blind.
+Source: arXiv 2503.20502. Published: a seed model is fine-tuned on a random part of the pool; each sample gets
+a necessity score under it; the pool is grouped by necessity and sampled from the groups, so that the subset
+is both needed and diverse. Not published, hence reconstructed here with a parameter for every choice: the
+score, the noise cut, the groups, the share of each, the sampling inside. Needs: necessity (delta: base_losses
+too; visual: necessity_ablated too). Cost class: C4 (a LoRA fit on the seed part, one forward pass per
+sample). Blind.
 
-Rounds (the seed model tuned anew on the subset) are calls of this function with the columns of each round.
+A further round (the seed model tuned again on the subset) is another call, with the columns of that round.
 """
 
 import hashlib
@@ -18,10 +19,12 @@ import pyarrow as pa
 
 from curation.selectors.contract import (
     Selection,
+    Selector,
     SelectorError,
     check_budget,
     flags,
     numbers,
+    one_of,
     row_numbers,
     sources_of,
     texts,
@@ -34,9 +37,8 @@ from curation.selectors.primitives.pick import COMPARED, pick_from, rule
 from curation.selectors.primitives.quota import quota, spread
 from curation.selectors.signal_columns import names_of, signals_of
 
-COST, TARGETED, NESTED = "C4", False, False
 PICKS = ("source", *COMPARED)
-_READ = {"nll": ("nll",), "delta": ("nll", "base_nll"), "visual": ("nll", "nll_noimg")}
+_LOSSES = {"nll": ("nll",), "delta": ("nll", "base_nll"), "visual": ("nll", "nll_noimg")}
 
 
 def needs(
@@ -49,10 +51,10 @@ def needs(
     **_: object,
 ) -> tuple[str, ...]:
     """The losses (or whatever `column` comes from), clusters and vectors where they are used."""
-    read = [column] if column else list(_READ[_known(necessity)])
-    read += [strata_by] if strata_by != "necessity" else []
-    read += names_of(vectors) if pick != "source" else []
-    return signals_of(*read, "in_seed" if exclude_seed else None)
+    names = [column] if column else list(_losses_of(necessity))
+    names += [strata_by] if strata_by != "necessity" else []
+    names += names_of(vectors) if pick != "source" else []
+    return signals_of(*names, "in_seed" if exclude_seed else None)
 
 
 def select(
@@ -72,23 +74,24 @@ def select(
 ) -> Selection:
     """Sample more from the groups that the seed model finds harder.
 
-    1. The score is `necessity`: "nll" = L(A|I,Q) of the seed model, "delta" = that minus the base model's, "visual" =
-       L(A|Q) - L(A|I,Q) (0 for text-only rows), mean over answer tokens, in nats; or any other `column`. Rows whose
-       score is missing, NaN or infinite are set aside (`missing_value`), with `exclude_seed` those that the column
-       in_seed marks (`in_seed`), then the floor(`noise_tail`·n) highest, which are mostly wrong answers (`noise_tail`).
-    2. `strata_by="necessity"`: the n rows left, sorted by (score, hash of seed and id), are cut into `strata` groups:
-       the row at place i goes to group floor(i · strata / n), equal in size to within one. A column of cluster numbers
-       (`cluster_text`, ...) instead: each is a group, numbered by its mean score; rows without one are set aside
-       (`missing_cluster`).
-    3. Group k gets a number proportional to size_k · softmax(mean score_k / `tau`) (`tau` in the unit of the score),
-       rounded by largest remainders; what a full group cannot take goes to the others. `tau=inf` is proportional
-       stratified random; small `tau` approaches top-k.
-    4. Inside a group, `pick="source"`: sources share in proportion to their size in it (systematic sampling), rows by
-       the hash. "farthest", "mmd", "typicality": by the `vectors` (a column, or several joined); rows without are set
-       aside (`missing_vector`).
+    1. The score is `necessity`: "nll" = L(A|I,Q) of the seed model, "delta" = that minus the base model's,
+       "visual" = L(A|Q) - L(A|I,Q) (0 for text-only rows), mean over answer tokens, in nats; or any other
+       `column`. Left out are rows whose score is missing, NaN or infinite (`missing_value`), with
+       `exclude_seed` those that the column in_seed marks (`in_seed`), then the floor(`noise_tail`·n) highest,
+       mostly wrong answers (`noise_tail`).
+    2. `strata_by="necessity"`: the n remaining rows, sorted by (score, hash of seed and id), are cut into
+       `strata` groups: the row at place i goes to group floor(i · strata / n), equal in size to within one. A
+       column of cluster numbers (`cluster_text`, ...) instead: each is a group, numbered by its mean score;
+       rows without one are left out (`missing_cluster`).
+    3. Group k gets a number proportional to size_k · softmax(mean score_k / `tau`) (`tau` in the unit of the
+       score), rounded by largest remainders; what a full group cannot take goes to the others. `tau=inf` is
+       proportional stratified random; small `tau` approaches top-k.
+    4. Inside a group, `pick="source"`: sources share in proportion to their size in it (systematic sampling),
+       rows by the hash. "farthest", "mmd", "typicality": by the `vectors` (a column, or several joined); rows
+       without one are left out (`missing_vector`).
 
-    Picks are ordered from the highest group down. Reason: source, stratum (0 = lowest), score, and the cluster where
-    groups are clusters. Raises ColumnError, BudgetError, SizeError, SelectorError.
+    Picks are ordered from the highest group down. Reason: source, stratum (0 = lowest), score, and the
+    cluster where groups are clusters. Raises ColumnError, BudgetError, SizeError, SelectorError.
     """
     _check(noise_tail, strata, tau, pick)
     scores = numbers(columns, column) if column else _score(columns, necessity)
@@ -103,18 +106,20 @@ def select(
     check_budget(
         budget, len(ranked), ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count)
     )
-    of = scores[ranked]
+    score = scores[ranked]
     stratum = (
-        np.arange(len(ranked)) * strata // len(ranked) if clusters is None else _by_mean(clusters[ranked], of)
+        np.arange(len(ranked)) * strata // len(ranked)
+        if clusters is None
+        else _by_mean(clusters[ranked], score)
     )
     sizes = np.bincount(stratum, minlength=strata if clusters is None else 0)
-    counts = quota(sizes, _lift(of, stratum, sizes, tau), budget)
+    counts = quota(sizes, _lift(score, stratum, sizes, tau), budget)
     sources, _ = groups(texts(columns, "source"))
-    inside = None if pick == "source" else rule(pick)
+    pick_rule = None if pick == "source" else rule(pick)
     picks = []
     for k in np.flatnonzero(counts)[::-1]:
         members = ranked[stratum == k]
-        if inside is None:
+        if pick_rule is None:
             picks.append(
                 _by_source(
                     members, sources[members], keys[members], int(counts[k]), _offset(seed, k, sizes[k])
@@ -122,22 +127,19 @@ def select(
             )
         else:
             members = members[np.argsort(keys[members], kind="stable")]
-            picks.append(members[pick_from(members, inside, keys[members], int(counts[k]), units=units)])
+            picks.append(members[pick_from(members, pick_rule, keys[members], int(counts[k]), units=units)])
     levels = np.flatnonzero(counts)[::-1].repeat(counts[counts > 0][::-1])
     return _selection(columns, np.concatenate(picks), levels, scores, clusters, strata_by, notes)
 
 
 def _score(columns: pa.Table, necessity: str) -> np.ndarray:
-    named = dict(
-        zip(_READ[_known(necessity)], (numbers(columns, name) for name in _READ[necessity]), strict=True)
-    )
-    return necessity_of(necessity, **named)
+    losses = {name: numbers(columns, name) for name in _losses_of(necessity)}
+    return necessity_of(necessity, **losses)
 
 
-def _known(necessity: str) -> str:
-    if necessity not in NECESSITIES:
-        raise SelectorError(f"necessity {necessity!r} is none of {', '.join(NECESSITIES)}")
-    return necessity
+def _losses_of(necessity: str) -> tuple[str, ...]:
+    one_of("necessity", necessity, NECESSITIES)
+    return _LOSSES[necessity]
 
 
 def _usable(
@@ -156,9 +158,9 @@ def _usable(
     if has_vector is not None:
         steps["missing_vector"] = has_vector
     usable, notes = np.ones(len(scores), bool), {}
-    for name, good in steps.items():
-        notes[name] = int((usable & ~good).sum())
-        usable &= good
+    for name, valid in steps.items():
+        notes[name] = int((usable & ~valid).sum())
+        usable &= valid
     return usable, notes
 
 
@@ -188,23 +190,24 @@ def _selection(
 
 
 def _check(noise_tail: float, strata: int, tau: float, pick: str) -> None:
-    if pick not in PICKS:
-        raise SelectorError(f"pick {pick!r} is none of {', '.join(PICKS)}")
+    one_of("pick", pick, PICKS)
     if not 0 <= noise_tail < 1:
-        raise SelectorError(f"noise_tail {noise_tail} is a share of the rows, 0 <= noise_tail < 1")
+        raise SelectorError(f"noise_tail must be a share of at least 0 and below 1, got {noise_tail}")
     if strata < 1:
-        raise SelectorError(f"strata {strata} must be at least 1")
+        raise SelectorError(f"strata must be at least 1, got {strata}")
     if not tau > 0:
-        raise SelectorError(f"tau {tau} must be positive (inf = proportional)")
+        raise SelectorError(f"tau must be positive (inf = proportional), got {tau}")
 
 
 def _lift(scores: np.ndarray, stratum: np.ndarray, sizes: np.ndarray, tau: float) -> np.ndarray:
+    """float64[k]: mean score of each stratum, divided by `tau`; 0 for an empty one."""
     return np.bincount(stratum, weights=scores, minlength=len(sizes)) / np.maximum(sizes, 1) / tau
 
 
 def _by_source(
     rows: np.ndarray, sources: np.ndarray, keys: np.ndarray, count: int, offset: int
 ) -> np.ndarray:
+    """`count` of `rows` int64[n], sources in proportion to their rows, by `keys` inside a source."""
     order = np.argsort(keys, kind="stable")
     _, local = np.unique(sources, return_inverse=True)
     shares = spread(np.bincount(local), count, offset)
@@ -213,5 +216,9 @@ def _by_source(
 
 
 def _offset(seed: int, stratum: int, size: int) -> int:
+    """Start of the systematic sampling: from 0 to size - 1, by a hash."""
     digest = hashlib.blake2b(f"{seed}:{stratum}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % int(size)
+
+
+SELECTOR = Selector(select, needs=needs, cost="C4")

@@ -1,8 +1,8 @@
-"""mmSSR as its released code selects (arXiv 2503.13383; lyumengyao/mmssr), accidents of the rules included.
+"""mmSSR as its released code selects (arXiv 2503.13383; lyumengyao/mmssr), its accidental rules included.
 
-What the code leaves to chance is fixed here: its sort is unstable and its capability order hangs on PYTHONHASHSEED, so
-no two machines need agree with it; here ties keep the order of the rows and capabilities the order given. `mmssr` is
-the method without the accidents. Needs: capability, style.
+What that code leaves to chance is fixed here: its sort is unstable and its capability order depends on
+PYTHONHASHSEED, so two machines may disagree; here ties keep the order of the rows, and capabilities the order
+given. `mmssr` is the method without the accidents. Needs: capability, style.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,22 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.bins import Bins, Said
 from curation.selectors.contract import (
     BudgetError,
     Selection,
-    SelectorError,
+    Selector,
     check_budget,
+    in_row_order,
     numbers,
+    one_of,
     row_numbers,
     sources_of,
     texts,
 )
-from curation.selectors.mmssr import capability_keys
+from curation.selectors.mmssr import capabilities_of
 from curation.selectors.primitives.keys import groups
-from curation.selectors.round_robin import ENGINES, Picks, Ranking, round_robin
-
-NEEDS: tuple[str, ...] = ("capability", "style")
-COST, TARGETED, NESTED = "C4", False, False
-OVERSHOOT = ("trim", "official")
+from curation.selectors.primitives.labels import multi_label
+from curation.selectors.round_robin import Bins, Picks, Ranking, round_robin
 
 
 def select(
@@ -39,81 +37,88 @@ def select(
     capabilities: Sequence[str] | None = None,
     threshold: float = 0.0,
     overshoot: str = "trim",
-    engine: str = "numpy",
 ) -> Selection:
-    """Rounds over capabilities, each share dealt to bins "style+source", smallest bin first, with a carried debt.
+    """Rounds over capabilities; a share goes to bins "style+source", smallest first, with a carried debt.
 
-    1. `cap_c` may be text: int() reads it (" 4 ", "+3", "1_0", any script's digits; values above 5 stay); what int()
-       refuses is missing (`unparsed_score`), as null and NaN are (`missing_score` counts all three).
-    2. `styles` is list<string>, or text cut at commas; names are stripped, repeats dropped, "" is a name. Rows with a
-       null or empty list are never picked (`without_style`). No vocabulary: a misspelt style is a bin of its own.
-    3. In a round each live capability gets max(left // live capabilities, 1), fixed at its start, cut to what is left.
-       Candidates: rows not yet taken with a score strictly above `threshold`. A row is in the bin of each of its
-       styles. In a bin: rows whose first style it is before those whose second it is, and so on; then higher score;
-       then lower `row`.
-    4. Bins by number of candidates, then by the text "style+source". With q = max(share // bins, 1), a bin gives q and
-       what the bin before it fell short of, as far as it has rows that no earlier bin took; before each bin the
-       capability stops if it has its share. So a share smaller than the number of bins may be **overshot**.
-    5. A capability without candidates stops the released program (a failing assertion); here it is dropped, as that
-       program means to (`exhausted_<capability>`: the round).
+    1. `cap_c` may be text that int() reads (" 4 ", "+3", "1_0", digits of any script; values above 5 stay);
+       what int() rejects is missing (`unparsed_score`), as are null and NaN (`missing_score` counts all).
+    2. `styles` is list<string>, or text cut at commas; names are stripped, repeats dropped, "" is a name.
+       Rows without a style are never picked (`without_style`). A misspelt style has its own bin.
+    3. In a round each live capability gets max(left // live capabilities, 1), fixed at its start, cut to what
+       is left. Candidates: rows not yet taken with a score strictly above `threshold`. A row is in the bins
+       of all its styles. In a bin, rows whose first style it is come before those whose second it is, and so
+       on; then the higher score; then the lower `row`.
+    4. Bins by number of candidates, then by the text "style+source". With q = max(share // bins, 1), a bin
+       gives q rows plus the shortfall of the bin before it, as far as it has rows that no earlier bin took;
+       before each bin the capability stops if it has its share. So a share smaller than the number of bins
+       may be **overshot**.
+    5. A capability without candidates stops the released program (a failed assertion); here it is dropped, as
+       the program intends (`exhausted_<capability>`: the round).
 
-    `capabilities`: the keys in the order in which they are served (default: all cap_ columns, in table order).
-    `overshoot`: "trim" cuts to `budget` picks, in pick order (`overshoot` counts those cut); "official" keeps them, and
-    is the one way in which a selector here returns more than its budget. `engine`: "numpy" or "numba", same picks.
+    `capabilities`: in serving order (default: all cap_ columns, in table order). `overshoot`: "trim" cuts to
+    `budget` picks, in pick order (`overshoot` counts those cut); "official" keeps them, and says so in
+    `Selection.surplus`.
 
-    Ties go by the value of `row`, so another order of the table's lines changes nothing, but renumbered rows do; `seed`
-    changes nothing. Reason: capability, bin, source, score, round. Cost class: C4, a scorer and styler fit and a forward pass a
-    sample. Blind. Raises BudgetError where fewer rows can be had, ColumnError, SelectorError.
+    Ties are broken by the value of `row`, so the order of the table has no effect, but renumbered rows do;
+    `seed` has none. Reason: capability, bin, source, score, round. Cost class: C4 (a scorer and styler fit,
+    one forward pass per sample). Blind. Raises BudgetError where fewer rows are available, ColumnError,
+    SelectorError.
     """
-    for value, allowed, name in ((overshoot, OVERSHOOT, "overshoot"), (engine, ENGINES, "engine")):
-        if value not in allowed:
-            raise SelectorError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    one_of("overshoot", overshoot, ("trim", "official"))
     check_budget(budget, len(columns))
-    keys = capability_keys(columns, capabilities, "argmax")
-    rows = row_numbers(columns)
-    if (np.diff(rows) < 0).any():
-        columns, rows = columns.take(np.argsort(rows, kind="stable")), np.sort(rows)
-    bins, names = _bins(columns, engine)
-    alive, tie = np.ones(len(columns), bool), np.arange(len(columns), dtype=np.int32)
-    notes = {"missing_score": 0, "unparsed_score": 0, "without_style": bins.bare}
+    capabilities = capabilities_of(columns, capabilities, "cap_")
+    columns = in_row_order(columns)
+    bins, names, without_style = _bins(columns)
+    notes = {"missing_score": 0, "unparsed_score": 0, "without_style": without_style}
 
     @cache
-    def ranking(c: int) -> Ranking:
-        scores, unparsed = _scores(columns, f"cap_{keys[c]}")
-        notes["missing_score"] += int(np.isnan(scores).sum())
+    def scores(at: int) -> np.ndarray:
+        values, unparsed = _scores(columns, f"cap_{capabilities[at]}")
+        notes["missing_score"] += int(np.isnan(values).sum())
         notes["unparsed_score"] += unparsed
-        return Ranking.of(scores, scores, tie, threshold, engine)
+        return values
 
-    picks = round_robin(bins, ranking, list(range(len(keys))), budget, alive, carry=True, engine=engine)
-    notes |= {f"exhausted_{keys[c]}": turn for c, turn in picks.exhausted.items()}
+    serve, alive = list(range(len(capabilities))), np.ones(len(columns), bool)
+    picks, exhausted = round_robin(
+        bins, lambda at: Ranking.of([scores(at)], threshold), serve, budget, alive, carry=True
+    )
+    notes |= {f"exhausted_{capabilities[at]}": turn for at, turn in exhausted.items()}
     if len(picks.rows) < budget:
         raise BudgetError(budget, len(picks.rows), "no other row has a style and a score above the threshold")
-    notes["overshoot"] = len(picks.rows) - budget
+    notes["overshoot"] = surplus = len(picks.rows) - budget
     if overshoot == "trim":
-        picks = Picks(picks.rows[:budget], picks.queue[:budget], picks.bins[:budget], picks.round[:budget])
-    return Selection(rows[picks.rows], _reason(columns, picks, keys, names), notes)
+        picks, surplus = Picks(*(column[:budget] for column in picks)), 0
+    reason = {
+        "capability": pa.array(capabilities, pa.string()).take(pa.array(picks.capability)),
+        "bin": names.take(pa.array(picks.bins)),
+        "source": sources_of(columns, picks.rows)["source"],
+        "score": picks.values(scores),
+        "round": pa.array(picks.rounds, pa.int32()),
+    }
+    return Selection(row_numbers(columns)[picks.rows], pa.table(reason), notes, surplus)
 
 
-def _bins(columns: pa.Table, engine: str) -> tuple[Bins, pa.Array]:
-    """The bins, and the name of each."""
-    said = Said.of(columns, "styles", split=True)
-    of_row, sources = groups(texts(columns, "source"), np.int32)
+def _bins(columns: pa.Table) -> tuple[Bins, pa.Array, int]:
+    """The bins, the name of each bin code, and the number of rows without a style."""
+    styles = multi_label(columns, "styles", split=True)
+    source, sources = groups(texts(columns, "source"), np.int32)
     width = len(sources)
-    met = said.met(of_row, width, engine)
-    joined = [f"{said.names[pair // width].strip()}+{sources[pair % width]}" for pair in met.tolist()]
-    names = sorted(
-        set(joined)
-    )  # "a+b" of source "c" and "a" of source "b+c" are one bin, as in the released code
+    pairs = styles.crossed(source, width)
+    present = np.flatnonzero(np.bincount(pairs))
+    joined = [f"{styles.names[at // width]}+{sources[at % width]}" for at in present.tolist()]
+    # as in the released code, "a+b" of source "c" and "a" of source "b+c" are one bin
+    names = sorted(set(joined))
     place = {name: at for at, name in enumerate(names)}
-    of_pair = np.full(len(said.names) * width, -1, np.int32)
-    of_pair[met] = [place[name] for name in joined]
-    return Bins.of(said, of_row, of_pair, width=width, placed=True, engine=engine), pa.array(
-        names, pa.string()
-    )
+    depth = int(styles.counts.max(initial=1))
+    kind = np.min_scalar_type(len(names) * depth)
+    of_pair = np.zeros(int(present.max(initial=-1)) + 1, kind)
+    of_pair[present] = [place[name] for name in joined]
+    codes = of_pair[pairs] * kind.type(depth) + styles.position.astype(kind)
+    return Bins.of(codes, styles.counts, depth), pa.array(names, pa.string()), styles.unlabelled
 
 
 def _scores(columns: pa.Table, name: str) -> tuple[np.ndarray, int]:
-    """float[n], NaN where missing; and how many texts are no integer."""
+    """(float[n], NaN where missing; number of texts that are not integers)."""
     column = columns[name]
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -132,17 +137,4 @@ def _integer(text: str) -> float:
         return float("nan")
 
 
-def _reason(columns: pa.Table, picks: Picks, keys: list[str], bins: pa.Array) -> pa.Table:
-    scores = np.empty(len(picks.rows))
-    for c, key in enumerate(keys):
-        of_c = picks.queue == c
-        scores[of_c] = _scores(columns.select([f"cap_{key}"]).take(picks.rows[of_c]), f"cap_{key}")[0]
-    return pa.table(
-        {
-            "capability": pa.array(keys, pa.string()).take(pa.array(picks.queue)),
-            "bin": bins.take(pa.array(picks.bins)),
-            "source": sources_of(columns, picks.rows)["source"],
-            "score": pa.array(scores),
-            "round": pa.array(picks.round, pa.int32()),
-        }
-    )
+SELECTOR = Selector(select, needs=("capability", "style"), cost="C4")

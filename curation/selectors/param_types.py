@@ -1,4 +1,4 @@
-"""Whether the value of a parameter is of the type that a selector's signature names: numbers, texts, lists, mappings."""
+"""Checks a parameter's value against its annotation in the signature: numbers, texts, lists, mappings."""
 
 import types
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _LISTS, _MAPPINGS = (list, tuple, Sequence), (dict, Mapping)
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is what the annotation `hint` says. An annotation that is not looked into (a class) fits any value."""
+    """Whether `value` has the type of the annotation `hint`. Other annotations (a class) fit any value."""
     kind = get_origin(hint) or hint
     if kind in _UNIONS:
         return any(fits(value, each) for each in get_args(hint))
@@ -40,7 +40,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def in_words(hint: Any) -> str:
-    """`float | None` -> "a number or null"; for messages."""
+    """The type in words, for messages: `float | None` -> "a number or null"."""
     kind = get_origin(hint) or hint
     if kind in _UNIONS:
         return " or ".join(map(in_words, get_args(hint)))
@@ -52,7 +52,7 @@ def in_words(hint: Any) -> str:
 
 
 def hint_for(value: Any, hint: Any) -> str:
-    """What to write instead, where that can be told: a list of one, or a number that YAML takes for a text (1e-3)."""
+    """A suggested value where one is obvious: a list of one, or a number that YAML reads as text (1e-3)."""
     if fits([value], hint):
         return f", such as [{value}]"
     try:

@@ -1,8 +1,9 @@
-"""A quota for each group, and a rule that picks inside it: the general form that most group-wise methods share.
+"""A quota per group, and a rule that picks inside it: the general form of most group-wise methods.
 
 Allocation: proportional, equal, softmax of a group statistic, or explicit shares. Pick: top, bottom, random,
-soft_sample, typicality, mmd, farthest. So: stratified random, best of each source, TIVE- or XMAS-like selections from
-columns of the user's own. Needs: the signals of the columns named. Cost class: that of the columns. Blind, unless they are not.
+soft_sample, typicality, mmd, farthest. So: stratified random, best of each source, TIVE- or XMAS-like
+selections from the user's own columns. Needs: the signals of the named columns. Cost class: that of the
+columns. Blind, unless the columns are not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.selectors.contract import Selection, SelectorError, bounded, require, texts
-from curation.selectors.primitives.candidates import candidates
+from curation.selectors.contract import Selection, Selector, SelectorError, bounded, require, texts
+from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.keys import groups
 from curation.selectors.primitives.pick import COMPARED, SCORED, pick_by_group, rule
 from curation.selectors.primitives.quota import explicit_shares, quota_by_group
 from curation.selectors.signal_columns import names_of, signals_of
-
-COST, TARGETED, NESTED = "C0", False, False
 
 
 def needs(
@@ -29,7 +28,7 @@ def needs(
     vectors: str | Sequence[str] | None = None,
     **_: object,
 ) -> tuple[str, ...]:
-    """The signals of all columns that are named."""
+    """The signals of all named columns."""
     return signals_of(*names_of(group), stat, score, *names_of(vectors or ()))
 
 
@@ -53,68 +52,68 @@ def select(
 ) -> Selection:
     """From each group its quota of rows, by the rule `pick`; ties by the hash of (seed, id).
 
-    `group`: a column of texts or whole numbers, or several, whose pairs are then the groups (joined by " / " in
-    `shares` and in the reason). `allocation`: "proportional", "equal", "softmax" (of the group's mean of the column
-    `stat`, divided by `tau`), "explicit" (`shares`: group -> weight; rows of groups not
-    named cannot be picked: `out_of_range`). A full group's surplus
-    goes to the others. `pick`: "top", "bottom", "soft_sample" (probability by exp(score / `pick_tau`)) read the column
-    `score`; "typicality" (mean cosine to `neighbours`), "mmd" (kernel width `sigma`), "farthest" read `vectors`;
-    "random" reads neither. Rows without one of the columns in use cannot be picked (`missing_value`). `text_only`:
-    None (rows like others), "exclude" or "keep". Reason: group, score. Raises ColumnError, BudgetError, SizeError,
-    SelectorError.
+    `group`: a column of texts or whole numbers, or several, whose combinations are then the groups (joined by
+    " / " in `shares` and in the reason). `allocation`: "proportional", "equal", "softmax" (of the group's
+    mean of the column `stat`, divided by `tau`), "explicit" (`shares`: group -> weight; rows of other groups
+    cannot be picked: `out_of_range`). What a full group cannot take goes to the others. `pick`: "top",
+    "bottom", "soft_sample" (probability by exp(score / `pick_tau`)) read the column `score`; "typicality"
+    (mean cosine to `neighbours`), "mmd" (kernel width `sigma`), "farthest" read `vectors`; "random" reads
+    neither. Rows without one of the columns in use cannot be picked (`missing_value`). `text_only`: None
+    (treated like all others), "exclude" or "keep". Reason: group, score. Raises ColumnError, BudgetError,
+    SizeError, SelectorError.
     """
     _check(pick, score, vectors, allocation, stat)
     labels = _labels(columns, names_of(group))
     values = bounded(columns, score)[0] if score else np.zeros(len(columns))
     stats = bounded(columns, stat)[0] if stat else np.zeros(len(columns))
-    units, known = joined(columns, vectors) if pick in COMPARED else (None, np.ones(len(columns), bool))
+    units, known = joined(columns, vectors or ()) if pick in COMPARED else (None, np.ones(len(columns), bool))
     usable = np.asarray(labels.is_valid()) & np.isfinite(values) & np.isfinite(stats) & known
-    served = usable & _has_share(labels, shares or {}) if allocation == "explicit" else usable
-    found = candidates(columns, budget, seed, served, outside=usable & ~served, text_only=text_only)
-    codes, names = groups(labels.take(pa.array(found.rows)))
+    shares = shares or {}
+    shared = usable & _has_share(labels, shares) if allocation == "explicit" else usable
+    candidates = find_candidates(columns, budget, seed, shared, outside=usable & ~shared, text_only=text_only)
+    codes, names = groups(labels.take(pa.array(candidates.rows)))
     sizes = np.bincount(codes, minlength=len(names))
-    means = np.bincount(codes, weights=stats[found.rows], minlength=len(names)) / np.maximum(sizes, 1)
+    means = np.bincount(codes, weights=stats[candidates.rows], minlength=len(names)) / np.maximum(sizes, 1)
     weights = np.array([float(shares[name]) for name in names]) if allocation == "explicit" else None
-    counts = quota_by_group(sizes, found.budget, allocation=allocation, stat=means, tau=tau, shares=weights)
-    chosen = rule(pick, neighbours=neighbours, tau=pick_tau, sigma=sigma)
+    counts = quota_by_group(
+        sizes, candidates.budget, allocation=allocation, stat=means, tau=tau, shares=weights
+    )
+    pick_rule = rule(pick, neighbours=neighbours, tau=pick_tau, sigma=sigma)
     places = pick_by_group(
-        found.rows, codes, counts, chosen, found.keys, score=values[found.rows], units=units
+        candidates.rows, codes, counts, pick_rule, candidates.keys, score=values[candidates.rows], units=units
     )
     reason = {"group": pa.array(names, pa.large_string()).take(pa.array(codes[places]))}
-    return found.selection(
-        columns, places, None, **reason, **({"score": values[found.rows[places]]} if score else {})
+    return candidates.selection(
+        columns, places, None, **reason, **({"score": values[candidates.rows[places]]} if score else {})
     )
 
 
 def _check(
     pick: str, score: str | None, vectors: str | Sequence[str] | None, allocation: str, stat: str | None
 ) -> None:
-    for wanted, given, name in (
+    for needed, given, message in (
         (pick in SCORED, score, f"pick {pick!r} needs the parameter score: the column to read"),
         (pick in COMPARED, vectors, f"pick {pick!r} needs the parameter vectors: the column to read"),
         (
             allocation == "softmax",
             stat,
-            "allocation 'softmax' needs the parameter stat: the column whose mean counts",
+            "allocation 'softmax' needs the parameter stat: the column to average",
         ),
     ):
-        if wanted and not given:
-            raise SelectorError(name)
+        if needed and not given:
+            raise SelectorError(message)
 
 
 def _has_share(labels: pa.Array, shares: Mapping[str, float]) -> np.ndarray:
+    """bool[n]: whether the group of a row has a positive share."""
     names = groups(labels.drop_null())[1]
-    given = explicit_shares(names, shares)
-    return np.asarray(
-        pc.is_in(
-            labels,
-            pa.array([n for n, share in zip(names, given, strict=True) if share > 0], pa.large_string()),
-        )
-    )
+    weights = explicit_shares(names, shares)
+    positive = [name for name, weight in zip(names, weights, strict=True) if weight > 0]
+    return np.asarray(pc.is_in(labels, pa.array(positive, pa.large_string())))
 
 
 def _labels(columns: pa.Table, names: list[str]) -> pa.Array:
-    """One text for each row; null where a column of whole numbers is."""
+    """One text per row; null where a column of whole numbers is null."""
     if not names:
         raise SelectorError("group: at least one column must be named")
     require(columns, names)
@@ -127,3 +126,6 @@ def _labels(columns: pa.Table, names: list[str]) -> pa.Array:
             else texts(columns, name)
         )
     return pc.binary_join_element_wise(*parts, pa.scalar(" / ", pa.large_string()), null_handling="emit_null")
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0")

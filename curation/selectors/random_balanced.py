@@ -6,16 +6,13 @@ Source: the balanced random of Ivison et al. (arXiv 2503.01807). Needs: nothing.
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, check_budget, row_numbers, sources_of, texts
+from curation.selectors.contract import Selection, Selector, check_budget, row_numbers, sources_of, texts
 from curation.selectors.primitives.candidates import by_hash
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 
-NEEDS: tuple[str, ...] = ()
-COST, TARGETED, NESTED = "C0", False, True
-
 
 def select(columns: pa.Table, budget: int, seed: int) -> Selection:
-    """One random row of each source in turn, the sources in an order that the seed shuffles: nested over budgets.
+    """One random row of each source in turn, sources in an order shuffled by the seed: nested over budgets.
 
     Raises BudgetError.
     """
@@ -26,3 +23,6 @@ def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     picks = np.lexsort((source_keys[codes], turn))[:budget]
     reason = sources_of(columns, picks).append_column("round", pa.array(turn[picks], pa.int32()))
     return Selection(row_numbers(columns)[picks], reason)
+
+
+SELECTOR = Selector(select, cost="C0", nested=True)

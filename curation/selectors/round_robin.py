@@ -1,147 +1,91 @@
-"""Round-robin over capabilities, each share dealt out over bins, the best of each bin first.
+"""The engine of `mmssr` and `mmssr_official`: round-robin over capabilities, the best rows of each bin first.
 
-Nothing is sorted but what a bin puts forward: in a bin, rows are first told apart by a byte, and only those that reach
-the byte at which enough are found are put in their exact order. `engine="numba"` (extra `fast`) compiles the same steps
-and gives the same picks.
+A byte per row, its level, ranks rows coarsely; a bin sorts only those of its rows that reach a high enough
+level.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from curation.selectors.bins import BLOCK, DEEPEST, LEVELS, Bins, narrowed
-from curation.selectors.kernels import compiled
 
-ENGINES = ("numpy", "numba")
+@dataclass(frozen=True)
+class Bins:
+    """The rows of each non-empty bin, in one or more segments that are used up one after the other.
+
+    Segment s holds the rows `rows[starts[s]:starts[s + 1]]`, ascending. Bin b consists of the segments from
+    `first[b]` up to `first[b + 1]` and has the code `codes[b]`; codes ascend. All int64.
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    first: np.ndarray
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, codes: np.ndarray, counts: np.ndarray, depth: int = 1) -> Self:
+        """Row i is in the next `counts[i]` of `codes` uint[m], all different: bin · depth + its segment."""
+        # numpy sorts 16-bit integers by radix, several times as fast as wider ones
+        order = np.argsort(codes, kind="stable")
+        ordered, rows = codes[order], np.arange(len(counts)).repeat(counts)[order]
+        starts = np.append(0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)[: len(rows)]
+        bins = ordered[starts].astype(np.int64) // depth
+        first = np.flatnonzero(np.diff(bins, prepend=-1))
+        return cls(rows, np.append(starts, len(rows)), np.append(first, len(starts)), bins[first])
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The order of n rows for one capability: `main` descending, then `second` descending, then `tie` ascending.
+    """Order of n rows for one capability: by each of `values` float[n] descending, `hashes` uint64[n], row.
 
-    main, second: float[n]; tie: integers[n], a permutation of 0..n-1; level: uint8[n], 0 for a row that is no candidate,
-    otherwise never lower for a row that comes before.
+    level: uint8[n], 0 for a row that is no candidate, else never lower for a better row. cuts: levels to try.
     """
 
-    main: np.ndarray
-    second: np.ndarray
-    tie: np.ndarray
+    values: Sequence[np.ndarray]
+    hashes: np.ndarray | None
     level: np.ndarray
+    cuts: list[int]
 
     @classmethod
-    def of(
-        cls, main: np.ndarray, second: np.ndarray, tie: np.ndarray, threshold: float, engine: str = "numpy"
-    ) -> "Ranking":
-        """The candidates are the rows with `main` strictly above `threshold`; NaN is not.
+    def of(cls, values: Sequence[np.ndarray], threshold: float, hashes: np.ndarray | None = None) -> Self:
+        """Candidates are the rows whose `values[0]` is strictly above `threshold`; NaN is not."""
+        high = float(np.fmax.reduce(values[0], initial=threshold))
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = values[0] - threshold
+            candidate = scaled > 0
+            scaled *= 254 / (high - threshold) if high > threshold else 0.0
+            scaled += 1
+            # infinity times zero is NaN here, and has to be the top level
+            level = np.fmin(scaled, 255, out=scaled).astype(np.uint8) * candidate
+        sample = level[:: len(level) // 4096 + 1].tolist()
+        return cls(values, hashes, level, sorted({1, *sample} - {0}))
 
-        Whole scores below 15 have 16 levels each, by `second`, or by `tie` where `second` is `main`; others have 255 in all.
-        """
-        if engine == "numba":
-            return cls(main, second, tie, compiled().levels(main, second, tie, threshold, second is main))
-        high = float(np.fmax.reduce(main, initial=threshold))
-        whole = (
-            threshold >= 0
-            and high < 15
-            and all(_whole(main[s : s + BLOCK]) for s in range(0, len(main), BLOCK))
-        )
-        level = np.empty(len(main), np.uint8)
-        for start in range(0, len(main), BLOCK):
-            block = slice(start, start + BLOCK)
-            if not whole:
-                part = _share(main[block] - main.dtype.type(threshold), high - threshold, LEVELS)
-            elif second is main:
-                part = main[block] * 16 + (15 - tie[block].astype(np.int64) * 16 // len(tie))
-            else:
-                part = main[block] * 16 + _share(second[block] - main[block] + 0.5, 1.0, 16)
-            part = np.fmax(part, 0).astype(np.uint8) + np.uint8(1)  # NaN becomes 0
-            level[block] = part * (main[block] > threshold)
-        return cls(main, second, tie, level)
+    def best(self, rows: np.ndarray, level: np.ndarray, count: int) -> np.ndarray:
+        """The first `count` candidates among `rows` int64[m], or all; `level` uint8[m] is 0 if taken."""
+        reached = bisect_right(self.cuts, -count, key=lambda cut: -int(np.count_nonzero(level >= cut)))
+        found = rows[(level >= self.cuts[max(reached - 1, 0)]).nonzero()[0]]
+        keys = [-value[found] for value in reversed(self.values)]
+        return found[np.lexsort(keys if self.hashes is None else [self.hashes[found], *keys])[:count]]
 
 
-def _whole(values: np.ndarray) -> bool:
-    return bool(((values == np.trunc(values)) | np.isnan(values)).all())
-
-
-def _share(values: np.ndarray, limit: float, levels: int) -> np.ndarray:
-    """floor(values / limit · levels), at least 0 and below `levels`; all 0 where the limit is 0 or infinite."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = values * values.dtype.type(levels / limit if limit > 0 else 0.0)
-    return np.floor(np.fmin(np.fmax(scaled, 0), levels - 1))
-
-
-def deal(
-    bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, *, carry: bool, engine: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take about `share` rows from the bins, that with the fewest candidates still alive first.
-
-    Returns rows and their bins. Without `carry` a bin gets ceil(still to deal / bins still to come) rows, or all it has
-    left: `share` rows in all, if there are as many. With `carry` it gets the quota max(share // bins, 1) and what the
-    bin before it fell short of; bins are visited as long as fewer than `share` are taken, so the last may bring more
-    than `share`. Marks the rows in `alive` bool[n]. No rows come back when no candidate is left.
-    """
-    level = ranking.level * alive
-    if engine == "numba":
-        positions = np.zeros(0, np.int32) if bins.positions is None else bins.positions
-        entries = (bins.rows, bins.starts, bins.ahead, positions, narrowed(bins.depth), bins.depth == DEEPEST)
-        return compiled().deal(
-            *entries, level, ranking.main, ranking.second, ranking.tie, alive, share, carry
-        )
-    here = bins.lift(level)
-    sizes = bins.count(here > 0)
-    order = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :]
-    rows, codes, left, debt, quota = (
-        [bins.rows[:0]],
-        [order[:0]],
-        share,
-        0,
-        max(share // max(len(order), 1), 1),
-    )
-    for place, at in enumerate(order.tolist()):
-        if left <= 0:
-            break
-        allowed = quota + debt if carry else -(-left // (len(order) - place))
-        some = _best(bins, ranking, here, alive, at, allowed)
-        alive[some] = False
-        rows.append(some)
-        codes.append(np.full(len(some), at))
-        left, debt = left - len(some), allowed - len(some)
-    return np.concatenate(rows), np.concatenate(codes)
-
-
-def _best(
-    bins: Bins, ranking: Ranking, here: np.ndarray, alive: np.ndarray, at: int, allowed: int
-) -> np.ndarray:
-    """The first `allowed` rows of bin `at` that are still alive, or all there are; `here` uint8[m] are the entries' levels."""
-    span = slice(bins.starts[at], bins.starts[at + 1])
-    rows, here = bins.rows[span], here[span]
-    reached = np.bincount(here, minlength=LEVELS + 1)[
-        :0:-1
-    ].cumsum()  # entries of level 255, of 254 and more, ...
-    wanted = allowed
-    while True:
-        lowest = max(LEVELS - int(reached.searchsorted(wanted)), 1)
-        found = (here >= lowest).nonzero()[0]
-        found = found[alive[rows[found]]]
-        if len(found) >= allowed or lowest == 1:
-            break
-        wanted = int(reached[LEVELS - lowest]) + allowed - len(found)  # some were taken in a bin before
-    who = rows[found]
-    keys = [ranking.tie[who], -ranking.second[who], -ranking.main[who]]
-    if bins.positions is not None:
-        keys.append(bins.positions[span][found])
-    return who[np.lexsort(keys)[:allowed]]
-
-
-@dataclass
-class Picks:
-    """int64[n] each, in pick order: row, index of the capability, bin, round. `exhausted`: capability -> its last round."""
+class Picks(NamedTuple):
+    """int64[n] each, in pick order: position of the row, index of the capability, code of the bin, round."""
 
     rows: np.ndarray
-    queue: np.ndarray
+    capability: np.ndarray
     bins: np.ndarray
-    round: np.ndarray
-    exhausted: dict[int, int] = field(default_factory=dict)
+    rounds: np.ndarray
+
+    def values(self, scores: Callable[[int], np.ndarray]) -> np.ndarray:
+        """float64[n]: the score of each pick; `scores` gives those of all rows in a capability."""
+        picked = np.empty(len(self.rows))
+        for capability in np.flatnonzero(np.bincount(self.capability)).tolist():
+            mine = self.capability == capability
+            picked[mine] = scores(capability)[self.rows[mine]]
+        return picked
 
 
 def round_robin(
@@ -150,27 +94,56 @@ def round_robin(
     serve: list[int],
     budget: int,
     alive: np.ndarray,
-    *,
     carry: bool = False,
-    engine: str = "numpy",
-) -> Picks:
-    """Deal rows to the capabilities in the order `serve`, round after round, until `budget` are taken or none is left.
+) -> tuple[Picks, dict[int, int]]:
+    """Deal rows to capabilities in the order `serve`, in rounds, until `budget` are taken or none is left.
 
-    In a round every live capability gets max(left // live capabilities, 1) rows, fixed at its start and cut to what is
-    left. One without candidates is dropped. Marks taken rows in `alive` bool[n]. With `carry` (see `deal`) more than
-    `budget` rows may come back.
+    In a round every live capability gets max(left // live capabilities, 1) rows, fixed at its start and cut
+    to what is left; one without candidates is dropped. Clears picked rows in `alive` bool[n]. `carry` (see
+    `_deal`) may exceed the budget. Returns the picks, and for each dropped capability its last round.
     """
-    parts: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64),) * 4]
+    parts = [Picks(*np.empty((4, 0), np.int64))]
     live, exhausted, left, turn = list(serve), {}, budget, 0
     while left > 0 and live:
         share, turn = max(left // len(live), 1), turn + 1
-        for q in list(live):
+        for capability in list(live):
             if left <= 0:
                 break
-            rows, codes = deal(bins, ranking(q), alive, min(share, left), carry=carry, engine=engine)
+            rows, codes = _deal(bins, ranking(capability), alive, min(share, left), carry)
             if not len(rows):
-                live.remove(q)
-                exhausted[q] = turn
-            parts.append((rows, np.full(len(rows), q), codes, np.full(len(rows), turn)))
+                live.remove(capability)
+                exhausted[capability] = turn
+            parts.append(Picks(rows, np.full(len(rows), capability), codes, np.full(len(rows), turn)))
             left -= len(rows)
-    return Picks(*(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)), exhausted)
+    return Picks(*map(np.concatenate, zip(*parts, strict=True))), exhausted
+
+
+def _deal(
+    bins: Bins, ranking: Ranking, alive: np.ndarray, share: int, carry: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take `share` rows for one capability, if it has as many. Returns them and the codes of their bins.
+
+    Bins come by their number of candidates, then by code. Each gets ceil(still to deal / bins to come) rows,
+    or all it has; with `carry` max(share // bins, 1) plus the shortfall of the bin before, which may exceed
+    the share.
+    """
+    level = (ranking.level * alive)[bins.rows]
+    sizes = np.add.reduceat((level > 0).view(np.uint8), bins.starts[bins.first[:-1]], dtype=np.int32)
+    order = np.argsort(sizes, kind="stable")[np.count_nonzero(sizes == 0) :]
+    starts, first = bins.starts.tolist(), bins.first.tolist()
+    rows, codes = [bins.rows[:0]], [bins.codes[:0]]
+    left, short, quota = share, 0, max(share // max(len(order), 1), 1)
+    for place, at in enumerate(order.tolist()):
+        if left <= 0:
+            break
+        wanted = short = quota + short if carry else -(-left // (len(order) - place))
+        for segment in range(first[at], first[at + 1]):
+            if short:
+                span = slice(starts[segment], starts[segment + 1])
+                here = bins.rows[span]  # an earlier bin may have taken some since `level` was computed
+                rows.append(ranking.best(here, level[span] * alive[here], short))
+                alive[rows[-1]] = False
+                short -= len(rows[-1])
+        codes.append(np.full(wanted - short, bins.codes[at]))
+        left -= wanted - short
+    return np.concatenate(rows), np.concatenate(codes)

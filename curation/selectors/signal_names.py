@@ -1,4 +1,4 @@
-"""Which signal a column belongs to, by its name: for selectors that are told a column, and for messages about a missing one."""
+"""The signal of a column, by its name: for selectors with a column parameter, and for error messages."""
 
 import re
 
@@ -21,9 +21,9 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 
 
 def signal_of(column: str) -> str | None:
-    """The signal that holds `column`; None for a column of the pool itself, or of the user's own.
+    """The signal that holds `column`; None for a column of the pool itself, or a user's own.
 
-    cluster_<name> and similarity_<name> are the signal cluster_<name>.
+    cluster_<name> and similarity_<name> belong to the signal cluster_<name>.
     """
     if clustering := re.fullmatch(r"(?:cluster|similarity)_(\w+)", column):
         return f"cluster_{clustering[1]}"

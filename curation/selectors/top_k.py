@@ -8,17 +8,16 @@ import pyarrow as pa
 
 from curation.selectors.contract import (
     Selection,
-    SelectorError,
+    Selector,
     check_budget,
     numbers,
+    one_of,
     row_numbers,
     sources_of,
     texts,
 )
 from curation.selectors.primitives.keys import seeded_keys
 from curation.selectors.signal_columns import signals_of
-
-COST, TARGETED, NESTED = "C0", False, True
 
 
 def needs(column: str = "", **_: object) -> tuple[str, ...]:
@@ -29,11 +28,10 @@ def needs(column: str = "", **_: object) -> tuple[str, ...]:
 def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str = "descending") -> Selection:
     """The `budget` rows that come first by `column`, ties by the hash of (seed, id): nested over budgets.
 
-    `order` is "descending" (highest first) or "ascending". Rows whose value is missing or NaN cannot be picked and are
-    counted as `missing_value`. Raises ColumnError, BudgetError.
+    `order` is "descending" (highest first) or "ascending". Rows whose value is missing or NaN cannot be
+    picked and are counted as `missing_value`. Raises ColumnError, BudgetError, SelectorError.
     """
-    if order not in ("descending", "ascending"):
-        raise SelectorError(f"order {order!r} is neither 'descending' nor 'ascending'")
+    one_of("order", order, ("descending", "ascending"))
     values = numbers(columns, column)
     known = np.flatnonzero(~np.isnan(values))
     check_budget(budget, len(known), f"{len(values) - len(known):,} rows have no {column}")
@@ -42,3 +40,6 @@ def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str
     picks = known[np.lexsort((row_numbers(columns)[known], keys, ranked))[:budget]]
     reason = sources_of(columns, picks).append_column("score", pa.array(values[picks], pa.float64()))
     return Selection(row_numbers(columns)[picks], reason, {"missing_value": len(values) - len(known)})
+
+
+SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)

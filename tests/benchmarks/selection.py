@@ -1,16 +1,18 @@
-"""Selection by capability at the size of the paper's pool: CPU time as a multiple of one radix argsort, peak memory.
+"""Selection by capability at the size of the paper's pool: CPU time and peak memory.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/selection.py                      # 2.6M rows, budgets 5, 10 and 30 %
-    OMP_NUM_THREADS=1 python tests/benchmarks/selection.py --rows 26000000 --budgets 10 --engines numba
-    OMP_NUM_THREADS=1 python tests/benchmarks/selection.py --folder --rows 2600000   # the released scorer's 15 JSONL files
+OMP_NUM_THREADS=1 python tests/benchmarks/selection.py                  # 2.6M rows, budgets 5, 10 and 30 %
+OMP_NUM_THREADS=1 python tests/benchmarks/selection.py --rows 26000000 --budgets 10 OMP_NUM_THREADS=1 python
+tests/benchmarks/selection.py --folder         # the released scorer's 15 JSONL files
 
-Two units, both `np.argsort(kind="stable")` of uint16 keys, which numpy sorts by radix, in the same process: a key for
-each row, and a key for each row and style (what has to be put in order for a capability). `picking` is the round-robin
-alone, from columns that are read and bins that are made.
-Every figure is CPU time of one thread, the best of `--repeats`. Synthetic pool: 90 sources of log-normal size, 1 to 3 of
-9 styles a row (dictionary-encoded, as signals are read), 14 capabilities whose scores are mostly low, ids of 12
-characters. `select` is the whole call: hashing the ids, encoding sources, reading scores, making bins, picking,
-reasons. Each configuration runs in a process of its own, so that the peak memory is its own (it includes the table).
+Times are CPU seconds of one thread, the best of `--repeats`, also as multiples of two units measured in the
+same process: `np.argsort(kind="stable")` of uint16 keys (a radix sort), one key per row, and one key per row
+and style. `select` is the whole call: hashing ids, encoding sources, reading scores, building bins, picking,
+reasons. `picking` is the round-robin alone. `first` is the first call, which also touches its memory for the
+first time.
+
+Synthetic pool: 90 sources of log-normal size, 1 to 3 of 9 styles per row (dictionary-encoded, as signals are
+read), 14 capabilities with mostly low scores, ids of 12 characters. Each configuration runs in its own
+process, so that the peak memory is its own (it includes the table).
 """
 
 import argparse
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,14 +34,16 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from curation.selectors import get_selector
-from curation.taxonomy import CAPABILITY_KEYS, STYLES
+from curation.selectors import get_selector  # noqa: E402  (the path of the repository has to be set first)
+from curation.taxonomy import CAPABILITY_KEYS, STYLES  # noqa: E402
 
 SELECTORS = ("mmssr", "mmssr_official")
 
 
 def pool_table(rows: int, expected: bool, shuffled: bool = False, seed: int = 0) -> pa.Table:
-    """row, id, source, styles, cap_<key> int8 and, with `expected`, exp_<key> float32; one source after the other."""
+    """row, id, source, styles, cap_<key> int8 and with `expected` exp_<key> float32; one source after
+    another.
+    """
     rng = np.random.default_rng(seed)
     sizes = rng.lognormal(0.0, 1.5, 90)
     names = pa.array([f"source_{k:02d}" for k in range(90)])
@@ -95,30 +100,30 @@ def sort_seconds(count: int, repeats: int) -> float:
 
 
 def measure(
-    rows: int, budget: float, selector: str, engine: str, expected: bool, shuffled: bool, repeats: int
+    rows: int, budget: float, selector: str, expected: bool, shuffled: bool, repeats: int
 ) -> dict[str, float]:
-    """One configuration: CPU seconds of the sorts, of the selection and of its picking; table and peak memory in GB."""
+    """CPU seconds of the sorts, the selection and its picking, table and peak memory in GB, of one
+    configuration.
+    """
     table = pool_table(rows, expected, shuffled)
     styles = len(table["styles"].combine_chunks().flatten())
     sorts = {"row_sort": sort_seconds(rows, repeats + 2), "style_sort": sort_seconds(styles, repeats + 2)}
     select, module = get_selector(selector), importlib.import_module(f"curation.selectors.{selector}")
-    if engine == "numba":  # compile before anything is timed
-        select(table.slice(0, 2000), 200, 0, engine=engine)
-    picking, spent = [], []
-    whole = module.round_robin
+    picking: list[float] = []
+    round_robin = module.round_robin
 
     def timed(*args: object, **options: object) -> object:
         start = time.process_time()
-        found = whole(*args, **options)
+        picks = round_robin(*args, **options)
         picking.append(time.process_time() - start)
-        return found
+        return picks
 
     module.round_robin = timed
-    for _ in range(repeats):
-        spent.append(cpu_seconds(lambda: select(table, int(rows * budget), 0, engine=engine), 1))
+    spent = [cpu_seconds(lambda: select(table, int(rows * budget), 0), 1) for _ in range(repeats)]
     return {
         **sorts,
         "select": min(spent),
+        "first": spent[0],
         "picking": min(picking),
         "table_gb": table.nbytes / 1e9,
         "peak_gb": _peak(),
@@ -126,7 +131,7 @@ def measure(
 
 
 def convert(folder: Path) -> dict[str, float]:
-    """The 15 JSONL files of the released scorer -> signal: CPU seconds, size of the files and peak memory in GB."""
+    """Convert the released scorer's 15 JSONL files: CPU seconds, size of the files and peak memory in GB."""
     from curation.imports.official_folder import read_official_folder
 
     pool = pq.read_table(folder / "pool.parquet")
@@ -143,18 +148,20 @@ def convert(folder: Path) -> dict[str, float]:
 
 
 def write_folder(rows: int, folder: Path) -> None:
-    """pool.parquet (row, id, source) and scores/<capability>.jsonl, scores/styles.jsonl as the released code writes them."""
+    """pool.parquet (row, id, source), and scores/<capability>.jsonl and styles.jsonl as the released code
+    does.
+    """
     table = pool_table(rows, False)
     pq.write_table(table.select(["row", "id", "source"]), folder / "pool.parquet")
     (folder / "scores").mkdir()
-    said = {key: table[f"cap_{key}"].cast(pa.string()) for key in CAPABILITY_KEYS} | {
+    texts = {key: table[f"cap_{key}"].cast(pa.string()) for key in CAPABILITY_KEYS} | {
         "styles": pc.binary_join(_phrases(table["styles"]), ", ")
     }
-    for name, text in said.items():
+    for name, column in texts.items():
         with (folder / "scores" / f"{name}.jsonl").open("wb") as file:
             for start in range(0, rows, 1 << 18):
-                ids, texts = table["id"].slice(start, 1 << 18), text.slice(start, 1 << 18)
-                lines = pc.binary_join_element_wise('{"idx": "', ids, '", "text": "', texts, '"}\n', "")
+                ids, values = table["id"].slice(start, 1 << 18), column.slice(start, 1 << 18)
+                lines = pc.binary_join_element_wise('{"idx": "', ids, '", "text": "', values, '"}\n', "")
                 file.write(
                     pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines.combine_chunks()), "")[
                         0
@@ -169,7 +176,7 @@ def _phrases(styles: pa.ChunkedArray) -> pa.ListArray:
 
 
 def report_folder(rows: int) -> None:
-    """Write the folder, convert it in a process of its own, say what that took."""
+    """Write the folder, convert it in its own process, and print the cost."""
     with tempfile.TemporaryDirectory() as folder:
         write_folder(rows, Path(folder))
         done = subprocess.run(
@@ -178,54 +185,53 @@ def report_folder(rows: int) -> None:
             text=True,
             check=True,
         )
-        found = json.loads(done.stdout)
+        result = json.loads(done.stdout)
     print(
-        f"15 JSONL files of {found['rows']:,} rows, {found['files_gb']:.2f} GB -> Parquet: {found['seconds']:.1f} CPU s, "
-        f"peak {found['peak_gb']:.2f} GB ({found['before_gb']:.2f} before)"
+        f"15 JSONL files of {result['rows']:,} rows, {result['files_gb']:.2f} GB -> Parquet: "
+        f"{result['seconds']:.1f} CPU s, peak {result['peak_gb']:.2f} GB ({result['before_gb']:.2f} before)"
     )
 
 
 def _peak() -> float:
-    """Peak resident memory of this process in GB, without what the process that started it had (as getrusage counts)."""
+    """Peak resident memory of this process in GB; getrusage would include that of the parent process."""
     line = next(
         line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
     )
     return int(line.split()[1]) * 1024 / 1e9
 
 
-def report(asked: argparse.Namespace) -> None:
-    """A line for each configuration, each measured in a process of its own."""
+def report(arguments: argparse.Namespace) -> None:
+    """A line for each configuration, each measured in its own process."""
     print("CPU seconds, as multiples of one radix argsort with a key a row / a key a row and style")
-    for selector in asked.selectors:
+    for selector in arguments.selectors:
         for expected in (True, False) if selector == "mmssr" else (False,):
-            for engine in asked.engines:
-                for budget in asked.budgets:
-                    job = {
-                        "rows": asked.rows,
-                        "budget": budget / 100,
-                        "selector": selector,
-                        "engine": engine,
-                        "expected": expected,
-                    }
-                    job |= {"shuffled": asked.shuffled, "repeats": asked.repeats}
-                    done = subprocess.run(
-                        [sys.executable, __file__, "--one", json.dumps(job)],
-                        capture_output=True,
-                        text=True,
-                        check=True,
-                    )
-                    print(line(job, json.loads(done.stdout)), flush=True)
+            for budget in arguments.budgets:
+                job = {
+                    "rows": arguments.rows,
+                    "budget": budget / 100,
+                    "selector": selector,
+                    "expected": expected,
+                }
+                job |= {"shuffled": arguments.shuffled, "repeats": arguments.repeats}
+                done = subprocess.run(
+                    [sys.executable, __file__, "--one", json.dumps(job)],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                print(line(job, json.loads(done.stdout)), flush=True)
 
 
-def line(job: dict[str, object], found: dict[str, float]) -> str:
+def line(job: dict[str, Any], result: dict[str, float]) -> str:
     """One configuration for a person to read."""
-    times = [
-        f"{name} {found[name]:.2f} s = {found[name] / found['row_sort']:.1f} / {found[name] / found['style_sort']:.1f}"
-        for name in ("select", "picking")
-    ]
+    times = "; ".join(
+        f"{name} {result[name]:.2f} s = {result[name] / result['row_sort']:.1f}"
+        f" / {result[name] / result['style_sort']:.1f}"
+        for name in ("select", "first", "picking")
+    )
     scores = "cap_, exp_" if job["expected"] else "cap_"
-    memory = f"peak {found['peak_gb']:.2f} GB, table {found['table_gb']:.2f}"
-    return f"{job['selector']} ({scores}) {job['engine']} {job['budget']:.0%} of {job['rows']:,}: {'; '.join(times)}; {memory}"
+    memory = f"peak {result['peak_gb']:.2f} GB, table {result['table_gb']:.2f}"
+    return f"{job['selector']} ({scores}) {job['budget']:.0%} of {job['rows']:,}: {times}; {memory}"
 
 
 def main() -> None:
@@ -234,7 +240,6 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=2_600_000)
     parser.add_argument("--budgets", type=float, nargs="+", default=[5, 10, 30], help="per cent")
-    parser.add_argument("--engines", nargs="+", default=["numpy", "numba"])
     parser.add_argument("--selectors", nargs="+", default=list(SELECTORS))
     parser.add_argument(
         "--shuffled",
@@ -247,15 +252,15 @@ def main() -> None:
     )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--convert", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(measure(**json.loads(asked.one))))
-    elif asked.convert:
-        print(json.dumps(convert(asked.convert)))
-    elif asked.folder:
-        report_folder(asked.rows)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(**json.loads(arguments.one))))
+    elif arguments.convert:
+        print(json.dumps(convert(arguments.convert)))
+    elif arguments.folder:
+        report_folder(arguments.rows)
     else:
-        report(asked)
+        report(arguments)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_more_than_is_scored_cannot_be_had(world, capsys):
         "--signals",
         scores,
     )
-    assert "37 rows asked for, 36 can be had" in said
+    assert "requested 37 rows, only 36 available" in said
 
 
 def test_nan_is_missing_and_counted(world):
@@ -341,13 +341,13 @@ def test_budgets_of_tokens(world, capsys):
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        ("0", "0 rows asked for"),
-        ("0%", "0 rows"),
-        ("41", "41 rows asked for, 40 can be had"),
-        ("101%", "more than there is"),
-        ("-3", "-3 rows"),
-        ("some", "neither a share"),
-        ("1.5", "neither a share"),
+        ("0", "at least 1 row, got 0"),
+        ("0%", "at least 1 row, got 0"),
+        ("41", "requested 41 rows, only 40 available"),
+        ("101%", "more than the pool"),
+        ("-3", "at least 1 row, got -3"),
+        ("some", "must be a share"),
+        ("1.5", "must be a share"),
         ("tokens:1e9", "whole pool has no more"),
         ("tokens:0", "at least 1"),
         ("tokens:x", "number of tokens"),
@@ -363,7 +363,7 @@ def test_budgets_that_cannot_be_met(world, capsys, budget, said):
         (["mmsr"], "did you mean 'mmssr'"),
         (["no_such_module:select"], "cannot be imported"),
         (["mmssr", "--param", "bin=style"], "did you mean 'bins'"),
-        (["mmssr", "--param", "bins=stile"], "none of none, source"),
+        (["mmssr", "--param", "bins=stile"], "must be one of none, source"),
         (["mmssr", "--param", "bins"], "expected key=value"),
         (["top_k"], "needs the parameter 'column'"),
         (

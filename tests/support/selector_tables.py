@@ -1,4 +1,4 @@
-"""What tests of selectors share: small tables with every column, many ties, several styles a row and missing values."""
+"""Small tables for tests of selectors: every column, many ties, several styles per row, missing values."""
 
 import hashlib
 
@@ -90,11 +90,11 @@ CASES = [
     ("less", {}),
     ("less", {"adam": False, "tasks": ["vqa", "chart"]}),
 ]
-"""Every selector with parameters that take different paths through it."""
+"""Every selector, with parameters that take different paths through it."""
 
 
 def random_table(seed: int, n: int, missing: float = 0.1, width: int = 5) -> pa.Table:
-    """row, id, source and every signal column, n rows; `missing` is the share of absent values, `width` that of vectors."""
+    """row, id, source and every signal column; `missing`: share of nulls; `width`: length of vectors."""
     rng = np.random.default_rng(seed)
     columns: dict[str, pa.Array] = {
         "row": pa.array(np.arange(n), pa.int32()),

@@ -1,11 +1,11 @@
-"""What selectors share. Each name can be imported from here or from its own module.
+"""Building blocks that selectors share. Each name can be imported from here or from its own module.
 
-A selector imports from the modules (`primitives.keys`), so that a cached selection goes stale only when code that it
-uses has changed.
+Selectors import from the modules (`primitives.keys`), so that a cached selection is invalidated only by code
+that it uses.
 """
 
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import Candidates, by_hash, candidates
+from curation.selectors.primitives.candidates import Candidates, by_hash, find_candidates
 from curation.selectors.primitives.cosine import cosines, joined, lookup, unit
 from curation.selectors.primitives.farthest import farthest_point
 from curation.selectors.primitives.graph import Graph, gather, nearest
@@ -22,9 +22,9 @@ __all__ = [
     "apportion",
     "band",
     "by_hash",
-    "candidates",
     "cosines",
     "farthest_point",
+    "find_candidates",
     "gather",
     "greedy_penalty",
     "greedy_similarity",

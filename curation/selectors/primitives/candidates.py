@@ -1,4 +1,4 @@
-"""Which rows a selector chooses from, and what becomes of the others: no value, or no image."""
+"""The rows a selector chooses from, and the policy for rows without a value or without an image."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from curation.selectors.contract import (
     Selection,
-    SelectorError,
     check_budget,
     numbers,
+    one_of,
     row_numbers,
     sources_of,
     texts,
@@ -17,14 +17,12 @@ from curation.selectors.contract import (
 from curation.selectors.primitives.keys import seeded_keys
 from curation.selectors.primitives.quota import quota
 
-TEXT_ONLY = ("exclude", "keep")
-
 
 @dataclass(frozen=True)
 class Candidates:
-    """`rows` int64[n]: positions in the table, in the order of their hash `keys` uint64[n]; `budget` rows are to be picked.
+    """`rows` int64[n]: positions in the table, by ascending hash `keys` uint64[n], to pick `budget` from.
 
-    `kept`: name -> positions of rows that are in the subset beside what is picked (`text_only`, for example).
+    `kept`: name -> positions of rows that are in the subset besides the picks (for example `text_only`).
     """
 
     rows: np.ndarray
@@ -42,8 +40,8 @@ class Candidates:
     ) -> Selection:
         """The rows at `places` int64[budget] of `rows`, then those kept.
 
-        `reason` columns run beside `places`, and are null for kept rows; where rows may be kept, the reason `part`
-        says "picked" or the name under which they are kept.
+        `reason` columns are aligned with `places`, and null for kept rows. Where rows may be kept, the reason
+        `part` is "picked" or the name under which a row is kept.
         """
         picks = np.concatenate([self.rows[places], *self.kept.values()])
         table = sources_of(columns, picks)
@@ -61,13 +59,13 @@ def _with_nulls(values: np.ndarray | pa.Array, count: int) -> pa.ChunkedArray:
 
 
 def by_hash(columns: pa.Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(positions int64[n], keys uint64[n]): the rows in the order of the hash of (seed, id), the same for every input order."""
+    """(positions int64[n], keys uint64[n]) by ascending hash of (seed, id), whatever the input order."""
     keys = seeded_keys(seed, texts(columns, "id"))
     order = np.lexsort((row_numbers(columns), keys))
     return order, keys[order]
 
 
-def candidates(
+def find_candidates(
     columns: pa.Table,
     budget: int,
     seed: int,
@@ -75,41 +73,42 @@ def candidates(
     *,
     outside: np.ndarray | None = None,
     text_only: str | None = None,
-    taken: dict[str, np.ndarray] | None = None,
+    preselected: dict[str, np.ndarray] | None = None,
 ) -> Candidates:
-    """The rows where `usable` bool[n], of which `budget` are to be picked. Notes count the rows that are set aside.
+    """The rows where `usable` bool[n], to pick `budget` from. Notes count the rows that are left out.
 
-    `taken`: name -> bool[n] of rows that are in the subset beforehand, count into the budget and are no candidates.
-
-    `missing_value`: not usable; those among them where `outside` bool[n] count as `out_of_range` instead.
-    `text_only` is for signals that need an image; rows without one (`n_images` 0) are then no candidates, whatever
-    their value. "exclude": they cannot be picked (note `text_only`). "keep": they get a share of the budget in
-    proportion to their number, by the hash (note `text_only_kept`). None: they are rows like others.
-    Raises BudgetError, which counts what can be had, and SelectorError for another policy.
+    The others are counted as `out_of_range` where `outside` bool[n], else as `missing_value`. `text_only` is
+    for signals that need an image; rows without one (`n_images` 0) are then no candidates, whatever their
+    value. "exclude": they cannot be picked (note `text_only`). "keep": they get a share of the budget in
+    proportion to their number, by the hash (note `text_only_kept`). None: they are treated like all others.
+    `preselected`: name -> bool[n] of rows that are in the subset anyway, count towards the budget and are no
+    candidates. Raises BudgetError with the number of available rows, and SelectorError for another policy.
     """
-    if text_only not in (None, *TEXT_ONLY):
-        raise SelectorError(f"text_only {text_only!r} is none of {', '.join(TEXT_ONLY)}")
+    if text_only is not None:
+        one_of("text_only", text_only, ("exclude", "keep"))
     order, keys = by_hash(columns, seed)
-    paid = np.logical_or.reduce([np.zeros(len(order), bool), *(taken or {}).values()])
-    usable = usable | paid
-    without = (numbers(columns, "n_images") == 0) & ~paid if text_only else np.zeros(len(order), bool)
+    forced = np.logical_or.reduce([np.zeros(len(order), bool), *(preselected or {}).values()])
+    usable = usable | forced
+    imageless = (numbers(columns, "n_images") == 0) & ~forced if text_only else np.zeros(len(order), bool)
     outside = np.zeros(len(order), bool) if outside is None else outside
     notes = {
-        "missing_value": int((~usable & ~outside & ~without).sum()),
-        "out_of_range": int((~usable & outside & ~without).sum()),
+        "missing_value": int((~usable & ~outside & ~imageless).sum()),
+        "out_of_range": int((~usable & outside & ~imageless).sum()),
     }
     if text_only == "exclude":
-        notes["text_only"] = int(without.sum())
-    free = (usable & ~without & ~paid)[order]
-    here, there = int(free.sum()), int(without.sum()) if text_only == "keep" else 0
+        notes["text_only"] = int(imageless.sum())
+    free = (usable & ~imageless & ~forced)[order]
+    n_free, n_kept = int(free.sum()), int(imageless.sum()) if text_only == "keep" else 0
     check_budget(
         budget,
-        here + there + int(paid.sum()),
+        n_free + n_kept + int(forced.sum()),
         ", ".join(f"{count:,} rows are {name}" for name, count in notes.items() if count),
     )
-    share, kept = (int(x) for x in quota(np.array([here, there]), np.zeros(2), budget - int(paid.sum())))
-    held = {name: order[rows[order]] for name, rows in (taken or {}).items()}
+    share, kept = (
+        int(count) for count in quota(np.array([n_free, n_kept]), np.zeros(2), budget - int(forced.sum()))
+    )
+    in_subset = {name: order[rows[order]] for name, rows in (preselected or {}).items()}
     if text_only == "keep":
-        held["text_only"] = order[without[order]][:kept]
+        in_subset["text_only"] = order[imageless[order]][:kept]
         notes["text_only_kept"] = kept
-    return Candidates(order[free], keys[free], share, held, notes)
+    return Candidates(order[free], keys[free], share, in_subset, notes)

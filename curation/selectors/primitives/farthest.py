@@ -6,14 +6,14 @@ from curation.selectors.contract import SizeError
 from curation.selectors.primitives.cosine import cosines, mean_direction
 
 PAIR_LIMIT = 1_000_000_000
-"""Rows times picks; some minutes at 512 dimensions on one core."""
+"""Rows times picks; a few minutes at 512 dimensions on one core."""
 
 
 def farthest_point(units: np.ndarray, count: int, start: int | None = None) -> np.ndarray:
-    """int64[min(count, n)]: places in `units` float64[n, d], each the one whose nearest pick has the lowest cosine.
+    """int64[min(count, n)]: places in `units` [n, d]; each has the lowest cosine to its nearest earlier pick.
 
-    The first is `start`, or the row nearest to the mean direction; ties go to the earlier row, so a larger count begins
-    with a smaller one. Cost n · count · d. Raises SizeError above PAIR_LIMIT pairs.
+    The first is `start`, or the row nearest to the mean direction. Ties go to the earlier row, so a larger
+    count starts with the picks of a smaller one. Cost n · count · d. Raises SizeError above PAIR_LIMIT pairs.
     """
     count = min(count, len(units))
     refuse_pairs(len(units), count)
@@ -31,11 +31,11 @@ def farthest_point(units: np.ndarray, count: int, start: int | None = None) -> n
 
 
 def refuse_pairs(n: int, count: int) -> None:
-    """Raises SizeError for `count` picks of n rows that are above PAIR_LIMIT pairs."""
+    """Raises SizeError if `count` picks among n rows need more than PAIR_LIMIT pairs."""
     if n * count > PAIR_LIMIT:
         raise SizeError(
             n * count,
             PAIR_LIMIT,
             "pairs of farthest-point sampling",
-            "pick inside groups (clusters), or from a shortlist",
+            "pick inside groups (clusters) or from a shortlist",
         )

@@ -1,4 +1,4 @@
-"""Greedy picks that look at what was picked before: by a threshold on cosines, or by a penalty on neighbours."""
+"""Greedy picks that depend on earlier picks: by a threshold on cosines, or by a penalty on neighbours."""
 
 import heapq
 
@@ -9,7 +9,7 @@ from curation.selectors.primitives.cosine import Lookup, cosines
 from curation.selectors.primitives.graph import members_of
 
 PAIR_LIMIT = 10_000_000_000
-"""Candidates times picks, at most; at 512 dimensions about 10 minutes on one core."""
+"""Most candidates times picks; at 512 dimensions about 10 minutes on one core."""
 _BLOCK = 512
 _CHUNK = 1 << 14
 
@@ -17,10 +17,10 @@ _CHUNK = 1 << 14
 def greedy_similarity(
     rows: np.ndarray, units: Lookup, budget: int, threshold: float, codes: np.ndarray | None = None
 ) -> np.ndarray:
-    """int64[<= budget]: places in `rows` int64[n] (best first), each accepted whose cosine to all accepted is <= `threshold`.
+    """int64[<= budget]: places in `rows` int64[n], best first, whose cosine to all accepted <= `threshold`.
 
-    With `codes` int64[n] only rows of the same group are compared. A larger budget begins with a smaller one.
-    Raises SizeError where more than PAIR_LIMIT pairs may have to be compared.
+    With `codes` int64[n] only rows of the same group are compared. A larger budget starts with the picks of a
+    smaller one. Raises SizeError where more than PAIR_LIMIT pairs may have to be compared.
     """
     members = members_of(np.zeros(len(rows), np.int64) if codes is None else codes)
     pairs = sum(len(group) * min(len(group), budget) for group in members)
@@ -29,14 +29,15 @@ def greedy_similarity(
             pairs,
             PAIR_LIMIT,
             "pairs of candidate and pick",
-            "compare inside clusters only (a column cluster_<name> as `within`), or take a smaller budget",
+            "compare inside clusters only (`within`: a column cluster_<name>), or take a smaller budget",
         )
     accepted = [group[_accepted(units, rows[group], budget, threshold)] for group in members]
     return np.sort(np.concatenate([np.empty(0, np.int64), *accepted]))[:budget]
 
 
 def _accepted(units: Lookup, rows: np.ndarray, budget: int, threshold: float) -> np.ndarray:
-    kept, picks = np.empty((0, 0)), []
+    kept = np.empty((0, 0))
+    picks: list[int] = []
     for start in range(0, len(rows), _BLOCK):
         block = units(rows[start : start + _BLOCK])
         if not start:
@@ -45,16 +46,16 @@ def _accepted(units: Lookup, rows: np.ndarray, budget: int, threshold: float) ->
         for at in range(0, len(picks), _CHUNK):
             free &= cosines(block, kept[at : min(at + _CHUNK, len(picks))]).max(axis=1) <= threshold
         left = np.flatnonzero(free)
-        found = left[independent(cosines(block[left], block[left]), threshold)][: budget - len(picks)]
-        kept[len(picks) : len(picks) + len(found)] = block[found]
-        picks.extend((start + found).tolist())
+        accepted = left[independent(cosines(block[left], block[left]), threshold)][: budget - len(picks)]
+        kept[len(picks) : len(picks) + len(accepted)] = block[accepted]
+        picks.extend((start + accepted).tolist())
         if len(picks) == budget:
             break
     return np.array(picks, np.int64)
 
 
 def independent(cosine: np.ndarray, threshold: float) -> np.ndarray:
-    """int64[]: rows of a square matrix of cosines, from the first on, each kept that exceeds `threshold` to no kept one."""
+    """int64[]: rows of a square cosine matrix, in order, whose cosine to all kept ones is <= `threshold`."""
     free = np.ones(len(cosine), bool)
     for row in range(len(cosine)):
         if free[row]:
@@ -65,19 +66,22 @@ def independent(cosine: np.ndarray, threshold: float) -> np.ndarray:
 def greedy_penalty(
     scores: np.ndarray, neighbours: np.ndarray, weights: np.ndarray, budget: int
 ) -> np.ndarray:
-    """int64[min(budget, n)]: again and again the highest score; each pick takes weight · its score from its neighbours.
+    """int64[min(budget, n)]: repeatedly the highest score, which lowers those of its neighbours.
 
-    `scores` float64[n]; `neighbours` int64[n, k], -1 = none; `weights` float64[n, k]. Ties go to the earlier row. A
-    row is picked once; a score below 0 takes nothing (or it would raise its neighbours). A larger budget begins with a smaller one. Cost (n + budget · k) log n.
+    A pick subtracts weight · its score from the score of each neighbour.
+    `scores` float64[n]; `neighbours` int64[n, k], -1 = none; `weights` float64[n, k]. Ties go to the earlier
+    row. A row is picked once; a negative score subtracts nothing (it would raise others). A larger
+    budget starts with the picks of a smaller one. Cost (n + budget · k) log n.
     """
     scores = scores.copy()
     heap = [(-score, row) for row, score in enumerate(scores.tolist())]
     heapq.heapify(heap)
-    taken, picks = np.zeros(len(scores), bool), []
+    taken = np.zeros(len(scores), bool)
+    picks: list[int] = []
     while heap and len(picks) < budget:
         score, row = heapq.heappop(heap)
         if taken[row] or -score != scores[row]:
-            continue  # an entry that a penalty has overtaken
+            continue  # an outdated entry: a penalty has lowered the score since
         taken[row] = True
         picks.append(row)
         for to, weight in zip(neighbours[row].tolist(), weights[row].tolist(), strict=True):

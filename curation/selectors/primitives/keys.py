@@ -1,4 +1,4 @@
-"""Seeded keys and groups: what a selection needs to be the same for every order of the rows. Integers throughout."""
+"""Seeded keys and group codes that do not depend on the order of the rows. Integers throughout."""
 
 import hashlib
 from functools import lru_cache
@@ -9,36 +9,29 @@ import pyarrow as pa
 _CHUNK = 1 << 15
 
 
-def seeded_keys(seed: int, names: pa.Array, engine: str = "numpy") -> np.ndarray:
+def seeded_keys(seed: int, names: pa.Array) -> np.ndarray:
     """uint64[n]: a 64-bit hash of (seed, name), equal on every machine; sorting by it is a seeded shuffle.
 
-    A sum over the bytes of mix(byte, position), mixed again with the length and a hash of the seed (all splitmix64),
-    so that 100 million keys cost seconds; cryptographic strength is not needed to break ties. `engine` "numba" (extra
-    `fast`) gives the same keys.
+    A sum over the bytes of mix(byte, position), mixed again with the length and a hash of the seed (all
+    splitmix64). Vectorised, so 100 million keys take seconds; breaking ties needs no cryptographic strength.
     """
     names = names.cast(pa.large_string())
     salt = np.uint64(int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little"))
     parts = [
-        _mix(_mix(_byte_sums(names.slice(start, _CHUNK), engine)) ^ salt)
-        for start in range(0, len(names), _CHUNK)
+        _mix(_mix(_byte_sums(names.slice(start, _CHUNK))) ^ salt) for start in range(0, len(names), _CHUNK)
     ]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def _byte_sums(names: pa.Array, engine: str) -> np.ndarray:
+def _byte_sums(names: pa.Array) -> np.ndarray:
     """uint64[n]: for each name the sum of mix(position << 8 | byte) over its bytes, and its length."""
     _, offsets, data = names.buffers()
     bounds = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
     used = np.frombuffer(data if data is not None else b"", np.uint8)
     total = np.diff(bounds).astype(np.uint64)
     starts, lengths, left = bounds[:-1], np.diff(bounds), None
-    if engine == "numba":
-        from curation.selectors.kernels import compiled
-
-        compiled().byte_sums(bounds, used, _all_terms(int(lengths.max(initial=0))), total)
-        return total
     for position in range(int(lengths.max(initial=0))):
-        if left is not None or lengths.min() == position:  # some names are over
+        if left is not None or lengths.min() == position:  # some names have ended
             going = np.flatnonzero(lengths > position) if left is None else left[lengths[left] > position]
             left = going
             total[left] += _terms(position)[used[starts[left] + position]]
@@ -53,16 +46,6 @@ def _terms(position: int) -> np.ndarray:
     return _mix(np.uint64(position << 8) | np.arange(256, dtype=np.uint64))
 
 
-@lru_cache(maxsize=16)
-def _all_terms(positions: int) -> np.ndarray:
-    """uint64[positions, 256]: `_terms` of all positions."""
-    return (
-        np.stack([_terms(position) for position in range(positions)])
-        if positions
-        else np.empty((0, 256), np.uint64)
-    )
-
-
 def _mix(x: np.ndarray) -> np.ndarray:
     # splitmix64 (Steele, Lea, Flood 2014); unsigned overflow wraps
     x = x + np.uint64(0x9E3779B97F4A7C15)
@@ -73,26 +56,26 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def groups(names: pa.Array, dtype: type = np.int64) -> tuple[np.ndarray, list[str]]:
-    """Codes int[n] of `dtype`, -1 for null, and the distinct names, sorted, so that a code does not depend on the order of the rows.
+def groups(names: pa.Array, dtype: type[np.integer] = np.int64) -> tuple[np.ndarray, list[str]]:
+    """Codes int[n] of `dtype`, -1 for null, and the distinct names, sorted: independent of the row order.
 
-    A dictionary-encoded array is not encoded again: names that no row has may be among the distinct ones then.
+    A dictionary-encoded array is not encoded again, so the names may include some that no row has.
     """
     encoded = names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
-    said = encoded.dictionary.to_pylist()
-    found = sorted({name for name in said if name is not None})
-    place = {name: at for at, name in enumerate(found)}
-    rank = np.array([place.get(name, -1) for name in said] + [-1], dtype)
+    entries = encoded.dictionary.to_pylist()
+    distinct = sorted({name for name in entries if name is not None})
+    place = {name: at for at, name in enumerate(distinct)}
+    rank = np.array([*(place.get(name, -1) for name in entries), -1]).astype(dtype)
     codes = (
-        encoded.indices.cast(pa.int64()).fill_null(len(said))
+        encoded.indices.cast(pa.int64()).fill_null(len(entries))
         if encoded.indices.null_count
         else encoded.indices
     )
-    return rank[codes.to_numpy()], found
+    return rank[codes.to_numpy()], distinct
 
 
 def rank_within(codes: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """int64[n]: the place of each element among those of its own group, when visited in `order`."""
+    """int64[n]: the place of each element among those of its own group, visited in `order`."""
     by_group = order[np.argsort(codes[order], kind="stable")]
     sizes = np.bincount(codes)
     starts = np.cumsum(sizes) - sizes

@@ -1,4 +1,4 @@
-"""Rules that pick inside a group, and their use on every group of a pool."""
+"""Rules that pick inside a group, and their application to every group of a pool."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,38 +6,49 @@ from functools import partial
 
 import numpy as np
 
-from curation.selectors.contract import SelectorError, SizeError
+from curation.selectors.contract import SelectorError, SizeError, one_of
 from curation.selectors.primitives.cosine import Lookup, cosines, exp
 from curation.selectors.primitives.farthest import farthest_point, refuse_pairs
 from curation.selectors.primitives.graph import members_of
 
 GROUP_LIMIT = 50_000
-"""Rows of one group that the rules `typicality` and `mmd` compare with one another."""
+"""Most rows of one group that the rules `typicality` and `mmd` compare with one another."""
 _BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class Group:
-    """What a rule sees of n rows, in the order of their hash: `keys` uint64[n], `score` float64[n], `units` float64[n, d]."""
+    """The n rows that a rule picks from, by ascending hash.
+
+    keys: uint64[n], the hashes; score: float64[n]; units: float64[n, d], unit vectors. Those that a rule does
+    not read (see SCORED, COMPARED) may be empty.
+    """
 
     keys: np.ndarray
-    score: np.ndarray | None = None
-    units: np.ndarray | None = None
+    score: np.ndarray
+    units: np.ndarray
 
 
 Rule = Callable[[Group, int], np.ndarray]
-"""(group, count <= n) -> places int64[count] in pick order. Ties go to the earlier row, that is the lower hash."""
+"""(group, count <= n) -> places int64[count] in pick order. Ties go to the earlier row (lower hash)."""
 
 
 def rule(name: str, *, neighbours: int = 5, tau: float = 1.0, sigma: float = 1.0) -> Rule:
-    """The pick rule `name`; `neighbours` is for typicality, `tau` for soft_sample, `sigma` for mmd. Raises SelectorError."""
-    if name not in RULES:
-        raise SelectorError(f"pick {name!r} is none of {', '.join(RULES)}")
+    """The pick rule `name`; `neighbours` is for typicality, `tau` for soft_sample, `sigma` for mmd.
+
+    Raises SelectorError.
+    """
+    one_of("pick", name, tuple(RULES))
     if neighbours < 1 or not tau > 0 or not sigma > 0:
         raise SelectorError(
-            f"neighbours {neighbours} must be at least 1, tau {tau} and sigma {sigma} positive"
+            "neighbours must be at least 1, tau and sigma positive, "
+            f"got neighbours={neighbours}, tau={tau}, sigma={sigma}"
         )
-    options = {"typicality": {"neighbours": neighbours}, "soft_sample": {"tau": tau}, "mmd": {"sigma": sigma}}
+    options: dict[str, dict[str, float]] = {
+        "typicality": {"neighbours": neighbours},
+        "soft_sample": {"tau": tau},
+        "mmd": {"sigma": sigma},
+    }
     return partial(RULES[name], **options.get(name, {}))
 
 
@@ -57,7 +68,7 @@ def random(group: Group, count: int) -> np.ndarray:
 
 
 def soft_sample(group: Group, count: int, tau: float = 1.0) -> np.ndarray:
-    """Without replacement with probability proportional to exp(score / tau), by Gumbel noise drawn from the hash."""
+    """Sampling without replacement, probability ~ exp(score / tau): Gumbel top-k with noise from the hash."""
     uniform = ((group.keys >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     # rounded: numpy's log differs in the last bit between SIMD variants
     noisy = np.round(group.score / tau - np.log(-np.log(uniform)), 9)
@@ -70,20 +81,20 @@ def typicality(group: Group, count: int, neighbours: int = 5) -> np.ndarray:
 
 
 def typical(units: np.ndarray, neighbours: int) -> np.ndarray:
-    """float64[n]: the mean cosine of each of `units` [n, d] to its nearest `neighbours` others; 0 for a single row."""
+    """float64[n]: mean cosine of each of `units` [n, d] to its nearest `neighbours` others; 0 for one row."""
     n = len(units)
     k = min(neighbours, n - 1)
     refuse_large(n)
-    found = np.zeros(n)
+    mean = np.zeros(n)
     for start in range(0, n if k else 0, _BLOCK):
         cosine = cosines(units[start : start + _BLOCK], units)
         cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = -np.inf
-        found[start : start + _BLOCK] = np.partition(cosine, n - k, axis=1)[:, n - k :].sum(axis=1) / k
-    return found
+        mean[start : start + _BLOCK] = np.partition(cosine, n - k, axis=1)[:, n - k :].sum(axis=1) / k
+    return mean
 
 
 def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
-    """Greedily the picks whose distribution is nearest to that of the group, by MMD^2 under a Gaussian kernel."""
+    """Greedily the picks whose distribution is nearest to the group's, by MMD^2 under a Gaussian kernel."""
     units, n = group.units, len(group.units)
     refuse_large(n)
     # int64 multiples of 2^-24: sums of kernel values are exact, whatever the order
@@ -92,10 +103,11 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
     )
     nothing = np.zeros((1, units.shape[1]))  # a vector of zeros has cosine 0 even to itself
     own = np.where(units.any(axis=1), 1 << 24, kernel(nothing, nothing, sigma)[0, 0])
-    to_picks, picks = np.zeros(n, np.int64), []
+    to_picks = np.zeros(n, np.int64)
+    picks: list[int] = []
     free = np.ones(n, bool)
     for size in range(1, count + 1):
-        # of MMD^2 · n · size^2, what depends on the candidate
+        # the part of MMD^2 · n · size^2 that depends on the candidate
         cost = n * (2 * to_picks + own) - 2 * size * to_all
         at = int(np.argmin(np.where(free, cost, np.iinfo(np.int64).max)))
         picks.append(at)
@@ -105,12 +117,12 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
 
 
 def kernel(a: np.ndarray, b: np.ndarray, sigma: float) -> np.ndarray:
-    """int64[n, m] in units of 2^-24: exp(-|a - b|^2 / (2 sigma^2)) of unit vectors, where |a - b|^2 = 2 - 2 cos."""
+    """int64[n, m] in units of 2^-24: exp(-|a - b|^2 / (2 sigma^2)) of unit vectors a, b."""
     return np.rint(exp((cosines(a, b) - 1.0) / (sigma * sigma)) * 2.0**24).astype(np.int64)
 
 
 def farthest(group: Group, count: int) -> np.ndarray:
-    """Farthest-point sampling from the row nearest to the mean on."""
+    """Farthest-point sampling, starting at the row nearest to the mean direction."""
     return farthest_point(group.units, count)
 
 
@@ -139,9 +151,9 @@ def pick_by_group(
 ) -> np.ndarray:
     """int64[sum of counts]: places in `rows`, `counts[c]` of each group c, by `pick`.
 
-    `rows` int64[n] (in the order of the hash), `codes` int64[n], `keys` uint64[n] and `score` float64[n] run side by
-    side; `units` gives the vectors of rows. In order: the first pick of every group, then the second, and so on, so
-    that every beginning of the subset is spread over the groups.
+    `rows` int64[n] (in the order of the hash), `codes` int64[n], `keys` uint64[n] and `score` float64[n] run
+    side by side; `units` gives the vectors of rows. Order: the first pick of every group, then the second,
+    and so on, so that every prefix of the subset is spread over the groups.
     """
     picks, turns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for members in members_of(codes):
@@ -175,14 +187,16 @@ def pick_from(
 ) -> np.ndarray:
     """int64[count]: places in one group's `rows` int64[n], by `pick`.
 
-    Raises SizeError before any vector is read, since those of a group that is too large may not fit into memory.
+    Raises SizeError before any vector is read, since the vectors of a very large group may not fit into
+    memory.
     """
-    rule_itself = getattr(pick, "func", pick)
+    rule_itself = getattr(pick, "func", pick)  # `rule` binds parameters with functools.partial
     if rule_itself in (typicality, mmd):
         refuse_large(len(rows))
     if rule_itself is farthest:
         refuse_pairs(len(rows), count)
-    return pick(Group(keys, score, units(rows) if units else None), count)
+    unread = np.empty(0)
+    return pick(Group(keys, unread if score is None else score, units(rows) if units else unread), count)
 
 
 def refuse_large(n: int) -> None:
@@ -192,5 +206,5 @@ def refuse_large(n: int) -> None:
             n,
             GROUP_LIMIT,
             "rows of one group compared with one another",
-            "use more clusters, or the pick `random` or `top`",
+            "use more clusters, or pick `random` or `top`",
         )

@@ -1,11 +1,11 @@
-"""How many rows each group gets: exact in sum, never more than the group holds."""
+"""The number of rows from each group: exact in sum, never more than the group holds."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from curation.selectors.contract import BudgetError, SelectorError
+from curation.selectors.contract import BudgetError, SelectorError, one_of
 
 ALLOCATIONS = ("proportional", "equal", "softmax", "explicit")
 
@@ -21,11 +21,13 @@ def quota_by_group(
 ) -> np.ndarray:
     """int64[k]: rows of each of k groups with `sizes` int64[k], at most its size, in sum exactly `budget`.
 
-    `allocation` gives the weights: "proportional" to size; "equal"; "softmax" of `stat` float64[k] / `tau` (same unit,
-    `tau` > 0, inf = equal); "explicit": `shares` float64[k] >= 0, where a group with share 0 gets none. Rounding by
-    largest remainders (Hamilton); what a full group cannot take is shared out among the others by the same weights.
-    Raises SelectorError for weights that make no sense, BudgetError if the groups with a weight hold too few rows.
+    `allocation` gives the weights: "proportional" to size; "equal"; "softmax" of `stat` float64[k] / `tau`
+    (same unit, `tau` > 0, inf = equal); "explicit": `shares` float64[k] >= 0, where a group with share 0 gets
+    none. Rounding by largest remainders (Hamilton); what a full group cannot take is distributed among the
+    others by the same weights. Raises SelectorError for invalid weights, BudgetError if the groups with a
+    weight hold too few rows.
     """
+    one_of("allocation", allocation, ALLOCATIONS)
     sizes = np.asarray(sizes, dtype=np.int64)
     base, lift = np.ones(len(sizes)), np.zeros(len(sizes))
     if allocation == "proportional":
@@ -34,32 +36,30 @@ def quota_by_group(
         lift = _lift(stat, tau, sizes)
     elif allocation == "explicit":
         base = _shares(shares, sizes)
-    elif allocation != "equal":
-        raise SelectorError(f"allocation {allocation!r} is none of {', '.join(ALLOCATIONS)}")
     held = int(sizes[base > 0].sum())
     if budget > held:
-        raise BudgetError(budget, held, "the groups that have a share hold no more")
+        raise BudgetError(budget, held, "the groups with a share hold no more")
     return apportion(sizes, base, lift, budget)
 
 
 def explicit_shares(names: Sequence[str], shares: Mapping[str, float]) -> np.ndarray:
     """float64[k]: the share of each group of `names`, 0 where `shares` does not name it.
 
-    Raises SelectorError for a group that is not in `names`, a share below 0 or none above.
+    Raises SelectorError for a group that is not in `names`, a negative share, or no positive share.
     """
     for name in shares:
         if name not in names:
             raise SelectorError(
-                f"shares name the group {name!r}, which no row has; there are {', '.join(list(names)[:20])}"
+                f"shares name the group {name!r}, which no row has; groups are {', '.join(list(names)[:20])}"
             )
     return _shares(np.array([float(shares.get(name, 0.0)) for name in names]), np.zeros(len(names)))
 
 
 def _lift(stat: np.ndarray | None, tau: float, sizes: np.ndarray) -> np.ndarray:
     if not tau > 0:
-        raise SelectorError(f"tau {tau} must be positive (inf = equal)")
+        raise SelectorError(f"tau must be positive (inf = equal), got {tau}")
     if stat is None or len(stat) != len(sizes) or not np.isfinite(np.asarray(stat)[sizes > 0]).all():
-        raise SelectorError("allocation 'softmax' needs one finite number for each group that has rows")
+        raise SelectorError("allocation 'softmax' needs a finite number for each non-empty group")
     return np.where(sizes > 0, np.asarray(stat, dtype=np.float64), 0.0) / tau
 
 
@@ -71,14 +71,15 @@ def _shares(shares: np.ndarray | None, sizes: np.ndarray) -> np.ndarray:
 
 
 def quota(sizes: np.ndarray, lift: np.ndarray, budget: int) -> np.ndarray:
-    """int64[k]: how many of each group, proportional to size · exp(lift), at most `sizes`, in sum exactly `budget`.
+    """int64[k]: rows per group, proportional to size · exp(lift), at most `sizes`, in sum exactly `budget`.
 
-    Largest remainders; what a full group cannot take is shared out again among the others, equal remainders favour
-    the earlier group. `lift` zero is proportional to size. Raises ValueError if the groups hold fewer than `budget`.
+    Largest remainders; what a full group cannot take is distributed among the others; equal remainders favour
+    the earlier group. `lift` zero is proportional to size. Raises ValueError if the groups hold fewer than
+    `budget`.
     """
     sizes = np.asarray(sizes, dtype=np.int64)
     if sizes.sum() < budget:
-        raise ValueError(f"the groups hold {sizes.sum()} rows, {budget} are asked for")
+        raise ValueError(f"requested {budget} rows, the groups hold {sizes.sum()}")
     return apportion(sizes, sizes.astype(np.float64), np.asarray(lift, dtype=np.float64), budget)
 
 
@@ -91,8 +92,8 @@ def apportion(sizes: np.ndarray, base: np.ndarray, lift: np.ndarray, budget: int
     full = sizes == 0
     exact = np.zeros(len(sizes))
     while not full.all():
-        top = lift[~full].max()  # anew in each turn, or the weights of low groups would underflow for good
-        # math.exp: numpy's differs in the last bit between SIMD variants, and a remainder may hang on it
+        top = lift[~full].max()  # recomputed each time, or the weights of low groups would underflow for good
+        # math.exp: numpy's differs in the last bit between SIMD variants, which could decide a remainder
         weights = np.array(
             [0.0 if f else n * math.exp(x - top) for n, x, f in zip(base, lift, full, strict=True)]
         )
@@ -110,8 +111,8 @@ def apportion(sizes: np.ndarray, base: np.ndarray, lift: np.ndarray, budget: int
 def spread(sizes: np.ndarray, budget: int, offset: int) -> np.ndarray:
     """int64[k]: proportional counts by systematic sampling: each is the exact share rounded down or up.
 
-    Unlike largest remainders it does not always round the same small groups down: a group whose share is 0.2 gets
-    one for a fifth of the values of `offset` (0 <= offset < sum of sizes). In sum exactly `budget`.
+    Unlike largest remainders it does not always round the same small groups down: a group whose share is 0.2
+    gets one row for a fifth of the values of `offset` (0 <= offset < sum of sizes). In sum exactly `budget`.
     """
     total = int(sizes.sum())
     ends = (np.cumsum(sizes) * budget + offset) // total

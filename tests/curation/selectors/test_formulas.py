@@ -48,7 +48,7 @@ def test_the_three_necessities():
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("loss", "none of nll, delta, visual"), ("delta", "base_nll"), ("visual", "nll_noimg")],
+    [("loss", "must be one of nll, delta, visual"), ("delta", "base_nll"), ("visual", "nll_noimg")],
 )
 def test_a_necessity_that_cannot_be_computed_is_refused(kind, message):
     with pytest.raises(SelectorError, match=message):

@@ -31,7 +31,9 @@ def table_of(sizes, seed=0, missing=0):
 
 
 def oracle(table, budget, seed, over):
-    """Rows, in order, by the rule of the docstring; sizes are such that shares are whole or need no tie of remainders."""
+    """Rows, in order, by the rule of the docstring; sizes are such that shares are whole or need no tie of
+    remainders.
+    """
     samples = [s for s in table.to_pylist() if s["cluster_spectral"] is not None]
     samples.sort(key=lambda s: (-s["value"], plain_key(seed, s["id"])))
     sizes = Counter(s["cluster_spectral"] for s in samples)
@@ -80,5 +82,5 @@ def test_text_only_rows_are_set_aside_or_get_their_share():
 
 def test_signals_and_parameters():
     assert needs("instructiongpt4") == ("value", "cluster_spectral")
-    with pytest.raises(SelectorError, match="over 0.5"):
+    with pytest.raises(SelectorError, match=r"over must be .*, got 0.5"):
         select(table_of([5, 5]), 3, 0, over=0.5)

@@ -85,7 +85,7 @@ def test_matched_random_has_the_histograms_of_the_reference():
 
 
 def test_matched_random_needs_something_to_match():
-    with pytest.raises(SelectorError, match="no row is marked in_reference"):
+    with pytest.raises(SelectorError, match="no usable row is marked in_reference"):
         picked("matched_random", table(in_reference=[False, None]), 1)
     with pytest.raises(SelectorError, match="different keys"):
         picked("matched_random", table(in_reference=[True]), 1, match=["source", "source"])
@@ -385,7 +385,7 @@ def test_presel_counts_the_reference_part():
     assert Counter(only_a.reason["source"].to_pylist()) == {"a": 5, "b": 3}, (
         "equal weights, and the reference beside"
     )
-    with pytest.raises(SelectorError, match="reference part has 2 rows, the budget of 2 must be larger"):
+    with pytest.raises(SelectorError, match="the budget of 2 must exceed the 2 rows of the reference part"):
         picked("presel", presel_table(reference), 2)
     with pytest.raises(BudgetError, match="no row of the reference part has the losses") as error:
         picked("presel", presel_table([False] * 16), 8)
@@ -468,7 +468,7 @@ def test_quota_by_group_composes_allocation_and_pick():
     )
     soft = get_selector("quota_by_group")(data, 3, 0, allocation="softmax", stat="value", tau=0.01)
     assert soft.reason["group"].to_pylist() == ["a"] * 3, "the mean of a is 3.5, that of b 2"
-    with pytest.raises(SelectorError, match="the group 'x', which no row has; there are a, b, c"):
+    with pytest.raises(SelectorError, match="the group 'x', which no row has; groups are a, b, c"):
         picked("quota_by_group", data, 2, allocation="explicit", shares={"x": 1})
     for params, message in (
         ({"pick": "top"}, "parameter score"),

@@ -1,4 +1,6 @@
-"""The same selection for every hash seed of Python, every SIMD variant of numpy and every kernel of its matrix product."""
+"""The same selection for every hash seed of Python, every SIMD variant of numpy and every kernel of its
+matrix product.
+"""
 
 import os
 import subprocess
@@ -24,7 +26,8 @@ for name, params in CASES:
 # vectors wide enough for the order of additions to show in a plain product
 table = random_table(12, 300, width=200)
 for name, params in CASES:
-    if any(signal in str(params) + str(needs(name, params)) for signal in ("emb_", "clip_image", "embedding")):
+    used = str(params) + str(needs(name, params))
+    if any(signal in used for signal in ("emb_", "clip_image", "embedding")):
         found = get_selector(name)(table, 60, 5, **params | ({"fill": "score"} if name == "deita" else {}))
         print(name, params, found.rows.tolist())
 """

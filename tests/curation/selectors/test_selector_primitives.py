@@ -1,4 +1,4 @@
-"""What selectors share, against plain loops and by hand."""
+"""The building blocks of selectors, against plain loops and by hand."""
 
 import hashlib
 from collections import Counter
@@ -20,7 +20,7 @@ from curation.selectors.contract import (
 )
 from curation.selectors.primitives import cosine, farthest, graph, greedy, pick, vote
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import by_hash, candidates
+from curation.selectors.primitives.candidates import by_hash, find_candidates
 from curation.selectors.primitives.quota import explicit_shares, quota_by_group
 
 some = settings(max_examples=40, deadline=None)
@@ -60,18 +60,20 @@ def test_vectors_of_several_chunks_keep_their_order():
 @pytest.mark.parametrize(
     "array", [pa.array([[1.0]]), pa.array([1.0]), pa.array([[1]], pa.list_(pa.int32(), 1))]
 )
-def test_what_is_no_vector_column_is_refused(array):
-    with pytest.raises(ColumnError, match="not vectors"):
+def test_a_column_that_does_not_hold_vectors_is_refused(array):
+    with pytest.raises(ColumnError, match="must be vectors"):
         vectors(pa.table({"v": array}), "v")
 
 
 def test_flags_and_bounded_numbers():
     table = pa.table({"f": [True, None, False], "x": [1.0, None, float("inf")], "y": [-1.0, 0.5, 2.0]})
     assert flags(table, "f").tolist() == [True, False, False]
-    with pytest.raises(ColumnError, match="not bool"):
+    with pytest.raises(ColumnError, match="must be bool, got double"):
         flags(table, "x")
     values, outside = bounded(table, "y", low=0, high=1)
     assert np.isnan(values).tolist() == [True, False, True] and outside.tolist() == [True, False, True]
+    ends, outside = bounded(pa.table({"z": [0.0, 1.0]}), "z", low=0, high=1)
+    assert ends.tolist() == [0.0, 1.0] and not outside.any()  # the bounds themselves are inside
     values, outside = bounded(table, "x")
     assert np.isnan(values).tolist() == [False, True, True] and not outside.any()
 
@@ -112,21 +114,24 @@ def test_quota_by_group_is_exact_and_capped(sizes, allocation, data):
     assert counts.sum() == budget and (counts >= 0).all() and (counts <= sizes).all()
 
 
-def test_quota_by_group_refuses_what_makes_no_sense():
+def test_quota_by_group_refuses_invalid_weights():
     sizes = np.array([5, 5])
     with pytest.raises(BudgetError) as error:
         quota_by_group(sizes, 6, allocation="explicit", shares=np.array([1.0, 0.0]))
     assert (error.value.requested, error.value.available) == (6, 5)
     for options, message in [
-        ({"allocation": "softmax"}, "one finite number"),
-        ({"allocation": "softmax", "stat": np.array([1.0, np.nan])}, "one finite number"),
-        ({"allocation": "softmax", "stat": np.zeros(2), "tau": 0.0}, "tau 0.0"),
+        ({"allocation": "softmax"}, "a finite number for each"),
+        ({"allocation": "softmax", "stat": np.array([1.0, np.nan])}, "a finite number for each"),
+        (
+            {"allocation": "softmax", "stat": np.zeros(2), "tau": 0.0},
+            "tau must be positive .inf = equal., got 0.0",
+        ),
         ({"allocation": "explicit", "shares": np.array([1.0, -1.0])}, "shares >= 0"),
-        ({"allocation": "even"}, "'even' is none of"),
+        ({"allocation": "even"}, "must be one of .*, got 'even'"),
     ]:
         with pytest.raises(SelectorError, match=message):
             quota_by_group(sizes, 4, **options)
-    with pytest.raises(SelectorError, match="'c', which no row has; there are a, b"):
+    with pytest.raises(SelectorError, match="'c', which no row has; groups are a, b"):
         explicit_shares(["a", "b"], {"c": 1})
 
 
@@ -327,7 +332,9 @@ def test_soft_sample_prefers_by_softmax():
     rng, counts = np.random.default_rng(0), Counter()
     for _ in range(3000):
         keys = rng.integers(0, 2**64, 3, dtype=np.uint64)
-        counts[int(pick.soft_sample(pick.Group(keys, np.log([1.0, 2.0, 5.0])), 1, tau=1.0)[0])] += 1
+        counts[
+            int(pick.soft_sample(pick.Group(keys, np.log([1.0, 2.0, 5.0]), np.empty(0)), 1, tau=1.0)[0])
+        ] += 1
     # probabilities 1/8, 2/8, 5/8; three standard deviations are below 0.03
     np.testing.assert_allclose([counts[i] / 3000 for i in range(3)], [0.125, 0.25, 0.625], atol=0.03)
 
@@ -377,9 +384,9 @@ def test_picks_by_group_are_dealt_in_turns():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "best"}, "'best' is none of top, bottom"),
-        ({"name": "top", "tau": 0}, "tau 0"),
-        ({"name": "mmd", "sigma": -1}, "sigma -1"),
+        ({"name": "best"}, "pick must be one of top, bottom"),
+        ({"name": "top", "tau": 0}, "tau=0"),
+        ({"name": "mmd", "sigma": -1}, "sigma=-1"),
     ],
 )
 def test_bad_rules_are_refused(options, message):
@@ -387,10 +394,10 @@ def test_bad_rules_are_refused(options, message):
         pick.rule(options.pop("name"), **options)
 
 
-# --- limits: what grows with the square says so instead of running for a day
+# --- limits: steps of quadratic cost raise SizeError instead of running for a day
 
 
-def test_steps_that_grow_with_the_square_refuse_large_input(monkeypatch):
+def test_steps_of_quadratic_cost_refuse_large_input(monkeypatch):
     units = random_units(0, 12)
 
     def find(rows):
@@ -434,7 +441,7 @@ def test_rows_are_set_aside_with_a_count():
     usable = np.array([True, False, False, True, True, True])
     outside = np.array([False, False, True, False, False, False])
     table = pool([1, 1, 1, 0, 1, 0])
-    found = candidates(table, 2, 0, usable, outside=outside, text_only="exclude")
+    found = find_candidates(table, 2, 0, usable, outside=outside, text_only="exclude")
     assert sorted(found.rows.tolist()) == [0, 4] and found.notes == {
         "missing_value": 1,
         "out_of_range": 1,
@@ -443,31 +450,31 @@ def test_rows_are_set_aside_with_a_count():
     with pytest.raises(
         BudgetError, match="1 rows are missing_value, 1 rows are out_of_range, 2 rows are text_only"
     ) as error:
-        candidates(table, 3, 0, usable, outside=outside, text_only="exclude")
+        find_candidates(table, 3, 0, usable, outside=outside, text_only="exclude")
     assert error.value.available == 2
 
 
 def test_text_only_rows_keep_their_share():
     table = pool([1] * 6 + [0] * 3)
-    found = candidates(table, 6, 0, np.ones(9, bool), text_only="keep")
+    found = find_candidates(table, 6, 0, np.ones(9, bool), text_only="keep")
     assert found.budget == 4 and len(found.kept["text_only"]) == 2 == found.notes["text_only_kept"]
     selection = found.selection(table, np.arange(4), score=np.arange(4.0))
     assert selection.reason["part"].to_pylist() == ["picked"] * 4 + ["text_only"] * 2
     assert selection.reason["score"].to_pylist() == [0, 1, 2, 3, None, None]
     assert set(selection.rows[4:].tolist()) <= {6, 7, 8}
-    everything = candidates(table, 9, 0, np.ones(9, bool), text_only="keep")
+    everything = find_candidates(table, 9, 0, np.ones(9, bool), text_only="keep")
     assert everything.budget == 6 and len(everything.kept["text_only"]) == 3
 
 
-def test_rows_taken_beforehand_count_into_the_budget_and_are_no_candidates():
+def test_preselected_rows_count_towards_the_budget_and_are_no_candidates():
     table, taken = pool([1, 1, 1, 0]), np.array([True, False, False, True])
-    found = candidates(
-        table, 3, 0, np.array([False, True, True, True]), text_only="keep", taken={"reference": taken}
+    found = find_candidates(
+        table, 3, 0, np.array([False, True, True, True]), text_only="keep", preselected={"reference": taken}
     )
     assert sorted(found.rows.tolist()) == [1, 2] and found.budget == 1
     assert sorted(found.kept["reference"].tolist()) == [0, 3] and found.notes["missing_value"] == 0
     with pytest.raises(BudgetError) as error:
-        candidates(table, 4, 0, np.array([False, True, False, True]), taken={"reference": taken})
+        find_candidates(table, 4, 0, np.array([False, True, False, True]), preselected={"reference": taken})
     assert error.value.available == 3
 
 

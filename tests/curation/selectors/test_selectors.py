@@ -1,7 +1,9 @@
-"""What every selector promises, and what each of the simple ones does."""
+"""The contract of every selector, and the behaviour of the simple ones."""
 
-import importlib
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from curation.selectors import (
     BudgetError,
     ColumnError,
     Selection,
+    Selector,
     SelectorError,
     check_params,
     describe,
@@ -29,7 +32,7 @@ few = settings(max_examples=25, deadline=None)
 
 
 def run(name, params, table, budget, seed=0):
-    """The selection, or the BudgetError that says how many there are."""
+    """The selection, or the BudgetError with the number of available rows."""
     try:
         return get_selector(name)(table, budget, seed, **params)
     except BudgetError as error:
@@ -45,7 +48,7 @@ def test_every_registered_selector_is_in_the_property_tests():
 @every_case
 @few
 @given(table_seed=st.integers(0, 10**6), n=st.integers(1, 60), data=st.data())
-def test_size_is_exact_or_the_error_says_what_can_be_had(name, params, table_seed, n, data):
+def test_size_is_exact_or_the_error_counts_the_available_rows(name, params, table_seed, n, data):
     table = random_table(table_seed, n)
     budget = data.draw(st.integers(1, n))
     result = run(name, params, table, budget)
@@ -99,11 +102,7 @@ def test_seed_matters(name, params):
     assert len(subsets) == 5
 
 
-NESTED = [
-    (name, params)
-    for name, params in CASES
-    if importlib.import_module(f"curation.selectors.{name}").NESTED and params.get("text_only") != "keep"
-]
+NESTED = [(name, params) for name, params in CASES if Selector.of(get_selector(name)).is_nested(params)]
 
 
 @pytest.mark.parametrize(("name", "params"), NESTED, ids=lambda value: str(value))
@@ -118,7 +117,7 @@ def test_nested_over_budgets(name, params, table_seed, small, large):
         assert second.rows[:small].tolist() == first.rows.tolist()
 
 
-def test_those_that_are_nested_are_tested():
+def test_nested_selectors_are_tested():
     assert {name for name, _ in NESTED} >= {
         "random",
         "random_balanced",
@@ -178,7 +177,7 @@ def test_top_k_takes_the_ends_and_counts_missing_values():
         {"missing_value": 2},
     )
     assert select(table, 2, 0, column="x", order="ascending").rows.tolist() == [5, 0]
-    with pytest.raises(BudgetError, match="5 rows asked for, 4 can be had: 2 rows have no x"):
+    with pytest.raises(BudgetError, match="requested 5 rows, only 4 available: 2 rows have no x"):
         select(table, 5, 0, column="x")
 
 
@@ -230,7 +229,7 @@ def test_missing_or_wrong_column_is_named(name, params, column):
     wrong = (name, column) in (
         ("top_k", "source"),
         ("deita", "quality"),
-    )  # there, but not of the type it must have
+    )  # present, but of the wrong type
     broken = table if wrong else table.drop_columns(gone)
     with pytest.raises(ColumnError) as error:
         get_selector(name)(broken, 5, 0, **params)
@@ -329,9 +328,9 @@ def test_own_selector_is_described_by_its_function(tmp_path, monkeypatch):
 
 def test_parameters_are_checked_by_name():
     check_params("mmssr", {"bins": "style"})
-    with pytest.raises(SelectorError, match="no parameter 'treshold' .did you mean 'threshold'"):
+    with pytest.raises(SelectorError, match=r"no parameter 'treshold' .did you mean 'threshold'"):
         check_params("mmssr", {"treshold": 1})
-    with pytest.raises(SelectorError, match="takes none"):
+    with pytest.raises(SelectorError, match="it has none"):
         check_params("random", {"k": 1})
     with pytest.raises(SelectorError, match="needs the parameter 'column'"):
         check_params("top_k", {})
@@ -369,9 +368,18 @@ def test_budget_that_no_pool_of_20_can_meet(budget):
         resolve_budget(budget, 20)
 
 
+@pytest.mark.parametrize(("budget", "requested"), [("101%", 21), ("300%", 60), ("100.1%", 21)])
+def test_a_share_above_the_pool_requests_at_least_one_row_more(budget, requested):
+    with pytest.raises(
+        BudgetError, match=r"requested \d+ rows, only 20 available: .*% is more than the pool"
+    ) as error:
+        resolve_budget(budget, 20)
+    assert error.value.requested == requested
+
+
 @pytest.mark.parametrize("budget", ["half", 0.3, "0.3", "", True, "nan%", "inf"])
-def test_budget_that_is_none(budget):
-    with pytest.raises(SelectorError, match="neither a share"):
+def test_budget_that_is_not_a_number_or_a_share(budget):
+    with pytest.raises(SelectorError, match="must be a share"):
         resolve_budget(budget, 20)
 
 
@@ -417,7 +425,7 @@ def test_quota_is_exact_capped_and_ordered_by_weight(groups, data):
 
 def test_quota_proportional_rounds_by_largest_remainder():
     assert quota(np.array([50, 30, 20]), np.zeros(3), 7).tolist() == [4, 2, 1]  # 3.5, 2.1, 1.4
-    with pytest.raises(ValueError, match="hold 3 rows, 4"):
+    with pytest.raises(ValueError, match="requested 4 rows, the groups hold 3"):
         quota(np.array([1, 2]), np.zeros(2), 4)
 
 
@@ -440,3 +448,55 @@ def test_spread_gives_small_groups_their_share_on_average():
 
 def test_rank_within_counts_inside_each_group():
     assert rank_within(np.array([0, 1, 0, 1, 0]), np.array([4, 3, 2, 1, 0])).tolist() == [2, 1, 1, 0, 0]
+
+
+OWN_SELECTORS = {
+    "nothing": ("", (), "unknown", False, False),
+    "constants": ("NEEDS = ['style']\nCOST = 'C3'\nTARGETED = NESTED = True\n", ("style",), "C3", True, True),
+    "functions": (
+        "def needs(flavour='x'): return (flavour,)\ndef nested(flavour='x'): return flavour == 'y'\n",
+        ("y",),
+        "unknown",
+        False,
+        True,
+    ),
+    "record": (
+        "NEEDS = ('ignored',)\ndef _record(select):\n    from curation.selectors import Selector\n"
+        "    return Selector(select, needs=('clip',), cost='C1')\n",
+        ("clip",),
+        "C1",
+        False,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_SELECTORS)
+def test_own_selector_declares_its_properties(tmp_path, monkeypatch, kind):
+    source, signals, cost, targeted, nested = OWN_SELECTORS[kind]
+    source += "def pick(columns, budget, seed, flavour='x'): ...\ndef other(columns, budget, seed): ...\n"
+    name = f"own_{kind}_selector"
+    (tmp_path / f"{name}.py").write_text(source + ("SELECTOR = _record(pick)\n" if kind == "record" else ""))
+    monkeypatch.syspath_prepend(tmp_path)
+    record, params = Selector.of(get_selector(f"{name}:pick")), {"flavour": "y"}
+    assert needs(f"{name}:pick", params) == record.signals(params) == signals
+    assert (record.cost, record.targeted, record.is_nested(params)) == (cost, targeted, nested)
+    if kind == "record":  # the record is that of `pick` only
+        assert needs(f"{name}:other") == ("ignored",)
+
+
+def test_every_record_names_its_own_function():
+    for name in SELECTORS:
+        function = get_selector(name)
+        record = Selector.of(function)
+        assert record.select is function and record.cost != "unknown", name
+
+
+def test_registry_imports_selectors_only_when_asked():
+    code = (
+        "import sys, curation.selectors as s\n"
+        "loaded = {m for m in sys.modules if m.startswith('curation.selectors.')}\n"
+        "assert loaded == {'curation.selectors.contract', 'curation.selectors.param_types'}, loaded\n"
+        "s.get_selector('random'); assert 'curation.selectors.mmssr' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -1,4 +1,4 @@
-"""Budgets of tokens: never exceeded, as large as can be, the same in every order of the rows; typed errors."""
+"""Budgets of tokens: never exceeded, as large as possible, the same in every order of the rows; errors."""
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,7 @@ def test_one_more_row_would_not_fit_and_row_order_changes_nothing(name, params, 
     assert again.rows.tolist() == selection.rows.tolist()
 
 
-def test_equal_tokens_are_a_number_of_rows():
+def test_with_equal_tokens_a_token_budget_is_a_number_of_rows():
     table = tokened(1, 50).drop_columns(["text_tokens", "image_tokens"])
     table = table.append_column("text_tokens", pa.array([10] * 50)).append_column(
         "image_tokens", pa.array([0] * 50)
@@ -77,7 +77,7 @@ def test_equal_tokens_are_a_number_of_rows():
         assert by_tokens.notes["tokens_left"] == 9
 
 
-def test_the_whole_pool_can_be_asked_for():
+def test_the_whole_pool_can_be_requested():
     table = tokened(2, 30)
     total = int(row_tokens(table).sum())
     selection = choose(get_selector("all"), table, f"tokens:{total}", SEED)
@@ -85,7 +85,9 @@ def test_the_whole_pool_can_be_asked_for():
 
 
 def short_first(columns, budget, seed):
-    """Not nested, and more rows may cost less: the shortest rows for an even budget, the longest for an odd one."""
+    """Not nested, and more rows may cost less: the shortest rows for an even budget, the longest for an odd
+    one.
+    """
     order = np.argsort(row_tokens(columns), kind="stable")
     rows = np.sort(order[:budget] if budget % 2 == 0 else order[::-1][:budget])
     return Selection(rows.astype(np.int64), columns.select(["source"]).take(rows))
@@ -98,10 +100,10 @@ def test_without_monotony_the_answer_still_fits_and_one_more_does_not():
     assert spent(table, selection) <= budget < spent(table, short_first(table, len(selection.rows) + 1, SEED))
 
 
-def test_a_false_claim_of_nestedness_is_noticed(monkeypatch):
+def test_a_wrong_declaration_of_nestedness_is_detected(monkeypatch):
     monkeypatch.setitem(globals(), "NESTED", True)
     table = tokened(3, 60)
-    with pytest.raises(SelectorError, match="says NESTED"):
+    with pytest.raises(SelectorError, match="declared nested"):
         for share in range(2, 9):
             select_within_tokens(short_first, table, int(row_tokens(table).sum() * share // 10), SEED)
 
@@ -139,7 +141,7 @@ def test_first_pick_that_is_too_long():
     table = table.append_column("text_tokens", pa.array(tokens)).append_column(
         "image_tokens", pa.array([0] * 10)
     )
-    with pytest.raises(TokenBudgetError, match="first pick alone"):
+    with pytest.raises(TokenBudgetError, match="only 0 available: the first pick alone"):
         choose(get_selector("top_k"), table, "tokens:40", SEED, {"column": "text_tokens"})
 
 
@@ -153,6 +155,12 @@ def test_unknown_token_counts_are_refused():
         choose(get_selector("random"), table.drop_columns(["text_tokens"]), "tokens:100", SEED)
 
 
+def test_negative_token_counts_are_refused():
+    table = tokened(7, 3).drop_columns(["text_tokens"]).append_column("text_tokens", pa.array([5, -600, 5]))
+    with pytest.raises(ColumnError, match="negative number of tokens"):
+        choose(get_selector("random"), table, "tokens:100", SEED)
+
+
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [("tokens:2e9", 2 * 10**9), ("tokens: 1500 ", 1500), ("tokens:1.5e3", 1500), ("30%", None), (200, None)],
@@ -164,7 +172,7 @@ def test_budget_texts(text, tokens):
 @pytest.mark.parametrize(
     "text", ["tokens:", "tokens:many", "tokens:1.5", "tokens:inf", "tokens:nan", "tokens:30%"]
 )
-def test_budget_texts_that_are_none(text):
+def test_budget_texts_that_are_not_token_budgets(text):
     with pytest.raises(SelectorError, match="number of tokens"):
         token_budget(text)
 

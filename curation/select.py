@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.catalogue import signal_of
 from curation.imports.load import (
     Reading,
     Signal,
@@ -29,9 +30,9 @@ from curation.imports.load import (
 )
 from curation.imports.pool_index import Index, open_index
 from curation.pool.errors import PoolError
-from curation.selectors import SELECTORS, ColumnError, SelectorError, check_params, describe, get_selector
+from curation.selectors import ColumnError, SelectorError
 from curation.selectors.budget import choose, token_budget
-from curation.selectors.signal_names import signal_of
+from curation.selectors.registry import SELECTORS, check_params, describe, get_selector
 from curation.signals import ProducerError
 from curation.signals.__main__ import read_params
 from curation.signals.core.table import JoinError, OtherPoolError, SignalError

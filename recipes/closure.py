@@ -41,6 +41,16 @@ def code_hash(*modules: str) -> str:
     return _code_hash(tuple(sorted(set(modules))))
 
 
+def file_hash(file: Path) -> str:
+    """sha256 over one source file that is no module of a package, such as a task's functions, and all that it imports."""
+    module = read_module(file, file.stem)
+    beside = [file.with_name(f"{name.partition('.')[0]}.py") for name in module.imports]
+    own = [other for other in beside if other.is_file() and other != file]
+    imports = sorted(name for name in module.imports if source(name))
+    parts = [module.digest, *(file_hash(other) for other in sorted(set(own))), *([code_hash(*imports)] if imports else [])]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def closure(*modules: str) -> dict[str, Path]:
     """Source file of every project module that the given ones import, directly or not, and of their packages."""
     found: dict[str, Path] = {}

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from recipes import rundir, store
 from recipes.executors import Schedule, run_inline, run_pool
-from recipes.graph import Node, Plan, store_path
+from recipes.graph import Node, Plan, rate_key, store_path
 from recipes.load import Loaded
 from recipes.progress import PlainDisplay, display, stage_table
 from recipes.schema import Resources
@@ -50,7 +50,7 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
     ends = [n for n in (*targets, *redone) if states[n.name] != "done"]
     todo = _closure(ends, lambda node: [n for n in node.parents() if states[n.name] != "done"])
     rates = _rates(root, {n.kind for n in plan.nodes})
-    expected = {n.name: rates[n.kind] * n.work if n.kind in rates else None for n in plan.nodes}
+    expected = {n.name: rates[n.rate_key] * n.work if n.rate_key in rates else None for n in plan.nodes}
     return Survey(states, [n for n in plan.nodes if n in todo], expected)
 
 
@@ -89,13 +89,15 @@ def _closure(start: Iterable[Node], above: Callable[[Node], Iterable[Node]]) -> 
 
 
 def _rates(root: Path, kinds: set[str]) -> dict[str, float]:
-    """Mean seconds for a unit of work of each kind, from the records of what this store holds."""
-    rates = {}
+    """Mean seconds for a unit of work by `Node.rate_key`, from the records of what this store holds."""
+    seconds: dict[str, float] = {}
+    work: dict[str, float] = {}
     for kind in kinds:
-        records = list(_records(root / "store" / kind))
-        if work := sum(r["work"] for r in records):
-            rates[kind] = sum(r["seconds"] for r in records) / work
-    return rates
+        for record in _records(root / "store" / kind):
+            key = rate_key(kind, record.get("config") or {})
+            seconds[key] = seconds.get(key, 0.0) + record["seconds"]
+            work[key] = work.get(key, 0.0) + record["work"]
+    return {key: seconds[key] / total for key, total in work.items() if total}
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

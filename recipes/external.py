@@ -64,6 +64,10 @@ class Fingerprints:
         names = sorted({p.name for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
         return _sha256("".join(f"{name}\0{self.file(folder / name)}\n" for name in names))
 
+    def text(self, text: str) -> str:
+        """sha256 of a text."""
+        return _sha256(text)
+
     def images(self, source: Path, folder: Path, limit: int | None) -> str:
         """Hash over the images that a LLaVA file names (see recipes/image_prints.py)."""
         from recipes.image_prints import images_hash

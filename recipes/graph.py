@@ -36,6 +36,11 @@ class Node:
     work: float = 1.0
     repetition: int = 0
 
+    @property
+    def rate_key(self) -> str:
+        """Stages with this key take about the same time for a unit of work: the kind, for a signal with its producer."""
+        return rate_key(self.kind, self.config)
+
     def parents(self) -> Iterator["Node"]:
         """The stages that must be finished before this one, without repetition."""
         found = [n for value in self.inputs.values() for n in (value if isinstance(value, list) else [value])]
@@ -44,6 +49,11 @@ class Node:
     def input_hashes(self) -> dict[str, Any]:
         """Hash, or list of hashes, of every input."""
         return {k: [n.hash for n in v] if isinstance(v, list) else v.hash for k, v in self.inputs.items()}
+
+
+def rate_key(kind: str, config: dict[str, Any]) -> str:
+    """See `Node.rate_key`."""
+    return f"{kind} {config['producer']}" if "producer" in config else kind
 
 
 @dataclass
@@ -84,8 +94,8 @@ class Plan:
         return self.by_hash[digest]
 
     def matching(self, stage: str) -> list[Node]:
-        """Nodes of that kind or name. Raises RecipeError with the nearest one."""
-        found = [n for n in self.nodes if stage in (n.kind, n.name)]
+        """Nodes of that kind or name; `signal[style]` stands for those of all pools. Raises RecipeError with the nearest."""
+        found = [n for n in self.nodes if stage in (n.kind, n.name) or n.name.startswith(f"{stage.rstrip(']')},")]
         if not found:
             known = {n.kind for n in self.nodes} | {n.name for n in self.nodes}
             raise RecipeError(f"there is no stage `{stage}` in this plan; {nearest(stage, known)}")

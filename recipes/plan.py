@@ -5,6 +5,8 @@ resources, tracking, root) is in a config, except in the last stage, which repor
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from recipes import external
@@ -12,8 +14,19 @@ from recipes.code import Stages
 from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
-from recipes.plan_signals import World
+from recipes.named_files import deepspeed_input, suite_inputs, work_of_bench
+from recipes.plan_signals import PoolPlan
 from recipes.schema import Arm, Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One repetition of an arm on one pool: what the report says of it, and its stages."""
+
+    about: dict[str, Any]
+    select: Node
+    train: Node
+    evaluate: Node
 
 
 def make_plan(
@@ -40,75 +53,28 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
     Breadth first: the first run of every arm on every pool, then the second, and so on, so that a study that is cut
     short has whole repetitions to compare. `repetitions` leaves out what comes after so many of them.
     """
-    from curation.selectors import describe
-
     recipe = loaded.recipe
-    base_at = (recipe.base.path, recipe.base.revision, loaded.locate("base", "path"), prints)
-    base = external.model(*base_at, external.MODEL_FILES)
-    tokenizer = external.model(*base_at, external.PROCESSOR_FILES)
-    bench = recipe.bench and plan.add("bench", dump(recipe.bench), {}, work=recipe.bench.items * 14)
+    base = _model(loaded, prints, external.MODEL_FILES)
+    bench = recipe.bench and plan.add("bench", dump(recipe.bench), {}, work=work_of_bench(recipe.bench))
     seeds = recipe.drawn_pools()
-    worlds = [
-        _world(plan, loaded, prints, seed, (f"p{seed}",) if len(seeds) > 1 else (), bench, base, tokenizer)
-        for seed in seeds
-    ]
-    for world in worlds:
+    pools = [_pool(plan, loaded, prints, seed, bench, base, tagged=len(seeds) > 1) for seed in seeds]
+    for pool in pools:
         for signal in dict.fromkeys(signal for arm in recipe.arms.values() for signal in arm.learned()):
-            world.signal(signal)
-
-    runs: list[tuple[dict[str, Any], Node, Node, Node]] = []
+            pool.signal(signal)
+    fixed = {"base": base, **deepspeed_input(recipe.train, loaded, prints)}
+    evaluated = {"bench": bench, **suite_inputs(loaded, prints)}
     planned = [
-        (number, world, name, *run)
+        (number, pool, name, *seeds_of_run)
         for number in range(recipe.repetitions())
-        for world in worlds
+        for pool in pools
         for name, arm in recipe.arms.items()
-        for run in arm.runs()[number : number + 1]
+        for seeds_of_run in arm.runs()[number : number + 1]
     ]
-    for number, world, arm_name, seed, train_seed in planned:
-        if repetitions is not None and number >= repetitions:
-            break
-        arm = recipe.arms[arm_name]
-        select = _select(world, arm_name, seed, number)
-        names = (arm_name, *world.tag, *dict.fromkeys((seed, train_seed)))
-        train = plan.add(
-            "train",
-            {**dump(recipe.train), "seed": train_seed},
-            {"pool": world.pool, "subset": select, "base": base},
-            name=stage_name("train", *names),
-            work=samples_seen(recipe.train, _expected_rows(arm, world.size)),
-            repetition=number,
-        )
-        items = min(recipe.bench.items, recipe.limit or recipe.bench.items) if recipe.bench else 1
-        shuffled = recipe.evaluation.shuffled == "all" or (
-            recipe.evaluation.shuffled == "first" and number == 0
-        )
-        evaluate = plan.add(
-            "evaluate",
-            {**dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
-            {"model": train, "bench": bench},
-            name=stage_name("evaluate", *names),
-            work=items * 14 * (1 + shuffled),
-            repetition=number,
-        )
-        about = {
-            "arm": arm_name,
-            "selector": arm.selector,
-            "budget": arm.budget,
-            "params": arm.params,
-            "signals": arm.signals,
-            "targeted": describe(arm.selector, arm.params).targeted,
-            "pool_seed": world.seed,
-            "selection_seed": seed,
-            "train_seed": train_seed,
-        }
-        runs.append((about, select, train, evaluate))
-
-    order = list(recipe.arms)
-    runs.sort(
-        key=lambda run: (order.index(run[0]["arm"]), seeds.index(run[0]["pool_seed"]))
-    )  # stable: by seed inside
-    layout, selects, trains, evaluates = (list(column) for column in zip(*runs, strict=True))
-    by_pool = [world.inputs() for world in worlds]
+    runs = [_run(*one, fixed, evaluated) for one in planned if repetitions is None or one[0] < repetitions]
+    arm_order = {name: at for at, name in enumerate(recipe.arms)}
+    pool_order = {seed: at for at, seed in enumerate(seeds)}
+    runs.sort(key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]]))  # stable: by seed inside
+    by_pool = [pool.inputs() for pool in pools]
     plan.add(
         "compare",
         {
@@ -122,114 +88,173 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
             "suite": recipe.evaluation.suite,
             "planned_runs": len(planned),
             "pool_seeds": seeds,
-            "runs": layout,
+            "runs": [run.about for run in runs],
         },
         {
-            "bench": bench,
-            **{key: [world[key] for world in by_pool] for key in by_pool[0]},
-            "selects": selects,
-            "trains": trains,
-            "evaluates": evaluates,
-            "probes": [node for world in worlds for node in world.probes] or None,
+            **evaluated,
+            **{key: [inputs[key] for inputs in by_pool] for key in by_pool[0]},
+            "selects": [run.select for run in runs],
+            "trains": [run.train for run in runs],
+            "evaluates": [run.evaluate for run in runs],
+            "probes": [node for pool in pools for node in pool.probes] or None,
         },
     )
 
 
-def _world(
+def _run(
+    number: int,
+    pool: PoolPlan,
+    arm_name: str,
+    seed: int,
+    train_seed: int,
+    fixed: dict[str, Any],
+    evaluated: dict[str, Any],
+) -> Run:
+    """select, train and evaluate of one repetition; `fixed` and `evaluated` are the inputs that all runs share."""
+    recipe, plan = pool.loaded.recipe, pool.plan
+    arm = recipe.arms[arm_name]
+    select = _select(pool, arm_name, seed, number)
+    names = (arm_name, *pool.tag, *dict.fromkeys((seed, train_seed)))
+    train = plan.add(
+        "train",
+        {**dump(recipe.train), "seed": train_seed},
+        {"pool": pool.pool, "subset": select, **fixed},
+        name=stage_name("train", *names),
+        work=samples_seen(recipe.train, _expected_rows(arm, pool.size)),
+        repetition=number,
+    )
+    shuffled = {"all": True, "first": number == 0, "none": False}[recipe.evaluation.shuffled]
+    evaluate = plan.add(
+        "evaluate",
+        {**dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
+        {"model": train, **evaluated},
+        name=stage_name("evaluate", *names),
+        work=_items(recipe) * (1 + shuffled),
+        repetition=number,
+    )
+    about = {
+        "arm": arm_name,
+        "selector": arm.selector,
+        "budget": arm.budget,
+        "params": arm.params,
+        "signals": arm.signals,
+        "targeted": _targeted(arm.selector),
+        "pool_seed": pool.seed,
+        "selection_seed": seed,
+        "train_seed": train_seed,
+    }
+    return Run(about, select, train, evaluate)
+
+
+def _model(loaded: Loaded, prints: Fingerprints, files: tuple[str, ...]) -> External:
+    base = loaded.recipe.base
+    return external.model(base.path, base.revision, loaded.locate("base", "path"), prints, files)
+
+
+def _pool(
     plan: Plan,
     loaded: Loaded,
     prints: Fingerprints,
     seed: int | None,
-    tag: tuple[str, ...],
     bench: Node | None,
     base: External,
-    tokenizer: External,
-) -> World:
+    *,
+    tagged: bool,
+) -> PoolPlan:
     """source and pool of one pool seed (None: the pool is given, not drawn)."""
     recipe, size = loaded.recipe, _pool_size(loaded.recipe)
-    pool_config = {
-        "kind": recipe.pool.kind,
-        "max_bad_fraction": recipe.pool.max_bad_fraction,
-        "limit": recipe.limit,
-    }
+    tag = (f"p{seed}",) if tagged else ()
+    config = {**dump(recipe.pool, "kind", "max_bad_fraction"), "limit": recipe.limit}
     if recipe.pool.kind == "mini":
         drawn = {**dump(recipe.pool, "size", "defects"), "seed": seed}
-        source = plan.add(
-            "source", drawn, {"bench": bench}, name=stage_name("source", *tag), work=recipe.pool.size
-        )
-        inputs = {"source": source}
+        name = stage_name("source", *tag)
+        source: Node | External = plan.add("source", drawn, {"bench": bench}, name=name, work=recipe.pool.size)
+        inputs: dict[str, Any] = {"source": source}
     else:
         source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
-        images = external.images(
-            recipe.pool.images, source.path, recipe.limit, loaded.locate("pool", "images"), prints
-        )
+        where = loaded.locate("pool", "images")
+        images = external.images(recipe.pool.images, source.path, recipe.limit, where, prints)
         inputs = {"source": source, "images": images}
-    pool = plan.add(
-        "pool", pool_config, {**inputs, "tokenizer": tokenizer}, name=stage_name("pool", *tag), work=size
-    )
-    return World(plan, loaded, prints, seed, tag, pool, source, base, size)
+    inputs["tokenizer"] = _model(loaded, prints, external.PROCESSOR_FILES)
+    pool = plan.add("pool", config, inputs, name=stage_name("pool", *tag), work=size)
+    return PoolPlan(plan, loaded, prints, seed, tag, pool, source, base, size)
 
 
-def _select(world: World, arm_name: str, seed: int, repetition: int) -> Node:
+def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:
     """The subset of an arm; in later rounds its necessity comes from a seed model that was tuned on the round before."""
-    arm = world.loaded.recipe.arms[arm_name]
-    columns = dict(_columns(world, arm, seed, repetition))
-    config = {"selector": arm.selector, "budget": arm.budget, "seed": seed, "params": arm.params}
+    arm = pool.loaded.recipe.arms[arm_name]
+    columns = dict(_columns(pool, arm, seed, repetition))
+    address = _address(arm.selector)
+    config = {
+        "selector": arm.selector,
+        "function": address,
+        "budget": arm.budget,
+        "seed": seed,
+        "params": arm.params,
+    }
     for turn in range(1, arm.rounds + 1):
-        parts = (arm_name, *world.tag, seed, *([f"round {turn}"] if turn < arm.rounds else []))
-        select = world.plan.add(
+        parts = (arm_name, *pool.tag, seed, *([f"round {turn}"] if turn < arm.rounds else []))
+        select = pool.plan.add(
             "select",
             config,
-            {"pool": world.pool, **columns},
+            {"pool": pool.pool, **columns},
             name=stage_name("select", *parts),
-            modules=[_selector_module(arm)],
+            modules=(address.partition(":")[0],),
             repetition=repetition,
         )
         if turn < arm.rounds:
-            model = world.seed_model_on(select, arm_name, seed, f"round {turn}")
+            later = (arm_name, seed, f"round {turn}")
+            model = pool.seed_model(select, *later)
             columns |= {
-                f"signal_{name}": world.losses(model, terms, "", name, arm_name, seed, f"round {turn}")
-                for name, terms in (("necessity", ["full"]), ("necessity_ablated", ["noimg", "noq", "a"]))
+                f"signal_{name}": pool.losses(name, model, *later)
+                for name in ("necessity", "necessity_ablated")
                 if f"signal_{name}" in columns
             }
     return select
 
 
-def _columns(world: World, arm: Arm, seed: int, repetition: int) -> Iterator[tuple[str, Node]]:
+def _columns(pool: PoolPlan, arm: Arm, seed: int, repetition: int) -> Iterator[tuple[str, Node]]:
     """What an arm's selector reads on one pool, beside the pool; the signals of an oracle come from one stage."""
-    yield from ((f"signal_{signal}", world.signal(signal)) for signal in arm.learned())
+    yield from ((f"signal_{signal}", pool.signal(signal)) for signal in arm.learned())
     if "reference" in arm.needs():
-        yield "reference", _select(world, arm.reference, seed, repetition)
+        yield "reference", _select(pool, arm.reference, seed, repetition)
     if "seed_rows" in arm.needs():
-        yield "seed_rows", world.fit("seed_model")
+        yield "seed_rows", pool.fit("seed_model")
     if arm.signals != "learned":
-        knows_wrong = arm.signals == "oracle_knows_wrong"
-        yield (
-            "signal_oracle",
-            world.add(
-                "signal_oracle",
-                {"knows_wrong": knows_wrong},
-                {"pool": world.pool, "source": world.source},
-                1,
-                *(["knows_wrong"] if knows_wrong else []),
-            ),
-        )
+        yield "signal_oracle", pool.oracle(arm.signals == "oracle_knows_wrong")
 
 
-def _selector_module(arm: Arm) -> str:
-    from curation.selectors import SELECTORS
+@cache
+def _address(selector: str) -> str:
+    from curation.selectors.registry import SELECTORS
 
-    return SELECTORS.get(arm.selector, arm.selector).partition(":")[0]
+    return SELECTORS.get(selector, selector)
+
+
+@cache
+def _targeted(selector: str) -> bool:
+    from curation.selectors.registry import get_selector
+    from curation.selectors.contract import Selector
+
+    return Selector.of(get_selector(selector)).targeted
+
+
+def _items(recipe: Recipe) -> float:
+    """Questions of all benchmarks, for estimates of time."""
+    if recipe.bench is None:
+        return 1
+    limited = recipe.bench.model_copy(update={"items": min(recipe.bench.items, recipe.limit or recipe.bench.items)})
+    return work_of_bench(limited)
 
 
 def _pool_size(recipe: Recipe) -> int:
-    """Samples in the pool as far as they are known before it is read; a LLaVA file is taken for 1,000 or the limit."""
+    """Samples in the pool as far as they are known before it is read; a LLaVA file is estimated at 1,000 or the limit."""
     size = recipe.pool.size if recipe.pool.kind == "mini" else 1_000
     return min(size, recipe.limit or size)
 
 
 def _expected_rows(arm: Arm, size: int) -> float:
-    """Samples of an arm for estimates; a budget in tokens is taken for the whole pool."""
+    """Samples of an arm, for estimates of time; a budget in tokens is estimated as the whole pool."""
     if isinstance(arm.budget, int):
         return arm.budget
     return size if arm.budget.startswith("tokens:") else float(arm.budget[:-1]) / 100 * size

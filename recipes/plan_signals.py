@@ -1,43 +1,29 @@
-"""Which stages make a signal on one pool: fits, clusterings and subset probes, each planned when it is first asked for."""
+"""Which stages make a signal on one pool: fits, clusterings and subset probes, each planned when it is first needed.
+
+What a signal is made of stands in its record (curation/catalogue.py). Here is how each kind of input comes about, and the three
+signals that a recipe can make in another way: raters by an engine, quality by models, values from a subset probe.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from curation import catalogue
+from curation.catalogue import Signal
 from recipes import external
 from recipes.errors import RecipeError, nearest
 from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
+from recipes.named_files import deepspeed_input, prompts_input, suite_inputs, work_of_bench
 from recipes.schema import QUALITY_MODELS
 
-GRADIENTS = {
-    "gradient": {"checkpoints": "last", "adam": False, "prefix": ""},
-    "gradient_adam": {"checkpoints": "all", "adam": True, "prefix": "adam_"},
-}
-"""Signals of the gradient producer: ICONS' (plain gradients after a warm-up) and LESS' (Adam's steps at every epoch of it, summed)."""
-LOSSES = {
-    "necessity": ("seed", ["full"]),
-    "necessity_ablated": ("seed", ["noimg", "noq", "a"]),
-    "base_losses": ("base", ["full"]),
-    "base_losses_ablated": ("base", ["noimg", "noq", "a"]),
-}
-"""Signals of the loss producer: whose losses, and what is left out of the prompt."""
-DEITA = {"deita": ("complexity", "quality")}
-"""Columns of the quality signal that a selector reads whatever its parameters are."""
-VECTORS_OF = {
-    "emb_image": "embedding",
-    "emb_text": "embedding",
-    "clip_image": "clip",
-    "clip_text": "clip",
-    "grad": "gradient",
-    "adam_grad": "gradient_adam",
-}
-"""The signal that each vector column belongs to."""
+CUSTOM = "curation.signals.custom:produce_custom"
+BY_ENGINE = "curation.signals.raters.by_engine"
 
 
 @dataclass
-class World:
+class PoolPlan:
     """One pool and what is made from it: stages by the name under which `compare` reads them.
 
     `seed` is None for a pool that is not drawn; `tag` is its part of a stage's name, where there are several pools.
@@ -59,384 +45,325 @@ class World:
 
     def inputs(self) -> dict[str, Node]:
         """What the report of this pool rests on, beside the runs."""
-        truth = {"truth": self.source} if self.seed is not None else {}
-        return {
-            "pool": self.pool,
-            **truth,
-            **self.fits,
-            **{f"signal_{name}": node for name, node in self.signals.items()},
-        }
+        truth = {"truth": self.source} if isinstance(self.source, Node) else {}
+        signals = {f"signal_{name}": node for name, node in self.signals.items()}
+        return {"pool": self.pool, **truth, **self.fits, **signals}
 
     def signal(self, name: str) -> Node:
-        """The stage that makes a signal. Raises RecipeError for one that nothing makes, and for a section that is missing."""
+        """The stage that makes a signal. Raises RecipeError for an unknown signal and for a missing section."""
         if name not in self.signals:
             self.signals[name] = self._make(name)
         return self.signals[name]
 
     def fit(self, name: str) -> Node:
-        """The stage that leaves labels, seed_model, warmup, scorer or styler; a rater that is given by path is converted, not trained."""
+        """The stage that leaves labels, seed_model, warmup, scorer or styler."""
         if name not in self.fits:
-            self.fits[name] = {
-                "labels": self._labels,
-                "seed_model": self._seed_model,
-                "warmup": self._warmup,
-            }.get(name, lambda: self._rater(name))()
+            makers = {"labels": self._labels, "seed_model": self.seed_model, "warmup": self._warmup}
+            self.fits[name] = makers[name]() if name in makers else self._rater(name)
         return self.fits[name]
 
     def add(
-        self,
-        kind: str,
-        config: dict[str, Any],
-        inputs: dict[str, Any],
-        work: float,
-        *parts: Any,
-        **options: Any,
+        self, kind: str, config: dict[str, Any], inputs: dict[str, Any], work: float, *parts: Any, **options: Any
     ) -> Node:
         """A stage of this pool."""
-        return self.plan.add(
-            kind, config, inputs, name=stage_name(kind, *parts, *self.tag), work=work, **options
-        )
+        name = stage_name(kind, *parts, *self.tag)
+        return self.plan.add(kind, config, inputs, name=name, work=work, **options)
 
     def section(self, name: str) -> Any:
-        """A section of the recipe. Raises RecipeError with the arms that want it."""
-        if (found := getattr(self.loaded.recipe, name)) is None:
-            users = ", ".join(
-                f"{a} ({arm.selector})" for a, arm in self.loaded.recipe.arms.items() if arm.learned()
-            )
-            raise RecipeError(
-                f"{self.loaded.locate(name)}: {name}: missing; the signals of these arms want it: {users}"
-            )
-        return found
+        """A section of the recipe, by its dotted name. Raises RecipeError with the arms that need it."""
+        value: Any = self.loaded.recipe
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part)
+        if value is None:
+            arms = self.loaded.recipe.arms.items()
+            users = ", ".join(f"{a} ({arm.selector})" for a, arm in arms if arm.learned())
+            where = self.loaded.locate(*name.split("."))
+            raise RecipeError(f"{where}: {name}: missing; the signals of these arms need it: {users}")
+        return value
 
     def model(self, path: str, revision: str | None, *where: str) -> External:
         """A checkpoint that the recipe names."""
-        return external.model(
-            path,
-            revision,
-            self.loaded.locate(*where),
-            self.prints,
-            external.MODEL_FILES,
-            ".".join(where),
-            "a signal wants",
-        )
+        place, key = self.loaded.locate(*where), ".".join(where)
+        return external.model(path, revision, place, self.prints, external.MODEL_FILES, key, "a signal needs")
 
     # ------------------------------------------------------------------------------------------ fits
 
     def _labels(self) -> Node:
         teacher = self.section("teacher")
+        work = self.size * teacher.share
         if teacher.kind == "api":
-            prompt = teacher.prompt and external.data_file(
-                teacher.prompt, self.loaded.locate("teacher", "prompt"), "labels_api", self.prints
-            )
-            return self.add(
-                "labels_api",
-                _without(dump(teacher), "kind", "prompt"),
-                {"pool": self.pool, "prompt": prompt},
-                self.size * teacher.share,
-            )
-        if self.seed is None:
-            raise RecipeError(
-                f"{self.loaded.locate('teacher', 'kind')}: teacher.kind: `metadata` reads the mini world's own record, which no "
-                "other pool has; give `api`, or finished raters (scorer.path, styler.path)"
-            )
-        return self.add(
-            "labels", dump(teacher), {"pool": self.pool, "source": self.source}, self.size * teacher.share
+            where = self.loaded.locate("teacher", "prompt")
+            prompt = teacher.prompt and external.data_file(teacher.prompt, where, "labels_api", self.prints)
+            config = _without(dump(teacher), "kind", "prompt")
+            return self.add("labels_api", config, {"pool": self.pool, "prompt": prompt}, work)
+        truth = self._truth("teacher", "kind", "give `api`, or finished raters (scorer.path, styler.path)")
+        return self.add("labels", dump(teacher), {"pool": self.pool, "source": truth}, work)
+
+    def _truth(self, section: str, key: str, instead: str) -> Node:
+        """The stage that holds the mini world's own record. Raises RecipeError for any other pool."""
+        if isinstance(self.source, Node):
+            return self.source
+        where, name = self.loaded.locate(section, key), f"{section}.{key}"
+        raise RecipeError(
+            f"{where}: {name}: `metadata` reads the mini world's own record, which no other pool has; {instead}"
         )
 
-    def _seed_model(self) -> Node:
-        return self.seed_model_on(None)
-
-    def seed_model_on(self, subset: Node | None, *parts: Any) -> Node:
+    def seed_model(self, subset: Node | None = None, *parts: Any) -> Node:
         """The base, tuned on a random share of the pool, or on a subset that an earlier round chose."""
         section = self.section("seed_model")
         config = dump(section) if subset is None else {"seed": section.seed, "train": dump(section)["train"]}
-        return self.add(
-            "fit_seed",
-            config,
-            {"pool": self.pool, "base": self.base, "subset": subset},
-            samples_seen(section.train, self.size * section.share),
-            *parts,
-        )
+        inputs = {"pool": self.pool, "base": self.base, "subset": subset, **self._deepspeed(section.train)}
+        work = samples_seen(section.train, self.size * section.share)
+        return self.add("fit_seed", config, inputs, work, *parts)
 
     def _warmup(self) -> Node:
-        """The LoRA training whose adapters gradients are taken of."""
+        """The LoRA training at whose adapters gradients are taken."""
         own = self.section("gradient").warmup
         where, section = ("gradient", "warmup") if own else ("seed_model",), own or self.section("seed_model")
         if section.train.lora is None or section.train.deepspeed:
             raise RecipeError(
-                f"{self.loaded.locate(*where)}: {'.'.join(where)}.train: gradients are taken of the adapters of a LoRA training in "
-                "one process; give `lora`, and no `deepspeed`"
+                f"{self.loaded.locate(*where)}: {'.'.join(where)}.train: gradients are taken of the adapters of a LoRA "
+                "training in one process; give `lora`, and no `deepspeed`"
             )
-        return self.add(
-            "fit_warmup",
-            dump(section),
-            {"pool": self.pool, "base": self.base},
-            samples_seen(section.train, self.size * section.share),
-        )
+        work = samples_seen(section.train, self.size * section.share)
+        return self.add("fit_warmup", dump(section), {"pool": self.pool, "base": self.base}, work)
 
     def _rater(self, name: str) -> Node:
+        """Scorer or styler; one that is given by path is converted where needed, not trained."""
         section = self.section(name)
         if section.path is not None:
             given = self.model(section.path, section.revision, name, "path")
             return self.add("fit_released", {}, {"model": given}, 1, name)
         if section.train is None:
             raise RecipeError(
-                f"{self.loaded.locate(name)}: {name}.train: missing; a model that is only `served` is asked by scoring.engine: server"
+                f"{self.loaded.locate(name)}: {name}.train: missing; a model that is only `served` is asked by "
+                "scoring.engine: server"
             )
         start = self.fit("seed_model") if section.start == "seed_model" else self.base
         shown = self.size * self.section("teacher").share * (1 - section.holdout)
         config = _without(dump(section), "path", "revision", "served", "mode", "threshold")
-        return self.add(
-            f"fit_{name}",
-            config,
-            {"pool": self.pool, "labels": self.fit("labels"), "base": start},
-            samples_seen(section.train, shown),
-        )
+        inputs = {"pool": self.pool, "labels": self.fit("labels"), "base": start, **self._deepspeed(section.train)}
+        work = samples_seen(section.train, shown)
+        return self.add("fit_rater", {"rater": name, **config}, inputs | self._prompts(name), work, name)
+
+    def _deepspeed(self, train: Any) -> dict[str, External]:
+        return deepspeed_input(train, self.loaded, self.prints)
+
+    def _prompts(self, rater: str) -> dict[str, External]:
+        return prompts_input(rater, self.section(rater).prompts, self.loaded, self.prints)
 
     # --------------------------------------------------------------------------------------- signals
 
     def _make(self, name: str) -> Node:
-        if name in LOSSES:
-            whose, terms = LOSSES[name]
-            return self.losses(
-                self.fit("seed_model") if whose == "seed" else self.base,
-                terms,
-                "base_" if whose == "base" else "",
-                name,
-            )
-        if name in GRADIENTS:
-            return self._gradients(name)
-        if name.startswith("cluster_"):
-            return self._clusters(name.removeprefix("cluster_"))
-        makers = {
-            "capability": self._capability,
-            "style": self._style,
-            "embedding": self._embedding,
-            "clip": self._clip,
-            "quality": self._quality,
-            "value": self._value,
-        }
-        if name in makers:
-            return makers[name]()
-        if name in self.loaded.recipe.signals:
+        own = self.loaded.recipe.signals.get(name)
+        if own and own.producer:
             return self._custom(name)
-        known = [
-            *LOSSES,
-            *GRADIENTS,
-            *makers,
-            *(f"cluster_{c}" for c in self.loaded.recipe.clusters),
-            *self.loaded.recipe.signals,
-        ]
-        raise RecipeError(
-            f"{self.loaded.locate('signals')}: no producer makes the signal `{name}`; {nearest(name, known)}"
-        )
+        if (found := catalogue.find(name)) is None:
+            known = [signal.name for signal in catalogue.SIGNALS if "*" not in signal.name]
+            known += [f"cluster_{c}" for c in self.loaded.recipe.clusters] + list(self.loaded.recipe.signals)
+            where = self.loaded.locate("signals")
+            raise RecipeError(f"{where}: no producer makes the signal `{name}`; {nearest(name, known)}")
+        signal, star = found
+        if signal.section in ("scorer", "styler") and self.loaded.recipe.scoring.engine != "hf":
+            return self._by_engine(signal)
+        if signal.name == "quality" and self.section("quality").kind == "models":
+            return self._quality_by_models(signal)
+        return self._from_record(signal, name, star)
 
-    def losses(self, model: Node | External, terms: list[str], prefix: str, *parts: Any) -> Node:
-        """Answer losses of the pool under a model."""
-        config = {"terms": terms, "prefix": prefix, "max_tokens": self.loaded.recipe.scoring.max_tokens}
+    def _from_record(self, signal: Signal, name: str, star: str) -> Node:
+        """A stage by the record alone."""
+        section, arguments = self._settings(signal, name, star)
+        inputs = {key: self._input(need, section, signal, star) for key, need in signal.inputs.items()}
+        rated = self._prompts(signal.section) if signal.section in ("scorer", "styler") else {}
+        work = self.size * signal.passes
+        return self._signal(signal.producer, arguments, inputs | rated, work, name)
+
+    def _signal(
+        self,
+        producer: str,
+        arguments: dict[str, Any],
+        inputs: dict[str, Any],
+        work: float,
+        *parts: Any,
+        modules: tuple[str, ...] = (),
+        **config: Any,
+    ) -> Node:
+        """The stage that calls `producer`, a `module:function`; `modules` decide its result too."""
         return self.add(
-            "signal_losses", config, {"pool": self.pool, "model": model}, self.size * len(terms), *parts
+            "signal",
+            {"producer": producer, "arguments": arguments, **config},
+            {"pool": self.pool, **inputs},
+            work,
+            *parts,
+            modules=(producer.partition(":")[0], *modules),
         )
 
-    def _capability(self) -> Node:
-        if self.loaded.recipe.scoring.engine != "hf":
-            return self._by_engine("scorer", "trie", "capability")
-        config = {
-            "batch_size": self.loaded.recipe.scoring.batch_size,
-            **dump(self.section("scorer"), "prompts", "mode"),
-        }
-        return self.add(
-            "signal_capability", config, {"pool": self.pool, "model": self.fit("scorer")}, self.size
-        )
+    def _settings(self, signal: Signal, name: str, star: str) -> tuple[Any, dict[str, Any]]:
+        """(the signal's section of the recipe, the arguments of its producer)."""
+        recipe = self.loaded.recipe
+        scoring = {key: getattr(recipe.scoring, key) for key in signal.scoring}
+        if not signal.section:
+            own = recipe.signals.get(name)
+            return own, {**(own.params if own else {}), **scoring, **signal.arguments}
+        if star and star not in recipe.clusters:
+            raise RecipeError(
+                f"{self.loaded.locate('clusters')}: clusters.{star}: missing; a selector reads the column {name}; "
+                f"{nearest(star, recipe.clusters)}"
+            )
+        section = self.section(signal.section.format(star))
+        settings = dump(section, *signal.settings) if signal.settings else _without(dump(section), "path", "revision")
+        named = {"name": star} if star else {}
+        return section, {**named, **settings, **scoring, **signal.arguments}
 
-    def _style(self) -> Node:
-        if self.loaded.recipe.scoring.engine != "hf":
-            return self._by_engine("styler", "greedy", "style")
-        config = {
-            "batch_size": self.loaded.recipe.scoring.batch_size,
-            **dump(self.section("styler"), "prompts", "mode", "threshold"),
-        }
-        return self.add("signal_style", config, {"pool": self.pool, "model": self.fit("styler")}, self.size)
+    def _input(self, need: str, section: Any, signal: Signal, star: str) -> Any:
+        """What a record's input of that kind is on this pool."""
+        if need in ("scorer", "styler", "seed_model", "warmup"):
+            return self.fit(need)
+        if need == "base":
+            return self.base
+        if need == "truth":
+            return self._truth(signal.section, "kind", "give `models`")
+        if need == "vectors":
+            return self._vectors(section, star)
+        if need == "validation":
+            return self._validation(section.validation)
+        if need == "indicators":
+            return [self.signal(name) for name in self._indicators(section)]
+        if need == "subsets":
+            return self._probe_subsets(section)
+        if need == "probes":
+            return self._probe_evaluations(section)
+        if need != "model":
+            raise ValueError(f"signal {signal.name}: the planner does not know the input `{need}`")
+        path = getattr(section, "path", None)
+        return self.model(path, section.revision, signal.section, "path") if path else self.base
 
-    def _by_engine(self, rater: str, mode: str, signal: str) -> Node:
-        """A rater's answers by vLLM or a server. One that is only served has no fit; else what is served is taken to be the fit."""
-        section, scoring = self.section(rater), self.loaded.recipe.scoring
+    def _vectors(self, section: Any, star: str) -> list[Node]:
+        columns = [section.column] if isinstance(section.column, str) else section.column
+        where = self.loaded.locate("clusters", star, "column")
+        for column in columns:
+            if column not in catalogue.VECTORS:
+                raise RecipeError(
+                    f"{where}: clusters.{star}.column: `{column}` holds no vectors; {nearest(column, catalogue.VECTORS)}"
+                )
+        return [self.signal(name) for name in catalogue.signals_of(tuple(columns))]
+
+    def losses(self, name: str, model: Node, *parts: Any) -> Node:
+        """The loss signal `name` under a model of a later round, which is no fit of the whole pool."""
+        signal, star = catalogue.find(name)
+        _, arguments = self._settings(signal, name, star)
+        work = self.size * signal.passes
+        return self._signal(signal.producer, arguments, {"model_dir": model}, work, name, *parts)
+
+    def oracle(self, knows_wrong: bool) -> Node:
+        """Capability scores and styles from the mini world's own record, in place of a scorer's and a styler's."""
+        signal, _ = catalogue.find("oracle")
+        parts = ("oracle", *(["knows_wrong"] if knows_wrong else []))
+        return self._signal(signal.producer, {"knows_wrong": knows_wrong}, {"truth": self.source}, 1, *parts)
+
+    def _custom(self, name: str) -> Node:
+        """A signal by the user's own function."""
+        section = self.loaded.recipe.signals[name]
+        model = self.model(section.path, section.revision, "signals", name, "path") if section.path else None
+        arguments = {"target": section.producer, "params": section.params}
+        modules = (section.producer.partition(":")[0],)
+        return self._signal(CUSTOM, arguments, {"model": model}, self.size, name, modules=modules)
+
+    # ------------------------------------------------------------------- signals in another way
+
+    def _by_engine(self, signal: Signal) -> Node:
+        """A rater's answers by vLLM or a server. One that is only served has no fit; else the fit is what is served."""
+        rater, recipe = signal.section, self.loaded.recipe
+        section, scoring = self.section(rater), recipe.scoring
+        mode = {"scorer": "trie", "styler": "greedy"}[rater]
         if section.mode != mode:
             raise RecipeError(
-                f"{self.loaded.locate(rater, 'mode')}: {rater}.mode: `{section.mode}` is not what scoring.engine: {scoring.engine} can "
-                f"do; it does `{mode}`"
+                f"{self.loaded.locate(rater, 'mode')}: {rater}.mode: must be `{mode}` with scoring.engine: "
+                f"{scoring.engine}, got `{section.mode}`"
             )
-        if scoring.engine == "server" and section.served is None:
-            raise RecipeError(
-                f"{self.loaded.locate(rater)}: {rater}.served: missing; scoring.engine: server asks a model by the name that it is "
-                "served under"
-            )
-        own = (
-            {"model": section.served, **dump(scoring, "server")}
-            if scoring.engine == "server"
-            else dump(scoring, "vllm")
-        )
-        fitted = scoring.engine == "vllm" or section.train is not None or section.path is not None
-        inputs = {"pool": self.pool, "model": self.fit(rater) if fitted else None}
-        config = {"rater": rater, "engine": scoring.engine, **dump(section, "prompts"), **own}
-        return self.add("signal_by_engine", config, inputs, self.size, signal)
-
-    def _embedding(self) -> Node:
-        section = self.section("embedding")
-        model = self.model(section.path, section.revision, "embedding", "path") if section.path else self.base
-        return self.add(
-            "signal_embedding",
-            _without(dump(section), "path", "revision"),
-            {"pool": self.pool, "model": model},
-            self.size,
-        )
-
-    def _clip(self) -> Node:
-        section = self.section("clip")
-        model = self.model(section.path, section.revision, "clip", "path")
-        return self.add(
-            "signal_clip",
-            _without(dump(section), "path", "revision"),
-            {"pool": self.pool, "model": model},
-            self.size,
-        )
-
-    def _clusters(self, name: str) -> Node:
-        clusterings = self.loaded.recipe.clusters
-        if name not in clusterings:
-            raise RecipeError(
-                f"{self.loaded.locate('clusters')}: clusters.{name}: missing; a selector reads the column cluster_{name}; "
-                f"{nearest(name, clusterings)}"
-            )
-        section = clusterings[name]
-        columns = [section.column] if isinstance(section.column, str) else section.column
-        for column in columns:
-            if column not in VECTORS_OF:
+        arguments: dict[str, Any] = {"engine": scoring.engine, "prompts": section.prompts}
+        inputs: dict[str, Any] = self._prompts(rater)
+        extra: dict[str, Any] = {}
+        if scoring.engine == "server":
+            if section.served is None:
                 raise RecipeError(
-                    f"{self.loaded.locate('clusters', name, 'column')}: clusters.{name}.column: `{column}` holds no vectors; "
-                    f"{nearest(column, VECTORS_OF)}"
+                    f"{self.loaded.locate(rater)}: {rater}.served: missing; scoring.engine: server asks a model by the "
+                    "name that it is served under"
                 )
-        vectors = [self.signal(signal) for signal in dict.fromkeys(VECTORS_OF[column] for column in columns)]
-        inputs = {"pool": self.pool, "vectors": vectors}
-        return self.add("signal_cluster", {"name": name, **dump(section)}, inputs, self.size / 10, name)
+            arguments["model"] = section.served
+            fitted = section.train is not None or section.path is not None
+            inputs["served"] = self.fit(rater) if fitted else None
+            extra = {**dump(scoring, "server"), "keys": ["scoring.server", f"{rater}.served"]}
+        else:
+            arguments["options"] = dump(scoring, "vllm")["vllm"]
+            inputs["model"] = self.fit(rater)
+        function = {"scorer": "score_capabilities_by_engine", "styler": "score_styles_by_engine"}[rater]
+        return self._signal(f"{BY_ENGINE}:{function}", arguments, inputs, self.size, signal.name, **extra)
 
-    def _quality(self) -> Node:
-        section = self.section("quality")
-        if section.kind == "models":
-            return self._graded(section)
-        if self.seed is None:
-            raise RecipeError(
-                f"{self.loaded.locate('quality', 'kind')}: quality.kind: `metadata` reads the mini world's own record, which no "
-                "other pool has; give `models`"
-            )
-        return self.add(
-            "signal_quality", dump(section), {"pool": self.pool, "source": self.source}, self.size / 10
-        )
-
-    def _graded(self, section: Any) -> Node:
+    def _quality_by_models(self, signal: Signal) -> Node:
         """Quality by models; refused where an arm reads a column whose model is not given."""
+        section = self.section("quality")
         for user, column in self._quality_columns():
             if getattr(section, column) is None:
                 raise RecipeError(
-                    f"{self.loaded.locate('quality')}: quality.{column}: missing; {user} reads the column {column}, so a model has to be "
-                    "given for it"
+                    f"{self.loaded.locate('quality')}: quality.{column}: missing; {user} reads the column {column}, so a "
+                    "model has to be given for it"
                 )
-        given = {name: found for name in QUALITY_MODELS if (found := getattr(section, name))}
-        models = {
-            f"{name}_model": self.model(found.path, found.revision, "quality", name, "path")
-            for name, found in given.items()
+        given = {name: model for name in QUALITY_MODELS if (model := getattr(section, name))}
+        inputs = {
+            f"{name}_model": self.model(model.path, model.revision, "quality", name, "path")
+            for name, model in given.items()
         }
-        config = dump(section, "judge", "max_tokens", "dtype")
-        return self.add(
-            "signal_quality_models", config, {"pool": self.pool, **models}, self.size * len(section.columns())
-        )
+        arguments = {"kind": "models", **dump(section, "max_tokens", "dtype")}
+        extra: dict[str, Any] = {}
+        if section.judge:
+            arguments["judge_model"] = section.judge.model
+            extra = {**dump(section.judge, "server"), "keys": ["quality.judge.server", "quality.judge.model"]}
+        work = self.size * len(section.columns())
+        return self._signal(signal.producer, arguments, inputs, work, "quality", **extra)
 
     def _quality_columns(self) -> Iterator[tuple[str, str]]:
         """(who reads it, column of the quality signal), as far as names tell before anything is run."""
-        recipe = self.loaded.recipe
+        from curation.selectors.registry import columns_of
+
+        recipe, made = self.loaded.recipe, (*QUALITY_MODELS, "judge")
         for name, arm in recipe.arms.items():
-            named = (
-                value
-                for param in arm.params.values()
-                for value in (param if isinstance(param, list) else [param])
-            )
-            for column in [*DEITA.get(arm.selector, ()), *named]:
-                if column in (*QUALITY_MODELS, "judge"):
+            for column in columns_of(arm.selector, arm.params):
+                if column in made:
                     yield f"arm `{name}` ({arm.selector})", column
         if recipe.probe and any("value" in arm.learned() for arm in recipe.arms.values()):
-            yield from (
-                ("probe.indicators", column)
-                for column in recipe.probe.indicators
-                if column in (*QUALITY_MODELS, "judge")
-            )
+            yield from (("probe.indicators", column) for column in recipe.probe.indicators if column in made)
 
-    def _gradients(self, name: str) -> Node:
-        section, warmup, way = self.section("gradient"), self.fit("warmup"), GRADIENTS[name]
-        inputs = {
-            "pool": self.pool,
-            "model": self.base,
-            "warmup": warmup,
-            "validation": self._bench(section.validation),
-        }
-        adapters = warmup.config["train"]["epochs"] if way["checkpoints"] == "all" else 1
-        return self.add(
-            "signal_gradient", {**dump(section, "dim", "seed"), **way}, inputs, self.size * 3 * adapters, name
-        )
+    # --------------------------------------------------------------------------- the subset probe
 
-    def _custom(self, name: str) -> Node:
-        section = self.loaded.recipe.signals[name]
-        model = self.model(section.path, section.revision, "signals", name, "path") if section.path else None
-        return self.add(
-            "signal_custom",
-            {"producer": section.producer, "params": section.params},
-            {"pool": self.pool, "model": model},
-            self.size,
-            name,
-            modules=[section.producer.partition(":")[0]],
-        )
+    def _indicators(self, probe: Any) -> list[str]:
+        """The signals that a regressor of subset values reads: CLIP vectors, and those of its indicators."""
+        return list(dict.fromkeys(("clip", *catalogue.signals_of(tuple(probe.indicators)))))
 
-    def _bench(self, section: Any) -> Node:
-        """Items to learn from: drawn with another seed than those that the arms are compared on."""
-        return self.plan.add(
-            "bench", dump(section), {}, name=f"bench[{section.seed}]", work=section.items * 14
-        )
+    def _probe_subsets(self, probe: Any) -> Node:
+        inputs = {"pool": self.pool, "vectors": self.signal("clip")}
+        return self.add("probe_subsets", dump(probe, "subsets", "size", "seed"), inputs, self.size / 10)
 
-    def _value(self) -> Node:
-        """InstructionGPT-4: train on subsets of known content, evaluate each, regress the score on what the subset is like."""
-        from curation.selectors import needs
-
-        probe, recipe = self.section("probe"), self.loaded.recipe
-        clip, bench = self.signal("clip"), self._bench(probe.bench)
-        features = dict.fromkeys(
-            name for indicator in probe.indicators for name in needs("top_k", {"column": indicator})
-        )
-        train = dump(probe.train or self.section("train"))
-        subsets = self.add(
-            "probe_subsets",
-            dump(probe, "subsets", "size", "seed"),
-            {"pool": self.pool, "vectors": clip},
-            self.size / 10,
-        )
-        evaluates = []
+    def _probe_evaluations(self, probe: Any) -> list[Node]:
+        """InstructionGPT-4: train on subsets of known content and evaluate each on validation items."""
+        recipe, bench = self.loaded.recipe, self._validation(probe.bench)
+        train = probe.train or self.section("train")
+        subsets = self._probe_subsets(probe)
+        asked = {**dump(recipe.evaluation), "shuffled": False, "limit": None}
+        suite, evaluates = suite_inputs(self.loaded, self.prints), []
         for k in range(probe.subsets):
-            fit = self.add(
-                "probe_train",
-                {**train, "seed": probe.seed, "subset": k},
-                {"pool": self.pool, "subsets": subsets, "base": self.base},
-                samples_seen(probe.train or recipe.train, probe.size),
-                k,
-            )
-            asked = {**dump(recipe.evaluation), "shuffled": False, "limit": None}
-            evaluates.append(
-                self.add(
-                    "evaluate", asked, {"model": fit, "bench": bench}, probe.bench.items * 14, "probe", k
-                )
-            )
+            inputs = {"pool": self.pool, "subset": subsets, "base": self.base, **self._deepspeed(train)}
+            config = {**dump(train), "seed": probe.seed, "subset": k}
+            work = samples_seen(train, probe.size)
+            fit = self.add("train", config, inputs, work, "probe", k)
+            inputs = {"model": fit, "bench": bench, **suite}
+            evaluates.append(self.add("evaluate", asked, inputs, work_of_bench(probe.bench), "probe", k))
             self.probes += [fit, evaluates[-1]]
-        config = dump(probe, "regressor", "indicators", "components", "seed")
-        signals = {f"signal_{name}": self.signal(name) for name in {"clip": None, **features}}
-        inputs = {"pool": self.pool, **signals, "subsets": subsets, "evaluates": evaluates}
-        return self.add("signal_value", config, inputs, self.size / 10)
+        return evaluates
+
+    def _validation(self, section: Any) -> Node:
+        """Items to learn from: drawn with another seed than those that the arms are compared on."""
+        return self.plan.add("bench", dump(section), {}, name=f"bench[{section.seed}]", work=work_of_bench(section))
 
 
 def _without(config: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -94,14 +94,14 @@ class Arm(Section):
     @field_validator("selector")
     @classmethod
     def _selector_exists(cls, name: str) -> str:
-        from curation.selectors import get_selector
+        from curation.selectors.registry import get_selector
 
         get_selector(name)
         return name
 
     @model_validator(mode="after")
     def _selector_takes_params(self) -> "Arm":
-        from curation.selectors import check_params
+        from curation.selectors.registry import check_params
 
         check_params(self.selector, self.params)
         return self
@@ -137,7 +137,7 @@ class Arm(Section):
 
     def needs(self) -> tuple[str, ...]:
         """What the selector reads with these parameters: signals, and `reference` or `seed_rows`."""
-        from curation.selectors import needs
+        from curation.selectors.registry import needs
 
         return tuple(needs(self.selector, self.params))
 

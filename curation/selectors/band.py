@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from curation.selectors.contract import Selection, Selector, SelectorError, bounded
 from curation.selectors.primitives.candidates import by_hash, find_candidates
-from curation.selectors.signal_columns import signals_of
+from curation.selectors.signal_columns import columns_read
 
 
-def needs(column: str = "", **_: object) -> tuple[str, ...]:
-    """The signal that `column` comes from; none for a column of the pool itself."""
-    return signals_of(column)
+def reads(column: str = "", **_: object) -> tuple[str, ...]:
+    """The column that it ranks by."""
+    return columns_read(column)
 
 
 def select(
@@ -43,4 +43,4 @@ def select(
     return candidates.selection(columns, places, score=values[candidates.rows[places]])
 
 
-SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C0", nested=True)

@@ -16,7 +16,7 @@ from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import Lookup, cosines, joined, mean_direction
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.pick import kernel, pick_by_group, refuse_large, rule
-from curation.selectors.signal_columns import names_of, signals_of
+from curation.selectors.signal_columns import columns_read, names_of
 
 VECTORS = ("emb_image", "emb_text")
 SAME = 0.9
@@ -24,14 +24,14 @@ SAME = 0.9
 _BLOCK = 1024
 
 
-def needs(
+def reads(
     vectors: str | Sequence[str] = VECTORS,
     transfer: str = "emb_text",
     cluster: str = "activation",
     **_: object,
 ) -> tuple[str, ...]:
     """The vectors and their clusters."""
-    return signals_of(*names_of(vectors), transfer, f"cluster_{cluster}")
+    return columns_read(*names_of(vectors), transfer, f"cluster_{cluster}")
 
 
 def select(
@@ -132,4 +132,4 @@ def _shares(lift: np.ndarray) -> list[float]:
     return shares[::-1]
 
 
-SELECTOR = Selector(select, needs=needs, cost="C2")
+SELECTOR = Selector(select, reads=reads, cost="C2")

@@ -73,14 +73,16 @@ class Selection:
 class Selector:
     """The record that a selector's file declares as `SELECTOR`: its function and its properties.
 
-    needs: the signals that it reads, or a function of its parameters that returns them. cost: its class, C0
-    to C6 (see `curation.selectors.Description`). targeted: it sees validation data of the benchmarks it is
+    needs: the signals that it reads, or a function of its parameters that returns them. reads: the same, by the
+    names of columns (a column of the pool itself needs no signal). cost: its class, C0
+    to C6 (see `registry.Description`). targeted: it sees validation data of the benchmarks it is
     judged on. nested: a smaller budget gives the first picks of a larger one; or a function of its parameters
     that says whether.
     """
 
     select: Callable[..., Selection]
     needs: tuple[str, ...] | Callable[..., tuple[str, ...]] = ()
+    reads: tuple[str, ...] | Callable[..., tuple[str, ...]] = ()
     cost: str = "unknown"
     targeted: bool = False
     nested: bool | Callable[..., bool] = False
@@ -90,7 +92,7 @@ class Selector:
         """The record of `function`: `SELECTOR` of its module, if that names the function.
 
         Else (a user's own selector) it is made from the module's constants NEEDS, COST, TARGETED and NESTED,
-        or its functions `needs(**params)` and `nested(**params)`; each is optional.
+        or its functions `needs(**params)`, `reads(**params)` and `nested(**params)`; each is optional.
         """
         module = sys.modules.get(function.__module__)
         declared = getattr(module, "SELECTOR", None)
@@ -99,14 +101,16 @@ class Selector:
         return cls(
             function,
             needs=getattr(module, "needs", getattr(module, "NEEDS", ())),
+            reads=getattr(module, "reads", ()),
             cost=getattr(module, "COST", "unknown"),
             targeted=getattr(module, "TARGETED", False),
             nested=getattr(module, "nested", getattr(module, "NESTED", False)),
         )
 
-    def signals(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """The signals that it reads with these parameters."""
-        return tuple(self.needs(**params) if callable(self.needs) else self.needs)
+    def with_params(self, property: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """`needs` or `reads` with these parameters."""
+        value = getattr(self, property)
+        return tuple(value(**params) if callable(value) else value)
 
     def is_nested(self, params: Mapping[str, Any]) -> bool:
         """Whether, with these parameters, a smaller budget gives the first picks of a larger one."""

@@ -15,16 +15,16 @@ from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import exp, joined
 from curation.selectors.primitives.graph import gather, nearest
 from curation.selectors.primitives.greedy import greedy_penalty
-from curation.selectors.signal_columns import names_of, signals_of
+from curation.selectors.signal_columns import columns_read, names_of
 
 VECTORS = ("emb_image", "emb_text")
 
 
-def needs(
+def reads(
     column: str = "base_el2n", vectors: str | Sequence[str] = VECTORS, within: str | None = None, **_: object
 ) -> tuple[str, ...]:
     """The difficulty, the vectors and, where used, the clusters."""
-    return signals_of(column, *names_of(vectors), f"cluster_{within}" if within else None)
+    return columns_read(column, *names_of(vectors), f"cluster_{within}" if within else None)
 
 
 def select(
@@ -74,4 +74,4 @@ def _check(neighbours: int, gamma: float, mode: str) -> None:
         )
 
 
-SELECTOR = Selector(select, needs=needs, cost="C2")
+SELECTOR = Selector(select, reads=reads, cost="C2")

@@ -22,14 +22,14 @@ from curation.selectors.contract import (
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.greedy import greedy_similarity
-from curation.selectors.signal_columns import names_of, signals_of
+from curation.selectors.signal_columns import columns_read, names_of
 
 
-def needs(
+def reads(
     vectors: str | Sequence[str] = "emb_text", within: str | None = None, **_: object
 ) -> tuple[str, ...]:
     """The quality scores, the vectors and, where used, the clusters."""
-    return signals_of("complexity", *names_of(vectors), f"cluster_{within}" if within else None)
+    return columns_read("complexity", *names_of(vectors), f"cluster_{within}" if within else None)
 
 
 def select(
@@ -87,4 +87,4 @@ def _why(missing: int, similar: int, threshold: float) -> str:
     return ", ".join(reasons)
 
 
-SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C2", nested=True)

@@ -12,15 +12,15 @@ import pyarrow as pa
 from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
-from curation.selectors.signal_columns import loss_column, signals_of
+from curation.selectors.signal_columns import columns_read, loss_column
 
 HIGHEST = math.sqrt(2) + 1e-3
 """The error norm of a distribution is at most sqrt(2); 1e-3 is slack for half precision."""
 
 
-def needs(model: str = "base", **_: object) -> tuple[str, ...]:
+def reads(model: str = "base", **_: object) -> tuple[str, ...]:
     """The losses under `model`."""
-    return signals_of(loss_column(model, "el2n"))
+    return columns_read(loss_column(model, "el2n"))
 
 
 def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", model: str = "base") -> Selection:
@@ -36,4 +36,4 @@ def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", mode
     return candidates.selection(columns, places, score=values[candidates.rows[places]])
 
 
-SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C2", nested=True)

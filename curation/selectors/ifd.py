@@ -12,12 +12,12 @@ from curation.selectors import formulas
 from curation.selectors.contract import Selection, Selector
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
-from curation.selectors.signal_columns import loss_column, losses, signals_of
+from curation.selectors.signal_columns import columns_read, loss_column, losses
 
 
-def needs(model: str = "seed", **_: object) -> tuple[str, ...]:
+def reads(model: str = "seed", **_: object) -> tuple[str, ...]:
     """The losses with and without the question under `model`."""
-    return signals_of(loss_column(model, "nll"), loss_column(model, "nll_noq"))
+    return columns_read(loss_column(model, "nll"), loss_column(model, "nll_noq"))
 
 
 def select(
@@ -37,4 +37,4 @@ def select(
     return candidates.selection(columns, places, score=ratio[candidates.rows[places]])
 
 
-SELECTOR = Selector(select, needs=needs, cost="C4", nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C4", nested=True)

@@ -16,12 +16,12 @@ from curation.selectors.contract import Selection, Selector, SelectorError, numb
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.pick import pick_by_group, top
 from curation.selectors.primitives.quota import quota
-from curation.selectors.signal_columns import signals_of
+from curation.selectors.signal_columns import columns_read
 
 
-def needs(cluster: str = "spectral", column: str = "value", **_: object) -> tuple[str, ...]:
+def reads(cluster: str = "spectral", column: str = "value", **_: object) -> tuple[str, ...]:
     """The predicted value and the clusters."""
-    return signals_of(column, f"cluster_{cluster}")
+    return columns_read(column, f"cluster_{cluster}")
 
 
 def select(
@@ -63,4 +63,4 @@ def select(
     )
 
 
-SELECTOR = Selector(select, needs=needs, cost="C4", targeted=True)
+SELECTOR = Selector(select, reads=reads, cost="C4", targeted=True)

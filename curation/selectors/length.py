@@ -10,12 +10,12 @@ import pyarrow as pa
 from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
-from curation.selectors.signal_columns import signals_of
+from curation.selectors.signal_columns import columns_read
 
 
-def needs(column: str = "text_tokens", **_: object) -> tuple[str, ...]:
-    """Nothing for a column of the pool, the loss signal for answer tokens."""
-    return signals_of(column)
+def reads(column: str = "text_tokens", **_: object) -> tuple[str, ...]:
+    """The column that holds lengths."""
+    return columns_read(column)
 
 
 def select(
@@ -33,4 +33,4 @@ def select(
     return candidates.selection(columns, places, score=values[candidates.rows[places]])
 
 
-SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C0", nested=True)

@@ -13,12 +13,12 @@ from curation.selectors.contract import Selection, Selector
 from curation.selectors.icons import PREFIX, influences
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
-from curation.selectors.signal_columns import signals_of
+from curation.selectors.signal_columns import columns_read
 
 
-def needs(adam: bool = True, **_: object) -> tuple[str, ...]:
+def reads(adam: bool = True, **_: object) -> tuple[str, ...]:
     """The gradients as Adam updates, or plain ones."""
-    return signals_of("adam_grad" if adam else "grad")
+    return columns_read("adam_grad" if adam else "grad")
 
 
 def select(
@@ -41,4 +41,4 @@ def select(
     )
 
 
-SELECTOR = Selector(select, needs=needs, cost="C5", targeted=True, nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C5", targeted=True, nested=True)

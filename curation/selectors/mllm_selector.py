@@ -35,13 +35,13 @@ from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 from curation.selectors.primitives.pick import COMPARED, pick_from, rule
 from curation.selectors.primitives.quota import quota, spread
-from curation.selectors.signal_columns import names_of, signals_of
+from curation.selectors.signal_columns import columns_read, names_of
 
 PICKS = ("source", *COMPARED)
 _LOSSES = {"nll": ("nll",), "delta": ("nll", "base_nll"), "visual": ("nll", "nll_noimg")}
 
 
-def needs(
+def reads(
     necessity: str = "nll",
     column: str | None = None,
     strata_by: str = "necessity",
@@ -54,7 +54,7 @@ def needs(
     names = [column] if column else list(_losses_of(necessity))
     names += [strata_by] if strata_by != "necessity" else []
     names += names_of(vectors) if pick != "source" else []
-    return signals_of(*names, "in_seed" if exclude_seed else None)
+    return columns_read(*names, "in_seed" if exclude_seed else None)
 
 
 def select(
@@ -221,4 +221,4 @@ def _offset(seed: int, stratum: int, size: int) -> int:
     return int.from_bytes(digest, "little") % int(size)
 
 
-SELECTOR = Selector(select, needs=needs, cost="C4")
+SELECTOR = Selector(select, reads=reads, cost="C4")

@@ -12,12 +12,12 @@ from curation.selectors.contract import Selection, Selector, bounded
 from curation.selectors.formulas import perplexity
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
-from curation.selectors.signal_columns import loss_column, signals_of
+from curation.selectors.signal_columns import columns_read, loss_column
 
 
-def needs(model: str = "base", **_: object) -> tuple[str, ...]:
+def reads(model: str = "base", **_: object) -> tuple[str, ...]:
     """The losses under `model`."""
-    return signals_of(loss_column(model, "nll"))
+    return columns_read(loss_column(model, "nll"))
 
 
 def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "mid", model: str = "base") -> Selection:
@@ -35,4 +35,4 @@ def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "mid", mode
     return candidates.selection(columns, places, score=perplexity(values[candidates.rows[places]]))
 
 
-SELECTOR = Selector(select, needs=needs, cost="C2", nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C2", nested=True)

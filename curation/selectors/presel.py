@@ -19,10 +19,10 @@ from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.keys import groups
 from curation.selectors.primitives.pick import pick_by_group, rule
 from curation.selectors.primitives.quota import quota, quota_by_group
-from curation.selectors.signal_columns import loss_column, losses, names_of, signals_of
+from curation.selectors.signal_columns import columns_read, loss_column, losses, names_of
 
 
-def needs(
+def reads(
     model: str = "seed",
     vectors: str = "emb_image",
     cluster: str = "image",
@@ -30,7 +30,7 @@ def needs(
     **_: object,
 ) -> tuple[str, ...]:
     """The losses with and without the question, the vectors, their clusters, and the reference part."""
-    return signals_of(
+    return columns_read(
         loss_column(model, "nll"),
         loss_column(model, "nll_noq"),
         *names_of(vectors),
@@ -131,4 +131,4 @@ def _by_cluster(tasks: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> np.
     return np.concatenate([np.empty(0, np.int64), *parts])
 
 
-SELECTOR = Selector(select, needs=needs, cost="C4")
+SELECTOR = Selector(select, reads=reads, cost="C4")

@@ -18,18 +18,18 @@ from curation.selectors.primitives.cosine import joined
 from curation.selectors.primitives.keys import groups
 from curation.selectors.primitives.pick import COMPARED, SCORED, pick_by_group, rule
 from curation.selectors.primitives.quota import explicit_shares, quota_by_group
-from curation.selectors.signal_columns import names_of, signals_of
+from curation.selectors.signal_columns import columns_read, names_of
 
 
-def needs(
+def reads(
     group: str | Sequence[str] = "source",
     stat: str | None = None,
     score: str | None = None,
     vectors: str | Sequence[str] | None = None,
     **_: object,
 ) -> tuple[str, ...]:
-    """The signals of all named columns."""
-    return signals_of(*names_of(group), stat, score, *names_of(vectors or ()))
+    """All columns that the parameters name."""
+    return columns_read(*names_of(group), stat, score, *names_of(vectors or ()))
 
 
 def select(
@@ -128,4 +128,4 @@ def _labels(columns: pa.Table, names: list[str]) -> pa.Array:
     return pc.binary_join_element_wise(*parts, pa.scalar(" / ", pa.large_string()), null_handling="emit_null")
 
 
-SELECTOR = Selector(select, needs=needs, cost="C0")
+SELECTOR = Selector(select, reads=reads, cost="C0")

@@ -15,15 +15,15 @@ from curation.selectors.primitives.candidates import Candidates, find_candidates
 from curation.selectors.primitives.cosine import STEP, Lookup, cosines, joined
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.greedy import independent
-from curation.selectors.signal_columns import names_of, signals_of
+from curation.selectors.signal_columns import columns_read, names_of
 
 PAIR_LIMIT = 500_000_000
 """Most cosines inside the clusters; all are kept in memory, 4 bytes each."""
 
 
-def needs(vectors: str | Sequence[str] = "emb_image", cluster: str = "image", **_: object) -> tuple[str, ...]:
+def reads(vectors: str | Sequence[str] = "emb_image", cluster: str = "image", **_: object) -> tuple[str, ...]:
     """The vectors and their clusters."""
-    return signals_of(*names_of(vectors), f"cluster_{cluster}")
+    return columns_read(*names_of(vectors), f"cluster_{cluster}")
 
 
 def select(
@@ -100,4 +100,4 @@ def _thin(near: list[tuple[np.ndarray, np.ndarray]], budget: int) -> tuple[np.nd
     return np.concatenate(places)[order], np.concatenate(highest)[order], high * STEP
 
 
-SELECTOR = Selector(select, needs=needs, cost="C2")
+SELECTOR = Selector(select, reads=reads, cost="C2")

@@ -1,4 +1,4 @@
-"""The signals of several columns, and the columns of a model's losses and of capability scores."""
+"""Which columns hold the losses of a model and the scores of capabilities."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,14 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import ColumnError, SelectorError, numbers, one_of, require
-from curation.selectors.signal_names import signal_of
 
 MODELS = {"seed": "", "base": "base_"}
 """Model -> prefix of its loss columns. "seed": tuned on a random part of the pool; "base": not tuned."""
 
 
-def signals_of(*names: str | None) -> tuple[str, ...]:
-    """The signals that these columns come from, each once, in order; a column of the pool itself has none."""
-    signals = (signal_of(name) for name in names if name)
-    return tuple(dict.fromkeys(signal for signal in signals if signal))
+def columns_read(*names: str | None) -> tuple[str, ...]:
+    """Those of the names that are given, each once, in order."""
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def names_of(columns: str | Sequence[str]) -> list[str]:

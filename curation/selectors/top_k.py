@@ -17,12 +17,12 @@ from curation.selectors.contract import (
     texts,
 )
 from curation.selectors.primitives.keys import seeded_keys
-from curation.selectors.signal_columns import signals_of
+from curation.selectors.signal_columns import columns_read
 
 
-def needs(column: str = "", **_: object) -> tuple[str, ...]:
-    """The signal that `column` comes from; none for a column of the pool itself."""
-    return signals_of(column)
+def reads(column: str = "", **_: object) -> tuple[str, ...]:
+    """The column that it ranks by."""
+    return columns_read(column)
 
 
 def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str = "descending") -> Selection:
@@ -42,4 +42,4 @@ def select(columns: pa.Table, budget: int, seed: int, *, column: str, order: str
     return Selection(row_numbers(columns)[picks], reason, {"missing_value": len(values) - len(known)})
 
 
-SELECTOR = Selector(select, needs=needs, cost="C0", nested=True)
+SELECTOR = Selector(select, reads=reads, cost="C0", nested=True)

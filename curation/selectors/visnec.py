@@ -13,12 +13,12 @@ from curation.selectors.formulas import visual_necessity
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.pick import pick_by_group, top
 from curation.selectors.primitives.quota import quota_by_group
-from curation.selectors.signal_columns import loss_column, losses, signals_of
+from curation.selectors.signal_columns import columns_read, loss_column, losses
 
 
-def needs(model: str = "base", cluster: str = "text", **_: object) -> tuple[str, ...]:
+def reads(model: str = "base", cluster: str = "text", **_: object) -> tuple[str, ...]:
     """The losses with and without the image under `model`, and the clusters."""
-    return signals_of(loss_column(model, "nll"), loss_column(model, "nll_noimg"), f"cluster_{cluster}")
+    return columns_read(loss_column(model, "nll"), loss_column(model, "nll_noimg"), f"cluster_{cluster}")
 
 
 def select(
@@ -53,4 +53,4 @@ def select(
     )
 
 
-SELECTOR = Selector(select, needs=needs, cost="C3")
+SELECTOR = Selector(select, reads=reads, cost="C3")

@@ -1,5 +1,6 @@
 """Choose a subset: signals and pool as columns, one selector, one budget, one seed."""
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     import pyarrow as pa
 
     from curation.pool.read import Pool
-    from curation.selectors import get_selector
     from curation.selectors.budget import choose
     from curation.signals.core.table import join, read_metadata, read_signal
     from curation.subset import write_subset
@@ -24,9 +24,9 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     columns = join(pool.table, [read_signal(path, pool.hash) for path in folders.values()])
     for column, rows in _memberships(inputs):
         columns = columns.append_column(column, pa.array(np.isin(columns["row"].to_numpy(), rows)))
-    selection = choose(
-        get_selector(config["selector"]), columns, config["budget"], config["seed"], config["params"]
-    )
+    module, _, name = config["function"].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    selection = choose(function, columns, config["budget"], config["seed"], config["params"])
     hashes = {name: read_metadata(path)["identity"] for name, path in folders.items()}
     manifest = write_subset(
         out,

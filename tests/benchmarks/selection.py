@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from curation.selectors import get_selector  # noqa: E402  (the path of the repository has to be set first)
+from curation.selectors.registry import get_selector  # noqa: E402  (the path of the repository has to be set first)
 from curation.taxonomy import CAPABILITY_KEYS, STYLES  # noqa: E402
 
 SELECTORS = ("mmssr", "mmssr_official")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from selector_tables import random_table
 
-from curation.selectors import get_selector
+from curation.selectors.registry import get_selector
 from curation.subset import SubsetError, ids_hash, read_manifest, read_subset, write_subset
 
 

@@ -31,6 +31,7 @@ SMALL = [
     "arms.full.seeds=1",
     "--executor=inline",
 ]
+REPOSITORY = Path(__file__).parents[2]
 PRELOAD = ["killed", "warm_chain"]
 POINTS = 115
 """A few more than the hundred that have to be met: a stage that goes on where it was does not meet all of them again."""
@@ -62,10 +63,14 @@ def _child(*command: Any) -> None:
 
 @pytest.fixture(scope="module")
 def chain():
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("OMP_NUM_THREADS", "1")
+    # The server looks for what it preloads on this path alone, and passes over in silence what it does not find.
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "support")]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    return Chain(context)
+    yield Chain(context)
+    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Runs of a recipe in processes of their own that are killed at named points, and what their stores hold afterwards."""
 
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -47,7 +48,7 @@ def forked(
 def contents(root: Path) -> dict[str, str]:
     """Hash of every file below store/ and runs/ that may not depend on time, links as their targets.
 
-    A done.json counts by the root hash in it, which covers all files of its artefact but logs.
+    A done.json counts by the stage's hash and the files that it lists.
     """
     found = {}
     for path in sorted(root.rglob("*")):
@@ -58,7 +59,8 @@ def contents(root: Path) -> dict[str, str]:
             content = path.read_bytes().replace(str(root).encode(), b"ROOT")
             content = content.replace(b"executor: pool", b"executor: inline")
             if path.name == "done.json":
-                content = read_done(path.parent).root.encode()
+                done = read_done(path.parent)
+                content = json.dumps([done.hash, sorted(done.files)]).encode()
             found[name] = hashlib.sha256(content).hexdigest()
     return found
 

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 from selector_tables import plain_key
 
-from curation.selectors import ColumnError, get_selector
+from curation.selectors import ColumnError
 from curation.selectors.primitives.keys import groups, seeded_keys
 from curation.selectors.primitives.labels import multi_label
+from curation.selectors.registry import get_selector
 from curation.selectors.round_robin import Bins, Picks, Ranking, round_robin
 
 NAMES = ("a", "b", "c", "", " a")

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from selector_tables import plain_key
 
-from curation.selectors import BudgetError, SelectorError, get_selector, needs
+from curation.selectors import BudgetError, SelectorError
+from curation.selectors.registry import get_selector, needs
 
 select = get_selector("instructiongpt4")
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from selector_tables import plain_key, random_table
 
-from curation.selectors import BudgetError, SelectorError, get_selector, needs
+from curation.selectors import BudgetError, SelectorError
+from curation.selectors.registry import get_selector, needs
 
 select = get_selector("mllm_selector")
 

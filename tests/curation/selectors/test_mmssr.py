@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from selector_tables import CAPABILITIES, plain_key, random_table
 
-from curation.selectors import BudgetError, get_selector
+from curation.selectors import BudgetError
+from curation.selectors.registry import get_selector
 
 select = get_selector("mmssr")
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.selectors import BudgetError, get_selector
+from curation.selectors import BudgetError
+from curation.selectors.registry import get_selector
 
 select = get_selector("mmssr_official")
 CAPS = ("spatial", "ocr", "logic")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import curation
-from curation.selectors import SELECTORS, describe, get_selector
+from curation.selectors.registry import SELECTORS, describe, get_selector
 
 README = Path(curation.__path__[0]).parent / "README.md"
 

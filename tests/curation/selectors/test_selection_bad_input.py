@@ -19,22 +19,14 @@ from test_token_budget import spent, tokened
 from curation.compare import main as compare
 from curation.imports.load import main as import_once
 from curation.select import main as select
-from curation.selectors import (
-    SELECTORS,
-    BudgetError,
-    Selection,
-    SelectorError,
-    SizeError,
-    check_params,
-    get_selector,
-    resolve_budget,
-)
+from curation.selectors import BudgetError, Selection, SelectorError, SizeError, resolve_budget
 from curation.selectors.budget import choose, select_within_tokens
 from curation.selectors.formulas import irs, visual_necessity
 from curation.selectors.primitives import cosine as cosine_module
 from curation.selectors.primitives import farthest as farthest_module
 from curation.selectors.primitives import pick as pick_module
 from curation.selectors.primitives.pick import COMPARED
+from curation.selectors.registry import SELECTORS, check_params, get_selector
 from curation.subset import read_manifest
 
 

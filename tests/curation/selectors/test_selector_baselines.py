@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selector_tables import random_table, shuffled
 
-from curation.selectors import BudgetError, ColumnError, SelectorError, SizeError, get_selector
+from curation.selectors import BudgetError, ColumnError, SelectorError, SizeError
 from curation.selectors import semdedup as semdedup_module
 from curation.selectors.coincide import allocate, transferability
 from curation.selectors.primitives import cosine
+from curation.selectors.registry import get_selector
 
 some = settings(max_examples=25, deadline=None)
 

@@ -14,7 +14,8 @@ from selector_tables import CASES
 SCRIPT = """
 import hashlib, json
 from selector_tables import CASES, random_table
-from curation.selectors import BudgetError, get_selector, needs
+from curation.selectors import BudgetError
+from curation.selectors.registry import get_selector, needs
 table = random_table(11, 900)
 for name, params in CASES:
     try:

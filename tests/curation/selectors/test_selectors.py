@@ -12,20 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selector_tables import CASES, plain_key, random_table, shuffled
 
-from curation.selectors import (
-    SELECTORS,
-    BudgetError,
-    ColumnError,
-    Selection,
-    Selector,
-    SelectorError,
-    check_params,
-    describe,
-    get_selector,
-    needs,
-    resolve_budget,
-)
+from curation.selectors import BudgetError, ColumnError, Selection, Selector, SelectorError, resolve_budget
 from curation.selectors.primitives import quota, rank_within, seeded_keys, spread
+from curation.selectors.registry import SELECTORS, check_params, describe, get_selector, needs
 
 every_case = pytest.mark.parametrize(("name", "params"), CASES, ids=lambda value: str(value))
 few = settings(max_examples=25, deadline=None)
@@ -479,7 +468,7 @@ def test_own_selector_declares_its_properties(tmp_path, monkeypatch, kind):
     (tmp_path / f"{name}.py").write_text(source + ("SELECTOR = _record(pick)\n" if kind == "record" else ""))
     monkeypatch.syspath_prepend(tmp_path)
     record, params = Selector.of(get_selector(f"{name}:pick")), {"flavour": "y"}
-    assert needs(f"{name}:pick", params) == record.signals(params) == signals
+    assert needs(f"{name}:pick", params) == record.with_params("needs", params) == signals
     assert (record.cost, record.targeted, record.is_nested(params)) == (cost, targeted, nested)
     if kind == "record":  # the record is that of `pick` only
         assert needs(f"{name}:other") == ("ignored",)

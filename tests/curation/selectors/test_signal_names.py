@@ -2,8 +2,8 @@
 
 import pytest
 
-from curation.selectors import needs
-from curation.selectors.signal_names import signal_of
+from curation.catalogue import signal_of
+from curation.selectors.registry import needs
 
 
 @pytest.mark.parametrize(

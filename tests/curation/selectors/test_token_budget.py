@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selector_tables import random_table, shuffled
 
-from curation.selectors import BudgetError, ColumnError, Selection, SelectorError, get_selector
+from curation.selectors import BudgetError, ColumnError, Selection, SelectorError
 from curation.selectors.budget import TokenBudgetError, choose, row_tokens, select_within_tokens, token_budget
+from curation.selectors.registry import get_selector
 
 SEED = 5
 

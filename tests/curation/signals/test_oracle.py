@@ -9,7 +9,7 @@ from curation.mini.draft import Defects
 from curation.mini.pool import build_source
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
-from curation.selectors import get_selector
+from curation.selectors.registry import get_selector
 from curation.signals.core.table import OtherPoolError, join, read_metadata, read_signal
 from curation.signals.raters.capability import score_table
 from curation.signals.raters.oracle import tell_truth

@@ -1,0 +1,215 @@
+"""Every signal as one record: what makes it, which columns it holds, what it is computed from.
+
+The planner of recipes, the command `python -m curation.signals`, the columns that selectors ask for and the table in
+curation/README.md all follow from these records. Adding a signal takes its producer, its test and a record here.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Signal:
+    """How one signal is made.
+
+    name: what selectors need; `cluster_*` stands for all clusterings, which recipes name.
+    columns: regular expression of its column names, `{0}` for what the star stands for.
+    producer: `module:function`, called as function(pool=..., out=..., on_progress=..., **inputs, **arguments).
+    command: its name on the command line; several signals may come from one producer.
+    inputs: what it is computed from besides the pool, by parameter of the producer. The planner knows `scorer`, `styler`,
+        `seed_model` and `base` (checkpoints), `model` (the one that the section names, else the base), `vectors` (the
+        signals that hold the section's columns), `truth` (the mini world's own record), `warmup`, `validation`.
+    section: recipe section of its settings, `{0}` for what the star stands for; empty: `signals.<name>.params`.
+    settings: keys of the section that the producer takes, all but `path` and `revision` if empty.
+    scoring: keys of the recipe's section `scoring` that it takes.
+    arguments: arguments that tell this signal from others of the same producer.
+    vectors: those of its columns that hold vectors, which can be clustered.
+    passes: forward passes of a VLM for each sample, for estimates of time.
+    """
+
+    name: str
+    columns: str
+    producer: str
+    command: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    section: str = ""
+    settings: tuple[str, ...] = ()
+    scoring: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    vectors: tuple[str, ...] = ()
+    passes: float = 1.0
+
+
+_LOSSES = {
+    "command": "losses",
+    "producer": "curation.signals.losses:score_losses",
+    "scoring": ("max_tokens",),
+}
+_ABLATED = {"terms": ["noimg", "noq", "a"]}
+_GRADIENTS = {
+    "command": "warmup_gradients",
+    "producer": "curation.signals.gradients.at_warmup:score_gradients_at_warmup",
+    "inputs": {"model_dir": "base", "warmup": "warmup", "validation": "validation"},
+    "section": "gradient",
+    "settings": ("dim", "seed"),
+}
+
+SIGNALS: tuple[Signal, ...] = (
+    Signal(
+        "capability",
+        r"(cap|exp|ent|mass)_\w+",
+        "curation.signals.raters.capability:score_capabilities",
+        "capability",
+        inputs={"model_dir": "scorer"},
+        section="scorer",
+        settings=("prompts", "mode"),
+        scoring=("batch_size",),
+    ),
+    Signal(
+        "style",
+        r"styles|style_logp_\w+",
+        "curation.signals.raters.style:score_styles",
+        "style",
+        inputs={"model_dir": "styler"},
+        section="styler",
+        settings=("prompts", "mode", "threshold"),
+        scoring=("batch_size",),
+    ),
+    Signal(
+        "necessity",
+        r"nll|el2n|margin|answer_tokens",
+        inputs={"model_dir": "seed_model"},
+        arguments={"terms": ["full"]},
+        **_LOSSES,
+    ),
+    Signal(
+        "necessity_ablated",
+        r"nll_(noimg|noq|a)",
+        inputs={"model_dir": "seed_model"},
+        arguments=_ABLATED,
+        passes=3,
+        **_LOSSES,
+    ),
+    Signal(
+        "base_losses",
+        r"base_(nll|el2n|margin|answer_tokens)",
+        inputs={"model_dir": "base"},
+        arguments={"terms": ["full"], "prefix": "base_"},
+        **_LOSSES,
+    ),
+    Signal(
+        "base_losses_ablated",
+        r"base_nll_(noimg|noq|a)",
+        inputs={"model_dir": "base"},
+        arguments=_ABLATED | {"prefix": "base_"},
+        passes=3,
+        **_LOSSES,
+    ),
+    Signal(
+        "embedding",
+        r"emb_(image|text)",
+        "curation.signals.vectors.embeddings:embed_pool",
+        "embeddings",
+        inputs={"model_dir": "model"},
+        section="embedding",
+        vectors=("emb_image", "emb_text"),
+    ),
+    Signal(
+        "clip",
+        r"clip_(score|image|text)",
+        "curation.signals.vectors.clip:score_clip",
+        "clip",
+        inputs={"model_dir": "model"},
+        section="clip",
+        vectors=("clip_image", "clip_text"),
+    ),
+    Signal(
+        "cluster_*",
+        r"(cluster|similarity)_{0}",
+        "curation.signals.vectors.clusters:fit_clusters",
+        "clusters",
+        inputs={"vectors": "vectors"},
+        section="clusters.{0}",
+        passes=0.1,
+    ),
+    Signal(
+        "quality",
+        r"reward|judge|complexity|quality",
+        "curation.signals.quality.producer:score_quality",
+        "quality",
+        inputs={"truth": "truth"},
+        section="quality",
+        passes=0.1,
+    ),
+    Signal(
+        "gradient",
+        r"grad|grad_norm|influence_\w+",
+        arguments={"checkpoints": "last", "adam": False, "prefix": ""},
+        vectors=("grad",),
+        passes=3,
+        **_GRADIENTS,
+    ),
+    Signal(
+        "gradient_adam",
+        r"adam_(grad|grad_norm|influence_\w+)",
+        arguments={"checkpoints": "all", "adam": True, "prefix": "adam_"},
+        vectors=("adam_grad",),
+        passes=12,
+        **_GRADIENTS,
+    ),
+    Signal(
+        "value",
+        r"value",
+        "curation.signals.subset_value.of_probes:score_value_of_probes",
+        "probe_value",
+        inputs={"signals": "indicators", "subsets": "subsets", "evaluates": "probes"},
+        section="probe",
+        settings=("regressor", "indicators", "components", "seed"),
+        passes=0.1,
+    ),
+    Signal(
+        "oracle",
+        r"(cap|exp|ent|mass)_\w+|styles",
+        "curation.signals.raters.oracle:tell_truth",
+        "oracle",
+        inputs={"truth": "truth"},
+        passes=0.01,
+    ),
+)
+MEMBERSHIPS = {"in_reference": "reference", "in_seed": "seed_rows"}
+"""Columns that mark rows: of another arm's subset, of the seed model's training. They come from stages, not from signals."""
+VECTORS: tuple[str, ...] = tuple(column for signal in SIGNALS for column in signal.vectors)
+"""Columns that can be clustered."""
+COMMANDS: dict[str, str] = {
+    **{signal.command: signal.producer for signal in SIGNALS},
+    "gradients": "curation.signals.gradients.producer:score_gradients",
+    "ratings": "curation.signals.raters.ratings:score_capabilities_and_styles",
+    "capability_by_engine": "curation.signals.raters.by_engine:score_capabilities_by_engine",
+    "style_by_engine": "curation.signals.raters.by_engine:score_styles_by_engine",
+}
+"""Producers by their name on the command line; the last four make the same columns in another way."""
+
+
+def find(name: str) -> tuple[Signal, str] | None:
+    """(record, what its star stands for) of the signal `name`; None for one that has no record."""
+    for signal in SIGNALS:
+        if match := re.fullmatch(signal.name.replace("*", r"(\w+)"), name):
+            return signal, match[1] if match.groups() else ""
+    return None
+
+
+def signal_of(column: str) -> str | None:
+    """The signal that holds `column`; None for a column of the pool itself, or of a user's own signal."""
+    if column in MEMBERSHIPS:
+        return MEMBERSHIPS[column]
+    for signal in SIGNALS:
+        if match := re.fullmatch(signal.columns.replace("{0}", r"(\w+)"), column):
+            return signal.name.replace("*", match[match.lastindex or 0] if "*" in signal.name else "")
+    return None
+
+
+def signals_of(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The signals that these columns come from, each once, in order."""
+    return tuple(dict.fromkeys(signal for column in columns if (signal := signal_of(column))))

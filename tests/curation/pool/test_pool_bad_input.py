@@ -397,7 +397,7 @@ def test_a_pool_with_another_number_of_rows_is_refused(tmp_path, images):
     build(tmp_path, images, [])
     path = tmp_path / "pool" / "pool.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(PoolError, match="has 99 rows, but pool.json says 100"):
+    with pytest.raises(PoolError, match=r"has 99 rows, but pool.json says 100"):
         Pool.open(tmp_path / "pool")
 
 

@@ -23,7 +23,7 @@ from curation.imports.pool_index import Index, open_index
 from curation.imports.score_text import MODES, nearest_style
 from curation.imports.table import Reading, Signal, import_file, import_table
 from curation.imports.table_file import JSON_LINES, SUFFIXES, file_hash
-from curation.pool.command import CommandParser, fail, fraction, path
+from curation.pool.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
 from curation.signals.core.table import (
     Advance,
@@ -64,7 +64,7 @@ def load_signals(paths: Sequence[Path], index: Index, reading: Reading, workspac
 
 def _unused_mapping(reading: Reading) -> SignalError:
     name = next(iter(reading.mapping))
-    return SignalError(f"--map {name}=... applies to a score folder of mmSSR, but none is given")
+    return SignalError(f"--map {name}=... is for the score folder of mmSSR, and none is given")
 
 
 def join_signals(index: Index, signals: Sequence[Signal]) -> pa.Table:
@@ -93,8 +93,8 @@ def _open(path: Path, index: Index, reading: Reading, workspace: Path) -> list[S
     if inside:
         if beside := sorted(file.name for file in path.iterdir() if file.suffix in (".parquet", *JSON_LINES)):
             raise SignalError(
-                f"{path} holds signal folders and also the files {', '.join(beside)}; "
-                "give each of them by its own path"
+                f"{path} holds signal folders and, beside them, {', '.join(beside)}: "
+                "give each file by its own path"
             )
         return [_own(folder, index) for folder in inside]
     if any(file.suffix in JSON_LINES for file in path.iterdir()):
@@ -217,7 +217,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-bad-fraction",
-        type=fraction,
+        type=float,
         default=0.01,
         metavar="F",
         help="stop if a larger share of the values is unreadable (default 0.01)",

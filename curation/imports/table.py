@@ -36,7 +36,7 @@ class Reading:
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad_fraction <= 1:
             raise ScoreError(
-                f"max_bad_fraction must be a share of the lines from 0 to 1, got {self.max_bad_fraction}"
+                f"max_bad_fraction is a share of the lines, from 0 to 1; got {self.max_bad_fraction}"
             )
 
 
@@ -79,7 +79,7 @@ def import_table(
     values = table.drop_columns(ignored)
     if not values.num_columns:
         nested = [name for name in counts["ignored"] if name not in ignored]
-        left_out = f"; of a type that cannot be read: {', '.join(nested)}" if nested else ""
+        left_out = f"; of a kind that cannot be read: {', '.join(nested)}" if nested else ""
         raise JoinError(f"{path} has only columns of the pool ({', '.join(ignored)}){left_out}")
     place = np.full(len(index), -1, np.int64)
     place[at] = np.arange(len(at))

@@ -106,7 +106,9 @@ def read_info(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
     """pool.json, which must hold `keys`. Raises PoolError; PoolArgumentError if `folder` is not a folder."""
     marker = folder / "pool.json"
     if not folder.is_dir():
-        raise PoolArgumentError(f"{folder} is not a pool folder; run python -m curation.pool build")
+        raise PoolArgumentError(
+            f"{folder} holds no finished pool: it is not a folder; run python -m curation.pool build"
+        )
     if not marker.is_file():
         raise PoolError(f"{folder} holds no finished pool (no pool.json); run python -m curation.pool build")
     try:

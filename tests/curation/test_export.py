@@ -114,8 +114,8 @@ def test_an_existing_file_is_replaced_only_on_request(chosen, tmp_path, capsys):
 def test_what_cannot_be_exported_is_one_line(chosen, tmp_path, capsys):
     pool, subset = chosen
     to = ("--out", tmp_path / "out.json")
-    assert "is not a pool folder" in failure(capsys, subset, "--pool", tmp_path / "absent", *to)
-    assert "is not a pool folder" in failure(capsys, subset, "--pool", pool / "pool.json", *to)
+    assert "it is not a folder" in failure(capsys, subset, "--pool", tmp_path / "absent", *to)
+    assert "it is not a folder" in failure(capsys, subset, "--pool", pool / "pool.json", *to)
     assert "holds no finished pool" in failure(capsys, subset, "--pool", subset, *to)
     assert "holds no finished subset" in failure(capsys, tmp_path / "absent", "--pool", pool, *to)
     assert "holds no finished subset" in failure(capsys, pool, "--pool", pool, *to)

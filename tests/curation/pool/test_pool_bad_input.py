@@ -354,8 +354,8 @@ def test_wrong_paths_are_one_line_and_status_2(tmp_path, images, capsys):
         (("build", fifo, *common, tmp_path / "pool"), "is not a regular file"),
         (("build", "/dev/null", *common, tmp_path / "pool"), "is not a regular file"),
         (("build", source, *common, source), "data.json is not a folder"),
-        (("info", source), "is not a pool folder"),
-        (("info", tmp_path / "absent"), "is not a pool folder"),
+        (("info", source), "it is not a folder"),
+        (("info", tmp_path / "absent"), "it is not a folder"),
         (("inform", tmp_path), "invalid choice"),
         ((), "required"),
     ]:

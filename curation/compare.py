@@ -3,7 +3,7 @@
     python -m curation.compare subsets/a subsets/b subsets/c --markdown overlap.md
     python -m curation.compare runs/mmssr_30pct --pool pools/si --signals signals --json overlap.json
 
-A subset is a folder with subset.parquet and manifest.json; the run folder of a recipe stands for all its
+A subset is a folder with subset.parquet and manifest.json; the run folder of a recipe means all its
 subsets.
 """
 
@@ -20,7 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.imports.load import add_reading_options, join_signals, load_signals, reading_of
+from curation.imports.load import (
+    add_reading_options,
+    add_signals_option,
+    join_signals,
+    load_signals,
+    reading_of,
+)
 from curation.imports.pool_index import open_index
 from curation.pool.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
@@ -321,14 +327,7 @@ def _parser() -> CommandParser:
         metavar="P",
         help="show the composition of the samples, next to that of this pool",
     )
-    parser.add_argument(
-        "--signals",
-        type=path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="styles and capability scores to show the composition by; may be repeated",
-    )
+    add_signals_option(parser, "styles and capability scores to show the composition by; may be repeated")
     parser.add_argument("--json", type=path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--markdown", type=path, metavar="FILE", help="write the tables as Markdown")
     add_reading_options(parser)

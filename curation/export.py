@@ -23,7 +23,7 @@ def export_llava(pool: Pool, rows: Iterable[int], out: Path) -> int:
 
     The bytes of each record are those of the source file, so an id that ingestion replaced is the original
     one again. The file appears complete or not at all. Raises IndexError for a row that the pool does not
-    have, ExportError if `out` is the pool's source or would stand in the pool's folder.
+    have, ExportError if `out` is the pool's source or would lie in the pool's folder.
     """
     _protect_pool(pool, out)
     out.parent.mkdir(parents=True, exist_ok=True)

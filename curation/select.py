@@ -21,6 +21,7 @@ from curation.imports.load import (
     Reading,
     Signal,
     add_reading_options,
+    add_signals_option,
     join_signals,
     load_signals,
     reading_of,
@@ -246,14 +247,7 @@ def _parser() -> CommandParser:
         metavar="P",
         help="pool folder, or a Parquet, JSONL or JSON table with id and source",
     )
-    parser.add_argument(
-        "--signals",
-        type=path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="signal folder or file; may be repeated",
-    )
+    add_signals_option(parser, "signal folder or file; may be repeated")
     parser.add_argument(
         "--budget", metavar="B", help="30%%, a number of samples, or tokens:2e9 (text and image tokens)"
     )

@@ -200,6 +200,11 @@ def write_import(path: Path, index: Index, out: Path, reading: Reading) -> Signa
     return signal
 
 
+def add_signals_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--signals`, which may be repeated; `text` is its help."""
+    parser.add_argument("--signals", type=path, action="append", default=[], metavar="DIR", help=text)
+
+
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `reading_of` reads."""
     parser.add_argument(

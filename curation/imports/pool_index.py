@@ -63,27 +63,27 @@ def _of_folder(folder: Path) -> Index:
 
 def _of_table(path: Path) -> Index:
     file = read_table_file(path)
-    given = file.table
-    source = next((name for name in SOURCE_KEYS if name in given.column_names), None)
-    if "id" not in given.column_names or source is None:
+    table = file.table
+    source = next((name for name in SOURCE_KEYS if name in table.column_names), None)
+    if "id" not in table.column_names or source is None:
         raise PoolError(
             f"{path} is not a pool: it needs the columns id and source, but has "
-            f"{', '.join(given.column_names)}"
+            f"{', '.join(table.column_names)}"
         )
-    _check_rows(given, path)
+    _check_rows(table, path)
     columns = {
-        "row": pa.array(np.arange(len(given)), pa.int32()),
-        "id": _ids(given["id"], path),
-        "source": _sources(given[source], path, source),
-    } | {name: _counts(given[name], path, name) for name in COUNTS if name in given.column_names}
-    table = pa.table(columns)
-    others = [name for name in given.column_names if name not in columns and name != source]
-    extra = pa.table({"row": columns["row"], **{name: given[name] for name in others}}) if others else None
-    return Index(path, table, table_hash(table), extra, file.ignored)
+        "row": pa.array(np.arange(len(table)), pa.int32()),
+        "id": _ids(table["id"], path),
+        "source": _sources(table[source], path, source),
+    } | {name: _counts(table[name], path, name) for name in COUNTS if name in table.column_names}
+    index = pa.table(columns)
+    others = [name for name in table.column_names if name not in columns and name != source]
+    extra = pa.table({"row": columns["row"], **{name: table[name] for name in others}}) if others else None
+    return Index(path, index, table_hash(index), extra, file.ignored)
 
 
-def _check_rows(given: pa.Table, path: Path) -> None:
-    if "row" in given.column_names and not np.array_equal(given["row"].to_numpy(), np.arange(len(given))):
+def _check_rows(table: pa.Table, path: Path) -> None:
+    if "row" in table.column_names and not np.array_equal(table["row"].to_numpy(), np.arange(len(table))):
         raise PoolError(
             f"{path}: column 'row' must count from 0 in the order of the table; correct it or leave it out"
         )

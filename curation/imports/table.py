@@ -136,7 +136,7 @@ def _keyed(table: pa.Table, path: Path, index: Index, counts: dict[str, Any]) ->
 
 
 def _rows_by_id(ids: pa.ChunkedArray, index: Index) -> pa.Array:
-    """Row of each id in the pool, null if it is not there."""
+    """Row of each id in the pool, null if the pool does not have it."""
     rows = pc.index_in(ids, value_set=index.table["id"].cast(ids.type).combine_chunks(), skip_nulls=True)
     return rows.combine_chunks()
 

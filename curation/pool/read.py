@@ -56,7 +56,7 @@ class Pool:
             yield self[row]
 
     def raw(self, row: int) -> bytes:
-        """The record as it stands in the source file, byte for byte."""
+        """The bytes of the record in the source file."""
         row = self._checked(row)
         offset, length = self._offsets[row], self._lengths[row]
         data = os.pread(self._descriptor, length, offset)  # forked readers would share a file position

@@ -45,8 +45,8 @@ def pair(key: str, progress: float = 1.0) -> tuple[Any, str]:
     else:
         capability = rng.choice(list(MAKERS))
         scene, atoms = MAKERS[capability](rng, Split())
-        told = capability not in UNSEEN and (not scene.things or rng.random() < 0.5)
-        text = rng.choice(atoms).statement if told else describe(scene)
+        by_statement = capability not in UNSEEN and (not scene.things or rng.random() < 0.5)
+        text = rng.choice(atoms).statement if by_statement else describe(scene)
     return draw(scene, rng), text
 
 

@@ -28,6 +28,7 @@ from curation.imports.load import (
     reading_of,
 )
 from curation.imports.pool_index import open_index
+from curation.imports.table import Reading
 from curation.pool.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
 from curation.signals.core.table import SignalError
@@ -277,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subsets = open_subsets(options.subsets)
         for report in filter(None, (options.json, options.markdown)):
             _check_report(report, options.subsets)
-        result = compare(subsets, _columns(options))
+        result = compare(subsets, _columns(options, reading_of(options)))
         tables = sheets(result)
         if options.json:
             options.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -296,7 +297,7 @@ def _check_report(report: Path, paths: Sequence[Path]) -> None:
         raise SubsetError(f"{report} lies in a subset folder; write the report elsewhere")
 
 
-def _columns(options: argparse.Namespace) -> pa.Table | None:
+def _columns(options: argparse.Namespace, reading: Reading) -> pa.Table | None:
     """The columns of --pool with those of --signals; None without --pool."""
     if options.pool is None:
         return None
@@ -308,7 +309,7 @@ def _columns(options: argparse.Namespace) -> pa.Table | None:
             "give the pool that they were chosen from"
         )
     with tempfile.TemporaryDirectory(prefix="winnow-") as workspace:
-        signals = load_signals(options.signals, index, reading_of(options), Path(workspace))
+        signals = load_signals(options.signals, index, reading, Path(workspace))
         return join_signals(index, signals)
 
 

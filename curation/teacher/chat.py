@@ -233,7 +233,7 @@ def _connect(base_url: str | None, api_key_env: str | None, timeout: float, retr
     key = os.environ.get(variable) if variable else "none"
     if not key:
         raise ChatSetupError(
-            f"the environment variable {variable} does not hold an API key: set it, or name another one",
+            f"the environment variable {variable} holds no key: set it, or name another one",
             "key",
         )
     return openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)

@@ -1,9 +1,10 @@
-"""What subsets of one pool have in common: overlap, nestedness, make-up, tokens, order.
+"""Compare subsets of one pool: overlap, nestedness, composition, tokens, order.
 
     python -m curation.compare subsets/a subsets/b subsets/c --markdown overlap.md
     python -m curation.compare runs/mmssr_30pct --pool pools/si --signals signals --json overlap.json
 
-A subset is any folder with subset.parquet and manifest.json; the folder of a recipe's run stands for all of its subsets.
+A subset is a folder with subset.parquet and manifest.json; the run folder of a recipe means all its
+subsets.
 """
 
 import argparse
@@ -19,23 +20,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.imports.load import add_reading_options, join_signals, load_signals, reading_of
+from curation.imports.load import (
+    add_reading_options,
+    add_signals_option,
+    join_signals,
+    load_signals,
+    reading_of,
+)
 from curation.imports.pool_index import open_index
+from curation.imports.table import Reading
+from curation.pool.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
 from curation.signals.core.table import SignalError
 from curation.subset import SubsetError, read_manifest, read_subset
 
 ERRORS = (SubsetError, SignalError, PoolError, OSError)
 REASONS = ("source", "style", "capability")
-"""Reason columns whose shares are shown side by side."""
+"""Reason columns whose shares are compared."""
 UNITS = ("samples", "text_tokens", "image_tokens")
 POOL = "pool"
-"""The name under which the whole pool stands beside the subsets."""
+"""Name of the whole pool among the subsets."""
 
 
 @dataclass(frozen=True)
 class Subset:
-    """`rows` int64[n] in pick order; `table` and `manifest` as `curation.subset` wrote them."""
+    """`rows`: int64[n] in pick order. `table`, `manifest`: as written by `curation.subset`."""
 
     name: str
     rows: np.ndarray
@@ -43,21 +52,21 @@ class Subset:
     manifest: dict[str, Any]
 
     @property
-    def ranks(self) -> bool:
-        """Whether the picks have an order of their own: those that stand in the pool's order have none."""
+    def is_ranked(self) -> bool:
+        """Whether the picks have an order of their own, which is not simply that of the pool."""
         return bool((np.diff(self.rows) < 0).any())
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table of texts, to be shown in any form."""
+    """One table of text cells, independent of its output format."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
 
     def markdown(self) -> str:
-        """The sheet as a Markdown section."""
+        """The table as a Markdown section."""
         lines = [self.head, ["---"] + ["---:"] * (len(self.head) - 1), *self.rows]
         body = "\n".join(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
@@ -66,21 +75,23 @@ class Sheet:
 
 
 def open_subsets(paths: Sequence[Path]) -> list[Subset]:
-    """The subsets at these folders; runs/<recipe> gives all that it has. Raises SubsetError, also where their pools differ."""
+    """The subsets in these folders; a run folder gives all its subsets. Raises SubsetError."""
     folders = [folder for path in paths for folder in _folders(Path(path))]
     names = _names(folders)
-    found = []
+    subsets: list[Subset] = []
     for folder, name in zip(folders, names, strict=True):
         manifest, table = read_manifest(folder), read_subset(folder)
-        if found and manifest["pool_hash"] != found[0].manifest["pool_hash"]:
+        if subsets and manifest["pool_hash"] != subsets[0].manifest["pool_hash"]:
             raise SubsetError(
-                f"{folder} was chosen from pool {manifest['pool_hash']}, {folders[0]} from {found[0].manifest['pool_hash']}: "
-                "subsets of different pools cannot be compared"
+                f"{folder} was chosen from pool {manifest['pool_hash']}, {folders[0]} from "
+                f"{subsets[0].manifest['pool_hash']}: subsets of different pools cannot be compared"
             )
-        found.append(Subset(name, table["row"].cast(pa.int64()).to_numpy(), table, manifest))
-    if len(found) < 2:
-        raise SubsetError("at least two subsets are needed for a comparison")
-    return found
+        if not len(table):
+            raise SubsetError(f"{folder} is an empty subset; leave it out")
+        subsets.append(Subset(name, table["row"].cast(pa.int64()).to_numpy(), table, manifest))
+    if len(subsets) < 2:
+        raise SubsetError("a comparison needs at least two subsets")
+    return subsets
 
 
 def _folders(path: Path) -> list[Path]:
@@ -94,23 +105,25 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell all of them apart."""
+    """The shortest path suffixes that are unambiguous."""
     parts = [Path(folder).absolute().parts for folder in folders]
     for length in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise SubsetError("a subset is named twice")
+    raise SubsetError("a subset is given twice; give each one once")
 
 
 def compare(subsets: Sequence[Subset], columns: pa.Table | None = None) -> dict[str, Any]:
-    """Everything that can be said about `subsets`, as JSON can hold it.
+    """The full comparison of `subsets`, as JSON values.
 
-    columns: the pool's columns in row order, with or without signals; the make-up is then that of the samples (a style's
-    share, a capability's mean score), with the whole pool beside it, otherwise that of the reasons for the picks.
-    `overlap[a][b]`: `common` samples, `jaccard` common / union, `contained` common / size of a. `nested`: pairs of which
-    the outer one holds all samples of the inner one, `prefix` where these are its first picks. `rank_correlation`:
-    Spearman's over the common samples, where both have an order and three samples are common.
+    columns: the pool's columns in row order, with or without signals. With them the composition (`mix`) is
+    that of the samples (share of a style, mean score of a capability), next to the whole pool; without them
+    it is that of the reasons for the picks.
+    `overlap[a][b]`: `common` samples, `jaccard` = common / union, `contained` = common / size of a. `nested`:
+    pairs whose outer subset holds all samples of the inner one; `prefix` if these are its first picks.
+    `rank_correlation`: Spearman's over the common samples, if both subsets have an order and share at least
+    three samples.
     """
     pairs = {(a.name, b.name): _pair(a, b) for a in subsets for b in subsets}
     return {
@@ -147,17 +160,18 @@ def _pair(a: Subset, b: Subset) -> dict[str, Any]:
 
 
 def _rank_correlation(a: Subset, b: Subset) -> float | None:
-    if not (a.ranks and b.ranks):
+    if not (a.is_ranked and b.is_ranked):
         return None
     _, at, bt = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
     if len(at) < 3:
         return None
-    places = [np.argsort(np.argsort(ranks)) for ranks in (at, bt)]
-    return float(np.corrcoef(*places)[0, 1])
+    # argsort twice turns positions into ranks among the common samples; Spearman is Pearson of ranks.
+    a_ranks, b_ranks = (np.argsort(np.argsort(positions)) for positions in (at, bt))
+    return float(np.corrcoef(a_ranks, b_ranks)[0, 1])
 
 
 def _reason_mix(subsets: Sequence[Subset]) -> dict[str, dict[str, dict[str, float]]]:
-    """Column -> value -> subset -> share of the picks; only what some subset gives as a reason."""
+    """Column -> value -> subset -> share of the picks, for reason columns that at least one subset has."""
     mix: dict[str, dict[str, dict[str, float]]] = {}
     for column in REASONS:
         for subset in subsets:
@@ -168,82 +182,79 @@ def _reason_mix(subsets: Sequence[Subset]) -> dict[str, dict[str, dict[str, floa
 
 
 def _sample_mix(subsets: Sequence[Subset], columns: pa.Table) -> dict[str, dict[str, dict[str, float]]]:
-    """Column -> value -> subset or pool -> share of the samples that have it, or mean score."""
+    """Column -> value -> subset or pool -> share of the samples with this value, or mean score."""
     scores = [name for name in columns.column_names if name.startswith("cap_")]
     columns = columns.select(["source", *(["styles"] if "styles" in columns.column_names else []), *scores])
     mix: dict[str, dict[str, dict[str, float]]] = {}
     for name, rows in ((POOL, None), *((subset.name, subset.rows) for subset in subsets)):
         part = columns if rows is None else columns.take(rows)
-        found = {"source": _shares(part["source"])}
+        composition = {"source": _shares(part["source"])}
         if "styles" in part.column_names:
-            found["style"] = _shares(pc.list_flatten(part["styles"]), len(part))
+            composition["style"] = _shares(pc.list_flatten(part["styles"]), len(part))
         means = {score.removeprefix("cap_"): pc.mean(part[score]).as_py() for score in scores}
-        found["capability (mean score)"] = {key: mean for key, mean in means.items() if mean is not None}
-        for column, values in found.items():
+        composition["capability (mean score)"] = {
+            capability: mean for capability, mean in means.items() if mean is not None
+        }
+        for column, values in composition.items():
             for value, share in values.items():
                 mix.setdefault(column, {}).setdefault(value, {})[name] = share
     return mix
 
 
 def _shares(column: pa.ChunkedArray, total: int | None = None) -> dict[str, float]:
-    """Share of each value, of `total` (default: of all), null left out."""
+    """Share of each value except null, relative to `total` (default: all rows)."""
     values, counts = pc.value_counts(column).flatten()
-    found = zip(values.to_pylist(), counts.to_pylist(), strict=True)
-    return {str(value): count / (total or len(column)) for value, count in found if value is not None}
+    pairs = zip(values.to_pylist(), counts.to_pylist(), strict=True)
+    return {str(value): count / (total or len(column)) for value, count in pairs if value is not None}
 
 
 def sheets(result: dict[str, Any]) -> list[Sheet]:
     """The tables of a comparison."""
     names = list(result["subsets"])
-    share = [[a, *(_overlap(result["overlap"][a][b], a == b) for b in names)] for a in names]
-    made = [
-        Sheet(
-            f"Subsets of a pool of {result['pool_samples']:,}",
-            ["subset", "selector", "seed", "samples", "text tokens", "image tokens"],
-            [
-                [
-                    name,
-                    about["selector"],
-                    str(about["seed"]),
-                    *(_count(about["budget"][unit]) for unit in UNITS),
-                ]
-                for name, about in result["subsets"].items()
-            ],
-        ),
-        Sheet(
-            "Overlap: common samples, share of the row's subset in the column's, Jaccard", ["", *names], share
-        ),
+    tables = [_budget_sheet(result), _overlap_sheet(result, names)]
+    nested = [
+        [pair["inner"], pair["outer"], "its first picks" if pair["prefix"] else "yes"]
+        for pair in result["nested"]
     ]
-    nested = [[p["inner"], p["outer"], "its first picks" if p["prefix"] else "yes"] for p in result["nested"]]
-    made += [Sheet("Nested", ["subset", "within", "as"], nested)] if nested else []
+    if nested:
+        tables.append(Sheet("Nested", ["subset", "within", "as"], nested))
     ranked = [
-        [p["a"], p["b"], _count(p["common"]), f"{p['spearman']:.3f}"] for p in result["rank_correlation"]
+        [pair["a"], pair["b"], _count(pair["common"]), f"{pair['spearman']:.3f}"]
+        for pair in result["rank_correlation"]
     ]
-    made += (
-        [
-            Sheet(
-                "Order of the common samples (Spearman)",
-                ["subset", "subset", "common", "correlation"],
-                ranked,
-            )
-        ]
-        if ranked
-        else []
-    )
-    for column, values in result["mix"].items():
-        heads = ([POOL] if any(POOL in found for found in values.values()) else []) + names
-        form = ".2f" if "mean" in column else ".1%"
-        order = (
-            sorted(values, key=lambda value: (-max(values[value].values()), value))
-            if form == ".1%"
-            else list(values)
-        )
-        rows = [
-            [value, *(format(values[value][name], form) if name in values[value] else "-" for name in heads)]
-            for value in order
-        ]
-        made += [Sheet(f"Make-up by {column}", [column, *heads], rows)] if rows else []
-    return made
+    if ranked:
+        head = ["subset", "subset", "common", "correlation"]
+        tables.append(Sheet("Order of the common samples (Spearman)", head, ranked))
+    return tables + [_mix_sheet(column, values, names) for column, values in result["mix"].items() if values]
+
+
+def _budget_sheet(result: dict[str, Any]) -> Sheet:
+    rows = [
+        [name, about["selector"], str(about["seed"]), *(_count(about["budget"][unit]) for unit in UNITS)]
+        for name, about in result["subsets"].items()
+    ]
+    head = ["subset", "selector", "seed", "samples", "text tokens", "image tokens"]
+    return Sheet(f"Subsets of a pool of {result['pool_samples']:,}", head, rows)
+
+
+def _overlap_sheet(result: dict[str, Any], names: list[str]) -> Sheet:
+    rows = [[a, *(_overlap(result["overlap"][a][b], a == b) for b in names)] for a in names]
+    title = "Overlap: common samples, share of the row's subset in the column's, Jaccard"
+    return Sheet(title, ["", *names], rows)
+
+
+def _mix_sheet(column: str, values: dict[str, dict[str, float]], names: list[str]) -> Sheet:
+    heads = ([POOL] if any(POOL in by_subset for by_subset in values.values()) else []) + names
+    form, order = ".1%", list(values)
+    if "mean" in column:
+        form = ".2f"  # scores keep the taxonomy's order
+    else:
+        order.sort(key=lambda value: (-max(values[value].values()), value))
+    rows = [
+        [value, *(format(values[value][name], form) if name in values[value] else "-" for name in heads)]
+        for value in order
+    ]
+    return Sheet(f"Composition by {column}", [column, *heads], rows)
 
 
 def _overlap(pair: dict[str, Any], same: bool) -> str:
@@ -259,68 +270,78 @@ def _count(number: int | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; exit status 2 and one message on stderr for subsets that cannot be compared."""
-    given = _parser().parse_args(arguments)
+    """Command line; exit status 2 and one line on stderr for subsets that cannot be compared."""
+    options = _parser().parse_args(arguments)
     try:
-        if given.signals and given.pool is None:
-            raise SubsetError("--signals need --pool")
-        result = compare(open_subsets(given.subsets), _columns(given))
-        made = sheets(result)
-        if given.json:
-            given.json.write_text(json.dumps(result, indent=1) + "\n")
-        if given.markdown:
-            given.markdown.write_text("\n".join(sheet.markdown() for sheet in made))
+        if options.signals and options.pool is None:
+            raise SubsetError("--signals needs --pool")
+        subsets = open_subsets(options.subsets)
+        for report in filter(None, (options.json, options.markdown)):
+            _check_report(report, options.subsets)
+        result = compare(subsets, _columns(options, reading_of(options)))
+        tables = sheets(result)
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1) + "\n")
+        if options.markdown:
+            options.markdown.write_text("\n".join(table.markdown() for table in tables))
     except ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    _print(made)
+        return fail(error, 2)
+    _print(tables)
     return 0
 
 
-def _columns(given: argparse.Namespace) -> pa.Table | None:
-    if given.pool is None:
+def _check_report(report: Path, paths: Sequence[Path]) -> None:
+    """Refuse a report that would overwrite a file of a subset."""
+    folders = {folder.resolve() for path in paths for folder in _folders(path)}
+    if report.resolve().parent in folders:
+        raise SubsetError(f"{report} lies in a subset folder; write the report elsewhere")
+
+
+def _columns(options: argparse.Namespace, reading: Reading) -> pa.Table | None:
+    """The columns of --pool with those of --signals; None without --pool."""
+    if options.pool is None:
         return None
-    index = open_index(given.pool)
-    wanted = read_manifest(_folders(given.subsets[0])[0])["pool_hash"]
-    if index.hash != wanted:
-        raise SubsetError(f"the subsets were chosen from pool {wanted}, {given.pool} is {index.hash}")
+    index = open_index(options.pool)
+    expected = read_manifest(_folders(options.subsets[0])[0])["pool_hash"]
+    if index.hash != expected:
+        raise SubsetError(
+            f"the subsets were chosen from pool {expected}, but {options.pool} is {index.hash}; "
+            "give the pool that they were chosen from"
+        )
     with tempfile.TemporaryDirectory(prefix="winnow-") as workspace:
-        return join_signals(index, load_signals(given.signals, index, reading_of(given), Path(workspace)))
+        signals = load_signals(options.signals, index, reading, Path(workspace))
+        return join_signals(index, signals)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m curation.compare", description=__doc__.splitlines()[0])
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="python -m curation.compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "subsets",
-        type=Path,
+        type=path,
         nargs="+",
         metavar="DIR",
-        help="subset folder, or runs/<recipe> for all of its subsets",
+        help="subset folder, or runs/<recipe> for all its subsets",
     )
     parser.add_argument(
-        "--pool", type=Path, metavar="P", help="show the make-up of the samples, beside that of this pool"
+        "--pool",
+        type=path,
+        metavar="P",
+        help="show the composition of the samples, next to that of this pool",
     )
-    parser.add_argument(
-        "--signals",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="styles and capability scores to show it by",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    add_signals_option(parser, "styles and capability scores to show the composition by; may be repeated")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--markdown", type=path, metavar="FILE", help="write the tables as Markdown")
     add_reading_options(parser)
     return parser
 
 
-def _print(made: Iterable[Sheet]) -> None:
+def _print(sheets: Iterable[Sheet]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 200)
-    for sheet in made:
+    for sheet in sheets:
         table = Table(title=sheet.title, title_justify="left")
         for at, heading in enumerate(sheet.head):
             table.add_column(escape(heading), justify="right" if at else "left", overflow="fold")

@@ -1,16 +1,15 @@
-"""Choose a subset from files alone: a pool, signals (yours or ours), a selector, a budget. No model is needed.
+"""Choose a subset from files alone: a pool, signals, a selector and a budget. No model is needed.
 
 python -m curation.select mmssr --pool pools/si --signals signals --budget 30% --out subsets/a
-python -m curation.select top_k --pool scores.parquet --param column=reward --budget tokens:2e9 --out subsets/b
+python -m curation.select top_k --pool scores.parquet --param column=reward --budget tokens:2e9 --out b
 python -m curation.select --list
 """
 
-import argparse
-import difflib
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +22,29 @@ from curation.imports.load import (
     Reading,
     Signal,
     add_reading_options,
+    add_signals_option,
     join_signals,
-    lines_of,
     load_signals,
     reading_of,
+    summary_lines,
 )
 from curation.imports.pool_index import Index, open_index
+from curation.nearest import nearest
+from curation.pool.command import CommandParser, fail, path, whole_number
 from curation.pool.errors import PoolError
+from curation.catalogue import signal_of
 from curation.selectors import ColumnError, SelectorError
-from curation.selectors.budget import choose, token_budget
+from curation.selectors.budget import TOKEN_COLUMNS, choose, token_budget
 from curation.selectors.registry import SELECTORS, check_params, describe, get_selector
-from curation.signals import ProducerError
+from curation.signals.custom import ProducerError
 from curation.signals.__main__ import read_params
 from curation.signals.core.table import JoinError, OtherPoolError, SignalError
 from curation.subset import SubsetError, read_manifest, read_subset, write_subset
 
 ERRORS = (SelectorError, SignalError, PoolError, SubsetError, ProducerError, OSError)
-"""What a user can put right; anything else is a defect and shows its traceback."""
+"""Errors that the user can correct; anything else is a defect and shows its traceback."""
 
-_MAKES = {
+_PRODUCERS = {
     "necessity": "losses --model SEED_MODEL",
     "necessity_ablated": "losses --model SEED_MODEL --param terms=[noimg,noq,a]",
     "base_losses": "losses --model BASE_MODEL --param prefix=base_",
@@ -51,12 +54,15 @@ _MAKES = {
     "clip": "clip --model DUAL_ENCODER",
     "embedding": "embeddings --model BASE_MODEL",
 }
-"""Signal -> what follows `python -m curation.signals`; the other signals are made by a recipe."""
+"""Signal -> arguments of `python -m curation.signals` that compute it; recipes compute the others."""
+
+MAX_EXPONENT = 30
+"""Powers of ten of a budget. Decimal accepts 1e999999999, whose integer would fill the memory."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was written: the manifest, how many picks each source has, and what was counted on reading the signals."""
+    """A written subset: its manifest, picks by source, and messages about the import of pool and signals."""
 
     manifest: dict[str, Any]
     sources: dict[str, int]
@@ -78,13 +84,14 @@ def select_subset(
 ) -> Chosen:
     """Read pool and signals, select, and write `out`/subset.parquet and `out`/manifest.json.
 
-    budget: "30%", a number of rows, or "tokens:2e9". reference: a subset whose rows get `in_reference`. Raises one of
-    `ERRORS`, each with what to do about it.
+    budget: "30%", a number of rows, or "tokens:2e9". reference: a subset whose rows are marked in column
+    `in_reference`. Raises one of `ERRORS`, whose message says what to do.
     """
     params = dict(params or {})
     function = get_selector(name)
     check_params(name, params)
-    token_budget(budget)
+    _check_budget(budget)
+    _check_out(out, pool, signals, reference)
     index = open_index(pool)
     with tempfile.TemporaryDirectory(prefix="winnow-") as workspace:
         loaded = load_signals(signals, index, reading or Reading(), Path(workspace))
@@ -106,20 +113,40 @@ def select_subset(
         signal_hashes={signal.name: signal.identity for signal in loaded},
         extra=_extra(budget, loaded, reference, index),
     )
-    picked = pc.value_counts(index.table["source"].take(selection.rows)).flatten()
-    sources = dict(
-        sorted(
-            zip(picked[0].to_pylist(), picked[1].to_pylist(), strict=True),
-            key=lambda item: (-item[1], item[0]),
+    lines = [f"{index.path.name}: ignored {', '.join(index.ignored)}"] if index.ignored else []
+    lines += [line for signal in loaded for line in summary_lines(signal)]
+    return Chosen(manifest, _picks_by_source(index, selection.rows), lines, index.token_unit)
+
+
+def _check_budget(budget: str | int) -> None:
+    number = str(budget).strip().removeprefix("tokens:").removesuffix("%").strip()
+    try:
+        value = Decimal(number)
+    except InvalidOperation:
+        return  # the parser of budgets explains what is wrong
+    if value.is_finite() and abs(value.adjusted()) > MAX_EXPONENT:
+        raise SelectorError(
+            f"budget {str(budget)[:80]!r} is out of range; give a share such as '30%', a number of samples, "
+            "or tokens:2e9"
         )
-    )
-    ignored = [f"{index.path.name}: ignored {', '.join(index.ignored)}"] if index.ignored else []
-    return Chosen(
-        manifest,
-        sources,
-        ignored + [line for signal in loaded for line in lines_of(signal)],
-        index.token_unit,
-    )
+    token_budget(budget)
+
+
+def _check_out(out: Path, pool: Path, signals: Sequence[Path], reference: Path | None) -> None:
+    """Refuse an output folder in which subset.parquet or manifest.json would damage what is read."""
+    if (out / "pool.json").exists() or (out / "signal.json").exists():
+        raise SubsetError(f"{out} holds a pool or a signal; choose another --out")
+    written = {(out / name).resolve() for name in ("subset.parquet", "manifest.json")}
+    inputs = [pool, *signals, *([reference / "manifest.json"] if reference is not None else [])]
+    if overwritten := [path for path in inputs if path.resolve() in written]:
+        raise SubsetError(f"a subset in {out} would overwrite {overwritten[0]}; choose another --out")
+
+
+def _picks_by_source(index: Index, rows: np.ndarray) -> dict[str, int]:
+    """Number of picks by source, largest first."""
+    sources, counts = pc.value_counts(index.table["source"].take(rows)).flatten()
+    pairs = zip(sources.to_pylist(), counts.to_pylist(), strict=True)
+    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
 def _extra(
@@ -142,7 +169,7 @@ def _with_reference(columns: pa.Table, index: Index, reference: Path) -> pa.Tabl
         )
     if "in_reference" in columns.column_names:
         raise JoinError(
-            "column 'in_reference' comes from the signals and from --reference: give one of them only"
+            "column 'in_reference' comes from the signals and from --reference; give only one of them"
         )
     return columns.append_column(
         "in_reference", pa.array(np.isin(columns["row"].to_numpy(), subset["row"].to_numpy()))
@@ -150,101 +177,97 @@ def _with_reference(columns: pa.Table, index: Index, reference: Path) -> pa.Tabl
 
 
 def _advice(column: str, columns: pa.Table, index: Index) -> str:
-    """The nearest column that is there, and what gives the one that is missing."""
-    near = (
-        difflib.get_close_matches(column, columns.column_names, n=1, cutoff=0.8)
-        if column not in columns.column_names
-        else []
-    )
-    return "".join(f"; did you mean {name!r}?" for name in near) + _source_of(column, columns, index)
-
-
-def _source_of(column: str, columns: pa.Table, index: Index) -> str:
-    if column in ("text_tokens", "image_tokens"):
-        return "; python -m curation.pool build counts them (--tokenizer, --image-tokens), or give them as columns of the table"
-    signal = signal_of(column.replace("*", "x"))
+    """What to do about a column that is missing or unusable: the most similar name, and its origin."""
+    if column in TOKEN_COLUMNS:
+        return (
+            "; python -m curation.pool build counts them (--tokenizer, --image-tokens), "
+            "or give them as columns of the table"
+        )
     if column in columns.column_names:
-        return ""  # it is there, but of the wrong type
+        return ""  # it exists, but has the wrong type
+    near = nearest(column, columns.column_names, cutoff=0.8)
+    return (f"; did you mean {near!r}?" if near else "") + _origin(column, index)
+
+
+def _origin(column: str, index: Index) -> str:
+    signal = signal_of(column.replace("*", "x"))  # `cap_*` stands for the columns of a whole signal
     if signal is None:
         return f"; give a file with id and {column} by --signals"
     if signal == "reference":
         return "; give the subset by --reference"
-    if signal in _MAKES:
-        made = f"python -m curation.signals {_MAKES[signal]} --pool {index.path} --out signals/{signal}"
+    if signal in _PRODUCERS:
+        command = (
+            f"python -m curation.signals {_PRODUCERS[signal]} --pool {index.path} --out signals/{signal}"
+        )
     else:
-        made = "a recipe with this selector (python -m recipes.run)"
-    return f"; the signal `{signal}` gives it, which is made by {made}; or give a file with id and {column} by --signals"
+        command = "a recipe with this selector (python -m recipes.run)"
+    return (
+        f"; it belongs to the signal `{signal}`, which is computed by {command}; "
+        f"or give a file with id and {column} by --signals"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; exit status 2 and one message on stderr for what cannot be selected as asked."""
+    """Command line; exit status 2 and one line on stderr if the selection cannot be made."""
     parser = _parser()
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if given.list:
+        if options.list:
             _print_list()
             return 0
-        lacking = [flag for flag in ("name", "pool", "budget", "out") if getattr(given, flag) is None]
-        if lacking:
-            parser.error(
-                f"give {', '.join(flag.upper() if flag == 'name' else f'--{flag}' for flag in lacking)}"
-            )
+        required = {"name": "NAME", "pool": "--pool", "budget": "--budget", "out": "--out"}
+        if lacking := [flag for key, flag in required.items() if getattr(options, key) is None]:
+            parser.error(f"give {', '.join(lacking)}")
         chosen = select_subset(
-            given.name,
-            given.pool,
-            given.signals,
-            given.budget,
-            given.seed,
-            given.out,
-            read_params(given.param),
-            reference=given.reference,
-            reading=reading_of(given),
+            options.name,
+            options.pool,
+            options.signals,
+            options.budget,
+            options.seed,
+            options.out,
+            read_params(options.param),
+            reference=options.reference,
+            reading=reading_of(options),
         )
     except ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    _print_chosen(chosen, given.out)
+        return fail(error, 2)
+    _print_chosen(chosen, options.out)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m curation.select",
-        description=__doc__.splitlines()[0],
-        epilog="A signal is a signal folder, a folder of several, a Parquet, JSONL or JSON file with id or row and any columns, "
-        "or the score folder of the released mmSSR code. python -m curation.select --list shows the selectors.",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="A signal is a signal folder, a folder of several, a Parquet, JSONL or JSON file with id or "
+        "row and any columns, or the score folder of the released mmSSR code. --list shows the selectors.",
     )
-    parser.add_argument("name", nargs="?", help="a selector, or my_module:my_function for one of your own")
+    parser.add_argument("name", nargs="?", help="a selector, or my_module:my_function")
     parser.add_argument(
         "--pool",
-        type=Path,
+        type=path,
         metavar="P",
-        help="pool directory, or a Parquet, JSONL or JSON table with id and source",
+        help="pool folder, or a Parquet, JSONL or JSON table with id and source",
     )
-    parser.add_argument(
-        "--signals",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder or file; repeat it for several",
-    )
+    add_signals_option(parser, "signal folder or file; may be repeated")
     parser.add_argument(
         "--budget", metavar="B", help="30%%, a number of samples, or tokens:2e9 (text and image tokens)"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where subset.parquet and manifest.json go")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="default 0")
+    parser.add_argument(
+        "--out", type=path, metavar="DIR", help="folder to write subset.parquet and manifest.json to"
+    )
     parser.add_argument(
         "--param",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="parameter of the selector, value as in YAML",
+        help="parameter of the selector, value as in YAML; may be repeated",
     )
     parser.add_argument(
-        "--reference", type=Path, metavar="DIR", help="a subset, for selectors that compare with one"
+        "--reference", type=path, metavar="DIR", help="a subset, for selectors that need one for comparison"
     )
-    parser.add_argument("--list", action="store_true", help="show the selectors and stop")
+    parser.add_argument("--list", action="store_true", help="show the selectors and exit")
     add_reading_options(parser)
     return parser
 
@@ -268,7 +291,8 @@ def _print_list() -> None:
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(
-        "cost: C0 metadata, C1 small encoder, C2 one pass of a VLM, C3 several or a generation, C4 with training, C5 gradients, C6 paid service"
+        "cost: C0 metadata, C1 small encoder, C2 one pass of a VLM, C3 several passes or generation, "
+        "C4 with training, C5 gradients, C6 paid service"
     )
 
 

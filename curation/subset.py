@@ -1,4 +1,4 @@
-"""A subset on disk: the chosen rows with rank and reason, and a manifest that says what was chosen from what."""
+"""A subset on disk: the chosen rows with rank and reasons, and a manifest of how they were chosen."""
 
 import hashlib
 import importlib.metadata
@@ -17,15 +17,14 @@ import pyarrow.parquet as pq
 from curation.selectors.contract import Selection
 
 OPTIONAL = {"numba": "numba", "faiss": "faiss-cpu"}
-"""Libraries that a parameter may choose, and the distributions that hold them."""
+"""Optional libraries that a parameter may name -> their distributions."""
 
-
-_HELD = ("ids_sha256", "pool_hash", "pool_samples", "selector", "params", "seed", "budget")
-"""What readers of a manifest rely on."""
+_REQUIRED = ("ids_sha256", "pool_hash", "pool_samples", "selector", "params", "seed", "budget")
+"""Keys that every manifest must have."""
 
 
 class SubsetError(ValueError):
-    """A subset folder that is incomplete or does not match its manifest."""
+    """A subset folder is incomplete or does not match its manifest."""
 
 
 def write_subset(
@@ -40,15 +39,16 @@ def write_subset(
     signal_hashes: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write `subset.parquet` (row, id, rank, then the reason columns; in rank order) and, last, `manifest.json`.
+    """Write `subset.parquet` (row, id, rank, reason columns; in rank order) and, last, `manifest.json`.
 
-    `pool` is the pool's table, in row order. The bytes of both files depend on the arguments and the library versions
-    only: no time, no path, no state of a repository. Infinite parameters stand as the text "inf", which JSON can hold.
-    Returns the manifest. Raises ValueError for a row that the pool does not have.
+    `pool` is the pool's table, in row order. The bytes of both files depend only on the arguments and the
+    library versions, not on time, paths or the state of a repository. Infinite parameters are written as text
+    ("inf"), because JSON has no infinity. Returns the manifest. Raises ValueError for a row that the pool
+    does not have.
     """
     rows = selection.rows
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(pool):
-        raise ValueError(f"the selection names row {rows.max()} of a pool with {len(pool)} rows")
+        raise ValueError(f"the selection contains row {rows.max()} of a pool with {len(pool)} rows")
     chosen = pool.take(rows)
     table = pa.table(
         {
@@ -59,7 +59,7 @@ def write_subset(
     )
     for name in selection.reason.column_names:
         if name in table.column_names:
-            raise ValueError(f"a reason column cannot be called {name!r}")
+            raise ValueError(f"a reason column must not be named {name!r}")
         table = table.append_column(name, selection.reason[name])
     manifest = {
         "ids_sha256": ids_hash(table["id"].to_pylist()),
@@ -78,7 +78,7 @@ def write_subset(
         "versions": versions(params),
     } | dict(extra or {})
     out.mkdir(parents=True, exist_ok=True)
-    (out / "manifest.json").unlink(missing_ok=True)
+    (out / "manifest.json").unlink(missing_ok=True)  # written last: its presence means complete
     pq.write_table(table.combine_chunks(), out / "subset.parquet", compression="zstd")
     temporary = out / "manifest.tmp"
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n")
@@ -87,49 +87,51 @@ def write_subset(
 
 
 def read_subset(folder: Path) -> pa.Table:
-    """The table of `write_subset`, in rank order. Raises SubsetError where it is incomplete or altered."""
+    """The table of `write_subset`, in rank order. Raises SubsetError if it is incomplete or altered."""
     manifest = read_manifest(folder)
     try:
         table = pq.read_table(Path(folder) / "subset.parquet")
     except (pa.ArrowInvalid, OSError) as error:
         raise SubsetError(f"{folder}/subset.parquet cannot be read ({error}); select again") from error
+    if lacking := [name for name in ("row", "id") if name not in table.column_names]:
+        raise SubsetError(f"{folder}/subset.parquet has no column {lacking[0]!r}; select again")
     if ids_hash(table["id"].to_pylist()) != manifest["ids_sha256"]:
         raise SubsetError(f"{folder}: the ids in subset.parquet are not those of manifest.json; select again")
     return table
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json of a subset. Raises SubsetError if it is not there (it is written last), or not whole."""
+    """manifest.json of a subset. Raises SubsetError if it is damaged or missing (it is written last)."""
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise SubsetError(f"{folder} holds no finished subset (no manifest.json); select again")
     try:
         manifest = json.loads(path.read_text())
     except ValueError as error:
-        raise SubsetError(f"{path} is no JSON ({error}); select again") from error
-    if not isinstance(manifest, dict) or (lacking := [key for key in _HELD if key not in manifest]):
-        raise SubsetError(
-            f"{path} is no manifest of a subset{f': {lacking[0]!r} is missing' if isinstance(manifest, dict) else ''}; select again"
-        )
+        raise SubsetError(f"{path} is not valid JSON ({error}); select again") from error
+    if not isinstance(manifest, dict):
+        raise SubsetError(f"{path} is not the manifest of a subset; select again")
+    if lacking := [key for key in _REQUIRED if key not in manifest]:
+        raise SubsetError(f"{path} is not the manifest of a subset: {lacking[0]!r} is missing; select again")
     return manifest
 
 
 def ids_hash(ids: list[str]) -> str:
-    """sha256 (hex) of the sorted ids, one a line: equal for equal sets, whatever the order."""
-    return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
+    """sha256 (hex) of the sorted ids, one per line: equal for equal sets, in any order."""
+    return hashlib.sha256("".join(f"{id}\n" for id in sorted(ids)).encode()).hexdigest()
 
 
 def versions(params: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Versions of what a selection depends on; of an optional library where a parameter names it (`engine="numba"`)."""
+    """Versions of the libraries that a selection depends on; optional ones only if a parameter names them."""
     named = [name for name in OPTIONAL if name in (params or {}).values()]
-    found = {
+    used = {
         name: importlib.metadata.version(OPTIONAL.get(name, name)) for name in ("numpy", "pyarrow", *named)
     }
     try:
-        found["winnow"] = importlib.metadata.version("winnow")
+        used["winnow"] = importlib.metadata.version("winnow")
     except importlib.metadata.PackageNotFoundError:
-        found["winnow"] = "not installed"
-    return found
+        used["winnow"] = "not installed"
+    return used
 
 
 def _plain(value: Any) -> Any:
@@ -137,5 +139,5 @@ def _plain(value: Any) -> Any:
 
 
 def _total(table: pa.Table, name: str) -> int | None:
-    """Sum of a count column; None where it is unknown for any row, since a part of the sum would mislead."""
+    """Sum of a count column; None if any row is unknown, because a partial sum would mislead."""
     return None if name not in table.column_names or table[name].null_count else pc.sum(table[name]).as_py()

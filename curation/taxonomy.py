@@ -1,6 +1,6 @@
-"""The 14 vision-language capabilities and 9 interaction styles of mmSSR (arXiv 2503.13383), with one-line definitions.
+"""The 14 vision-language capabilities and 9 interaction styles of mmSSR (arXiv 2503.13383), with definitions.
 
-Keys are stable column names; `phrase` is the wording a model reads in a prompt.
+Keys are part of column names and must not change; `phrase` is the wording that a model reads in a prompt.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Capability:
-    """One scored capability: column `key`, prompt `phrase`, and what a teacher is told it means."""
+    """One scored capability: `key` (in column names), `phrase` (in prompts), `definition` (for teachers)."""
 
     key: str
     phrase: str
@@ -39,7 +39,7 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("data", "data understanding", "charts, tables, plots and diagrams"),
     Capability("ocr", "optical character recognition", "reading text in the image"),
 )
-CAPABILITY_KEYS: tuple[str, ...] = tuple(c.key for c in CAPABILITIES)
+CAPABILITY_KEYS: tuple[str, ...] = tuple(capability.key for capability in CAPABILITIES)
 
 STYLES: dict[str, str] = {
     "multi_choice": "multi-choice",
@@ -52,7 +52,7 @@ STYLES: dict[str, str] = {
     "chain_of_thought": "chain-of-thought (step-by-step)",
     "specified": "specified style",
 }
-"""Style key -> the wording of the paper. Anything else that a styler says is counted as `other`."""
+"""Style key -> the wording of the paper. Any other text of a styler counts as `other`."""
 
 MAX_SCORE = 5
 """Capability scores are the integers 0..5 (0 = absent, or the data is wrong)."""

@@ -1,7 +1,7 @@
-"""Signals from files of any kind, one line for each row of a pool: our own folders, and scores from elsewhere.
+"""Load signals for a pool: signal folders, table files with scores, and the score folder of the mmSSR code.
 
-A Parquet, JSONL or JSON file with `id` or `row` and any columns; a signal folder, or a folder of several; the score
-folder of the released mmSSR code. Files from elsewhere can be imported once, and are a signal from then on:
+A table file is Parquet, JSONL or JSON with `id` or `row` and any further columns. A foreign file or score
+folder can be imported once, which writes a signal folder:
 
     python -m curation.imports.load results/ --pool pools/si --out signals/mmssr
     python -m curation.imports.load scores.parquet --pool pools/si --out signals/scores
@@ -24,6 +24,7 @@ from curation.imports.pool_index import Index, open_index
 from curation.imports.score_text import MODES, nearest_style
 from curation.imports.table import Reading, Signal, import_file, import_table
 from curation.imports.table_file import JSON_LINES, SUFFIXES, file_hash
+from curation.pool.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
 from curation.signals.core.table import (
     Advance,
@@ -42,47 +43,58 @@ _SHARD = 1 << 18
 
 
 def load_signals(paths: Sequence[Path], index: Index, reading: Reading, workspace: Path) -> list[Signal]:
-    """The signals at `paths`, and what signals a plain pool table holds itself; those of one name are numbered.
+    """The signals at `paths`, and the further columns of a plain pool table; equal names are numbered.
 
-    workspace: an empty folder for what is imported on the way. Raises SignalError, PoolError, and their kinds.
+    workspace: an empty folder for temporary imports. Raises SignalError and PoolError, and their subclasses.
     """
-    found = [signal for path in paths for signal in _at(Path(path), index, reading, workspace)]
+    signals = [signal for path in paths for signal in _open(Path(path), index, reading, workspace)]
     if index.extra is not None:
-        found.insert(0, import_table(index.path, index.extra, {}, index, reading))
-    if reading.mapping and not any("files" in signal.counts for signal in found):
-        raise SignalError(
-            f"--map {next(iter(reading.mapping))}=... is for the score folder of mmSSR, and none is given"
-        )
-    names = Counter(signal.name for signal in found)
+        signals.insert(0, import_table(index.path, index.extra, {}, index, reading))
+    if reading.mapping and not any("files" in signal.counts for signal in signals):
+        raise _unused_mapping(reading)
+    names = Counter(signal.name for signal in signals)
     repeated = {name: count(1) for name, times in names.items() if times > 1}
-    return [replace(s, name=f"{s.name}-{next(repeated[s.name])}") if s.name in repeated else s for s in found]
+    return [
+        replace(signal, name=f"{signal.name}-{next(repeated[signal.name])}")
+        if signal.name in repeated
+        else signal
+        for signal in signals
+    ]
+
+
+def _unused_mapping(reading: Reading) -> SignalError:
+    name = next(iter(reading.mapping))
+    return SignalError(f"--map {name}=... is for the score folder of mmSSR, and none is given")
 
 
 def join_signals(index: Index, signals: Sequence[Signal]) -> pa.Table:
-    """The pool's columns and every signal's. Raises JoinError for a column that two of them have."""
+    """The columns of the pool and of every signal. Raises JoinError for a column that two of them have."""
     owner = dict.fromkeys(index.table.column_names, str(index.path))
     for signal in signals:
         for name in signal.table.column_names[1:]:
             if name in owner:
                 raise JoinError(
-                    f"column {name!r} comes from {owner[name]} and from {signal.name}: give one of them only"
+                    f"column {name!r} comes from {owner[name]} and from {signal.name}; give only one of them"
                 )
             owner[name] = signal.name
     return join(index.table, [signal.table for signal in signals])
 
 
-def _at(path: Path, index: Index, reading: Reading, workspace: Path) -> list[Signal]:
+def _open(path: Path, index: Index, reading: Reading, workspace: Path) -> list[Signal]:
     if path.is_file():
         return [import_file(path, index, reading)]
     if not path.is_dir():
-        raise SignalError(f"{path} is not there")
+        raise SignalError(
+            f"{path} is neither a file nor a folder" if path.exists() else f"{path} does not exist"
+        )
     if _is_signal(path):
         return [_own(path, index)]
     inside = sorted(folder for folder in path.iterdir() if folder.is_dir() and _is_signal(folder))
     if inside:
         if beside := sorted(file.name for file in path.iterdir() if file.suffix in (".parquet", *JSON_LINES)):
             raise SignalError(
-                f"{path} holds signal folders and, beside them, {', '.join(beside)}: give each file by its own path"
+                f"{path} holds signal folders and, beside them, {', '.join(beside)}: "
+                "give each file by its own path"
             )
         return [_own(folder, index) for folder in inside]
     if any(file.suffix in JSON_LINES for file in path.iterdir()):
@@ -94,7 +106,7 @@ def _at(path: Path, index: Index, reading: Reading, workspace: Path) -> list[Sig
 
 
 def _is_signal(folder: Path) -> bool:
-    """A finished signal, or one whose producer has not finished, which `read_metadata` says."""
+    """Whether it is a signal, finished or not; `read_metadata` refuses an unfinished one."""
     return (folder / "signal.json").is_file() or any(folder.glob("part-*.parquet"))
 
 
@@ -102,8 +114,8 @@ def _own(folder: Path, index: Index) -> Signal:
     meta = read_metadata(folder)
     if meta["pool_hash"] != index.hash and not index.path.is_dir():
         raise OtherPoolError(
-            f"{folder} belongs to pool {meta['pool_hash']}, and {index.path} is a plain table with the hash {index.hash}: "
-            "give the pool directory that the signal was computed on"
+            f"{folder} belongs to pool {meta['pool_hash']}, but {index.path} is a plain table with the hash "
+            f"{index.hash}; give the pool folder that the signal was computed on"
         )
     return Signal(folder.name, read_signal(folder, index.hash), meta["identity"])
 
@@ -121,13 +133,14 @@ def _official(folder: Path, index: Index, reading: Reading, out: Path) -> Signal
     return Signal(folder.name, read_signal(out, index.hash), read_metadata(out)["identity"], counts)
 
 
-def lines_of(signal: Signal) -> list[str]:
-    """What was counted when a signal was read from elsewhere, for a person."""
+def summary_lines(signal: Signal) -> list[str]:
+    """The counts of a foreign signal (missing, repeated, unreadable values) as lines of text."""
     if "files" in signal.counts:
-        found = {
-            name: file for name, file in signal.counts["files"].items() if set(file) - {"column", "lines"}
-        }
-        lines = [_listed(f"{signal.name}/{name} ({file['column']})", file) for name, file in found.items()]
+        lines = [
+            _listed(f"{signal.name}/{name} ({file['column']})", file)
+            for name, file in signal.counts["files"].items()
+            if set(file) - {"column", "lines"}
+        ]
         absent = signal.counts["absent"]
         lines += [f"{signal.name}: no file for {', '.join(absent)}"] if absent else []
         return lines + _unknown_styles(signal.name, signal.counts["unknown_styles"])
@@ -154,7 +167,7 @@ def _unknown_styles(name: str, unknown: Mapping[str, int]) -> list[str]:
         return []
     listed = [f"{phrase!r} {rows:,}{_near(phrase)}" for phrase, rows in list(unknown.items())[:5]]
     more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
-    return [f"{name}: unknown styles, taken as `other`: {', '.join(listed)}{more}"]
+    return [f"{name}: unknown styles, counted as `other`: {', '.join(listed)}{more}"]
 
 
 def _near(phrase: str) -> str:
@@ -163,9 +176,13 @@ def _near(phrase: str) -> str:
 
 
 def write_import(path: Path, index: Index, out: Path, reading: Reading) -> Signal:
-    """Import a file or a score folder as the signal folder `out`. Counts are in `out`/import.json."""
+    """Import a file or a score folder as the signal folder `out`; the counts go to `out`/import.json."""
+    if (out / "pool.json").exists():
+        raise SignalError(f"{out} holds a pool; choose another --out")
     if path.is_dir():
         return _official(path, index, reading, out)
+    if reading.mapping:
+        raise _unused_mapping(reading)
     signal = import_file(path, index, reading)
     identity = {
         "producer": "import",
@@ -183,32 +200,37 @@ def write_import(path: Path, index: Index, out: Path, reading: Reading) -> Signa
     return signal
 
 
+def add_signals_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--signals`, which may be repeated; `text` is its help."""
+    parser.add_argument("--signals", type=path, action="append", default=[], metavar="DIR", help=text)
+
+
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """The options that `reading_of` understands."""
+    """Add the options that `reading_of` reads."""
     parser.add_argument(
         "--mode",
         choices=MODES,
         default="clean",
-        help="how texts are read: scores 0..5 and known styles, or as the released code does",
+        help="how texts are read: clean = scores 0..5 and known styles; official = as the released code does",
     )
     parser.add_argument(
         "--map",
         action="append",
         default=[],
         metavar="FILE=KEY",
-        help="base name of a JSONL file of mmSSR -> capability key, `styles` or `ignore`; repeat it for several",
+        help="base name of a JSONL file of mmSSR -> capability key, `styles` or `ignore`; may be repeated",
     )
     parser.add_argument(
         "--max-bad-fraction",
         type=float,
         default=0.01,
         metavar="F",
-        help="unreadable values above it stop (default 0.01)",
+        help="stop if a larger share of the values is unreadable (default 0.01)",
     )
 
 
 def reading_of(options: argparse.Namespace) -> Reading:
-    """Raises SignalError for a mapping that is not FILE=KEY."""
+    """The reading options of a command line. Raises SignalError for a mapping that is not FILE=KEY."""
     pairs = [pair.partition("=") for pair in options.map]
     for name, sign, key in pairs:
         if not (name and sign and key):
@@ -218,23 +240,20 @@ def reading_of(options: argparse.Namespace) -> Reading:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Import once; exit status 2 and one line on stderr for files that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m curation.imports.load", description=__doc__.splitlines()[0]
+    parser = CommandParser(
+        prog="python -m curation.imports.load", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("path", type=Path, help="Parquet, JSONL or JSON file, or the score folder of mmSSR")
-    parser.add_argument(
-        "--pool", type=Path, required=True, help="pool directory, or a table with id and source"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="signal folder to write")
+    parser.add_argument("path", type=path, help="Parquet, JSONL or JSON file, or the score folder of mmSSR")
+    parser.add_argument("--pool", type=path, required=True, help="pool folder, or a table with id and source")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="signal folder to write")
     add_reading_options(parser)
     options = parser.parse_args(arguments)
     try:
         index = open_index(options.pool)
         signal = write_import(options.path, index, options.out, reading_of(options))
     except (SignalError, PoolError, VectorError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for line in lines_of(signal):
+        return fail(error, 2)
+    for line in summary_lines(signal):
         print(line)
     print(f"{len(signal.table.column_names) - 1} columns for {len(index):,} samples -> {options.out}")
     return 0

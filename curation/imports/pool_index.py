@@ -1,35 +1,35 @@
-"""What a selection needs of a pool: ids, sources and token counts in order, and the hash that signals are checked by.
+"""The index of a pool, which is all that a selection reads: ids, sources, token counts and the pool hash.
 
-It is read from a pool directory (neither the source file nor the images are touched), or from a plain table with `id`
-and `source`, whose rows are its order.
+It is read from a pool folder (the source file and the images are not touched) or from a plain table with `id`
+and `source`, whose order is the order of the rows.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curation.imports.table_file import first_repeated, read_table_file
 from curation.pool.errors import PoolError
+from curation.pool.read import read_info, read_table
 
 SOURCE_KEYS = ("source", "data_source", "image_source")
-"""Where a table names the sources, as in `curation.pool.record`; the first that is there counts."""
+"""Columns that may name the source, as in `curation.pool.record`; the first that exists is used."""
 COUNTS = ("n_images", "n_turns", "text_tokens", "image_tokens")
-"""Columns of a plain table that mean what they mean in a pool; optional."""
+"""Optional columns of a plain table with the same meaning as in a pool."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """`table` with row, id, source and what counts are known, in row order; `hash` of the pool.
+    """`table` has row, id, source and the known counts, in row order; `hash` is the pool hash.
 
-    `extra`: row and the further columns of a plain table, which may be signals; None for a pool directory. `ignored`
-    names the nested columns of a plain table. `token_unit` is what text tokens are counted in, where it is known.
+    extra: row and the further columns of a plain table, which may be signals; None for a pool folder.
+    ignored: names of the nested columns of a plain table. token_unit: unit of the text tokens, None if
+    unknown.
     """
 
     path: Path
@@ -44,64 +44,48 @@ class Index:
 
 
 def open_index(path: Path) -> Index:
-    """Index of a pool directory, or of a Parquet, JSONL or JSON table. Raises PoolError."""
+    """Index of a pool folder, or of a Parquet, JSONL or JSON table. Raises PoolError."""
     path = Path(path)
     if path.is_dir():
-        return _of_directory(path)
+        return _of_folder(path)
     if path.name == "pool.parquet" and (path.parent / "pool.json").is_file():
-        return _of_directory(path.parent)
+        return _of_folder(path.parent)
     return _of_table(path)
 
 
-def _of_directory(folder: Path) -> Index:
-    if not (folder / "pool.json").is_file():
-        raise PoolError(f"{folder} holds no finished pool (no pool.json); run python -m curation.pool build")
-    info = _info(folder / "pool.json")
-    try:
-        table = pq.read_table(folder / "pool.parquet")
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PoolError(f"{folder}/pool.parquet cannot be read ({error}); build the pool again") from error
-    if len(table) != info["n"]:
-        raise PoolError(
-            f"{folder}/pool.parquet has {len(table):,} rows, pool.json says {info['n']:,}; build the pool again"
-        )
+def _of_folder(folder: Path) -> Index:
+    info = read_info(folder, ("n", "hash", "text_tokens"))
+    table = read_table(folder, info)
+    if lacking := [name for name in ("row", "id", "source") if name not in table.column_names]:
+        raise PoolError(f"{folder}/pool.parquet has no column {lacking[0]!r}; build the pool again")
     return Index(folder, table, info["hash"], token_unit=info["text_tokens"]["unit"])
 
 
-def _info(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads(path.read_text())
-    except ValueError as error:
-        raise PoolError(f"{path} is no JSON ({error}); build the pool again") from error
-    if not isinstance(info, dict) or not {"n", "hash", "text_tokens"} <= info.keys():
-        raise PoolError(f"{path} does not describe a pool; build the pool again")
-    return info
-
-
 def _of_table(path: Path) -> Index:
-    read = read_table_file(path)
-    given = read.table
-    source = next((name for name in SOURCE_KEYS if name in given.column_names), None)
-    if "id" not in given.column_names or source is None:
+    file = read_table_file(path)
+    table = file.table
+    source = next((name for name in SOURCE_KEYS if name in table.column_names), None)
+    if "id" not in table.column_names or source is None:
         raise PoolError(
-            f"{path} is no pool: it needs the columns id and source, and has {', '.join(given.column_names)}"
+            f"{path} is not a pool: it needs the columns id and source, but has "
+            f"{', '.join(table.column_names)}"
         )
-    _check_rows(given, path)
+    _check_rows(table, path)
     columns = {
-        "row": pa.array(np.arange(len(given)), pa.int32()),
-        "id": _ids(given["id"], path),
-        "source": _sources(given[source], path, source),
-    } | {name: _counts(given[name], path, name) for name in COUNTS if name in given.column_names}
-    table = pa.table(columns)
-    others = [name for name in given.column_names if name not in columns and name != source]
-    extra = pa.table({"row": columns["row"], **{name: given[name] for name in others}}) if others else None
-    return Index(path, table, table_hash(table), extra, read.ignored)
+        "row": pa.array(np.arange(len(table)), pa.int32()),
+        "id": _ids(table["id"], path),
+        "source": _sources(table[source], path, source),
+    } | {name: _counts(table[name], path, name) for name in COUNTS if name in table.column_names}
+    index = pa.table(columns)
+    others = [name for name in table.column_names if name not in columns and name != source]
+    extra = pa.table({"row": columns["row"], **{name: table[name] for name in others}}) if others else None
+    return Index(path, index, table_hash(index), extra, file.ignored)
 
 
-def _check_rows(given: pa.Table, path: Path) -> None:
-    if "row" in given.column_names and not np.array_equal(given["row"].to_numpy(), np.arange(len(given))):
+def _check_rows(table: pa.Table, path: Path) -> None:
+    if "row" in table.column_names and not np.array_equal(table["row"].to_numpy(), np.arange(len(table))):
         raise PoolError(
-            f"{path}: the rows of a table count from 0 in its order, but its column 'row' says otherwise; leave it out"
+            f"{path}: column 'row' must count from 0 in the order of the table; correct it or leave it out"
         )
 
 
@@ -120,14 +104,14 @@ def _ids(ids: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
 def _sources(sources: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
     kind = sources.type.value_type if pa.types.is_dictionary(sources.type) else sources.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise PoolError(f"{path}: column {name!r} is {sources.type}, not text")
+        raise PoolError(f"{path}: column {name!r} must be text, but is {sources.type}")
     if sources.null_count:
         raise PoolError(f"{path}: {sources.null_count:,} rows have no {name}")
     return sources.cast(pa.string())
 
 
 def _counts(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
-    """Whole numbers of at least 0, null for null and NaN (as which pandas writes missing counts)."""
+    """Whole numbers of at least 0; null for null and for NaN, as which pandas writes missing counts."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     if column.null_count == len(column):
@@ -142,13 +126,17 @@ def _counts(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
         whole = None
     if whole is None or pc.min(whole).as_py() < 0:
         raise PoolError(
-            f"{path}: column {name!r} ({column.type}) holds something else than whole numbers of at least 0, or null where unknown"
+            f"{path}: column {name!r} ({column.type}) must hold whole numbers of at least 0, "
+            "or null for unknown"
         )
     return whole
 
 
 def table_hash(table: pa.Table) -> str:
-    """sha256 (hex) over id and source of every row, in order: a plain table's pool hash. That of a pool directory covers the content."""
+    """Pool hash of a plain table: sha256 (hex) over id and source of every row, in order.
+
+    It differs from the hash of a pool folder, which covers the samples' content too.
+    """
     digest = hashlib.sha256(b"table of ids and sources")
     for start in range(0, len(table), 1 << 16):
         part = table.slice(start, 1 << 16)

@@ -1,4 +1,4 @@
-"""Tables of other people's making, by file: Parquet, JSON Lines, or one JSON list of records.
+"""Read foreign table files: Parquet, JSON Lines, or one JSON list of records.
 
 JSON is read by duckdb in bounded memory (`pip install winnow[io]`); Parquet needs pyarrow only.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (".parquet", *JSON_LINES, ".json")
 ID_KINDS = ("VARCHAR", "UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
-"""JSON types of an id: texts and whole numbers, which are taken as text."""
-_KIND = "id_json_type"
+"""JSON types of an id: texts and whole numbers, which become text."""
+_KIND = "id_json_type"  # a column added by the query, removed again
 _MEMORY_MB = 256
 _BOM = b"\xef\xbb\xbf"
 _SCALARS = {
@@ -40,16 +40,16 @@ _TEXTS = ("VARCHAR", "JSON", '"NULL"', "DATE", "TIME", "TIMESTAMP", "TIMESTAMP W
 
 
 class TableFileError(PoolError):
-    """A table file that cannot be used; the message says which and what to do."""
+    """A table file that cannot be used; the message names it and says what to do."""
 
 
 class IdTypeError(TableFileError):
-    """Ids that are neither texts nor whole numbers, or not of one kind with the pool's."""
+    """Ids that are neither texts nor whole numbers."""
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """`table` as it stands in the file, `id` as text; how many `broken` lines it has; `ignored` columns (nested)."""
+    """`table` with `id` as text; number of `broken` lines; names of the `ignored` (nested) columns."""
 
     table: pa.Table
     broken: int = 0
@@ -57,25 +57,30 @@ class TableFile:
 
 
 def read_table_file(path: Path, *, lenient: bool = False) -> TableFile:
-    """Every column of numbers, texts, or lists of these.
+    """All columns of numbers, texts, or lists of these.
 
-    lenient: JSON lines that are no JSON object are left out and counted; otherwise they are an error, as a broken
-    Parquet file or JSON list always is. Ids that are whole numbers become text. Raises TableFileError.
+    lenient: lines of JSON Lines that are not JSON objects are left out and counted; otherwise they are an
+    error, as a broken Parquet file or JSON list always is. Ids that are whole numbers become text. Raises
+    TableFileError.
     """
     path = Path(path)
     if not path.is_file():
-        raise TableFileError(f"{path} is not there")
+        raise TableFileError(f"{path} {'is not a regular file' if path.exists() else 'does not exist'}")
     if path.suffix not in SUFFIXES:
-        raise TableFileError(f"{path} has none of the known endings {', '.join(SUFFIXES)}")
-    read = _read_parquet(path) if path.suffix == ".parquet" else _read_json(path, lenient)
-    if not len(read.table):
-        raise TableFileError(f"{path} holds no record")
-    return read
+        raise TableFileError(f"the ending of {path} must be one of {', '.join(SUFFIXES)}")
+    file = _read_parquet(path) if path.suffix == ".parquet" else _read_json(path, lenient)
+    if not len(file.table):
+        raise TableFileError(f"{path} holds no records")
+    return file
 
 
 @contextmanager
 def readable(path: Path) -> "Iterator[tuple[DuckDBPyConnection, str]]":
-    """A duckdb connection with bounded memory, and a name under which it reads `path`: without BOM, free of wildcards."""
+    """A duckdb connection with bounded memory, and a file name under which it can read `path`.
+
+    duckdb refuses a byte order mark and expands wildcards in names: the first is cut off in a copy, the
+    second avoided by a link with a plain name.
+    """
     try:
         import duckdb
     except ImportError as error:
@@ -93,8 +98,8 @@ def readable(path: Path) -> "Iterator[tuple[DuckDBPyConnection, str]]":
         yield connection, str(name)
 
 
-def first_repeated(values: pa.ChunkedArray) -> tuple[object, int] | None:
-    """The first value, in order of first occurrence, that occurs more than once, and how many rows are repeats; or None."""
+def first_repeated(values: pa.ChunkedArray) -> tuple[Any, int] | None:
+    """(the first value that occurs more than once, the number of repeating rows), or None."""
     distinct = pc.count_distinct(values, mode="all").as_py()
     if distinct == len(values):
         return None
@@ -109,24 +114,24 @@ def file_hash(path: Path) -> str:
 
 
 def first_line(error: Exception, path: Path) -> str:
-    """What duckdb says about `path`, without its picture of the query."""
+    """The first line of a duckdb error, with the file's own name in the place of the temporary one."""
     return re.sub(r'"[^"]*/file\.\w+"', f'"{path.name}"', str(error).splitlines()[0])
 
 
 def text_ids(ids: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
-    """Ids as large_string without outer white space. Raises IdTypeError unless they are texts or whole numbers."""
+    """Ids as large_string without outer white space. Raises IdTypeError for ids of another type."""
     kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         hint = (
-            ": whole numbers beside missing values become floats, so write them as text"
+            ": whole numbers with missing values became floats, so write them as text"
             if pa.types.is_floating(kind)
             else ""
         )
-        raise IdTypeError(f"{path}: column 'id' is {ids.type}, but ids are texts or whole numbers{hint}")
+        raise IdTypeError(f"{path}: column 'id' is {ids.type}, but ids must be texts or whole numbers{hint}")
     return pc.utf8_trim_whitespace(ids.cast(kind).cast(pa.large_string()))
 
 
-def _copy(file, name: Path) -> None:
+def _copy(file: BinaryIO, name: Path) -> None:
     with name.open("wb") as out:
         while chunk := file.read(1 << 24):
             out.write(chunk)
@@ -137,7 +142,7 @@ def _read_parquet(path: Path) -> TableFile:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise TableFileError(
-            f"{path} cannot be read ({error}): it is truncated or no Parquet; write it again"
+            f"{path} cannot be read ({error}): it is truncated or not a Parquet file; write it again"
         ) from error
     table = table.cast(pa.schema([field.with_type(_decoded(field.type)) for field in table.schema]))
     ignored = [field.name for field in table.schema if not _flat(field.type)]
@@ -148,7 +153,7 @@ def _read_parquet(path: Path) -> TableFile:
 
 
 def _decoded(kind: pa.DataType) -> pa.DataType:
-    """A list of dictionary-encoded values (as `read_signal` gives `styles`) is a list of these values."""
+    """The type, with lists of dictionary-encoded values (`styles` of `read_signal`) as lists of values."""
     encoded = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
         kind.value_type
     )
@@ -169,19 +174,22 @@ def _flat(kind: pa.DataType) -> bool:
 
 def _read_json(path: Path, lenient: bool) -> TableFile:
     lines = path.suffix in JSON_LINES
-    options = f"format='{'newline_delimited' if lines else 'auto'}', ignore_errors={lenient and lines}, map_inference_threshold=-1"
+    options = (
+        f"format='{'newline_delimited' if lines else 'auto'}', ignore_errors={lenient and lines}, "
+        "map_inference_threshold=-1"
+    )
     with readable(path) as (connection, name):
         import duckdb
 
         try:
-            found = connection.execute(
+            described = connection.execute(
                 f"DESCRIBE SELECT * FROM read_json('{name}', {options}, sample_size=-1)"
             ).fetchall()
-            columns, ignored = _column_types({row[0]: row[1] for row in found})
+            columns, ignored = _column_types({row[0]: row[1] for row in described})
             listed = ", ".join(f"{_quoted(column)}: '{kind}'" for column, kind in columns.items())
-            wanted = f"* REPLACE (id->>'$' AS id), json_type(id) AS {_KIND}" if "id" in columns else "*"
+            selected = f"* REPLACE (id->>'$' AS id), json_type(id) AS {_KIND}" if "id" in columns else "*"
             table = connection.sql(
-                f"SELECT {wanted} FROM read_json('{name}', {options}, columns={{{listed}}})"
+                f"SELECT {selected} FROM read_json('{name}', {options}, columns={{{listed}}})"
             ).to_arrow_table()
         except duckdb.Error as error:
             raise TableFileError(f"{path} cannot be read as JSON: {first_line(error, path)}") from error
@@ -190,10 +198,10 @@ def _read_json(path: Path, lenient: bool) -> TableFile:
     return TableFile(table, whole - len(table), tuple(ignored))
 
 
-def _column_types(found: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The types to read each column as, and the columns that hold nested records."""
+def _column_types(described: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The type to read each column as, and the names of columns that hold nested records."""
     types, ignored = {}, []
-    for name, kind in found.items():
+    for name, kind in described.items():
         scalar = kind.removesuffix("[]")
         if name == "id":
             types[name] = "JSON"
@@ -216,7 +224,7 @@ def _with_text_ids(table: pa.Table, path: Path) -> pa.Table:
     kinds = set(pc.unique(table[_KIND]).to_pylist()) - {None, *ID_KINDS}
     if kinds:
         raise IdTypeError(
-            f"{path}: ids of the JSON type {', '.join(sorted(kinds))}, but ids are texts or whole numbers"
+            f"{path}: ids of the JSON type {', '.join(sorted(kinds))}; ids must be texts or whole numbers"
         )
     return table.drop_columns([_KIND]).set_column(
         table.column_names.index("id"), "id", text_ids(table["id"], path)
@@ -224,7 +232,7 @@ def _with_text_ids(table: pa.Table, path: Path) -> pa.Table:
 
 
 def _without_empty(table: pa.Table) -> pa.Table:
-    """duckdb gives a line that it cannot read as a row of nulls."""
+    """The table without all-null rows, as which duckdb returns the lines that it cannot read."""
     nulls = np.zeros(len(table), np.int64)
     for column in table.columns:
         nulls += column.is_null().to_numpy()

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from curation.mini.build_assets import ASSETS, CHARACTERS, COLUMNS, FLAG, FONTS, GLYPH, SPRITE
 
 ART_STYLES = 3
-PATCHES = 4096  # decoded and scaled pictures kept of each kind
+PATCHES = 4096  # size of each cache of decoded and scaled pictures
 COLORS = {
     "red": (214, 39, 40),
     "green": (30, 140, 50),
@@ -28,7 +28,7 @@ SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 
 @dataclass(frozen=True)
 class Names:
-    """What can be drawn, by kind: group -> names."""
+    """Names of everything that can be drawn, by kind; `common` and `fine` by group."""
 
     common: dict[str, tuple[str, ...]]
     cause: tuple[str, ...]
@@ -42,11 +42,11 @@ class Names:
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """Every sprite that a caption calls by its own name."""
-        return tuple(n for names in self.common.values() for n in names) + self.cause
+        """Every sprite that a caption names by its own name."""
+        return tuple(name for group in self.common.values() for name in group) + self.cause
 
     def group_of(self, name: str) -> str | None:
-        """The word that a base caption uses instead of a fine-grained or activity name, else None."""
+        """The word that base captions use for a fine-grained or activity name; None for other names."""
         if name in self.activity:
             return "person"
         return next((group for group, names in self.fine.items() if name in names), None)
@@ -95,7 +95,9 @@ def sprite(name: str, style: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     i = _sprite_order()[name] * ART_STYLES + style
     x, y = (i % COLUMNS) * SPRITE, (i // COLUMNS) * SPRITE
     return _patch(
-        _sheet("sprites.webp").crop((x, y, x + SPRITE, y + SPRITE)).resize((size, size), Image.LANCZOS)
+        _sheet("sprites.webp")
+        .crop((x, y, x + SPRITE, y + SPRITE))
+        .resize((size, size), Image.Resampling.LANCZOS)
     )
 
 
@@ -104,7 +106,7 @@ def flag(index: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Flag of country `index`, 4:3, `width` pixels wide."""
     x, y = (index % 12) * FLAG[0], (index // 12) * FLAG[1]
     cut = _sheet("flags.webp").crop((x, y, x + FLAG[0], y + FLAG[1]))
-    return _patch(cut.resize((width, width * 3 // 4), Image.LANCZOS).convert("RGBA"))
+    return _patch(cut.resize((width, width * 3 // 4), Image.Resampling.LANCZOS).convert("RGBA"))
 
 
 @lru_cache(PATCHES)
@@ -122,7 +124,7 @@ def digit(instance: int, size: int, color: tuple[int, int, int]) -> tuple[np.nda
 
 
 def _inked(mask: Image.Image, size: int, color: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    alpha = np.asarray(mask.resize((size, size), Image.BICUBIC), dtype=np.float32)[..., None] / 255
+    alpha = np.asarray(mask.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)[..., None] / 255
     return np.asarray(color, dtype=np.float32) * alpha, 1 - alpha
 
 
@@ -145,7 +147,7 @@ def shape(name: str, color: str, size: int) -> tuple[np.ndarray, np.ndarray]:
         pen.rectangle((lo, s * 2 // 5, hi, s * 3 // 5), fill=fill)
     else:
         pen.ellipse((lo, lo, hi, hi), outline=fill, width=s // 6)
-    return _patch(image.resize((size, size), Image.LANCZOS))
+    return _patch(image.resize((size, size), Image.Resampling.LANCZOS))
 
 
 @cache

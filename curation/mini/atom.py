@@ -1,4 +1,4 @@
-"""One fact that can be asked about a scene, and the nine interaction styles in which it can be asked."""
+"""Facts to ask about a scene, the nine styles of asking, and the split of facts into pool and benchmarks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,50 +7,57 @@ from random import Random
 
 LETTERS = "abcd"
 BRACKETS = (("<", ">"), ("[", "]"), ("{", "}"), ("*", "*"), ("#", "#"))
-HELD_OUT_IN = 6  # one fact in six belongs to the benchmarks
+HELD_OUT_IN = 6  # one fact in six is held out for the benchmarks
 
 
 @dataclass(frozen=True)
-class World:
-    """Which part of the world is drawn from: the pool's or the benchmarks' facts, and how unequal concepts are.
+class Split:
+    """The pool's or the benchmarks' (`held_out`) part of all facts, and the concept frequencies to draw with.
 
-    `zipf` is the exponent of concept frequencies (0 = uniform); their order is fixed, the same in every pool.
+    `zipf` is the exponent of the concept frequencies (0 = uniform); the rank of a concept is the same in
+    every pool.
     """
 
-    bench: bool = False
+    held_out: bool = False
     zipf: float = 0.0
 
-    def mine(self, *fact: object) -> bool:
-        """True if this combination of facts belongs to this side (pool or benchmarks); the two never share one."""
+    def owns(self, *fact: object) -> bool:
+        """Whether this combination of facts belongs to this split; pool and benchmarks share none."""
         digest = blake2b("/".join(map(str, fact)).encode(), digest_size=4).digest()
-        return (int.from_bytes(digest, "big") % HELD_OUT_IN == 0) == self.bench
+        return (int.from_bytes(digest, "big") % HELD_OUT_IN == 0) == self.held_out
 
     def pick(self, rng: Random, names: Sequence, count: int = 1) -> list:
         """`count` distinct names, drawn by Zipf frequency."""
         if not self.zipf:
             return rng.sample(list(names), count)
-        order = sorted(names, key=lambda n: blake2b(str(n).encode(), digest_size=8).digest())
-        out: list = []
-        while len(out) < count:
-            found = rng.choices(order, [(rank + 1) ** -self.zipf for rank in range(len(order))])[0]
-            if found not in out:
-                out.append(found)
-        return out
+        # Ranked by a hash, so that the frequent concepts do not depend on the order of the list.
+        ranked = sorted(names, key=lambda name: blake2b(str(name).encode(), digest_size=8).digest())
+        weights = [(rank + 1) ** -self.zipf for rank in range(len(ranked))]
+        picks: list = []
+        while len(picks) < count:
+            name = rng.choices(ranked, weights)[0]
+            if name not in picks:
+                picks.append(name)
+        return picks
 
-    def until_mine(self, draw: Callable[[], tuple]) -> tuple:
-        """Call `draw` until its result is a fact of this side; LookupError after 1,000 misses."""
+    def draw_owned(self, draw: Callable[[], tuple]) -> tuple:
+        """Call `draw` until its result is a fact of this split; LookupError after 1,000 misses."""
         for _ in range(1000):
             fact = draw()
-            if self.mine(*fact):
+            if self.owns(*fact):
                 return fact
-        raise LookupError("no fact of this side in 1,000 draws: the maker's facts are too few to be split")
+        raise LookupError("no fact of this split in 1,000 draws: the maker has too few facts to split")
 
 
 @dataclass(frozen=True)
 class Atom:
-    """A question with its answer and what the styles need. `kind` is how an answer is compared (see evaluation.extract);
-    `level` 1..5 is how strongly the capability is exercised; `also` lists capabilities touched on the way; `possible` is the
-    number of answers that could be right without seeing the image, where `distractors` lists only some of them."""
+    """A question with its answer, and the texts that the styles are built from.
+
+    kind: how an answer is compared (see evaluation.extract). level: 1..5, how strongly the capability is
+    exercised.
+    also: further capabilities that are exercised. possible: number of answers that are plausible without the
+        image, if `distractors` lists only some of them.
+    """
 
     capability: str
     question: str
@@ -65,12 +72,12 @@ class Atom:
 
     @property
     def classes(self) -> int:
-        """How many answers a guess without the image has to choose from."""
+        """Number of answers that a guess without the image chooses from."""
         return self.possible or len({self.answer, *self.distractors})
 
     def corrupted(self, rng: Random) -> "Atom":
-        """The same question with a wrong answer, consistently wrong in every style."""
-        wrong = rng.choice([d for d in self.distractors if d != self.answer])
+        """The same question with a wrong answer, the same wrong answer in every style."""
+        wrong = rng.choice([text for text in self.distractors if text != self.answer])
         return replace(
             self,
             answer=wrong,
@@ -81,7 +88,7 @@ class Atom:
 
 @dataclass(frozen=True)
 class Asked:
-    """An atom in one style: the texts of one turn. `options` are set for multi-choice."""
+    """An atom in one style: the texts of one turn. `options` is set for multi-choice."""
 
     atom: Atom
     style: str
@@ -98,14 +105,14 @@ class Asked:
 
 
 def _others(atom: Atom, rng: Random, count: int) -> list[str]:
-    pool = list(dict.fromkeys(d for d in atom.distractors if d != atom.answer))
-    return rng.sample(pool, min(count, len(pool)))
+    distinct = list(dict.fromkeys(text for text in atom.distractors if text != atom.answer))
+    return rng.sample(distinct, min(count, len(distinct)))
 
 
 def _multi_choice(atom: Atom, rng: Random) -> Asked:
-    options = _others(atom, rng, 2) + [atom.answer]
+    options = [*_others(atom, rng, 2), atom.answer]
     rng.shuffle(options)
-    listed = " ".join(f"( {letter} ) {text}" for letter, text in zip(LETTERS, options))
+    listed = " ".join(f"( {letter} ) {text}" for letter, text in zip(LETTERS, options, strict=False))
     return Asked(
         atom,
         "multi_choice",
@@ -118,8 +125,8 @@ def _multi_choice(atom: Atom, rng: Random) -> Asked:
 
 def _yes_no(atom: Atom, rng: Random) -> Asked:
     truth = rng.random() < 0.5
-    said = atom.answer if truth else _others(atom, rng, 1)[0]
-    return Asked(atom, "yes_no", f"{atom.question} is it {said} ?", "yes" if truth else "no", "yes_no")
+    proposed = atom.answer if truth else _others(atom, rng, 1)[0]
+    return Asked(atom, "yes_no", f"{atom.question} is it {proposed} ?", "yes" if truth else "no", "yes_no")
 
 
 def _specified(atom: Atom, rng: Random) -> Asked:
@@ -142,7 +149,7 @@ def _comparison(atom: Atom, rng: Random) -> Asked:
 
 
 def ask(atom: Atom, style: str, rng: Random, listing: str = "") -> Asked:
-    """Put `atom` in one of the nine styles. `listing` is the scene's full description, for detailed answers."""
+    """Phrase `atom` in one of the nine styles. `listing`: the scene's description, for detailed answers."""
     if style == "multi_choice":
         return _multi_choice(atom, rng)
     if style == "yes_no":

@@ -1,16 +1,16 @@
-"""The 14 mini benchmarks: held-out items of each capability, answers balanced, as local Parquet for lmms-eval.
+"""The mini benchmarks, one per capability: held-out items with balanced answers, as Parquet for lmms-eval.
 
     build_bench(Path("bench"), items=300, seed=1000)
 
-Facts in the target position are those that `World.mine` keeps from the pool (object and cell, word, digit instances, flag and
-place, photo region ...); concepts are uniform. Among the items that ask the same question (names, colours and cells apart) no answer
-is preferred to another, so that the best answer without the image is worth little more than chance.
+The facts asked for (object and cell, word, digit instance, flag and place, photo region ...) are held out
+from the pool by `Split.owns`; concepts are drawn uniformly. Answers are balanced among the items that ask the
+same question (up to names, colours and cells), so that the best answer without the image scores little above
+chance.
 """
 
 import io
 import itertools
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,20 +19,22 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.mini.atom import Asked, World, ask
+from curation.mini.atom import Asked, Split, ask
 from curation.mini.blind import pattern
 from curation.mini.makers import MAKERS
 from curation.mini.scene import Scene, draw
 
+Drawn = tuple[Scene, Asked, Random]
+"""A scene, one question about it, and the random numbers to render it with."""
 OPTIONS = 3
-DRAWS = 30  # at most so many tries for an item whose answer is not yet frequent
+DRAWS = 30  # tries to find an item whose answer is not yet frequent
 STYLES: dict[str, dict[str, float]] = {
     "generation": {"detailed_description": 1.0},
     "comparison": {"word": 0.7, "comparison": 0.1, "multi_choice": 0.2},
     "logic": {"word": 0.6, "chain_of_thought": 0.2, "multi_choice": 0.2},
     "in_context": {"word": 0.7, "specified": 0.3},
 }
-"""Styles of a benchmark's questions; the others are asked as `DEFAULT_STYLES`."""
+"""Style weights of a capability's questions; `DEFAULT_STYLES` for the others."""
 DEFAULT_STYLES = {"word": 0.7, "multi_choice": 0.3}
 
 SCHEMA = pa.schema(
@@ -52,7 +54,7 @@ SCHEMA = pa.schema(
 
 
 def _classes(asked: Asked) -> int:
-    """How many answers a guess without the image has to choose from."""
+    """Number of answers that a guess without the image chooses from."""
     return OPTIONS if asked.kind == "choice" else asked.atom.classes
 
 
@@ -61,11 +63,11 @@ def _chance(asked: Asked) -> float:
     return 0.0 if asked.kind == "facts" else 1 / _classes(asked)
 
 
-def _item(capability: str, seed: int, attempt: int, style: str) -> tuple[Scene, Asked, Random]:
+def _item(capability: str, seed: int, attempt: int, style: str) -> Drawn:
     rng = Random(f"bench/{seed}/{capability}/{attempt}")
-    scene, atoms = MAKERS[capability](rng, World(bench=True))
-    own = [a for a in atoms if a.capability == capability]
-    atom = own[0] if rng.random() < 0.6 else rng.choice(own)
+    scene, atoms = MAKERS[capability](rng, Split(held_out=True))
+    candidates = [atom for atom in atoms if atom.capability == capability]
+    atom = candidates[0] if rng.random() < 0.6 else rng.choice(candidates)
     if style == "word" and atom.kind == "coordinate":
         style = "coordinate"
     return scene, ask(atom, style, rng), rng
@@ -87,30 +89,37 @@ def _row(asked: Asked, picture: bytes, capability: str, name: str, index: int) -
     }
 
 
-def _balanced(
-    draws: Iterator[tuple[Scene, Asked, Random]], asks: Counter, answers: Counter
-) -> tuple[Scene, Asked, Random]:
-    """The first draw whose answer has not had its fair share among the items that ask the same as the very first draw, else
-    the one of `DRAWS` whose answer was used least. Counts the item that it returns."""
-    best, key, least = None, "", math.inf
-    for found in itertools.islice(draws, DRAWS):
-        asked = found[1]
-        key = key or pattern(asked.question)
-        if pattern(asked.question) != key or answers[key, asked.answer] >= least:
+def _balanced(draws: Iterator[Drawn], asks: Counter[str], answers: Counter[tuple[str, str]]) -> Drawn:
+    """The first draw whose answer is below its fair share, else the one with the least used answer.
+
+    Only draws that ask the same question pattern as the first one are considered. `asks` counts the items by
+    pattern, `answers` by (pattern, answer); the returned item is added to both.
+    """
+    best = next(draws)
+    question = pattern(best[1].question)
+    least = answers[question, best[1].answer]
+    for drawn in itertools.chain([best], itertools.islice(draws, DRAWS - 1)):
+        asked = drawn[1]
+        if pattern(asked.question) != question:
             continue
-        best, least = found, answers[key, asked.answer]
-        if least < (asks[key] + 1) / _classes(asked):
+        if drawn is not best and answers[question, asked.answer] >= least:
+            continue
+        best, least = drawn, answers[question, asked.answer]
+        if least < (asks[question] + 1) / _classes(asked):
             break
-    asks[key] += 1
-    answers[key, best[1].answer] += 1
+    asks[question] += 1
+    answers[question, best[1].answer] += 1
     return best
 
 
 def benchmark(capability: str, items: int, seed: int) -> pa.Table:
-    """`items` questions of one capability, in shuffled order of style."""
+    """`items` questions of one capability, styles in random order."""
     weights = STYLES.get(capability, DEFAULT_STYLES)
     order = Random(f"styles/{seed}/{capability}").choices(list(weights), list(weights.values()), k=items)
-    asks, answers, rows, attempts = Counter(), Counter(), [], itertools.count()
+    asks: Counter[str] = Counter()
+    answers: Counter[tuple[str, str]] = Counter()
+    rows: list[dict] = []
+    attempts = itertools.count()
     for style in order:
         draws = (_item(capability, seed, attempt, style) for attempt in attempts)
         scene, asked, rng = _balanced(draws, asks, answers)
@@ -123,7 +132,7 @@ def benchmark(capability: str, items: int, seed: int) -> pa.Table:
 def build_bench(
     out: Path, items: int = 300, seed: int = 1000, on_progress: Callable[[int], None] | None = None
 ) -> dict:
-    """Write `<capability>.parquet` for all 14 and bench.json (n, chance of each); returns what bench.json holds."""
+    """Write `<capability>.parquet` for each capability and bench.json (n and chance); returns the latter."""
     out.mkdir(parents=True, exist_ok=True)
     summary = {}
     for capability in MAKERS:

@@ -1,4 +1,4 @@
-"""What can be had without looking: the best answer to each benchmark question that the pool suggests for its text alone."""
+"""Blind baseline: answer a benchmark question with the pool's most frequent answer to its text."""
 
 import re
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ _SLOT = re.compile(r"\b(?:" + "|".join(map(re.escape, NAMES)) + r"|[a-d][1-4])\b
 
 
 def pattern(question: str) -> str:
-    """The question with names, colours and cells replaced, and multi-choice options cut off: what repeats between samples."""
+    """The question with names, colours and cells replaced by `_` and multi-choice options cut off."""
     text = question.replace(IMAGE_PLACEHOLDER, " ").split("( a )")[0]
     return " ".join(_SLOT.sub("_", text).split()) + (" ( a )" if "( a )" in question else "")
 
@@ -24,25 +24,35 @@ def pattern(question: str) -> str:
 def blind_majority(
     samples: Iterable[Sample], bench: Path, score: Callable[[str, str, str, list[str]], float]
 ) -> dict[str, float]:
-    """Score of answering every item with the pool's most frequent answer to its pattern: {capability: 0..1}.
+    """Mean score, by capability (0..1), of the pool's most frequent answer to each item's question pattern.
 
-    Patterns that the pool does not have get the most frequent answer to any. `score(kind, prediction, answer, options)`.
+    A pattern that the pool does not have gets the pool's most frequent answer. `score` receives (kind,
+    prediction, answer, options) and returns 0..1.
     """
-    by_pattern, overall = defaultdict(Counter), Counter()
+    by_pattern: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    overall: Counter[str] = Counter()
     for sample in samples:
         for turn in sample.turns:
             by_pattern[pattern(turn.question)][turn.answer] += 1
             overall[turn.answer] += 1
-    best = {p: min(c, key=lambda a: (-c[a], a)) for p, c in by_pattern.items()}
-    fallback = min(overall, key=lambda a: (-overall[a], a))
-    out = {}
+    best = {text: _most_frequent(answers) for text, answers in by_pattern.items()}
+    fallback = _most_frequent(overall)
+    means = {}
     for capability in CAPABILITY_KEYS:
         items = pq.read_table(
             bench / f"{capability}.parquet", columns=["question", "options", "answer", "kind"]
         ).to_pylist()
         values = [
-            score(i["kind"], best.get(pattern(i["question"]), fallback), i["answer"], i["options"])
-            for i in items
+            score(
+                item["kind"], best.get(pattern(item["question"]), fallback), item["answer"], item["options"]
+            )
+            for item in items
         ]
-        out[capability] = sum(values) / len(values)
-    return out
+        means[capability] = sum(values) / len(values)
+    return means
+
+
+def _most_frequent(answers: Counter[str]) -> str:
+    return min(
+        answers, key=lambda answer: (-answers[answer], answer)
+    )  # ties to the first in alphabetical order

@@ -1,10 +1,13 @@
 """Rebuild the mini world's shipped assets from the packages that they come from.
 
-    npm pack @lobehub/fluent-emoji-flat@1.1.0 emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0 flag-icons@7.5.0
-    pip install winnow[mini-assets] && python -m curation.mini.build_assets --packages DIR   # DIR holds the .tgz files
+    npm pack @lobehub/fluent-emoji-flat@1.1.0 emoji-datasource-google@16.0.0
+    npm pack emoji-datasource-twitter@16.0.0 flag-icons@7.5.0
+    pip install winnow[mini-assets]
+    python -m curation.mini.build_assets --packages DIR   # DIR holds the .tgz files
 
-Writes `assets/`: sprites.webp (48 px cells, all art styles), flags.webp, glyphs.png, digits.png, photos/*.jpg, tables.json
-and index.json (what stands where). Licences and attribution: assets/NOTICE.md.
+Writes `assets/`: sprites.webp (48 px cells, all art styles), flags.webp, glyphs.png, digits.png,
+photos/*.jpg, tables.json and index.json (the order of the sprites, flags and digits). Licences and
+attribution: assets/NOTICE.md.
 """
 
 import argparse
@@ -37,21 +40,23 @@ TABLE_ROWS = 4
 
 
 class Package:
-    """One npm tarball, read in place."""
+    """One npm tarball, read without unpacking."""
 
     def __init__(self, directory: Path, prefix: str) -> None:
-        found = sorted(directory.glob(f"{prefix}*.tgz"))
-        if not found:
+        tarballs = sorted(directory.glob(f"{prefix}*.tgz"))
+        if not tarballs:
             raise FileNotFoundError(f"no {prefix}*.tgz in {directory}: fetch it with `npm pack` (see --help)")
-        self.tar = tarfile.open(found[0])
+        self.tar = tarfile.open(tarballs[0])
         self.members = {m.name.removeprefix("package/"): m for m in self.tar.getmembers()}
 
     def read(self, *names: str) -> bytes:
         """Bytes of the first of `names` that exists; FileNotFoundError if none does."""
         for name in names:
             if name in self.members:
-                return self.tar.extractfile(self.members[name]).read()
-        raise FileNotFoundError(f"none of {names} in {self.tar.name}")
+                file = self.tar.extractfile(self.members[name])
+                assert file is not None, f"{name} is not a regular file"
+                return file.read()
+        raise FileNotFoundError(f"{self.tar.name!r} holds none of {', '.join(names)}")
 
 
 def rasterise(svg: bytes, width: int, height: int) -> Image.Image:
@@ -59,7 +64,7 @@ def rasterise(svg: bytes, width: int, height: int) -> Image.Image:
     import resvg_py
 
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg.decode(), width=width * 4, height=height * 4))
-    return Image.open(io.BytesIO(png)).convert("RGBA").resize((width, height), Image.LANCZOS)
+    return Image.open(io.BytesIO(png)).convert("RGBA").resize((width, height), Image.Resampling.LANCZOS)
 
 
 def emoji(code: str, fluent: Package, google: Package, twitter: Package) -> list[Image.Image]:
@@ -73,12 +78,14 @@ def emoji(code: str, fluent: Package, google: Package, twitter: Package) -> list
         data = package.read(
             f"img/{name}/64/{code}.png", f"img/{name}/64/{short}.png", f"img/{name}/64/{short}-fe0f.png"
         )
-        images.append(Image.open(io.BytesIO(data)).convert("RGBA").resize((SPRITE, SPRITE), Image.LANCZOS))
+        images.append(
+            Image.open(io.BytesIO(data)).convert("RGBA").resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
+        )
     return images
 
 
 def sheet(images: list[Image.Image], size: tuple[int, int], columns: int = COLUMNS) -> Image.Image:
-    """Lay equal images out in rows of `columns`."""
+    """Lay out images of equal size in rows of `columns`."""
     rows = -(-len(images) // columns)
     out = Image.new(images[0].mode, (columns * size[0], rows * size[1]))
     for i, image in enumerate(images):
@@ -87,7 +94,7 @@ def sheet(images: list[Image.Image], size: tuple[int, int], columns: int = COLUM
 
 
 def glyphs() -> Image.Image:
-    """Every character in every font as a GLYPH x GLYPH grey mask; one row of the sheet for each font."""
+    """Every character in every font as a GLYPH x GLYPH grey mask; one row of the sheet per font."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -121,9 +128,9 @@ def photos(files: dict[str, str]) -> None:
         path = next(folder / name for folder in folders if (folder / name).exists())
         image = Image.open(path).convert("RGB")
         scale = 192 / min(image.size)
-        image.resize((round(image.width * scale), round(image.height * scale)), Image.LANCZOS).save(
-            ASSETS / "photos" / f"{scene}.jpg", quality=88
-        )
+        image.resize(
+            (round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS
+        ).save(ASSETS / "photos" / f"{scene}.jpg", quality=88)
 
 
 def tables() -> list[dict]:

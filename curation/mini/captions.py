@@ -1,52 +1,38 @@
-"""What the base model is trained on: dense captions with positions, look-ups and copying. No question of the pool, no
-benchmark format.
+"""The base model's training data: dense captions with positions, look-ups and copying.
 
-One example is one picture (or none) with several short prompts in a tag language of its own:
+It holds no question of the pool and no benchmark format. One example is one picture (or none) with several
+short prompts in a tag language:
 
     grid -> "a1 dog b4 red circle c2 k"      b4 -> "red circle"      dog -> "a1"      row 2 -> "s t e m"
-    find -> "k c2 dog a1 red circle b4"      dog = wug , cat = dax ; b4 -> "wug"      bars -> "a red 3 b blue 5"
-    copy x y z -> "x y z"                    dog = wug , cat = dax ; list -> "cat dax dog wug"
+    find -> "k c2 dog a1 red circle b4"      dog = wug , cat = dax ; b4 -> "wug"
+    bars -> "a red 3 b blue 5"               dog = wug , cat = dax ; list -> "cat dax dog wug"
+    copy x y z -> "x y z"
 
-Several answers in one (`find`, `list`, long copies) are what makes looking up by content emerge at all: each gives several
-look-ups to learn from where a single question gives one. Words that the pool's questions are made of occur in random order
-only. Fine-grained names, activities, effects, flags' countries and sums are never said: instruction data has to teach them.
+Prompts with several answers (`find`, `list`, long copies) are needed for look-up by content to emerge at all:
+each gives several look-ups to learn from, where a single question gives one. Words of the pool's questions
+occur in random order only. Fine-grained names, activities, effects, the countries of flags and sums never
+occur with a picture: instruction data has to teach them.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from random import Random
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
 
 from curation.mini import art
-from curation.mini.atom import World
-from curation.mini.makers import MAKERS, NONSENSE, WORDS
+from curation.mini.atom import Split
+from curation.mini.makers import MAKERS, NONSENSE, WORDS, printed_word
 from curation.mini.scene import CELLS, GRID, Scene, Thing, block, draw, free_cells
+from curation.mini.vocabulary import whole_words
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
 
-ALPHABET = tuple("abcdefghijklmnopqrstuvwxyz")
-READ_WORDS = tuple(
-    w for w in WORDS if World().mine(w)
-)  # the benchmarks' words are not shown to the base either
+ALPHABET = tuple(ascii_lowercase)
+READ_WORDS = tuple(word for word in WORDS if Split().owns(word))  # the base sees no benchmark word either
 KEYS = (*ALPHABET, *"123456789", *NONSENSE)
 TURNS = 4
-
-
-@cache
-def vocabulary() -> tuple[str, ...]:
-    """Every whole word of the world, for copying in random order."""
-    from curation.mini.tokenizer import VOCABULARY
-
-    return tuple(w for w in VOCABULARY.read_text().split() if w.isalnum())
-
-
-def caption_words() -> str:
-    """The words of the tag language."""
-    return (
-        "grid row column bars photo find list copy big person bird flower swimmer flag bar = ; , . none same"
-    )
 
 
 def _thing(rng: Random, cell: tuple[int, int], kind: str) -> Thing:
@@ -64,35 +50,22 @@ def _thing(rng: Random, cell: tuple[int, int], kind: str) -> Thing:
 
 
 def _big(rng: Random) -> list[Thing]:
-    """One thing over 2 x 2 cells: an object by name, or something that a caption only calls by its group."""
+    """One thing over 2 x 2 cells: an object with a name, or a thing that captions only call by its group."""
     cell = (rng.randrange(GRID - 1), rng.randrange(GRID - 1))
     style = rng.randrange(art.ART_STYLES)
-    draw_from = rng.random()
-    if draw_from < 0.5:
+    kind = rng.random()
+    if kind < 0.5:
         return [Thing("object", rng.choice(art.names().objects), cell, 2, variant=style)]
-    if draw_from < 0.7:
-        return [
-            Thing(
-                "object",
-                rng.choice([n for g in art.names().fine.values() for n in g]),
-                cell,
-                2,
-                variant=style,
-            )
-        ]
-    if draw_from < 0.85:
+    if kind < 0.7:
+        fine = [name for group in art.names().fine.values() for name in group]
+        return [Thing("object", rng.choice(fine), cell, 2, variant=style)]
+    if kind < 0.85:
         return [Thing("object", rng.choice(art.names().activity), cell, 2, variant=style)]
     return [Thing("flag", "flag", cell, 2, variant=rng.randrange(len(art.names().countries)))]
 
 
-def _word(rng: Random, word: str) -> list[Thing]:
-    row, start = rng.randrange(GRID), rng.randint(0, GRID - len(word))
-    font, color = rng.randrange(art.FONT_COUNT), rng.choice(["black", "blue", "red", "purple", "green"])
-    return [Thing("letter", ch, (start + i, row), color=color, variant=font) for i, ch in enumerate(word)]
-
-
 def _repeated(rng: Random, things: list[Thing], taken: set[tuple[int, int]]) -> list[Thing]:
-    """Some of the single things become further copies of one of them."""
+    """The things, some of the one-cell ones replaced by copies of another one."""
     small = [t for t in things if t.span == 1 and t.cell not in taken]
     if len(small) < 2:
         return things
@@ -108,11 +81,13 @@ def grid_scene(rng: Random, jitter: int, most: int) -> Scene:
     if start < 0.25:
         things = _big(rng)
     elif start < 0.5:
-        things = _word(rng, rng.choice(READ_WORDS))
+        things = printed_word(rng, rng.choice(READ_WORDS))
     taken = {c for t in things for c in (block(t.cell) if t.span == 2 else {t.cell})}
     count = rng.randint(0 if things else 1, max(1, min(most - len(things), len(CELLS) - len(taken))))
     kinds = rng.choices(("object", "shape", "letter", "digit"), (5, 1.5, 1.5, 1.5), k=count)
-    things += [_thing(rng, cell, kind) for cell, kind in zip(free_cells(rng, count, taken), kinds)]
+    things += [
+        _thing(rng, cell, kind) for cell, kind in zip(free_cells(rng, count, taken), kinds, strict=True)
+    ]
     if rng.random() < 0.25:
         things = _repeated(rng, things, taken)
     photo = rng.choice(art.names().photos) if rng.random() < 0.15 else None
@@ -120,7 +95,7 @@ def grid_scene(rng: Random, jitter: int, most: int) -> Scene:
 
 
 def _lookups(scene: Scene, rng: Random, count: int) -> list[Turn]:
-    """Questions about single cells, things and rows of a captioned picture, and about all of its things in random order."""
+    """Look-ups of cells, things and rows of a captioned picture, and of all its things in random order."""
     turns = []
     listing = scene.listing()
     for _ in range(count):
@@ -153,42 +128,41 @@ def _rule(rng: Random, pairs: list[tuple[str, str]]) -> str:
 
 
 def _bound(scene: Scene, thing: Thing, rng: Random) -> Turn:
-    """Keys are bound to names in the prompt; a cell is asked, its key is the answer."""
-    names = [thing.words] + rng.sample(
-        [n for n in art.names().objects if n != thing.words], rng.randint(1, 3)
-    )
+    """The prompt binds keys to names and asks for a cell; the answer is the key of the thing there."""
+    others = [name for name in art.names().objects if name != thing.words]
+    names = [thing.words, *rng.sample(others, rng.randint(1, 3))]
     keys = _keys(rng, len(names))
-    return Turn(f"{_rule(rng, list(zip(names, keys)))} ; {thing.where}", keys[0])
+    return Turn(f"{_rule(rng, list(zip(names, keys, strict=True)))} ; {thing.where}", keys[0])
 
 
 def _all_bound(scene: Scene, rng: Random) -> Turn:
-    """Keys are bound to the names of up to six things; the cell and the key of each are the answer, with or without the name."""
+    """The prompt binds keys to the names of up to six things; the answer lists the cell and key of each."""
     things = rng.sample(scene.listing(), min(6, len(scene.things)))
     names = list(dict.fromkeys(t.words for t in things))
     names += rng.sample(
         [n for n in art.names().objects if n not in names], rng.randint(0, 2) if len(names) > 1 else 2
     )
-    key = dict(zip(names, _keys(rng, len(names))))
+    keys = dict(zip(names, _keys(rng, len(names)), strict=True))
     named = rng.random() < 0.4
     answer = " ".join(
-        f"{t.where} {t.words} {key[t.words]}" if named else f"{t.where} {key[t.words]}" for t in things
+        f"{t.where} {t.words} {keys[t.words]}" if named else f"{t.where} {keys[t.words]}" for t in things
     )
-    return Turn(f"{_rule(rng, list(key.items()))} ; {'find' if named else 'list'}", answer)
+    return Turn(f"{_rule(rng, list(keys.items()))} ; {'find' if named else 'list'}", answer)
 
 
 def text_turns(rng: Random) -> list[Turn]:
-    """Copying and look-up without an image: what makes binding possible at all (dense copy supervision).
+    """Copying and look-up without an image: dense copy supervision, without which binding is not learned.
 
-    Parts are repeated in another order than they were given in, so that counting positions is no way to copy.
+    The parts are copied in another order than given, so that counting positions does not solve the task.
     """
-    some = rng.choice([KEYS, art.names().objects, vocabulary()])
+    some = rng.choice([KEYS, art.names().objects, whole_words()])
     if rng.random() < 0.4:
         parts = [[rng.choice(some) for _ in range(rng.randint(2, 5))] for _ in range(rng.randint(2, 5))]
-        mixed = rng.sample(parts, len(parts))
-        return [Turn("copy " + " , ".join(map(" ".join, parts)), " , ".join(map(" ".join, mixed)))]
+        copied = rng.sample(parts, len(parts))
+        return [Turn("copy " + " , ".join(map(" ".join, parts)), " , ".join(map(" ".join, copied)))]
     count = rng.randint(2, 10)
     left = list(dict.fromkeys(rng.choice(some) for _ in range(count)))
-    pairs = list(zip(left, _keys(rng, len(left))))
+    pairs = list(zip(left, _keys(rng, len(left)), strict=True))
     if rng.random() < 0.3:
         pairs = [(b, a) for a, b in pairs]
     mixed = rng.sample(pairs, len(pairs))
@@ -200,9 +174,9 @@ def text_turns(rng: Random) -> list[Turn]:
 
 
 def _maker_picture(rng: Random, jitter: int) -> tuple[Scene, list[Turn]]:
-    """A bar chart or a place, captioned."""
+    """A captioned bar chart or place."""
     if rng.random() < 0.5:
-        scene, _ = MAKERS["data"](rng, World())
+        scene, _ = MAKERS["data"](rng, Split())
         bars = " ".join(f"{t.where[0]} {t.color} {t.variant}" for t in scene.listing())
         asked = rng.sample(scene.listing(), 2)
         return scene, [Turn("bars", bars), *(Turn(t.where[0], f"{t.color} {t.variant}") for t in asked)]
@@ -215,8 +189,9 @@ def _maker_picture(rng: Random, jitter: int) -> tuple[Scene, list[Turn]]:
 class CaptionStream(Sequence):
     """Base training examples, drawn on the fly: example `i` depends on (seed, i) only.
 
-    `jitter` is the most pixels that a thing stands off its cell, `most` the most things of a grid, `direct` the share of grids whose
-    look-ups are asked without a caption before them; a curriculum is a sequence of such streams (on the patch grid and few first).
+    jitter: largest offset of a thing from its cell, in pixels. most: largest number of things in a grid.
+    text_share: share of examples without a picture. direct: share of grids whose look-ups are not preceded by
+    the caption. A curriculum is a sequence of such streams, with few things on the patch grid first.
     """
 
     def __init__(
@@ -228,36 +203,29 @@ class CaptionStream(Sequence):
         text_share: float = 0.15,
         direct: float = 0.0,
     ) -> None:
-        self.size, self.seed, self.jitter, self.most, self.text_share, self.direct = (
-            size,
-            seed,
-            jitter,
-            most,
-            text_share,
-            direct,
-        )
+        self.size, self.seed, self.jitter, self.most = size, seed, jitter, most
+        self.text_share, self.direct = text_share, direct
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]  # no slices
         scene, turns, rng = self._draft(index)
         if scene is None:
             return Sample(index, f"text-{index}", "text", (), tuple(turns))
         return _sample(index, draw(scene, rng), turns)
 
     def lengths(self) -> np.ndarray:
-        """int32[size]: length of every example in words, a picture counted as its patches; nothing is drawn."""
-        out = np.empty(self.size, np.int32)
+        """int32[size]: length of every example in words, a picture as its patches; no picture is rendered."""
+        lengths = np.empty(self.size, np.int32)
         for index in range(self.size):
             scene, turns, _ = self._draft(index)
-            out[index] = sum(t.question.count(" ") + t.answer.count(" ") + 5 for t in turns) + (
-                len(CELLS) if scene else 0
-            )
-        return out
+            words = sum(t.question.count(" ") + t.answer.count(" ") + 5 for t in turns)
+            lengths[index] = words + (len(CELLS) if scene else 0)
+        return lengths
 
     def _draft(self, index: int) -> tuple[Scene | None, list[Turn], Random]:
-        """Picture (None: text only) and turns of an example, and the random numbers to draw it with."""
+        """Scene (None: text only) and turns of an example, and the random numbers to render it with."""
         if not 0 <= index < self.size:
             raise IndexError(index)
         rng = Random(f"captions/{self.seed}/{index}")
@@ -277,15 +245,15 @@ def _sample(index: int, image: Any, turns: list[Turn]) -> Sample:
 
 
 GATES = {"single_object": 0.90, "four_objects": 0.60, "short_words": 0.50, "lookup_of_three": 0.80}
-"""What a base must reach before anything is compared: share of held-out captions that are right to the last token."""
+"""Shares of held-out captions, right to the last token, that a base model must reach before it is used."""
 
 
 def gate_sample(gate: str, index: int, seed: int = 0, jitter: int = 2) -> Sample:
-    """Held-out item of a gate; its last turn is the one that is judged."""
+    """Held-out item of a gate; its last turn is judged."""
     rng = Random(f"gate/{gate}/{seed}/{index}")
     if gate == "short_words":
         held_out = [w for w in WORDS if w not in READ_WORDS]
-        scene = Scene(_word(rng, rng.choice(held_out)), jitter=min(jitter, 1))
+        scene = Scene(printed_word(rng, rng.choice(held_out)), jitter=min(jitter, 1))
         return _sample(
             index,
             draw(scene, rng),
@@ -302,5 +270,5 @@ def gate_sample(gate: str, index: int, seed: int = 0, jitter: int = 2) -> Sample
         [Thing("object", names[asked], free_cells(rng, 1)[0], variant=rng.randrange(art.ART_STYLES))],
         jitter=jitter,
     )
-    rule = " , ".join(f"{n} = {k}" for n, k in zip(names, keys))
+    rule = " , ".join(f"{n} = {k}" for n, k in zip(names, keys, strict=True))
     return _sample(index, draw(picture, rng), [Turn(f"{rule} ; {picture.things[0].where}", keys[asked])])

@@ -1,7 +1,7 @@
-"""One sample of the mini pool before it is written: what it shows, what is said, which defects it carries.
+"""One sample of the mini pool before it is written: its scene, its turns and its defects.
 
-Sample `i` depends on (seed, i, defects) only, so a pool can be drawn in any order and in parts. A near-duplicate is an
-earlier sample drawn again a pixel or two further.
+Sample `i` depends on (seed, i, defects) only, so a pool can be drawn in any order and in parts. A
+near-duplicate is an earlier sample, rendered again with an offset of a pixel or two.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,56 +10,70 @@ from pathlib import Path
 from random import Random
 
 import yaml
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curation.mini import art
-from curation.mini.atom import Asked, Atom, World, ask
+from curation.mini.atom import Asked, Atom, Split, ask
 from curation.mini.makers import MAKERS, NONSENSE, describe
 from curation.mini.scene import Scene, draw
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
 
-FIRST_COPY = 100  # the first samples are originals
-ANY_STYLE = 0.05  # share of turns in a style drawn from all nine, whatever the source
-LOOK_BACK = 2000  # a near-duplicate's original lies at most this many samples before it
+FIRST_COPY = 100  # samples up to this index are originals
+ANY_STYLE = 0.05  # share of turns whose style is drawn from all nine instead of the source's
+LOOK_BACK = 2000  # largest distance between a near-duplicate and its original, in samples
 
 
 class Defects(BaseModel):
-    """Rates of the defects that real pools have; 0 everywhere is a clean, uniform pool with an image in every sample.
+    """Rates of the defects that real pools have. All 0: a clean, uniform pool with an image in every sample.
 
-    The defaults are published figures of public mixtures; README.md beside this file names the source of each.
+    The defaults are published figures of public mixtures; README.md in this folder names the source of each.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     near_duplicates: float = Field(
-        0.30, ge=0, lt=1, description="share of samples that are an earlier one drawn again"
+        default=0.30, ge=0, lt=1, description="share of samples that repeat an earlier one"
     )
-    wrong_answers: float = Field(0.05, ge=0, lt=1, description="share whose answers are wrong")
+    wrong_answers: float = Field(
+        default=0.05, ge=0, lt=1, description="share of samples whose answers are wrong"
+    )
     mismatched: float = Field(
-        0.05, ge=0, lt=1, description="share of the samples with an image whose image is another's"
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="share of the samples with an image whose image does not match the text",
     )
     blind: float = Field(
-        0.05, ge=0, lt=1, description="share of the samples with an image that can be answered without it"
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="share of the samples with an image that can be answered without it",
     )
-    text_only: float = Field(0.14, ge=0, lt=1, description="share of samples without an image")
-    leaks: float = Field(0.02, ge=0, lt=1, description="share copied from the benchmarks")
-    zipf: float = Field(1.0, ge=0, le=2, description="exponent of the concepts' frequencies inside a source")
+    text_only: float = Field(default=0.14, ge=0, lt=1, description="share of samples without an image")
+    leaks: float = Field(default=0.02, ge=0, lt=1, description="share of samples copied from the benchmarks")
+    zipf: float = Field(
+        default=1.0, ge=0, le=2, description="exponent of the concept frequencies within a source"
+    )
     imbalance: float = Field(
-        1.0, ge=0, le=2, description="exponent on the sources' shares; 0 = equal sources"
+        default=1.0, ge=0, le=2, description="exponent on the shares of the sources; 0 = equal shares"
     )
 
     @model_validator(mode="after")
     def _exclusive(self) -> "Defects":
         if self.wrong_answers + self.mismatched + self.blind > 1:
             raise ValueError(
-                "a sample has at most one of wrong_answers, mismatched and blind: together they are above 1"
+                "wrong_answers, mismatched and blind exclude each other, but their sum is above 1"
             )
         return self
 
 
 @dataclass(frozen=True)
 class Source:
-    """One source of the pool: its share of the samples with an image and what it is made of; `text` marks the one that the
-    samples without an image come from."""
+    """One source of the pool.
+
+    share: weight among the samples with an image. turns: smallest and largest number of turns. capabilities,
+    styles: weights to draw with. text: whether the samples without an image come from this source.
+    """
 
     name: str
     share: float
@@ -78,7 +92,7 @@ def sources() -> tuple[Source, ...]:
 
 @dataclass
 class Draft:
-    """A sample to be written; `scene` is None for a text-only one. `root` is the index of the sample that it repeats."""
+    """A sample to be written. `scene`: None if text-only. `root`: index of the sample that it repeats."""
 
     index: int
     source: str
@@ -90,20 +104,20 @@ class Draft:
     root: int | None = None
     render_key: str = field(default="", repr=False)
 
-    def image(self):
-        """The picture, PIL RGB 64 x 64 (None for text-only)."""
+    def image(self) -> Image.Image | None:
+        """The rendered scene, RGB 64 x 64; None if text-only."""
         return None if self.scene is None else draw(self.scene, Random(self.render_key))
 
     def styles(self) -> list[str]:
         """Interaction styles in order of first appearance."""
-        return list(dict.fromkeys(a.style for a in self.asked))
+        return list(dict.fromkeys(turn.style for turn in self.asked))
 
     def scores(self) -> dict[str, int]:
-        """Capability scores 0..5 as a perfect rater that ignores correctness would give them."""
-        out = dict.fromkeys(CAPABILITY_KEYS, 0)
+        """Scores 0..5 by capability, as a perfect rater that ignores correctness would give them."""
+        scores = dict.fromkeys(CAPABILITY_KEYS, 0)
         for turn in self.asked:
             secondary = 2 if turn.level >= 4 else 1
-            shown = {turn.atom.capability: turn.level} | {c: secondary for c in turn.atom.also}
+            exercised = {turn.atom.capability: turn.level} | dict.fromkeys(turn.atom.also, secondary)
             by_style = {
                 "chain_of_thought": "logic",
                 "comparison": "comparison",
@@ -111,12 +125,13 @@ class Draft:
                 "detailed_description": "generation",
             }.get(turn.style)
             if by_style:
-                shown[by_style] = max(shown.get(by_style, 0), 2)
-            out = {c: max(score, shown.get(c, 0)) for c, score in out.items()}
-        return out
+                exercised[by_style] = max(exercised.get(by_style, 0), 2)
+            for capability, score in exercised.items():
+                scores[capability] = max(scores[capability], score)
+        return scores
 
 
-def text_atom(rng: Random, world: World, capability: str) -> Atom:
+def text_atom(rng: Random, split: Split, capability: str) -> Atom:
     """A question that needs no image."""
     if capability == "stem":
         left, right = rng.randint(0, 4), rng.randint(0, 5)
@@ -131,7 +146,7 @@ def text_atom(rng: Random, world: World, capability: str) -> Atom:
             2,
         )
     if capability == "causal":
-        first, second, effect = world.pick(rng, art.names().effects)[0]
+        first, second, effect = split.pick(rng, art.names().effects)[0]
         return Atom(
             "causal",
             f"{first} and {second} , what will happen ?",
@@ -144,7 +159,7 @@ def text_atom(rng: Random, world: World, capability: str) -> Atom:
         )
     if capability == "in_context":
         names, words = rng.sample(art.names().objects, 3), rng.sample(NONSENSE, 3)
-        rule = " , ".join(f"{n} means {w}" for n, w in zip(names, words))
+        rule = " , ".join(f"{name} means {word}" for name, word in zip(names, words, strict=True))
         return Atom(
             "in_context",
             f"{rule} . what means {names[0]} ?",
@@ -155,7 +170,7 @@ def text_atom(rng: Random, world: World, capability: str) -> Atom:
             f"{names[0]} means {words[0]}",
             3,
         )
-    country = {k: v.lower() for k, v in world.pick(rng, art.names().countries)[0].items()}
+    country = {k: v.lower() for k, v in split.pick(rng, art.names().countries)[0].items()}
     key = rng.choice(["capital", "continent"])
     return Atom(
         "humanities",
@@ -170,7 +185,7 @@ def text_atom(rng: Random, world: World, capability: str) -> Atom:
 
 
 def _style(atom: Atom, wanted: str) -> str:
-    """The style that an atom is asked in when `wanted` was drawn: not every fact fits every style."""
+    """The style to ask an atom in if `wanted` was drawn; not every style fits every fact."""
     if atom.kind == "facts":
         return wanted if wanted in ("detailed_description", "short_description") else "detailed_description"
     if wanted in ("word", "coordinate"):
@@ -194,7 +209,7 @@ def _source(rng: Random, defects: Defects, text_only: bool) -> Source:
 
 
 def _defects(rng: Random, defects: Defects, text_only: bool) -> tuple[bool, bool, bool]:
-    """(wrong, mismatched, blind), at most one of them; without an image only the first is possible."""
+    """(wrong, mismatched, blind), at most one of them true; a text-only sample can only be wrong."""
     kind = rng.random() - defects.wrong_answers
     if kind < 0 or text_only:
         return kind < 0, False, False
@@ -202,37 +217,37 @@ def _defects(rng: Random, defects: Defects, text_only: bool) -> tuple[bool, bool
 
 
 def _misdescribed(atom: Atom, scene: Scene, rng: Random) -> Atom:
-    """The description of a scene with one of its things named as another of its kind."""
-    told = rng.choice(scene.things)
-    name = rng.choice(
-        [n for n in (art.SHAPES if told.kind == "shape" else art.names().objects) if n != told.name]
-    )
-    text = describe(replace(scene, things=[replace(t, name=name) if t is told else t for t in scene.things]))
+    """The description of a scene in which one thing has the name of another thing of its kind."""
+    target = rng.choice(scene.things)
+    names = art.SHAPES if target.kind == "shape" else art.names().objects
+    wrong_name = rng.choice([name for name in names if name != target.name])
+    things = [replace(thing, name=wrong_name) if thing is target else thing for thing in scene.things]
+    text = describe(replace(scene, things=things))
     return replace(atom, answer=text, statement=text.removesuffix(" ."))
 
 
 def draft(index: int, seed: int, defects: Defects) -> Draft:
-    """Sample `index` of the pool of `seed`."""
+    """Sample `index` of the pool with this seed and these defects."""
     rng = Random(f"pool/{seed}/{index}")
     if index > FIRST_COPY and rng.random() < defects.near_duplicates:
         original = draft(rng.randrange(max(0, index - LOOK_BACK), index), seed, defects)
         original.root = original.index if original.root is None else original.root
         original.index, original.render_key = index, f"render/{seed}/{index}"
         return original
-    world = World(zipf=defects.zipf)
+    split = Split(zipf=defects.zipf)
     text_only = rng.random() < defects.text_only
     source = _source(rng, defects, text_only)
     capability = rng.choices(list(source.capabilities), list(source.capabilities.values()))[0]
-    scene, atoms = MAKERS[capability](rng, world)
+    scene, atoms = MAKERS[capability](rng, split)
     wrong, mismatched, blind = _defects(rng, defects, text_only)
     count = rng.randint(*source.turns)
     if text_only or blind:
-        atoms = [text_atom(rng, world, capability) for _ in range(count)]
+        atoms = [text_atom(rng, split, capability) for _ in range(count)]
     if wrong:
         atoms = [_misdescribed(a, scene, rng) if a.kind == "facts" else a.corrupted(rng) for a in atoms]
     asked = _turns(rng, source, atoms[:count], "" if text_only or blind else describe(scene))
     if mismatched:
-        scene, _ = MAKERS[capability](rng, world)
+        scene, _ = MAKERS[capability](rng, split)
     return Draft(
         index,
         source.name,

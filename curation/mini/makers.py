@@ -1,43 +1,34 @@
-"""One maker for each capability: draws a scene and says what can be asked about it.
+"""One maker per capability: draws a scene and returns the questions that can be asked about it.
 
-A maker is `make(rng, world) -> (Scene, [Atom, ...])`; the first atom is the one that gave the scene its purpose. Facts in
-the target position (object and cell, colour and shape, word, digits, flag and place ...) belong either to the pool or to the
-benchmarks, by `World.mine`.
+A maker is `make(rng, split) -> (Scene, [Atom, ...])`; the scene was drawn for the first atom. The
+facts asked for (object and cell, colour and shape, word, digits, flag and place ...) belong to the pool or to
+the benchmarks, as `Split.owns` decides.
+
+The random draws and texts are data: another order or wording gives other pools and benchmarks, on which
+shipped results and the trained base model depend.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from random import Random
+from string import ascii_lowercase
 
 from curation.mini import art
-from curation.mini.atom import Atom, World
+from curation.mini.atom import Atom, Split
 from curation.mini.scene import CELLS, GRID, MAX_BAR, Scene, Thing, block, cell_name, free_cells
 
-NONSENSE = (
-    "wug",
-    "dax",
-    "zim",
-    "blik",
-    "toma",
-    "fep",
-    "gorp",
-    "lek",
-    "mip",
-    "nuv",
-    "plim",
-    "rup",
-    "sko",
-    "tiv",
-    "vash",
-    "yob",
-)
+NONSENSE = tuple("wug dax zim blik toma fep gorp lek mip nuv plim rup sko tiv vash yob".split())
+"""Made-up words that an in-context question gives a meaning to."""
 WORDS = (
-    "ace act add age aid aim air ant arm art ash ask axe bag ban bar bat bay bed bet big bin bit bow box boy bug bun bus cab cap car "
-    "cat cow cry cup cut day den dew dig dog dot dry due ear eat egg elm end eye fan far fat fig fin fit fly fog fox fun fur gas gem "
-    "get gum gun gym ham hat hen hip hot hub hut ice ink jam jar jet job joy jug key kid kit lab lap law leg lid lip log low map mat "
-    "mix mud mug nap net nut oak oil owl pan paw pea pen pet pie pig pin pit pot rag ram rat ray rib rod row rug run sad sap sea ship "
-    "sky snow soap song star stem sun surf tail tap tea ten tin tip toe toy tree tub van vet wall warm wave wax web well wig wind wing "
-    "wolf wood wool yard zip zoo bear bell bird boat bone book calm cave city clay coal coat cold cook cool corn crab deer desk dish "
-    "dock drum duck dust east face farm fish flag foam fork frog game gate gift glue goat gold golf hand harp hawk hill home horn jazz"
+    "ace act add age aid aim air ant arm art ash ask axe bag ban bar bat bay bed bet big bin bit bow "
+    "box boy bug bun bus cab cap car cat cow cry cup cut day den dew dig dog dot dry due ear eat egg "
+    "elm end eye fan far fat fig fin fit fly fog fox fun fur gas gem get gum gun gym ham hat hen hip "
+    "hot hub hut ice ink jam jar jet job joy jug key kid kit lab lap law leg lid lip log low map mat "
+    "mix mud mug nap net nut oak oil owl pan paw pea pen pet pie pig pin pit pot rag ram rat ray rib "
+    "rod row rug run sad sap sea ship sky snow soap song star stem sun surf tail tap tea ten tin tip "
+    "toe toy tree tub van vet wall warm wave wax web well wig wind wing wolf wood wool yard zip zoo "
+    "bear bell bird boat bone book calm cave city clay coal coat cold cook cool corn crab deer desk "
+    "dish dock drum duck dust east face farm fish flag foam fork frog game gate gift glue goat gold "
+    "golf hand harp hawk hill home horn jazz"
 ).split()
 
 
@@ -45,19 +36,25 @@ def _object(rng: Random, name: str, cell: tuple[int, int], span: int = 1) -> Thi
     return Thing("object", name, cell, span, variant=rng.randrange(art.ART_STYLES))
 
 
+def _big_cell(rng: Random) -> tuple[int, int]:
+    """Top-left cell of a thing of 2 x 2 cells."""
+    return rng.randrange(GRID - 1), rng.randrange(GRID - 1)
+
+
 def _photo(rng: Random) -> str | None:
     return rng.choice(art.names().photos) if rng.random() < 0.15 else None
 
 
 def _objects(
-    rng: Random, world: World, count: int, taken: set = frozenset(), without: set = frozenset()
+    rng: Random, split: Split, count: int, taken: Set = frozenset(), without: Set = frozenset()
 ) -> list[Thing]:
     names = [n for n in art.names().objects if n not in without]
-    return [_object(rng, n, c) for n, c in zip(world.pick(rng, names, count), free_cells(rng, count, taken))]
+    picks = split.pick(rng, names, count)
+    return [_object(rng, n, c) for n, c in zip(picks, free_cells(rng, count, taken), strict=True)]
 
 
 def _at(thing: Thing, others: list[Thing], capability: str, level: int) -> Atom:
-    """What stands in one cell."""
+    """The question what is in one cell."""
     return Atom(
         capability,
         f"what is at {thing.where} ?",
@@ -70,15 +67,15 @@ def _at(thing: Thing, others: list[Thing], capability: str, level: int) -> Atom:
     )
 
 
-def spatial(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """Where a thing stands, and what stands beside it."""
-    name, cell = world.until_mine(lambda: (world.pick(rng, art.names().objects)[0], rng.choice(CELLS)))
+def spatial(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """Where a thing is, and what is next to it."""
+    name, cell = split.draw_owned(lambda: (split.pick(rng, art.names().objects)[0], rng.choice(CELLS)))
     target = _object(rng, name, cell)
     side, step = rng.choice(
         [("left of", (-1, 0)), ("right of", (1, 0)), ("above", (0, -1)), ("below", (0, 1))]
     )
     beside = (cell[0] + step[0], cell[1] + step[1])
-    others = _objects(rng, world, rng.randint(2, 5), {cell, beside}, {name})
+    others = _objects(rng, split, rng.randint(2, 5), {cell, beside}, {name})
     where = Atom(
         "spatial",
         f"where is the {name} ?",
@@ -91,7 +88,8 @@ def spatial(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     )
     atoms = [where]
     if beside in CELLS:
-        neighbour = _object(rng, *world.pick(rng, [n for n in art.names().objects if n != name]), beside)
+        [neighbour_name] = split.pick(rng, [n for n in art.names().objects if n != name])
+        neighbour = _object(rng, neighbour_name, beside)
         atoms.append(
             Atom(
                 "spatial",
@@ -105,22 +103,22 @@ def spatial(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
                 ("logic",),
             )
         )
-        others = [t for t in others if t.name != neighbour.name] + [neighbour]
+        others = [*(t for t in others if t.name != neighbour.name), neighbour]
     return Scene([target, *others], _photo(rng)), atoms
 
 
-def attribute(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """Colour and shape of geometric things, and how many there are of an object."""
-    form, color, cell = world.until_mine(
-        lambda: (rng.choice(art.SHAPES), world.pick(rng, list(art.COLORS))[0], rng.choice(CELLS))
+def attribute(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """Colour and shape of geometric things, and the number of copies of an object."""
+    form, color, cell = split.draw_owned(
+        lambda: (rng.choice(art.SHAPES), split.pick(rng, list(art.COLORS))[0], rng.choice(CELLS))
     )
-    shapes = [form] + rng.sample([s for s in art.SHAPES if s != form], rng.randint(1, 3))
+    shapes = [form, *rng.sample([s for s in art.SHAPES if s != form], rng.randint(1, 3))]
     cells = [cell, *free_cells(rng, len(shapes) - 1, {cell})]
     things = [
         Thing("shape", s, c, color=color if s == form else rng.choice(list(art.COLORS)))
-        for s, c in zip(shapes, cells)
+        for s, c in zip(shapes, cells, strict=True)
     ]
-    counted, count = world.pick(rng, art.names().objects)[0], rng.randint(1, 5)
+    counted, count = split.pick(rng, art.names().objects)[0], rng.randint(1, 5)
     copies = [_object(rng, counted, c) for c in free_cells(rng, count, set(cells))]
     colors = tuple(art.COLORS)
     atoms = [
@@ -159,11 +157,11 @@ def attribute(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene(things + copies, _photo(rng)), atoms
 
 
-def logic(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """Odd one out, and a condition that decides which cell to read."""
-    name, cell = world.until_mine(lambda: (world.pick(rng, art.names().objects)[0], rng.choice(CELLS)))
+def logic(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """The odd one out, or a condition that decides which cell to read."""
+    name, cell = split.draw_owned(lambda: (split.pick(rng, art.names().objects)[0], rng.choice(CELLS)))
     if rng.random() < 0.5:
-        same = world.pick(rng, [n for n in art.names().objects if n != name])[0]
+        same = split.pick(rng, [n for n in art.names().objects if n != name])[0]
         copies = [_object(rng, same, c) for c in free_cells(rng, rng.randint(3, 5), {cell})]
         odd = _object(rng, name, cell)
         atoms = [
@@ -191,7 +189,7 @@ def logic(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
             ),
         ]
         return Scene([odd, *copies], _photo(rng)), atoms
-    answer, (other, decoy, missing) = _object(rng, name, cell), _objects(rng, world, 3, {cell}, {name})
+    answer, (other, decoy, missing) = _object(rng, name, cell), _objects(rng, split, 3, {cell}, {name})
     present = rng.random() < 0.5
     first, second = (answer, other) if present else (other, answer)
     tested = decoy.name if present else missing.name
@@ -211,10 +209,10 @@ def logic(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene([answer, other, decoy], _photo(rng)), [atom]
 
 
-def scene(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """What place a photo shows."""
-    place = world.pick(rng, art.names().photos)[0]
-    things = _objects(rng, world, rng.randint(0, 2))
+def scene(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """The place that a photo shows."""
+    place = split.pick(rng, art.names().photos)[0]
+    things = _objects(rng, split, rng.randint(0, 2))
     atoms = [
         Atom(
             "scene",
@@ -231,13 +229,11 @@ def scene(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene(things, place, faded=False), atoms
 
 
-def fine_grained(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """Which bird, flower or swimmer exactly."""
+def fine_grained(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """The exact kind of a bird, flower or swimmer."""
     group = rng.choice(list(art.names().fine))
-    name, cell = world.until_mine(
-        lambda: (world.pick(rng, art.names().fine[group])[0], (rng.randrange(3), rng.randrange(3)))
-    )
-    things = [_object(rng, name, cell, 2)] + _objects(rng, world, rng.randint(0, 2), block(cell))
+    name, cell = split.draw_owned(lambda: (split.pick(rng, art.names().fine[group])[0], _big_cell(rng)))
+    things = [_object(rng, name, cell, 2), *_objects(rng, split, rng.randint(0, 2), block(cell))]
     same = art.names().fine[group]
     every = tuple(n for names in art.names().fine.values() for n in names)
     atoms = [
@@ -266,16 +262,16 @@ def fine_grained(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
 
 
 def describe(scene: Scene) -> str:
-    """A fluent description: every thing and where it is."""
+    """A fluent description: every thing with its cell."""
     if not scene.things:
         return "there is nothing else ."
     return "there is " + " , ".join(f"{t.words} at {t.where}" for t in scene.listing()) + " ."
 
 
-def generation(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
+def generation(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
     """A description of several things."""
-    name, cell = world.until_mine(lambda: (world.pick(rng, art.names().objects)[0], rng.choice(CELLS)))
-    things = [_object(rng, name, cell)] + _objects(rng, world, rng.randint(1, 3), {cell}, {name})
+    name, cell = split.draw_owned(lambda: (split.pick(rng, art.names().objects)[0], rng.choice(CELLS)))
+    things = [_object(rng, name, cell), *_objects(rng, split, rng.randint(1, 3), {cell}, {name})]
     spare = free_cells(rng, 2, {t.cell for t in things})
     things += [
         Thing("shape", rng.choice(art.SHAPES), c, color=rng.choice(list(art.COLORS)))
@@ -297,14 +293,14 @@ def generation(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return picture, [atom]
 
 
-def in_context(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """Made-up names for objects, given in the prompt."""
-    name, word = world.until_mine(lambda: (world.pick(rng, art.names().objects)[0], rng.choice(NONSENSE)))
-    others = _objects(rng, world, 2, without={name})
+def in_context(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """Made-up names of objects, defined in the prompt."""
+    name, word = split.draw_owned(lambda: (split.pick(rng, art.names().objects)[0], rng.choice(NONSENSE)))
+    others = _objects(rng, split, 2, without={name})
     cell = free_cells(rng, 1, {t.cell for t in others})[0]
     target = _object(rng, name, cell)
     words = rng.sample([w for w in NONSENSE if w != word], 2)
-    pairs = [(name, word)] + [(t.name, w) for t, w in zip(others, words)]
+    pairs = [(name, word), *((t.name, w) for t, w in zip(others, words, strict=True))]
     rng.shuffle(pairs)
     rule = " , ".join(f"{n} means {w}" for n, w in pairs)
     shown = [target] + (others if rng.random() < 0.6 else [])
@@ -322,12 +318,10 @@ def in_context(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene(shown, _photo(rng)), [atom]
 
 
-def comparison(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """What there is most of, and what is biggest."""
-    name, cell = world.until_mine(
-        lambda: (world.pick(rng, art.names().objects)[0], (rng.randrange(3), rng.randrange(3)))
-    )
-    rest = world.pick(rng, [n for n in art.names().objects if n != name], 2)
+def comparison(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """The most frequent or the biggest thing."""
+    name, cell = split.draw_owned(lambda: (split.pick(rng, art.names().objects)[0], _big_cell(rng)))
+    rest = split.pick(rng, [n for n in art.names().objects if n != name], 2)
     if rng.random() < 0.5:
         count = rng.randint(2, 4)
         counts = {name: count, rest[0]: rng.randint(1, count - 1), rest[1]: rng.randint(1, count - 1)}
@@ -347,9 +341,9 @@ def comparison(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
             len(art.names().objects),
         )
         return Scene(things, _photo(rng)), [atom]
-    things = [_object(rng, name, cell, 2)] + [
-        _object(rng, n, c) for n, c in zip(rest, free_cells(rng, 2, block(cell)))
-    ]
+    big = _object(rng, name, cell, 2)
+    small_cells = free_cells(rng, 2, block(cell))
+    things = [big, *(_object(rng, n, c) for n, c in zip(rest, small_cells, strict=True))]
     atom = Atom(
         "comparison",
         "what is the biggest thing ?",
@@ -365,12 +359,10 @@ def comparison(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene(things, _photo(rng)), [atom]
 
 
-def activity(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """What a person is doing."""
-    name, cell = world.until_mine(
-        lambda: (world.pick(rng, art.names().activity)[0], (rng.randrange(3), rng.randrange(3)))
-    )
-    things = [_object(rng, name, cell, 2)] + _objects(rng, world, rng.randint(0, 2), block(cell))
+def activity(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """The activity of a person."""
+    name, cell = split.draw_owned(lambda: (split.pick(rng, art.names().activity)[0], _big_cell(rng)))
+    things = [_object(rng, name, cell, 2), *_objects(rng, split, rng.randint(0, 2), block(cell))]
     atom = Atom(
         "activity",
         rng.choice(["what is the person doing ?", "which activity is this ?"]),
@@ -384,13 +376,13 @@ def activity(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene(things, _photo(rng)), [atom]
 
 
-def causal(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """What follows when two causes meet."""
-    (first, second, effect), place = world.until_mine(
-        lambda: (world.pick(rng, art.names().effects)[0], rng.choice(CELLS))
+def causal(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """The effect of two causes that meet."""
+    (first, second, effect), place = split.draw_owned(
+        lambda: (split.pick(rng, art.names().effects)[0], rng.choice(CELLS))
     )
     cells = free_cells(rng, 1, {place})
-    others = _objects(rng, world, rng.randint(0, 2), {place, *cells}, set(art.names().cause))
+    others = _objects(rng, split, rng.randint(0, 2), {place, *cells}, set(art.names().cause))
     things = [_object(rng, first, place), _object(rng, second, cells[0]), *others]
     effects = tuple(e[2] for e in art.names().effects)
     atom = Atom(
@@ -406,10 +398,10 @@ def causal(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene(things, _photo(rng)), [atom]
 
 
-def humanities(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
+def humanities(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
     """Country, capital and continent of a flag."""
-    index, cell = world.until_mine(
-        lambda: (world.pick(rng, range(len(art.names().countries)))[0], (rng.randrange(3), rng.randrange(3)))
+    index, cell = split.draw_owned(
+        lambda: (split.pick(rng, range(len(art.names().countries)))[0], _big_cell(rng))
     )
     country = {k: v.lower() for k, v in art.names().countries[index].items()}
 
@@ -432,28 +424,27 @@ def humanities(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
         fact("on which continent is this country ?", "continent", 4),
     ]
     rng.shuffle(atoms)
-    things = [Thing("flag", "flag", cell, 2, variant=index)] + _objects(
-        rng, world, rng.randint(0, 2), block(cell)
-    )
+    others = _objects(rng, split, rng.randint(0, 2), block(cell))
+    things = [Thing("flag", "flag", cell, 2, variant=index), *others]
     return Scene(things, _photo(rng)), atoms
 
 
-def _digit(rng: Random, world: World, value: int, cell: tuple[int, int]) -> Thing:
-    """A handwritten digit; the benchmarks draw from instances of their own."""
-    held_out = [i for i, d in enumerate(art.names().digits) if d == value and (i % 5 == 0) == world.bench]
-    return Thing("digit", str(value), cell, variant=rng.choice(held_out))
+def _digit(rng: Random, split: Split, value: int, cell: tuple[int, int]) -> Thing:
+    """A handwritten digit; every fifth instance is held out for the benchmarks."""
+    instances = [i for i, d in enumerate(art.names().digits) if d == value and (i % 5 == 0) == split.held_out]
+    return Thing("digit", str(value), cell, variant=rng.choice(instances))
 
 
-def stem(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
+def stem(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
     """A sum or difference of two handwritten digits."""
     result = rng.randint(0, 9)
     left = rng.randint(0, 9)
     sign, right = ("+", result - left) if left <= result else ("-", left - result)
     column, row = rng.randrange(GRID - 2), rng.randrange(GRID)
     things = [
-        _digit(rng, world, left, (column, row)),
+        _digit(rng, split, left, (column, row)),
         Thing("sign", sign, (column + 1, row), variant=rng.randrange(art.FONT_COUNT)),
-        _digit(rng, world, right, (column + 2, row)),
+        _digit(rng, split, right, (column + 2, row)),
     ]
     atoms = [
         Atom(
@@ -480,14 +471,14 @@ def stem(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
         ),
     ]
     return Scene(
-        things + _objects(rng, world, rng.randint(0, 1), {t.cell for t in things}), _photo(rng), jitter=1
+        things + _objects(rng, split, rng.randint(0, 1), {t.cell for t in things}), _photo(rng), jitter=1
     ), atoms
 
 
-def data(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
+def data(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
     """A bar chart of a small real table."""
     tables = art.names().tables
-    (index,) = world.until_mine(lambda: (rng.randrange(len(tables)),))
+    (index,) = split.draw_owned(lambda: (rng.randrange(len(tables)),))
     values = list(tables[index]["values"])
     rng.shuffle(values)
     low, high = min(values), max(values)
@@ -495,11 +486,11 @@ def data(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     colors = rng.sample([c for c in art.COLORS if c != "white"], len(values))
     things = [
         Thing("bar", "bar", (i, GRID - 1), color=c, variant=h)
-        for i, (c, h) in enumerate(zip(colors, heights))
+        for i, (c, h) in enumerate(zip(colors, heights, strict=True))
     ]
     asked = rng.randrange(len(values))
     top, bottom = colors[values.index(high)], colors[values.index(low)]
-    listed = " , ".join(f"{c} {h}" for c, h in zip(colors, heights))
+    listed = " , ".join(f"{c} {h}" for c, h in zip(colors, heights, strict=True))
     atoms = [
         Atom(
             "data",
@@ -543,15 +534,20 @@ def data(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
     return Scene(things, None), atoms
 
 
-def ocr(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
-    """A printed word, spelled out."""
-    (word,) = world.until_mine(lambda: (world.pick(rng, WORDS)[0],))
+def printed_word(rng: Random, word: str) -> list[Thing]:
+    """The letters of a word, in a row of cells, in one font and colour."""
     row, start = rng.randrange(GRID), rng.randint(0, GRID - len(word))
     font, color = rng.randrange(art.FONT_COUNT), rng.choice(["black", "blue", "red", "purple", "green"])
-    letters = [Thing("letter", ch, (start + i, row), color=color, variant=font) for i, ch in enumerate(word)]
+    return [Thing("letter", ch, (start + i, row), color=color, variant=font) for i, ch in enumerate(word)]
+
+
+def ocr(rng: Random, split: Split) -> tuple[Scene, list[Atom]]:
+    """A printed word, spelled out."""
+    (word,) = split.draw_owned(lambda: (split.pick(rng, WORDS)[0],))
+    letters = printed_word(rng, word)
+    row = letters[0].cell[1]
     spelled, asked = " ".join(word), rng.choice(letters)
     wrong = tuple(" ".join(w) for w in WORDS if len(w) == len(word))
-    alphabet = tuple("abcdefghijklmnopqrstuvwxyz")
     atoms = [
         Atom(
             "ocr",
@@ -568,7 +564,7 @@ def ocr(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
             f"which letter is at {asked.where} ?",
             asked.name,
             "spell",
-            alphabet,
+            tuple(ascii_lowercase),
             f"the word is {spelled}",
             f"the letter is {asked.name}",
             3,
@@ -576,13 +572,13 @@ def ocr(rng: Random, world: World) -> tuple[Scene, list[Atom]]:
         ),
     ]
     return Scene(
-        letters + _objects(rng, world, rng.randint(0, 2), {(c, row) for c in range(GRID)}),
+        letters + _objects(rng, split, rng.randint(0, 2), {(c, row) for c in range(GRID)}),
         _photo(rng),
         jitter=1,
     ), atoms
 
 
-MAKERS: dict[str, Callable[[Random, World], tuple[Scene, list[Atom]]]] = {
+MAKERS: dict[str, Callable[[Random, Split], tuple[Scene, list[Atom]]]] = {
     "spatial": spatial,
     "attribute": attribute,
     "logic": logic,
@@ -598,4 +594,4 @@ MAKERS: dict[str, Callable[[Random, World], tuple[Scene, list[Atom]]]] = {
     "data": data,
     "ocr": ocr,
 }
-"""Capability key -> its maker."""
+"""Maker by capability."""

@@ -1,9 +1,9 @@
-"""The mini world's pool: a plain LLaVA JSON with image files, as a user would bring one, and the truth beside it.
+"""The mini world's pool: a LLaVA JSON with image files, as a user would bring one, and a truth table.
 
     python -m curation.mini.pool --out DIR --size 6000 [--seed 0] [--bench BENCH_DIR]
 
-`pool.json` and `images/` know nothing of defects; what the generator knows goes to `truth.parquet`, which only the
-mini world's teacher and the report read.
+`pool.json` and `images/` do not reveal the planted defects; they are recorded in `truth.parquet`, which only
+the mini world's teacher and the report read.
 """
 
 import argparse
@@ -15,18 +15,22 @@ from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from curation.mini.draft import Defects, Draft, draft
 from curation.pool.sample import IMAGE_PLACEHOLDER
 from curation.taxonomy import CAPABILITY_KEYS
 
-SHARD = 1000  # images in a directory
-TRUTH_ROWS = 20_000  # rows of truth held in memory
+Picture = Image.Image | bytes
+"""A drawn image, or the PNG bytes of a benchmark item."""
+SHARD = 1000  # images per directory
+TRUTH_ROWS = 20_000  # rows of the truth table held in memory
+DEFAULT_DEFECTS = Defects()
 TRUTH = pa.schema(
     [
         ("id", pa.string()),
         ("capability", pa.string()),
-        *((f"cap_{c}", pa.int8()) for c in CAPABILITY_KEYS),
+        *((f"cap_{capability}", pa.int8()) for capability in CAPABILITY_KEYS),
         ("styles", pa.list_(pa.string())),
         ("wrong", pa.bool_()),
         ("mismatched", pa.bool_()),
@@ -46,7 +50,7 @@ def _record(id: str, source: str, image: str | None, turns: list[tuple[str, str]
 
 
 class Leaks:
-    """Benchmark items that get into the pool."""
+    """Benchmark items that are leaked into the pool."""
 
     def __init__(self, bench: Path) -> None:
         self.tables = [
@@ -61,7 +65,7 @@ class Leaks:
 
 
 def _truth(drawn: Draft, id: str) -> dict:
-    scores = {f"cap_{c}": s for c, s in drawn.scores().items()}
+    scores = {f"cap_{capability}": score for capability, score in drawn.scores().items()}
     return {
         "id": id,
         "capability": drawn.asked[0].atom.capability,
@@ -76,7 +80,7 @@ def _truth(drawn: Draft, id: str) -> dict:
 
 
 def _leaked(item: dict, index: int, id: str) -> dict:
-    scores = {f"cap_{c}": 3 * (c == item["capability"]) for c in CAPABILITY_KEYS}
+    scores = {f"cap_{name}": 3 * (name == item["capability"]) for name in CAPABILITY_KEYS}
     return {
         "id": id,
         "capability": item["capability"],
@@ -92,19 +96,18 @@ def _leaked(item: dict, index: int, id: str) -> dict:
 
 def samples(
     size: int, seed: int, defects: Defects, leaks: Leaks | None
-) -> Iterator[tuple[dict, dict, object]]:
-    """Yield (LLaVA record, truth row, image as PIL or PNG bytes or None) for each sample."""
+) -> Iterator[tuple[dict, dict, Picture | None]]:
+    """(LLaVA record, row of the truth table, image or None) of each sample."""
     for index in range(size):
         rng = Random(f"leak/{seed}/{index}")
         if leaks and rng.random() < defects.leaks:
             item, id = leaks.take(rng), f"web-{index:07d}"
-            image = f"images/{index // SHARD:04d}/{id}.png"
-            record = _record(id, "webcap", image, [(item["question"], item["answer"])])
+            record = _record(id, "webcap", _image_path(index, id), [(item["question"], item["answer"])])
             yield record, _leaked(item, index, id), item["image"]["bytes"]
             continue
         drawn = draft(index, seed, defects)
         id = f"{drawn.source}-{index:07d}"
-        image = f"images/{index // SHARD:04d}/{id}.png" if drawn.scene else None
+        image = _image_path(index, id) if drawn.scene else None
         yield (
             _record(id, drawn.source, image, [(a.question, a.answer) for a in drawn.asked]),
             _truth(drawn, id),
@@ -116,17 +119,19 @@ def build_source(
     out: Path,
     size: int,
     seed: int = 0,
-    defects: Defects = Defects(),
+    defects: Defects = DEFAULT_DEFECTS,
     bench: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict:
     """Write pool.json, images/ and truth.parquet to `out`; returns counts of samples, defects and sources.
 
-    `bench` is needed for planted leaks; without it there are none.
+    bench: folder of the benchmarks that leaks are taken from; None plants no leaks.
     """
     out.mkdir(parents=True, exist_ok=True)
     leaks = Leaks(bench) if bench and defects.leaks else None
-    counts, by_source, rows = Counter(), Counter(), []
+    counts: Counter[str] = Counter()
+    by_source: Counter[str] = Counter()
+    rows: list[dict] = []
     with open(out / "pool.json", "w") as handle, pq.ParquetWriter(out / "truth.parquet", TRUTH) as truth:
         handle.write("[\n")
         for n, (record, row, image) in enumerate(samples(size, seed, defects, leaks)):
@@ -151,7 +156,11 @@ def build_source(
     }
 
 
-def _write_image(path: Path, image: object) -> None:
+def _image_path(index: int, id: str) -> str:
+    return f"images/{index // SHARD:04d}/{id}.png"
+
+
+def _write_image(path: Path, image: Picture) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(image, bytes):
         path.write_bytes(image)
@@ -166,7 +175,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bench", type=Path, help="benchmarks from which leaks are planted")
+    parser.add_argument("--bench", type=Path, help="folder of the benchmarks that leaks are taken from")
     args = parser.parse_args()
     print(json.dumps(build_source(args.out, args.size, args.seed, bench=args.bench), indent=1))
 

@@ -1,9 +1,10 @@
-"""A picture as data (things on a 4 x 4 grid over a background) and how it is drawn.
+"""A picture as data (things on a 4 x 4 grid over a background), and its rendering.
 
-Cells are 16 x 16 pixels, the patch of the tiny vision tower, named by column a-d and row 1-4. `jitter` moves a thing off
-the patch grid; `span=2` fills 2 x 2 cells.
+A cell is 16 x 16 pixels, one patch of the tiny vision tower, and is named by column a-d and row 1-4. `jitter`
+(pixels) moves a thing off the patch grid; `span=2` fills 2 x 2 cells.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from random import Random
 
@@ -20,14 +21,17 @@ MAX_BAR = 6
 
 
 def cell_name(cell: tuple[int, int]) -> str:
-    """(column, row) from 0 -> "a1".."d4"."""
+    """(column, row), counted from 0, as "a1".."d4"."""
     return f"{'abcd'[cell[0]]}{cell[1] + 1}"
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn thing. `kind`: object, shape, letter, digit, sign, flag or bar; `variant` is the art style, font, digit
-    instance, country index or bar height; `span` the cells it fills each way."""
+    """One drawn thing.
+
+    kind: object, shape, letter, digit, sign, flag or bar. span: cells that it fills in each direction.
+    variant: art style, font, digit instance, country index or bar height, by kind.
+    """
 
     kind: str
     name: str
@@ -42,7 +46,7 @@ class Thing:
 
     @property
     def words(self) -> str:
-        """What a dense caption calls it."""
+        """Its name in a dense caption."""
         name = art.names().group_of(self.name) or self.name
         if self.kind in ("shape", "bar"):
             name = f"{self.color} {name}"
@@ -51,7 +55,7 @@ class Thing:
 
 @dataclass
 class Scene:
-    """Things over a background: a photo's name, or None for a plain tint."""
+    """Things over a background; `photo` is the name of the background, None for a plain tint."""
 
     things: list[Thing] = field(default_factory=list)
     photo: str | None = None
@@ -67,13 +71,13 @@ class Scene:
         return " ".join(f"{t.where} {t.words}" for t in self.listing())
 
 
-def free_cells(rng: Random, count: int, taken: set[tuple[int, int]] = frozenset()) -> list[tuple[int, int]]:
+def free_cells(rng: Random, count: int, taken: Set[tuple[int, int]] = frozenset()) -> list[tuple[int, int]]:
     """`count` distinct cells outside `taken`, in random order."""
     return rng.sample([c for c in CELLS if c not in taken], count)
 
 
 def block(cell: tuple[int, int]) -> set[tuple[int, int]]:
-    """The cells under a 2 x 2 thing whose top-left cell is `cell`."""
+    """The cells covered by a 2 x 2 thing whose top-left cell is `cell`."""
     return {(cell[0] + dx, cell[1] + dy) for dx in (0, 1) for dy in (0, 1)}
 
 
@@ -83,7 +87,7 @@ def _background(scene: Scene, rng: Random, held_out: bool) -> np.ndarray:
     photo = art.photo(scene.photo)
     height, width = photo.shape[:2]
     side = rng.randint(80, 150)
-    border = int(width * 0.75)  # held-out crops lie in the right quarter and beyond, the others left of it
+    border = int(width * 0.75)  # the pool's crops end left of it; held-out crops reach beyond it
     side = min(side, height, width - border + 60) if held_out else min(side, height, border)
     x = (
         rng.randint(min(border - 60, width - side), width - side)
@@ -91,7 +95,7 @@ def _background(scene: Scene, rng: Random, held_out: bool) -> np.ndarray:
         else rng.randint(0, border - side)
     )
     y = rng.randint(0, height - side)
-    crop = Image.fromarray(photo[y : y + side, x : x + side]).resize((SIZE, SIZE), Image.BILINEAR)
+    crop = Image.fromarray(photo[y : y + side, x : x + side]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     pixels = np.asarray(crop, dtype=np.float32)
     return pixels * 0.35 + 255 * 0.65 if scene.faded else pixels.copy()
 
@@ -117,7 +121,7 @@ def _draw_bar(canvas: np.ndarray, thing: Thing, rng: Random) -> None:
 
 
 def draw(scene: Scene, rng: Random, held_out: bool = False) -> Image.Image:
-    """Render to a 64 x 64 RGB image. `held_out` takes photo crops from the part that the pool never shows."""
+    """Render a 64 x 64 RGB image. `held_out` crops photos from the part that the pool never shows."""
     canvas = _background(scene, rng, held_out)
     for thing in scene.things:
         if thing.kind == "bar":

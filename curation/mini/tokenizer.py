@@ -1,22 +1,22 @@
 """The mini world's tokenizer: WordPiece over a fixed list of whole words, characters as the fallback.
 
-    python -m curation.mini.tokenizer > curation/mini/vocabulary.txt     # after a change of the makers' wording
+    python -m curation.mini.tokenizer > curation/mini/vocabulary.txt   # after a change of the makers' texts
 
-Every word that the generator can write is one token, so are the digits 0-9, the letters and the cells a1..d4; any other
-text (a user's own) is spelled from characters.
+Every word that the generator can write is one token, and so are the digits 0-9, the letters and the cells
+a1..d4; any other text is spelled from characters.
 """
 
+import re
 import string
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from curation.mini import art
-from curation.mini.atom import BRACKETS, World, ask
-from curation.mini.captions import caption_words
+from curation.mini.atom import BRACKETS, Split, ask
 from curation.mini.makers import MAKERS, NONSENSE, describe
 from curation.mini.scene import CELLS, cell_name
+from curation.mini.vocabulary import CAPTION_WORDS, VOCABULARY
 from curation.taxonomy import CAPABILITIES, STYLES
 
 if TYPE_CHECKING:
@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 
 USER, ASSISTANT, END, PAD, UNKNOWN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<|unknown|>"
 SPECIAL = (PAD, UNKNOWN, USER, ASSISTANT, END, "<image>", "<video>")
-VOCABULARY = Path(__file__).parent / "vocabulary.txt"
-DRAWS = 400  # scenes of each maker that are read for words
-QUERY_WORDS = "rate score style styles choice binary word short detailed steps specified helpful training answer question image"
+DRAWS = 400  # scenes per maker whose texts are searched for words
+QUERY_WORDS = (
+    "rate score style styles choice binary word short detailed steps specified helpful training answer "
+    "question image"
+)
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}<|user|> {{ message['content'] }} "
-    "{% else %}<|assistant|> {% generation %}{{ message['content'] }} <|end|>{% endgeneration %} {% endif %}{% endfor %}"
+    "{% else %}<|assistant|> {% generation %}{{ message['content'] }} <|end|>{% endgeneration %} "
+    "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
-"""Compact chat template with the marks that give the assistant mask."""
+"""Compact chat template; its generation tags give the assistant mask."""
 
 
 def _texts() -> Iterator[str]:
@@ -48,12 +51,12 @@ def _texts() -> Iterator[str]:
     yield " ".join(cell_name(c) for c in CELLS)
     yield " ".join(" ".join(c.values()) for c in art.names().countries)
     yield " ".join(w for e in art.names().effects for w in e)
-    yield " ".join(a + " " + b for a, b in BRACKETS) + " " + caption_words() + " " + QUERY_WORDS
+    yield " ".join(a + " " + b for a, b in BRACKETS) + " " + CAPTION_WORDS + " " + QUERY_WORDS
     yield " ".join(c.phrase for c in CAPABILITIES) + " " + " ".join(STYLES.values())
     for capability, make in MAKERS.items():
         for i in range(DRAWS):
             rng = Random(f"vocabulary/{capability}/{i}")
-            scene, atoms = make(rng, World())
+            scene, atoms = make(rng, Split())
             for atom in atoms:
                 asked = [
                     ask(atom, style, rng, describe(scene))
@@ -69,16 +72,14 @@ def _texts() -> Iterator[str]:
 
 
 def words() -> list[str]:
-    """Every word of the world, sorted: what `vocabulary.txt` has to hold."""
-    import re
-
-    found = {w for text in _texts() for w in re.findall(r"\w+|[^\w\s]", text.lower())}
-    found = {w for w in found if not (w.isdigit() and len(w) > 1)}
-    return sorted(found | set(string.digits) | set(string.ascii_lowercase) | set(string.punctuation))
+    """Every word of the mini world, sorted; `vocabulary.txt` must hold exactly these."""
+    written = {word for text in _texts() for word in re.findall(r"\w+|[^\w\s]", text.lower())}
+    words = {word for word in written if not (word.isdigit() and len(word) > 1)}
+    return sorted(words | set(string.digits) | set(string.ascii_lowercase) | set(string.punctuation))
 
 
 def build_tokenizer() -> "PreTrainedTokenizerFast":
-    """The tokenizer, with chat template and special tokens set."""
+    """The tokenizer, with chat template and special tokens."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

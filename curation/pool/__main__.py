@@ -8,43 +8,55 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
+
+from curation.pool.command import CommandParser, fail, fraction, path, whole_number
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; exit status 1 and one line on stderr for data that cannot be used."""
+    """Command line. An error is one line on stderr; exit status 2: wrong command, 1: unusable data."""
     options = _parser().parse_args(arguments)
-    from curation.pool.errors import PoolError
+    from curation.pool.errors import PoolArgumentError, PoolError
 
     try:
         return options.run(options)
-    except PoolError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except PoolArgumentError as error:
+        return fail(error, 2)
+    except (PoolError, OSError) as error:
+        return fail(error, 1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m curation.pool", description="Build and inspect pools.")
-    commands = parser.add_subparsers(required=True)
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="python -m curation.pool", description="Build and inspect pools.")
+    commands = parser.add_subparsers(required=True, metavar="build|info")
     build = commands.add_parser("build", help="audit a LLaVA JSON or JSON Lines file and index it")
-    build.add_argument("file", type=Path, help="LLaVA records: one JSON list, or one record a line")
+    build.add_argument("file", type=path, help="LLaVA records: one JSON list, or one record per line")
     build.add_argument(
-        "--images", type=Path, metavar="DIR", help="image paths are relative to it (default: FILE's folder)"
+        "--images",
+        type=path,
+        metavar="DIR",
+        help="folder that image paths are relative to (default: FILE's folder)",
     )
-    build.add_argument("--out", type=Path, required=True, metavar="DIR")
+    build.add_argument("--out", type=path, required=True, metavar="DIR", help="pool folder to write")
     build.add_argument(
         "--tokenizer", metavar="DIR|NAME", help="count text tokens with it (default: white-space words)"
     )
     build.add_argument(
-        "--image-tokens", type=int, metavar="N", help="tokens one image costs (default: unknown)"
+        "--image-tokens",
+        type=whole_number(0),
+        metavar="N",
+        help="tokens that one image costs (default: unknown)",
     )
     build.add_argument(
-        "--max-bad-fraction", type=float, default=0.01, metavar="F", help="stop above it (default 0.01)"
+        "--max-bad-fraction",
+        type=fraction,
+        default=0.01,
+        metavar="F",
+        help="stop if a larger share of the records is unusable (default 0.01)",
     )
-    build.add_argument("--limit", type=int, metavar="N", help="read only the first N records")
+    build.add_argument("--limit", type=whole_number(1), metavar="N", help="read only the first N records")
     build.set_defaults(run=_build)
     info = commands.add_parser("info", help="print what a pool holds")
-    info.add_argument("pool", type=Path)
+    info.add_argument("pool", type=path, help="pool folder")
     info.set_defaults(run=_info)
     return parser
 

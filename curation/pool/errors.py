@@ -1,8 +1,12 @@
-"""What can go wrong with a pool as a whole. What goes wrong with one record is a reason code in quarantine.parquet."""
+"""Errors about a pool as a whole. A problem with one record is a reason code in quarantine.parquet."""
 
 
 class PoolError(ValueError):
     """The pool cannot be built or opened; the message says why and what to do."""
+
+
+class PoolArgumentError(PoolError):
+    """An argument is wrong whatever the data: a missing path, a file instead of a folder, a bad number."""
 
 
 class BrokenJson(PoolError):

@@ -1,4 +1,4 @@
-"""Is this image file there, and whole? Answered from its header and its last bytes, decoded only in doubt."""
+"""Whether an image file exists and is complete, by its header and last bytes; decoded only if in doubt."""
 
 import os
 import struct
@@ -10,33 +10,39 @@ from PIL import Image, ImageFile
 
 from curation.pool.record import BadRecord
 
+# Cameras and editors append a few bytes after the end marker, so it is searched in the last bytes, not at the
+# very end.
 _TAIL_BYTES = 64
-_END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
+_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @contextmanager
 def strict_decoding() -> Iterator[None]:
-    """Inside, PIL refuses truncated files; importing some packages (lmms-eval) makes it fill them with grey instead."""
-    found, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    """Within this context PIL refuses truncated files.
+
+    Importing some packages (lmms-eval) switches PIL, for the whole process, to filling missing parts with
+    grey.
+    """
+    previous, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = found
+        ImageFile.LOAD_TRUNCATED_IMAGES = previous
 
 
 def image_bytes(path: str) -> int:
     """Size of a usable image file in bytes.
 
-    The header must parse. A file that carries its format's end mark in its last bytes counts as whole; any other one
-    is decoded, which settles it. Raises BadRecord (image_missing, image_empty, image_broken, image_truncated).
+    The header must parse. A file with its format's end marker in its last bytes counts as complete; any other
+    file is decoded to find out. Raises BadRecord (image_missing, image_empty, image_broken, image_truncated).
     """
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise BadRecord("image_empty", path)
-            _check_whole(file, path, size)
+            _check_complete(file, path, size)
             return size
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
         if isinstance(error, BadRecord):
@@ -46,14 +52,14 @@ def image_bytes(path: str) -> int:
         raise BadRecord("image_broken", f"{path}: {error.strerror}") from None
 
 
-def _check_whole(file: BinaryIO, path: str, size: int) -> None:
+def _check_complete(file: BinaryIO, path: str, size: int) -> None:
     try:
         image = Image.open(file)
     except _DECODE_ERRORS as error:
         raise BadRecord("image_broken", f"{path}: {error}"[:300]) from None
     file.seek(max(size - _TAIL_BYTES, 0))
-    mark = _END_MARKS.get(image.format or "")
-    if mark and mark in file.read(_TAIL_BYTES):
+    marker = _END_MARKERS.get(image.format or "")
+    if marker and marker in file.read(_TAIL_BYTES):
         return
     try:
         with strict_decoding():

@@ -7,18 +7,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.pool.errors import PoolError
+from curation.pool.errors import PoolArgumentError, PoolError
 from curation.pool.record import parse_record
 from curation.pool.sample import Sample
 
 
 class Pool:
-    """The samples that can be chosen. Only the index (`table`) is in memory; may be pickled and forked.
+    """The samples that can be chosen. Only the index (`table`) is in memory; can be pickled and forked.
 
-    `table` has the columns of `ingest.POOL_SCHEMA` in row order; `hash` is the content hash; `info` is pool.json.
+    `table` has the columns of `ingest.POOL_SCHEMA` in row order; `hash` is the content hash; `info` is the
+    content of pool.json.
     """
 
     def __init__(
@@ -29,14 +31,9 @@ class Pool:
 
     @classmethod
     def open(cls, folder: Path) -> "Pool":
-        """Raises PoolError if the pool is not complete, or if its source file is gone or has another size."""
+        """Raises PoolError if the pool is incomplete or damaged, or its source file missing or changed."""
         folder = Path(folder)
-        marker = folder / "pool.json"
-        if not marker.is_file():
-            raise PoolError(
-                f"{folder} holds no finished pool (no pool.json); run python -m curation.pool build"
-            )
-        info = json.loads(marker.read_text())
+        info = read_info(folder, ("n", "hash", "source", "images"))
         source = _locate(info["source"], folder, "source file")
         if source.stat().st_size != info["source"]["bytes"]:
             raise PoolError(
@@ -44,11 +41,7 @@ class Pool:
                 f"the pool {folder} was built from; build the pool again"
             )
         return cls(
-            folder,
-            pq.read_table(folder / "pool.parquet"),
-            info,
-            source,
-            _locate(info["images"], folder, "image folder"),
+            folder, read_table(folder, info), info, source, _locate(info["images"], folder, "image folder")
         )
 
     def __len__(self) -> int:
@@ -63,10 +56,10 @@ class Pool:
             yield self[row]
 
     def raw(self, row: int) -> bytes:
-        """The record as it stands in the source file, byte for byte."""
+        """The bytes of the record in the source file."""
         row = self._checked(row)
         offset, length = self._offsets[row], self._lengths[row]
-        data = os.pread(self._descriptor, length, offset)  # pread: forked readers share no file position
+        data = os.pread(self._descriptor, length, offset)  # forked readers would share a file position
         if len(data) != length:
             raise PoolError(f"{self.source} ends inside row {row}; it changed since the pool was built")
         return data
@@ -86,11 +79,11 @@ class Pool:
         return os.open(self.source, os.O_RDONLY)
 
     @cached_property
-    def _offsets(self) -> list[int]:
+    def _offsets(self) -> np.ndarray:
         return self.table["byte_offset"].to_numpy()
 
     @cached_property
-    def _lengths(self) -> list[int]:
+    def _lengths(self) -> np.ndarray:
         return self.table["byte_length"].to_numpy()
 
     @cached_property
@@ -109,11 +102,43 @@ class Pool:
             os.close(self.__dict__.pop("_descriptor"))
 
 
-def _locate(entry: dict[str, Any], folder: Path, what: str) -> Path:
+def read_info(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """pool.json, which must hold `keys`. Raises PoolError; PoolArgumentError if `folder` is not a folder."""
+    marker = folder / "pool.json"
+    if not folder.is_dir():
+        raise PoolArgumentError(
+            f"{folder} holds no finished pool: it is not a folder; run python -m curation.pool build"
+        )
+    if not marker.is_file():
+        raise PoolError(f"{folder} holds no finished pool (no pool.json); run python -m curation.pool build")
+    try:
+        info = json.loads(marker.read_text())
+    except ValueError as error:
+        raise PoolError(f"{marker} is not valid JSON ({error}); build the pool again") from error
+    if not isinstance(info, dict) or not set(keys) <= info.keys():
+        raise PoolError(f"{marker} does not describe a pool; build the pool again")
+    return info
+
+
+def read_table(folder: Path, info: dict[str, Any]) -> pa.Table:
+    """pool.parquet, whose length must be `info["n"]`. Raises PoolError."""
+    path = folder / "pool.parquet"
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PoolError(f"{path} cannot be read ({error}); build the pool again") from error
+    if len(table) != info["n"]:
+        raise PoolError(
+            f"{path} has {len(table):,} rows, but pool.json says {info['n']}; build the pool again"
+        )
+    return table
+
+
+def _locate(entry: dict[str, Any], folder: Path, noun: str) -> Path:
     for path in ((folder / entry["relative"]).resolve(), Path(entry["path"])):
         if path.exists():
             return path
     raise PoolError(
-        f"the {what} of the pool {folder} is not there: neither {entry['relative']} beside it nor "
-        f"{entry['path']}; put it back, or build the pool again from where it lies now"
+        f"the {noun} of the pool {folder} does not exist: neither {entry['relative']} relative to it nor "
+        f"{entry['path']}; put it back, or build the pool again from its new place"
     )

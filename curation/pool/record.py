@@ -1,4 +1,4 @@
-"""One LLaVA record -> turns and image paths, or the reason why it cannot be used."""
+"""Parse one LLaVA record into turns and image paths, or give the reason why it cannot be used."""
 
 import hashlib
 import json
@@ -9,31 +9,31 @@ from typing import Any
 from curation.pool.sample import IMAGE_PLACEHOLDER, Turn
 
 REASONS: dict[str, str] = {
-    "broken_json": "a line that is not JSON",
+    "broken_json": "the line is not valid JSON",
     "not_an_object": "the record is not a JSON object",
-    "bad_conversations": "no `conversations` list of {from, value} texts",
-    "odd_roles": "speakers other than human and gpt, or not in turns",
-    "no_assistant_turn": "nobody answers",
-    "empty_answer": "an answer without text",
+    "bad_conversations": "`conversations` is not a list of {from, value} texts",
+    "odd_roles": "a speaker is neither human nor gpt, or the two do not alternate",
+    "no_assistant_turn": "no question has an answer",
+    "empty_answer": "an answer has no text",
     "bad_image_field": "`image` is neither a path nor a list of paths, or the record has a video",
-    "image_count_mismatch": "not as many <image> placeholders in the questions as images",
-    "placeholder_in_answer": "an answer that holds an <image> placeholder",
-    "bad_unicode": "text with a lone surrogate, which no tokenizer accepts",
-    "image_missing": "the image file is not there",
-    "image_empty": "the image file has no bytes",
+    "image_count_mismatch": "the questions hold more or fewer <image> placeholders than there are images",
+    "placeholder_in_answer": "an answer holds an <image> placeholder",
+    "bad_unicode": "the text holds a lone surrogate, which no tokenizer accepts",
+    "image_missing": "the image file does not exist",
+    "image_empty": "the image file is empty",
     "image_broken": "the image file cannot be read as an image",
-    "image_truncated": "the image file ends too early",
+    "image_truncated": "the image file is truncated",
     "duplicate_record": "the same images and conversation as an earlier record, under the same id or none",
     "duplicate_id": "the id equals the content hash of another record",
 }
-"""Reason code -> what it means."""
+"""Reason code -> meaning."""
 
 _HUMAN, _ASSISTANT = {"human", "user"}, {"gpt", "assistant"}
 _SOURCE_KEYS = ("source", "data_source", "image_source")
 
 
 class BadRecord(ValueError):
-    """A record that goes to quarantine, with a code of `REASONS`."""
+    """A record that goes to quarantine; `reason` is a code of `REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -42,7 +42,11 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """What the pool keeps of one record. `content_hash`: 32 hex digits over image paths and conversation."""
+    """The parts of a record that the pool uses.
+
+    `content_hash`: 32 hex digits over image paths and conversation. `skipped_first`, `skipped_last`: whether
+    an answer before the first question, or a question after the last answer, was left out.
+    """
 
     id: str | None
     source: str
@@ -53,7 +57,7 @@ class Record:
     skipped_last: bool
 
     def text(self) -> str:
-        """All questions and answers without the image placeholders, for counting tokens."""
+        """All questions and answers without image placeholders, for counting tokens."""
         parts = (
             part
             for turn in self.turns
@@ -63,11 +67,11 @@ class Record:
 
 
 def parse_record(value: Any) -> Record:
-    """Check the text side of a record. Raises BadRecord.
+    """Check everything of a record but its image files. Raises BadRecord.
 
-    As LLaVA's own loader does, an answer before the first question and a question after the last answer are skipped
-    (the caller counts both). Where the record names no source it is the first folder of its first image, else
-    `unknown`, or `text_only` without images.
+    As in LLaVA's own loader, an answer before the first question and a question after the last answer are
+    skipped (the caller counts both). If the record names no source, its source is the first folder of its
+    first image, else `unknown`, or `text_only` without images.
     """
     if not isinstance(value, dict):
         raise BadRecord("not_an_object", type(value).__name__)
@@ -81,7 +85,7 @@ def parse_record(value: Any) -> Record:
 
 
 def record_id(value: Any) -> str | None:
-    """The record's own id as text; None where it has none."""
+    """The record's own id as text; None if it has none."""
     own = value.get("id") if isinstance(value, dict) else None
     if isinstance(own, bool) or not isinstance(own, str | int):
         return None
@@ -108,7 +112,7 @@ def _spoken(conversations: Any) -> list[tuple[str, str]]:
     for number, turn in enumerate(conversations):
         role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
         if not isinstance(role, str) or not isinstance(text, str):
-            raise BadRecord("bad_conversations", f"turn {number} is not {{from: text, value: text}}")
+            raise BadRecord("bad_conversations", f"turn {number} must be {{from: text, value: text}}")
         if role not in _HUMAN and role not in _ASSISTANT:
             raise BadRecord("odd_roles", f"turn {number} is from {role[:40]!r}")
         spoken.append((role, text))
@@ -123,7 +127,7 @@ def _pair(spoken: list[tuple[str, str]]) -> tuple[Turn, ...]:
     for number, (role, _) in enumerate(body):
         if role not in (_ASSISTANT if number % 2 else _HUMAN):
             raise BadRecord(
-                "odd_roles", f"human and gpt do not take turns: {' '.join(r for r, _ in spoken)[:80]}"
+                "odd_roles", f"human and gpt do not alternate: {' '.join(r for r, _ in spoken)[:80]}"
             )
     return tuple(Turn(body[i][1], body[i + 1][1]) for i in range(0, len(body), 2))
 

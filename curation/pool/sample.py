@@ -1,4 +1,4 @@
-"""The unit that flows through everything: one conversation with 0..n images."""
+"""The unit that everything works on: one conversation with 0..n images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ IMAGE_PLACEHOLDER = "<image>"
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer. The question keeps LLaVA's `<image>` placeholders where they stood."""
+    """One question and its answer. The question keeps LLaVA's `<image>` placeholders in place."""
 
     question: str
     answer: str
@@ -17,7 +17,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation: `images` are paths (or PIL images, for data that is drawn on the fly), in placeholder order."""
+    """One conversation. `images`: paths, or PIL images of data drawn on the fly, in placeholder order."""
 
     row: int
     id: str

@@ -1,6 +1,6 @@
 """Read the records of a LLaVA file one by one, with their byte offsets, in bounded memory.
 
-Two layouts are understood: one JSON list (`[{...}, {...}]`, any whitespace) and JSON Lines.
+Two layouts are read: one JSON list (`[{...}, {...}]`, any white space) and JSON Lines.
 """
 
 import codecs
@@ -18,9 +18,9 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class Located(NamedTuple):
-    """One record and where it stands: `length` bytes from byte `offset`. `fault` says why `value` could not be read."""
+    """One record: `length` bytes from byte `offset`. `fault` says why `value` could not be parsed."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     offset: int
     length: int
     value: Any
@@ -30,8 +30,9 @@ class Located(NamedTuple):
 def read_records(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Located]:
     """Records of `path` in file order.
 
-    Raises BrokenJson, with the byte offset, where a list is cut off or malformed, where the last line of a JSON Lines
-    file is cut off, or where the file is neither layout. A broken line in the middle is yielded with its `fault`.
+    Raises BrokenJson, with the byte offset, if a list is cut off or malformed, if the last line of a JSON
+    Lines file is cut off, or if the file has neither layout. A broken line in the middle is yielded with its
+    `fault`.
     """
     with path.open("rb") as file:
         head = file.read(4096)
@@ -56,8 +57,8 @@ def _read_lines(file: Any, path: Path, offset: int) -> Iterator[Located]:
             value, fault = _parse_line(text)
             if fault and index == 0:
                 raise BrokenJson(
-                    f"{path}: the first line is no complete JSON record ({fault}); expected a JSON list "
-                    "or one record a line",
+                    f"{path}: the first line is not a complete JSON record ({fault}); expected a JSON list "
+                    "or one record per line",
                     begin,
                 )
             if fault and not line.endswith(b"\n"):
@@ -97,7 +98,7 @@ def _read_list(window: "_Window") -> Iterator[Located]:
 
 
 class _Window:
-    """A piece of the file as text: `buffer[position]` is the next character, `offset` its byte offset in the file."""
+    """A part of the file as text: `buffer[position]` is the next character, `offset` its place in bytes."""
 
     def __init__(self, file: Any, path: Path, offset: int, chunk_bytes: int) -> None:
         self.path, self.offset = path, offset
@@ -107,7 +108,7 @@ class _Window:
         self.buffer, self.position = "", 0
 
     def advance(self, count: int) -> int:
-        """Move on by `count` characters; returns how many bytes that was."""
+        """Move forward by `count` characters; returns their number of bytes."""
         piece = (
             self.buffer
             if self.buffer.isascii()
@@ -119,9 +120,10 @@ class _Window:
         return size
 
     def peek(self) -> str:
-        """The next character that is not white space, "" at the end of the file."""
+        """The next character that is not white space; "" at the end of the file."""
         while True:
-            self.advance(_SPACE.match(self.buffer, self.position).end() - self.position)
+            space = _SPACE.match(self.buffer, self.position)
+            self.advance(space.end() - self.position if space else 0)
             if self.position < len(self.buffer):
                 return self.buffer[self.position]
             if self._end:
@@ -129,7 +131,7 @@ class _Window:
             self._fill(self._chunk)
 
     def decode(self, index: int) -> Located:
-        """The record that starts here, as far as more of the file is needed for it."""
+        """Parse the record that starts here, reading more of the file as needed."""
         more = self._chunk
         while True:
             try:
@@ -137,15 +139,20 @@ class _Window:
             except json.JSONDecodeError as error:
                 self._refuse_unless_incomplete(error, index)
             else:
-                if len(self.buffer) - end > 2 or self._end:  # at the very end, "1" may still become "1e-9"
+                # A number at the end of the buffer may be incomplete: "1" could go on as "1e-9".
+                if len(self.buffer) - end > 2 or self._end:
                     offset = self.offset
                     return Located(index, offset, self.advance(end - self.position), value)
             if len(self.buffer) - self.position > MAX_RECORD_CHARS:
-                raise self.invalid(index, f"no end of the record within {MAX_RECORD_CHARS:,} characters")
+                raise self.invalid(index, f"the record does not end within {MAX_RECORD_CHARS:,} characters")
             self._fill(more)
-            more *= 2  # so that a long record is scanned a few times, not once for each chunk
+            more *= (
+                2  # each scan starts over, so doubling keeps a long record from being scanned once per chunk
+            )
 
     def _refuse_unless_incomplete(self, error: json.JSONDecodeError, index: int) -> None:
+        # json reports a truncated literal or escape at its start, up to 16 characters before the end of the
+        # buffer.
         incomplete = error.msg.startswith("Unterminated string") or error.pos >= len(self.buffer) - 16
         if not incomplete:
             raise self.invalid(index, error.msg, error.pos - self.position) from None
@@ -166,19 +173,20 @@ class _Window:
         self.position = 0
 
     def invalid(self, index: int, what: str, ahead: int = 0) -> BrokenJson:
-        """The error for a list that is malformed `ahead` characters from here."""
+        """The error for a list that is malformed `ahead` characters from the current position."""
         self.advance(ahead)
         return BrokenJson(
             f"{self.path}: not valid JSON at byte {self.offset:,}, in or after record {index} "
-            f"(counted from 0): {what}; repair or fetch the file again",
+            f"(counted from 0): {what}; repair the file or download it again",
             self.offset,
         )
 
 
 def _truncated(path: Path, index: int, offset: int) -> BrokenJson:
+    partial = f", or build a pool of the complete records with --limit {index}" if index else ""
     return BrokenJson(
-        f"{path} is truncated: it ends inside or right after record {index} (counted from 0), which starts at byte "
-        f"{offset:,}; {index:,} whole records stand before it. Fetch the file again (compare its size with the "
-        f"publisher's), or build a pool of the whole records with --limit {index}",
+        f"{path} is truncated: it ends inside or right after record {index} (counted from 0), which starts "
+        f"at byte {offset:,}; {index:,} complete records precede it. Fetch the file again (compare its size "
+        f"with the publisher's){partial}",
         offset,
     )

@@ -1,17 +1,24 @@
-"""Count the text tokens of many conversations: with a Hugging Face tokenizer, or as white-space words."""
+"""Count the text tokens of many conversations, with a Hugging Face tokenizer or as white-space words."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curation.pool.errors import PoolArgumentError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Counter = Callable[[Sequence[str]], list[int]]
 
 
 def token_counter(tokenizer: str | Path | None) -> tuple[Counter, dict[str, str]]:
-    """A function texts -> counts, and what it counts (for pool.json).
+    """A function from texts to counts, and the unit that it counts in (for pool.json).
 
-    `tokenizer` is a folder with tokenizer.json, such a file, or a model name; None counts words. Special tokens and
-    chat markup are not counted.
+    `tokenizer` is a folder with tokenizer.json, such a file, or a model name on the Hub; None counts words.
+    Special tokens and chat markup are not counted. Raises PoolArgumentError if the tokenizer cannot be
+    loaded.
     """
     if tokenizer is None:
         return (lambda texts: [len(text.split()) for text in texts]), {"unit": "words"}
@@ -24,15 +31,29 @@ def token_counter(tokenizer: str | Path | None) -> tuple[Counter, dict[str, str]
     return count, {"unit": "tokens", "tokenizer": Path(tokenizer).name, "tokenizer_sha256": digest}
 
 
-def _load(path: Path, name: str):  # -> tokenizers.Tokenizer
-    from tokenizers import Tokenizer
-
+def _load(path: Path, name: str) -> "Tokenizer":
     file = path / "tokenizer.json" if path.is_dir() else path
     if file.is_file():
-        backend = Tokenizer.from_file(str(file))
-        backend.no_truncation()
-        backend.no_padding()
-        return backend
+        return _from_file(file)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
+    try:
+        return AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise PoolArgumentError(
+            f"tokenizer {name!r} is neither a folder with tokenizer.json nor found on the Hub "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+
+
+def _from_file(file: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    try:
+        backend = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain Exception for a broken file
+        raise PoolArgumentError(f"tokenizer {file} cannot be read ({str(error)[:200]})") from error
+    # A saved tokenizer may truncate or pad, which would falsify the counts.
+    backend.no_truncation()
+    backend.no_padding()
+    return backend

@@ -1,10 +1,11 @@
-"""A teacher behind a chat-completions server: one request for each sample, all 14 scores and the styles in one JSON answer.
+"""A teacher behind a chat-completions server: one request per sample; scores and styles in one JSON answer.
 
-    teacher = ApiTeacher(ChatClient(None, "gpt-4o", input_price=2.5, output_price=10, max_cost_usd=50), cache=Path("cache"))
-    label_pool(pool, teacher, out, share=0.05)
+    client = ChatClient(None, "gpt-4o", input_price=2.5, output_price=10, max_cost_usd=50)
+    label_pool(pool, ApiTeacher(client, cache=Path("cache")), out, share=0.05)
 
-mmSSR (arXiv 2503.13383) labels with one GPT-4o prompt; its wording is not published, this one is ours. Every answer, also one
-that is no label, is kept on disk as it comes, so that a run that was cut off, or stopped by its cost cap, pays for nothing twice.
+mmSSR (arXiv 2503.13383) labels with one GPT-4o prompt; its wording is not published, this one is ours. Every
+answer, also an invalid one, is written to the cache as it arrives, so an interrupted or capped run pays for
+nothing twice.
 """
 
 import hashlib
@@ -25,17 +26,27 @@ from curation.teacher.messages import Unsendable, conversation
 from curation.teacher.parallel import in_order
 from curation.teacher.rubric import Label, missing_label, rubric_text
 
-TASK = """You judge training data for multimodal models. You are shown one training sample: images, and a conversation about them.
-For each capability, say how useful training on this sample would be for that capability, as a score from the list below. Judge the
-sample as it is: if an answer is wrong or does not fit the image, every score is 0. Then name the interaction styles that the
+# Backslashes only wrap the source: the text must stay as it is, cached answers and prompt hashes depend on
+# it.
+TASK = """\
+You judge training data for multimodal models. You are shown one training sample: images, and a \
+conversation about them.
+For each capability, say how useful training on this sample would be for that capability, as a score \
+from the list below. Judge the
+sample as it is: if an answer is wrong or does not fit the image, every score is 0. Then name the \
+interaction styles that the
 answers show; there may be several.
-Answer with one JSON object and nothing else: the capability names before the colons as keys with integer scores, and "styles", a list
+Answer with one JSON object and nothing else: the capability names before the colons as keys with \
+integer scores, and "styles", a list
 of style keys."""
 
 ANSWER_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        **{key: {"type": "integer", "enum": list(range(MAX_SCORE + 1))} for key in CAPABILITY_KEYS},
+        **{
+            capability: {"type": "integer", "enum": list(range(MAX_SCORE + 1))}
+            for capability in CAPABILITY_KEYS
+        },
         "styles": {"type": "array", "items": {"type": "string", "enum": list(STYLES)}},
     },
     "required": [*CAPABILITY_KEYS, "styles"],
@@ -44,27 +55,28 @@ ANSWER_SCHEMA: dict[str, Any] = {
 
 
 FAILURES = {"rate_limited", "server_error", "timeout", "bad_request", "malformed", "invalid_answer"}
-"""Reasons that count against `max_failed`: no broken images, and nothing that the teacher refuses."""
+"""Reasons that count against `max_failed`. Broken images and refusals by the teacher do not."""
 EARLY = 20
-"""Failures from which on a share above `max_failed` stops the run before all samples have been asked about."""
+"""From this many failures on, a share above `max_failed` stops the run before all samples are done."""
 
 
 class InvalidAnswer(ValueError):
-    """An answer that is no label; the message is what the teacher is told about it."""
+    """An answer that is not a valid label; the message is sent back to the teacher."""
 
 
 class ApiTeacher:
     """Labels samples by requests to `client`, `concurrency` at a time.
 
-    task: what the teacher is told to do; rubric and style keys follow it.
-    cache: directory of answers by model and request, not by address (None: none is kept); runs may share it. repeats: how
-        often an answer that is no valid label is sent back with what is wrong with it; after that the label is missing
-        (invalid_answer, or refused).
-    detail: the protocol's image detail (low, high, auto). json_schema: whether the server can be bound to the answer's
-        schema; answers are checked in either case.
+    task: the instruction; the rubric and the style keys are appended to it.
+    cache: directory of answers, keyed by model and request, not by address; runs may share it.
+        None: no cache.
+    repeats: how often an invalid answer is sent back with what is wrong with it; after that the label is
+        missing (invalid_answer, or refused).
+    detail: the protocol's image detail (low, high, auto). json_schema: whether the server supports a schema
+        for the answer; answers are checked in either case.
     max_failed: share of the samples for which the teacher may fail (FAILURES).
-    A sample that cannot be sent or answered yields a missing label with the reason; TooManyFailures, ChatSetupError and
-    CostCapReached are raised.
+    A sample that cannot be sent or answered yields a missing label with the reason; TooManyFailures,
+    ChatSetupError and CostCapReached are raised.
     """
 
     name = "api"
@@ -83,18 +95,15 @@ class ApiTeacher:
         max_failed: float = 1.0,
     ) -> None:
         self.client, self.cache, self.concurrency, self.repeats = client, cache, concurrency, repeats
-        self.detail, self.json_schema, self.max_tokens, self.max_failed = (
-            detail,
-            json_schema,
-            max_tokens,
-            max_failed,
-        )
+        self.detail, self.json_schema = detail, json_schema
+        self.max_tokens, self.max_failed = max_tokens, max_failed
         self.system = _system(task)
         self._lock = threading.Lock()
         self._kept = Cost()
 
     def label(self, samples: Iterable[Sample]) -> Iterator[Label]:
-        failed, asked = Counter(), 0
+        failed: Counter[str] = Counter()
+        asked = 0
         for label in in_order(
             self._label, ((sample, self._messages(sample)) for sample in samples), self.concurrency
         ):
@@ -124,8 +133,9 @@ class ApiTeacher:
     def _check(self, failed: Counter, asked: int) -> None:
         if failed.total() > self.max_failed * asked:
             raise TooManyFailures(
-                f"{self.client.model} gave no label for {failed.total()} of {asked} samples ({dict(sorted(failed.items()))}), more than "
-                f"{self.max_failed:.1%}: look at the server's log and at the model; a new run asks only for what has no answer yet"
+                f"{self.client.model} gave no label for {failed.total()} of {asked} samples "
+                f"({dict(sorted(failed.items()))}), more than {self.max_failed:.1%}: check the server's log "
+                "and the model; a new run requests only the samples without an answer"
             )
 
     def _messages(self, sample: Sample) -> list[Message] | Unsendable:
@@ -169,16 +179,15 @@ class ApiTeacher:
         return missing_label(sample.row, sample.id, "invalid_answer")
 
     def _reply(self, messages: list[Message]) -> Reply:
-        """The answer that is kept for this request, or a new one, which is kept."""
+        """The cached answer to this request, or a new one, which is then cached."""
         path = self._path(messages)
         if path and path.exists():
             reply = Reply(logprobs=None, **json.loads(path.read_text()))
             with self._lock:
-                k = self._kept
                 self._kept = Cost(
-                    kept=k.kept + 1,
-                    kept_input_tokens=k.kept_input_tokens + reply.input_tokens,
-                    kept_output_tokens=k.kept_output_tokens + reply.output_tokens,
+                    kept=self._kept.kept + 1,
+                    kept_input_tokens=self._kept.kept_input_tokens + reply.input_tokens,
+                    kept_output_tokens=self._kept.kept_output_tokens + reply.output_tokens,
                 )
             return reply
         reply = self.client.complete(messages, self.max_tokens, response_format=self._format())
@@ -204,7 +213,7 @@ def _system(task: str) -> str:
 
 
 def _read(sample: Sample, text: str) -> Label:
-    """The label in an answer; Markdown fences around it are taken off. Raises InvalidAnswer."""
+    """The label in an answer; Markdown fences around it are removed. Raises InvalidAnswer."""
     try:
         answer = json.loads(text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
     except json.JSONDecodeError as error:
@@ -213,9 +222,12 @@ def _read(sample: Sample, text: str) -> Label:
         raise InvalidAnswer(
             f"it must be an object with exactly the keys {', '.join(CAPABILITY_KEYS)} and styles"
         )
-    scores = {key: answer[key] for key in CAPABILITY_KEYS}
+    scores = {capability: answer[capability] for capability in CAPABILITY_KEYS}
+    # type() and not isinstance(): JSON's true is no score
     if wrong := [
-        key for key, score in scores.items() if type(score) is not int or not 0 <= score <= MAX_SCORE
+        capability
+        for capability, score in scores.items()
+        if type(score) is not int or not 0 <= score <= MAX_SCORE
     ]:
         raise InvalidAnswer(f"{wrong[0]} must be an integer from 0 to {MAX_SCORE}")
     styles = answer["styles"]

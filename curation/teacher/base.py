@@ -1,7 +1,7 @@
-"""The interface of a teacher: samples in, one label for each out, in the same order.
+"""The interface of a teacher: samples in, one label per sample out, in the same order.
 
-A teacher may be an API, a local model or (mini world) the generator's metadata. What differs stays inside `label`:
-batching, concurrency, retries, a cache, a cost cap. A sample that cannot be judged yields a missing label with its
+A teacher is an API, a local model or (mini world) the generator's metadata. Batching, concurrency, retries,
+cache and cost cap are hidden behind `label`. A sample that cannot be judged yields a missing label with its
 reason; a failure of the teacher itself (no connection, cost cap reached) is raised, never turned into scores.
 """
 
@@ -15,9 +15,10 @@ from curation.teacher.rubric import Label
 
 @dataclass(frozen=True)
 class Cost:
-    """What labelling has cost so far: requests answered, tokens read and written, US dollars.
+    """Cost of labelling so far: answered requests, input and output tokens, US dollars.
 
-    retried: attempts that were repeated. kept: answers that an earlier run had paid for, with what they had cost it in tokens.
+    retried: repeated attempts. kept, kept_input_tokens, kept_output_tokens: answers reused from the cache,
+    and the tokens that an earlier run paid for them.
     """
 
     requests: int = 0
@@ -32,18 +33,18 @@ class Cost:
 
 @runtime_checkable
 class Teacher(Protocol):
-    """Anything that labels samples."""
+    """Labels samples."""
 
     name: str
 
     def label(self, samples: Iterable[Sample]) -> Iterator[Label]:
-        """One label for each sample, in the order of `samples`, which is read lazily and only once."""
+        """One label per sample, in order; `samples` is read lazily and only once."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """The parameters that decide the labels, JSON-able; written to labels.json."""
+        """The parameters that decide the labels, as JSON values; written to labels.json."""
         ...
 
     def cost(self) -> Cost:
-        """What the calls of `label` so far have cost."""
+        """Cost of all calls of `label` so far."""
         ...

@@ -1,10 +1,10 @@
-"""A client for any server that speaks the OpenAI chat-completions protocol: retries, token and cost counters, a cost cap.
+"""A client for servers of the OpenAI chat-completions protocol, with retries, cost counting and a cost cap.
 
     client = ChatClient(None, "gpt-4o", input_price=2.5, output_price=10, max_cost_usd=20)
     reply = client.complete([{"role": "user", "content": "Is the sky blue?"}], max_tokens=8)
 
-One client may be used from many threads. A request that fails for good raises ChatFailure with a reason that callers
-count; what concerns every request (wrong key, unknown model, no server, cost cap) raises another ChatError.
+A client is thread-safe. A request that fails after all retries raises ChatFailure, with a reason that callers
+count; a problem of every request (wrong key, unknown model, no server, cost cap) raises another ChatError.
 """
 
 import json
@@ -23,15 +23,15 @@ TokenLogprob = tuple[str, float]
 """A token's text and its natural-log probability."""
 
 TOP_LOGPROBS = 20
-"""Most likely tokens asked for at each position: the most that OpenAI and a default vLLM server give."""
+"""Number of most likely tokens requested per position: the maximum of OpenAI and of a default vLLM server."""
 
 
 class ChatError(RuntimeError):
-    """The conversation with a server failed; the message says why and what to do."""
+    """A request to a chat server failed; the message says why and what to do."""
 
 
 class ChatSetupError(ChatError):
-    """No request can succeed; `about` tells what to look at: address, key (also its quota) or model."""
+    """No request can succeed. `about` names what to check: address, key (or its quota) or model."""
 
     def __init__(self, message: str, about: Literal["address", "key", "model"]) -> None:
         super().__init__(message)
@@ -39,15 +39,18 @@ class ChatSetupError(ChatError):
 
 
 class CostCapReached(ChatError):
-    """The next request might cost more than what is left of `max_cost_usd`; what was paid for has been returned."""
+    """The next request might exceed `max_cost_usd`; every answer that was paid for has been returned."""
 
 
 class TooManyFailures(ChatError):
-    """No label for more samples than the caller accepts; what was answered is kept."""
+    """More samples failed than the caller accepts; the answers so far are in the cache."""
 
 
 class ChatFailure(ChatError):
-    """One request failed after all retries; `reason` is rate_limited, server_error, timeout, bad_request or malformed."""
+    """One request failed after all retries.
+
+    `reason` is rate_limited, server_error, timeout, bad_request or malformed.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail[:300]}")
@@ -56,7 +59,7 @@ class ChatFailure(ChatError):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `logprobs` holds, for each token written, the most likely tokens there; None where the server gave none."""
+    """An answer. `logprobs`: for each generated token the most likely ones; None if the server sent none."""
 
     text: str
     logprobs: tuple[tuple[TokenLogprob, ...], ...] | None
@@ -68,14 +71,15 @@ class Reply:
 class ChatClient:
     """Requests to one model of one server.
 
-    base_url: the address up to and with `/v1`; None is OpenAI's own service.
-    api_key_env: the environment variable that holds the key; None means OPENAI_API_KEY for OpenAI's service and no key
-        elsewhere, so that a key never goes to another server by accident.
-    timeout: seconds for one attempt. retries: further attempts after 408, 409, 429, 5xx, a timeout, a lost connection
-        or an answer that cannot be read; waits double from half a second, or are those that the server asks for.
-    input_price, output_price: US dollars for a million tokens. max_cost_usd: no request is sent that might exceed it;
-        until a request is answered it counts with one token for each byte of text and `image_tokens` for each image.
-    token_field: the name under which the server takes `max_tokens` (some models want max_completion_tokens).
+    base_url: the address, including `/v1`; None is OpenAI's own service.
+    api_key_env: name of the environment variable with the key; None means OPENAI_API_KEY for OpenAI's service
+        and no key elsewhere, so that a key is never sent to another server by accident.
+    timeout: seconds per attempt. retries: further attempts after status 408, 409, 429 or 5xx, a timeout, a
+        lost connection or an unreadable answer; waits double from half a second unless the server names a
+        wait.
+    input_price, output_price: US dollars per million tokens. max_cost_usd: no request is sent that might
+        exceed it; an unanswered request counts as one token per byte of text and `image_tokens` per image.
+    token_field: the server's name for `max_tokens` (some models require max_completion_tokens).
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class ChatClient:
     ) -> None:
         if max_cost_usd is not None and not (input_price > 0 or output_price > 0):
             raise ValueError(
-                "max_cost_usd needs input_price and output_price, in US dollars for a million tokens"
+                "max_cost_usd needs input_price and output_price, in US dollars per million tokens"
             )
         self.base_url, self.model, self.retries, self.token_field = base_url, model, retries, token_field
         self.prices, self.max_cost_usd, self.image_tokens = (
@@ -115,7 +119,7 @@ class ChatClient:
         logprobs: bool = False,
         response_format: dict[str, Any] | None = None,
     ) -> Reply:
-        """One answer to a conversation. Raises ChatFailure, ChatSetupError or CostCapReached."""
+        """The model's answer to a conversation. Raises ChatFailure, ChatSetupError or CostCapReached."""
         request = {
             "model": self.model,
             "messages": list(messages),
@@ -132,11 +136,11 @@ class ChatClient:
                 if reply:
                     return reply
         raise ChatFailure(
-            "malformed", f"{self.model} gave {self.retries + 1} answers that are no chat completion"
+            "malformed", f"{self.model} sent {self.retries + 1} answers that are not chat completions"
         )
 
     def cost(self) -> Cost:
-        """What all answered requests have cost so far."""
+        """Cost of all answered requests so far."""
         return replace(self._cost, retried=self._retried)
 
     def _send(self, request: dict[str, Any]) -> str:
@@ -160,7 +164,10 @@ class ChatClient:
     def _status_error(self, error: Any) -> ChatError:
         status, detail = error.status_code, str(error)
         if status in (401, 403, 404) or getattr(error, "code", None) == "insufficient_quota":
-            problem = f"{self._client.base_url} refuses model {self.model!r} ({detail[:300]}): check address, key, model, quota"
+            problem = (
+                f"{self._client.base_url} refuses model {self.model!r} ({detail[:300]}): "
+                "check address, key, model, quota"
+            )
             return ChatSetupError(problem, "model" if status == 404 else "key")
         if status == 429:
             return ChatFailure("rate_limited", detail)
@@ -172,7 +179,7 @@ class ChatClient:
         return (tokens[0] * self.prices[0] + tokens[1] * self.prices[1]) / 1e6
 
     def _bound(self, messages: Sequence[Message]) -> int:
-        """Input tokens that a conversation cannot exceed: a token is at least one byte, a turn's marks are a few tokens."""
+        """Upper bound of the input tokens: a token is at least one byte, a turn's markup a few tokens."""
         parts = [part for message in messages for part in _parts(message["content"])]
         text = sum(len(part["text"].encode("utf-8", "replace")) for part in parts if part["type"] == "text")
         return (
@@ -183,7 +190,7 @@ class ChatClient:
 
     @contextmanager
     def _paid_for(self, bound: tuple[int, int]) -> Iterator[None]:
-        """Hold back the money for one request; waits while requests under way hold what may come free again."""
+        """Reserve the most that one request may cost; waits while requests under way may still free money."""
         held = self._usd(bound)
         with self._changed:
             while (
@@ -191,8 +198,9 @@ class ChatClient:
             ):
                 if not self._held:
                     raise CostCapReached(
-                        f"${self._cost.usd:.4f} of ${self.max_cost_usd} are spent on {self._cost.requests} requests to {self.model}, and the "
-                        f"next might cost ${held:.4f}: raise max_cost_usd to go on"
+                        f"${self._cost.usd:.4f} of ${self.max_cost_usd} are spent on "
+                        f"{self._cost.requests} requests to {self.model}, and the next "
+                        f"might cost ${held:.4f}: raise max_cost_usd to go on"
                     )
                 self._changed.wait()
             self._held.append(held)
@@ -204,7 +212,7 @@ class ChatClient:
                 self._changed.notify_all()
 
     def _count(self, usage: tuple[int, int] | None, bound: tuple[int, int]) -> None:
-        """Add one answer. Without a usage in it, its upper bound is what it cost."""
+        """Add one answer to the cost. An answer without usage counts as its upper bound."""
         tokens = bound if usage is None else usage
         with self._changed:
             c = self._cost
@@ -220,12 +228,13 @@ def _connect(base_url: str | None, api_key_env: str | None, timeout: float, retr
     try:
         import openai
     except ImportError as error:
-        raise ImportError("the client of chat servers is not installed: pip install winnow[api]") from error
+        raise ImportError("the chat client needs the package openai: pip install winnow[api]") from error
     variable = api_key_env or ("OPENAI_API_KEY" if base_url is None else None)
     key = os.environ.get(variable) if variable else "none"
     if not key:
         raise ChatSetupError(
-            f"the environment variable {variable} holds no key: set it, or name another one", "key"
+            f"the environment variable {variable} holds no key: set it, or name another one",
+            "key",
         )
     return openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
 
@@ -235,7 +244,7 @@ def _parts(content: Any) -> list[dict[str, Any]]:
 
 
 def _read_body(body: str) -> tuple[Reply | None, tuple[int, int] | None]:
-    """The reply (None where the body is no chat completion) and the (input, output) tokens (None where not told)."""
+    """(reply or None if the body is not a chat completion, (input, output) tokens or None if not given)."""
     try:
         content = json.loads(body)
         usage = content.get("usage") and (
@@ -256,6 +265,7 @@ def _read_logprobs(entry: Any) -> tuple[tuple[TokenLogprob, ...], ...] | None:
     positions = tuple(
         tuple((str(t["token"]), float(t["logprob"])) for t in p["top_logprobs"]) for p in entry["content"]
     )
+    # Servers round: a log-probability slightly above zero is accepted.
     if any(math.isnan(value) or value > 1e-3 for position in positions for _, value in position):
-        raise ValueError("a log-probability above zero")
+        raise ValueError("a log-probability is above zero")
     return positions

@@ -1,7 +1,7 @@
-"""Seeded draws that depend on a sample's id only, and the choice of the rows that a teacher labels.
+"""Seeded draws per sample id, and the choice of the rows that a teacher labels.
 
-A draw is a BLAKE2b digest of (purpose, seed, id): the same on every machine and library version, and independent of
-input order.
+A draw is a BLAKE2b digest of (purpose, seed, id): the same on every machine and with every library version,
+and independent of the input order.
 """
 
 import hashlib
@@ -12,29 +12,34 @@ import pyarrow.compute as pc
 
 
 def random_words(purpose: str, seed: int, id: str) -> np.ndarray:
-    """Sixteen independent uniform uint32 words for one sample; `purpose` (<= 16 bytes) separates uses of one seed."""
+    """Sixteen independent uniform words, uint32[16], for one sample.
+
+    `purpose` (at most 16 bytes) makes the draws of different uses of one seed independent.
+    """
     digest = hashlib.blake2b(f"{seed}/{id}".encode(), person=purpose.encode()).digest()
     return np.frombuffer(digest, dtype="<u4")
 
 
 def uniform(purpose: str, seed: int, id: str) -> float:
-    """One draw from [0, 1) for one sample."""
+    """One uniform draw from [0, 1) for one sample."""
     return float(random_words(purpose, seed, id)[0]) / 2**32
 
 
 def label_quotas(sizes: np.ndarray, budget: int, floor: int, temper: float = 1.0) -> np.ndarray:
-    """How many samples of each source are labelled: a floor for each, the rest in proportion to what it has beyond
-    the floor to the power `temper` (1 = proportional to size, 0 = equal), but no more than there are.
+    """Number of samples to label per source: `floor` for each, the rest by tempered size.
 
-    `sizes` int64[sources] -> int64[sources] that sums to min(budget, sizes.sum()). The floor is lowered to the largest
-    one that the budget can pay; left-over units go to the largest fractions (largest remainder, ties to the first).
+    `sizes`: int64[sources] -> int64[sources] that sums to min(budget, sizes.sum()), none above its size. The
+    rest is shared in proportion to (size - floor) ** temper (temper 1 = proportional, 0 = equal), with the
+    largest-remainder method (ties to the first source). If the budget cannot pay `floor` for every source,
+    the largest floor that it can pay is used.
     """
     budget = min(budget, int(sizes.sum()))
     while np.minimum(sizes, floor).sum() > budget:
         floor -= 1
     quotas = np.minimum(sizes, floor)
     exact = _capped_shares(sizes - quotas, budget - int(quotas.sum()), temper)
-    whole = np.floor(exact + 1e-9).astype(np.int64)  # powers differ in their last bit between CPUs
+    # Powers differ in their last bit between CPUs: 2.9999999 must not become 2 on one of them.
+    whole = np.floor(exact + 1e-9).astype(np.int64)
     quotas = quotas + whole
     order = np.argsort(np.round(whole - exact, 9), kind="stable")
     order = order[quotas[order] < sizes[order]]
@@ -43,7 +48,7 @@ def label_quotas(sizes: np.ndarray, budget: int, floor: int, temper: float = 1.0
 
 
 def _capped_shares(spare: np.ndarray, total: int, temper: float) -> np.ndarray:
-    """float64[sources]: `total` shared out by spare ** temper; what a source cannot give is shared among the others."""
+    """float64[sources]: `total` shared by spare ** temper; what exceeds `spare` goes to the others."""
     weights = np.where(spare > 0, spare.astype(np.float64) ** temper, 0.0)
     full = spare == 0
     while True:
@@ -56,15 +61,16 @@ def _capped_shares(spare: np.ndarray, total: int, temper: float) -> np.ndarray:
 
 
 def choose_rows(pool_table: pa.Table, share: float, seed: int, floor: int, temper: float = 1.0) -> np.ndarray:
-    """Rows to label: int64, ascending; round(share * n) of them (at least one), stratified by source (`label_quotas`).
+    """Rows to label, int64 ascending: round(share * n), at least one, stratified by source (`label_quotas`).
 
-    `pool_table` has row, id, source. The choice inside a source is by a seeded hash of the id, so that it does not
-    depend on the order of the pool. Raises ValueError for a share outside (0, 1] or a temper outside [0, 1].
+    `pool_table` has the columns row, id and source. Within a source, a seeded hash of the id decides, so the
+    choice does not depend on the order of the pool. Raises ValueError for a share outside (0, 1] or a temper
+    outside [0, 1].
     """
     if not 0 < share <= 1:
         raise ValueError(f"the labelled share must be above 0 and at most 1, got {share}")
     if not 0 <= temper <= 1:
-        raise ValueError(f"temper is a power from 0 (equal) to 1 (proportional), got {temper}")
+        raise ValueError(f"temper must be from 0 (equal) to 1 (proportional), got {temper}")
     ids = pool_table["id"].to_pylist()
     rows = pool_table["row"].to_numpy().astype(np.int64)
     source = pc.rank(pool_table["source"], tiebreaker="dense").to_numpy() - 1

@@ -1,4 +1,7 @@
-"""Labels on disk: `labels.parquet` (row, id, cap_<key> int8 or null, styles list<string>) and, last, `labels.json`."""
+"""Labels on disk: `labels.parquet` and, written last, `labels.json` with counts, cost and parameters.
+
+Columns: row, id, cap_<capability> (int8, null = no score), styles (list of text).
+"""
 
 import json
 import os
@@ -23,7 +26,7 @@ LABEL_SCHEMA = pa.schema(
     [
         ("row", pa.int32()),
         ("id", pa.string()),
-        *((f"cap_{key}", pa.int8()) for key in CAPABILITY_KEYS),
+        *((f"cap_{capability}", pa.int8()) for capability in CAPABILITY_KEYS),
         ("styles", pa.list_(pa.string())),
     ]
 )
@@ -42,14 +45,14 @@ def label_pool(
     temper: float = 1.0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Let the teacher label a share of the pool, stratified by source with at least `floor` samples for each.
+    """Let the teacher label a share of the pool, stratified by source (see `choose_rows`); writes `out`.
 
-    The rest is shared out by size to the power `temper` (see `label_quotas`).
-    Returns (and writes to labels.json) the share asked and reached, the counts by score, style and reason, the cost and
-    the teacher's parameters. Raises LabelError when no sample got a usable label.
+    Returns the content of labels.json: the requested and the reached share, counts by score, style and
+    reason, the cost and the teacher's parameters. `on_progress` receives (labels done, labels in total).
+    Raises LabelError if no sample got a usable label.
     """
     rows = choose_rows(pool.table, share, seed, floor, temper)
-    labels = []
+    labels: list[Label] = []
     for done, label in enumerate(teacher.label(pool.samples(rows)), start=1):
         labels.append(label)
         if on_progress and (done % PROGRESS_EVERY == 0 or done == len(rows)):
@@ -72,12 +75,12 @@ def label_pool(
 
 
 def count_labels(labels: list[Label]) -> dict[str, Any]:
-    """Counts for labels.json: labels, missing ones by reason, samples by style, samples by score of each capability."""
-    scores = {key: [0] * (MAX_SCORE + 1) for key in CAPABILITY_KEYS}
+    """Counts for labels.json: missing labels by reason, samples by style, samples by capability and score."""
+    scores = {capability: [0] * (MAX_SCORE + 1) for capability in CAPABILITY_KEYS}
     for label in labels:
-        for key, score in label.scores.items():
+        for capability, score in label.scores.items():
             if score is not None:
-                scores[key][score] += 1
+                scores[capability][score] += 1
     return {
         "n": len(labels),
         "missing": dict(sorted(Counter(label.missing for label in labels if label.missing).items())),
@@ -88,12 +91,12 @@ def count_labels(labels: list[Label]) -> dict[str, Any]:
 
 
 def write_labels(out: Path, labels: list[Label], summary: dict[str, Any]) -> None:
-    """Write both files by temporary name and rename; labels.json last, so that its presence means complete."""
+    """Write both files, each by renaming a temporary file; labels.json last: its presence means complete."""
     out.mkdir(parents=True, exist_ok=True)
     columns = {
         "row": [label.row for label in labels],
         "id": [label.id for label in labels],
-        **{f"cap_{key}": [label.scores[key] for label in labels] for key in CAPABILITY_KEYS},
+        **{f"cap_{name}": [label.scores[name] for label in labels] for name in CAPABILITY_KEYS},
         "styles": [list(label.styles) for label in labels],
     }
     pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), out / "labels.parquet.tmp")
@@ -103,27 +106,30 @@ def write_labels(out: Path, labels: list[Label], summary: dict[str, Any]) -> Non
 
 
 def read_labels(directory: Path, pool_hash: str) -> pa.Table:
-    """The labels table, sorted by row. Raises LabelError where it is absent, unfinished, broken or of another pool."""
+    """The labels table, sorted by row. Raises LabelError if it is missing, damaged or of another pool."""
     try:
         summary = json.loads((directory / "labels.json").read_text())
         table = pq.read_table(directory / "labels.parquet")
     except FileNotFoundError as error:
         raise LabelError(
-            f"{directory} holds no finished labels ({error.filename} is not there): label again"
+            f"{directory} holds no finished labels ({error.filename} does not exist); label again"
         ) from error
     except (json.JSONDecodeError, pa.ArrowInvalid) as error:
-        raise LabelError(f"{directory} is damaged ({error}): label again") from error
+        raise LabelError(f"{directory} is damaged ({error}); label again") from error
     if summary["pool_hash"] != pool_hash:
-        raise LabelError(f"{directory} labels pool {summary['pool_hash']}, not {pool_hash}: label this pool")
+        raise LabelError(
+            f"{directory} belongs to pool {summary['pool_hash']}, not to {pool_hash}; label this pool"
+        )
     if not table.schema.equals(LABEL_SCHEMA):
-        raise LabelError(f"{directory / 'labels.parquet'} has other columns than labels have: label again")
+        raise LabelError(f"{directory / 'labels.parquet'} does not have the columns of labels; label again")
     return table.sort_by("row")
 
 
 def _check_answers(rows: list[int], labels: list[Label], teacher: Teacher) -> None:
     if [label.row for label in labels] != rows:
         raise LabelError(
-            f"teacher {teacher.name!r} gave {len(labels)} labels that are not those of the {len(rows)} samples"
+            f"teacher {teacher.name!r} returned {len(labels)} labels whose rows are not those of the "
+            f"{len(rows)} samples"
         )
     if all(score is None for label in labels for score in label.scores.values()):
         reasons = Counter(label.missing for label in labels)

@@ -1,4 +1,4 @@
-"""Samples as chat messages: text with images as data URLs, in the order in which they stand."""
+"""Samples as chat messages: text and images (as data URLs) in their original order."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from curation.pool.images import strict_decoding
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
 
-_SENT_AS_THEY_ARE = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+_SENT_UNCHANGED = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 class Unsendable(ValueError):
@@ -23,16 +23,20 @@ class Unsendable(ValueError):
 
 
 def data_url(picture: Path | str | Image.Image) -> str:
-    """An image as a data URL: the file's own bytes if it is a whole JPEG, PNG, WebP or GIF, else a PNG of its pixels.
+    """An image as a data URL: a complete JPEG, PNG, WebP or GIF file unchanged, anything else as PNG.
 
     Raises Unsendable for a missing or broken file.
     """
     try:
-        data = None if isinstance(picture, Image.Image) else Path(picture).read_bytes()
-        image = picture if data is None else Image.open(io.BytesIO(data))
+        data: bytes | None = None
+        if isinstance(picture, Image.Image):
+            image = picture
+        else:
+            data = Path(picture).read_bytes()
+            image = Image.open(io.BytesIO(data))
         with strict_decoding():
             image.load()
-        kind = _SENT_AS_THEY_ARE.get(image.format or "")
+        kind = _SENT_UNCHANGED.get(image.format or "")
         if data is None or kind is None:
             data, kind = _png(image), "image/png"
     except FileNotFoundError as error:
@@ -43,7 +47,7 @@ def data_url(picture: Path | str | Image.Image) -> str:
 
 
 def image_part(picture: Path | str | Image.Image, detail: str | None = None) -> dict[str, Any]:
-    """One content part; `detail` is the protocol's low, high or auto (None: not said)."""
+    """One image part; `detail` is the protocol's low, high or auto (None leaves it out)."""
     return {
         "type": "image_url",
         "image_url": {"url": data_url(picture), **({"detail": detail} if detail else {})},
@@ -51,7 +55,7 @@ def image_part(picture: Path | str | Image.Image, detail: str | None = None) -> 
 
 
 def conversation(sample: Sample, detail: str | None = None) -> list[dict[str, Any]]:
-    """User and assistant messages of a sample, each image where its placeholder stands. Raises Unsendable.
+    """User and assistant messages of a sample, each image in the place of its placeholder. Raises Unsendable.
 
     detail: as for `image_part`.
     """

@@ -1,4 +1,4 @@
-"""A bounded number of requests at a time, results in the order of what was asked."""
+"""Run requests concurrently with a bound, and return the results in the order of the requests."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +10,10 @@ Result = TypeVar("Result")
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """`work` of each item, `workers` at a time in threads; `items` is read in the calling thread, a few ahead.
+    """Results of `work(item)`, run by `workers` threads; `items` is read in the calling thread, a few ahead.
 
-    What `work` raises is raised here when its turn comes; what has not begun by then is not begun at all.
+    An exception of `work` is raised here when the item's turn comes; work that has not started by then is
+    cancelled.
     """
     if workers < 1:
         raise ValueError(f"concurrency must be at least 1, got {workers}")

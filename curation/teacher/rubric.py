@@ -1,8 +1,8 @@
-"""What a teacher is asked: the scale 0..5, the capability definitions, and the answer it gives back.
+"""The rubric that a teacher is given (scale 0..5, capability definitions), and the label that it returns.
 
-The question is how *useful the sample is for training* each capability (mmSSR, arXiv 2503.13383, asks a teacher for 14
-integer scores and the interaction styles of one sample together). The wording of the levels is ours: the paper's prompt
-is not published.
+A score says how *useful the sample is for training* a capability. mmSSR (arXiv 2503.13383) asks a teacher for
+an integer score per capability and the interaction styles of one sample together. The wording of the levels
+is ours: the paper's prompt is not published.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ LEVELS: tuple[str, ...] = (
 
 
 class LabelError(ValueError):
-    """A label or a labels directory that cannot be used; the message says which one and why."""
+    """A label or a labels directory that cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True)
 class Label:
     """A teacher's answer for one sample.
 
-    `scores` holds every capability key with 0..5, or None where the teacher gave no usable score (never 0 for that).
-    `styles` holds style keys of the taxonomy; empty means that the teacher named none. `missing` says why a label is
-    incomplete (None for a complete one); reasons are counted in labels.json.
+    `scores` maps every capability to 0..5, or to None if the teacher gave no usable score (never to 0 for
+    that). `styles` holds style keys of the taxonomy; empty means that the teacher named none. `missing` is
+    the reason why a label is incomplete (None if it is complete); reasons are counted in labels.json.
     """
 
     row: int
@@ -46,13 +46,15 @@ class Label:
             raise LabelError(
                 f"sample {self.id!r}: a label needs the {len(CAPABILITY_KEYS)} capability keys in order"
             )
-        for key, score in self.scores.items():
+        for capability, score in self.scores.items():
             if score is not None and not 0 <= score <= MAX_SCORE:
-                raise LabelError(f"sample {self.id!r}: {key} = {score}, allowed is 0..{MAX_SCORE} or None")
+                raise LabelError(
+                    f"sample {self.id!r}: {capability} = {score}; it must be 0..{MAX_SCORE} or None"
+                )
         unknown = [s for s in self.styles if s not in STYLES]
         if unknown:
             raise LabelError(
-                f"sample {self.id!r}: unknown style {unknown[0]!r}; known are {', '.join(STYLES)}"
+                f"sample {self.id!r}: unknown style {unknown[0]!r}; it must be one of {', '.join(STYLES)}"
             )
 
 
@@ -69,5 +71,5 @@ def rubric_text() -> str:
 
 
 def rubric_hash() -> str:
-    """Twelve hex digits that change with any word of the rubric; written beside the labels."""
+    """Twelve hex digits that change with any word of the rubric; written to labels.json."""
     return hashlib.sha256(rubric_text().encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What the base model can look up, beyond its gates: by position, by content, in the prompt, and copying.
+"""Look-up skills of the base model beyond its gates: by position, by content, in the prompt, and copying.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/base_probe.py [--items 150]
 
@@ -30,11 +30,11 @@ def item(probe: str, index: int) -> Sample:
         return Sample(index, str(index), "text", (), (Turn(" ".join(["copy", *names]), " ".join(names)),))
     if probe == "key bound in the prompt":
         keys = rng.sample(NONSENSE, 3)
-        bound = " , ".join(f"{n} = {k}" for n, k in zip(names, keys))
+        bound = " , ".join(f"{n} = {k}" for n, k in zip(names, keys, strict=False))
         return Sample(index, str(index), "text", (), (Turn(f"{bound} ; {names[1]}", keys[1]),))
     things = [
         Thing("object", n, c, variant=rng.randrange(art.ART_STYLES))
-        for n, c in zip(names, free_cells(rng, 4))
+        for n, c in zip(names, free_cells(rng, 4), strict=False)
     ]
     asked = things[0]
     question, answer = (asked.where, asked.name) if probe == PROBES[0] else (asked.name, asked.where)

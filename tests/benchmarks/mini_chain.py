@@ -1,8 +1,9 @@
-"""Seconds and memory of the mini chain: cold, cached, smoke, --help and --dry-run, each as a user would run it.
+"""Seconds and memory of the mini chain as a user runs it: cold, cached, smoke, --help and --dry-run.
 
     python tests/benchmarks/mini_chain.py [--root DIR] [--skip-cold]
 
-Prints one line for each, with the bound it is held to; exit status 1 if one is missed. DIR should be empty for a cold run.
+Prints one line per run with its bound; exit status 1 if a bound is exceeded. DIR should be empty for a cold
+run.
 """
 
 import argparse
@@ -87,7 +88,8 @@ def main() -> int:
         seconds, peak = timed(arguments)
         missed |= seconds > BOUNDS[name] or peak > MEMORY_GB
         print(
-            f"{name}: {seconds:.1f} s (bound {BOUNDS[name]:.0f}), peak memory {peak:.2f} GB (bound {MEMORY_GB:.0f})",
+            f"{name}: {seconds:.1f} s (bound {BOUNDS[name]:.0f}), "
+            f"peak memory {peak:.2f} GB (bound {MEMORY_GB:.0f})",
             flush=True,
         )
     return int(missed)

@@ -1,4 +1,4 @@
-"""Samples per second of one thread: drawing the mini pool, training the tiny model, scoring, losses, evaluation.
+"""Samples per second of one thread: drawing the mini pool, training, scoring, losses, evaluation.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/throughput.py [--size 2000]
 """
@@ -7,6 +7,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,12 +20,15 @@ from curation.signals.gradients.producer import score_gradients
 from curation.signals.losses import score_losses
 from curation.signals.raters.capability import score_capabilities
 from curation.signals.raters.style import score_styles
+from curation.taxonomy import CAPABILITY_KEYS
 from evaluation.harness import evaluate
 from training.builtin import BUILTIN
 from training.fit import fit
 from training.spec import FitSpec
 
 BASE = BUILTIN["builtin:mini"]
+ITEMS = 100
+"""Items per benchmark."""
 
 
 def rate(name: str, count: int, work: Callable[[], object]) -> None:
@@ -45,9 +49,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2000)
     size = parser.parse_args().size
     torch.set_num_threads(1)
+    n_capabilities = len(CAPABILITY_KEYS)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        rate("benchmarks drawn", 14 * 100, lambda: build_bench(root / "bench", 100))
+        rate("benchmarks drawn", n_capabilities * ITEMS, lambda: build_bench(root / "bench", ITEMS))
         rate("pool drawn", size, lambda: build_source(root / "source", size, bench=root / "bench"))
         rate(
             "pool ingested",
@@ -62,10 +67,10 @@ def main() -> None:
             rate(
                 f"training, batch {batch}, grouping {grouping}",
                 size,
-                lambda: fit(spec, BASE, samples, root / f"fit{batch}{grouping}"),
+                partial(fit, spec, BASE, samples, root / f"fit{batch}{grouping}"),
             )
         rate(
-            "capability signal, 14 queries",
+            f"capability signal, {n_capabilities} queries",
             size,
             lambda: score_capabilities(pool, BASE, root / "capability", batch_size=16),
         )
@@ -80,8 +85,8 @@ def main() -> None:
         )
         evaluate(BASE, "mini", bench_dir=root / "bench", out=root / "warm_eval", limit=2)
         rate(
-            "evaluation, 14 benchmarks",
-            1400,
+            f"evaluation, {n_capabilities} benchmarks",
+            n_capabilities * ITEMS,
             lambda: evaluate(root / "fit16random", "mini", bench_dir=root / "bench", out=root / "eval"),
         )
 

@@ -1,4 +1,4 @@
-"""`python -m curation.compare`: overlap, nestedness, order and make-up of subsets, against plain sets and lists."""
+"""`python -m curation.compare`: overlap, nestedness, order and composition, against plain sets and lists."""
 
 import json
 import os
@@ -57,13 +57,13 @@ def test_pairs_are_those_of_plain_sets(a, b):
 @settings(max_examples=100, deadline=None)
 @given(rows_of, rows_of)
 def test_order_is_compared_where_both_have_one(a, b):
-    found = compare([subset("a", a), subset("b", b)])["rank_correlation"]
+    correlations = compare([subset("a", a), subset("b", b)])["rank_correlation"]
     common = sorted(set(a) & set(b))
     if len(common) < 3 or a == sorted(a) or b == sorted(b):
-        assert found == []
+        assert correlations == []
     else:
-        assert found[0]["common"] == len(common)
-        assert found[0]["spearman"] == pytest.approx(
+        assert correlations[0]["common"] == len(common)
+        assert correlations[0]["spearman"] == pytest.approx(
             spearmanr([a.index(r) for r in common], [b.index(r) for r in common]).statistic
         )
 
@@ -120,11 +120,11 @@ def test_subsets_on_disk(world, capsys):
         assert {name for shares in result["mix"][column].values() for name in shares} == {"mmssr"}
         assert sum(shares["mmssr"] for shares in result["mix"][column].values()) == pytest.approx(1)
     for text in (printed, notes.read_text()):
-        assert "its first picks" in text and "8 · 100.0% · 0.400" in text and "Make-up by source" in text
+        assert "its first picks" in text and "8 · 100.0% · 0.400" in text and "Composition by source" in text
     assert "| small | random | 4 | 8 |" in notes.read_text()
 
 
-def test_make_up_of_the_samples_beside_the_pool(world):
+def test_composition_of_the_samples_next_to_the_pool(world):
     pool, signals, paths = three(world)
     report = world.folder / "c.json"
     assert (
@@ -154,7 +154,7 @@ def test_a_run_stands_for_its_subsets(world):
     ]
 
 
-def test_names_tell_subsets_apart(world):
+def test_names_of_subsets_are_unambiguous(world):
     three(world)
     other = world.folder / "other" / "small"
     other.parent.mkdir()
@@ -163,11 +163,11 @@ def test_names_tell_subsets_apart(world):
         "other/small",
         f"{world.folder.name}/small",
     ]
-    with pytest.raises(SubsetError, match="named twice"):
+    with pytest.raises(SubsetError, match="given twice"):
         open_subsets([other, other])
 
 
-def test_what_cannot_be_compared(world, capsys):
+def test_what_cannot_be_compared_is_one_line_and_status_2(world, capsys):
     _, signals, paths = three(world)
     elsewhere = world.folder / "elsewhere"
     write_subset(
@@ -181,17 +181,53 @@ def test_what_cannot_be_compared(world, capsys):
     )
     cases = {
         "subsets of different pools": [paths[0], elsewhere],
-        "at least two subsets": [paths[0]],
+        "needs at least two subsets": [paths[0]],
         "holds no finished subset": [paths[0], world.folder / "pool"],
-        "--signals need --pool": [*paths, "--signals", signals],
+        "--signals needs --pool": [*paths, "--signals", signals],
         "the subsets were chosen from pool": [*paths, "--pool", world.plain_pool(".parquet")],
         "No such file or directory": [*paths, "--json", world.folder / "no" / "c.json"],
     }
-    for said, arguments in cases.items():
+    fifo = world.folder / "pipe"
+    os.mkfifo(fifo)
+    cases |= {
+        "lies in a subset folder": [*paths, "--json", paths[0] / "manifest.json"],
+        "lies in a subset folder; write": [*paths, "--markdown", paths[1] / "notes.md"],
+        "Is a directory": [*paths, "--json", world.folder],
+        "is not a regular file": [*paths, "--pool", fifo],
+        "neither a file nor a folder": [*paths, "--pool", world.folder / "pool", "--signals", fifo],
+        "/dev/null holds no finished subset": [*paths, "/dev/null"],
+        "from 0 to 1": [*paths, "--max-bad-fraction", "nan"],
+        "path is empty": [*paths, ""],
+        "NUL byte": [*paths, "a\0b"],
+        "longer than 255 bytes": [*paths, "x" * 300],
+        "not valid UTF-8": [*paths, "a\udcff"],
+        "is not FILE=KEY": [*paths, "--pool", world.folder / "pool", "--map", "ocr"],
+        "required": [],
+    }
+    for message, arguments in cases.items():
         capsys.readouterr()
-        assert main([*map(str, arguments)]) == 2
+        try:
+            status = main([*map(str, arguments)])
+        except SystemExit as stop:
+            status = stop.code
         error = capsys.readouterr().err
-        assert said in error and error.startswith("error: ") and error.count("\n") == 1
+        assert status == 2 and message in error, error
+        assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_an_empty_subset_is_refused(world):
+    _, _, paths = three(world)
+    write_subset(
+        world.folder / "empty",
+        world.pool_table(),
+        "p" * 64,
+        Selection(np.arange(0), pa.table({"x": pa.array([], pa.int8())})),
+        selector="all",
+        params={},
+        seed=0,
+    )
+    with pytest.raises(SubsetError, match="is an empty subset"):
+        open_subsets([paths[0], world.folder / "empty"])
 
 
 def test_sheets_hold_unknown_tokens_and_bars():

@@ -1,4 +1,4 @@
-"""`python -m curation.select`: from every kind of file, the same subset; wrong use is one clear message and status 2."""
+"""`python -m curation.select`: the same subset from every kind of file; errors are one line and status 2."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def ids(table):
 
 
 def failure(world, capsys, *arguments):
-    """The one message of a command that must fail; nothing is written."""
+    """The one line of a command that must fail; nothing is written."""
     capsys.readouterr()
     run(world, *arguments, out="failed", status=2)
     said = capsys.readouterr()
@@ -140,7 +140,7 @@ def test_the_same_command_writes_the_same_bytes(world):
 
 
 def test_missing_and_foreign_rows_are_counted(world, capsys):
-    records = world.records()[:-4] + [{"id": "stranger", "cap_ocr": 5, "nll": 9.0}]
+    records = [*world.records()[:-4], {"id": "stranger", "cap_ocr": 5, "nll": 9.0}]
     run(
         world,
         "top_k",
@@ -255,7 +255,7 @@ def test_unknown_styles_become_other_and_name_the_nearest(world, capsys):
     ]
     run(world, *MMSSR, "--pool", world.pool(), "--signals", world.write("s.jsonl", records))
     assert (
-        "unknown styles, taken as `other`: 'mutli-choice' 2 (nearest: multi_choice)"
+        "unknown styles, counted as `other`: 'mutli-choice' 2 (nearest: multi_choice)"
         in capsys.readouterr().out
     )
     assert set(read_subset(world.folder / "subset")["style"].to_pylist()) <= {"yes_no", "other", None}
@@ -368,13 +368,13 @@ def test_budgets_that_cannot_be_met(world, capsys, budget, said):
         (["top_k"], "needs the parameter 'column'"),
         (
             ["mmssr"],
-            "the signal `capability` gives it, which is made by python -m curation.signals capability",
+            "belongs to the signal `capability`, which is computed by python -m curation.signals capability",
         ),
         (
             ["top_k", "--param", "column=base_nll"],
             "python -m curation.signals losses --model BASE_MODEL --param prefix=base_",
         ),
-        (["top_k", "--param", "column=clip_score"], "the signal `clip` gives it"),
+        (["top_k", "--param", "column=clip_score"], "it belongs to the signal `clip`"),
         (["top_k", "--param", "column=my_own"], "give a file with id and my_own by --signals"),
         (["random", "--map", "ocr"], "is not FILE=KEY"),
     ],
@@ -387,7 +387,8 @@ def test_a_selector_of_the_users_own(world, tmp_path, monkeypatch):
     (tmp_path / "my_picks.py").write_text(
         "import numpy as np\nfrom curation.selectors import Selection\n"
         "def last(columns, budget, seed, *, step=1):\n"
-        "    rows = np.sort(columns['row'].to_numpy().astype(np.int64))[::-1][: budget * step : step].copy()\n"
+        "    rows = np.sort(columns['row'].to_numpy().astype(np.int64))[::-1]\n"
+        "    rows = rows[: budget * step : step].copy()\n"
         "    return Selection(rows, columns.select(['source']).take(rows))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -396,7 +397,7 @@ def test_a_selector_of_the_users_own(world, tmp_path, monkeypatch):
 
 
 def bad_files(world):
-    """Name -> (signals, what is said)."""
+    """Name -> (signals, part of the message)."""
     records, write = world.records(), world.write
     rows = [{"row": at, "nll": 0.5} for at in range(world.n)]
     empty, stray = world.folder / "empty", world.folder / "stray"
@@ -414,7 +415,7 @@ def bad_files(world):
         ),
         "ids that are floats": (
             write("f.parquet", [{"id": 1.0, "nll": 1.0}]),
-            "ids are texts or whole numbers: whole numbers beside missing values",
+            "ids must be texts or whole numbers: whole numbers with missing values",
         ),
         "ids of several kinds": (
             write("m.jsonl", [*records[:3], {"id": 1.5, "nll": 1.0}, {"id": [2], "nll": 1.0}]),
@@ -439,21 +440,21 @@ def bad_files(world):
         ),
         "rows that are texts": (
             write("t.jsonl", [{"row": "0", "nll": 1.0}]),
-            "column 'row' is string, not whole numbers",
+            "column 'row' is string, but must be whole numbers",
         ),
         "duplicate rows": (write("e.jsonl", [*rows, rows[0]]), "1 lines repeat a sample"),
         "no key": (write("k.jsonl", [{"name": "a", "nll": 1.0}]), "has neither 'id' nor 'row'"),
         "no column": (
             write("q.jsonl", [{"id": name} for name in world.ids]),
-            "has no column beside those of the pool",
+            "has only columns of the pool",
         ),
         "a truncated parquet": (torn, "cannot be read"),
         "a truncated json": (tornjson, "cannot be read as JSON"),
-        "an empty file": (write("z.jsonl", []), "holds no record"),
-        "another kind of file": (stray / "notes.txt", "none of the known endings"),
+        "an empty file": (write("z.jsonl", []), "holds no records"),
+        "another kind of file": (stray / "notes.txt", "must be one of .parquet"),
         "an empty folder": (empty, "holds no signal"),
         "a folder without signals": (stray, "holds no signal"),
-        "a path that is not there": (world.folder / "nowhere", "is not there"),
+        "a missing path": (world.folder / "nowhere", "does not exist"),
         "scores that are lists": (
             write("l.jsonl", [{"id": name, "cap_ocr": [1]} for name in world.ids]),
             "column 'cap_ocr' is list",
@@ -523,7 +524,7 @@ def test_pools_that_cannot_be_used(world, capsys):
         "row": (world.write("r.jsonl", [{"row": 5, **record} for record in records]), "count from 0"),
         "torn": (world.write("t.jsonl", records), "cannot be read as JSON"),
         "folder": (world.folder, "holds no finished pool"),
-        "absent": (world.folder / "nowhere.parquet", "is not there"),
+        "absent": (world.folder / "nowhere.parquet", "does not exist"),
     }
     path = table["torn"][0]
     path.write_bytes(path.read_bytes()[:-8])
@@ -578,7 +579,8 @@ def test_no_model_library_is_loaded(world):
     pool, scores = world.pool(), world.write("scores.parquet", world.records())
     code = (
         "import sys\nfrom curation.select import main\n"
-        f"assert main(['mmssr', '--budget', '30%', '--pool', {str(pool)!r}, '--signals', {str(scores)!r}, '--out', {str(world.folder / 'o')!r}]) == 0\n"
+        f"assert main(['mmssr', '--budget', '30%', '--pool', {str(pool)!r}, '--signals', {str(scores)!r}, "
+        f"'--out', {str(world.folder / 'o')!r}]) == 0\n"
         "print(sorted({'torch', 'transformers', 'duckdb', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

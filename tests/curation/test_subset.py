@@ -1,4 +1,4 @@
-"""Subsets on disk: what the manifest says, equal bytes for equal input, alterations noticed."""
+"""Subsets on disk: content of the manifest, equal bytes for equal input, alterations are refused."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def test_equal_input_gives_equal_bytes(tmp_path, pool):
         assert one == two != other
 
 
-def test_ids_hash_is_that_of_the_set():
+def test_ids_hash_depends_on_the_set_only():
     assert ids_hash(["b", "a"]) == ids_hash(["a", "b"]) != ids_hash(["ab"])
 
 
@@ -90,7 +90,7 @@ def test_incomplete_or_altered_subsets_are_refused(tmp_path, pool):
     write(tmp_path, pool)
     table = pq.read_table(tmp_path / "subset.parquet")
     pq.write_table(table.slice(0, 19), tmp_path / "subset.parquet")
-    with pytest.raises(SubsetError, match="not those of manifest.json"):
+    with pytest.raises(SubsetError, match=r"not those of manifest.json"):
         read_subset(tmp_path)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(SubsetError, match="no finished subset"):
@@ -104,7 +104,7 @@ def test_rows_of_another_pool_are_refused(tmp_path, pool):
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_parameters_that_json_cannot_hold_are_not_written_half(tmp_path, pool):
+def test_parameters_that_json_cannot_hold_leave_no_manifest(tmp_path, pool):
     with pytest.raises(TypeError):
         write(tmp_path, pool, params={"x": object()})
     with pytest.raises(SubsetError):

@@ -1,4 +1,4 @@
-"""A chat-completions server on the loopback, whose answers are a pure function of the request, with faults on demand."""
+"""A chat-completions server on the loopback: answers are a pure function of the request; faults on demand."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def seen(body, blind=False):
 
 
 def token_logprobs(body, blind=False, digits="012345"):
-    """token -> log-probability over the digits and ten other words, drawn from a digest of what the model would see."""
+    """token -> log-probability of the digits and ten words, from a digest of what the model would see."""
     text, images = seen(body, blind)
     seed = int.from_bytes(
         hashlib.blake2b("\0".join([text, *images]).encode(), digest_size=8).digest(), "little"
@@ -37,7 +37,7 @@ def token_logprobs(body, blind=False, digits="012345"):
 
 
 class ChatServer:
-    """`requests` are the bodies in the order of arrival; `fault(number, body)` names what goes wrong with a request."""
+    """`requests`: bodies in order of arrival. `fault(number, body)`: the fault of a request, or None."""
 
     def __init__(self, fault=None, blind=False, answer=None, digits="012345"):
         self.fault, self.blind, self.answer, self.digits = (

@@ -1,4 +1,4 @@
-"""What tests of files from elsewhere share: one pool with scores, written in every form that the command line reads."""
+"""Shared by tests of foreign files: one pool with scores, written in every format that the commands read."""
 
 import json
 
@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from curation.signals.core.table import write_signal
 from curation.taxonomy import CAPABILITIES, STYLES
 
-KEYS = [c.key for c in CAPABILITIES]
-PHRASES = {c.key: c.phrase for c in CAPABILITIES}
+KEYS = [capability.key for capability in CAPABILITIES]
+PHRASES = {capability.key: capability.phrase for capability in CAPABILITIES}
 
 
 class FileWorld:
@@ -29,7 +29,7 @@ class FileWorld:
         self.tokens = rng.integers(5, 50, n).tolist()
 
     def pool(self, name="pool"):
-        """A pool directory, as far as a selection reads it: no source file, no images."""
+        """A pool folder with what a selection reads: no source file, no images."""
         path = self.folder / name
         path.mkdir()
         table = self.pool_table().append_column("content_hash", pa.array(self.ids))
@@ -64,7 +64,7 @@ class FileWorld:
         return self.folder / name
 
     def records(self):
-        """One dictionary for each sample: id and columns, in an order that is not the pool's."""
+        """One dictionary per sample, id and columns, in another order than the pool's."""
         rows = [
             {"id": name, **values} for name, values in zip(self.ids, self.columns().to_pylist(), strict=True)
         ]
@@ -74,7 +74,7 @@ class FileWorld:
         return self.write(f"plain{suffix}", self.pool_table().drop_columns(["row"]).to_pylist())
 
     def write(self, name, records, **options):
-        """Records as Parquet, JSON or JSONL, by the ending of the name."""
+        """Write records as Parquet, JSON or JSONL, by the ending of the name."""
         path = self.folder / name
         if path.suffix == ".parquet":
             pq.write_table(pa.Table.from_pylist(records), path)
@@ -85,7 +85,7 @@ class FileWorld:
         return path
 
     def official(self, name="official"):
-        """The 15 files; texts with spaces, styles in the wording of the paper, each file in an order of its own."""
+        """A score folder: texts with spaces, styles in the paper's wording, each file in another order."""
         path = self.folder / name
         path.mkdir()
         for at, (key, values) in enumerate(self.scores.items()):
@@ -93,9 +93,9 @@ class FileWorld:
                 {"idx": i, "text": f" {v} ", "prompt": "?"} for i, v in zip(self.ids, values, strict=True)
             ]
             (path / f"{PHRASES[key].replace(' ', '_')}.jsonl").write_bytes(jsonl(lines[at:] + lines[:at]))
-        said = [", ".join(STYLES[key] for key in styles) for styles in self.styles]
+        texts = [", ".join(STYLES[key] for key in styles) for styles in self.styles]
         (path / "style.jsonl").write_bytes(
-            jsonl([{"idx": i, "text": t} for i, t in zip(self.ids, said, strict=True)])
+            jsonl([{"idx": i, "text": t} for i, t in zip(self.ids, texts, strict=True)])
         )
         return path
 

@@ -1,4 +1,4 @@
-"""A stub in the place of vLLM, which is not installed here."""
+"""A stub of vLLM, which is not installed here."""
 
 import types
 
@@ -7,7 +7,7 @@ from chat_server import token_logprobs
 
 
 class StubVllm(types.ModuleType):
-    """The part of vLLM that is used; values are a function of what a request holds, calls are recorded."""
+    """The used part of vLLM; values are a function of the request, calls are recorded."""
 
     __version__ = "0.0"
 

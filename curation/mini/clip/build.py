@@ -1,10 +1,11 @@
-"""Train the mini world's CLIP from scratch: pictures drawn on the fly, each with a caption, a statement or a list of names.
+"""Train the mini world's CLIP from scratch, on captioned pictures drawn on the fly.
 
-    python -m curation.mini.clip.build --out DIR                # about a quarter of an hour of one CPU thread
+    python -m curation.mini.clip.build --out DIR                # about 15 minutes of one CPU thread
     python -m curation.mini.clip.build --check DIR --items 800  # held-out retrieval of a checkpoint
 
-What a dual encoder from the web is to a real pool: it has seen neither the pool's questions nor the benchmarks' facts
-(`World.mine`), but knows names that the base model was never told. Held-out pictures are other draws of the same world.
+It plays the role of a dual encoder trained on the web: it has seen neither the pool's questions nor the
+benchmarks' facts (`Split.owns`), but it knows names that the base model was never trained on. Held-out
+pictures are other draws of the same world.
 """
 
 import argparse
@@ -18,32 +19,34 @@ from typing import Any
 
 import numpy as np
 
-from curation.mini.atom import World
+from curation.mini.atom import Split
 from curation.mini.captions import grid_scene
 from curation.mini.makers import MAKERS, describe
 from curation.mini.scene import SIZE, Scene, draw
 from curation.mini.tokenizer import END, build_tokenizer
 
 TEXT_TOKENS = 77
-"""CLIP's context length, the end token included."""
+"""CLIP's context length, including the end token."""
 UNSEEN = ("in_context", "causal", "stem")
-"""Makers whose statements say what no picture shows (made-up words, effects, sums): only the things are described."""
+"""Makers whose statements are not visible (made-up words, effects, sums): only the things are described."""
 SHAPE = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def pair(key: str, progress: float = 1.0) -> tuple[Any, str]:
-    """Picture (PIL RGB 64 x 64) and text of one example; `key` decides all. progress 0..1: few things on the patch grid
-    at first, the whole world from 0.6 on."""
+    """Picture (PIL RGB 64 x 64) and text of one example; depends on `key` and `progress` only.
+
+    progress: 0..1, a curriculum from few things on the patch grid to the whole world, reached at 0.6.
+    """
     rng, ease = Random(f"clip/{key}"), min(1.0, progress / 0.6)
     if rng.random() < 0.5:
         scene = grid_scene(rng, round(2 * ease), 1 + round(7 * ease))
         text = scene.caption() if rng.random() < 0.5 else _names(scene, rng)
     else:
         capability = rng.choice(list(MAKERS))
-        scene, atoms = MAKERS[capability](rng, World())
-        told = capability not in UNSEEN and (not scene.things or rng.random() < 0.5)
-        text = rng.choice(atoms).statement if told else describe(scene)
+        scene, atoms = MAKERS[capability](rng, Split())
+        by_statement = capability not in UNSEEN and (not scene.things or rng.random() < 0.5)
+        text = rng.choice(atoms).statement if by_statement else describe(scene)
     return draw(scene, rng), text
 
 
@@ -52,7 +55,7 @@ def _names(scene: Scene, rng: Random) -> str:
 
 
 def build_model(seed: int = 0) -> tuple[Any, Any, Any]:
-    """A random CLIPModel, its tokenizer (the mini world's, which ends each text with the end token) and image processor."""
+    """A random CLIPModel, its tokenizer (which appends the end token) and its image processor."""
     import torch
     from tokenizers.processors import TemplateProcessing
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
@@ -86,7 +89,7 @@ def build_model(seed: int = 0) -> tuple[Any, Any, Any]:
 
 
 def batches(samples: int, size: int, seed: int, tokenizer: Any) -> Iterator[dict[str, Any]]:
-    """Model inputs of one example after another; example i depends on (seed, i, samples) only."""
+    """Batches of model inputs; example i depends on (seed, i, samples) only."""
     for start in range(0, samples - size + 1, size):
         yield encode([pair(f"{seed}/{i}", i / samples) for i in range(start, start + size)], tokenizer)
 
@@ -109,7 +112,10 @@ def encode(pairs: list[tuple[Any, str]], tokenizer: Any) -> dict[str, Any]:
 
 
 def train(out: Path, samples: int, size: int, rate: float, seed: int) -> None:
-    """Contrastive training (CLIP, arXiv 2103.00020), AdamW, cosine schedule; writes the checkpoint in float16 and its log."""
+    """Contrastive training (CLIP, arXiv 2103.00020) with AdamW and a cosine schedule.
+
+    Writes the checkpoint in float16, training.log and retrieval.json.
+    """
     import torch
 
     model, tokenizer, images = build_model(seed)
@@ -128,7 +134,7 @@ def train(out: Path, samples: int, size: int, rate: float, seed: int) -> None:
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(100))
+            model.logit_scale.clamp_(max=math.log(100))  # CLIP, section 2.5: at most 100, for stability
         recent.append(loss.item())
         if step % 50 == 0:
             log.append(
@@ -142,7 +148,7 @@ def train(out: Path, samples: int, size: int, rate: float, seed: int) -> None:
 
 
 def retrieval(folder: Path, items: int = 800, among: int = 16, seed: int = 1) -> dict[str, float]:
-    """Share of held-out pictures whose text is the nearest among `among`, and of texts whose picture is (chance 1/among)."""
+    """Top-1 retrieval among `among` held-out pairs, in both directions (chance 1 / among)."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -173,9 +179,9 @@ def main() -> None:
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument(
-        "--out", type=Path, help="train, and write the checkpoint there with what it retrieves"
+        "--out", type=Path, help="train, and write the checkpoint and its retrieval figures there"
     )
-    group.add_argument("--check", type=Path, help="measure this checkpoint on other held-out pictures")
+    group.add_argument("--check", type=Path, help="measure the held-out retrieval of this checkpoint")
     parser.add_argument("--samples", type=int, default=128_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3)

@@ -1,4 +1,4 @@
-"""The score folder of the released mmSSR code: every way in which its lines go wrong is counted or refused."""
+"""The score folder of the released mmSSR code: every kind of bad line is counted or refused."""
 
 import json
 import re
@@ -119,14 +119,14 @@ def test_ids_as_numbers_and_as_texts(tmp_path):
 
 
 @pytest.mark.parametrize("idx", [1.0, True, ["s1"], {"a": 1}])
-def test_ids_that_are_none(tmp_path, idx):
+def test_ids_of_other_types_are_refused(tmp_path, idx):
     with pytest.raises(IdTypeError, match="`idx` of the JSON type"):
         read(tmp_path, folder_of(tmp_path, ocr=[*lines("012345"), {"idx": idx, "text": "1"}]))
 
 
-def test_a_torn_last_line_is_counted_and_its_sample_missing(tmp_path):
+def test_a_truncated_last_line_is_counted_and_its_sample_missing(tmp_path):
     folder = folder_of(tmp_path, ocr=jsonl(lines("012345"))[:-9])
-    with pytest.raises(ScoreError, match="1 of 6 lines cannot be used .broken_line 1., more than 1.0%"):
+    with pytest.raises(ScoreError, match=r"1 of 6 lines cannot be used \(broken_line 1\), more than 1.0%"):
         read(tmp_path, folder)
     assert not (tmp_path / "out").exists()
     signal, counts = read(tmp_path, folder, max_bad_fraction=0.2)
@@ -134,7 +134,7 @@ def test_a_torn_last_line_is_counted_and_its_sample_missing(tmp_path):
     assert counts["files"]["ocr.jsonl"] == {"column": "cap_ocr", "lines": 6, "broken_line": 1, "no_line": 1}
 
 
-def test_texts_that_are_no_score_are_counted_by_reason(tmp_path):
+def test_texts_that_are_not_scores_are_counted_by_reason(tmp_path):
     said = ["4.0", "4/5", None, "6", " 5", ""]
     signal, counts = read(
         tmp_path, folder_of(tmp_path, ocr=[*lines(said), {"text": "1"}]), max_bad_fraction=1.0
@@ -150,7 +150,7 @@ def test_texts_that_are_no_score_are_counted_by_reason(tmp_path):
     }
 
 
-def test_official_mode_reads_what_int_reads(tmp_path):
+def test_official_mode_accepts_what_int_accepts(tmp_path):
     said = ["+3", "1_0", "٤", "-1", "4.0", "99999"]
     style = lines(["a, b ,a", "", "yes/no", "x", "y", "z"])
     signal, counts = read(
@@ -182,7 +182,7 @@ def test_clean_scores_are_whole_numbers_of_the_scale_and_official_ones_are_int(v
 def test_repeated_lines(tmp_path):
     _, counts = read(tmp_path, folder_of(tmp_path, ocr=[*lines("012345"), *lines("01", ["s0", "s1"])]))
     assert counts["files"]["ocr.jsonl"] == {"column": "cap_ocr", "lines": 8, "repeated": 2}
-    with pytest.raises(DuplicateRowsError, match="idx 's1' comes with two different values"):
+    with pytest.raises(DuplicateRowsError, match="idx 's1' has two different values"):
         read(tmp_path, folder_of(tmp_path, ocr=[*lines("012345"), *lines("4", ["s1"])]))
     with pytest.raises(DuplicateRowsError):
         read(tmp_path, folder_of(tmp_path, ocr=[*lines("012345"), *lines(["broken"], ["s1"])]))
@@ -211,14 +211,14 @@ def test_names_of_files(tmp_path, name):
     assert signal.column_names == ["row", "cap_ocr"]
 
 
-def test_names_may_be_mapped(tmp_path):
+def test_names_can_be_mapped(tmp_path):
     folder = folder_of(tmp_path, task_7=lines("012345"), log=[{"a": 1}], style=lines(["word"] * 6))
-    with pytest.raises(OfficialFolderError, match="log.jsonl names no capability.*--map log="):
+    with pytest.raises(OfficialFolderError, match=r"log.jsonl is not the name of a capability.*--map log="):
         read(tmp_path, folder)
     signal, _ = read(tmp_path, folder, mapping={"task_7": "stem", "log": "ignore"})
     assert signal.column_names == ["row", "cap_stem", "styles"]
     for mapping, said in (
-        ({"task_7": "steam", "log": "ignore"}, "none of spatial"),
+        ({"task_7": "steam", "log": "ignore"}, "must be one of spatial"),
         ({"task_8": "stem"}, "no file task_8.jsonl"),
         ({"task_7": "styles", "log": "ignore"}, "both hold 'styles'"),
     ):
@@ -234,14 +234,14 @@ def test_folders_that_cannot_be_used(tmp_path):
         OtherPoolError, match="none of its 6 lines has an `idx` of the pool, whose first id is 's0'"
     ):
         read(tmp_path, folder_of(tmp_path, ocr=lines("012345", [f"t{i}" for i in range(6)])))
-    with pytest.raises(OfficialFolderError, match="ocr.jsonl is empty"):
+    with pytest.raises(OfficialFolderError, match=r"ocr.jsonl is empty"):
         read(tmp_path, folder_of(tmp_path, ocr=b""))
     (tmp_path / "results" / "ocr.jsonl").unlink()
     with pytest.raises(OfficialFolderError, match="no JSONL file with the scores of a capability"):
         read(tmp_path, folder_of(tmp_path, style=lines(["word"] * 6)))
-    with pytest.raises(ScoreError, match="unknown style 'mutli choice' .did you mean 'multi_choice'"):
+    with pytest.raises(ScoreError, match=r"unknown style 'mutli choice' \(did you mean 'multi_choice'"):
         read(tmp_path, folder_of(tmp_path, ocr=lines("012345"), style=lines(["mutli choice"] * 6)))
-    with pytest.raises(OfficialFolderError, match="do not count from 0"):
+    with pytest.raises(OfficialFolderError, match="must count from 0"):
         read_official_folder(tmp_path / "results", POOL.slice(1), tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""The mini world's shipped CLIP: what its card claims, re-measured on a sample; how its examples are drawn."""
+"""The mini world's shipped CLIP: the figures of its card, measured again, and how its examples are drawn."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,20 @@ from curation.mini.clip.build import TEXT_TOKENS, batches, build_model, pair, re
 CLIP = Path(__file__).parents[3] / "curation" / "mini" / "clip"
 
 
-def test_it_is_small_and_its_card_tells_the_measured_figures():
+def test_it_is_small_and_its_card_shows_the_measured_figures():
     assert (CLIP / "model.safetensors").stat().st_size <= 1_500_000
-    card, found = (CLIP / "README.md").read_text(), json.loads((CLIP / "retrieval.json").read_text())
-    assert found["items"] == 800 and found["among"] == 16
+    card, measured = (CLIP / "README.md").read_text(), json.loads((CLIP / "retrieval.json").read_text())
+    assert measured["items"] == 800 and measured["among"] == 16
     for direction in ("text_of_image", "image_of_text"):
-        assert f"| {found[direction]:.3f} |" in card
+        assert f"| {measured[direction]:.3f} |" in card
 
 
 def test_held_out_retrieval_is_as_claimed():
-    claimed, found = json.loads((CLIP / "retrieval.json").read_text()), retrieval(CLIP, items=320, seed=7)
+    claimed, again = json.loads((CLIP / "retrieval.json").read_text()), retrieval(CLIP, items=320, seed=7)
     for direction in ("text_of_image", "image_of_text"):
         p = claimed[direction]
-        assert abs(found[direction] - p) < 4 * np.sqrt(p * (1 - p) / 320)
-        assert found[direction] > 0.85
+        assert abs(again[direction] - p) < 4 * np.sqrt(p * (1 - p) / 320)
+        assert again[direction] > 0.85
 
 
 def test_examples_depend_on_their_key_only_and_grow_with_progress():
@@ -33,7 +33,7 @@ def test_examples_depend_on_their_key_only_and_grow_with_progress():
     texts = [[pair(f"x/{i}", progress)[1] for i in range(200)] for progress in (0.0, 1.0)]
     words = [np.mean([len(t.split()) for t in some]) for some in texts]
     assert words[1] > words[0] + 2
-    assert not any("?" in text for some in texts for text in some), "questions are the pool's"
+    assert not any("?" in text for some in texts for text in some), "questions occur in the pool only"
 
 
 def test_texts_end_with_the_token_that_is_pooled():
@@ -46,7 +46,7 @@ def test_texts_end_with_the_token_that_is_pooled():
     assert batch["pixel_values"].shape == (4, 3, 64, 64) and batch["pixel_values"].abs().max() <= 1
 
 
-def test_the_image_processor_gives_what_the_model_was_trained_on():
+def test_the_image_processor_scales_as_in_training():
     torch = pytest.importorskip("torch")
     from curation.signals.vectors.dual_encoder import DualEncoder
 

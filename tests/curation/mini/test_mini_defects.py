@@ -1,4 +1,4 @@
-"""Planted defects: a drawn pool has each at its rate, none at zero, and no defect where it makes no sense."""
+"""Planted defects: each occurs at its rate, none at rate zero, and never where it makes no sense."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import curation.mini
-from curation.mini.atom import World
+from curation.mini.atom import Split
 from curation.mini.bench import build_bench
 from curation.mini.draft import FIRST_COPY, Defects, _misdescribed, draft, sources
 from curation.mini.makers import MAKERS, describe
@@ -60,7 +60,7 @@ def test_rates_are_the_parameters(defects):
 
 
 @pytest.mark.parametrize("name", ["near_duplicates", "wrong_answers", "mismatched", "blind", "text_only"])
-def test_zero_means_none_of_this_one(name):
+def test_rate_zero_plants_none_of_this_defect(name):
     samples = drawn(Defects(**{name: 0}), 1000)
     assert not any(has(s, name) for s in samples)
     assert sum(has(s, "wrong_answers" if name != "wrong_answers" else "blind") for s in samples) > 10
@@ -97,7 +97,7 @@ def test_a_sample_without_an_image_is_of_the_text_source():
             assert next(s for s in sources() if s.name == sample.source).text
 
 
-def test_imbalance_and_zipf_change_what_they_say():
+def test_imbalance_and_zipf_change_their_frequencies():
     def largest(**changed) -> float:
         counts = Counter(s.source for s in drawn(Defects(text_only=0, near_duplicates=0, **changed), 2000))
         return max(counts.values()) / 2000
@@ -106,8 +106,8 @@ def test_imbalance_and_zipf_change_what_they_say():
     assert 0.15 < largest() < 0.3 < largest(imbalance=2)
 
     def commonest(exponent: float) -> float:
-        rng, world = Random(0), World(zipf=exponent)
-        counts = Counter(MAKERS["activity"](rng, world)[1][0].answer for _ in range(2000))
+        rng, split = Random(0), Split(zipf=exponent)
+        counts = Counter(MAKERS["activity"](rng, split)[1][0].answer for _ in range(2000))
         return max(counts.values()) / 2000
 
     assert commonest(0) < 0.17
@@ -117,10 +117,10 @@ def test_imbalance_and_zipf_change_what_they_say():
 def test_a_wrong_description_differs_from_the_right_one_in_one_thing():
     rng = Random(0)
     for _ in range(50):
-        scene, (atom,) = MAKERS["generation"](rng, World())
+        scene, (atom,) = MAKERS["generation"](rng, Split())
         wrong = _misdescribed(atom, scene, rng)
-        right, told = describe(scene).split(" , "), wrong.answer.split(" , ")
-        assert sum(a != b for a, b in zip(right, told, strict=True)) == 1
+        right, changed = describe(scene).split(" , "), wrong.answer.split(" , ")
+        assert sum(a != b for a, b in zip(right, changed, strict=True)) == 1
         assert wrong.statement == wrong.answer.removesuffix(" .")
 
 
@@ -131,7 +131,7 @@ def test_the_described_shares_of_sources_are_those_of_the_file():
     effective = math.exp(-sum(x * math.log(x) for x in ranked))
     middle = (ranked[7] + ranked[8]) / 2
     row = (
-        f"| here | {len(ranked)} | {ranked[0]:.1%} | {effective:.1f} | {effective / len(ranked):.2f} | {sum(ranked[:4]):.0%} | "
-        f"{ranked[0] / middle:.1f} |"
+        f"| here | {len(ranked)} | {ranked[0]:.1%} | {effective:.1f} | {effective / len(ranked):.2f} | "
+        f"{sum(ranked[:4]):.0%} | {ranked[0] / middle:.1f} |"
     ).replace("%", " %")
     assert row in (Path(curation.mini.__file__).parent / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The mini world: deterministic, covering, split from its benchmarks, with the defects it is told to have."""
+"""The mini world: deterministic, complete, disjoint from its benchmarks, with the requested defects."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from curation.mini import art
-from curation.mini.atom import World, ask
+from curation.mini.atom import Split, ask
 from curation.mini.bench import build_bench
 from curation.mini.blind import blind_majority, pattern
 from curation.mini.captions import CaptionStream, gate_sample
@@ -20,7 +20,8 @@ from curation.mini.draft import Defects, draft, sources
 from curation.mini.makers import MAKERS, WORDS
 from curation.mini.pool import build_source
 from curation.mini.scene import SIZE, draw
-from curation.mini.tokenizer import VOCABULARY, build_tokenizer, words
+from curation.mini.tokenizer import build_tokenizer, words
+from curation.mini.vocabulary import VOCABULARY
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
@@ -95,7 +96,7 @@ def test_wrong_answers_differ_from_the_right_ones():
         if capability == "generation":
             continue
         for _ in range(20):
-            atom = make(rng, World())[1][0]
+            atom = make(rng, Split())[1][0]
             assert atom.corrupted(rng).answer != atom.answer
 
 
@@ -106,7 +107,9 @@ def test_only_planted_leaks_are_in_pool_and_benchmarks(world):
             (hashlib.sha256(r["image"]["bytes"]).digest(), r["question"])
             for r in pq.read_table(file).to_pylist()
         }
-    for row, record in zip(truth(world), json.loads((world / "source" / "pool.json").read_text())):
+    for row, record in zip(
+        truth(world), json.loads((world / "source" / "pool.json").read_text()), strict=True
+    ):
         if "image" not in record:
             continue
         pixels = hashlib.sha256((world / "source" / record["image"]).read_bytes()).digest()
@@ -115,18 +118,18 @@ def test_only_planted_leaks_are_in_pool_and_benchmarks(world):
 
 
 def test_held_out_words_digits_and_facts_are_disjoint():
-    pool, bench = World(), World(bench=True)
-    assert all(pool.mine(w) != bench.mine(w) for w in WORDS)
-    assert 15 < sum(bench.mine(w) for w in WORDS) < 60
+    pool, bench = Split(), Split(held_out=True)
+    assert all(pool.owns(w) != bench.owns(w) for w in WORDS)
+    assert 15 < sum(bench.owns(w) for w in WORDS) < 60
     shown = {w: set() for w in (False, True)}
     for side in (False, True):
         for i in range(200):
-            scene, _ = MAKERS["stem"](Random(i), World(bench=side))
+            scene, _ = MAKERS["stem"](Random(i), Split(held_out=side))
             shown[side] |= {t.variant for t in scene.things if t.kind == "digit"}
     assert shown[True] and not shown[True] & shown[False]
     for i in range(100):
-        scene, atoms = MAKERS["spatial"](Random(i), bench)
-        assert not pool.mine(scene.things[0].name, scene.things[0].cell)
+        scene, _ = MAKERS["spatial"](Random(i), bench)
+        assert not pool.owns(scene.things[0].name, scene.things[0].cell)
 
 
 def test_benchmarks_are_balanced_and_a_blind_guess_is_poor(world, tmp_path):
@@ -135,10 +138,12 @@ def test_benchmarks_are_balanced_and_a_blind_guess_is_poor(world, tmp_path):
     summary = json.loads((world / "bench" / "bench.json").read_text())
     assert set(summary) == set(CAPABILITY_KEYS) and all(b["n"] == 40 for b in summary.values())
     build_pool(world / "source" / "pool.json", world / "source", tmp_path / "pool")
-    clean = [s for s, r in zip(Pool.open(tmp_path / "pool").samples(), truth(world)) if not r["leak"]]
+    clean = [
+        s for s, r in zip(Pool.open(tmp_path / "pool").samples(), truth(world), strict=True) if not r["leak"]
+    ]
     blind = blind_majority(clean, world / "bench", lambda *a: score(*a).value)
-    assert sum(blind.values()) / 14 < 0.16, blind
-    assert all(blind[key] < summary[key]["chance"] + 0.1 for key in blind), blind
+    assert sum(blind.values()) / len(CAPABILITY_KEYS) < 0.16, blind
+    assert all(blind[name] < summary[name]["chance"] + 0.1 for name in blind), blind
     for file in (world / "bench").glob("*.parquet"):
         rows = pq.read_table(file).to_pylist()
         letters = Counter(r["answer"] for r in rows if r["kind"] == "choice")
@@ -163,11 +168,11 @@ def test_every_word_of_the_world_is_one_token(world):
     assert tokenizer.decode(tokenizer("zebra")["input_ids"]) == "zebra"
 
 
-def test_vocabulary_file_is_what_the_makers_say():
+def test_the_vocabulary_file_holds_the_makers_words():
     assert VOCABULARY.read_text().split() == words()
 
 
-def test_base_captions_never_say_what_instruction_data_has_to_teach():
+def test_base_captions_never_show_what_instruction_data_has_to_teach():
     taught = (
         {n for g in art.names().fine.values() for n in g}
         | set(art.names().activity)
@@ -175,17 +180,17 @@ def test_base_captions_never_say_what_instruction_data_has_to_teach():
     )
     stream = CaptionStream(600, seed=5)
     for sample in (stream[i] for i in range(600)):
-        said = {w for t in sample.turns for w in f"{t.question} {t.answer}".split()}
+        written = {w for t in sample.turns for w in f"{t.question} {t.answer}".split()}
         assert not (
-            said & taught and sample.images
+            written & taught and sample.images
         )  # without a picture, words are only copied in random order
         assert not any("?" in t.question for t in sample.turns)
     assert gate_sample("four_objects", 3).turns[-1].answer.count(" ") >= 7
 
 
-def test_styles_say_the_same_fact():
+def test_all_styles_give_the_same_fact():
     rng = Random(1)
-    atom = MAKERS["activity"](rng, World())[1][0]
+    atom = MAKERS["activity"](rng, Split())[1][0]
     for style in (
         "word",
         "short_description",
@@ -199,8 +204,8 @@ def test_styles_say_the_same_fact():
     assert choice.options["abc".index(choice.answer)] == atom.answer
 
 
-def test_drawing_depends_on_the_generator_only():
-    scene, _ = MAKERS["comparison"](Random(2), World())
+def test_rendering_depends_on_the_random_generator_only():
+    scene, _ = MAKERS["comparison"](Random(2), Split())
     assert (
         draw(scene, Random(7)).tobytes()
         == draw(scene, Random(7)).tobytes()

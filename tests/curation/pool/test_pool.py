@@ -101,7 +101,7 @@ def test_image_tokens_are_null_when_unknown_and_limit_reads_the_first(data):
     assert Pool.open(data / "pool").table["image_tokens"].to_pylist() == [None, None]
 
 
-def test_hash_follows_the_samples_only(data):
+def test_the_hash_depends_on_the_samples_only(data):
     def build(name="data.json", **options):
         return build_pool(data / name, data / "images", data / "pool", **options)["hash"]
 
@@ -159,7 +159,7 @@ def test_a_changed_or_missing_source_is_refused(pool, data):
     with pytest.raises(PoolError, match="build the pool again"):
         Pool.open(data / "pool")
     (data / "data.json").unlink()
-    with pytest.raises(PoolError, match="source file .* is not there"):
+    with pytest.raises(PoolError, match=r"source file .* does not exist"):
         Pool.open(data / "pool")
 
 

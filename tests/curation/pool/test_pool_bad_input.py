@@ -1,7 +1,10 @@
-"""Each kind of unusable record: quarantined with its reason, counted, and the run stops when there are too many."""
+"""Each kind of unusable record is quarantined with its reason and counted; too many stop the build."""
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -145,18 +148,18 @@ def test_every_reason_is_explained_and_tested():
     assert here == set(REASONS)
 
 
-def test_cut_webp_is_not_taken_for_whole(tmp_path, images):
+def test_a_truncated_webp_is_not_accepted(tmp_path, images):
     _, quarantine = build(tmp_path, images, [with_image("cut.webp")])
     assert [q["reason"] for q in quarantine] in (["image_broken"], ["image_truncated"])
 
 
 @pytest.mark.parametrize("name", ["fine.jpg", "fine.webp", "fine.gif", "fine.bmp", "tail.jpg", "tail.png"])
-def test_whole_images_of_every_format_are_accepted(tmp_path, images, name):
+def test_complete_images_of_every_format_are_accepted(tmp_path, images, name):
     summary, quarantine = build(tmp_path, images, [with_image(name)])
     assert not quarantine and summary["n"] == 101
 
 
-def test_repeated_ids_get_the_hash_of_their_content_whatever_the_order(tmp_path, images):
+def test_repeated_ids_become_content_hashes_in_any_order(tmp_path, images):
     twice = [talk(human(), gpt("one")), talk(human(), gpt("two"))]
     summary, quarantine = build(tmp_path, images, twice)
     first = {s.turns[0].answer: s.id for s in Pool.open(tmp_path / "pool").samples()}
@@ -171,7 +174,7 @@ def test_missing_ids_are_hashed_and_numbers_are_ids(tmp_path, images):
         talk(human(), gpt(f"t{i}")) | {"id": name}
         for i, name in enumerate([None, "", "  ", 7, 0, True, 1.5, {}])
     ]
-    summary, _ = build(tmp_path, images, records + [{"conversations": [human(), gpt("none")]}])
+    summary, _ = build(tmp_path, images, [*records, {"conversations": [human(), gpt("none")]}])
     ids = Pool.open(tmp_path / "pool").table["id"].to_pylist()
     assert summary["ids"] == {"missing": 7, "repeated": 0}
     assert {"7", "0"} <= set(ids) and len(set(ids)) == len(ids)
@@ -234,7 +237,7 @@ def test_too_many_bad_records_stop_the_build_but_leave_the_quarantine(tmp_path, 
     for i, record in enumerate(bad := [dict(r) for r in bad]):
         record["id"] = f"bad{i}"
     with pytest.raises(
-        TooManyBad, match=r"3 of 103 records.*image_missing 3.*record 50.*absent.png.*raise max"
+        TooManyBad, match=r"3 of the 103 records.*image_missing 3.*record 50.*absent.png.*raise max"
     ) as error:
         build(tmp_path, images, bad, max_bad_fraction=0.02)
     assert error.value.counts == {"image_missing": 3}
@@ -279,14 +282,14 @@ def test_no_usable_record_and_no_record(tmp_path, images):
 
 
 def test_missing_paths_are_named(tmp_path, images):
-    with pytest.raises(PoolError, match="pool file .*absent.json is not there"):
+    with pytest.raises(PoolError, match=r"pool file .*absent.json does not exist"):
         build_pool(tmp_path / "absent.json", images, tmp_path / "pool")
     (tmp_path / "one.json").write_text("[]")
-    with pytest.raises(PoolError, match="image folder .*nowhere is not there"):
+    with pytest.raises(PoolError, match=r"image folder .*nowhere does not exist"):
         build_pool(tmp_path / "one.json", tmp_path / "nowhere", tmp_path / "pool")
 
 
-def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path, images, capsys):
+def test_unusable_data_are_one_line_and_status_1(tmp_path, images, capsys):
     source = tmp_path / "pool.json"
     source.write_text('[{"id": "a"')
     assert main(["build", str(source), "--images", str(images), "--out", str(tmp_path / "pool")]) == 1
@@ -294,6 +297,132 @@ def test_command_line_says_what_is_wrong_without_a_traceback(tmp_path, images, c
     assert (
         captured.err.startswith("error: ") and "truncated" in captured.err and captured.err.count("\n") == 1
     )
+
+
+def command_error(capsys, *arguments):
+    """(exit status, the one line on stderr) of a command that must fail."""
+    capsys.readouterr()
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return status, captured.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--limit", "0", "at least 1"),
+        ("--limit", "-1", "at least 1"),
+        ("--limit", "many", "whole number"),
+        ("--image-tokens", "-1", "at least 0"),
+        ("--max-bad-fraction", "nan", "from 0 to 1"),
+        ("--max-bad-fraction", "-0.1", "from 0 to 1"),
+        ("--max-bad-fraction", "1e99", "from 0 to 1"),
+        ("--max-bad-fraction", "", "from 0 to 1"),
+        ("--images", "", "path is empty"),
+        ("--images", "nowhere", "image folder nowhere does not exist"),
+        ("--images", "/dev/null", "image folder /dev/null is not a folder"),
+        ("--out", "/dev/null", "/dev/null is not a folder"),
+        ("--out", "a\0b", "NUL byte"),
+        ("--out", "a\udcffb", "not valid UTF-8"),
+        ("--out", "x" * 300, "longer than 255 bytes"),
+        ("--tokenizer", "/nowhere/tokenizer", "neither a folder with tokenizer.json nor found on the Hub"),
+        ("--limits", "3", "unrecognized arguments"),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_2(tmp_path, images, capsys, option, value, message):
+    source = tmp_path / "data.json"
+    source.write_text(json.dumps([good(0)]))
+    options = {"--images": str(images), "--out": str(tmp_path / "pool")} | {option: value}
+    words = [word for pair in options.items() for word in ("=".join(pair),)]
+    status, error = command_error(capsys, "build", source, *words)
+    assert status == 2 and message in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.json", "images"]
+
+
+def test_wrong_paths_are_one_line_and_status_2(tmp_path, images, capsys):
+    source, fifo = tmp_path / "data.json", tmp_path / "pipe"
+    source.write_text(json.dumps([good(0)]))
+    os.mkfifo(fifo)
+    common = ("--images", images, "--out")
+    for arguments, message in [
+        (("build", tmp_path / "absent.json", *common, tmp_path / "pool"), "absent.json does not exist"),
+        (("build", images, *common, tmp_path / "pool"), "is not a regular file"),
+        (("build", fifo, *common, tmp_path / "pool"), "is not a regular file"),
+        (("build", "/dev/null", *common, tmp_path / "pool"), "is not a regular file"),
+        (("build", source, *common, source), "data.json is not a folder"),
+        (("info", source), "it is not a folder"),
+        (("info", tmp_path / "absent"), "it is not a folder"),
+        (("inform", tmp_path), "invalid choice"),
+        ((), "required"),
+    ]:
+        status, error = command_error(capsys, *arguments)
+        assert status == 2 and message in error, error
+    assert json.loads(source.read_text()) == [good(0)]
+
+
+def test_a_pool_never_overwrites_its_own_source(tmp_path, images, capsys):
+    source = tmp_path / "pool.json"
+    source.write_text(json.dumps([good(0)]))
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link"):
+        status, error = command_error(capsys, "build", source, "--images", images, "--out", out)
+        assert status == 2 and "would overwrite its source" in error
+    assert json.loads(source.read_text()) == [good(0)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("pool.json", "{", "pool.json is not valid JSON"),
+        ("pool.json", "[]", "does not describe a pool"),
+        ("pool.json", None, "holds no finished pool"),
+        ("pool.parquet", "PAR1", "pool.parquet cannot be read"),
+        ("pool.parquet", None, "pool.parquet cannot be read"),
+    ],
+)
+def test_damaged_pools_are_one_line_and_status_1(tmp_path, images, capsys, file, content, message):
+    build(tmp_path, images, [])
+    (tmp_path / "pool" / file).unlink()
+    if content:
+        (tmp_path / "pool" / file).write_text(content)
+    status, error = command_error(capsys, "info", tmp_path / "pool")
+    assert status == 1 and message in error
+
+
+def test_a_pool_with_another_number_of_rows_is_refused(tmp_path, images):
+    build(tmp_path, images, [])
+    path = tmp_path / "pool" / "pool.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(PoolError, match=r"has 99 rows, but pool.json says 100"):
+        Pool.open(tmp_path / "pool")
+
+
+COMMANDS = (
+    "curation.pool",
+    "curation.select",
+    "curation.compare",
+    "curation.export",
+    "curation.imports.load",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_quick_and_loads_no_model_library(command):
+    code = (
+        "import runpy, sys, time\n"
+        f"sys.argv = [{command!r}, '--help']\n"
+        f"try: runpy.run_module({command!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'PIL', 'duckdb'} & set(sys.modules)), time.process_time())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
+    # The aim is one second on an idle machine; the bound on CPU time leaves room for a busy one.
+    assert loaded == "[]" and float(seconds) < 2 and "usage: " in done.stdout
 
 
 def test_a_truncated_image_is_refused_although_a_package_made_pil_lenient(tmp_path, monkeypatch):

@@ -36,11 +36,11 @@ def test_records_and_their_bytes(tmp_path, layout, chunk):
     data = LAYOUTS[layout].encode()
     path = tmp_path / "data.json"
     path.write_bytes(data)
-    found = list(read_records(path, chunk_bytes=chunk))
-    assert [item.value for item in found] == RECORDS
-    assert [json.loads(data[item.offset : item.offset + item.length]) for item in found] == RECORDS
-    assert [item.index for item in found] == list(range(len(RECORDS)))
-    assert not any(item.fault for item in found)
+    records = list(read_records(path, chunk_bytes=chunk))
+    assert [item.value for item in records] == RECORDS
+    assert [json.loads(data[item.offset : item.offset + item.length]) for item in records] == RECORDS
+    assert [item.index for item in records] == list(range(len(RECORDS)))
+    assert not any(item.fault for item in records)
 
 
 @pytest.mark.parametrize("layout", ["compact", "unicode", "indented"])
@@ -64,7 +64,7 @@ def test_the_message_names_record_offset_and_what_to_do(tmp_path):
     path = tmp_path / "pool.json"
     path.write_text('[{"id": 1},\n {"id": 2, "text": "half a sen')
     with pytest.raises(
-        BrokenJson, match=r"inside or right after record 1 .*starts at byte 13; 1 whole.*--limit 1"
+        BrokenJson, match=r"inside or right after record 1 .*starts at byte 13; 1 complete.*--limit 1"
     ) as error:
         list(read_records(path))
     assert error.value.byte_offset == 13
@@ -79,10 +79,10 @@ def test_the_message_names_record_offset_and_what_to_do(tmp_path):
         ('[{"a": 1}, {"b" 2}, {"c": 3, "more": "than sixteen characters"}]', "delimiter", 16),
         ('[{"a": 1},, {"c": 3, "more": "than sixteen characters"}]', "Expecting value", 10),
         ('[{"a": 1}] [2]', "text follows", 11),
-        ('{"data": [\n{"id": 1}\n]}', "first line is no complete JSON", 0),
+        ('{"data": [\n{"id": 1}\n]}', "first line is not a complete JSON", 0),
     ],
 )
-def test_what_is_not_a_list_of_records(tmp_path, text, message, offset):
+def test_files_that_are_not_a_list_of_records(tmp_path, text, message, offset):
     path = tmp_path / "pool.json"
     path.write_text(text)
     with pytest.raises(BrokenJson, match=message) as error:
@@ -102,9 +102,9 @@ def test_bytes_that_are_not_utf8_are_located(tmp_path):
 def test_a_broken_line_is_a_fault_and_a_cut_last_line_an_error(tmp_path):
     path = tmp_path / "pool.jsonl"
     path.write_text('{"id": 1}\n{"id": \n{"id": 3}\n')
-    found = list(read_records(path))
-    assert [item.value for item in found] == [{"id": 1}, None, {"id": 3}]
-    assert found[1].fault and not found[0].fault and not found[2].fault
+    records = list(read_records(path))
+    assert [item.value for item in records] == [{"id": 1}, None, {"id": 3}]
+    assert records[1].fault and not records[0].fault and not records[2].fault
     path.write_text('{"id": 1}\n{"id": 3')
     with pytest.raises(BrokenJson, match="truncated") as error:
         list(read_records(path))
@@ -131,9 +131,9 @@ def test_any_list_reads_as_json_loads_does(tmp_path_factory, values, chunk, asci
     path = tmp_path_factory.getbasetemp() / "any.json"
     data = json.dumps(values, ensure_ascii=ascii_only, indent=indent).encode()
     path.write_bytes(data)
-    found = list(read_records(path, chunk_bytes=chunk))
-    assert [item.value for item in found] == values
-    assert [json.loads(data[item.offset : item.offset + item.length]) for item in found] == values
+    records = list(read_records(path, chunk_bytes=chunk))
+    assert [item.value for item in records] == values
+    assert [json.loads(data[item.offset : item.offset + item.length]) for item in records] == values
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

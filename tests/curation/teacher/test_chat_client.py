@@ -1,4 +1,4 @@
-"""The chat client against a loopback server: answers, retries, reasons of failure, keys, costs and the cap."""
+"""The chat client against a loopback server: answers, retries, failures, keys, costs and the cap."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ pytest.importorskip("openai")
 ASK = [{"role": "user", "content": "how many dogs"}]
 
 
-def test_answer_with_listed_tokens_and_usage():
+def test_answer_with_log_probabilities_and_usage():
     with serve() as server:
         client = ChatClient(server.url, "m")
         reply = client.complete(ASK, 1, logprobs=True)
@@ -21,8 +21,13 @@ def test_answer_with_listed_tokens_and_usage():
     expected = token_logprobs(server.requests[0])
     assert dict(reply.logprobs[0]) == pytest.approx(expected) and len(reply.logprobs) == 1
     assert server.requests[0] == {
-        "model": "m", "messages": ASK, "max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": 20
-    }  # fmt: skip
+        "model": "m",
+        "messages": ASK,
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
     assert (
         plain.logprobs is None and plain.text == "yes/no, word/short-phrase" and plain.finish_reason == "stop"
     )
@@ -33,7 +38,7 @@ def test_answer_with_listed_tokens_and_usage():
     ("fault", "reason"),
     [(429, "rate_limited"), (500, "server_error"), (503, "server_error"), ("torn", "malformed")],
 )
-def test_passing_faults_are_retried_and_lasting_ones_have_a_reason(fault, reason):
+def test_transient_faults_are_retried_and_lasting_ones_have_a_reason(fault, reason):
     with serve(fault=lambda number, body: fault if number < 2 else None) as server:
         client = ChatClient(server.url, "m", retries=2)
         assert client.complete(ASK, 4).text
@@ -44,7 +49,7 @@ def test_passing_faults_are_retried_and_lasting_ones_have_a_reason(fault, reason
         assert caught.value.reason == reason and len(server.requests) == 3
 
 
-def test_time_outs_and_bad_requests():
+def test_timeouts_and_bad_requests():
     with serve(fault=lambda number, body: "slow") as server:
         begin = time.monotonic()
         with pytest.raises(ChatFailure) as caught:
@@ -57,7 +62,7 @@ def test_time_outs_and_bad_requests():
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 402429])
-def test_what_no_retry_can_mend_stops(status):
+def test_permanent_errors_stop(status):
     with (
         serve(fault=lambda number, body: status) as server,
         pytest.raises(ChatSetupError, match="check address, key, model"),
@@ -86,7 +91,7 @@ def test_keys_come_from_the_named_variable_and_go_nowhere_else(monkeypatch):
         ChatClient(server.url, "m", api_key_env="UNSET_KEY")
 
 
-def test_cost_is_counted_and_the_cap_is_never_passed():
+def test_cost_is_counted_and_the_cap_is_never_exceeded():
     with serve() as server:
         client = ChatClient(server.url, "m", input_price=1e5, output_price=2e5, max_cost_usd=10.0)
         with (
@@ -94,12 +99,13 @@ def test_cost_is_counted_and_the_cap_is_never_passed():
             ThreadPoolExecutor(6) as threads,
         ):
             list(threads.map(lambda _: client.complete(ASK, 1), range(60)))
-    # A request costs 3 x 0.1 + 0.2 = 0.5 and may cost (13 bytes + 32) x 0.1 + 0.2 = 4.7: the last one starts at 5.0.
+    # A request costs 3 x 0.1 + 0.2 = 0.5 and may cost (13 bytes + 32) x 0.1 + 0.2 = 4.7: the last starts at
+    # 5.0.
     assert len(server.requests) == client.cost().requests
     assert client.cost().usd == pytest.approx(0.5 * client.cost().requests) and client.cost().usd <= 10.0
 
 
-def test_an_answer_without_usage_costs_its_bound():
+def test_an_answer_without_usage_counts_as_its_upper_bound():
     with serve(fault=lambda number, body: "no_usage") as server:
         client = ChatClient(server.url, "m", input_price=1.0, output_price=1.0)
         client.complete(
@@ -119,7 +125,7 @@ def test_an_answer_without_usage_costs_its_bound():
         ChatClient(server.url, "m", max_cost_usd=1.0)
 
 
-def test_in_order_bounds_what_is_open_and_stops_at_an_error():
+def test_in_order_bounds_the_open_requests_and_stops_at_an_error():
     with serve(fault=lambda number, body: "pause") as server:
         client = ChatClient(server.url, "m")
         texts = list(
@@ -133,10 +139,10 @@ def test_in_order_bounds_what_is_open_and_stops_at_an_error():
     expected = [token_logprobs({"messages": [{"role": "user", "content": str(i)}]}) for i in range(40)]
     assert [dict(reply.logprobs[0]) for reply in texts] == [pytest.approx(e) for e in expected]
 
-    begun = []
+    started = []
 
     def work(i):
-        begun.append(i)
+        started.append(i)
         if i == 3:
             raise ChatSetupError("stop", "address")
         time.sleep(0.01)
@@ -144,4 +150,4 @@ def test_in_order_bounds_what_is_open_and_stops_at_an_error():
 
     with pytest.raises(ChatSetupError):
         list(in_order(work, range(1000), 2))
-    assert len(begun) < 12
+    assert len(started) < 12

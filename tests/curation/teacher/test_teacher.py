@@ -20,11 +20,12 @@ from curation.teacher.rubric import Label, LabelError, missing_label, rubric_tex
 
 N = 2000
 STYLE_KEYS = list(STYLES)
+TRUE_SCORES = [0 if k % 2 else 3 for k in range(len(CAPABILITY_KEYS))]
 
 
 @dataclass
 class ListPool:
-    """As much of a Pool as labelling needs."""
+    """The part of a Pool that labelling needs."""
 
     table: pa.Table
     hash: str = "pool-a"
@@ -51,7 +52,10 @@ def pool():
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
     """Scores 3 in the even capabilities, 0 in the odd ones; every fourth sample is wrong."""
-    columns = {f"cap_{key}": np.full(N, 0 if k % 2 else 3, np.int8) for k, key in enumerate(CAPABILITY_KEYS)}
+    columns = {
+        f"cap_{capability}": np.full(N, score, np.int8)
+        for capability, score in zip(CAPABILITY_KEYS, TRUE_SCORES, strict=True)
+    }
     styles = [
         [STYLE_KEYS[i % 9]] if i % 3 else [STYLE_KEYS[i % 9], "specified"][: 1 + (i % 9 != 8)]
         for i in range(N)
@@ -77,12 +81,12 @@ def test_without_noise_the_labels_are_the_truth(pool, truth):
     assert isinstance(teacher, Teacher)
     labels = list(teacher.label(pool.samples([5, 0])))
     assert [(label.row, label.id, label.missing) for label in labels] == [(5, "s5", None), (0, "s0", None)]
-    assert list(labels[1].scores.values()) == [3, 0] * 7
+    assert list(labels[1].scores.values()) == TRUE_SCORES
     assert labels[1].styles == ("multi_choice", "specified") and labels[0].styles == (STYLE_KEYS[5],)
 
 
 def test_noise_moves_the_stated_share_by_one(pool, truth):
-    change = scores(MetadataTeacher(truth, noise=0.2, seed=3), pool) - np.array([3, 0] * 7)
+    change = scores(MetadataTeacher(truth, noise=0.2, seed=3), pool) - np.array(TRUE_SCORES)
     assert set(np.unique(change)) == {-1, 0, 1}
     inner, zeros = change[:, ::2], change[:, 1::2]
     # 14,000 draws: four standard errors of a share of 0.2 are 0.014
@@ -118,7 +122,7 @@ def test_a_sample_outside_the_truth_gets_a_missing_label(truth):
     assert set(label.scores.values()) == {None}
 
 
-def test_a_file_that_is_no_truth_table_is_refused(tmp_path, truth):
+def test_a_file_that_is_not_a_truth_table_is_refused(tmp_path, truth):
     table = pq.read_table(truth).drop_columns(["wrong", "cap_ocr"])
     pq.write_table(table, tmp_path / "half.parquet")
     with pytest.raises(LabelError, match="cap_ocr, wrong"):
@@ -133,7 +137,7 @@ def test_a_label_is_checked():
         Label(0, "a", good | {"ocr": 6}, ())
     with pytest.raises(LabelError, match="unknown style 'haiku'"):
         Label(0, "a", good, ("haiku",))
-    with pytest.raises(LabelError, match="14 capability keys"):
+    with pytest.raises(LabelError, match=f"{len(CAPABILITY_KEYS)} capability keys"):
         Label(0, "a", {"ocr": 1}, ())
 
 
@@ -151,7 +155,7 @@ def test_the_rubric_names_every_level_capability_and_style():
         ([900, 90, 2], 20, 4, [13, 5, 2]),
         ([5, 5, 5], 3, 4, [1, 1, 1]),  # the floor gives way to the budget
         ([5, 5, 5], 2, 4, [1, 1, 0]),
-        ([3, 1], 9, 2, [3, 1]),  # no more than there are
+        ([3, 1], 9, 2, [3, 1]),  # never more than the source has
     ],
 )
 def test_label_quotas(sizes, budget, floor, expected):
@@ -162,14 +166,14 @@ def test_label_quotas(sizes, budget, floor, expected):
     ("sizes", "budget", "floor", "temper", "expected"),
     [
         ([900, 90, 10], 30, 2, 0.0, [10, 10, 10]),
-        ([900, 90, 10], 60, 2, 0.0, [25, 25, 10]),  # what the third lacks goes to the others
+        ([900, 90, 10], 60, 2, 0.0, [25, 25, 10]),  # the third has too few samples; the others share the rest
         (
             [10002, 102, 3],
             117,
             2,
             0.5,
             [102, 12, 3],
-        ),  # square roots of what lies beyond the floor: 100, 10, 1
+        ),  # square roots of the sizes above the floor: 100, 10, 1
         ([900, 90, 10], 1000, 0, 0.3, [900, 90, 10]),
         ([7, 7, 7], 5, 0, 0.0, [2, 2, 1]),
     ],
@@ -194,7 +198,7 @@ def test_tempered_quotas_are_exact_and_keep_floor_and_size(sizes, share, floor, 
         assert np.all(quotas >= np.minimum(sizes, floor))
     assert np.all(
         np.diff(quotas[np.argsort(sizes, kind="stable")]) >= -1
-    )  # a larger source never gets less, but for rounding
+    )  # a larger source never gets less, except for rounding
 
 
 def test_tempering_moves_labels_from_the_head_to_the_tail(pool, truth, tmp_path):
@@ -251,7 +255,7 @@ def test_labels_come_back_from_disk_with_their_counts(pool, truth, tmp_path):
 
 
 class PartialTeacher:
-    """Gives up on every second sample."""
+    """Labels every second sample, or none."""
 
     name = "partial"
 
@@ -277,13 +281,16 @@ class PartialTeacher:
 def test_missing_labels_are_null_and_counted_never_zero(pool, tmp_path):
     summary = label_pool(pool, PartialTeacher(answers=True), tmp_path, share=0.1)
     table = read_labels(tmp_path, "pool-a")
-    assert summary["missing"] == {"refused": 100} and summary["missing_scores"] == 100 * 14 + 100
+    assert (
+        summary["missing"] == {"refused": 100}
+        and summary["missing_scores"] == 100 * len(CAPABILITY_KEYS) + 100
+    )
     assert table["cap_ocr"].null_count == 200 and table["cap_spatial"].null_count == 100
     assert summary["scores"]["spatial"] == [0, 100, 0, 0, 0, 0] and summary["cost"]["usd"] == 0.5
 
 
 def test_a_teacher_without_any_answer_is_an_error(pool, tmp_path):
-    with pytest.raises(LabelError, match="no usable label for 200 samples: {'refused': 200}"):
+    with pytest.raises(LabelError, match=r"no usable label for 200 samples: \{'refused': 200\}"):
         label_pool(pool, PartialTeacher(answers=False), tmp_path, share=0.1)
     assert not (tmp_path / "labels.json").exists()
 

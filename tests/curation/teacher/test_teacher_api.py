@@ -1,4 +1,4 @@
-"""The teacher behind a chat server: what it sends, how answers become labels, bad answers, cache, cost cap."""
+"""The teacher behind a chat server: its requests, labels from answers, bad answers, cache, cost cap."""
 
 import json
 from itertools import islice
@@ -52,7 +52,7 @@ def test_labels_of_a_pool(small_pool, tmp_path):
     assert summary["cost"]["requests"] == 10 and summary["cost"]["usd"] > 0 and summary["model"] == "m"
 
 
-def test_what_the_teacher_is_asked(small_pool):
+def test_the_request_to_the_teacher(small_pool):
     sample = next(sample for sample in small_pool.samples() if len(sample.images) == 2)
     with serve(answer=lambda body: json.dumps(truth(body))) as server:
         list(teacher_of(server, detail="low").label([sample]))
@@ -82,7 +82,7 @@ def bad_answers():
 
 
 @pytest.mark.parametrize("bad", bad_answers())
-def test_bad_answers_are_sent_back_and_then_missing(bad):
+def test_bad_answers_are_sent_back_and_at_last_missing(bad):
     sample = Sample(5, "s5", "t", (), (Turn("one two", "three"),))
     with serve(answer=lambda body: json.dumps(truth(body)) if len(body["messages"]) > 2 else bad) as server:
         (label,) = teacher_of(server).label([sample])
@@ -123,7 +123,7 @@ def test_failures_have_their_reason(tmp_path):
     assert [label.id for label in labels] == [sample.id for sample in samples]
 
 
-def test_answers_are_kept_and_paid_once(small_pool, tmp_path):
+def test_answers_are_cached_and_paid_once(small_pool, tmp_path):
     prices = {"input_price": 10.0, "output_price": 10.0}
     samples = list(islice(small_pool.samples(), 12))
     with serve(answer=lambda body: json.dumps(truth(body))) as server:

@@ -1,0 +1,10 @@
+"""The known name closest to a misspelt one, for "did you mean" hints in error messages."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The most similar name in `known`; None if none reaches `cutoff` (0..1, the ratio of difflib)."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return matches[0] if matches else None

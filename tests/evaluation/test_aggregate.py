@@ -250,10 +250,7 @@ def test_shuffled_scores_that_do_not_make_up_the_summary_are_refused(tmp_path):
 def test_mini_suite_has_a_task_for_every_capability():
     from curation.taxonomy import CAPABILITY_KEYS
 
-    suite = load_suite("mini")
-    assert [b.capability for b in suite] == list(CAPABILITY_KEYS) and [b.task for b in suite] == [
-        f"mini_{k}" for k in CAPABILITY_KEYS
-    ]
+    assert {b.capability for b in load_suite("mini")} == set(CAPABILITY_KEYS)
 
 
 @pytest.mark.parametrize(

@@ -487,8 +487,8 @@ VOCABULARY = {
         *(
             f"left is {stem}e{end}"
             for stem in (
-                "bigg small larg tall short long high low heavi light bright dark clos near great old young fast "
-                "slow wid narrow thick thinn"
+                "bigg small larg tall short long high low heavi light bright dark clos near great old young "
+                "fast slow wid narrow thick thinn"
             ).split()
             for end in ("r", "st")
         ),
@@ -536,8 +536,8 @@ VOCABULARY = {
     ("facts", "a1 dog"): [
         f"a1 {word} dog"
         for word in (
-            "there is are a an the in at on cell contain contains has show shows of i see we image picture with "
-            "position located"
+            "there is are a an the in at on cell contain contains has show shows of i see we image picture "
+            "with position located"
         ).split()
     ],
     ("facts", "a1 dog ; b2 cat"): [

@@ -59,7 +59,7 @@ def test_the_rows_of_the_full_table_as_they_are_printed(comparison):
     assert mmssr.startswith(
         "| mmssr | 30% | 2 | 65.0 ± 7.1 | 32.5 ± 3.5 | 48.7 ± 5.3 | – | – | 81.2 ± 8.8 | 2/2 | +15.0 ["
     )
-    assert full.startswith("| full | 100% | 1 | 80.0 | 40.0 | 60.0 | – | – | 100.0 | 2/2 | +26.2 [")
+    assert full.startswith("| full | 100% | 1 | 80.0 | 40.0 | 60.0 | – | – | 100.0 | 2/2 | +26.3 [")
     assert chance == "| chance |  |  | 25.0 | 25.0 | 25.0 |  |  |  |  |  |"
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.command import CommandParser, fail, path
 from curation.imports.load import (
     add_reading_options,
     add_signals_option,
@@ -29,7 +30,6 @@ from curation.imports.load import (
 )
 from curation.imports.pool_index import open_index
 from curation.imports.table import Reading
-from curation.pool.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
 from curation.signals.core.table import SignalError
 from curation.subset import SubsetError, read_manifest, read_subset

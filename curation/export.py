@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from curation.pool.command import CommandParser, fail, path
+from curation.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
 from curation.pool.read import Pool
 from curation.subset import SubsetError, read_manifest, read_subset

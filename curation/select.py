@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.catalogue import signal_of
+from curation.command import CommandError, CommandParser, fail, path, whole_number, yaml_params
 from curation.imports.load import (
     Reading,
     Signal,
@@ -30,18 +31,14 @@ from curation.imports.load import (
 )
 from curation.imports.pool_index import Index, open_index
 from curation.nearest import nearest
-from curation.pool.command import CommandParser, fail, path, whole_number
 from curation.pool.errors import PoolError
-from curation.catalogue import signal_of
 from curation.selectors import ColumnError, SelectorError
 from curation.selectors.budget import TOKEN_COLUMNS, choose, token_budget
 from curation.selectors.registry import SELECTORS, check_params, describe, get_selector
-from curation.signals.custom import ProducerError
-from curation.signals.__main__ import read_params
 from curation.signals.core.table import JoinError, OtherPoolError, SignalError
 from curation.subset import SubsetError, read_manifest, read_subset, write_subset
 
-ERRORS = (SelectorError, SignalError, PoolError, SubsetError, ProducerError, OSError)
+ERRORS = (SelectorError, SignalError, PoolError, SubsetError, CommandError, OSError)
 """Errors that the user can correct; anything else is a defect and shows its traceback."""
 
 _PRODUCERS = {
@@ -225,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.budget,
             options.seed,
             options.out,
-            read_params(options.param),
+            yaml_params(options.param),
             reference=options.reference,
             reading=reading_of(options),
         )

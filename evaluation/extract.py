@@ -28,7 +28,7 @@ _HEDGE = re.compile(
 )
 _COPULA = re.compile(
     r"^.*(?:\b(?:is|are|was|were|be|shows?|see|says?|reads?|spells?|contains?|depicts?|displays?|called|named"
-    r"|here's)\b|\b(?:it|that|this|there|he|she|what|answer|[a-z]{2,})'s\b|\blooks like\b)[\s:]*",
+    r"|here's)\b|\b[a-z]{2,}'s\b|\blooks like\b)[\s:]*",
     re.S,
 )
 _ARTICLE = re.compile(r"^(?:an?|the|this|that|its|his|her|their|some|one)\s+(?=\w)")
@@ -76,7 +76,7 @@ def score(kind: str, prediction: str, answer: str, options: Sequence[str] = ()) 
         return Scored(predicted, facts_f1(predicted, reference))
     # "a dog on the left" is right if "dog" is; a reference such as "on the left" has been compared as a
     # whole.
-    if kind == "word" and predicted != reference and normalise(_PLACE.sub("", predicted)) == reference:
+    if kind == "word" and normalise(_PLACE.sub("", predicted)) == reference:
         return Scored(reference, 1.0)
     return Scored(predicted, float(predicted == reference))
 
@@ -206,7 +206,7 @@ def _plain(number: str) -> str:
 _YES = re.compile(r"\b(?:yes|yeah|yep|true|correct|affirmative)\b")
 _NO = re.compile(r"(?:^|(?<=[,.;:!?\n]))\s*no\b|\bno\s*(?=[,.;:!?\n]|$)|\b(?:nope|false|incorrect)\b")
 _STATED = re.compile(
-    r"^(?:(?:there|it|they|he|she|that|this|these|those)\b.*|the .*)?"
+    r"^(?:there|it|they|that|this|these|those)\b.*"
     r"(?:\b(?:is|are|does|do|has|have|can)(?:n't)?\b|'s\b|'re\b)"
 )
 
@@ -226,11 +226,7 @@ def _polarity(text: str, announced: bool) -> str | None:
         return None
     if yes or no:
         return "yes" if yes else "no"
-    if (
-        announced
-        or not re.match(r"(?:there|it|they|that|this|these|those)(?:'s|'re|\b)", text)
-        or not _STATED.match(text)
-    ):
+    if announced or not _STATED.match(text):
         return None
     return "no" if _NEGATED.search(text) or re.search(r"\bno\b", text) else "yes"
 

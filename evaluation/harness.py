@@ -2,19 +2,20 @@
 
     summary = evaluate(Path("runs/sft"), suite="mini", bench_dir=Path("bench"), out=Path("eval/sft"))
 
-Writes `scores.parquet` (benchmark, index, id, prediction, extracted, score, unparsed, score_shuffled: one row
-for each question) and `summary.json` (value, n, standard error, chance, unparsed, shuffled of each benchmark;
-protocol; checkpoint hash), the latter last. `score_shuffled` is the score with the image of another question
-(evaluation/shuffled.py), null where that was not asked. Both are the same bytes for the same checkpoint, data
-and code: no time stamps, no paths.
+Writes `scores.parquet` (one row per question: benchmark, index, id, prediction, extracted, score, unparsed,
+score_shuffled) and, last, `summary.json` (per benchmark value, n, stderr, chance, unparsed, shuffled;
+protocol; checkpoint hash). `score_shuffled` is the score with the image of another question
+(evaluation/shuffled.py), null if not evaluated. The same checkpoint, data and code give the same bytes: there
+are no time stamps and no paths.
 """
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -28,7 +29,6 @@ from curation import atomic
 from evaluation import answer_text, extract
 from evaluation.stats import mean, stderr
 from evaluation.suite import Benchmark, Suite, load_suite
-from evaluation.tasks import folder_of
 
 if TYPE_CHECKING:
     from lmms_eval.api.model import lmms
@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 
 
 class EvaluationError(RuntimeError):
-    """An evaluation that cannot run or whose results are not what the suite asks for."""
+    """An evaluation that cannot run, or whose results do not match the suite."""
 
 
 def evaluate(
@@ -67,51 +67,55 @@ def evaluate(
     on_progress: Progress | None = None,
     model: "lmms | None" = None,
 ) -> dict[str, Any]:
-    """Answer and score all questions of the suite (or of its `tasks`, or the first `limit` of each); returns
-    the summary.
+    """Answer and score all questions of the suite (or of its `tasks`, or the first `limit` of each).
 
-    `shuffled` asks everything once more with the images of other questions, in a pass of its own: the answers
-    to the right images are the same with and without it. Answers are journalled to `out/answers.jsonl` while
-    they are made; a second call after a crash continues from there. `on_progress(done, total)` counts
-    questions of all passes. `model` replaces the checkpoint's own model (tests). Raises EvaluationError when
-    lmms-eval or benchmark data are missing; an error inside the model is raised as it is.
+    `shuffled` evaluates everything once more with the images of other questions, in a pass of its own, so
+    that the answers to the right images do not depend on it. Answers are journalled to `out/answers.jsonl` as
+    they are generated; a second call after a crash continues from there. `on_progress(done, total)` counts
+    questions over all passes. `model` replaces the checkpoint's own model (for tests).
+    Returns the content of summary.json. Raises EvaluationError if lmms-eval or benchmark data are missing; an
+    error of the model is raised as it is.
     """
     suite = _chosen(suite if isinstance(suite, Suite) else load_suite(suite), tasks)
-    files = _bench_files(Path(bench_dir), suite)
+    evaluator = _lmms_eval()
+    splits = {b.task: _data_file(suite, b, Path(bench_dir)) for b in suite}
+    files = {task: file for task, (_, file) in splits.items()}
+    if missing := [str(file) for file in files.values() if not file.is_file()]:
+        raise EvaluationError(f"benchmark data are missing: {', '.join(missing)}")
     for benchmark in suite:
         _check_references(benchmark, files[benchmark.task])
-    evaluator = _lmms_eval()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "summary.json").unlink(missing_ok=True)
     journal = out / "answers.jsonl"
     count = _over_passes(on_progress, 1 + shuffled) if on_progress else None
-    model = model or _own_model(checkpoint, batch_size, device, dtype, journal, count)
+    answering: Any = model or _own_model(checkpoint, batch_size, device, dtype, journal, count)
     with (
         tempfile.TemporaryDirectory(prefix="winnow-eval-") as scratch,
         _quiet(),
         _environment(LMMS_EVAL_DATASETS_CACHE=scratch),
     ):
-        manager = _task_manager(suite, Path(bench_dir), Path(scratch))
+        manager = _task_manager(suite, splits, Path(scratch))
         ask = partial(_ask, evaluator, suite, manager, Path(scratch), batch_size, limit)
-        samples = ask(model)
-        others = _ask_shuffled(ask, model) if shuffled else {}
-    rows = [row for b in suite for row in _rows(b, samples[b.task], others.get(b.task, ()))]
+        samples = ask(answering)
+        control = _ask_shuffled(ask, answering) if shuffled else {}
+    rows = [row for b in suite for row in _rows(b, samples[b.task], control.get(b.task, ()))]
     scores = pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
     chance = {b.task: mean([sample["doc"]["chance"] for sample in samples[b.task]]) for b in suite}
     summary = {
         "benchmarks": {b.task: _entry(b, scores, chance[b.task], files[b.task], limit) for b in suite},
         "protocol": _protocol(suite, files, batch_size, limit, dtype),
-        "checkpoint": getattr(model, "checkpoint", type(model).__name__),
+        "checkpoint": getattr(answering, "checkpoint", type(answering).__name__),
     }
     _write(out, scores, summary)
-    getattr(model, "journal", _NO_JOURNAL).close()
-    journal.unlink(missing_ok=True)
+    if hasattr(answering, "journal"):
+        answering.journal.close()
+    journal.unlink(missing_ok=True)  # only after summary.json: until then a crash needs it
     return summary
 
 
 Samples = dict[str, list[dict[str, Any]]]
-"""What lmms-eval logs of every question, by task."""
+"""lmms-eval's log of every question, by task."""
 
 
 def _ask(
@@ -124,8 +128,8 @@ def _ask(
     model: "lmms",
 ) -> Samples:
     """One pass of lmms-eval over all questions."""
-    # Without cli_args tasks write into the working directory; with several scoring threads the order of work
-    # is not fixed.
+    # Without cli_args, tasks write into the working directory. With several scoring threads, the order of the
+    # work varies. Seeds are None, or lmms-eval would set the global random states of this process.
     results = evaluator.simple_evaluate(
         model=model,
         tasks=[b.task for b in suite],
@@ -149,16 +153,16 @@ def _ask(
 
 
 def _ask_shuffled(ask: Callable[["lmms"], Samples], model: "lmms") -> Samples:
-    """A pass with the images of other questions; tasks in which no question could be given another's are left
-    out."""
+    """A pass with the images of other questions, without the tasks in which no question could get another's
+    image."""
     from evaluation.lmms_model import ShuffledImages
 
-    other = ShuffledImages(model)
-    return {task: samples for task, samples in ask(other).items() if task in other.shuffled}
+    control = ShuffledImages(model)
+    return {task: samples for task, samples in ask(control).items() if task in control.shuffled}
 
 
 def _over_passes(on_progress: Progress, passes: int) -> Progress:
-    """A count for each of several passes over the same questions that goes on from pass to pass."""
+    """The progress callback of each pass, so that `on_progress` counts on over all passes."""
     finished = 0
 
     def count(done: int, total: int) -> None:
@@ -169,14 +173,8 @@ def _over_passes(on_progress: Progress, passes: int) -> Progress:
     return count
 
 
-class _NoJournal:
-    def close(self) -> None: ...
-
-
-_NO_JOURNAL = _NoJournal()
-
-
 def _chosen(suite: Suite, tasks: Sequence[str] | None) -> Suite:
+    """The suite, reduced to `tasks` in their order; EvaluationError for an unknown task."""
     if tasks is None:
         return suite
     known = {b.task: b for b in suite}
@@ -187,15 +185,8 @@ def _chosen(suite: Suite, tasks: Sequence[str] | None) -> Suite:
     return Suite(suite.name, suite.tasks, tuple(known[task] for task in tasks))
 
 
-def _bench_files(bench_dir: Path, suite: Suite) -> dict[str, Path]:
-    files = {b.task: bench_dir / f"{b.capability}.parquet" for b in suite}
-    if missing := [str(path) for path in files.values() if not path.is_file()]:
-        raise EvaluationError(f"benchmark data are missing: {', '.join(missing)}")
-    return files
-
-
 def _check_references(benchmark: Benchmark, file: Path) -> None:
-    """EvaluationError for a reference answer that cannot be read, before anything is spent on the model."""
+    """EvaluationError for a reference answer that cannot be parsed, before the model answers anything."""
     for row in pq.read_table(file, columns=["id", "kind", "answer", "options"]).to_pylist():
         try:
             extract.score(row["kind"], row["answer"], row["answer"], row["options"] or ())
@@ -231,25 +222,46 @@ def _own_model(
     )
 
 
-def _task_manager(suite: Suite, bench_dir: Path, cache_dir: Path) -> Any:
-    """Our tasks only, their `data_files` found in `bench_dir`, Arrow copies in `cache_dir` (private: nothing
-    to lock or share)."""
+def _data_file(suite: Suite, benchmark: Benchmark, bench_dir: Path) -> tuple[str, Path]:
+    """The split that a task is evaluated on and its file in `bench_dir`, as the task's YAML names them."""
+    from lmms_eval.utils import load_yaml_config
+
+    path = suite.folder / f"{benchmark.task}.yaml"
+    if not path.is_file():
+        raise EvaluationError(f"suite {suite.name!r}: {path} does not exist")
+    files = load_yaml_config(str(path), mode="simple").get("dataset_kwargs", {}).get("data_files", {})
+    if len(files) != 1:
+        raise EvaluationError(f"{path}: dataset_kwargs.data_files must name one file, got {files}")
+    ((split, file),) = files.items()
+    return split, bench_dir / Path(file).name
+
+
+def _task_manager(suite: Suite, splits: Mapping[str, tuple[str, Path]], scratch: Path) -> Any:
+    """A TaskManager with our tasks only, reading their data from these (split, file).
+
+    Each task is a generated YAML that includes ours and sets the file's path and a private directory for its
+    Arrow copy: nothing is locked or shared between processes, and no file depends on the working directory.
+    """
+    import yaml
     from lmms_eval.tasks import TaskManager
 
-    class BenchTaskManager(TaskManager):
-        def _get_config(self, name: str) -> dict[str, Any]:
-            config = super()._get_config(name)
-            files = config["dataset_kwargs"]["data_files"]
-            files = {split: str((bench_dir / Path(file).name).resolve()) for split, file in files.items()}
-            return config | {"dataset_kwargs": {"data_files": files, "cache_dir": str(cache_dir)}}
-
-    return BenchTaskManager("ERROR", include_path=str(folder_of(suite.tasks)), include_defaults=False)
+    folder = scratch / "tasks"
+    folder.mkdir()
+    for benchmark in suite:
+        split, file = splits[benchmark.task]
+        data = {split: str(file.resolve())}
+        content = {
+            "include": str(suite.folder / f"{benchmark.task}.yaml"),
+            "task": benchmark.task,
+            "dataset_kwargs": {"data_files": data, "cache_dir": str(scratch)},
+        }
+        (folder / f"{benchmark.task}.yaml").write_text(yaml.safe_dump(content))
+    return TaskManager("ERROR", include_path=str(folder), include_defaults=False)
 
 
 @contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Environment variables inside the block; lmms-eval would otherwise create its cache folder in the user's
-    home."""
+    """Set environment variables inside the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -264,43 +276,61 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars or log lines of lmms-eval and datasets inside the block: thousands of lines that say
-    nothing."""
+    """Disable progress bars and log lines of lmms-eval and datasets inside the block."""
     import datasets
     from loguru import logger
-    from tqdm import tqdm
 
-    shown, make = not datasets.are_progress_bars_disabled(), tqdm.__init__
-    tqdm.__init__ = lambda self, *args, **options: make(self, *args, **options | {"disable": True})
+    shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     logger.disable("lmms_eval")
     try:
-        yield
+        with _without_bars(("lmms_eval.api.task", "lmms_eval.evaluator")):
+            yield
     finally:
-        tqdm.__init__ = make
         logger.enable("lmms_eval")
         if shown:
             datasets.enable_progress_bars()
 
 
+@contextmanager
+def _without_bars(modules: Sequence[str]) -> Iterator[None]:
+    """Replace the name `tqdm` in these modules by a disabled one inside the block.
+
+    lmms-eval has no switch for its bars, tqdm reads TQDM_DISABLE only when it is first imported, and
+    redirecting stderr would also hide warnings. A module that no longer has the name raises AttributeError,
+    and a bar drawn elsewhere fails the test that nothing is printed.
+    """
+    from tqdm import tqdm
+
+    loaded: list[Any] = [importlib.import_module(name) for name in modules]
+    before = [module.tqdm for module in loaded]
+    for module in loaded:
+        module.tqdm = lambda *args, **options: tqdm(*args, **options | {"disable": True})
+    try:
+        yield
+    finally:
+        for module, original in zip(loaded, before, strict=True):
+            module.tqdm = original
+
+
 def _rows(
-    benchmark: Benchmark, samples: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+    benchmark: Benchmark, samples: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One row for each question, in document order whatever the order in which ranks delivered them; `others`
-    are the samples of the pass with shuffled images, if there was one."""
-    rows, shuffled = [], {sample["doc_id"]: float(sample[benchmark.metric]) for sample in others}
+    """One row per question in document order; `control` has the samples of the pass with shuffled images, if
+    any."""
+    rows, shuffled = [], {sample["doc_id"]: float(sample[benchmark.metric]) for sample in control}
     for sample in sorted(samples, key=lambda s: s["doc_id"]):
         doc, prediction = sample["doc"], sample["filtered_resps"][0]
-        found = extract.extract(doc["kind"], prediction, doc["options"] or ())
+        extracted = extract.extract(doc["kind"], prediction, doc["options"] or ())
         rows.append(
             {
                 "benchmark": benchmark.task,
                 "index": doc["index"],
                 "id": doc["id"],
                 "prediction": prediction,
-                "extracted": found,
+                "extracted": extracted,
                 "score": float(sample[benchmark.metric]),
-                "unparsed": found is None,
+                "unparsed": extracted is None,
                 "score_shuffled": shuffled.get(sample["doc_id"]),
             }
         )
@@ -310,14 +340,15 @@ def _rows(
 def _entry(
     benchmark: Benchmark, scores: pa.Table, chance: float, file: Path, limit: int | None
 ) -> dict[str, Any]:
+    """The summary of one benchmark; EvaluationError unless every question has exactly one answer."""
     part = scores.filter(pa.array([name == benchmark.task for name in scores["benchmark"].to_pylist()]))
     expected = min(pq.read_metadata(file).num_rows, limit or 2**31)
     if len(part) != expected or part["index"].null_count or len(set(part["index"].to_pylist())) < len(part):
-        raise EvaluationError(f"{benchmark.task}: {len(part)} answers to {expected} questions of {file}")
+        raise EvaluationError(f"{benchmark.task}: {len(part)} answers to the {expected} questions of {file}")
     values, shuffled = part["score"].to_numpy(), part["score_shuffled"]
     if shuffled.null_count not in (0, len(part)):
         raise EvaluationError(
-            f"{benchmark.task}: {shuffled.null_count} questions without an answer to a shuffled image"
+            f"{benchmark.task}: {shuffled.null_count} questions have no answer to a shuffled image"
         )
     return {
         "value": mean(values),
@@ -332,14 +363,15 @@ def _entry(
 def _protocol(
     suite: Suite, files: dict[str, Path], batch_size: int, limit: int | None, dtype: str
 ) -> dict[str, Any]:
-    """What must be equal for two evaluations to be comparable."""
-    folder = folder_of(suite.tasks)
-    code = (
-        [folder / f"{b.task}.yaml" for b in suite]
-        + sorted(folder.glob("_*.yaml"))
-        + sorted(folder.glob("*.py"))
-    )
-    code += [Path(extract.__file__), Path(answer_text.__file__)]
+    """Everything that must be equal for two evaluations to be comparable."""
+    folder = suite.folder
+    code = [
+        *(folder / f"{b.task}.yaml" for b in suite),
+        *sorted(folder.glob("_*.yaml")),
+        *sorted(folder.glob("*.py")),
+        Path(extract.__file__),
+        Path(answer_text.__file__),
+    ]
     return {
         "suite": suite.name,
         "tasks": _digest(code),
@@ -351,16 +383,16 @@ def _protocol(
     }
 
 
-def _digest(files: Any) -> str:
+def _digest(files: Iterable[Path]) -> str:
+    """16 hex digits of the names and contents of the files."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(Path(file).name.encode() + b"\0" + hashlib.sha256(Path(file).read_bytes()).digest())
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
 def _write(out: Path, scores: pa.Table, summary: dict[str, Any]) -> None:
-    """Both files under their names only when whole; the summary last, as it says that the evaluation is
-    finished."""
+    """Write both files and rename them when complete; the summary last: it marks a finished evaluation."""
     with atomic.replacing(out / "scores.parquet") as temporary:
         pq.write_table(scores, temporary)
     atomic.write_text(out / "summary.json", json.dumps(summary, indent=1, sort_keys=True) + "\n")

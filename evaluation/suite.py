@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation import suites
+from evaluation.tasks import folder_of
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One column of the result table.
+    """One column of the result table: a line of the suite's YAML.
+
+    Together with the task's YAML (prompt, scoring, data file) it is all that declares a benchmark.
 
     `task` is the lmms-eval task, `scale` the highest value of its metric, `direction` "higher" or "lower" is
     better, `chance` the expected score of a random guess (None: the mean of the data's column `chance`),
@@ -34,11 +37,17 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Suite:
-    """A named list of benchmarks; `tasks` is the folder in `evaluation/tasks/` with their task YAMLs."""
+    """A named list of benchmarks; `tasks` is the folder of their task YAMLs, in `evaluation/tasks/` or
+    absolute."""
 
     name: str
     tasks: str
     benchmarks: tuple[Benchmark, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The directory of the task YAMLs. Raises FileNotFoundError."""
+        return folder_of(self.tasks)
 
     def __iter__(self) -> Iterator[Benchmark]:
         return iter(self.benchmarks)

@@ -47,7 +47,11 @@ def file_hash(file: Path) -> str:
     beside = [file.with_name(f"{name.partition('.')[0]}.py") for name in module.imports]
     own = [other for other in beside if other.is_file() and other != file]
     imports = sorted(name for name in module.imports if source(name))
-    parts = [module.digest, *(file_hash(other) for other in sorted(set(own))), *([code_hash(*imports)] if imports else [])]
+    parts = [
+        module.digest,
+        *(file_hash(other) for other in sorted(set(own))),
+        *([code_hash(*imports)] if imports else []),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -1,8 +1,9 @@
 """Errors that reach the user of the recipe engine, each with what to do about it."""
 
-import difflib
 import sys
 from collections.abc import Callable, Iterable
+
+from curation.nearest import nearest as closest
 
 
 class RecipeError(Exception):
@@ -45,5 +46,5 @@ def exit_status(command: Callable[[], int]) -> int:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean X?`, or the list of what is known where nothing is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else f"known are: {', '.join(known) or 'none'}"
+    near = closest(name, known)
+    return f"did you mean `{near}`?" if near else f"known are: {', '.join(known) or 'none'}"

@@ -95,7 +95,9 @@ class Plan:
 
     def matching(self, stage: str) -> list[Node]:
         """Nodes of that kind or name; `signal[style]` stands for those of all pools. Raises RecipeError with the nearest."""
-        found = [n for n in self.nodes if stage in (n.kind, n.name) or n.name.startswith(f"{stage.rstrip(']')},")]
+        found = [
+            n for n in self.nodes if stage in (n.kind, n.name) or n.name.startswith(f"{stage.rstrip(']')},")
+        ]
         if not found:
             known = {n.kind for n in self.nodes} | {n.name for n in self.nodes}
             raise RecipeError(f"there is no stage `{stage}` in this plan; {nearest(stage, known)}")

@@ -49,12 +49,12 @@ def suite_inputs(loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
     """
     from evaluation.suite import load_suite
     from evaluation.suites import path_of
-    from evaluation.tasks import files_of, folder_of
+    from evaluation.tasks import files_of
 
     where, name = loaded.locate("evaluation", "suite"), loaded.recipe.evaluation.suite
     try:
         suite, file = load_suite(name), path_of(name)
-        files = files_of(folder_of(suite.tasks), [benchmark.task for benchmark in suite])
+        files = files_of(suite.folder, [benchmark.task for benchmark in suite])
     except (ValueError, FileNotFoundError) as error:
         raise RecipeError(f"{where}: evaluation.suite: {error}") from error
     return {"suite": several([file], prints), "tasks": _tasks(files, prints)}

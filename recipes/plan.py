@@ -73,7 +73,9 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
     runs = [_run(*one, fixed, evaluated) for one in planned if repetitions is None or one[0] < repetitions]
     arm_order = {name: at for at, name in enumerate(recipe.arms)}
     pool_order = {seed: at for at, seed in enumerate(seeds)}
-    runs.sort(key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]]))  # stable: by seed inside
+    runs.sort(
+        key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]])
+    )  # stable: by seed inside
     by_pool = [pool.inputs() for pool in pools]
     plan.add(
         "compare",
@@ -168,7 +170,9 @@ def _pool(
     if recipe.pool.kind == "mini":
         drawn = {**dump(recipe.pool, "size", "defects"), "seed": seed}
         name = stage_name("source", *tag)
-        source: Node | External = plan.add("source", drawn, {"bench": bench}, name=name, work=recipe.pool.size)
+        source: Node | External = plan.add(
+            "source", drawn, {"bench": bench}, name=name, work=recipe.pool.size
+        )
         inputs: dict[str, Any] = {"source": source}
     else:
         source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
@@ -233,8 +237,8 @@ def _address(selector: str) -> str:
 
 @cache
 def _targeted(selector: str) -> bool:
-    from curation.selectors.registry import get_selector
     from curation.selectors.contract import Selector
+    from curation.selectors.registry import get_selector
 
     return Selector.of(get_selector(selector)).targeted
 
@@ -243,7 +247,9 @@ def _items(recipe: Recipe) -> float:
     """Questions of all benchmarks, for estimates of time."""
     if recipe.bench is None:
         return 1
-    limited = recipe.bench.model_copy(update={"items": min(recipe.bench.items, recipe.limit or recipe.bench.items)})
+    limited = recipe.bench.model_copy(
+        update={"items": min(recipe.bench.items, recipe.limit or recipe.bench.items)}
+    )
     return work_of_bench(limited)
 
 

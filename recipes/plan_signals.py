@@ -63,7 +63,13 @@ class PoolPlan:
         return self.fits[name]
 
     def add(
-        self, kind: str, config: dict[str, Any], inputs: dict[str, Any], work: float, *parts: Any, **options: Any
+        self,
+        kind: str,
+        config: dict[str, Any],
+        inputs: dict[str, Any],
+        work: float,
+        *parts: Any,
+        **options: Any,
     ) -> Node:
         """A stage of this pool."""
         name = stage_name(kind, *parts, *self.tag)
@@ -142,7 +148,12 @@ class PoolPlan:
         start = self.fit("seed_model") if section.start == "seed_model" else self.base
         shown = self.size * self.section("teacher").share * (1 - section.holdout)
         config = _without(dump(section), "path", "revision", "served", "mode", "threshold")
-        inputs = {"pool": self.pool, "labels": self.fit("labels"), "base": start, **self._deepspeed(section.train)}
+        inputs = {
+            "pool": self.pool,
+            "labels": self.fit("labels"),
+            "base": start,
+            **self._deepspeed(section.train),
+        }
         work = samples_seen(section.train, shown)
         return self.add("fit_rater", {"rater": name, **config}, inputs | self._prompts(name), work, name)
 
@@ -211,7 +222,11 @@ class PoolPlan:
                 f"{nearest(star, recipe.clusters)}"
             )
         section = self.section(signal.section.format(star))
-        settings = dump(section, *signal.settings) if signal.settings else _without(dump(section), "path", "revision")
+        settings = (
+            dump(section, *signal.settings)
+            if signal.settings
+            else _without(dump(section), "path", "revision")
+        )
         named = {"name": star} if star else {}
         return section, {**named, **settings, **scoring, **signal.arguments}
 
@@ -363,7 +378,9 @@ class PoolPlan:
 
     def _validation(self, section: Any) -> Node:
         """Items to learn from: drawn with another seed than those that the arms are compared on."""
-        return self.plan.add("bench", dump(section), {}, name=f"bench[{section.seed}]", work=work_of_bench(section))
+        return self.plan.add(
+            "bench", dump(section), {}, name=f"bench[{section.seed}]", work=work_of_bench(section)
+        )
 
 
 def _without(config: dict[str, Any], *keys: str) -> dict[str, Any]:

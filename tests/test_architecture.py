@@ -41,7 +41,15 @@ ALLOWED = {
 }
 
 
-ANYWHERE = {"curation", "curation.atomic", "curation.killpoints"}
+ANYWHERE = {
+    "curation",
+    "curation.atomic",
+    "curation.catalogue",
+    "curation.command",
+    "curation.killpoints",
+    "curation.nearest",
+    "curation.taxonomy",
+}
 """Modules below all packages, which import nothing of the project but each other."""
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 
 from curation import atomic
+from curation.command import CommandParser, fail, path
 from curation.imports.official_folder import read_official_folder
 from curation.imports.pool_index import Index, open_index
 from curation.imports.score_text import MODES, nearest_style
 from curation.imports.table import Reading, Signal, import_file, import_table
 from curation.imports.table_file import JSON_LINES, SUFFIXES, file_hash
-from curation.pool.command import CommandParser, fail, path
 from curation.pool.errors import PoolError
 from curation.signals.core.table import (
     Advance,

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from curation.pool.command import CommandParser, fail, fraction, path, whole_number
+from curation.command import CommandParser, fail, fraction, path, whole_number
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -29,7 +29,7 @@ def reads(
     vectors: str | Sequence[str] = "emb_text", within: str | None = None, **_: object
 ) -> tuple[str, ...]:
     """The quality scores, the vectors and, where used, the clusters."""
-    return columns_read("complexity", *names_of(vectors), f"cluster_{within}" if within else None)
+    return columns_read("complexity", "quality", *names_of(vectors), f"cluster_{within}" if within else None)
 
 
 def select(

@@ -6,15 +6,15 @@ address; its module declares `SELECTOR` too, or the constants NEEDS, COST, TARGE
 `needs(**params)`, `reads(**params)` and `nested(**params)` where they depend on the parameters.
 """
 
-import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from curation.catalogue import signals_of
+from curation.nearest import did_you_mean
 from curation.selectors.contract import Selection, Selector, SelectorError
 from curation.selectors.param_types import fits, hint_for, in_words
 
@@ -59,7 +59,7 @@ def get_selector(name: str) -> Callable[..., Selection]:
     address = SELECTORS.get(name, name if ":" in name else None)
     if address is None:
         raise SelectorError(
-            f"unknown selector {name!r}{_did_you_mean(name, SELECTORS)}; must be one of "
+            f"unknown selector {name!r}{did_you_mean(name, SELECTORS)}; must be one of "
             f"{', '.join(SELECTORS)}, or my_module:my_function for your own"
         )
     module_name, _, attribute = address.partition(":")
@@ -81,7 +81,7 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
         if key not in known:
             listed = f"it has {', '.join(known)}" if known else "it has none"
             raise SelectorError(
-                f"selector {name!r} has no parameter {key!r}{_did_you_mean(key, known)}; {listed}"
+                f"selector {name!r} has no parameter {key!r}{did_you_mean(key, known)}; {listed}"
             )
         hint = known[key].annotation
         if not fits(value, hint):
@@ -105,6 +105,11 @@ def _signals(record: Selector, params: Mapping[str, Any]) -> tuple[str, ...]:
             (*record.with_params("needs", params), *signals_of(record.with_params("reads", params)))
         )
     )
+
+
+def columns_of(name: str, params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The columns, as far as the selector names them, that it reads with these parameters."""
+    return Selector.of(get_selector(name)).with_params("reads", params or {})
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,3 @@ def describe(name: str, params: Mapping[str, Any] | None = None) -> Description:
     text = module.__doc__ if name in SELECTORS else function.__doc__ or module.__doc__
     summary = (text or "").strip().partition("\n")[0]
     return Description(name, summary, _signals(record, params or {}), record.cost, record.targeted)
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {match[0]!r}?)" if match else ""

@@ -1,7 +1,8 @@
 """Compute a signal of a pool.
 
 python -m curation.signals losses --pool pools/mini --model runs/seed --out signals/losses --param terms=[full,noimg]
-python -m curation.signals capability_by_engine --pool pools/mini --model scorer --out signals/capability --param base_url=http://127.0.0.1:8000/v1
+python -m curation.signals capability_by_engine --pool pools/mini --model scorer --out signals/capability \\
+    --param base_url=http://127.0.0.1:8000/v1
 python -m curation.signals my_module:my_function --pool pools/mini --out signals/mine --param power=2
 """
 
@@ -14,55 +15,56 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
+from curation.catalogue import COMMANDS
+from curation.command import CommandError, CommandParser, fail, path, yaml_params
+from curation.signals.custom import ProducerError, check_params, get_producer, produce_custom
 from training.builtin import BUILTIN
 from training.hub import HUB_ID, HubError, local_copy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line. Exit status 1 and one line on stderr for data or values that cannot be used, 2 for a wrong command, 130 if
-    stopped."""
+    """Command line: exit status 1 and one line on stderr for unusable data or values, 2 for a wrong command, 130 if stopped."""
     given = _parser().parse_args(arguments)
     from curation.signals.raters.engine import EngineError
     from curation.teacher.chat import ChatError
 
     try:
         print(json.dumps(run(given), indent=1))
-    except ProducerError as error:
-        return _fail(error, 2)
+    except (ProducerError, CommandError) as error:
+        return fail(error, 2)
     except (
         ValueError,
         ImportError,
         OSError,
         EngineError,
         ChatError,
-    ) as error:  # pools, signals, models and values: all ValueError
-        return _fail(error, 1)
+    ) as error:  # pools, signals, models: all ValueError
+        return fail(error, 1)
     except KeyboardInterrupt:
-        return _fail("stopped; the same command goes on from the last whole shard", 130)
+        print("stopped; the same command continues after the last whole shard", file=sys.stderr)
+        return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = "\n".join(f"  {name:<20} {target}" for name, target in PRODUCERS.items())
-    parser = argparse.ArgumentParser(
+    names = "\n".join(f"  {name:<20} {target}" for name, target in COMMANDS.items())
+    parser = CommandParser(
         prog="python -m curation.signals",
-        description="Compute a signal of a pool, shard by shard. The same command goes on where it was stopped.",
+        description="Compute a signal of a pool, shard by shard. The same command continues where it was stopped.",
         epilog=f"producers:\n{names}\nParameters of a producer are the keyword arguments of its function.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("producer", help="a name from the list below, or my_module:my_function for your own")
     parser.add_argument(
-        "producer", help="a name from the list below, or my_module:my_function for one of your own"
+        "--pool", type=path, required=True, metavar="DIR", help="made by python -m curation.pool build"
     )
-    parser.add_argument(
-        "--pool", type=Path, required=True, metavar="DIR", help="made by python -m curation.pool build"
-    )
+    models = ", ".join(BUILTIN)
     parser.add_argument(
         "--model",
         metavar="DIR|HUB_ID",
-        help=f"checkpoint, organisation/name on the hub, or {', '.join(BUILTIN)}; for an engine, the name of the served model",
+        help=f"checkpoint, organisation/name on the Hub, or {models}; for an engine, the name of the served model",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the signal is written")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="where the signal is written")
     parser.add_argument(
         "--param",
         action="append",
@@ -74,36 +76,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
-    """Produce what the command line asks for; returns the producer's summary. Raises ProducerError for wrong parameters."""
+    """Produce what the command line asks for; returns the producer's summary. Raises ProducerError, CommandError."""
     from curation.pool.read import Pool
     from curation.signals.core.progress import shown
 
-    params = read_params(given.param)
-    if given.producer in PRODUCERS:
-        job = _built_in(given.producer, params, given.model)
-    else:
-        job = _custom(given.producer, params, given.model)
+    params = yaml_params(given.param)
+    make = _built_in if given.producer in COMMANDS else _custom
+    job = make(given.producer, params, given.model)
     pool = Pool.open(given.pool)
+    if given.out.exists() and not given.out.is_dir():
+        raise CommandError(f"--out {given.out} is a file; give a directory")
     with shown(given.producer) as report:
         return job(pool, given.out, report)
-
-
-def read_params(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` pairs with YAML values. Raises ProducerError for what is no pair, no YAML, or given twice."""
-    import yaml
-
-    params: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise ProducerError(f"--param {pair!r}: expected key=value")
-        if key in params:
-            raise ProducerError(f"--param {key} is given twice")
-        try:
-            params[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ProducerError(f"--param {pair!r} is no YAML value: {error}") from error
-    return params
 
 
 def _built_in(name: str, params: dict[str, Any], model: str | None) -> Callable[..., dict[str, Any]]:
@@ -111,7 +95,7 @@ def _built_in(name: str, params: dict[str, Any], model: str | None) -> Callable[
     taken = inspect.signature(function).parameters
     key = (
         "model_dir" if "model_dir" in taken else "model"
-    )  # the second is the name by which an engine serves it
+    )  # an engine knows a model by the name it is served under
     if key in taken and model is None and taken[key].default is inspect.Parameter.empty:
         raise ProducerError(f"producer {name!r} needs a model: give --model")
     if key not in taken and model is not None:
@@ -141,21 +125,19 @@ def _typed(value: Any, parameter: inspect.Parameter | None) -> Any:
 
 
 def find_model(name: str) -> Path:
-    """The directory of a checkpoint; a hub id is fetched (or found in the local cache). Raises ProducerError."""
-    folder = BUILTIN.get(name, Path(name).expanduser())
-    if folder.is_dir():
-        return folder
+    """The directory of a checkpoint; a Hub id is fetched (or found in the local cache). Raises ProducerError."""
+    try:
+        folder = BUILTIN.get(name, Path(name).expanduser())
+        if folder.is_dir():
+            return folder
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ProducerError(f"--model {name[:200]!r}: {error}") from error
     if not re.fullmatch(HUB_ID, name):
-        raise ProducerError(f"--model {name}: no such directory, and no organisation/name on the hub")
+        raise ProducerError(f"--model {name}: no such directory, and not an organisation/name on the Hub")
     try:
         return local_copy(name)
     except HubError as error:
         raise ProducerError(f"--model {error}") from error
-
-
-def _fail(message: object, status: int) -> int:
-    print(f"error: {message}" if status != 130 else message, file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

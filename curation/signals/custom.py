@@ -47,7 +47,9 @@ def get_producer(name: str) -> Callable[..., Any]:
         raise ProducerError(f"producer {name!r} cannot be imported: {error}") from error
     own = target not in COMMANDS.values()
     if own and (not callable(function) or tuple(inspect.signature(function).parameters)[:2] != _CUSTOM):
-        raise ProducerError(f"producer {name!r} must be a function compute(pool, rows, **params) -> pyarrow.Table")
+        raise ProducerError(
+            f"producer {name!r} must be a function compute(pool, rows, **params) -> pyarrow.Table"
+        )
     return function
 
 
@@ -57,13 +59,17 @@ def check_params(name: str, params: Mapping[str, Any], given: Iterable[str] = _C
     given: what the caller passes besides `params`.
     """
     passed = set(given)
-    taken = {key: p for key, p in inspect.signature(get_producer(name)).parameters.items() if key not in passed}
+    taken = {
+        key: p for key, p in inspect.signature(get_producer(name)).parameters.items() if key not in passed
+    }
     named = [key for key, parameter in taken.items() if parameter.kind is not parameter.VAR_KEYWORD]
     if len(named) == len(taken) and (unknown := [key for key in params if key not in taken]):
         listed = f"; it takes {', '.join(named)}" if named else "; it takes none"
         hint = did_you_mean(unknown[0], named)
         raise ProducerError(f"producer {name!r} has no parameter {unknown[0]!r}{hint}{listed}")
-    if lacking := [key for key in named if taken[key].default is inspect.Parameter.empty and key not in params]:
+    if lacking := [
+        key for key in named if taken[key].default is inspect.Parameter.empty and key not in params
+    ]:
         raise ProducerError(f"producer {name!r} needs the parameter {lacking[0]!r}")
 
 
@@ -109,7 +115,9 @@ def produce_custom(
         **counts,
         "nulls": {name: signal[name].null_count for name in signal.column_names if name != "row"},
         "seconds": round(seconds, 3),
-        "samples_per_second": round(counts["rows_computed"] / seconds, 1) if counts["rows_computed"] else None,
+        "samples_per_second": round(counts["rows_computed"] / seconds, 1)
+        if counts["rows_computed"]
+        else None,
     }
 
 

@@ -57,8 +57,12 @@ def _lines(summary: dict[str, Any], config: dict[str, Any]) -> list[str]:
         lines.append(f"{speed} samples/s{f', padding efficiency {padding}' if padding else ''}")
     if missing := counted(summary.get("missing") or {}):
         lines.append(missing.removeprefix("; "))
-    for name, column in (summary.get("columns") or {}).items() if isinstance(summary.get("columns"), dict) else ():
-        lines.append(f"{name}: mean {column['mean']}, {column['nulls']} without a grade {column['missing'] or ''}")
+    for name, column in (
+        (summary.get("columns") or {}).items() if isinstance(summary.get("columns"), dict) else ()
+    ):
+        lines.append(
+            f"{name}: mean {column['mean']}, {column['nulls']} without a grade {column['missing'] or ''}"
+        )
     if "usd" in summary:
         lines.append(f"{config['arguments'].get('model', 'server')}: {spent(summary)}")
     return lines

@@ -10,6 +10,7 @@ from PIL import Image
 from evaluation.aggregate import ResultsError, Run, collect, compare
 from evaluation.plots import draw_all, draw_differences
 from evaluation.report import Context, Subset, render
+from evaluation.stats import paired_bootstrap
 from evaluation.suite import Benchmark, Suite
 from evaluation.tables import compact_table, pool_table
 
@@ -81,6 +82,39 @@ def test_the_interval_has_the_pools_as_its_outermost_level(comparison):
     assert wide.high - wide.low > 4 * (narrow.high - narrow.low)
     # Between pools s = 2 points, so t(2) * s / sqrt(3) = 4.97; seeds and the paired questions add a little.
     assert (wide.high - wide.low) / 2 == pytest.approx(4.97, rel=0.15)
+
+
+def test_the_interval_is_printed_in_points(tmp_path):
+    """Both arms differ by exactly 0.2 on every question, so value and both ends are 20 points, and 100 times
+    too."""
+    runs = [
+        Run(arm, seed, 0, "1", write_evaluation(tmp_path / f"{arm}{seed}", {"t1": values, "t2": values}))
+        for arm, level in (("random", 0.1), ("a", 0.3))
+        for seed in range(2)
+        for values in [level + np.linspace(0, 0.5, 30)]
+    ]
+    arm = compare(runs, TOY).arm("a")
+    for interval in (arm.difference, *arm.benchmark_differences.values()):
+        assert (interval.value, interval.low, interval.high) == pytest.approx((20, 20, 20), abs=1e-9)
+    row = cells(compact_table(compare(runs, TOY)))["a"]
+    assert "+20.0 [+20.0, +20.0]" in row
+
+
+def test_both_ends_of_the_interval_are_those_of_the_bootstrap(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {arm: [rng.random(40) for _ in range(2)] for arm in ("random", "a")}
+    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", scale=2.0),))
+    runs = [
+        Run(arm, seed, 0, "1", write_evaluation(tmp_path / f"{arm}{seed}", {"t1": part}))
+        for arm, parts in values.items()
+        for seed, part in enumerate(parts)
+    ]
+    ours = compare(runs, suite, resamples=300, seed=4).arm("a")
+    sides = [[[part] for part in values[arm]] for arm in ("a", "random")]
+    raw = paired_bootstrap(*sides, scale=[2.0], resamples=300, seed=4)
+    expected = (100 * raw.value, 100 * raw.low, 100 * raw.high)
+    for interval in (ours.difference, ours.benchmark_differences["t1"]):
+        assert (interval.value, interval.low, interval.high) == pytest.approx(expected)
 
 
 def test_differences_by_benchmark(comparison):

@@ -455,3 +455,153 @@ def test_broken_reference_is_an_error_not_a_zero(kind, answer, options):
 def test_unknown_kind_is_an_error():
     with pytest.raises(ValueError, match="the kind of a question must be one of choice, word"):
         score("essay", "x", "x")
+
+
+# ------------------------------------------------------------------------------ every word of every list
+
+VOCABULARY = {
+    ("word", "dog"): [
+        *(
+            f"{hedge}, dog"
+            for hedge in "i think|i believe|i guess|i would say|probably|maybe|likely|yes|sure|ok|okay".split(
+                "|"
+            )
+        ),
+        *(
+            f"foo {verb} dog"
+            for verb in (
+                "is are was were be show shows see say says read reads spell spells contain contains depict "
+                "depicts display displays called named here's"
+            ).split()
+        ),
+        *(f"{subject}'s dog" for subject in ("it", "that", "there", "this", "what", "he", "answer", "foo")),
+        "foo looks like dog",
+        *(f"{article} dog" for article in "a an the this that its his her their some".split()),
+        *(f"{preposition} dog" for preposition in "on in at to".split()),
+    ],
+    ("word", "left"): [
+        *(
+            f"left is {word}"
+            for word in "more less fewer most least fewest farther further farthest furthest".split()
+        ),
+        *(
+            f"left is {stem}e{end}"
+            for stem in (
+                "bigg small larg tall short long high low heavi light bright dark clos near great old young "
+                "fast slow wid narrow thick thinn"
+            ).split()
+            for end in ("r", "st")
+        ),
+        "left is the bigger",
+        *(f"left {noun} is bigger" for noun in "one side image picture half object".split()),
+        *(f"left {verb} more" for verb in "is are has have show shows contain contains".split()),
+    ],
+    ("word", "red car"): ["red-car", "red_car", "red  car", "red, car", "red car..."],
+    ("word", "dog house"): ["dog.house"],
+    ("word", "4.5 m"): ["4.5 m"],
+    ("number", "0"): ["there is no dog", "there are no dogs"],
+    ("number", "-3"): ["minus 3", "negative 3", "minus three"],
+    ("number", "4.5"): ["4.5", "it is 4.5 m"],
+    ("yes_no", "yes"): [
+        *"yes yeah yep true correct affirmative".split(),
+        *(f"{subject} is a dog" for subject in "there it they that this these those".split()),
+        *(f"there {verb} dogs" for verb in "is are does do has have can".split()),
+        "there's a dog",
+        "they're dogs",
+        "it is a dog",
+    ],
+    ("yes_no", "no"): [
+        *"no nope false incorrect".split(),
+        "hm, no dog",
+        "well no",
+        "well no, sorry",
+        "no dog",
+        "there isn't a dog",
+        "there is no dog",
+    ],
+    ("coordinate", "b3"): [
+        *(f"column b {word} row 3" for word in ("and", "of", "in", "at", ",")),
+        *(f"row 3 {word} column b" for word in ("and", "of", "in", "at", ",")),
+    ],
+    ("coordinate", "i1"): ["column 9, row 1"],
+    ("spell", "cat"): [
+        *(
+            f"{article}{noun} cat"
+            for article in ("", "the ", "a ")
+            for noun in "word words letter letters text".split()
+        ),
+        "one cat",
+        "the answer is cat. dog",
+    ],
+    ("facts", "a1 dog"): [
+        f"a1 {word} dog"
+        for word in (
+            "there is are a an the in at on cell contain contains has show shows of i see we image picture "
+            "with position located"
+        ).split()
+    ],
+    ("facts", "a1 dog ; b2 cat"): [
+        *(f"a dog at a1{separator}b2 cat" for separator in (";", "\n", ". ", ", ", " and ")),
+        "dog a1 cat b2",
+        "a1 dog b2 cat",
+    ],
+    ("facts", "b2 cat"): ["a1 and b2 cat", "no dog at a1; b2 cat", "not a dog at a1; b2 cat"],
+}
+
+
+@pytest.mark.parametrize("kind, answer, text", _cases(VOCABULARY))
+def test_each_word_of_the_lists_is_read(kind, answer, text):
+    assert extract(kind, text) == answer
+
+
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        *(("word", f"{word} dog") for word in "not neither nor never unsure unknown cannot don't".split()),
+        *(
+            ("yes_no", f"yes {word}")
+            for word in (
+                "maybe|perhaps|not sure|unsure|cannot|can't|don't know|not yes|not true|not correct".split(
+                    "|"
+                )
+            )
+        ),
+        ("yes_no", "answer:there is a dog"),  # a statement that is announced is not a yes
+        ("yes_no", "dogs are there"),
+        ("yes_no", "there dogs"),
+        ("number", "3b2"),
+        ("facts", "not a dog at a1"),
+    ],
+)
+def test_what_is_negated_or_undecided_is_unparsed(kind, text):
+    assert extract(kind, text) is None
+
+
+@pytest.mark.parametrize(
+    "place", "in on at near under above below beside behind inside with to-the from next-to".split()
+)
+def test_a_place_after_the_answer_is_ignored(place):
+    assert score("word", f"dog {place.replace('-', ' ')} grass", "dog").value == 1
+    assert score("word", f"dog {place.replace('-', ' ')} grass", "grass").value == 0
+
+
+@pytest.mark.parametrize(
+    "text, options, answer",
+    [
+        ("c", ("cat", "dog"), None),
+        ("(c)", ("cat", "dog"), None),
+        ("the ox", ("ox", "pig"), "a"),
+        ("it is a red car", ("red", "red car"), "b"),
+        ("car or red car", ("car", "red car"), None),
+        ("red car or car", ("car", "red car"), None),
+        ("it is not a dog", ("not a dog", "cat"), "a"),
+        ("it is not a dog", ("dog", "cat"), None),
+    ],
+)
+def test_options_that_contain_each_other(text, options, answer):
+    assert extract("choice", text, options) == answer
+
+
+def test_a_choice_without_options_is_an_error():
+    with pytest.raises(ValueError, match="a choice question needs its options"):
+        extract("choice", "b")

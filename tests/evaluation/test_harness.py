@@ -4,12 +4,14 @@ file, as the import of lmms-eval costs many seconds."""
 import io
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evaluation_data import QUESTIONS, png, write_bench
+import yaml
+from evaluation_data import CAPABILITIES, QUESTIONS, png, write_bench
 from PIL import Image
 
 pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
@@ -18,14 +20,18 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from curation.mini.tokenizer import build_tokenizer
-from curation.taxonomy import CAPABILITY_KEYS
+from evaluation.aggregate import Run, compare
 from evaluation.harness import EvaluationError, evaluate
 from evaluation.model import Answerer
 from evaluation.shuffled import images, ring
+from evaluation.suite import TASKS as FOLDER
 from evaluation.suite import load_suite
+from evaluation.tables import comparison_table
 from training.models import build_tiny
 
-TASKS = [f"mini_{key}" for key in CAPABILITY_KEYS]
+TASKS = [b.task for b in load_suite("mini")]
+N = 2 * len(QUESTIONS)
+"""Questions of each benchmark in `bench_dir`."""
 
 
 class Scripted(lmms):
@@ -77,7 +83,7 @@ def _sentence(doc) -> str:
         (lambda doc: doc["answer"], 1.0, 0),
         (_sentence, 1.0, 0),
         (lambda doc: ANTI[doc["kind"]], 0.0, 0),
-        (lambda doc: "§§ ...", 0.0, 14),
+        (lambda doc: "§§ ...", 0.0, N),
     ],
     ids=["oracle", "verbose oracle", "anti-oracle", "garbage"],
 )
@@ -85,8 +91,8 @@ def test_scripted_models(bench_dir, tmp_path, fn, value, unparsed):
     summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(fn))
     assert list(summary["benchmarks"]) == TASKS
     for entry in summary["benchmarks"].values():
-        assert (entry["value"], entry["unparsed"], entry["n"]) == (value, unparsed, 14)
-        assert entry["chance"] == pytest.approx(2 / 3 / 14)
+        assert (entry["value"], entry["unparsed"], entry["n"]) == (value, unparsed, N)
+        assert entry["chance"] == pytest.approx(2 / 3 / N)
 
 
 def test_prompt_is_image_then_question(bench_dir, tmp_path):
@@ -110,7 +116,7 @@ def test_outputs(bench_dir, tmp_path):
     scores = pq.read_table(out / "scores.parquet").to_pylist()
     assert sorted(p.name for p in out.iterdir()) == ["scores.parquet", "summary.json"]
     assert (
-        len(scores) == 28 and scores[1]["id"] == "spatial-1" and scores[14]["benchmark"] == "mini_attribute"
+        len(scores) == 2 * N and scores[1]["id"] == "spatial-1" and scores[N]["benchmark"] == "mini_attribute"
     )
     assert [s["score"] for s in scores[:4]] == [1, 0, 1, 0] and [s["extracted"] for s in scores[:2]] == [
         "b",
@@ -126,7 +132,7 @@ class Reader(Scripted):
 
     def __init__(self, docs) -> None:
         super().__init__(None)
-        self.docs = {png(100 * CAPABILITY_KEYS.index(doc["capability"]) + doc["index"]): doc for doc in docs}
+        self.docs = {png(100 * CAPABILITIES.index(doc["capability"]) + doc["index"]): doc for doc in docs}
         self.docs = {Image.open(io.BytesIO(data)).tobytes(): doc for data, doc in self.docs.items()}
         self.seen = []
 
@@ -141,7 +147,7 @@ def _docs(bench_dir, *capabilities):
 
 
 def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
-    flip = {doc["id"]: i % 3 > 0 for i, doc in enumerate(_docs(bench_dir, *CAPABILITY_KEYS))}
+    flip = {doc["id"]: i % 3 > 0 for i, doc in enumerate(_docs(bench_dir, *CAPABILITIES))}
     model = Scripted(lambda doc: doc["answer"] if flip[doc["id"]] else ANTI[doc["kind"]])
     summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, shuffled=True)
     scores = pq.read_table(tmp_path / "out" / "scores.parquet")
@@ -158,10 +164,10 @@ def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     )
     for key, entry in zip(("spatial", "ocr"), summary["benchmarks"].values(), strict=True):
         assert entry["value"] == 1 and entry["shuffled"] <= 0.5
-        following = ring(f"mini_{key}", 14)
-        shown = dict(pair for pair in model.seen[28:] if pair[0].startswith(key))
-        assert shown == {f"{key}-{i}": f"{key}-{following[i]}" for i in range(14)}
-    assert all(asked == shown for asked, shown in model.seen[:28])
+        following = ring(f"mini_{key}", N)
+        shown = dict(pair for pair in model.seen[2 * N :] if pair[0].startswith(key))
+        assert shown == {f"{key}-{i}": f"{key}-{following[i]}" for i in range(N)}
+    assert all(asked == shown for asked, shown in model.seen[: 2 * N])
 
 
 def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tiny):
@@ -174,7 +180,7 @@ def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tin
     ours, theirs = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("plain", "both"))
     assert ours.drop("score_shuffled") == theirs.drop("score_shuffled")
     assert ours["score_shuffled"].null_count == len(ours) and not theirs["score_shuffled"].null_count
-    assert both["protocol"] == plain["protocol"] and seen == sorted(seen) and seen[-1] == (56, 56)
+    assert both["protocol"] == plain["protocol"] and seen == sorted(seen) and seen[-1] == (4 * N, 4 * N)
     for task, entry in plain["benchmarks"].items():
         assert both["benchmarks"][task] == entry | {"shuffled": both["benchmarks"][task]["shuffled"]}
         assert entry["shuffled"] is None and both["benchmarks"][task]["shuffled"] is not None
@@ -191,7 +197,7 @@ def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_pat
         limit=1,
         shuffled=True,
     )
-    assert model.seen == [("ocr-0", "ocr-0"), ("ocr-0", f"ocr-{ring('mini_ocr', 14)[0]}")]
+    assert model.seen == [("ocr-0", "ocr-0"), ("ocr-0", f"ocr-{ring('mini_ocr', N)[0]}")]
 
 
 def test_a_single_question_has_no_shuffled_score(tmp_path):
@@ -311,7 +317,8 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
         )
     for file in ("scores.parquet", "summary.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    assert seen[-1] == (196, 196) and seen == sorted(seen[:4]) * 2
+    everything = len(TASKS) * N
+    assert seen[-1] == (everything, everything) and seen == sorted(seen[:4]) * 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"], (
         "nothing is written into the working directory"
     )
@@ -328,7 +335,7 @@ def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
 
 @pytest.mark.parametrize(
     ("shuffled", "fails_at", "journalled", "answers"),
-    [(False, 4, 12, 28), (True, 10, 36, 56)],
+    [(False, 4, 12, 2 * N), (True, 10, 36, 4 * N)],
     ids=["real images", "the 28 real and 8 shuffled answers are not asked again"],
 )
 def test_crash_in_the_middle_keeps_what_is_done(
@@ -407,11 +414,80 @@ def test_lmms_eval_finds_the_model_by_its_entry_point():
 
 
 def test_every_task_of_the_suite_has_its_yaml_and_data_file():
-    import yaml
-
-    from evaluation.harness import TASKS as FOLDER
-
     for benchmark in load_suite("mini"):
         content = yaml.safe_load((FOLDER / "mini" / f"{benchmark.task}.yaml").read_text())
-        assert content["task"] == benchmark.task and content["metadata"]["chance"] == "data"
-        assert content["dataset_kwargs"]["data_files"]["test"] == f"{benchmark.capability}.parquet"
+        assert content["task"] == benchmark.task
+        assert content["dataset_kwargs"]["data_files"] == {"test": f"{benchmark.capability}.parquet"}
+
+
+@pytest.fixture
+def own_suite(tmp_path):
+    """own_suite(task YAML) -> a suite of two lines, one of them a task that the project does not ship."""
+
+    def write(task: str) -> Path:
+        shutil.copytree(FOLDER / "mini", tmp_path / "tasks")
+        (tmp_path / "tasks" / "charts.yaml").write_text(task)
+        labels = {"mini_ocr": "OCR", "charts": "Charts"}
+        lines = "\n".join(
+            f"  - {{task: {t}, label: {label}, capability: ocr}}" for t, label in labels.items()
+        )
+        content = f"name: own\ntasks: {tmp_path / 'tasks'}\nbenchmarks:\n{lines}\n"
+        (tmp_path / "own.yaml").write_text(content)
+        return tmp_path / "own.yaml"
+
+    return write
+
+
+CHARTS = "include: _default.yaml\ntask: charts\ndataset_kwargs: {data_files: {test: charts.parquet}}\n"
+
+
+def test_a_benchmark_is_its_task_and_its_line_in_the_suite(bench_dir, tmp_path, own_suite):
+    bench = tmp_path / "bench"
+    shutil.copytree(bench_dir, bench)
+    pq.write_table(pq.read_table(bench / "data.parquet").slice(0, 5), bench / "charts.parquet")
+    suite, model = load_suite(own_suite(CHARTS)), Scripted(lambda doc: doc["answer"])
+    summary = evaluate(tmp_path, suite, bench_dir=bench, out=tmp_path / "out", model=model)
+    assert {task: (entry["value"], entry["n"]) for task, entry in summary["benchmarks"].items()} == {
+        "mini_ocr": (1, N),
+        "charts": (1, 5),
+    }
+    comparison = compare([Run("full", 0, 0, "100%", tmp_path / "out")], suite, bench_dir=bench)
+    assert "| arm | budget | seeds | OCR | Charts | mean |" in comparison_table(comparison)
+    assert comparison.blind == {"mini_ocr": 0.1, "charts": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (CHARTS, r"benchmark data are missing: .*charts\.parquet"),
+        (
+            "include: _default.yaml\ntask: charts\n",
+            r"charts\.yaml: .*data_files must name one file, got \{\}",
+        ),
+        (
+            "task: charts\ndataset_kwargs: {data_files: {test: a.parquet, train: b.parquet}}\n",
+            r"charts\.yaml: .*must name one file",
+        ),
+    ],
+)
+def test_a_task_without_its_data_is_an_error(bench_dir, tmp_path, own_suite, task, message):
+    suite, model = own_suite(task), Scripted(lambda doc: "")
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(tmp_path, suite, bench_dir=bench_dir, out=tmp_path / "out", model=model)
+
+
+def test_a_line_without_a_task_is_an_error(bench_dir, tmp_path, own_suite):
+    suite = own_suite(CHARTS)
+    (tmp_path / "tasks" / "charts.yaml").unlink()
+    with pytest.raises(EvaluationError, match=r"suite 'own': .*charts\.yaml does not exist"):
+        evaluate(tmp_path, suite, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(None))
+
+
+def test_bars_are_drawn_again_afterwards(bench_dir, tmp_path):
+    import tqdm
+    from lmms_eval import evaluator
+    from lmms_eval.api import task
+
+    model = Scripted(lambda doc: doc["answer"])
+    evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=TASKS[:1], limit=1)
+    assert evaluator.tqdm is task.tqdm is tqdm.tqdm

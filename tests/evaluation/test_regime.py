@@ -177,6 +177,64 @@ def test_a_blind_level_that_was_not_measured_is_not_passed(comparison):
     assert failing(comparison) == [BLIND] and "T1 (not measured)" in regime_verdicts(comparison)[BLIND].note
 
 
+def test_verdicts_as_they_are_printed(comparison):
+    printed = [(v.gate, v.wanted, v.value, v.n, v.note) for v in regime_verdicts(comparison)]
+    std = "standard deviation of the mean over seeds"
+    assert printed == [
+        (
+            "full: real minus shuffled image, mean of benchmarks",
+            ">= 0.3",
+            "0.3500",
+            "2 benchmarks",
+            "standard deviation over seeds 0.0050",
+        ),
+        ("full: benchmarks above their blind majority", "every one", "2 of 2", "2 benchmarks", ""),
+        (
+            "full above random_30",
+            "> 3 standard errors",
+            "+0.1000 (13.69 errors of 0.0073)",
+            "3 and 5 seeds",
+            "",
+        ),
+        (
+            "random_30 above random_10",
+            "> 2 standard errors",
+            "+0.1000 (15.81 errors of 0.0063)",
+            "5 and 5 seeds",
+            "",
+        ),
+        (f"full: {std}", "<= 0.012", "0.0100", "3 seeds", ""),
+        (f"random_30: {std}", "<= 0.012", "0.0100", "5 seeds", ""),
+        (f"random_10: {std}", "<= 0.012", "0.0100", "5 seeds", ""),
+        ("full: seeds", ">= 3", "3", "3 seeds", ""),
+    ]
+
+
+def test_unmeasured_values_are_dashes_and_lists_are_separated(comparison):
+    comparison["blind"] = {"t1": 0.9, "t2": None}
+    assert regime_verdicts(comparison)[BLIND].note == (
+        "not above: T1 (0.700, blind 0.900), T2 (not measured)"
+    )
+    for arm in comparison["arms"]:
+        arm["mean"]["std"] = 0.0
+    assert regime_verdicts(comparison)[MORE].value == "+0.1000 (no error)"
+    del comparison["arms"][0]
+    verdict = regime_verdicts(comparison)[GAIN]
+    assert (verdict.value, verdict.n, verdict.passed) == ("–", "–", False)
+
+
+@pytest.mark.parametrize("std, ok", [(1.2, True), (1.2000001, False)])
+def test_a_standard_deviation_at_the_limit_passes(comparison, std, ok):
+    comparison["arms"][1]["mean"]["std"] = std
+    assert failing(comparison) == ([] if ok else [STD_MORE])
+
+
+def test_a_blind_level_that_is_only_reached_is_not_exceeded(comparison):
+    comparison["suite"]["benchmarks"][1]["direction"] = "lower"
+    comparison["blind"]["t2"] = 0.5
+    assert failing(comparison) == [BLIND]
+
+
 def test_levels_need_a_full_arm(comparison):
     del comparison["arms"][0]
     with pytest.raises(Unmeasured, match="no arm `full`"):

@@ -1,6 +1,7 @@
 """Statistics against closed forms and scipy."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -29,8 +30,31 @@ def test_welch_against_scipy():
     assert (ours.t, ours.df, ours.p) == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue))
 
 
-def test_welch_without_variance_or_with_one_value_is_unknown():
-    assert math.isnan(welch([1.0], [2.0, 3.0]).p) and math.isnan(welch([1.0, 1.0], [2.0, 2.0]).p)
+@pytest.mark.parametrize(
+    "a, b",
+    [([1.0], [2.0, 3.0]), ([2.0, 3.0], [1.0]), ([1.0], [2.0]), ([], [1.0, 2.0]), ([1.0, 1.0], [2.0, 2.0])],
+)
+def test_welch_without_variance_or_with_one_value_is_unknown(a, b):
+    """None of the three values, and no warning of a division by zero."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = welch(a, b)
+    assert math.isnan(result.t) and math.isnan(result.df) and math.isnan(result.p)
+
+
+def test_welch_of_two_values_against_one_without_variance():
+    ours, theirs = (
+        welch([1.0, 2.0], [3.0, 3.0]),
+        scipy_stats.ttest_ind([1, 2], [3, 3 + 1e-7], equal_var=False),
+    )
+    assert (ours.t, ours.df, ours.p) == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue), rel=1e-5)
+
+
+def test_two_values_have_a_standard_error():
+    assert (std([1.0, 3.0]), stderr([1.0, 3.0])) == pytest.approx((math.sqrt(2), 1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(std([])) and math.isnan(stderr([]))
 
 
 def _half_width(interval) -> float:
@@ -90,11 +114,32 @@ def test_scale_brings_benchmarks_to_one_unit():
     assert grand_mean(a, [2800.0, 1.0]) == pytest.approx(0.5)
 
 
+def test_the_interval_is_in_the_unit_of_the_scale():
+    """A benchmark in 0..100 gives the interval of the same benchmark in 0..1."""
+    rng = np.random.default_rng(10)
+    a, b = [[rng.random(50), rng.random(40)] for _ in range(3)], [[rng.random(50), rng.random(40)]]
+    plain = paired_bootstrap(a, b, seed=3)
+    scaled = paired_bootstrap(
+        [[x, 100 * y] for x, y in a], [[x, 100 * y] for x, y in b], scale=[1.0, 100.0], seed=3
+    )
+    assert (scaled.value, scaled.low, scaled.high) == pytest.approx((plain.value, plain.low, plain.high))
+
+
+def test_the_default_seed_is_0():
+    rng = np.random.default_rng(11)
+    a, b = [[rng.random(20)]], [[rng.random(20)]]
+    assert paired_bootstrap(a, b) == paired_bootstrap(a, b, seed=0) != paired_bootstrap(a, b, seed=1)
+
+
 def test_different_questions_are_refused():
     with pytest.raises(ValueError, match="different numbers of questions"):
         paired_bootstrap([[np.zeros(3)]], [[np.zeros(4)]])
-    with pytest.raises(ValueError, match="without runs"):
-        paired_bootstrap([], [[np.zeros(4)]])
+    for a, b in (([], [[np.zeros(4)]]), ([[np.zeros(4)]], [])):
+        with pytest.raises(ValueError, match="without runs"):
+            paired_bootstrap(a, b)
+    for unit in ([], [np.zeros(0)], [np.zeros(3), np.zeros(0)]):
+        with pytest.raises(ValueError, match="no benchmarks, or a benchmark without questions"):
+            paired_bootstrap([unit], [unit])
 
 
 # ------------------------------------------------------------------------------------------ several pools
@@ -168,6 +213,43 @@ def test_three_pools_cover_about_as_often_as_promised(between, seed):
     assert (
         0.88 <= covered / trials <= 0.985
     )  # 90 to 96 % with more trials; drawing pools and seeds both in full: 88 to 100 %
+
+
+def test_two_pools_have_a_pool_level():
+    """Two pools without seed noise: Student's t with one degree of freedom."""
+    shift = np.array([0.1, 0.4])
+    a, pools = _constant_units(range(2), 0.3 + shift[:, None] * np.ones((2, 3)))
+    b, _ = _constant_units(range(2), np.full((2, 3), 0.3))
+    interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=40_000)
+    expected = scipy_stats.t.ppf(0.975, 1) * np.std(shift, ddof=1) / math.sqrt(2)
+    assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=0.06)
+
+
+def test_the_pool_level_adds_what_the_seeds_do_not_explain():
+    """Two seeds per pool and arm: with pools far apart, the interval is that of Student's t on the pools'
+    differences, a little wider by the seeds."""
+    rng = np.random.default_rng(12)
+    shift = np.array([0.0, 1.0, 2.0])
+    noise = rng.normal(0, 0.2, (3, 2))
+    a, pools = _constant_units(range(3), shift[:, None] + noise)
+    b, _ = _constant_units(range(3), np.zeros((3, 2)))
+    interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=40_000)
+    differences = (shift[:, None] + noise).mean(1)
+    within = np.mean([row.var(ddof=1) / 2 for row in noise])
+    between = differences.var(ddof=1)
+    share = math.sqrt(1 - within / between)
+    pool_level = share * scipy_stats.t.ppf(0.975, 2) * math.sqrt(between / 3)
+    assert _half_width(interval) == pytest.approx(pool_level, rel=0.05)
+    assert _half_width(interval) > pool_level * 0.99
+
+
+def test_equal_pools_add_nothing_and_warn_of_nothing():
+    a, pools = _constant_units(range(3), np.full((3, 2), 0.4))
+    b, _ = _constant_units(range(3), np.full((3, 2), 0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interval = paired_bootstrap(a, b, pools=(pools, pools))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def test_pools_count_the_same_however_many_units_they_have():

@@ -47,6 +47,46 @@ def test_full_table(comparison):
     assert rows["chance"]["mean"] == "25.0"
 
 
+def test_the_rows_of_the_full_table_as_they_are_printed(comparison):
+    header, _, random, mmssr, full, chance = comparison_table(comparison).splitlines()
+    assert header == (
+        "| arm | budget | seeds | One | Two | mean | shuffled | grounded gain | /FULL | >Rand "
+        "| difference to random [95 %] |"
+    )
+    assert random == (
+        "| random | 30% | 2 | 45.0 ± 7.1 | 22.5 ± 3.5 | 33.8 ± 5.3 | – | – | 56.2 ± 8.8 | – | – |"
+    )
+    assert mmssr.startswith(
+        "| mmssr | 30% | 2 | 65.0 ± 7.1 | 32.5 ± 3.5 | 48.7 ± 5.3 | – | – | 81.2 ± 8.8 | 2/2 | +15.0 ["
+    )
+    assert full.startswith("| full | 100% | 1 | 80.0 | 40.0 | 60.0 | – | – | 100.0 | 2/2 | +26.3 [")
+    assert chance == "| chance |  |  | 25.0 | 25.0 | 25.0 |  |  |  |  |  |"
+
+
+def test_the_rows_of_the_compact_table_as_they_are_printed(comparison):
+    header, _, random, _, full, chance = compact_table(comparison).splitlines()
+    assert header == (
+        "| arm | budget | seeds | mean | shuffled | grounded gain | /FULL | /FULL without one benchmark "
+        "| >Rand | difference to random [95 %] | p (Welch) | unparsed |"
+    )
+    assert random == (
+        "| random | 30% | 2 | 33.8 ± 5.3 | – | – | 56.2 ± 8.8 | 56.2 to 56.2 | – | – | – | 10.0 % |"
+    )
+    assert full.endswith(" | – | 10.0 % |") and "| 100.0 | 100.0 to 100.0 | 2/2 |" in full
+    assert chance == "| chance |  |  | 25.0 |  |  |  |  |  |  |  |  |"
+
+
+def test_seeds_that_are_not_selections_are_counted_as_runs(tmp_path):
+    runs = [
+        Run("a", sel, tr, "1", write_evaluation(tmp_path / f"{sel}{tr}", {b.task: np.ones(4) for b in TOY}))
+        for sel in range(2)
+        for tr in range(3)
+    ]
+    comparison = compare(runs, TOY, reference=None, baseline=None)
+    assert compact_table(comparison).splitlines()[2].startswith("| a | 1 | 2 (6 runs) |")
+    assert "| difference [95 %] |" in comparison_table(comparison)
+
+
 def test_compact_table(comparison):
     rows = _cells(compact_table(comparison))
     assert (
@@ -144,3 +184,8 @@ def test_markdown_escapes_pipes_and_checks_widths():
     assert markdown(["a", "b"], [["x|y", 1]]).splitlines()[2] == "| x\\|y | 1 |"
     with pytest.raises(ValueError, match="needs 2 cells"):
         markdown(["a", "b"], [["x"]])
+    with pytest.raises(ValueError, match="needs 2 cells"):
+        markdown(["a", "b"], [["x", "y"], ["x", "y", "z"]])
+    assert (
+        markdown(["a", "b", "c"], [["x", "y", "z"]]) == "| a | b | c |\n| :-- | --: | --: |\n| x | y | z |\n"
+    )

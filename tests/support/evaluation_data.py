@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from curation.taxonomy import CAPABILITY_KEYS
+from evaluation.suite import load_suite
 
 QUESTIONS = [
     ("choice", "Which one? a) cat b) dog c) sun", ["cat", "dog", "sun"], "b"),
@@ -22,10 +22,12 @@ QUESTIONS = [
     ("facts", "Describe the grid.", [], "a1 dog ; b2 cat"),
 ]
 """One question of each kind: (kind, question, options, answer)."""
+CAPABILITIES = [b.capability for b in load_suite("mini")]
+"""The mini benchmarks, by the names of their data files."""
 
 
 def png(seed: int, size: int = 64) -> bytes:
-    """A small noise picture, different for each seed."""
+    """A small noise image, different for each seed."""
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
         buffer, "PNG"
@@ -34,9 +36,9 @@ def png(seed: int, size: int = 64) -> bytes:
 
 
 def write_bench(folder: Path, per_kind: int = 2) -> Path:
-    """All 14 mini benchmarks with `per_kind` questions of every kind in each."""
+    """All mini benchmarks with `per_kind` questions of every kind in each."""
     folder.mkdir(parents=True, exist_ok=True)
-    for c, key in enumerate(CAPABILITY_KEYS):
+    for c, key in enumerate(CAPABILITIES):
         items = [(i, *QUESTIONS[i % len(QUESTIONS)]) for i in range(per_kind * len(QUESTIONS))]
         columns = {
             "index": pa.array([i for i, *_ in items], pa.int32()),
@@ -55,7 +57,7 @@ def write_bench(folder: Path, per_kind: int = 2) -> Path:
         }
         pq.write_table(pa.table(columns), folder / f"{key}.parquet")
     (folder / "bench.json").write_text(
-        json.dumps({key: {"n": len(items), "chance": 1 / 21, "blind": 0.1} for key in CAPABILITY_KEYS})
+        json.dumps({key: {"n": len(items), "chance": 1 / 21, "blind": 0.1} for key in CAPABILITIES})
     )
     return folder
 

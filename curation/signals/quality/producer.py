@@ -1,7 +1,7 @@
 """Text-only grades of a sample: reward, judge, complexity and quality, float32. No grader sees an image.
 
     score_quality(pool, out, kind="models", reward_model=DIR, complexity_model=DIR, quality_model=DIR)
-    score_quality(pool, out, kind="models", judge_model="gpt-4o", judge_options={"max_cost_usd": 20})
+    score_quality(pool, out, kind="models", judge_model="gpt-4o", options={"max_cost_usd": 20})
     score_quality(pool, out, kind="metadata", truth=Path("truth.parquet"))  # the mini world's stand-in
 
 - reward: a reward model's logit for (question, answer), mean over the turns
@@ -58,8 +58,8 @@ def score_quality(
     complexity_model: Path | None = None,
     quality_model: Path | None = None,
     judge_model: str | None = None,
-    judge_url: str | None = None,
-    judge_options: dict[str, Any] | None = None,
+    base_url: str | None = None,
+    options: dict[str, Any] | None = None,
     max_failed: float = 0.05,
     max_tokens: int = 8192,
     dtype: str = "float32",
@@ -73,7 +73,7 @@ def score_quality(
     kind "metadata": `truth` is the generator's truth.parquet; noise, knows_rate and seed as in
     `quality_metadata`.
     kind "models": checkpoint directories of a sequence classifier with one logit (reward) and of causal
-        models trained as Deita's scorers; judge_model at judge_url (None: OpenAI's service), judge_options:
+        models trained as Deita's scorers; judge_model at base_url (None: OpenAI's service), options:
         `concurrency` and those of ChatClient. max_failed: share of a shard's samples for which the judge may
         fail; above it the run stops.
         max_tokens: padded tokens in a batch.
@@ -86,7 +86,7 @@ def score_quality(
         graders = _stand_ins(pool, columns or COLUMNS, truth, noise, knows_rate, seed)
     elif kind == "models":
         paths = {"reward": reward_model, "complexity": complexity_model, "quality": quality_model}
-        judge = dict(base_url=judge_url, max_failed=max_failed, **(judge_options or {}))
+        judge = dict(base_url=base_url, max_failed=max_failed, **(options or {}))
         graders = _models(columns, paths, judge_model, judge, max_tokens, dtype, device)
     else:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")

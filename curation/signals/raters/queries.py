@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from curation.signals.raters.prompts import path_of
 from curation.taxonomy import CAPABILITIES, MAX_SCORE, STYLES
 
-PROMPT_DIR = Path(__file__).parent / "prompts"
 OTHER = "other"
 """Stands for text that names none of the styles."""
 
@@ -68,14 +68,12 @@ def load_queries(name: str | Path) -> Queries:
 
     Raises PromptError.
     """
-    path = PROMPT_DIR / f"{name}.yaml" if Path(name).suffix != ".yaml" else Path(name)
+    try:
+        path = path_of(name)
+    except FileNotFoundError as error:
+        raise PromptError(str(error)) from None
     try:
         content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        shipped = ", ".join(sorted(p.stem for p in PROMPT_DIR.glob("*.yaml")))
-        raise PromptError(
-            f"prompt set {str(name)!r} does not exist ({path}): shipped are {shipped}; or give a .yaml file"
-        ) from None
     except yaml.YAMLError as error:
         raise PromptError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     required = {"capability", "style", "style_separator", "styles"}

@@ -11,10 +11,12 @@ from functools import partial
 
 import pytest
 
-from curation.signals import PRODUCERS, ProducerError, check_params, get_producer, produce_custom
-from curation.signals.__main__ import find_model, main, read_params
+from curation.catalogue import COMMANDS
+from curation.command import CommandError, yaml_params
+from curation.signals.__main__ import find_model, main
 from curation.signals.core.progress import duration, plain_lines, shown
 from curation.signals.core.table import SignalError, read_metadata, read_signal
+from curation.signals.custom import ProducerError, check_params, get_producer, produce_custom
 
 OWN = """
 import pyarrow as pa
@@ -53,7 +55,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_every_built_in_producer_can_be_imported_and_writes_to_out():
-    for name in PRODUCERS:
+    for name in COMMANDS:
         function = get_producer(name)
         parameters = function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
@@ -65,7 +67,7 @@ def test_every_built_in_producer_can_be_imported_and_writes_to_out():
     ("name", "message"),
     [
         ("losse", "did you mean 'losses'"),
-        ("something", "there are capability, style"),
+        ("something", "must be one of capability, style"),
         ("no_such_module:f", "cannot be imported"),
         ("own_signal:wordz", "cannot be imported"),
         ("own_signal:swapped", "must be a function compute"),
@@ -153,16 +155,16 @@ def test_parts_that_do_not_fit_together_are_refused(own, small_pool, tmp_path, f
 
 
 def test_parameters_on_the_command_line_are_yaml():
-    assert read_params(["terms=[full, a]", "dim=512", "name=text", "device=null"]) == {
+    assert yaml_params(["terms=[full, a]", "dim=512", "name=text", "device=null"]) == {
         "terms": ["full", "a"], "dim": 512, "name": "text", "device": None,
     }  # fmt: skip
     for bad, message in (
         (["dim"], "expected key=value"),
         (["a=1", "a=2"], "given twice"),
-        (["a=[1"], "no YAML"),
+        (["a=[1"], "not valid YAML"),
     ):
-        with pytest.raises(ProducerError, match=message):
-            read_params(bad)
+        with pytest.raises(CommandError, match=message):
+            yaml_params(bad)
 
 
 def test_the_command_computes_a_signal_with_a_model(small_pool, tiny_vlm_dir, tmp_path, capsys):

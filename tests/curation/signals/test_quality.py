@@ -145,9 +145,9 @@ def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
             tmp_path,
             kind="models",
             judge_model="j",
-            judge_url=server.url,
+            base_url=server.url,
             max_failed=1.0,
-            judge_options={"concurrency": 4},
+            options={"concurrency": 4},
         )
     judges = read_signal(tmp_path, small_pool.hash)["judge"].to_pylist()
     conversations = [
@@ -178,9 +178,9 @@ def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool,
         options = {
             "kind": "models",
             "judge_model": "j",
-            "judge_url": server.url,
+            "base_url": server.url,
             "shard_rows": 20,
-            "judge_options": {"concurrency": 1},
+            "options": {"concurrency": 1},
         }
         with pytest.raises(EngineError, match=r"no grade for 1 of 20 samples .*bad_request"):
             score_quality(small_pool, tmp_path, max_failed=0.0, **options)

@@ -2,11 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _NAME_BYTES = 255  # the limit of common file systems for one part of a path
+
+
+class CommandError(ValueError):
+    """A command line that cannot be carried out as written."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -14,6 +18,24 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
+def yaml_params(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs of --param, values in YAML. Raises CommandError for any other form, and for a repeated key."""
+    import yaml
+
+    params: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise CommandError(f"--param {pair!r}: expected key=value")
+        if key in params:
+            raise CommandError(f"--param {key} is given twice")
+        try:
+            params[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise CommandError(f"--param {pair[:200]!r}: the value is not valid YAML: {error}") from error
+    return params
 
 
 def fail(error: BaseException | str, status: int) -> int:

@@ -183,6 +183,7 @@ def _task(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], force:
 
     return Task(
         kind=node.kind,
+        family=node.family,
         name=node.name,
         hash=node.hash,
         config=node.config,
@@ -221,7 +222,7 @@ class _Book:
         sums: dict[str, float] = {}
         for name, node in self.nodes.items():
             if name in self.outcomes:
-                sums[node.kind] = round(sums.get(node.kind, 0.0) + self.outcomes[name].seconds, 3)
+                sums[node.family] = round(sums.get(node.family, 0.0) + self.outcomes[name].seconds, 3)
         return sums
 
     def show(self, console: Console, wall: float) -> None:

@@ -23,6 +23,10 @@ COUNTED_OF_SERVER = {"max_failed"}
 """Keys of a `server` section that decide the result (how many samples may stay without one); the rest says how it is reached."""
 
 
+FAMILIES = {"signal", "fit_rater"}
+"""Kinds of several sorts of stage, which the first part of the name tells apart."""
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """One stage to run. `work` is its expected work in samples, `repetition` the number of the arms' runs that first
@@ -35,6 +39,11 @@ class Node:
     hash: str
     work: float = 1.0
     repetition: int = 0
+
+    @property
+    def family(self) -> str:
+        """Kind of the stage; for signals and raters with which one it is: `signal[capability]`."""
+        return f"{self.name.rstrip(']').partition(',')[0]}]" if self.kind in FAMILIES else self.kind
 
     @property
     def rate_key(self) -> str:

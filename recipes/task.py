@@ -37,6 +37,7 @@ class Task:
     """
 
     kind: str
+    family: str
     name: str
     hash: str
     config: dict[str, Any]
@@ -92,6 +93,7 @@ def _run(task: Task, state: str, roots: dict[str, Any], progress: Progress) -> O
     seconds = time.perf_counter() - started
     record = {
         "kind": task.kind,
+        "family": task.family,
         "name": task.name,
         "hash": task.hash,
         "config": task.config,

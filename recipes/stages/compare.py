@@ -284,7 +284,7 @@ def _seconds(inputs: dict[str, Any]) -> dict[str, float]:
     for value in inputs.values():
         for path in value if isinstance(value, list) else [value]:
             record = json.loads((path / "stage.json").read_text())
-            seconds[record["kind"]] += record["seconds"]
+            seconds[record["family"]] += record["seconds"]
     return dict(seconds)
 
 

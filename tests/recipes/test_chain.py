@@ -163,7 +163,7 @@ def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_pa
     }
     assert {p.partition("[")[0].split("/")[0] for p in deaths} >= {
         "pool",
-        "fit_scorer",
+        "fit_rater[scorer]",
         "select",
         "train",
         "evaluate",
@@ -190,7 +190,7 @@ def test_two_runs_at_once_do_each_stage_once(chain, tmp_path):
         process.join()
     assert [p.exitcode for p in pair] == [0, 0], Path(f"{root}.log").read_text()[-3000:]
     made = sorted(p.parent.parent.name for p in (root / "store").glob("*/*/done.json"))
-    assert made == ["bench", "fit_styler", "labels", "pool", "signal_style", "source"]
+    assert made == ["bench", "fit_rater[styler]", "labels", "pool", "signal[style]", "source"]
 
 
 def test_until_limit_and_modified_protocol(chain, calm, tmp_path):

@@ -22,21 +22,21 @@ def by_name(*overrides, **kwargs):
 def changed(*overrides):
     """Kinds of the stages whose hash an override changes."""
     before, after = by_name(), by_name(*overrides)
-    return {node.kind for name, node in after.items() if name not in before or before[name].hash != node.hash}
+    return {node.family for name, node in after.items() if name not in before or before[name].hash != node.hash}
 
 
 def test_the_chain(project):
     nodes = by_name()
-    kinds = {node.kind for node in nodes.values()}
+    kinds = {node.family for node in nodes.values()}
     assert kinds == {
         "bench",
         "source",
         "pool",
         "labels",
-        "fit_scorer",
-        "fit_styler",
-        "signal_capability",
-        "signal_style",
+        "fit_rater[scorer]",
+        "fit_rater[styler]",
+        "signal[capability]",
+        "signal[style]",
         "select",
         "train",
         "evaluate",
@@ -46,7 +46,9 @@ def test_the_chain(project):
     assert sorted(nodes["select[random,0]"].inputs) == ["pool"]
     assert nodes["train[random,1]"].config["seed"] == 1
     assert nodes["train[random,1]"].inputs["subset"] is nodes["select[random,1]"]
-    assert nodes["evaluate[full,0]"].inputs == {"model": nodes["train[full,0]"], "bench": nodes["bench"]}
+    evaluated = nodes["evaluate[full,0]"].inputs
+    assert evaluated["model"] is nodes["train[full,0]"] and evaluated["bench"] is nodes["bench"]
+    assert sorted(evaluated) == ["bench", "model", "suite", "tasks"]  # the last two are the files of the suite
     compare = nodes["compare"]
     assert [run["arm"] for run in compare.config["runs"]] == ["mmssr", "mmssr", "random", "random", "full"]
     assert [node.name for node in compare.inputs["evaluates"]] == [
@@ -83,24 +85,24 @@ def test_parents_come_first(project):
     "arm, kinds",
     [
         ("{selector: random}", set()),
-        ("{selector: mllm_selector}", {"fit_seed", "signal_losses"}),
-        ("{selector: mmssr, params: {bins: source}}", {"labels", "fit_scorer", "signal_capability"}),
+        ("{selector: mllm_selector}", {"fit_seed", "signal[necessity]"}),
+        ("{selector: mmssr, params: {bins: source}}", {"labels", "fit_rater[scorer]", "signal[capability]"}),
     ],
 )
 def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
     (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms: {{a: {arm}}}\n")
     always = {"bench", "source", "pool", "select", "train", "evaluate", "compare"}
-    found = {node.kind for node in plan(file="one.yaml").nodes} - always
+    found = {node.family for node in plan(file="one.yaml").nodes} - always
     assert found >= kinds
     assert kinds or not found
 
 
 def test_a_rater_may_start_from_the_seed_model(project):
     base, nodes = by_name(), by_name("scorer.start=seed_model")
-    assert "fit_seed" not in base and "signal_losses" not in nodes
-    assert nodes["fit_scorer"].inputs["base"] is nodes["fit_seed"]
+    assert "fit_seed" not in base and "signal[necessity]" not in nodes
+    assert nodes["fit_rater[scorer]"].inputs["base"] is nodes["fit_seed"]
     assert (
-        nodes["fit_styler"].hash == base["fit_styler"].hash
+        nodes["fit_rater[styler]"].hash == base["fit_rater[styler]"].hash
         and nodes["train[full,0]"].hash == base["train[full,0]"].hash
     )
     assert nodes["compare"].config["protocol"] == "modified"
@@ -110,7 +112,7 @@ def test_a_needed_section_that_is_missing(project):
     scale = project / "scales" / "tiny.yaml"
     scale.write_text("".join(line for line in scale.read_text().splitlines(True) if "styler" not in line))
     with pytest.raises(
-        RecipeError, match=r"styler: missing; the signals of these arms want it: mmssr \(mmssr\)"
+        RecipeError, match=r"styler: missing; the signals of these arms need it: mmssr \(mmssr\)"
     ):
         plan()
 
@@ -154,11 +156,11 @@ def test_train_seeds_share_a_selection(project):
         ("arms.mmssr.params.bins=none", {"select", "train", "evaluate", "compare"}),
         (
             "scorer.train.lr=0.5",
-            {"fit_scorer", "signal_capability", "select", "train", "evaluate", "compare"},
+            {"fit_rater[scorer]", "signal[capability]", "select", "train", "evaluate", "compare"},
         ),
         (
             "scoring.batch_size=5",
-            {"signal_capability", "signal_style", "select", "train", "evaluate", "compare"},
+            {"signal[capability]", "signal[style]", "select", "train", "evaluate", "compare"},
         ),
     ],
 )
@@ -176,10 +178,10 @@ def test_limit_cuts_pool_and_benchmarks_but_draws_nothing_new(project):
     assert changed("limit=50") == {
         "pool",
         "labels",
-        "fit_scorer",
-        "fit_styler",
-        "signal_capability",
-        "signal_style",
+        "fit_rater[scorer]",
+        "fit_rater[styler]",
+        "signal[capability]",
+        "signal[style]",
         "select",
         "train",
         "evaluate",

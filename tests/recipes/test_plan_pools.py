@@ -50,10 +50,10 @@ def test_everything_but_the_benchmarks_is_repeated_on_each_pool(project):
             f"source[p{seed}]",
             f"pool[p{seed}]",
             f"labels[p{seed}]",
-            f"fit_scorer[p{seed}]",
-            f"fit_styler[p{seed}]",
-            f"signal_capability[p{seed}]",
-            f"signal_style[p{seed}]",
+            f"fit_rater[scorer,p{seed}]",
+            f"fit_rater[styler,p{seed}]",
+            f"signal[capability,p{seed}]",
+            f"signal[style,p{seed}]",
             f"select[mmssr,p{seed},1]",
             f"train[mmssr,p{seed},1]",
             f"evaluate[mmssr,p{seed},1]",
@@ -186,7 +186,7 @@ def test_an_oracle_takes_the_place_of_both_learned_signals(project):
         "arms.known.seeds=2",
     )
     assert sorted(nodes["select[known,0]"].inputs) == ["pool", "signal_oracle"]
-    assert nodes["signal_oracle"].inputs == {"pool": nodes["pool"], "source": nodes["source"]}
+    assert nodes["signal[oracle]"].inputs == {"pool": nodes["pool"], "truth": nodes["source"]}
     assert (
         nodes["select[known,0]"].inputs["signal_oracle"] is nodes["select[known,1]"].inputs["signal_oracle"]
     )
@@ -194,8 +194,8 @@ def test_an_oracle_takes_the_place_of_both_learned_signals(project):
 
 
 def test_no_fit_is_made_for_an_oracle_alone(project):
-    kinds = {node.kind for node in by_name("arms.mmssr.signals=oracle_knows_wrong").values()}
-    assert kinds == {"bench", "source", "pool", "signal_oracle", "select", "train", "evaluate", "compare"}
+    kinds = {node.family for node in by_name("arms.mmssr.signals=oracle_knows_wrong").values()}
+    assert kinds == {"bench", "source", "pool", "signal[oracle]", "select", "train", "evaluate", "compare"}
 
 
 def test_two_oracles_on_two_pools_are_four_stages(project):
@@ -204,12 +204,12 @@ def test_two_oracles_on_two_pools_are_four_stages(project):
         "arms.a={selector: mmssr, signals: oracle}",
         "arms.b={selector: mmssr, signals: oracle_knows_wrong}",
     )
-    found = {name: node.config for name, node in nodes.items() if node.kind == "signal_oracle"}
+    found = {name: node.config["arguments"] for name, node in nodes.items() if "oracle" in name}
     assert found == {
-        "signal_oracle[p0]": {"knows_wrong": False},
-        "signal_oracle[p1]": {"knows_wrong": False},
-        "signal_oracle[knows_wrong,p0]": {"knows_wrong": True},
-        "signal_oracle[knows_wrong,p1]": {"knows_wrong": True},
+        "signal[oracle,p0]": {"knows_wrong": False},
+        "signal[oracle,p1]": {"knows_wrong": False},
+        "signal[oracle,knows_wrong,p0]": {"knows_wrong": True},
+        "signal[oracle,knows_wrong,p1]": {"knows_wrong": True},
     }
 
 

@@ -29,15 +29,15 @@ def nodes(project):
 
 
 def changed(before, after):
-    return {node.kind for name, node in after.items() if name not in before or before[name].hash != node.hash}
+    return {node.family for name, node in after.items() if name not in before or before[name].hash != node.hash}
 
 
 AFTER_LABELS = {
     "labels_api",
-    "fit_scorer",
-    "fit_styler",
-    "signal_capability",
-    "signal_style",
+    "fit_rater[scorer]",
+    "fit_rater[styler]",
+    "signal[capability]",
+    "signal[style]",
     "select",
     "train",
     "evaluate",
@@ -85,7 +85,11 @@ def test_instructions_count_by_content(nodes, project):
 def test_an_api_teacher_needs_no_record_of_the_mini_world(nodes):
     plan = nodes("teacher.kind=api", "teacher.model=m")
     assert set(plan["labels_api"].inputs) == {"pool"} and "labels" not in plan
-    assert plan["fit_scorer"].inputs["labels"] is plan["labels_api"] is plan["fit_styler"].inputs["labels"]
+    assert (
+        plan["fit_rater[scorer]"].inputs["labels"]
+        is plan["labels_api"]
+        is plan["fit_rater[styler]"].inputs["labels"]
+    )
 
 
 def test_a_server_is_no_part_of_the_protocol(nodes, project):
@@ -113,10 +117,10 @@ def test_a_server_is_no_part_of_the_protocol(nodes, project):
         ("scoring.server={concurrency: 2, timeout: 5, key_env: OTHER}", set()),
         ("scoring.batch_size=5", set()),
         ("scoring.vllm.block=5", set()),
-        ("scorer.served=other", {"signal_by_engine", "select", "train", "evaluate", "compare"}),
+        ("scorer.served=other", {"signal[capability]", "select", "train", "evaluate", "compare"}),
         (
             "styler.prompts=official_style",
-            {"fit_styler", "signal_by_engine", "select", "train", "evaluate", "compare"},
+            {"fit_rater[styler]", "signal[style]", "select", "train", "evaluate", "compare"},
         ),
     ],
 )
@@ -130,10 +134,10 @@ def test_a_rater_that_is_only_served_has_no_fit(nodes):
         for rater, name in (("scorer", "rater"), ("styler", "namer"))
     ]
     plan = nodes("scoring.engine=server", *only)
-    assert not {"labels", "fit_scorer", "fit_styler"} & set(plan) and set(
-        plan["signal_by_engine[capability]"].inputs
-    ) == {"pool"}
-    assert nodes(*SERVED)["signal_by_engine[style]"].inputs["model"].kind == "fit_styler", (
+    assert not {"labels", "fit_rater[scorer]", "fit_rater[styler]"} & set(plan) and set(
+        plan["signal[capability]"].inputs
+    ) == {"pool", "prompts"}
+    assert nodes(*SERVED)["signal[style]"].inputs["served"].name == "fit_rater[styler]", (
         "what is trained is taken to be what is served"
     )
 
@@ -141,14 +145,11 @@ def test_a_rater_that_is_only_served_has_no_fit(nodes):
 def test_vllm_reads_the_fit(nodes):
     plain, plan = nodes(), nodes("scoring.engine=vllm")
     assert (
-        plan["signal_by_engine[capability]"].inputs["model"] is plan["fit_scorer"]
-        and plan["fit_scorer"].hash == plain["fit_scorer"].hash
+        plan["signal[capability]"].inputs["model"] is plan["fit_rater[scorer]"]
+        and plan["fit_rater[scorer]"].hash == plain["fit_rater[scorer]"].hash
     )
     other = nodes("scoring.engine=vllm", "scoring.vllm.dtype=bfloat16")
-    assert all(
-        other[name].hash != plan[name].hash
-        for name in ("signal_by_engine[capability]", "signal_by_engine[style]")
-    )
+    assert all(other[name].hash != plan[name].hash for name in ("signal[capability]", "signal[style]"))
     unread = ("scorer.served=rater", "scoring.server.url=http://a/v1")
     assert changed(plain, nodes(*unread)) <= {"compare"}, "the model itself asks no server"
 
@@ -162,11 +163,11 @@ def test_vllm_reads_the_fit(nodes):
         ),
         (
             [*SERVED, "styler.mode=likelihood"],
-            r"styler.mode: `likelihood` is not what scoring.engine: server can do; it does `greedy`",
+            r"styler.mode: must be `greedy` with scoring.engine: server, got `likelihood`",
         ),
         (
             ["scoring.engine=vllm", "scorer.mode=official"],
-            r"scorer.mode: `official` is not what scoring.engine: vllm can do; it does `trie`",
+            r"scorer.mode: must be `trie` with scoring.engine: vllm, got `official`",
         ),
         (
             ["scorer.served=rater", "scorer.train=null"],
@@ -209,7 +210,7 @@ def test_the_mini_worlds_record_labels_no_other_pool(project):
     ):
         make_plan(load("own.yaml"), Stages("dummy_stages"))
     loaded = load("own.yaml", ["teacher.kind=api", "teacher.model=m"])
-    assert "labels_api" in {node.kind for node in make_plan(loaded, Stages("dummy_stages")).nodes}
+    assert "labels_api" in {node.family for node in make_plan(loaded, Stages("dummy_stages")).nodes}
 
 
 def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
@@ -220,22 +221,26 @@ def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
     (project / "mix665k.json").write_text("[]")
     (project / "images").mkdir()
     loaded = load("own.yaml")
-    kinds = {node.kind for node in make_plan(loaded).nodes}
+    kinds = {node.family for node in make_plan(loaded).nodes}
     assert {
         "pool",
         "labels_api",
-        "fit_scorer",
-        "fit_styler",
-        "signal_capability",
-        "signal_style",
+        "fit_rater[scorer]",
+        "fit_rater[styler]",
+        "signal[capability]",
+        "signal[style]",
         "select",
     } <= kinds
     served = load(
         "own.yaml",
         [*SERVED, "scorer.train=null", "styler.train=null", "scoring.server.url=http://127.0.0.1:8000/v1"],
     )
-    kinds = {node.kind for node in make_plan(served).nodes}
-    assert {"signal_by_engine", "select"} <= kinds and not {"labels_api", "fit_scorer", "fit_styler"} & kinds
+    kinds = {node.family for node in make_plan(served).nodes}
+    assert {"signal[capability]", "signal[style]", "select"} <= kinds and not {
+        "labels_api",
+        "fit_rater[scorer]",
+        "fit_rater[styler]",
+    } & kinds
 
 
 def test_a_key_of_the_users_own_counts_whatever_its_name(project, monkeypatch):

@@ -52,18 +52,18 @@ def asking(project, monkeypatch):
 @pytest.mark.parametrize(
     "signal, made",
     [
-        ("necessity", {"fit_seed", "signal_losses[necessity]"}),
-        ("necessity_ablated", {"fit_seed", "signal_losses[necessity_ablated]"}),
-        ("base_losses", {"signal_losses[base_losses]"}),
-        ("base_losses_ablated", {"signal_losses[base_losses_ablated]"}),
-        ("embedding", {"signal_embedding"}),
-        ("clip", {"signal_clip"}),
-        ("cluster_text", {"signal_embedding", "signal_cluster[text]"}),
-        ("cluster_spectral", {"signal_clip", "signal_cluster[spectral]"}),
-        ("quality", {"signal_quality"}),
-        ("gradient", {"fit_warmup", "bench[7]", "signal_gradient[gradient]"}),
-        ("gradient_adam", {"fit_warmup", "bench[7]", "signal_gradient[gradient_adam]"}),
-        ("mine", {"signal_custom[mine]"}),
+        ("necessity", {"fit_seed", "signal[necessity]"}),
+        ("necessity_ablated", {"fit_seed", "signal[necessity_ablated]"}),
+        ("base_losses", {"signal[base_losses]"}),
+        ("base_losses_ablated", {"signal[base_losses_ablated]"}),
+        ("embedding", {"signal[embedding]"}),
+        ("clip", {"signal[clip]"}),
+        ("cluster_text", {"signal[embedding]", "signal[cluster_text]"}),
+        ("cluster_spectral", {"signal[clip]", "signal[cluster_spectral]"}),
+        ("quality", {"signal[quality]"}),
+        ("gradient", {"fit_warmup", "bench[7]", "signal[gradient]"}),
+        ("gradient_adam", {"fit_warmup", "bench[7]", "signal[gradient_adam]"}),
+        ("mine", {"signal[mine]"}),
     ],
 )
 def test_what_a_signal_is_made_of(asking, signal, made):
@@ -78,18 +78,18 @@ def test_losses_by_model_and_part(asking):
     nodes = asking("necessity", "necessity_ablated", "base_losses", "base_losses_ablated")
     found = {
         name: (
-            node.config["terms"],
-            node.config["prefix"],
-            "model" in node.inputs and node.inputs["model"] is nodes["fit_seed"],
+            node.config["arguments"]["terms"],
+            node.config["arguments"].get("prefix", ""),
+            node.inputs["model_dir"] is nodes["fit_seed"],
         )
         for name, node in nodes.items()
-        if node.kind == "signal_losses"
+        if node.kind == "signal"
     }
     assert found == {
-        "signal_losses[necessity]": (["full"], "", True),
-        "signal_losses[base_losses]": (["full"], "base_", False),
-        "signal_losses[necessity_ablated]": (["noimg", "noq", "a"], "", True),
-        "signal_losses[base_losses_ablated]": (["noimg", "noq", "a"], "base_", False),
+        "signal[necessity]": (["full"], "", True),
+        "signal[base_losses]": (["full"], "base_", False),
+        "signal[necessity_ablated]": (["noimg", "noq", "a"], "", True),
+        "signal[base_losses_ablated]": (["noimg", "noq", "a"], "base_", False),
     }
 
 
@@ -108,15 +108,15 @@ def graders(project):
 
 def test_quality_by_models(asking, graders, project):
     nodes = asking("quality", overrides=graders)  # replaces the scale's section, which is of another kind
-    made = nodes["signal_quality_models"]
+    made = nodes["signal[quality]"]
     assert (
         set(made.inputs) == {"pool", "reward_model"}
         and made.inputs["reward_model"].path == project / "judge_of_pairs"
     )
-    assert made.config["judge"]["model"] == "j"
-    assert nodes["compare"].inputs["signal_quality"] == [made] and "signal_quality" not in nodes
+    assert made.config["arguments"]["judge_model"] == "j"
+    assert nodes["compare"].inputs["signal_quality"] == [made]
     elsewhere = asking("quality", overrides=[*graders, "quality.judge.server.url=http://localhost:2/v1"])[
-        "signal_quality_models"
+        "signal[quality]"
     ]
     assert elsewhere.hash == made.hash, "where a model is served changes nothing"
     (project / "scales" / "other.yaml").write_text(
@@ -130,10 +130,10 @@ def test_quality_by_models(asking, graders, project):
     )
     assert load("one.yaml", ["scale=other", "quality.judge.model=k"]).modified == ("quality.judge.model",)
     (project / "judge_of_pairs" / "model.safetensors").write_text("other weights")
-    other = asking("quality", overrides=graders)["signal_quality_models"]
+    other = asking("quality", overrides=graders)["signal[quality]"]
     assert other.hash != made.hash
     added = asking("quality", overrides=[*graders, "quality.quality={path: judge_of_questions}"])[
-        "signal_quality_models"
+        "signal[quality]"
     ]
     assert set(added.inputs) == {"pool", "reward_model", "quality_model"} and added.hash != other.hash
 
@@ -164,7 +164,7 @@ def test_quality_by_models(asking, graders, project):
         (
             "{selector: deita, budget: 30%}",
             ["quality.reward.path=nowhere"],
-            "quality.reward.path: a signal wants nowhere, which does not exist",
+            "quality.reward.path: a signal needs nowhere, which does not exist",
         ),
         (
             "{selector: deita, budget: 30%}",
@@ -182,18 +182,18 @@ def test_a_grade_without_its_model_is_refused_before_anything_runs(asking, grade
 
 
 def test_arms_that_read_only_what_is_given_are_planned(asking, graders):
-    assert "signal_quality_models" in asking(
+    assert "signal[quality]" in asking(
         overrides=[*graders, "arms.random={selector: top_k, budget: 30%, params: {column: judge}}"]
     )
 
 
 def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
     nodes = asking("gradient", "gradient_adam")
-    plain, adam = nodes["signal_gradient[gradient]"], nodes["signal_gradient[gradient_adam]"]
-    assert (plain.config["checkpoints"], plain.config["adam"], plain.config["prefix"]) == ("last", False, "")
-    assert (adam.config["checkpoints"], adam.config["adam"], adam.config["prefix"]) == ("all", True, "adam_")
+    plain, adam = nodes["signal[gradient]"], nodes["signal[gradient_adam]"]
+    assert [plain.config["arguments"][key] for key in ("checkpoints", "adam", "prefix")] == ["last", False, ""]
+    assert [adam.config["arguments"][key] for key in ("checkpoints", "adam", "prefix")] == ["all", True, "adam_"]
     for node in (plain, adam):
-        assert node.inputs["warmup"] is nodes["fit_warmup"] and node.inputs["model"].path == (
+        assert node.inputs["warmup"] is nodes["fit_warmup"] and node.inputs["model_dir"].path == (
             project / "base"
         )
         assert node.inputs["validation"] is nodes["bench[7]"]
@@ -234,13 +234,12 @@ def test_a_warm_up_without_adapters_is_refused(asking, override, wrong):
 
 def test_the_subset_probe(asking):
     nodes = asking("value")
-    value = nodes["signal_value"]
-    assert {"signal_clip", "signal_quality", "signal_necessity", "subsets", "evaluates", "pool"} == set(
-        value.inputs
-    )
+    value = nodes["signal[value]"]
+    assert set(value.inputs) == {"pool", "signals", "subsets", "evaluates"}
+    assert value.inputs["signals"] == [nodes[f"signal[{name}]"] for name in ("clip", "quality", "necessity")]
     assert value.inputs["evaluates"] == [nodes[f"evaluate[probe,{k}]"] for k in range(3)]
     for k in range(3):
-        assert nodes[f"probe_train[{k}]"].config["subset"] == k
+        assert nodes[f"train[probe,{k}]"].config["subset"] == k
         assert nodes[f"evaluate[probe,{k}]"].inputs["bench"] is nodes["bench[7]"] is not nodes["bench"]
         assert nodes[f"evaluate[probe,{k}]"].config["shuffled"] is False
     assert len(nodes["compare"].inputs["probes"]) == 6, "the probes' seconds are part of what the arm costs"
@@ -258,13 +257,13 @@ def test_validation_items_are_not_those_of_the_comparison(asking):
 def test_rounds_tune_the_seed_model_on_the_round_before(asking):
     nodes = asking("necessity", "base_losses", more=", rounds: 3")
     first, second, last = (nodes[f"select[a,0{more}]"] for more in (",round 1", ",round 2", ""))
-    assert first.inputs["signal_necessity"] is nodes["signal_losses[necessity]"]
+    assert first.inputs["signal_necessity"] is nodes["signal[necessity]"]
     assert (
         nodes["fit_seed[a,0,round 1]"].inputs["subset"] is first
         and "share" not in nodes["fit_seed[a,0,round 1]"].config
     )
     assert nodes["fit_seed[a,0,round 2]"].inputs["subset"] is second
-    assert last.inputs["signal_necessity"].inputs["model"] is nodes["fit_seed[a,0,round 2]"]
+    assert last.inputs["signal_necessity"].inputs["model_dir"] is nodes["fit_seed[a,0,round 2]"]
     assert last.inputs["signal_base_losses"] is first.inputs["signal_base_losses"]
     assert nodes["train[a,0]"].inputs["subset"] is last
 
@@ -303,8 +302,8 @@ def test_rows_of_the_seed_model(asking):
 
 def test_a_finished_rater_needs_no_labels(asking, project):
     nodes = asking("capability", overrides=["scorer.path=base"])
-    assert nodes["signal_capability"].inputs["model"] is nodes["fit_released[scorer]"]
-    assert not {"labels", "fit_scorer"} & set(nodes)
+    assert nodes["signal[capability]"].inputs["model_dir"] is nodes["fit_released[scorer]"]
+    assert not {"labels", "fit_rater[scorer]"} & set(nodes)
 
 
 @pytest.mark.parametrize(

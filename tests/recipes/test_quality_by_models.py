@@ -59,7 +59,7 @@ def stages(tmp_path_factory):
 def test_every_grade_is_that_of_its_model(stages, tmp_path):
     folder, requests = stages
     pool = Pool.open(folder / "pool")
-    found = read_signal(folder / "signal_quality_models", pool.hash)
+    found = read_signal(folder / "signal[quality]", pool.hash)
     models = folder.parents[2] / "models"
     score_quality(
         pool,
@@ -83,7 +83,7 @@ def test_every_grade_is_that_of_its_model(stages, tmp_path):
 
 def test_the_selectors_pick_by_these_columns(stages):
     folder, _ = stages
-    found = read_signal(folder / "signal_quality_models")
+    found = read_signal(folder / "signal[quality]")
     judge = np.array([-1.0 if grade is None else grade for grade in found["judge"].to_pylist()])
     liked = read_subset(folder / "select[liked,0]")["row"].to_numpy()
     assert judge[liked].min() >= np.sort(judge)[-BUDGET]
@@ -94,7 +94,7 @@ def test_the_selectors_pick_by_these_columns(stages):
 
 def test_what_failed_is_counted_in_the_stages_record(stages):
     folder, requests = stages
-    summary = json.loads((folder / "signal_quality_models" / "stage.json").read_text())["summary"]
+    summary = json.loads((folder / "signal[quality]" / "stage.json").read_text())["summary"]
     judge = summary["columns"]["judge"]
     assert judge["requests"] == requests and judge["missing"] == {"unreadable": judge["nulls"]}
     assert set(summary["columns"]) == {"reward", "judge", "complexity", "quality"}

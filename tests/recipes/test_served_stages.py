@@ -253,7 +253,7 @@ def test_mmssr_on_a_pool_of_ones_own(own):
         own("select", f"teacher.server.url={server.url}", "arms.mmssr.params.bins=source")
     subset = Path("runs/own/stages/select[mmssr,0]")
     assert pq.read_metadata(subset / "subset.parquet").num_rows == 8
-    shown = json.loads((subset.parent / "fit_scorer" / "split.json").read_text())
+    shown = json.loads((subset.parent / "fit_rater[scorer]" / "split.json").read_text())
     assert len(shown["train"]) + len(shown["held_out"]) == LABELLED
 
 
@@ -276,24 +276,22 @@ def test_scorer_and_styler_by_a_server(own, capsys):
         stages = Path("runs/own/stages")
         assert {path.name for path in stages.iterdir()} == {
             "pool",
-            "signal_by_engine[capability]",
-            "signal_by_engine[style]",
+            "signal[capability]",
+            "signal[style]",
             "select[mmssr,0]",
         }
         assert asked == {"rater": 4 + 14 * SIZE, "namer": 4 + SIZE}, (
             "four probes, then every query of every sample"
         )
         assert f"rater: {asked['rater']} requests (0 attempts repeated)" in told
-        counts = summary(stages / "signal_by_engine[capability]")
+        counts = summary(stages / "signal[capability]")
         assert (
             counts["rows"] == SIZE
             and counts["missing"] == {}
             and counts["mean_digit_mass"] > 0
             and "seconds" not in counts
         )
-        assert (
-            pq.read_table(stages / "signal_by_engine[style]" / "part-00000.parquet")["styles"].null_count == 0
-        )
+        assert pq.read_table(stages / "signal[style]" / "part-00000.parquet")["styles"].null_count == 0
         own("select", *SERVED, "scoring.server.url=http://127.0.0.1:9/v1", "scoring.server.concurrency=2")
         own("select", *SERVED, url, "styler.served=other")
         assert Counter(body["model"] for body in server.requests) == asked + Counter(other=4 + SIZE)
@@ -306,7 +304,7 @@ def test_a_server_that_shows_no_images_or_is_not_there(own, capsys):
     own("select", *SERVED, "scoring.server.url=http://127.0.0.1:9/v1", status=1)
     assert "failed: RecipeError: scoring.server.url: no connection" in capsys.readouterr().err
     with serve(fault=lambda number, body: 404) as server:
-        own("signal_by_engine[style]", *SERVED, f"scoring.server.url={server.url}", status=1)
+        own("signal[style]", *SERVED, f"scoring.server.url={server.url}", status=1)
     assert "failed: RecipeError: styler.served: http" in capsys.readouterr().err
 
 
@@ -330,5 +328,5 @@ def test_scorer_and_styler_by_vllm(own, monkeypatch):
     assert (
         stub.arguments["max_model_len"] == 512 and Path(stub.arguments["model"]).parent.name == "fit_released"
     )
-    assert summary(stages / "signal_by_engine[capability]")["rows"] == SIZE
+    assert summary(stages / "signal[capability]")["rows"] == SIZE
     assert pq.read_metadata(stages / "select[mmssr,0]" / "subset.parquet").num_rows == 8

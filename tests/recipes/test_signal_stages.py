@@ -106,7 +106,7 @@ def test_each_selector_gets_what_it_needs(stages, arm):
 
 
 def test_a_signal_of_ones_own_and_a_budget_in_tokens(stages):
-    words = pq.read_table(stages / "signal_custom[words]" / "part-00000.parquet")["words"].to_numpy()
+    words = pq.read_table(stages / "signal[words]" / "part-00000.parquet")["words"].to_numpy()
     subset, manifest = read_subset(stages / "select[own,0]"), read_manifest(stages / "select[own,0]")
     left_out = pa.compute.invert(
         pa.compute.is_in(pa.array(range(SIZE), pa.int32()), subset["row"].combine_chunks())
@@ -136,9 +136,7 @@ def test_the_second_round_is_scored_by_another_model(stages):
 def test_less_sums_over_the_epochs_of_a_warm_up_and_icons_takes_the_last(stages):
     kept = kept_adapters(stages / "fit_warmup")
     assert [one.step for one in kept] == [2, 4], "30 samples in batches of 16, twice"
-    plain, adam = (
-        read_metadata(stages / f"signal_gradient[{name}]") for name in ("gradient", "gradient_adam")
-    )
+    plain, adam = (read_metadata(stages / f"signal[{name}]") for name in ("gradient", "gradient_adam"))
     assert (
         adam["adapters"] == [adapter_hash(one.folder) for one in kept]
         and plain["adapters"] == adam["adapters"][1:]
@@ -155,7 +153,7 @@ def test_less_sums_over_the_epochs_of_a_warm_up_and_icons_takes_the_last(stages)
 
 
 def test_the_probe_tells_how_well_it_predicts(stages):
-    fit = json.loads((stages / "signal_value" / "fit.json").read_text())
+    fit = json.loads((stages / "signal[value]" / "fit.json").read_text())
     assert len(fit["labels"]) == 3 and len(fit["loso_predictions"]) == 3
     labels = fit["labels"]
     spread = sum((label - sum(labels) / 3) ** 2 for label in labels)
@@ -171,5 +169,5 @@ def test_a_finished_rater_is_used_as_it_is(stages):
     given = stages / "fit_released[scorer]"
     assert (given / "model.safetensors").is_symlink()
     assert json.loads((given / "stage.json").read_text())["summary"] == {"converted": False}
-    styles = pq.read_schema(stages / "signal_style" / "part-00000.parquet").names
+    styles = pq.read_schema(stages / "signal[style]" / "part-00000.parquet").names
     assert "style_logp_yes_no" in styles

@@ -483,9 +483,9 @@ def test_every_record_names_its_own_function():
 
 def test_registry_imports_selectors_only_when_asked():
     code = (
-        "import sys, curation.selectors as s\n"
+        "import sys, curation.selectors.registry as s\n"
         "loaded = {m for m in sys.modules if m.startswith('curation.selectors.')}\n"
-        "assert loaded == {'curation.selectors.contract', 'curation.selectors.param_types'}, loaded\n"
+        "assert loaded == {'curation.selectors.' + m for m in ('contract', 'param_types', 'registry')}, loaded\n"
         "s.get_selector('random'); assert 'curation.selectors.mmssr' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -1,3 +1,3 @@
-"""Dummy stage `signal_value`."""
+"""Dummy stage `signal`."""
 
 from dummy_stages.body import run  # noqa: F401

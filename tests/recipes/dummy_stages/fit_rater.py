@@ -1,3 +1,3 @@
-"""Dummy stage `signal_quality_models`."""
+"""Dummy stage `fit_rater`."""
 
 from dummy_stages.body import run  # noqa: F401

@@ -1,3 +1,0 @@
-"""Dummy stage `probe_train`."""
-
-from dummy_stages.body import run  # noqa: F401

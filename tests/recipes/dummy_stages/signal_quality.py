@@ -1,3 +1,0 @@
-"""Dummy stage `signal_quality`."""
-
-from dummy_stages.body import run  # noqa: F401

@@ -49,8 +49,7 @@ def systematic(rows, count, offset):
     for sample in sorted(rows, key=lambda s: s["key"]):
         by_source[sample["source"]].append(sample["row"])
     line = [row for name in sorted(by_source) for row in by_source[name]]
-    # points every len/count along the line of rows: a source gets one row for each point that falls on its
-    # stretch
+    # points every len/count along the line of rows: a source gets one row for each point that falls on its stretch
     points = [-(-(place * len(line) - offset) // count) - 1 for place in range(1, count + 1)]
     picked, at = [], 0
     for name in sorted(by_source):

@@ -167,8 +167,7 @@ def test_a_low_score_whose_first_style_is_the_bin_comes_before_a_high_score_whos
 
 
 def test_debt_goes_to_the_next_bin_and_a_small_share_may_be_overshot():
-    # b: rows 0 and 1; c: the same and row 2; d: four rows. One from each: nobody falls short, nobody
-    # overshoots
+    # b: rows 0 and 1; c: the same and row 2; d: four rows. One from each: nobody falls short, nobody overshoots
     styles = [["b", "c"], ["b", "c"], ["c"], ["d"], ["d"], ["d"], ["d"]]
     found = select(one_capability([5, 5, 5, 5, 4, 3, 2], styles), 3, 0, overshoot="official")
     assert found.rows.tolist() == [0, 2, 3]

@@ -296,8 +296,7 @@ def test_weights_and_states_must_fit_the_adapters(small_pool, tiny_vlm_dir, warm
             score_gradients(small_pool, tiny_vlm_dir, tmp_path, adapters=warm, **SETTINGS, **settings)
 
 
-# ------------------------------------------------------------------------------------------------- validation
-# sets
+# ------------------------------------------------------------------------------------------------- validation sets
 
 
 def test_validation_sets_are_read_from_pools_json_and_tables(small_pool, tmp_path):

@@ -61,8 +61,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One row of the comparison. Values of single benchmarks are in the metric's scale, means in % of the
-    scales.
+    """One row of the comparison. Single benchmarks are in the metric's scale, means in % of the scales.
 
     Units are the repetitions of an arm on each pool: its selection seeds if there are several, else its
     training seeds. `unit_means` is the mean over benchmarks of each unit, grouped by pool; `pool_means` is
@@ -110,8 +109,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms in the order of the runs, with chance and blind level (metric's scale) and size of each
-    benchmark.
+    """All arms in the order of the runs, with chance, blind level (metric's scale), size of each benchmark.
 
     `baseline` is one arm, or {budget: arm}; `pools` are the pool seeds that every arm was run on.
     """
@@ -132,8 +130,7 @@ class Comparison:
         return tuple(dict.fromkeys(arm.baseline for arm in self.arms if arm.baseline))
 
     def levels(self, name: str) -> list[float | None]:
-        """The "chance" or "blind" level of each benchmark, in the metric's scale; None if it was not
-        measured."""
+        """The "chance" or "blind" level of each benchmark, in the metric's scale; None if not measured."""
         by_task: Mapping[str, float | None] = self.chance if name == "chance" else self.blind
         return [by_task[b.task] for b in self.suite]
 
@@ -293,8 +290,7 @@ def _units(
 
 
 def _check_pools(units: Mapping[str, _Units]) -> tuple[int | None, ...]:
-    """The pools of all arms; ResultsError if the arms differ, since differences would then include the pools'
-    own."""
+    """The pools of all arms; ResultsError if they differ: differences would then include the pools' own."""
     first = next(iter(units.values()))
     for other in units.values():
         if set(other.pools) != set(first.pools):
@@ -411,8 +407,7 @@ def _differences(units: _Units, suite: Suite, base: _Baseline | None) -> dict[st
     scales = [b.scale for b in suite]
     above = count_above(_higher_is_better(units, suite), _higher_is_better(base.units, suite))
     pool_means, base_means = units.pool_means(scales), base.units.pool_means(scales)
-    # Seeds of one pool share its samples, so over several pools the units are not the independent values of a
-    # t-test.
+    # Seeds of one pool share its samples: units of several pools are not independent, as a t-test needs.
     p = welch(units.means(scales), base.units.means(scales)).p if len(pool_means) == 1 else math.nan
     return {
         "above": above,

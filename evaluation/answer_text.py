@@ -1,5 +1,4 @@
-"""Text preparation shared by all answer extractors: cleaning, finding the concluding statement, reducing
-sentences.
+"""Text preparation for all answer extractors: cleaning, the concluding statement, reducing sentences.
 
 Nothing here looks at the reference answer: what a model answered is read from its words alone.
 """
@@ -44,8 +43,7 @@ _SENTENCE_END = re.compile(r"[.!?;](?=\s|$)|\n+")
 
 
 def clean(text: str) -> str:
-    """Lower-cased text without markdown, quotes, LaTeX wrappers and thinking blocks; runs of white space
-    collapsed."""
+    """Lower-cased text without markdown, quotes, LaTeX and thinking blocks; runs of white space collapsed."""
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"<(think|thinking)>.*?</\1>", " ", text, flags=re.S)
     text = re.sub(r"\\(?:boxed|text|mathrm|textbf)\s*\{([^{}]*)\}", r"\1", text)
@@ -104,7 +102,6 @@ def without_reason(text: str) -> str:
 
 
 def agree(texts: Iterable[str], extract: Callable[[str], str | None]) -> str | None:
-    """The value that `extract` returns for the texts, ignoring None; None if the values differ or there is
-    none."""
+    """The value that `extract` returns for the texts, ignoring None; None if they differ or there is none."""
     values = {value for value in map(extract, texts) if value is not None}
     return values.pop() if len(values) == 1 else None

@@ -1,5 +1,4 @@
-"""Greedy decoding that drops finished rows from the batch, so that one long answer does not cost a batch's
-time."""
+"""Greedy decoding that drops finished rows from the batch: one long answer then does not delay a batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +6,7 @@ from typing import Any
 import torch
 
 SHRINK = 0.75
-"""The batch shrinks when at most this share of its rows is unfinished; copying the cache at every step would
-cost more."""
+"""The batch shrinks when at most this share of its rows is unfinished: each time, the cache is copied."""
 
 
 @torch.inference_mode()

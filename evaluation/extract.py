@@ -58,8 +58,7 @@ class Scored:
 
 
 def score(kind: str, prediction: str, answer: str, options: Sequence[str] = ()) -> Scored:
-    """Score one answer. Kinds: choice, word, number, yes_no, coordinate, spell, facts (score = F1); options
-    for choice.
+    """Score one answer. Kinds: choice (needs options), word, number, yes_no, coordinate, spell, facts (F1).
 
     Raises ValueError for an unknown kind, or for a reference answer that its own extractor cannot parse:
     broken benchmark data.
@@ -74,8 +73,7 @@ def score(kind: str, prediction: str, answer: str, options: Sequence[str] = ()) 
         return Scored(None, 0.0)
     if kind == "facts":
         return Scored(predicted, facts_f1(predicted, reference))
-    # "a dog on the left" is right if "dog" is; a reference such as "on the left" has been compared as a
-    # whole.
+    # "a dog on the left" is right if "dog" is; a reference like "on the left" has been compared as a whole.
     if kind == "word" and normalise(_PLACE.sub("", predicted)) == reference:
         return Scored(reference, 1.0)
     return Scored(predicted, float(predicted == reference))
@@ -181,8 +179,7 @@ def _phrase(sentence: str) -> str | None:
 
 
 def extract_number(text: str) -> str | None:
-    """One number as digits ("three" -> "3", "1,000" -> "1000", "4.0" -> "4"); after "=", only the result
-    counts."""
+    """One number as digits ("three" -> "3", "1,000" -> "1000", "4.0" -> "4"); after "=", the result only."""
     passages, _ = conclusions(text)
     return agree(passages, _one_number)
 
@@ -295,8 +292,7 @@ _FILLER = re.compile(
 
 
 def extract_facts(text: str) -> str | None:
-    """Facts "cell object" sorted by cell and joined by " ; ", from "a1 dog ; b2 cat", "a dog at a1 and a cat
-    at b2"."""
+    """Facts "cell object" sorted by cell, joined by " ; ", from "a1 dog ; b2 cat", "a dog at a1", ..."""
     text = digits(without_announcements(text))
     facts: set[tuple[str, str]] = set()
     for part in re.split(r"[;\n]|\.(?=\s|$)|,(?=\D*(?<![a-z])[a-h]\s?[1-9])|\band\b", text):

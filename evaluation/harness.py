@@ -153,8 +153,7 @@ def _ask(
 
 
 def _ask_shuffled(ask: Callable[["lmms"], Samples], model: "lmms") -> Samples:
-    """A pass with the images of other questions, without the tasks in which no question could get another's
-    image."""
+    """A pass with the images of other questions, without tasks in which no question could get another's."""
     from evaluation.lmms_model import ShuffledImages
 
     control = ShuffledImages(model)
@@ -316,8 +315,7 @@ def _without_bars(modules: Sequence[str]) -> Iterator[None]:
 def _rows(
     benchmark: Benchmark, samples: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One row per question in document order; `control` has the samples of the pass with shuffled images, if
-    any."""
+    """One row per question in document order; `control`: samples of the pass with shuffled images, if any."""
     rows, shuffled = [], {sample["doc_id"]: float(sample[benchmark.metric]) for sample in control}
     for sample in sorted(samples, key=lambda s: s["doc_id"]):
         doc, prediction = sample["doc"], sample["filtered_resps"][0]

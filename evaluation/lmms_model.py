@@ -1,7 +1,6 @@
-"""Chat models for lmms-eval: one that answers through an Answerer and journals every batch, and its shuffled
-control.
+"""Chat models for lmms-eval: one that answers through an Answerer, and the same with shuffled images.
 
-    python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
+python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
 """
 
 import copy
@@ -63,8 +62,7 @@ class WinnowModel(lmms):
         """Answers in the order of the requests. A batch may mix tasks, but not generation settings."""
         answers: dict[int, str] = {}
         for indices in self._groups(requests):
-            # The text's length approximates the prompt's, without decoding any image before its batch is
-            # processed.
+            # The text's length approximates the prompt's without decoding any image before its batch.
             for batch in self.answerer.batches([len(requests[i].args[0]) for i in indices]):
                 answers |= self._answer_batch(requests, [indices[k] for k in batch])
                 self.on_progress(len(answers), len(requests))
@@ -129,8 +127,7 @@ class ShuffledImages(lmms):
         return self.model.generate_until([self._changed(request) for request in requests])
 
     def _changed(self, request: Instance) -> Instance:
-        """The request with a `doc_to_messages` that inserts other images; decodes nothing before the model
-        calls it."""
+        """The request with a `doc_to_messages` that inserts other images; decodes nothing itself."""
         context, doc_to_messages, generation, doc_id, task, split = request.args
 
         def changed(doc: dict[str, Any]) -> Messages:

@@ -28,8 +28,7 @@ Messages = Sequence[Mapping[str, Any]]
 `url` is a PIL image or a path."""
 
 LLAVA = ("llava", "llava_onevision")
-"""Model types rendered as in training (training.render) and decoded here; others use their processor and
-`generate`."""
+"""Model types rendered as in training and decoded here; others use their processor and `generate`."""
 
 
 def manifest() -> Any:
@@ -96,8 +95,7 @@ class Answerer:
         return answers
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices in batches of similar length, longest first: a batch that exceeds the memory then fails at
-        once."""
+        """Indices in batches of similar length, longest first: too large a batch then fails at once."""
         order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
@@ -172,8 +170,7 @@ class RendererEncoder:
 
 
 class ProcessorEncoder:
-    """Prompts by the checkpoint's own processor and chat template, for models that training.render cannot
-    render."""
+    """Prompts by the checkpoint's processor and chat template, for models that training.render lacks."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor

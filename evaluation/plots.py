@@ -50,8 +50,7 @@ def draw_all(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def draw_means(comparison: Comparison, path: Path) -> Path:
-    """One bar per arm: mean over benchmarks in %, std over seeds, each seed as a dot, shuffled images as a
-    diamond."""
+    """One bar per arm: mean over benchmarks in % ± std, seeds as dots, shuffled images as diamonds."""
     arms, many = comparison.arms, len(comparison.arms) > MAX_BAR_ARMS
     figure, axes = _figure(max(4.8, (0.72 if many else 1.35) * len(arms) + 1.8), 4.6 if many else 4.2)
     for x, (arm, color) in enumerate(zip(arms, _colors(comparison), strict=True)):
@@ -84,8 +83,7 @@ def _mean_bar(axes: Any, x: int, arm: ArmResult, color: str) -> None:
 
 
 def draw_differences(comparison: Comparison, path: Path) -> Path:
-    """Differences to the baseline in points (positive: better): a row per arm, a column per benchmark and the
-    mean.
+    """Differences to the baseline in points (positive: better), by arm (rows) and benchmark (columns).
 
     Rows are the arms that have a baseline, without the reference arm, grouped by budget. Bold: 0 is outside
     the 95 % interval.
@@ -124,8 +122,7 @@ def draw_differences(comparison: Comparison, path: Path) -> Path:
 
 
 def _difference_cells(arm: ArmResult, suite: Suite) -> list[tuple[float, bool]]:
-    """(difference, whether 0 is outside its interval) by benchmark and, last, of the mean; positive is
-    better."""
+    """(difference, whether 0 is outside its interval) by benchmark and of the mean; positive is better."""
     intervals = [(arm.benchmark_differences[b.task], 1 if b.direction == "higher" else -1) for b in suite] + (
         [(arm.difference, 1)] if arm.difference else []
     )
@@ -246,8 +243,7 @@ def _name(arm: ArmResult) -> str:
 
 
 def _level_lines(figure: Any, axes: Any, comparison: Comparison) -> None:
-    """Horizontal lines at the mean chance level and, if it was measured for all benchmarks, the mean blind
-    level."""
+    """Horizontal lines at the mean chance level and, if measured for all benchmarks, the mean blind level."""
     for name, style in LEVELS:
         pairs = zip(comparison.levels(name), comparison.suite, strict=True)
         shares = [value / b.scale for value, b in pairs if value is not None]
@@ -290,8 +286,7 @@ def _legend(figure: Any, columns: int) -> None:
 
 
 def save_figure(figure: Any, path: Path) -> Path:
-    """Write a PNG without the library's version, so that equal content gives equal bytes; renamed when
-    complete."""
+    """Write a PNG without the library's version (equal content: equal bytes); renamed when complete."""
     with atomic.replacing(path) as temporary:
         figure.savefig(
             temporary, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None}

@@ -19,8 +19,7 @@ GROUNDED_GAIN = 0.30
 """Minimum of the full arm's mean over benchmarks of (score - score with another question's image), in 0..1.
 """
 FULL_ERRORS = 3.0
-"""The full arm's mean must exceed random 30 % by more than this many standard errors of the difference, over
-seeds."""
+"""The full arm's mean must exceed random 30 % by more than this many standard errors, over seeds."""
 RANDOM_ERRORS = 2.0
 """Random 30 % must exceed random 10 % by more than this many standard errors of the difference, over seeds.
 """
@@ -39,8 +38,7 @@ class Unmeasured(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one gate, as it is printed; `n` is the number of seeds, questions or benchmarks behind
-    `value`.
+    """The printed result of one gate; `n` is the number of seeds, questions or benchmarks behind `value`.
 
     `gate` and `wanted` are filled in by `Gate.judge`.
     """
@@ -103,8 +101,7 @@ def regime_verdicts(comparison: Content) -> list[Verdict]:
 
 
 def levels(comparison: Content) -> list[Level]:
-    """The full arm's benchmarks with the levels reached without the image. Raises Unmeasured without a full
-    arm."""
+    """The full arm's benchmarks with the levels reached without the image. Unmeasured without a full arm."""
     full = _arm(comparison, FULL)
     of_benchmark = {
         "blind": comparison["blind"],
@@ -131,8 +128,7 @@ def levels(comparison: Content) -> list[Level]:
 
 
 def grounded_gain(comparison: Content) -> Verdict:
-    """Mean over benchmarks of the full arm's score minus its shuffled-image score, over repetitions evaluated
-    both ways."""
+    """The full arm's score minus its shuffled-image score, mean over benchmarks; repetitions with both."""
     full = _arm(comparison, FULL)
     if full["grounded_mean"] is None:
         missing = [level.label for level in levels(comparison) if level.gain is None]

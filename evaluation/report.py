@@ -1,8 +1,6 @@
-"""The report of one experiment as Markdown: a pure function of its results, without time stamps or machine
-names.
+"""The report of one experiment as Markdown: a pure function of its results, without times or machine names.
 
-    write_report(comparison, context, out)     # report.md, means.png, benchmarks.png, radar.png,
-    comparison.json
+write_report(comparison, context, out)     # report.md, comparison.json, means.png, benchmarks.png, radar.png
 """
 
 import json
@@ -245,8 +243,7 @@ def _mean_count(counts: Sequence[int | None]) -> str:
 
 
 def _mix(kind: str, subsets: Sequence[Subset]) -> str:
-    """Shares of one kind, mean over the pools and seeds of each arm; rows by descending share in the first
-    arm."""
+    """Shares of one kind, mean over pools and seeds of each arm; rows by falling share in the first arm."""
     arms: dict[str, list[Mapping[str, float]]] = {}
     for subset in subsets:
         arms.setdefault(subset.arm, []).append(subset.mix.get(kind, {}))
@@ -303,8 +300,7 @@ def _protocol(comparison: Comparison, context: Context) -> str:
 
 
 def _number(value: Any) -> str:
-    """A dash for None and NaN, thousands separators for integers, three decimals for fractions, text
-    unchanged."""
+    """A dash for None and NaN, thousands separators in integers, three decimals in fractions."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return DASH
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,5 +1,4 @@
-"""The shuffled-image control: every question of a benchmark is asked with the image of another of its
-questions.
+"""The shuffled-image control: every question is asked with the image of another one of its benchmark.
 
 A score that remains does not depend on the right image; score - shuffled score is the grounded gain.
 
@@ -19,8 +18,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def ring(benchmark: str, n: int) -> list[int]:
-    """The successor of each of the n questions on one ring through all of them; for n > 1 none is its own
-    successor."""
+    """The successor of each of n questions on one ring through all; for n > 1 none is its own."""
     order = sorted(range(n), key=lambda i: hashlib.sha256(f"{benchmark}/{n}/{i}".encode()).digest())
     following = dict(zip(order, order[1:] + order[:1], strict=True))
     return [following[i] for i in range(n)]

@@ -23,8 +23,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class TTest:
-    """Welch's unequal-variances t-test; all NaN if a side has fewer than two values, or if neither side
-    varies."""
+    """Welch's unequal-variances t-test; all NaN if a side has fewer than two values or no side varies."""
 
     t: float
     df: float
@@ -75,8 +74,7 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Bootstrap interval of mean(a) - mean(b); a mean is over benchmarks of (mean over units and questions) /
-    `scale`.
+    """Bootstrap interval of mean(a) - mean(b), means over benchmarks of (mean of units, questions) / `scale`.
 
     Hierarchical: every resample draws units within each arm (independently for the two) and questions within
     each benchmark. The drawn questions are the same for both arms and all units, since all answered the same

@@ -37,8 +37,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Suite:
-    """A named list of benchmarks; `tasks` is the folder of their task YAMLs, in `evaluation/tasks/` or
-    absolute."""
+    """A named list of benchmarks; `tasks`: folder of the task YAMLs, in `evaluation/tasks/` or absolute."""
 
     name: str
     tasks: str
@@ -57,8 +56,7 @@ class Suite:
 
 
 def load_suite(name: str | Path) -> Suite:
-    """Read a suite by its name ("mini") or path. ValueError names the file and what is wrong, unknown keys
-    included."""
+    """Read a suite by its name ("mini") or path. ValueError names the file and what is wrong."""
     import yaml
 
     try:

@@ -48,8 +48,7 @@ def draw_sweep(panels: Mapping[str, Mapping[str, Sequence[Point]]], path: Path) 
 def _panel(
     axes: Any, key: str, panel: Mapping[str, Sequence[Point]], style: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Numbers at their value, others side by side in order; arms slightly apart, so that their bars do not
-    overlap."""
+    """Numbers at their value, others side by side in order; arms slightly apart, lest bars overlap."""
     values = list(dict.fromkeys(str(point[0]) for points in panel.values() for point in points))
     numbers = all(
         isinstance(p[0], int | float) and not isinstance(p[0], bool)

@@ -13,8 +13,7 @@ CONTROL = ("shuffled", "grounded gain")
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Arms x benchmarks (mean ± std over seeds, in % of the benchmark's scale), then the columns over all
-    benchmarks.
+    """Arms x benchmarks (mean ± std over seeds, in % of the scale), then the columns over all benchmarks.
 
     These are mean, shuffled-image mean, grounded gain, /FULL, >Rand and difference. The last two rows are the
     chance level and the blind level (the best answer without the image).
@@ -48,8 +47,7 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def compact_table(comparison: Comparison) -> str:
-    """One row per arm without the single benchmarks; /FULL also as its range when any one benchmark is left
-    out.
+    """One row per arm without single benchmarks; /FULL also as its range when one benchmark is left out.
 
     The last two rows are those of `comparison_table`.
     """
@@ -90,8 +88,7 @@ def compact_table(comparison: Comparison) -> str:
 
 
 def grounding_table(comparison: Comparison) -> str:
-    """Three rows per arm evaluated with shuffled images: score, shuffled-image score and grounded gain by
-    benchmark.
+    """By benchmark: score, shuffled-image score and grounded gain of the arms evaluated with shuffled images.
 
     All three are of the repetitions evaluated both ways. The last rows are chance and blind level. Empty if
     no arm was evaluated with shuffled images.
@@ -114,8 +111,7 @@ def grounding_table(comparison: Comparison) -> str:
 
 
 def pool_table(comparison: Comparison) -> str:
-    """One row per arm: its mean on each pool with the difference to the baseline there, and the std of both
-    over pools.
+    """One row per arm: its mean and its difference to the baseline on each pool, and their std over pools.
 
     Empty for a single pool.
     """
@@ -172,8 +168,7 @@ def _difference_title(comparison: Comparison) -> str:
 
 
 def _levels(comparison: Comparison) -> list[tuple[str, list[str], str]]:
-    """(name, cells by benchmark, mean) of the levels that have no seeds: chance and, if it was measured,
-    blind."""
+    """(name, cells by benchmark, mean) of the levels without seeds: chance and, if measured, blind."""
     rows = []
     for name in ("chance", "blind"):
         levels = comparison.levels(name)

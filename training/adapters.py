@@ -31,8 +31,7 @@ class AdapterError(ValueError):
 
 @dataclass(frozen=True)
 class Kept:
-    """One kept adapter: its directory, the mean learning rate of its epoch, and the optimizer steps taken so
-    far."""
+    """One kept adapter: directory, mean learning rate of its epoch, optimizer steps taken so far."""
 
     folder: Path
     lr: float
@@ -109,8 +108,7 @@ def save_adapter(model: Any, optimizer: torch.optim.Optimizer, folder: Path, rec
 
 
 def save_adam(model: Any, optimizer: torch.optim.Optimizer, path: Path, adapter: str = "default") -> Path:
-    """Write Adam's moments (float32) of the LoRA weights of `model` (a PeftModel), and the number of its
-    steps.
+    """Write Adam's moments (float32) and step count for the LoRA weights of `model` (a PeftModel).
 
     Raises AdapterError if the optimizer has no state of them.
     """

@@ -85,8 +85,7 @@ class Collator:
     def _prefix_positions(
         self, examples: Sequence[Encoded], batch: dict[str, torch.Tensor]
     ) -> list[np.ndarray]:
-        """Positions of each example's prefix: int64 [1, prefix], or [3, prefix] when images are grids
-        (Qwen2.5-VL)."""
+        """Positions of each prefix: int64 [1, prefix], or [3, prefix] for image grids (Qwen2.5-VL)."""
         if not self.loader.grids:
             return [np.arange(example.prefix)[None] for example in examples]
         grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
@@ -99,8 +98,7 @@ class Collator:
     def _tree(
         self, examples: Sequence[Encoded], width: int, prefixes: list[np.ndarray]
     ) -> dict[str, torch.Tensor]:
-        """Mask and positions such that each branch sees the prefix and its own earlier tokens, directly after
-        the prefix."""
+        """Mask and positions such that each branch sees the prefix and itself only."""
         if self.side != "right" or not all(example.branches for example in examples):
             raise ValueError("a batch of branches must be right-padded and hold branch examples only")
         group = np.zeros((len(examples), width), dtype=np.int64)  # 0 = prefix, k = k-th branch, -1 = padding

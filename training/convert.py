@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 from training.hub import HubError, local_copy
 from training.llava_next import ConversionError, fill, read_object
 
-# torch and transformers take many seconds to import: only inside functions, so that --help is instant torch
-# and transformers take many seconds to import: they are imported inside functions, so that --help is instant.
+# torch and transformers take seconds to import: only functions import them, so that --help is instant.
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -48,8 +47,7 @@ TEXT_KEYS = (
     "max_position_embeddings",
     "rms_norm_eps",
 )
-"""Required settings of Qwen2: for an absent one, the default of the class would silently give a different
-model."""
+"""Required settings of Qwen2: instead of an absent one, its class would silently use a default."""
 TEXT_OPTIONS = (
     "hidden_act",
     "initializer_range",
@@ -107,8 +105,7 @@ def convert_llava_next(
     with quiet():
         tokenizer = _with_placeholders(tokenizer or _tokenizer(source))
         config = _config(settings, tower, tokenizer, image_mode)
-        # On the meta device nothing is allocated: every parameter is then assigned the memory-mapped weight
-        # itself.
+        # On the meta device nothing is allocated: each parameter then becomes its memory-mapped weight.
         with torch.device("meta"):
             model = LlavaOnevisionForConditionalGeneration(config)
         record = fill(model, source, settings["vocab_size"])
@@ -158,8 +155,7 @@ def _number(value: Any) -> bool:
 
 
 def _tower(settings: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
-    """SiglipVisionConfig values of the tower as LLaVA-NeXT runs it: without its last layer and its pooling
-    head."""
+    """SiglipVisionConfig values of the tower as LLaVA-NeXT runs it: without last layer and pooling head."""
     name = str(settings.get("mm_vision_tower"))
     whole = given or KNOWN_TOWERS.get(name) or _published_tower(name)
     if whole.get("model_type", "siglip_vision_model") != "siglip_vision_model":
@@ -218,8 +214,7 @@ def _config(
         raise ValueError(f"image_mode must be 'base' or 'anyres', got {image_mode!r}")
     needed, tied = max(tokenizer.get_vocab().values()) + 1, bool(settings.get("tie_word_embeddings", False))
     text = {key: settings[key] for key in (*TEXT_KEYS, *TEXT_OPTIONS) if key in settings}
-    # The kind of scaling is called `rope_type` or, in older files, `type`. The class reads either if we add
-    # neither.
+    # The kind of scaling is called `rope_type` or, in older files, `type`; the class reads either one.
     text["rope_parameters"] = {**(settings.get("rope_scaling") or {}), "rope_theta": settings["rope_theta"]}
     if needed > text["vocab_size"]:
         text["vocab_size"] = -(-needed // 64) * 64
@@ -240,7 +235,7 @@ def _config(
 
 
 def _pinpoints(value: Any, side: int) -> list[list[int]]:
-    """[height, width] of each grid in pixels. `value` lists them, or is a range in tiles, "(1x1),...,(6x6)"."""
+    """[height, width] of each grid, in pixels; `value`: a list, or a range in tiles "(1x1),...,(6x6)"."""
     if isinstance(value, str) and (
         ends := re.fullmatch(r"\((\d+)x(\d+)\),\s*\.\.\.,\s*\((\d+)x(\d+)\)", value)
     ):

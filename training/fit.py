@@ -1,5 +1,4 @@
-"""One training in this process, from examples to a Hugging Face checkpoint: LoRA, full fine-tuning, from
-scratch.
+"""One training in this process, from examples to a Hugging Face checkpoint, with LoRA or without.
 
     fit(FitSpec(epochs=1, lr=1e-3, batch_size=32), base, samples, out)
 
@@ -68,8 +67,7 @@ def fit(
     *,
     keep_adapters: bool = False,
 ) -> dict[str, Any]:
-    """Train `base` on `examples` and write the checkpoint (LoRA merged) to `out`; resumes an interrupted
-    training there.
+    """Train `base` on `examples` into the checkpoint `out` (LoRA merged); resumes an interrupted training.
 
     `examples`: a list or tuple is rendered, checked and measured before the training, and bad examples are
     counted. Any other sequence is lazy data: an item is read, as Encoded, when its step comes, and a bad one

@@ -23,8 +23,7 @@ class HubModel:
 
 
 def local_copy(source: str | Path, revision: str | None = None) -> Path:
-    """The directory of a checkpoint: `source` itself, or the snapshot of that name on the Hub, downloaded if
-    needed.
+    """The directory of a checkpoint: `source` itself, or its snapshot from the Hub, downloaded if needed.
 
     Only safetensors weights are downloaded. Raises HubError when `source` is neither.
     """

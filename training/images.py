@@ -78,8 +78,7 @@ class PixelLoader:
         self._room = cache_mb << 20
         if self.base:
             self._side = (self.images.size["height"], self.images.size["width"])
-            # (x * rescale - mean) / std = (x - mean / rescale) / (std / rescale): one pass less over the
-            # pixels.
+            # (x * rescale - mean) / std = (x - mean / rescale) / (std / rescale): one pass less over pixels.
             self._mean = torch.tensor(self.images.image_mean).view(1, 3, 1, 1) / self.images.rescale_factor
             self._std = torch.tensor(self.images.image_std).view(1, 3, 1, 1) / self.images.rescale_factor
             # One token per patch of the tile, and the newline that OneVision appends to each image.
@@ -103,21 +102,18 @@ class PixelLoader:
         return [self._count_of(picture, image_size(picture), single) for picture in pictures]
 
     def check(self, picture: Picture) -> None:
-        """Raise ImageError if the picture cannot be read. Decodes it while the cache has room, else reads its
-        header."""
+        """Raise ImageError for an unreadable picture. Decodes it if the cache has room, else its header."""
         if self.has_room:
             self.read(picture)
         else:
             open_image(picture)
 
     def blank(self, picture: Picture) -> torch.Tensor:
-        """Zeros of the shape that `read` gives for `picture`, an image with a readable header but broken
-        pixels."""
+        """Zeros of the shape that `read` gives for an image with a readable header but broken pixels."""
         return torch.zeros(3, *(self._side if self.base else image_size(picture)), dtype=torch.uint8)
 
     def read(self, picture: Picture) -> torch.Tensor:
-        """uint8 RGB [3, H, W]: the square tile in "base" mode, else the image at its own size. Raises
-        ImageError."""
+        """uint8 RGB [3, H, W]: the square tile in "base" mode, else the whole image. Raises ImageError."""
         if not self.base:
             return decode(picture)
         key = None if isinstance(picture, Image.Image) else str(picture)
@@ -184,8 +180,7 @@ class PixelLoader:
     def _library_count(self, size: tuple[int, int], single: bool) -> int:
         if self.onevision and not single:
             return self.processor.num_image_tokens + 1
-        # Private, but the only way to ask a processor for a count without pixels; a test compares it with the
-        # model.
+        # Private, but the only way to a processor's count without pixels; a test compares it with the model.
         return self.processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0]
 
 

@@ -80,8 +80,7 @@ def _run(job: Path, processes: int, on_progress: Progress | None) -> None:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
-        # A killed run that was compiling leaves a lock that later runs would wait for: each run has its own
-        # folder.
+        # A run killed while compiling leaves a lock that later runs would wait for: each has its own folder.
         "TORCH_EXTENSIONS_DIR": str(job / "extensions"),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }

@@ -1,5 +1,4 @@
-"""The weights of a checkpoint in LLaVA-NeXT's layout, under the parameter names of Hugging Face's
-LLaVA-OneVision."""
+"""The weights of a checkpoint in LLaVA-NeXT's layout, under the names of Hugging Face's LLaVA-OneVision."""
 
 import json
 import re
@@ -18,8 +17,7 @@ _NEVER_USED = re.compile(
 
 
 class ConversionError(ValueError):
-    """A checkpoint that cannot be converted, or an output that cannot be written; the message lists the
-    reasons."""
+    """A checkpoint that cannot be converted, or an output that cannot be written, with the reasons."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -37,8 +35,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @dataclass
 class _Weights:
-    """What happened to the weights of the source: names without a parameter, unused names, wrong shapes,
-    filled names."""
+    """What happened to the source's weights: no parameter, never used, wrong shape, or filled."""
 
     unknown: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
@@ -47,8 +44,7 @@ class _Weights:
 
 
 def fill(model: Any, source: Path, rows: int) -> dict[str, Any]:
-    """Assign its weight to every parameter of a model on the meta device; returns the content of
-    conversion.json."""
+    """Assign the weights to a model on the meta device; returns the content of conversion.json."""
     import torch
 
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -100,8 +96,7 @@ def _renamed(
 
 
 def _check_complete(model: Any, source: Path, expected: dict[str, Any], weights: _Weights) -> None:
-    """ConversionError that lists every weight without a parameter, parameter without a weight, and wrong
-    shape."""
+    """ConversionError with all weights without a parameter, parameters without a weight, wrong shapes."""
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     problems = {
         "weights without a parameter": weights.unknown,
@@ -133,8 +128,7 @@ def _layer(key: str) -> int:
 
 
 def _enlarged(table: "torch.Tensor", rows: int, target: int) -> "torch.Tensor":
-    """An embedding table [rows, H] with mean rows added up to `target`; another number of rows fails the
-    shape check."""
+    """An embedding table [rows, H] with mean rows added up to `target`; one of another size is unchanged."""
     import torch
 
     if len(table) != rows or target == rows:

@@ -40,12 +40,10 @@ CHECKPOINT_FILES = (
     "processor*",
     "preprocessor*",
 )
-"""The files that `checkpoint_hash` covers; others in the directory (records of a training, notes) do not
-matter."""
+"""The files that `checkpoint_hash` covers; others in the directory (logs, notes) do not matter."""
 
 COMPLETE = "COMPLETE"
-"""Marker file of a finished directory. It is written last, so its presence means that the directory is
-complete."""
+"""Marker file of a finished directory, written last: its presence means that the directory is complete."""
 
 PARTS: dict[str, str] = {
     "vision": r"\bvision_tower\.|\bvisual\.(?!merger\.)",
@@ -83,8 +81,7 @@ def quiet() -> Iterator[None]:
 
 
 def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
-    """Model (evaluation mode, weights as `dtype`) and processor of a checkpoint directory or Hub name. Raises
-    HubError."""
+    """Model (evaluation mode, weights as `dtype`) and processor of a directory or Hub name; or HubError."""
     path = local_copy(path)
     with quiet():
         model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=dtype)
@@ -93,8 +90,7 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTr
 
 
 def load_processor(path: str | Path) -> tuple[Any, str]:
-    """Processor and image mode of a checkpoint directory or Hub name, without loading weights. Raises
-    HubError."""
+    """Processor and image mode of a directory or Hub name, without loading weights. Raises HubError."""
     path = local_copy(path)
     with quiet():
         config = AutoConfig.from_pretrained(str(path))
@@ -125,8 +121,7 @@ def build_tiny(
     shift_heads: Sequence[int] = (),
     seed: int = 0,
 ) -> Path:
-    """Write a randomly initialised LLaVA-OneVision (SigLIP tower, MLP projector, Qwen2 with tied embeddings)
-    to `out`.
+    """Write a randomly initialised LLaVA-OneVision (SigLIP, MLP projector, Qwen2 with tied embeddings).
 
     Its image mode is "base": each image takes (image_size / patch)^2 + 1 tokens. `shift_heads`: the first
     heads of the first layer start out attending to the token at this distance back. The tokenizer needs
@@ -296,14 +291,12 @@ def add_lora(
 
 
 def merge_lora(model: Any) -> PreTrainedModel:
-    """The plain model with the adapters merged into its weights; a model without adapters is returned as it
-    is."""
+    """The plain model with adapters merged into its weights; without adapters, the model itself."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
-    """Write a Hugging Face checkpoint (safetensors, canonical key names, processor), and last the COMPLETE
-    marker."""
+    """Write a Hugging Face checkpoint (safetensors, canonical key names, processor), COMPLETE last."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / COMPLETE).unlink(missing_ok=True)
@@ -317,8 +310,7 @@ def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
 
 
 INCIDENTAL = {"transformers_version", "dtype", "is_local", "local_files_only"}
-"""Keys in a checkpoint's JSON files that depend on who wrote or read it; the weights themselves carry their
-dtype."""
+"""Keys in a checkpoint's JSON files that depend on who wrote or read it; weights carry their own dtype."""
 
 
 def checkpoint_hash(path: str | Path) -> str:

@@ -26,11 +26,9 @@ def terminate_with_parent(parent: int) -> None:
         return
     import ctypes
 
-    # The signal follows the death of the thread that started us: the launcher's thread waits until we have
-    # ended.
+    # The signal follows the death of the thread that started us: the launcher's waits until we have ended.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # A parent that died before the call above sends no signal any more, but then another process has adopted
-    # us.
+    # A parent that died before that call sends no signal any more, but another process has adopted us.
     if os.getppid() != parent:
         raise SystemExit(f"process {parent}, which started this one, has ended")
 

@@ -1,5 +1,4 @@
-"""From conversations to token ids: chat template, assistant-only labels, image placeholders, branches for
-queries.
+"""From conversations to token ids: chat template, assistant-only labels, image tokens, branches.
 
     renderer = Renderer(processor, image_mode="base")
     encoded = renderer.encode(sample)
@@ -85,8 +84,7 @@ class Renderer:
         self._suffixes: dict[tuple[str, str | None, bool], tuple[np.ndarray, np.ndarray, Branch]] = {}
 
     def encode(self, sample: Sample, loss_turns: str = "all") -> Encoded:
-        """The conversation with loss on the answers of "all" turns or of the "last". Raises RenderError,
-        ImageError."""
+        """The conversation with loss on "all" answers or the "last" one. Raises RenderError, ImageError."""
         if not sample.turns:
             raise RenderError("no_assistant_turn", f"sample {sample.id} has no turn with an answer")
         first = 0 if loss_turns == "all" else len(sample.turns) - 1
@@ -114,8 +112,7 @@ class Renderer:
     def branches(
         self, sample: Sample, queries: Sequence[tuple[str, str | None]], flat: bool = False
     ) -> Encoded:
-        """The whole conversation as a prefix, then one branch for each (question, answer); answer None: to be
-        scored.
+        """The conversation as a prefix, then a branch for each (question, answer); answer None: to be scored.
 
         Only the answers of the branches have labels.
         """
@@ -166,8 +163,7 @@ class Renderer:
         if answer is not None:
             text, spans = self._render([*asked, {"role": "assistant", "content": answer}])
             ids, mask = self._tokenise(text, spans[-1:])
-        # With a tokenizer that merges across turns, a branch would differ from the same turn in a
-        # conversation.
+        # With a tokenizer that merges across turns, a branch would differ from the turn in a conversation.
         if not np.array_equal(ids[: len(head)], head) or not np.array_equal(ids[: len(prompt)], prompt):
             raise ValueError(f"the turns of the chat template do not tokenise independently: {question!r}")
         labels = np.where(mask, ids, IGNORE).astype(np.int32)

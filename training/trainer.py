@@ -1,5 +1,4 @@
-"""A thin subclass of the Hugging Face Trainer: learning rates per part, planned batches, markers, engine
-check."""
+"""A thin subclass of the Hugging Face Trainer: rates per part, planned batches, markers, engine check."""
 
 import json
 import math
@@ -29,8 +28,7 @@ class TrainingDiverged(RuntimeError):
 
 
 class OneDeviceArguments(TrainingArguments):
-    """One process drives one GPU: Trainer would otherwise split each batch over all visible GPUs
-    (DataParallel)."""
+    """One process drives one GPU: Trainer would otherwise split batches over all visible GPUs."""
 
     @property
     def n_gpu(self) -> int:
@@ -39,8 +37,7 @@ class OneDeviceArguments(TrainingArguments):
 
 
 class Examples(torch.utils.data.Dataset):
-    """Examples by index; a negative index -1 - i is example i without loss. `lazy` data is checked when it is
-    read.
+    """Examples by index; index -1 - i is example i without loss. `lazy` data is checked when it is read.
 
     `read` counts the examples that this process has read, fillers excluded.
     """
@@ -63,8 +60,7 @@ class Examples(torch.utils.data.Dataset):
 
 
 def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups per (part, decay), every trained parameter once; vectors (biases, norms) are not
-    decayed."""
+    """Optimizer groups per (part, decay), every trained parameter once; biases and norms are not decayed."""
     groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -155,8 +151,7 @@ class PlannedTrainer(Trainer):
         return samples, labels.clamp(min=1) if torch.is_tensor(labels) else labels
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save what a resume needs (not a usable checkpoint): the trained parameters under their in-memory
-        names.
+        """Save what a resume needs (not a usable checkpoint): trained parameters, under in-memory names.
 
         Trainer's own save and load write Hugging Face names and read them back without translation, so that a
         resumed LLaVA model silently keeps the weights it started with. DeepSpeed saves and loads its engine

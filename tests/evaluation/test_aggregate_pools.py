@@ -85,8 +85,7 @@ def test_the_interval_has_the_pools_as_its_outermost_level(comparison):
 
 
 def test_the_interval_is_printed_in_points(tmp_path):
-    """Both arms differ by exactly 0.2 on every question, so value and both ends are 20 points, and 100 times
-    too."""
+    """Both arms differ by exactly 0.2 on every question: the value and both ends are 20 points."""
     runs = [
         Run(arm, seed, 0, "1", write_evaluation(tmp_path / f"{arm}{seed}", {"t1": values, "t2": values}))
         for arm, level in (("random", 0.1), ("a", 0.3))

@@ -41,8 +41,7 @@ def arm(name: str, mean: float, std: float | None, units: int, **more) -> dict:
 
 @pytest.fixture
 def comparison() -> dict:
-    """Everything passes: full 60.0 ± 1.0 (3 seeds), random 50.0 and 40.0 ± 1.0 (5 seeds); 0.35 of full needs
-    the image."""
+    """Everything passes: full 60.0 ± 1.0 (3 seeds), random 50.0 and 40.0 ± 1.0 (5 seeds), gain 0.35."""
     full = arm(
         "full",
         60.0,
@@ -242,8 +241,7 @@ def test_levels_need_a_full_arm(comparison):
 
 
 def test_verdicts_of_a_comparison_as_it_is_written(tmp_path):
-    """Scores of 1,000 questions; the full arm knows 70 and 65, 70, 75 % of two benchmarks, 20 % with other
-    images."""
+    """Scores of 1,000 questions; full knows 70 and 65, 70, 75 % of two benchmarks, 20 % with other images."""
     suite = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 
     def right(percent: int) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""Which image a question gets, and what that does to a conversation. The passes through lmms-eval are in
-test_harness."""
+"""Which image a question gets, and how it changes a conversation. The passes are in test_harness."""
 
 import pytest
 

@@ -19,16 +19,17 @@ def task(tmp_path):
 
     def make(name, **config):
         return Task(
-            "acts",
-            name,
-            name.ljust(64, "0"),
-            {"name": name, **config},
-            {},
-            {},
-            tmp_path / "store" / "acts" / name,
-            1.0,
-            Stages("dummy_stages"),
-            {},
+            kind="acts",
+            family="acts",
+            name=name,
+            hash=name.ljust(64, "0"),
+            config={"name": name, **config},
+            inputs={},
+            parents={},
+            out=tmp_path / "store" / "acts" / name,
+            work=1.0,
+            stages=Stages("dummy_stages"),
+            provenance={},
         )
 
     return make

@@ -1,5 +1,4 @@
-"""Evaluation directories as `evaluate` writes them, and a small benchmark folder with the schema of the mini
-benchmarks."""
+"""Evaluation directories as `evaluate` writes them, and a small folder of mini benchmarks."""
 
 import io
 import json
@@ -69,8 +68,7 @@ def write_evaluation(
     ids: str = "q",
     shuffled: dict[str, np.ndarray | None] | None = None,
 ) -> Path:
-    """summary.json and scores.parquet for given per-question scores of each task; `shuffled` those with other
-    images."""
+    """summary.json and scores.parquet for given scores of each task; `shuffled`: those with other images."""
     folder.mkdir(parents=True, exist_ok=True)
     shuffled = shuffled or {}
     parts = [

@@ -49,8 +49,7 @@ def make_image(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
 
 
 def make_samples(folder: Path, count: int, seed: int = 0) -> list[Sample]:
-    """Solid-colour images with one or two turns; every fifth sample is text only, every seventh has two
-    images."""
+    """Solid-colour images, one or two turns; every fifth is text only, every seventh has two images."""
     rng = np.random.default_rng(seed)
     samples = []
     for row in range(count):

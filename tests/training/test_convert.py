@@ -1,5 +1,4 @@
-"""Checkpoints written here in LLaVA-NeXT's layout, converted, and compared with a forward pass composed from
-their parts."""
+"""Conversion of checkpoints in LLaVA-NeXT's layout, against a forward pass composed from their parts."""
 
 import json
 import re
@@ -148,8 +147,7 @@ def write_original(folder, rows=320, tied=False, shards=1, whole_tower=False, **
 
 
 def reference_logits(made, ids, image_id, tiles):
-    """Logits [T, rows]: each image is one tile, its features before the tower's last layer, the projector, a
-    newline."""
+    """Logits [T, rows]: each image is one tile; tower without its last layer, projector, newline."""
     tower, projector, newline, decoder = made
     at, features = torch.tensor(ids) == image_id, []
     embedded = decoder.model.embed_tokens(torch.tensor(ids).masked_fill(at, 0))

@@ -18,8 +18,7 @@ SPEC = FitSpec(epochs=2.5, batch_size=8, lr=3e-3, warmup=0.25, lora=LoraSpec(r=2
 
 @pytest.fixture(scope="module")
 def kept(base, tmp_path_factory):
-    """(examples, folder of a training of 24 samples in batches of 8: steps 3, 6 and 8 end an epoch or the
-    training)."""
+    """(24 samples, their training in batches of 8: steps 3, 6 and 8 end an epoch or the training)."""
     folder = tmp_path_factory.mktemp("kept")
     samples = [
         Sample(row, f"s{row}", "test", (), (Turn(f"score {row % 10} ?", f"yes {row % 7} ."),))

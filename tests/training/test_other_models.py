@@ -1,5 +1,4 @@
-"""The LLaVA-1.5 class and OneVision's own anyres tiling go through the same path as the mini world's base
-mode."""
+"""LLaVA-1.5 and OneVision's own anyres tiling go the same path as the mini world's base mode."""
 
 import json
 

@@ -22,7 +22,9 @@ def by_name(*overrides, **kwargs):
 def changed(*overrides):
     """Kinds of the stages whose hash an override changes."""
     before, after = by_name(), by_name(*overrides)
-    return {node.family for name, node in after.items() if name not in before or before[name].hash != node.hash}
+    return {
+        node.family for name, node in after.items() if name not in before or before[name].hash != node.hash
+    }
 
 
 def test_the_chain(project):
@@ -48,7 +50,12 @@ def test_the_chain(project):
     assert nodes["train[random,1]"].inputs["subset"] is nodes["select[random,1]"]
     evaluated = nodes["evaluate[full,0]"].inputs
     assert evaluated["model"] is nodes["train[full,0]"] and evaluated["bench"] is nodes["bench"]
-    assert sorted(evaluated) == ["bench", "model", "suite", "tasks"]  # the last two are the files of the suite
+    assert sorted(evaluated) == [
+        "bench",
+        "model",
+        "suite",
+        "tasks",
+    ]  # the last two are the files of the suite
     compare = nodes["compare"]
     assert [run["arm"] for run in compare.config["runs"]] == ["mmssr", "mmssr", "random", "random", "full"]
     assert [node.name for node in compare.inputs["evaluates"]] == [

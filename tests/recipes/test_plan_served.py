@@ -29,7 +29,9 @@ def nodes(project):
 
 
 def changed(before, after):
-    return {node.family for name, node in after.items() if name not in before or before[name].hash != node.hash}
+    return {
+        node.family for name, node in after.items() if name not in before or before[name].hash != node.hash
+    }
 
 
 AFTER_LABELS = {

@@ -190,8 +190,16 @@ def test_arms_that_read_only_what_is_given_are_planned(asking, graders):
 def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
     nodes = asking("gradient", "gradient_adam")
     plain, adam = nodes["signal[gradient]"], nodes["signal[gradient_adam]"]
-    assert [plain.config["arguments"][key] for key in ("checkpoints", "adam", "prefix")] == ["last", False, ""]
-    assert [adam.config["arguments"][key] for key in ("checkpoints", "adam", "prefix")] == ["all", True, "adam_"]
+    assert [plain.config["arguments"][key] for key in ("checkpoints", "adam", "prefix")] == [
+        "last",
+        False,
+        "",
+    ]
+    assert [adam.config["arguments"][key] for key in ("checkpoints", "adam", "prefix")] == [
+        "all",
+        True,
+        "adam_",
+    ]
     for node in (plain, adam):
         assert node.inputs["warmup"] is nodes["fit_warmup"] and node.inputs["model_dir"].path == (
             project / "base"

@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def list_store(given: argparse.Namespace, console: "Console") -> int:
     """Print a line for each artefact, and the totals."""
+    from rich.markup import escape
     from rich.table import Table
 
     artefacts = survey(given.root)

@@ -86,7 +86,12 @@ def list_store(given: argparse.Namespace, console: "Console") -> int:
     table = Table("stage", "name", "state", "age", "size", "runs")
     for one in artefacts:
         table.add_row(
-            one.label, one.name, one.state, _age(one.age), _bytes(one.size), ", ".join(one.runs) or "none"
+            one.label,
+            escape(one.name),
+            escape(one.state),
+            _age(one.age),
+            _bytes(one.size),
+            ", ".join(one.runs) or "none",
         )
     console.print(table)
     total = sum(one.size for one in artefacts)

@@ -1,0 +1,174 @@
+"""What the report of a comparison says beside the scores: pools, subsets, costs, and counts that must not get lost."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from recipes.stages.pool_results import DEFECTS, PoolResults, mean_of
+
+
+def context(
+    config: dict[str, Any], inputs: dict[str, Any], pools: Sequence[PoolResults], agreement: dict[str, Any]
+) -> Any:
+    """What the report says beside the comparison."""
+    from curation.subset import read_subset
+    from evaluation.report import Context
+
+    subsets = [read_subset(path)["row"].to_pylist() for path in inputs["selects"]]
+    quarantined: Counter = Counter()
+    for pool in pools:
+        quarantined.update(pool.data.info["quarantined"])
+    scorer = {
+        key: {name: values[name] for name in ("n", "spearman", "auc", "mae", "mass")}
+        for key, values in agreement.get("capability", {}).get("capabilities", {}).items()
+    }
+    for key, values in agreement.get("capability_truth", {}).get("capabilities", {}).items():
+        scorer.setdefault(key, {}).update(
+            {f"{name} (truth)": values[name] for name in ("n", "spearman", "auc")}
+        )
+    return Context(
+        title=config["name"],
+        protocol={"scale": config["scale"]},
+        modified=config["modified"],
+        pool=_facts(pools),
+        quarantined=dict(quarantined),
+        subsets=_subsets(config, inputs, pools, subsets),
+        overlap=_overlap(config, subsets),
+        scorer=scorer,
+        seconds=_seconds(inputs),
+        notes=_notes(config, inputs, agreement),
+    )
+
+
+def _facts(pools: Sequence[PoolResults]) -> dict[str, Any]:
+    """Size and planted defects of the pool, or the means of several."""
+    several = {"pools (seeds)": ", ".join(str(pool.seed) for pool in pools)} if len(pools) > 1 else {}
+    each = [
+        {
+            "samples": len(pool.data),
+            "sources": len(pool.data.info["sources"]),
+            "text tokens": pool.data.info["text_tokens"]["total"],
+            **{f"planted: {kind}": n for kind, n in _defects(pool, range(len(pool.data)))[1].items()},
+        }
+        for pool in pools
+    ]
+    return {
+        **several,
+        **({f"{name} (mean)": round(value) for name, value in mean_of(each).items()} if several else each[0]),
+    }
+
+
+def _subsets(
+    config: dict[str, Any], inputs: dict[str, Any], pools: Sequence[PoolResults], subsets: Sequence[list[int]]
+) -> list[Any]:
+    from curation.subset import read_manifest
+    from evaluation.report import Subset
+
+    by_seed, out = {pool.seed: pool for pool in pools}, {}
+    for run, path, rows in zip(config["runs"], inputs["selects"], subsets, strict=True):
+        pool = by_seed[run["pool_seed"]]
+        capability, defects = _defects(pool, rows)
+        mix = {
+            "source": _shares(Counter(pool.sources[r] for r in rows), len(rows)),
+            "capability": _shares(capability, len(rows)),
+            "defect": _shares(defects, len(rows)),
+        }
+        budget = read_manifest(path)["budget"]
+        subset = Subset(
+            run["arm"],
+            run["selection_seed"],
+            len(rows),
+            budget["text_tokens"],
+            budget["image_tokens"],
+            mix,
+            pool.seed,
+        )
+        out[subset.arm, subset.pool, subset.seed] = subset
+    return list(out.values())
+
+
+def _shares(counts: Counter, total: int) -> dict[str, float]:
+    return {name: count / total for name, count in counts.items()}
+
+
+def _defects(pool: PoolResults, rows: Sequence[int]) -> tuple[Counter, Counter]:
+    """(main capability, planted defects) of the rows, counted, as the mini pool's generator knows them; else empty."""
+    if not pool.truth:
+        return Counter(), Counter()
+    chosen = [pool.truth[r] for r in rows]
+    defects = Counter({kind: sum(t[kind] for t in chosen) for kind in DEFECTS})
+    defects["repeats another of the subset"] = len(chosen) - len({t["root"] for t in chosen})
+    return Counter(t["capability"] for t in chosen), defects
+
+
+def _overlap(config: dict[str, Any], subsets: Sequence[list[int]]) -> dict[tuple[str, str], float]:
+    """Share of one arm's subset that is in another's: first seed of each, mean over pools; arms that take the whole pool are
+    left out."""
+    first: dict[str, dict[int | None, set[int]]] = {}
+    for run, rows in zip(config["runs"], subsets, strict=True):
+        if run["selector"] != "all":
+            first.setdefault(run["arm"], {}).setdefault(run["pool_seed"], set(rows))
+    return {
+        (a, b): fmean(len(rows & first[b][pool]) / len(rows) for pool, rows in first[a].items())
+        for a in first
+        for b in first
+        if a != b
+    }
+
+
+def _records(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """stage.json of every stage that this comparison rests on; inputs that are files have none."""
+    for value in inputs.values():
+        for path in value if isinstance(value, list) else [value]:
+            if (path / "stage.json").is_file():
+                yield json.loads((path / "stage.json").read_text())
+
+
+def _seconds(inputs: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of the stages that this comparison rests on, by family, when they ran."""
+    seconds: Counter = Counter()
+    for record in _records(inputs):
+        seconds[record["family"]] += record["seconds"]
+    return dict(seconds)
+
+
+def _mixed(inputs: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each library, and for the code, of which the stages used several versions."""
+    stages: dict[str, Counter] = {}
+    for record in _records(inputs):
+        made_with = {**record["versions"], "commit": (record["commit"] or "unknown")[:12]}
+        for name, version in made_with.items():
+            stages.setdefault(name, Counter())[version] += 1
+    for name, versions in sorted(stages.items()):
+        if len(versions) > 1:
+            counts = ", ".join(f"{version} ({n} stages)" for version, n in versions.most_common())
+            what = (
+                "made at different commits" if name == "commit" else f"made with different versions of {name}"
+            )
+            yield f"Mixed: the stages of this comparison were {what}: {counts}. lineage.json tells which."
+
+
+def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, Any]) -> list[str]:
+    """Counts that must not get lost: what trainings dropped, what selectors met, how well styles were named."""
+    notes = list(_mixed(inputs))
+    if len(config["runs"]) < config["planned_runs"]:
+        notes.append(
+            f"Not finished: this rests on {len(config['runs'])} of {config['planned_runs']} runs, the repetitions that were "
+            "finished for every arm on every pool."
+        )
+    dropped: Counter = Counter()
+    for path in inputs["trains"]:
+        dropped.update(json.loads((path / "stage.json").read_text())["summary"]["dropped"])
+    notes += [f"Samples dropped by the trainings, by reason: {dict(dropped) or 'none'}."]
+    met = {}
+    for run, path in zip(config["runs"], inputs["selects"], strict=True):
+        met.setdefault(run["arm"], json.loads((path / "stage.json").read_text())["summary"]["notes"])
+    notes += [f"Selector of {arm}, first seed: {found}." for arm, found in met.items() if found]
+    if (style := agreement.get("style")) and style["n"]:
+        notes.append(
+            f"Styler on held-out labels: exact style set {style['exact']:.3f}, macro F1 {style['macro_f1']:.3f} (n {style['n']}), "
+            f"unknown text {style['other']:.3f}, no prediction for {style['missing']}."
+        )
+    return notes

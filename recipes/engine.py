@@ -15,6 +15,7 @@ from recipes.graph import Node, Plan, rate_key, store_path
 from recipes.load import Loaded
 from recipes.progress import PlainDisplay, display, stage_table
 from recipes.schema import Resources
+from recipes.stop import Stopped
 from recipes.task import Outcome, Task
 
 UNKNOWN_RATE = 1 / 200
@@ -144,6 +145,9 @@ def run(
                 _execute(found, root, plan, provenance, shown, loaded.recipe.resources)
             # What was made again may differ from what its finished children were made from.
             found = survey(plan, root, until)
+    except Stopped as stopped:
+        stopped.kept = f": {len(book.outcomes)} of {len(plan.nodes)} stages are finished and kept"
+        raise
     finally:
         book.show(console, time.perf_counter() - started)
         book.save()

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from curation.nearest import nearest as closest
+from recipes.stop import Stopped, stoppable
 
 
 class RecipeError(Exception):
@@ -26,9 +27,13 @@ class StageError(Exception):
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """Run a command; errors that reach the user are printed as such: 2 for a wrong recipe, 1 for a failed stage or store, 130 if stopped."""
+    """Run a command and print the errors that reach the user.
+
+    Returns 2 for a wrong recipe, 1 for a failed stage or store, 128 + the signal's number if a signal stopped it.
+    """
     try:
-        return command()
+        with stoppable():
+            return command()
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -38,9 +43,9 @@ def exit_status(command: Callable[[], int]) -> int:
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

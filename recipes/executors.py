@@ -6,6 +6,7 @@ new starts, what is running may finish (its result is kept), then the error is r
 """
 
 import contextlib
+import heapq
 import multiprocessing
 import os
 import signal
@@ -13,12 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Protocol
 
 from recipes.errors import StageError
+from recipes.stop import GRACE
 from recipes.task import Outcome, Task, perform
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -35,38 +37,49 @@ class Display(Protocol):
     def fail(self, name: str, waiting_for: Sequence[str]) -> None: ...
 
 
-@dataclass
 class Schedule:
-    """Which task is next. `parents` are names of tasks in the same schedule; `seconds` the expected duration;
-    `repetitions` the number of the repetition that a task belongs to (default: all to one)."""
+    """Which task is next: of those that are ready the one of the earliest repetition with the longest path to the end."""
 
-    tasks: dict[str, Task]
-    parents: dict[str, set[str]]
-    seconds: dict[str, float]
-    repetitions: dict[str, int] = field(default_factory=dict)
-    open: set[str] = field(init=False)
-    path: dict[str, float] = field(init=False, default_factory=dict)
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        parents: dict[str, set[str]],
+        seconds: dict[str, float],
+        repetitions: dict[str, int] | None = None,
+    ) -> None:
+        """`tasks` come parents first; `parents` are names of tasks in the same schedule, `seconds` expected durations.
 
-    def __post_init__(self):
-        self.open = set(self.tasks)
-        self.parents = {name: set(above) for name, above in self.parents.items()}
-        children = {name: [c for c, above in self.parents.items() if name in above] for name in self.tasks}
-        for name in reversed(list(self.tasks)):  # tasks come parents first
-            self.path[name] = self.seconds[name] + max((self.path[c] for c in children[name]), default=0.0)
+        `repetitions`: the number of the repetition that a task belongs to (default: all to one).
+        """
+        self.tasks, self.repetitions = tasks, repetitions or {}
+        self.waiting_for = {name: len(parents[name]) for name in tasks}
+        self.children: dict[str, list[str]] = {name: [] for name in tasks}
+        for name in tasks:
+            for parent in parents[name]:
+                self.children[parent].append(name)
+        self.path: dict[str, float] = {}
+        for name in reversed(list(tasks)):
+            self.path[name] = seconds[name] + max((self.path[c] for c in self.children[name]), default=0.0)
+        self.order = {name: at for at, name in enumerate(tasks)}
+        self.ready: list[tuple[int, float, int, str]] = []
+        for name in tasks:
+            if not self.waiting_for[name]:
+                self._offer(name)
 
     def next(self) -> Task | None:
-        """Of the ready tasks of the earliest repetition the one with the longest path to the end. It counts as started."""
-        ready = [name for name in self.tasks if name in self.open and not self.parents[name]]
-        if not ready:
-            return None
-        name = min(ready, key=lambda name: (self.repetitions.get(name, 0), -self.path[name]))
-        self.open.discard(name)
-        return self.tasks[name]
+        """The task to start now, which counts as started; None while all others wait for something."""
+        return self.tasks[heapq.heappop(self.ready)[-1]] if self.ready else None
 
     def finished(self, name: str) -> None:
         """Frees the tasks that waited for this one."""
-        for above in self.parents.values():
-            above.discard(name)
+        for child in self.children[name]:
+            self.waiting_for[child] -= 1
+            if not self.waiting_for[child]:
+                self._offer(child)
+
+    def _offer(self, name: str) -> None:
+        entry = (self.repetitions.get(name, 0), -self.path[name], self.order[name], name)
+        heapq.heappush(self.ready, entry)
 
 
 @dataclass
@@ -101,30 +114,51 @@ def run_inline(schedule: Schedule, display: Display) -> None:
 
 def run_pool(schedule: Schedule, display: Display, workers: int) -> None:
     """Up to `workers` stages at once, each in a process with one thread that lives as long as this one."""
+    pool: list[_Worker] = []
     with contextlib.ExitStack() as stack:
-        pool: list[_Worker] = []
-        failure: StageError | None = None
-        while True:
-            while failure is None and (idle := _idle(pool, workers, stack)) and (task := schedule.next()):
-                display.start(task.name)
-                idle().give(task)
-            busy = {w.connection: w for w in pool if w.task}
-            if not busy:
-                break
-            for connection in wait(list(busy)):
-                worker = busy[connection]
-                name = worker.task.name
-                try:
-                    outcome = worker.receive(display)
-                except StageError as error:
-                    failure = failure or error
-                    display.fail(name, [w.task.name for w in pool if w.task])
-                    continue
-                if outcome:
-                    display.finish(outcome)
-                    schedule.finished(name)
-        if failure:
-            raise failure
+        try:
+            _work_off(schedule, display, workers, pool, stack)
+        except KeyboardInterrupt:
+            _end(pool)
+            raise
+
+
+def _work_off(
+    schedule: Schedule, display: Display, workers: int, pool: list["_Worker"], stack: contextlib.ExitStack
+) -> None:
+    failure: StageError | None = None
+    while True:
+        while failure is None and (idle := _idle(pool, workers, stack)) and (task := schedule.next()):
+            display.start(task.name)
+            idle().give(task)
+        busy = {w.connection: w for w in pool if w.task}
+        if not busy:
+            break
+        for connection in wait(list(busy)):
+            worker = busy[connection]
+            name = worker.task.name
+            try:
+                outcome = worker.receive(display)
+            except StageError as error:
+                failure = failure or error
+                display.fail(name, [w.task.name for w in pool if w.task])
+                continue
+            if outcome:
+                display.finish(outcome)
+                schedule.finished(name)
+    if failure:
+        raise failure
+
+
+def _end(pool: list["_Worker"]) -> None:
+    """End all workers and what their stages have started: asked at once, killed together after GRACE seconds."""
+    for worker in pool:
+        worker.signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    for worker in pool:
+        worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
+    for worker in pool:
+        worker.signal(signal.SIGKILL)
 
 
 def _idle(pool: list["_Worker"], workers: int, stack: contextlib.ExitStack) -> Callable[[], "_Worker"] | None:
@@ -142,10 +176,9 @@ def _idle(pool: list["_Worker"], workers: int, stack: contextlib.ExitStack) -> C
 class _Worker:
     """A spawned process that performs one task after the other."""
 
-    def __init__(self):
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # fork would copy a parent that may hold threads and locks
+    def __init__(self) -> None:
+        # Not fork: it would copy a parent that may hold threads and locks.
+        context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_worker, args=(theirs,), daemon=False)
         with _environment(ONE_THREAD):
@@ -157,20 +190,19 @@ class _Worker:
     def __enter__(self) -> "_Worker":
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind and issubclass(kind, KeyboardInterrupt):
-            self._kill()
+    def __exit__(self, *_: object) -> None:
         self.connection.close()  # an idle worker leaves when it reads the end
         self.process.join(timeout=5)
         if self.process.is_alive():
-            self._kill()
+            self.signal(signal.SIGKILL)
             self.process.join()
 
-    def _kill(self) -> None:
-        """End the worker and what its stage has started."""
+    def signal(self, number: int) -> None:
+        """Send a signal to the worker and to what its stage has started."""
         with contextlib.suppress(ProcessLookupError):  # it may not lead its group yet, or be gone
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.kill()
+            os.killpg(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     def give(self, task: Task) -> None:
         self.task = task

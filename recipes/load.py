@@ -3,35 +3,21 @@
 Every error names the file, the line, the dotted key and what would be right.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from recipes.document import Document, KeyPath, merge, parse_overrides, read_yaml, shortened
 from recipes.errors import RecipeError, nearest
 from recipes.schema import Protocol, Recipe
 
 HERE = Path(__file__).parent
 SERVERS = ("teacher.server.", "scoring.server.", "quality.judge.server.")
 """Where something is served is no part of the protocol, though it is written beside what is."""
-KeyPath = tuple[str, ...]
-
-
-@dataclass
-class Document:
-    """A nested mapping, and where each of its keys was written (`file:line`)."""
-
-    data: dict[str, Any] = field(default_factory=dict)
-    where: dict[KeyPath, str] = field(default_factory=dict)
-
-    def locate(self, path: KeyPath) -> str:
-        """Where the key, or the nearest key above it, was written."""
-        return next(
-            (self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe"
-        )
 
 
 @dataclass(frozen=True)
@@ -77,10 +63,35 @@ def resolve(own: Document, beside: Path) -> Loaded:
     if own.data.get("scale") is not None:
         scale = read_with_parents(find_scale(own.data["scale"], beside, own.locate(("scale",))))
     document = merge(scale, own)
+    announce_imports(document)
     recipe = validate(Recipe, document)
     for key, problem in cross_checks(recipe):
         raise RecipeError(f"{document.locate(key)}: {'.'.join(key)}: {problem}")
     return Loaded(recipe, tuple(changed_keys(recipe, scale)), document.where)
+
+
+_announced: set[str] = set()
+
+
+def announce_imports(document: Document) -> None:
+    """Say which modules of the user's own are about to be imported: their code runs, in a dry run too."""
+    arms, signals = document.data.get("arms"), document.data.get("signals")
+    named = [
+        arm.get("selector")
+        for arm in (arms.values() if isinstance(arms, dict) else ())
+        if isinstance(arm, dict)
+    ]
+    named += [
+        s.get("producer")
+        for s in (signals.values() if isinstance(signals, dict) else ())
+        if isinstance(s, dict)
+    ]
+    for name in dict.fromkeys(n for n in named if isinstance(n, str) and ":" in n and n not in _announced):
+        _announced.add(name)
+        print(
+            f"note: importing {name.partition(':')[0]}, which the recipe names: its code runs",
+            file=sys.stderr,
+        )
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -90,12 +101,20 @@ def find_recipe(file: str) -> Path:
     """The path itself, else the bare name under recipes/ of the project; `.yaml` may be left out."""
     names = [file] if file.endswith((".yaml", ".yml")) else [file, f"{file}.yaml"]
     for candidate in [Path(name) for name in names] + [HERE / name for name in names]:
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate.resolve()
     shipped = [p.name for p in HERE.glob("*.yaml")]
     raise RecipeError(
         f"no recipe file {file}: looked in {Path.cwd()} and {HERE}; {nearest(Path(file).name, shipped)}"
     )
+
+
+def _is_file(path: Path) -> bool:
+    """Also for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def find_scale(name: Any, beside: Path, where: str) -> Path:
@@ -122,86 +141,6 @@ def read_with_parents(path: Path, children: tuple[Path, ...] = ()) -> Document:
         if candidate.is_file():
             return merge(read_with_parents(candidate.resolve(), (*children, path)), document)
     raise RecipeError(f"{where}: extends: there is no file {parent} in {path.parent} or {HERE}")
-
-
-def read_yaml(path: Path) -> Document:
-    """One YAML file with the line of every key. Raises RecipeError for bad YAML, double keys and a non-mapping."""
-    try:
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
-        document = Document(where={(): f"{path}:1"})
-        if tree is None or not isinstance(tree, yaml.MappingNode):
-            raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values")
-        _record_lines(tree, (), path, document.where)
-        document.data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise RecipeError(
-            f"{path}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    return document
-
-
-class _Loader(yaml.SafeLoader):
-    """safe_load that also reads 1e-3 as a number (YAML 1.1 wants 1.0e-3)."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_FLOAT = yaml.reader.re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
-
-
-def _record_lines(tree: yaml.MappingNode, above: KeyPath, path: Path, where: dict[KeyPath, str]) -> None:
-    for key_node, value in tree.value:
-        key = (*above, str(key_node.value))
-        here = f"{path}:{key_node.start_mark.line + 1}"
-        if key in where:
-            raise RecipeError(f"{here}: {'.'.join(key)}: written twice, first at {where[key]}")
-        where[key] = here
-        if isinstance(value, yaml.MappingNode):
-            _record_lines(value, key, path, where)
-
-
-def parse_overrides(overrides: Sequence[str]) -> Document:
-    """`a.b=value` arguments, values in YAML."""
-    document = Document()
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals or not all(name.split(".")):
-            raise RecipeError(
-                f"command line: `{text}` is not an override; write key=value, such as train.lr=1e-3"
-            )
-        key = tuple(name.split("."))
-        try:
-            parsed = yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"command line: {text}: the value is not valid YAML") from error
-        document = merge(document, dotted(key, parsed, f"command line `{text}`"))
-    return document
-
-
-def dotted(key: KeyPath, value: Any, where: str) -> Document:
-    """The document that holds one value."""
-    for part in reversed(key):
-        value = {part: value}
-    return Document(value, {key: where})
-
-
-def merge(under: Document, over: Document) -> Document:
-    """`over` wins; mappings are merged key by key, but a section of another `kind` and everything else are replaced."""
-    return Document(_merge(under.data, over.data), {**under.where, **over.where})
-
-
-def _merge(under: Any, over: Any) -> Any:
-    if (
-        isinstance(under, dict)
-        and isinstance(over, dict)
-        and over.get("kind", under.get("kind")) == under.get("kind")
-    ):
-        return {**under, **{k: _merge(under[k], v) if k in under else v for k, v in over.items()}}
-    return over
 
 
 # ---------------------------------------------------------------------------------------------- checks
@@ -237,7 +176,7 @@ def _explain(model: type[BaseModel], document: Document, problem: dict[str, Any]
     if problem["type"] == "missing":
         return place, f"missing{about}"
     message = problem["msg"].removeprefix("Value error, ")
-    got = "" if problem["type"] == "value_error" else f"got {problem['input']!r}; "
+    got = "" if problem["type"] == "value_error" else f"got {shortened(problem['input'])}; "
     return place, f"{got}{message}{about}"
 
 

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
 @contextmanager
 def tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., None]]:
     """Log stages, comparison and pictures to wandb as the recipe asks; tracking that fails is said and stops nothing."""
-    from recipes.tracker import Tracker
+    from recipes.stop import GRACE
+    from recipes.tracker import FINISH_SECONDS, Tracker
 
     settings = loaded.recipe.track.wandb
     tracker = Tracker.start(
@@ -70,13 +71,17 @@ def tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., No
         finished.add(node.kind)
         tracker.stage(node.name, outcome.seconds, outcome.state == "cached")
 
+    seconds = FINISH_SECONDS
     try:
         yield on_stage
         if "compare" in finished and (place / "comparison.json").is_file():
             tracker.comparison(json.loads((place / "comparison.json").read_text()))
             tracker.pictures(sorted(place.glob("*.png")))
+    except KeyboardInterrupt:
+        seconds = GRACE
+        raise
     finally:
-        console.print(str(tracker.finish()), markup=False, soft_wrap=True)
+        console.print(str(tracker.finish(seconds)), markup=False, soft_wrap=True)
 
 
 def _run(given: argparse.Namespace, package: str) -> int:

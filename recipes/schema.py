@@ -5,6 +5,7 @@ protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how 
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,24 +21,44 @@ from pydantic import (
 from curation.mini.draft import Defects
 from training.spec import FitSpec
 
+MOST = 2**31 - 1
+"""Most samples of a pool: rows are 32-bit integers."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Seeds = Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What numpy's and torch's generators accept."""
+Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Seed], Field(min_length=1)]
+
+
+def _path(text: str) -> str:
+    """Raises ValueError for what no path can be."""
+    if "\0" in text:
+        raise ValueError("a path cannot hold a NUL character")
+    if any(len(part.encode()) > 255 for part in text.split("/")):
+        raise ValueError("a part of the path is longer than 255 bytes")
+    try:
+        Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the whole path") from error
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
 
 
 def canonical_budget(value: int | str) -> int | str:
     """`30.0 %` -> `30%`, `500` -> 500, `tokens:2e9` -> `tokens:2000000000`. Raises ValueError for anything else."""
     allowed = "a share above 0% and up to 100%, such as 30%, a number of samples from 1, or tokens:N"
     if isinstance(value, int):
-        if value < 1:
+        if not 1 <= value <= MOST:
             raise ValueError(f"budget {value} is not allowed; give {allowed}")
         return value
-    if tokens := re.fullmatch(r"tokens:(\d+(?:\.\d+)?(?:e\d+)?)", value.strip(), re.IGNORECASE):
-        if float(tokens[1]) < 1:
+    if tokens := re.fullmatch(r"tokens:(\d{1,30}(?:\.\d{1,30})?(?:e\d{1,3})?)", value.strip(), re.IGNORECASE):
+        if not 1 <= float(tokens[1]) <= MOST**2:
             raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
         return f"tokens:{int(float(tokens[1]))}"
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
     if not match or not 0 < float(match[1]) <= 100:
-        raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
+        raise ValueError(f"budget {value[:80]!r} is not allowed; give {allowed}")
     return f"{float(match[1]):g}%"
 
 
@@ -56,7 +77,7 @@ BudgetKey = Annotated[
 class Section(BaseModel):
     """Base of all sections: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Arm(Section):
@@ -169,8 +190,8 @@ class MiniPool(Section):
     """A pool drawn by the built-in generator."""
 
     kind: Literal["mini"]
-    size: int = Field(ge=1, description="number of samples drawn")
-    seed: int = Field(0, description="seed of the generator")
+    size: int = Field(ge=1, le=MOST, description="number of samples drawn")
+    seed: Seed = Field(0, description="seed of the generator")
     defects: Defects = Field(Defects(), description="rates of the planted defects")
     max_bad_fraction: Fraction = Field(
         0.01, description="the run stops if more of the pool than this is quarantined"
@@ -181,8 +202,8 @@ class LlavaPool(Section):
     """A pool from a LLaVA JSON (or JSONL) file."""
 
     kind: Literal["llava"]
-    source: str = Field(description="path of the JSON or JSONL file")
-    images: str | None = Field(None, description="directory that the image paths are relative to")
+    source: PathText = Field(description="path of the JSON or JSONL file")
+    images: PathText | None = Field(None, description="directory that the image paths are relative to")
     max_bad_fraction: Fraction = Field(
         0.01, description="the run stops if more of the pool than this is quarantined"
     )
@@ -192,14 +213,16 @@ class Bench(Section):
     """The held-out items of the mini world, one file for each capability."""
 
     kind: Literal["mini"] = "mini"
-    items: int = Field(ge=1, description="items of each benchmark")
-    seed: int = Field(1000, description="seed of the generator, disjoint from the pool's")
+    items: int = Field(ge=1, le=1_000_000, description="items of each benchmark")
+    seed: Seed = Field(1000, description="seed of the generator, disjoint from the pool's")
 
 
 class Base(Section):
     """The model that every training starts from."""
 
-    path: str = Field(description="builtin:mini, a directory with a Hugging Face checkpoint, or a hub id")
+    path: PathText = Field(
+        description="builtin:mini, a directory with a Hugging Face checkpoint, or a hub id"
+    )
     revision: str | None = Field(None, description="commit or tag of a hub id")
 
 
@@ -259,7 +282,7 @@ class Teacher(Section):
         1.0,
         description="the other labels go to the sources by size to this power: 1 = in proportion, 0 = equally",
     )
-    seed: int = Field(0, description="draws the labelled share (metadata: and the noise)")
+    seed: Seed = Field(0, description="draws the labelled share (metadata: and the noise)")
 
 
 class MetadataTeacher(Teacher):
@@ -279,7 +302,7 @@ class ApiTeacher(Teacher):
         min_length=1,
         description="name under which the server knows the model; another model needs another name",
     )
-    prompt: str | None = Field(
+    prompt: PathText | None = Field(
         None,
         description="text file with the instructions in place of the built-in ones (curation/teacher/api.py); the "
         "rubric and the style keys follow them",
@@ -299,14 +322,14 @@ class SeedModel(Section):
     """The model whose loss says what a sample has to teach (the necessity signal)."""
 
     share: Fraction = Field(0.1, gt=0, description="random share of the pool that it is trained on")
-    seed: int = Field(0, description="draws that part, and seeds the training")
+    seed: Seed = Field(0, description="draws that part, and seeds the training")
     train: FitSpec
 
 
 class Fit(Section):
     """Scorer or styler: a model fine-tuned on the teacher's labels."""
 
-    path: str | None = Field(
+    path: PathText | None = Field(
         None,
         description="a finished model (directory or hub id, LLaVA-NeXT's or Hugging Face's layout) in place of "
         "a training, such as mengyaolyu/mmssr-7b-scorer; then only prompts and mode are used",
@@ -325,7 +348,7 @@ class Fit(Section):
     )
     holdout: Fraction = Field(0.2, description="share of the labelled samples kept for the rank correlation")
     prompts: str = Field("compact", description="wording of the queries")
-    seed: int = Field(0, description="draws the held-out samples, and seeds the training")
+    seed: Seed = Field(0, description="draws the held-out samples, and seeds the training")
     train: FitSpec | None = Field(None, description="the training, unless `path` or `served` is given")
 
     @model_validator(mode="after")
@@ -366,7 +389,7 @@ class Styler(Fit):
 class Embedding(Section):
     """Vectors of the samples' images and texts from a model's hidden states."""
 
-    path: str | None = Field(None, description="model (directory or hub id); the base if not given")
+    path: PathText | None = Field(None, description="model (directory or hub id); the base if not given")
     revision: str | None = None
     layers: list[int] = Field(
         [-1],
@@ -384,7 +407,7 @@ class Embedding(Section):
 class Clip(Section):
     """Dual encoder for the CLIP score."""
 
-    path: str = Field("builtin:mini_clip", description="builtin:mini_clip, directory or hub id")
+    path: PathText = Field("builtin:mini_clip", description="builtin:mini_clip, directory or hub id")
     revision: str | None = None
     text: Literal["answer", "question", "both"] = Field(
         "answer", description="what is compared with the image"
@@ -399,7 +422,7 @@ class Clustering(Section):
     )
     method: Literal["kmeans", "spectral"] = "kmeans"
     k: int = Field(ge=1, description="number of clusters")
-    seed: int = 0
+    seed: Seed = 0
     engine: Literal["torch", "faiss"] = Field("torch", description="of k-means")
 
 
@@ -417,13 +440,13 @@ class MetadataQuality(Section):
     knows_rate: Fraction = Field(
         0.3, description="share of the wrong answers that the judge notices without seeing the image"
     )
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TextModel(Section):
     """A text model that grades answers."""
 
-    path: str = Field(description="directory or hub id")
+    path: PathText = Field(description="directory or hub id")
     revision: str | None = Field(None, description="commit or tag of a hub id")
 
 
@@ -476,7 +499,7 @@ class Gradient(Section):
         "seed model is trained (`seed_model`) if not given",
     )
     dim: int = Field(1024, ge=1, description="length of a projected gradient, for each adapter")
-    seed: int = Field(0, description="draws the projection")
+    seed: Seed = Field(0, description="draws the projection")
     validation: Bench = Field(
         description="items whose gradients are wanted; never those that the arms are compared on"
     )
@@ -487,7 +510,7 @@ class Probe(Section):
 
     subsets: int = Field(30, ge=3, description="number of subsets: clusters of images, made equally large")
     size: int = Field(114, ge=1, description="samples of each subset")
-    seed: int = 0
+    seed: Seed = 0
     bench: Bench = Field(
         description="items that the probes are evaluated on; never those that the arms are compared on"
     )
@@ -508,7 +531,7 @@ class CustomSignal(Section):
         pattern=r"^[\w.]+:\w+$", description="my_module:my_function, compute(pool, rows, **params) -> table"
     )
     params: dict[str, Any] = {}
-    path: str | None = Field(None, description="model that it wants as the parameter `model`")
+    path: PathText | None = Field(None, description="model that it wants as the parameter `model`")
     revision: str | None = None
 
 
@@ -558,7 +581,7 @@ class Resources(Section):
     executor: Literal["inline", "pool"] = Field(
         "inline", description="this process, or one-thread worker processes"
     )
-    workers: int = Field(2, ge=1, description="worker processes of the pool")
+    workers: int = Field(2, ge=1, le=1024, description="worker processes of the pool, all on this machine")
 
 
 class Wandb(Section):
@@ -619,6 +642,7 @@ class Recipe(Protocol):
 
     name: str = Field(
         pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$",
+        max_length=200,
         description="names the run directory; a sweep's cell is sweep/cell",
     )
     description: str = ""
@@ -639,7 +663,7 @@ class Recipe(Protocol):
     pretrain: dict[str, Any] | None = Field(None, description="settings of the base training (goal: base)")
     resources: Resources = Resources()
     track: Track = Track()
-    root: str = Field(".", description="directory that holds store/ and runs/")
+    root: PathText = Field(".", description="directory that holds store/ and runs/")
 
     def drawn_pools(self) -> list[int | None]:
         """The seeds of the pools that the experiment is repeated on; [None] where the pool is given, not drawn."""

@@ -8,19 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipes.document import Document, dotted, merge, parse_overrides, read_yaml
 from recipes.errors import RecipeError, nearest
-from recipes.load import (
-    Document,
-    Loaded,
-    dotted,
-    find_recipe,
-    merge,
-    parse_overrides,
-    read_with_parents,
-    read_yaml,
-    resolve,
-    validate,
-)
+from recipes.load import Loaded, find_recipe, read_with_parents, resolve, validate
 from recipes.schema import SweepFile
 
 DEFAULT = "default"

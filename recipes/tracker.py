@@ -154,6 +154,7 @@ class _Worker:
                 stderr=errors,
                 text=True,
                 cwd=Path(__file__).parents[1],
+                start_new_session=True,  # a Ctrl-C in the terminal is for the run, which then ends this process
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -27,6 +27,8 @@ from training.render import Encoded
 from training.spec import FitSpec
 from training.trainer import Progress
 
+END_SECONDS = 3.0
+"""How long torchrun is given to end its ranks when the training is stopped."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -96,7 +98,11 @@ def _run(job: Path, processes: int, on_progress: Progress | None) -> None:
         finally:
             if child.poll() is None:
                 child.terminate()
-                child.wait()
+                try:
+                    child.wait(timeout=END_SECONDS)
+                except subprocess.TimeoutExpired:
+                    child.kill()  # its ranks end with it (training/parent_death.py)
+                    child.wait()
     if child.returncode != 0:
         printed = _last_lines((job / "output.txt").read_text(errors="replace"))
         raise LaunchError(f"the DeepSpeed training failed with exit code {child.returncode}:\n{printed}")

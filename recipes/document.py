@@ -1,0 +1,156 @@
+"""Recipe files as nested mappings in which each key knows the line where it was written; how they are laid over each other."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipes.errors import RecipeError
+
+KeyPath = tuple[str, ...]
+MAX_DEPTH, MAX_VALUES = 100, 1_000_000
+"""Limits of what a recipe file may hold, aliases counted as often as they are used."""
+SHOWN = 200
+"""Characters of a wrong value that a message shows."""
+
+
+@dataclass
+class Document:
+    """A nested mapping, and where each of its keys was written (`file:line`)."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    where: dict[KeyPath, str] = field(default_factory=dict)
+
+    def locate(self, path: KeyPath) -> str:
+        """Where the key, or the nearest key above it, was written."""
+        return next(
+            (self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe"
+        )
+
+
+def read_yaml(path: Path) -> Document:
+    """One YAML file with the line of every key.
+
+    Raises RecipeError for a file that cannot be read, bad YAML, double keys, a value that refers to itself, nesting or
+    repetition without end, and for a file that is no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=_Loader)
+        if tree is None or not isinstance(tree, yaml.MappingNode):
+            raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values")
+        _refuse_endless(tree, path)
+        document = Document(where={(): f"{path}:1"})
+        _record_lines(tree, (), path, document.where)
+        document.data = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or error
+        raise RecipeError(f"{path}:{line}: not valid YAML: {problem}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}:1: nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # a number or date that YAML recognises and Python cannot hold
+        raise RecipeError(f"{path}: not valid YAML: {str(error)[:SHOWN]}") from error
+    return document
+
+
+def _refuse_endless(tree: yaml.Node, path: Path) -> None:
+    """Raises RecipeError where aliases make a value contain itself, nest deeper or grow larger than any recipe does."""
+    sizes: dict[int, int] = {}
+    above: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        where = f"{path}:{node.start_mark.line + 1}"
+        if id(node) in above:
+            raise RecipeError(f"{where}: a value refers to itself")
+        if len(above) > MAX_DEPTH:
+            raise RecipeError(f"{where}: nested too deeply (more than {MAX_DEPTH} levels)")
+        if id(node) not in sizes:
+            above.add(id(node))
+            children = (
+                [part for pair in node.value for part in pair]
+                if isinstance(node, yaml.MappingNode)
+                else node.value
+            )
+            inner = children if isinstance(node, yaml.CollectionNode) else ()
+            sizes[id(node)] = 1 + sum(size(child) for child in inner)
+            above.discard(id(node))
+            if sizes[id(node)] > MAX_VALUES:
+                raise RecipeError(f"{where}: aliases multiply to more than {MAX_VALUES:,} values")
+        return sizes[id(node)]
+
+    size(tree)
+
+
+class _Loader(yaml.SafeLoader):
+    """safe_load that also reads 1e-3 as a number (YAML 1.1 wants 1.0e-3)."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_FLOAT = re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def _record_lines(tree: yaml.MappingNode, above: KeyPath, path: Path, where: dict[KeyPath, str]) -> None:
+    for key_node, value in tree.value:
+        key = (*above, str(key_node.value))
+        here = f"{path}:{key_node.start_mark.line + 1}"
+        if key in where:
+            raise RecipeError(f"{here}: {'.'.join(key)}: written twice, first at {where[key]}")
+        where[key] = here
+        if isinstance(value, yaml.MappingNode):
+            _record_lines(value, key, path, where)
+
+
+def parse_overrides(overrides: Sequence[str]) -> Document:
+    """`a.b=value` arguments, values in YAML."""
+    document = Document()
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not all(name.split(".")):
+            raise RecipeError(
+                f"command line: `{text}` is not an override; write key=value, such as train.lr=1e-3"
+            )
+        key = tuple(name.split("."))
+        try:
+            parsed = yaml.load(value, Loader=_Loader)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise RecipeError(f"command line: {text[:SHOWN]}: the value is not valid YAML") from error
+        document = merge(document, dotted(key, parsed, f"command line `{text}`"))
+    return document
+
+
+def dotted(key: KeyPath, value: Any, where: str) -> Document:
+    """The document that holds one value."""
+    for part in reversed(key):
+        value = {part: value}
+    return Document(value, {key: where})
+
+
+def merge(under: Document, over: Document) -> Document:
+    """`over` wins; mappings are merged key by key, but a section of another `kind` and everything else are replaced."""
+    return Document(_merge(under.data, over.data), {**under.where, **over.where})
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if (
+        isinstance(under, dict)
+        and isinstance(over, dict)
+        and over.get("kind", under.get("kind")) == under.get("kind")
+    ):
+        return {**under, **{k: _merge(under[k], v) if k in under else v for k, v in over.items()}}
+    return over
+
+
+def shortened(value: Any) -> str:
+    """A value for a message: its representation, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"

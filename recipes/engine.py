@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from recipes import rundir, store
+from recipes.errors import RecipeError
 from recipes.executors import Schedule, run_inline, run_pool
 from recipes.graph import Node, Plan, rate_key, store_path
 from recipes.load import Loaded
@@ -53,6 +54,19 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
     rates = _rates(root, {n.kind for n in plan.nodes})
     expected = {n.name: rates[n.rate_key] * n.work if n.rate_key in rates else None for n in plan.nodes}
     return Survey(states, [n for n in plan.nodes if n in todo], expected)
+
+
+def refuse_unrunnable(plan: Plan, until: str | None = None) -> None:
+    """Raises RecipeError where a stage that is needed cannot run as planned, before anything is paid for."""
+    targets = plan.matching(until) if until else plan.nodes[-1:]
+    needed = _closure(targets, lambda node: node.parents())
+    if blind := next(
+        (n for n in plan.nodes if n in needed and n.kind == "evaluate" and "bench" not in n.inputs), None
+    ):
+        raise RecipeError(
+            f"bench: missing; stage {blind.name} has no benchmarks to evaluate on: give a section `bench` (the mini world's "
+            "items), or end before the evaluation with --until"
+        )
 
 
 def _state(node: Node, root: Path, roots: dict[str, str]) -> str:

@@ -48,7 +48,7 @@ def images_hash(source: Path, folder: Path, source_hash: str, limit: int | None,
         found = dict(
             zip(names, pool.map(lambda name: _hashed(folder / name, known.get(name)), names), strict=True)
         )
-    if record and found != known:
+    if record and found != known and cache.parent.is_dir():  # a dry run makes no store
         _write(record, found)
     digest = hashlib.sha256()
     for name in sorted(found):

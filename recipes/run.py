@@ -88,12 +88,10 @@ def _run(given: argparse.Namespace, package: str) -> int:
     from rich.console import Console
 
     from recipes.code import Stages
-    from recipes.engine import root_of, run, survey
-    from recipes.errors import RecipeError
+    from recipes.engine import refuse_unrunnable, root_of, run
     from recipes.external import Fingerprints
     from recipes.load import load
     from recipes.plan import make_plan
-    from recipes.progress import stage_table
 
     extra = [f"resources.executor={given.executor}"] if given.executor else []
     extra += [f"limit={given.limit}"] if given.limit is not None else []
@@ -102,47 +100,56 @@ def _run(given: argparse.Namespace, package: str) -> int:
     prints = Fingerprints(root / "store" / "fingerprints")
     plan = make_plan(loaded, Stages(package), prints)
     if given.partial:
-        if not (finished := _finished(loaded, plan)):
-            raise RecipeError(
-                "--partial: not one repetition is finished for every arm on every pool, so there is nothing to compare"
-            )
+        finished = _finished(loaded, plan)
         loaded = loaded.renamed(f"{loaded.recipe.name}.partial")
         plan = make_plan(loaded, Stages(package), prints, finished)
     for stage in filter(None, (given.until, given.force)):
         plan.matching(stage)
+    refuse_unrunnable(plan, given.until)
     console = Console()
-    if not given.dry_run:
-        with tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
-            place = run(
-                loaded, plan, until=given.until, force=given.force, console=console, on_stage=on_stage
-            )
-        console.print(f"results: {place}", markup=False, soft_wrap=True)
-        return 0
-    found = survey(plan, root, given.until, given.force)
-    todo = {n.name for n in found.todo}
+    if given.dry_run:
+        return _show_plan(loaded, plan, root, given, console)
+    with tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
+        place = run(loaded, plan, until=given.until, force=given.force, console=console, on_stage=on_stage)
+    console.print(f"results: {place}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _show_plan(loaded: Any, plan: Any, root: Path, given: argparse.Namespace, console: Any) -> int:
+    """Print the stages, which of them are cached, and the expected seconds."""
+    from recipes.engine import survey
+    from recipes.progress import stage_table
+
+    survey_now = survey(plan, root, given.until, given.force)
+    todo = {node.name for node in survey_now.todo}
+
+    def state(name: str) -> str:
+        return "new" if name in todo else "cached" if survey_now.states[name] == "done" else "not needed"
+
     rows = [
-        (
-            n.name,
-            "new" if n.name in todo else "cached" if found.states[n.name] == "done" else "not needed",
-            found.expected[n.name] if n.name in todo else 0.0,
-        )
-        for n in plan.nodes
+        (n.name, state(n.name), survey_now.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes
     ]
     console.print(stage_table(rows, f"{loaded.recipe.name}, protocol {loaded.protocol}"))
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)
+    beside = f", and {unknown} stages of which no earlier run is known" if unknown else ""
     console.print(
-        f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work"
-        + (f", and {unknown} stages of which no earlier run is known" if unknown else ""),
+        f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work{beside}",
         soft_wrap=True,
     )
     return 0
 
 
 def _finished(loaded: Any, plan: Any) -> int:
+    """How many repetitions are finished for every arm on every pool. Raises RecipeError if none is."""
     from recipes.engine import finished_repetitions, root_of
+    from recipes.errors import RecipeError
 
-    return 0 if loaded.recipe.goal == "base" else finished_repetitions(plan, root_of(loaded))
+    if loaded.recipe.goal == "compare" and (finished := finished_repetitions(plan, root_of(loaded))):
+        return finished
+    raise RecipeError(
+        "--partial: no repetition is finished for every arm on every pool, so there is nothing to compare"
+    )
 
 
 if __name__ == "__main__":

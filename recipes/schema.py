@@ -7,6 +7,7 @@ protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how 
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -265,6 +266,18 @@ class Server(Section):
     token_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="how the server calls the most tokens to write"
     )
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret_in_the_address(cls, url: str | None) -> str | None:
+        """The address is written into recipe.yaml, logs and trackers. The message must not repeat it."""
+        parts = urlsplit(url or "")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                "an address must not hold a user, a password or a query; put the key into an environment variable and "
+                "name it in key_env"
+            )
+        return url
 
     @model_validator(mode="after")
     def _a_cap_needs_prices(self) -> "Server":

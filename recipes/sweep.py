@@ -39,12 +39,13 @@ FAILED = "failed.json"
 def run_cell(cell: "Cell", plan: "Plan", root: Path, console: "Console") -> bool:
     """Run one cell through the engine; False if a stage failed, which is then written to failed.json of the cell."""
     from recipes import store
-    from recipes.engine import run
+    from recipes.engine import refuse_unrunnable, run
     from recipes.errors import StageError
     from recipes.run import tracked
 
     place = root / "runs" / cell.loaded.recipe.name
     try:
+        refuse_unrunnable(plan)
         with tracked(cell.loaded, place, console) as on_stage:
             run(cell.loaded, plan, console=console, on_stage=on_stage)
     except StageError as error:

@@ -141,9 +141,9 @@ class _Worker:
     """The process that holds wandb. Messages go in as JSON lines; it reports its status as JSON lines."""
 
     def __init__(self, mode: Mode, options: Mapping[str, Any]) -> None:
-        self.status = Status("disabled", mode, "the wandb process ended without a word")
+        self.status = Status("disabled", mode, "the wandb process exited silently")
         self.may_retry_offline = False
-        command = [sys.executable, "-m", "recipes.wandb_worker", mode, json.dumps(options)]
+        command = [sys.executable, "-m", "recipes.wandb_worker", mode]
         self._log = log = Path(options["dir"]) / "wandb" / "worker.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as errors:
@@ -158,6 +158,7 @@ class _Worker:
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self.send(json.dumps(options))  # not as an argument: those have a limit, and every user can read them
 
     def _read(self) -> None:
         for line in self._process.stdout:

@@ -1,6 +1,6 @@
 """The process in which wandb lives; started by `recipes.tracker`, not by hand.
 
-Reads JSON lines from stdin until it is closed, writes {"mode", "detail", "path", "retry"} lines to stdout. It leaves by
+Reads the options and then messages as JSON lines from stdin until it is closed, writes {"mode", "detail", "path", "retry"} lines to stdout. It leaves by
 os._exit where wandb would wait at the end of the process for a server that does not answer.
 """
 
@@ -16,7 +16,7 @@ OFFLINE_SECONDS = 60.0
 
 
 def main() -> None:
-    mode, options = sys.argv[1], json.loads(sys.argv[2])
+    mode, options = sys.argv[1], json.loads(sys.stdin.readline())
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever wandb prints is not for the parent
     try:

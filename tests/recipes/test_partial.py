@@ -21,7 +21,7 @@ def compared(name):
 
 def test_nothing_finished_is_said(project, executed, capsys):
     assert run(*STUDY, "--partial") == 2
-    assert "not one repetition is finished for every arm on every pool" in capsys.readouterr().err
+    assert "no repetition is finished for every arm on every pool" in capsys.readouterr().err
     assert executed() == [] and not Path("runs").exists()
 
 

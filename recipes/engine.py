@@ -51,9 +51,26 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
     redone = [n for n in needed if states[n.name].startswith(("damaged", "stale", "forced"))]
     ends = [n for n in (*targets, *redone) if states[n.name] != "done"]
     todo = _closure(ends, lambda node: [n for n in node.parents() if states[n.name] != "done"])
+    todo -= _premature(plan, todo)
     rates = _rates(root, {n.kind for n in plan.nodes})
     expected = {n.name: rates[n.rate_key] * n.work if n.rate_key in rates else None for n in plan.nodes}
     return Survey(states, [n for n in plan.nodes if n in todo], expected)
+
+
+def _premature(plan: Plan, todo: set[Node]) -> set[Node]:
+    """Nodes to run that rest on a finished one which may turn out stale, because something above it is made again.
+
+    They wait for the next survey; else a comparison would be made twice.
+    """
+    touched: set[Node] = set()
+    premature: set[Node] = set()
+    for node in plan.nodes:
+        parents = list(node.parents())
+        if node in todo and any(p in premature or (p in touched and p not in todo) for p in parents):
+            premature.add(node)
+        if node in todo or not touched.isdisjoint(parents):
+            touched.add(node)
+    return premature
 
 
 def refuse_unrunnable(plan: Plan, until: str | None = None) -> None:

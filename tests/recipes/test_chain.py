@@ -163,7 +163,7 @@ def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_pa
     }
     assert {p.partition("[")[0].split("/")[0] for p in deaths} >= {
         "pool",
-        "fit_rater[scorer]",
+        "fit_rater",
         "select",
         "train",
         "evaluate",
@@ -185,12 +185,12 @@ def kill_points(reached: Sequence[str]) -> list[str]:
 
 def test_two_runs_at_once_do_each_stage_once(chain, tmp_path):
     root = tmp_path / "shared"
-    pair = [chain.start(root, "--until=signal_style") for _ in range(2)]
+    pair = [chain.start(root, "--until=signal[style]") for _ in range(2)]
     for process in pair:
         process.join()
     assert [p.exitcode for p in pair] == [0, 0], Path(f"{root}.log").read_text()[-3000:]
     made = sorted(p.parent.parent.name for p in (root / "store").glob("*/*/done.json"))
-    assert made == ["bench", "fit_rater[styler]", "labels", "pool", "signal[style]", "source"]
+    assert made == ["bench", "fit_rater", "labels", "pool", "signal", "source"]
 
 
 def test_until_limit_and_modified_protocol(chain, calm, tmp_path):

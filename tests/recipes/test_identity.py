@@ -1,0 +1,317 @@
+"""What is part of a result's identity: the hashes of a plan before and after a change, and the store's answer to damage."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from recipes import closure, run, store
+from recipes.code import Stages
+from recipes.external import Fingerprints
+from recipes.graph import store_path
+from recipes.load import load
+from recipes.plan import make_plan
+
+MMSSR = ("mmssr_30pct.yaml", ("scale=smoke",))
+EVERYTHING = ("all_selectors_10pct.yaml", ("scale=smoke",))
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of the sources that closures are computed from, to be changed."""
+    copy = tmp_path / "checkout"
+    for package in closure.PACKAGES:
+        shutil.copytree(
+            closure.REPOSITORY / package,
+            copy / package,
+            ignore=shutil.ignore_patterns("__pycache__", "results"),
+        )
+    monkeypatch.setattr(closure, "REPOSITORY", copy)
+    monkeypatch.setattr("recipes.closure.REPOSITORY", copy)
+    return copy
+
+
+def hashes(file: str = MMSSR[0], overrides=MMSSR[1], cache: Path | None = None) -> dict[str, str]:
+    for cached in (closure.source, closure._code_hash):
+        cached.cache_clear()
+    plan = make_plan(load(file, overrides), Stages(), Fingerprints(cache))
+    return {node.name: node.hash for node in plan.nodes}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name.partition("[")[0] for name in before if before[name] != after[name]}
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+# ------------------------------------------------------------------------------------------ the project's own code
+
+
+def test_a_repaired_docstring_changes_no_hash(checkout):
+    before = hashes()
+    edit(checkout / "training/render.py", '"""', '"""Reworded. ')
+    with (checkout / "training/render.py").open("a") as file:
+        file.write("\n\n# a remark at the end\n")
+    assert hashes() == before
+
+
+@pytest.mark.parametrize(
+    "file, old, new, kinds",
+    [
+        # The first six changed nothing before closures were computed (facts of the issue).
+        ("curation/signals/core/table.py", "OWN_KEYS = {", 'OWN_KEYS = {"x", ', {"signal", "select", "compare"}),
+        ("curation/selectors/contract.py", "check_budget(rows, pool_size)", "check_budget(rows, pool_size + 0)", {"select"}),
+        ("recipes/stages/signal.py", "RESUMES = True", "RESUMES = 1", {"signal"}),
+        ("recipes/stages/serving.py", "def counted(", "def _x(): ...\n\n\ndef counted(", {"signal"}),
+        ("training/hub.py", "FILES = [", 'FILES = ["*.md", ', {"train", "evaluate", "signal", "fit_rater"}),
+        ("evaluation/aggregate.py", "import ", "import os as _os\nimport ", {"compare"}),
+        ("training/render.py", "IGNORE = -100", "IGNORE = -101", {"train", "evaluate", "signal", "fit_rater"}),
+        ("curation/mini/names.yaml", "[pin, balloon, pop]", "[pin, balloon, burst]", {"bench", "source"}),
+        ("training/templates/llava_onevision.jinja", "assistant", "helper", {"train", "evaluate"}),
+    ],
+)  # fmt: skip
+def test_a_changed_statement_changes_the_stages_that_import_it(checkout, file, old, new, kinds):
+    before = hashes()
+    edit(checkout / file, old, new)
+    found = changed(before, hashes())
+    assert found >= kinds
+
+
+def test_nothing_of_a_new_selector_or_signal_enters_what_is_there(checkout):
+    """Registries are read by planning alone, so a new entry redoes nothing."""
+    before = hashes(*EVERYTHING)
+    edit(checkout / "curation/selectors/registry.py", '"all",', '"all", "new",')
+    edit(
+        checkout / "curation/catalogue.py",
+        "SIGNALS: tuple[Signal, ...] = (",
+        "SIGNALS: tuple[Signal, ...] = (Signal('n', 'n', 'n:n', 'n'),",
+    )
+    (checkout / "curation/selectors/new.py").write_text("def select(columns, budget, seed): ...\n")
+    (checkout / "evaluation/suites/other.yaml").write_text("name: other\n")
+    (checkout / "evaluation/tasks/mini/unrelated.yaml").write_text("task: unrelated\n")
+    (checkout / "training/deepspeed/mine.json").write_text("{}")
+    (checkout / "curation/signals/raters/prompts/mine.yaml").write_text("a: 1\n")
+    assert hashes(*EVERYTHING) == before
+
+
+# ------------------------------------------------------------------------------------------ files that a config names
+
+
+def test_the_content_of_a_deepspeed_file(project):
+    (project / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+    before = hashes("demo.yaml", ["train.deepspeed=ds.json"])
+    (project / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
+    assert changed(before, hashes("demo.yaml", ["train.deepspeed=ds.json"])) == {
+        "train",
+        "evaluate",
+        "compare",
+    }
+
+
+def test_an_external_suite_and_what_lies_beside_it(project):
+    suite = yaml.safe_load((closure.REPOSITORY / "evaluation/suites/mini.yaml").read_text())
+    tasks = project / "tasks"
+    shutil.copytree(closure.REPOSITORY / "evaluation/tasks/mini", tasks)
+    (project / "mine.yaml").write_text(yaml.safe_dump({**suite, "tasks": str(tasks)}))
+    ask = ("demo.yaml", ["evaluation.suite=mine.yaml"])
+    before = hashes(*ask)
+    (project / "beside.yaml").write_text("name: other\n")
+    (tasks / "unrelated.yaml").write_text("task: unrelated\n")
+    (tasks / "unrelated.py").write_text("x = 1\n")
+    assert hashes(*ask) == before
+    edit(tasks / "functions.py", '"""', '"""Reworded. ')
+    assert hashes(*ask) == before
+    edit(tasks / "functions.py", "import ", "import os as _os\nimport ")
+    assert changed(before, hashes(*ask)) == {"evaluate", "compare"}
+    before = hashes(*ask)
+    edit(tasks / "_default.yaml", "max_new_tokens: 48", "max_new_tokens: 24")
+    assert changed(before, hashes(*ask)) == {"evaluate", "compare"}
+    before = hashes(*ask)
+    shorter = {**suite, "tasks": str(tasks), "benchmarks": suite["benchmarks"][:-1]}
+    (project / "mine.yaml").write_text(yaml.safe_dump(shorter))
+    assert changed(before, hashes(*ask)) == {"evaluate", "compare"}
+
+
+def test_the_content_of_a_prompt_file(project):
+    prompts = project / "mine.yaml"
+    shutil.copy(closure.REPOSITORY / "curation/signals/raters/prompts/compact.yaml", prompts)
+    ask = ("demo.yaml", ["scorer.prompts=mine.yaml"])
+    before = hashes(*ask)
+    edit(prompts, "{phrase}", "{phrase} please")
+    assert "fit_rater" in changed(before, hashes(*ask)) and "labels" not in changed(before, hashes(*ask))
+
+
+# ------------------------------------------------------------------------------------------ images
+
+
+@pytest.fixture
+def own_pool(project):
+    """A recipe on a LLaVA file with two pictures, and a third that it does not name."""
+    (project / "images").mkdir()
+    for name in ("a", "b", "beside"):
+        Image.new("RGB", (8, 8), "red").save(project / f"images/{name}.png")
+    turns = [{"from": "human", "value": "<image> what ?"}, {"from": "gpt", "value": "red"}]
+    records = [{"id": name, "image": f"{name}.png", "conversations": turns} for name in ("a", "b")]
+    (project / "data.json").write_text(json.dumps(records))
+    (project / "own.yaml").write_text(
+        "name: own\nscale: tiny\npool: {kind: llava, source: data.json, images: images}\n"
+        "arms: {a: {selector: random, budget: 1}}\n"
+    )
+    return project
+
+
+def test_a_replaced_image_changes_all_that_rests_on_it(own_pool):
+    cache = own_pool / "store" / "fingerprints"
+    cache.parent.mkdir()
+    before = hashes("own.yaml", (), cache)
+    assert list(cache.glob("images-*.parquet"))
+    Image.new("RGB", (8, 8), "blue").save(own_pool / "images/beside.png")
+    (own_pool / "images/new.txt").write_text("x")
+    os.utime(own_pool / "images/a.png", (1, 1))  # touched, not changed
+    assert hashes("own.yaml", (), cache) == before
+    Image.new("RGB", (8, 8), "blue").save(own_pool / "images/b.png")
+    assert changed(before, hashes("own.yaml", (), cache)) >= {
+        "pool",
+        "select",
+        "train",
+        "evaluate",
+        "compare",
+    }
+    (own_pool / "images/b.png").unlink()
+    assert "pool" in changed(before, hashes("own.yaml", (), cache))
+
+
+def test_images_are_read_once(own_pool, monkeypatch):
+    cache = own_pool / "store" / "fingerprints"
+    cache.parent.mkdir()
+    before = hashes("own.yaml", (), cache)
+    import hashlib
+
+    plain = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib,
+        "file_digest",
+        lambda f, kind: pytest.fail(f.name) if f.name.endswith(".png") else plain(f, kind),
+    )
+    assert hashes("own.yaml", (), cache) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1"])
+def test_a_damaged_memory_of_images_only_costs_reading_again(own_pool, content):
+    cache = own_pool / "store" / "fingerprints"
+    cache.parent.mkdir()
+    before = hashes("own.yaml", (), cache)
+    next(cache.glob("images-*.parquet")).write_bytes(content)
+    assert hashes("own.yaml", (), cache) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 3}'])
+def test_a_damaged_memory_of_files_is_empty(tmp_path, content):
+    (tmp_path / "files.json").write_text(content)
+    assert Fingerprints(tmp_path).known == {}
+
+
+# ------------------------------------------------------------------------------------------ artefacts of the store
+
+
+def executed_kinds(executed) -> list[str]:
+    return [line.split("/")[0] for line in executed()]
+
+
+def test_weights_zeroed_at_equal_size_are_made_again(project, executed, capsys):
+    assert run.main(["demo.yaml"], "dummy_stages") == 0
+    first, report = len(executed()), Path("runs/demo/part-0.txt").read_bytes()
+    weights = Path("runs/demo/stages/train[mmssr,0]/part-1.txt").resolve()
+    weights.write_bytes(bytes(weights.stat().st_size))
+    capsys.readouterr()
+    assert run.main(["demo.yaml"], "dummy_stages") == 0
+    assert executed_kinds(executed)[first:] == ["train"]  # equal again, so that nothing else has to follow
+    out = capsys.readouterr().out
+    assert (
+        "train[mmssr,0]: damaged: part-1.txt has other content than it was written with; it is made again"
+        in out
+    )
+    assert Path("runs/demo/part-0.txt").read_bytes() == report
+
+
+def test_what_was_made_from_other_content_is_stale(project, executed, capsys):
+    """A parent that comes out differently the second time takes along what was made from the first."""
+    assert run.main(["demo.yaml"], "dummy_stages") == 0
+    first = len(executed())
+    pool = Path("runs/demo/stages/select[random,0]").resolve()
+    record = store.read_record(pool)
+    (pool / "part-0.txt").write_text("another subset")
+    store.finish(pool, store.read_done(pool).hash, record)
+    assert run.main(["demo.yaml"], "dummy_stages") == 0
+    assert executed_kinds(executed)[first:] == ["train", "evaluate", "compare"]
+    out = capsys.readouterr().out
+    assert "train[random,0]: stale: its input `subset` has other content than the one it was made from" in out
+
+
+def test_an_input_that_is_damaged_while_the_run_goes_is_refused(project, executed):
+    from recipes.errors import StageError
+    from recipes.task import Task, perform
+
+    assert run.main(["demo.yaml", "--until", "select"], "dummy_stages") == 0
+    plan = make_plan(load("demo.yaml"), Stages("dummy_stages"))
+    train = next(n for n in plan.nodes if n.name == "train[random,0]")
+    subset = store_path(Path(".").resolve(), "select", train.inputs["subset"].hash)
+    (subset / "part-2.txt").write_text("x")
+    from recipes.engine import _task
+
+    task = _task(train, Path(".").resolve(), plan, {}, False)
+    assert isinstance(task, Task)
+    with pytest.raises(
+        StageError, match=r"input .*/store/select/\w+ is damaged: part-2.txt has .*run the same command again"
+    ):
+        perform(task, progress=None)
+
+
+def test_lineage_tells_each_stages_own_environment(project, monkeypatch):
+    assert run.main(["demo.yaml", "--until", "select"], "dummy_stages") == 0
+    monkeypatch.setattr("recipes.rundir.versions", lambda: {"python": "3.99", "torch": "9.9"})
+    assert run.main(["demo.yaml"], "dummy_stages") == 0
+    lineage = json.loads(Path("runs/demo/lineage.json").read_text())
+    assert len(lineage["environments"]) == 2
+    made_by = {
+        name: lineage["environments"][s["environment"]]["versions"]["python"]
+        for name, s in lineage["stages"].items()
+    }
+    assert (
+        made_by["train[random,0]"] == made_by["compare"] == "3.99"
+        and made_by["pool"] == made_by["select[random,0]"] != "3.99"
+    )
+    for name, stage in lineage["stages"].items():
+        artefact = Path(f"runs/demo/stages/{name}").resolve()
+        assert (
+            stage["root"] == store.read_done(artefact).root
+            and stage["seconds"] == store.read_record(artefact)["seconds"]
+        )
+
+
+def test_a_comparison_of_mixed_versions_and_commits_says_so(tmp_path):
+    from recipes.stages.report_context import _mixed
+
+    for name, torch, commit in (("a", "2.11", "c" * 40), ("b", "2.13", "c" * 40), ("c", "2.13", "d" * 40)):
+        (tmp_path / name).mkdir()
+        record = {"versions": {"torch": torch, "peft": "0.21"}, "commit": commit}
+        (tmp_path / name / "stage.json").write_text(json.dumps(record))
+    (tmp_path / "suite.yaml").write_text("x")
+    inputs = {
+        "pool": tmp_path / "a",
+        "trains": [tmp_path / "b", tmp_path / "c"],
+        "suite": tmp_path / "suite.yaml",
+    }
+    commits, libraries = _mixed(inputs)
+    assert "made at different commits: cccccccccccc (2 stages), dddddddddddd (1 stages)" in commits
+    assert "made with different versions of torch: 2.13 (2 stages), 2.11 (1 stages)" in libraries
+    assert list(_mixed({"pool": tmp_path / "a"})) == []

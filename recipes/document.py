@@ -49,7 +49,7 @@ def read_yaml(path: Path) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or error
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise RecipeError(f"{path}:{line}: not valid YAML: {problem}") from error
     except RecursionError as error:
         raise RecipeError(f"{path}:1: nested too deeply") from error
@@ -123,9 +123,16 @@ def parse_overrides(overrides: Sequence[str]) -> Document:
         try:
             parsed = yaml.load(value, Loader=_Loader)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise RecipeError(f"command line: {text[:SHOWN]}: the value is not valid YAML") from error
-        document = merge(document, dotted(key, parsed, f"command line `{text}`"))
+            raise RecipeError(
+                f"command line `{_without_secrets(text)}`: the value is not valid YAML"
+            ) from error
+        document = merge(document, dotted(key, parsed, f"command line `{_without_secrets(text)}`"))
     return document
+
+
+def _without_secrets(text: str) -> str:
+    """An argument as messages show it: cut where it is long, and without credentials or query of an address."""
+    return re.sub(r"(?<=://)[^/@\s'\"]*@|[?#][^\s'\"]*", "...", text[:80]) + ("..." if len(text) > 80 else "")
 
 
 def dotted(key: KeyPath, value: Any, where: str) -> Document:

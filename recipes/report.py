@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation.command import CommandParser
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -72,7 +74,7 @@ class Figures:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m recipes.report", description=__doc__.splitlines()[0])
+    made = CommandParser(prog="python -m recipes.report", description=__doc__.splitlines()[0])
     made.add_argument(
         "words",
         metavar="NAME | key=value",

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from curation.command import CommandParser
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m recipes.run", description=__doc__.splitlines()[0])
+    made = CommandParser(prog="python -m recipes.run", description=__doc__.splitlines()[0])
     made.add_argument("file", metavar="FILE", help="recipe; a bare name is also looked for under recipes/")
     made.add_argument(
         "overrides", metavar="key=value", nargs="*", help="dotted key of the recipe, value in YAML"

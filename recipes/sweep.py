@@ -25,6 +25,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation.command import CommandParser
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -110,7 +112,7 @@ def print_plan(plans: Mapping[str, "Plan"], root: Path, console: "Console") -> N
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m recipes.sweep", description=__doc__.splitlines()[0])
+    made = CommandParser(prog="python -m recipes.sweep", description=__doc__.splitlines()[0])
     made.add_argument("file", metavar="FILE", help="sweep file; also looked for under recipes/")
     made.add_argument(
         "overrides",

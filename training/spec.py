@@ -10,7 +10,7 @@ Part = Literal["vision", "projector", "language"]
 class LoraSpec(BaseModel):
     """Low-rank adapters on the linear layers of `parts`; the rest of the model is frozen."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     r: int = Field(16, gt=0, description="rank")
     alpha: float = Field(32, gt=0, description="scale numerator: the update is multiplied by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -20,9 +20,11 @@ class LoraSpec(BaseModel):
 class FitSpec(BaseModel):
     """Everything that decides the outcome of a training, except its base and its examples."""
 
-    model_config = ConfigDict(extra="forbid")
-    epochs: float = Field(1, gt=0, description="passes over the examples; ignored when max_steps is given")
-    max_steps: int | None = Field(None, gt=0, description="optimizer steps")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    epochs: float = Field(
+        1, gt=0, le=10_000, description="passes over the examples; ignored when max_steps is given"
+    )
+    max_steps: int | None = Field(None, gt=0, le=10**9, description="optimizer steps")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     part_lr: dict[Part, float] = Field(
         default_factory=dict, description="peak learning rate of a part; default: lr"

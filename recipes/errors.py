@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from curation.nearest import nearest as closest
-from recipes.stop import Stopped, stoppable
+from recipes.stop import Stopped, end_descendants, stoppable
 
 
 class RecipeError(Exception):
@@ -31,21 +31,22 @@ def exit_status(command: Callable[[], int]) -> int:
 
     Returns 2 for a wrong recipe, 1 for a failed stage or store, 128 + the signal's number if a signal stopped it.
     """
-    try:
-        with stoppable():
+    with stoppable():
+        try:
             return command()
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except StageError as error:
-        print(f"{error.details}\nerror: {error}", file=sys.stderr)
-        return 1
-    except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.status
+        except RecipeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except StageError as error:
+            print(f"{error.details}\nerror: {error}", file=sys.stderr)
+            return 1
+        except StoreError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except Stopped as stopped:
+            end_descendants()
+            print(stopped, file=sys.stderr)
+            return stopped.status
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,6 +25,20 @@ class Stopped(KeyboardInterrupt):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}{self.kept}; the same command goes on from here"
+
+
+def end_descendants(grace: float = GRACE) -> None:
+    """End every process that this one has started, directly or not: asked first, killed after `grace` seconds."""
+    import psutil
+
+    started = psutil.Process().children(recursive=True)
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(started, timeout=grace)
+    for process in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager

@@ -11,8 +11,6 @@ fails later, one loud line says so, an online run is kept offline (for `wandb sy
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -182,10 +180,8 @@ class _Worker:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            for child in _children(
-                self._process.pid
-            ):  # wandb's own background process does not end with its parent
-                os.kill(child, signal.SIGKILL)
+            for child in self._children():  # wandb's own background process does not end with its parent
+                child.kill()
             self._process.kill()
             self._process.wait()
             return replace(self.status, detail=f"not finished within {seconds:.0f} s")
@@ -194,12 +190,10 @@ class _Worker:
             self.status = replace(self.status, detail=f"the wandb process failed, see {self._log}")
         return self.status
 
+    def _children(self) -> list[Any]:
+        import psutil
 
-def _children(pid: int) -> list[int]:
-    """Process ids of the children of `pid`; empty where there is no /proc."""
-    found = [
-        int(child)
-        for file in Path(f"/proc/{pid}/task").glob("*/children")
-        for child in file.read_text().split()
-    ]
-    return list(dict.fromkeys(found))
+        try:
+            return psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []

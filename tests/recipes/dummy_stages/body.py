@@ -28,7 +28,7 @@ def digest_inputs(inputs):
 def run(config, inputs, out, progress):
     """Deterministic content; one line in the file named by DUMMY_LOG for every execution.
 
-    DUMMY_SECONDS makes it slow, DUMMY_FAIL names a kind that fails, DUMMY_PIDS a file for the ids of its process and
+    DUMMY_SECONDS makes it slow (DUMMY_SLOW: the stages of that kind alone), DUMMY_FAIL names a kind that fails, DUMMY_PIDS a file for the ids of its process and
     of a program that it starts.
     """
     if log := os.environ.get("DUMMY_LOG"):
@@ -38,7 +38,8 @@ def run(config, inputs, out, progress):
         child = subprocess.Popen(["sleep", "60"])
         with open(pids, "a", encoding="utf-8") as stream:
             stream.write(f"{os.getpid()} {child.pid} ")
-    time.sleep(float(os.environ.get("DUMMY_SECONDS", 0)))
+    if os.environ.get("DUMMY_SLOW") in (None, out.parent.name):
+        time.sleep(float(os.environ.get("DUMMY_SECONDS", 0)))
     if os.environ.get("DUMMY_FAIL") == out.parent.name:
         raise RuntimeError("told to fail")
     value = json.dumps({"config": config, "inputs": digest_inputs(inputs)}, sort_keys=True)

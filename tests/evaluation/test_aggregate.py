@@ -155,6 +155,18 @@ def test_training_seeds_of_one_subset_are_not_independent_selections(runs):
     assert (arm.runs, arm.units) == (3, 2)
 
 
+def test_training_seeds_of_the_only_selection_are_the_units(runs):
+    same = [Run(run.arm, 4, run.selection_seed, run.budget, run.path) for run in runs if run.arm == "mmssr"]
+    arm = compare(same, TOY).arms[0]
+    assert (arm.runs, arm.units) == (3, 3)
+
+
+def test_defaults_of_the_bootstrap(runs):
+    arms = [compare(runs, TOY, **options).arm("mmssr") for options in ({}, {"resamples": 2000, "seed": 0})]
+    assert arms[0] == arms[1] != compare(runs, TOY, seed=1).arm("mmssr")
+    assert arms[0] != compare(runs, TOY, resamples=2001).arm("mmssr")
+
+
 def test_missing_benchmark_is_refused(runs):
     more = Suite("toy", "toy", (*TOY.benchmarks, Benchmark("t3", "Three", "data")))
     for call in (collect, compare):

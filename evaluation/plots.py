@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.aggregate import ArmResult, Comparison
+from evaluation.comparison import ArmResult, Comparison
 from evaluation.suite import Suite
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

@@ -15,6 +15,7 @@ from typing import Any
 
 CODE = (
     "evaluation/aggregate.py",
+    "evaluation/comparison.py",
     "evaluation/results.py",
     "evaluation/stats.py",
     "evaluation/suite.py",

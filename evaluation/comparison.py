@@ -1,4 +1,4 @@
-"""The content of one comparison of arms: what `evaluation.aggregate.compare` computes and the report shows."""
+"""The content of a comparison of arms: what `evaluation.aggregate.compare` computes and reports show."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

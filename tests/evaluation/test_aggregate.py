@@ -214,7 +214,35 @@ def test_no_runs_and_doubled_runs_are_refused(runs):
         compare([runs[0], Run("random", 1, 0, "10%", runs[1].path)], TOY)
 
 
-def test_lower_is_better_turns_ratios_and_counts_round(tmp_path):
+def test_equal_to_the_baseline_is_not_above_it():
+    assert count_above([0.5, 0.6, 0.4], [0.5, 0.5, 0.5]) == 1
+
+
+def test_means_are_in_percent_of_the_scale(tmp_path):
+    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", scale=200.0), Benchmark("t2", "Two", "data")))
+    path = write_evaluation(tmp_path / "a", {"t1": np.full(4, 50.0), "t2": np.full(4, 0.5)})
+    arm = compare([Run("a", 0, 0, "1", path)], suite).arms[0]
+    assert (arm.mean.mean, arm.unit_means, arm.pool_means) == (37.5, (37.5,), (37.5,))
+    assert {task: spread.mean for task, spread in arm.benchmarks.items()} == {"t1": 50.0, "t2": 0.5}
+
+
+def test_a_reference_score_of_zero_leaves_all_relative_values_unknown(tmp_path):
+    runs = [
+        Run(
+            arm,
+            seed,
+            0,
+            "1",
+            write_evaluation(tmp_path / f"{arm}{seed}", {"t1": np.full(4, v), "t2": np.ones(4)}),
+        )
+        for arm, v in (("full", 0.0), ("a", 0.5))
+        for seed in range(2)
+    ]
+    for arm in compare(runs, TOY, baseline=None).arms:
+        assert (arm.relative, arm.relative_std, arm.relative_range) == (None, None, None)
+
+
+def test_lower_is_better_inverts_ratios_and_counts(tmp_path):
     suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"),))
     runs = [
         Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, v)}))

@@ -113,7 +113,7 @@ def test_comparison_values(runs):
             for t in ("t1", "t2")
         )
     )
-    assert (arm.above, arm.units, arm.runs) == (2, 3, 3)
+    assert (arm.above, arm.units, arm.runs, arm.targeted) == (2, 3, 3, False)
     assert arm.difference.value == pytest.approx(np.mean(per_seed) - np.mean(random))
     assert (
         arm.difference.low < arm.difference.value < arm.difference.high
@@ -342,7 +342,9 @@ def test_only_the_differing_settings_of_two_protocols_are_named(runs, tmp_path):
 def test_a_benchmark_without_questions_is_missing(runs):
     path = runs[0].path / "summary.json"
     path.write_text(path.read_text().replace('"n": 200', '"n": 0', 1))
-    with pytest.raises(ResultsError, match=r"no result of benchmark 't1' for arm 'random' \(seed 0\)"):
+    with pytest.raises(
+        ResultsError, match=r"no result of benchmark 't1' for arm 'random' \(seed 0\); a mean over"
+    ):
         compare(runs, TOY)
 
 
@@ -373,6 +375,16 @@ def test_mini_suite_has_a_task_for_every_capability():
     [
         ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, metrik: x}]", "metrik"),
         ("name: x\ntasks: mini\nbenchmarks: []", "needs benchmarks"),
+        ("name: x\ntasks: mini\nbenchmarks: [a: [", "expected"),
+        (
+            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: x}, "
+            "{task: a, label: B, capability: x}]",
+            "each at most once",
+        ),
+        (
+            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, scale: 0}]",
+            "scale must be above 0, got 0",
+        ),
         (
             "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]",
             "direction",
@@ -385,6 +397,17 @@ def test_bad_suite_is_refused_with_its_file(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         load_suite(tmp_path / "bad.yaml")
     assert "bad.yaml" in str(error.value)
+
+
+def test_a_suite_by_its_path(tmp_path):
+    text = "name: x\ntasks: mini\nbenchmarks: [{task: mini_ocr, label: OCR, capability: ocr}]"
+    for name in ("own.yaml", "own.yml"):
+        (tmp_path / name).write_text(text)
+        suite = load_suite(tmp_path / name)
+        assert suite.benchmarks == (
+            Benchmark("mini_ocr", "OCR", "ocr", "score", "higher", 1.0, None, "none"),
+        )
+        assert (suite.folder / "mini_ocr.yaml").is_file()
 
 
 def test_unknown_suite_names_the_known_ones():

@@ -591,7 +591,7 @@ def test_a_place_after_the_answer_is_ignored(place):
     [
         ("c", ("cat", "dog"), None),
         ("(c)", ("cat", "dog"), None),
-        ("the ox", ("ox", "pig"), "a"),
+        ("it is the ox", ("ox", "pig"), "a"),
         ("it is a red car", ("red", "red car"), "b"),
         ("car or red car", ("car", "red car"), None),
         ("red car or car", ("car", "red car"), None),

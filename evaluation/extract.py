@@ -27,8 +27,8 @@ _HEDGE = re.compile(
     r"^(?:i (?:think|believe|guess|would say)|probably|maybe|likely|yes|sure|ok(?:ay)?)\b[,.!:]?\s*"
 )
 _COPULA = re.compile(
-    r"^.*(?:\b(?:is|are|was|were|be|shows?|see|says?|reads?|spells?|contains?|depicts?|displays?|called|named"
-    r"|here's)\b|\b[a-z]{2,}'s\b|\blooks like\b)[\s:]*",
+    r"^.*(?:\b(?:is|are|was|were|be|shows?|see|says?|reads?|spells?|contains?|depicts?|displays?|called|named)\b"
+    r"|\b[a-z]{2,}'s\b|\blooks like\b)[\s:]*",
     re.S,
 )
 _ARTICLE = re.compile(r"^(?:an?|the|this|that|its|his|her|their|some|one)\s+(?=\w)")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from curation import atomic
-from evaluation.aggregate import ArmResult, Comparison
+from evaluation.comparison import ArmResult, Comparison
 from evaluation.suite import Suite
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

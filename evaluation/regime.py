@@ -29,7 +29,7 @@ FULL_SEEDS = 3
 """Minimum number of seeds of the full arm."""
 
 Content = Mapping[str, Any]
-"""The content of comparison.json: `evaluation.aggregate.Comparison.to_dict`."""
+"""The content of comparison.json: `evaluation.comparison.Comparison.to_dict`."""
 
 
 class Unmeasured(Exception):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.aggregate import ArmResult, Comparison
+from evaluation.comparison import ArmResult, Comparison
 from evaluation.plots import draw_all
 from evaluation.stats import Interval
 from evaluation.tables import DASH, compact_table, comparison_table, grounding_table, markdown, pool_table

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from evaluation.aggregate import ArmResult, Comparison, Spread
+from evaluation.comparison import ArmResult, Comparison, Spread
 from evaluation.stats import std
 from evaluation.suite import Suite
 

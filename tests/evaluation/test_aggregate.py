@@ -113,7 +113,7 @@ def test_comparison_values(runs):
             for t in ("t1", "t2")
         )
     )
-    assert (arm.above, arm.units, arm.runs) == (2, 3, 3)
+    assert (arm.above, arm.units, arm.runs, arm.targeted) == (2, 3, 3, False)
     assert arm.difference.value == pytest.approx(np.mean(per_seed) - np.mean(random))
     assert (
         arm.difference.low < arm.difference.value < arm.difference.high
@@ -153,6 +153,18 @@ def test_training_seeds_of_one_subset_are_not_independent_selections(runs):
     ]
     arm = compare(again, TOY).arms[0]
     assert (arm.runs, arm.units) == (3, 2)
+
+
+def test_training_seeds_of_the_only_selection_are_the_units(runs):
+    same = [Run(run.arm, 4, run.selection_seed, run.budget, run.path) for run in runs if run.arm == "mmssr"]
+    arm = compare(same, TOY).arms[0]
+    assert (arm.runs, arm.units) == (3, 3)
+
+
+def test_defaults_of_the_bootstrap(runs):
+    arms = [compare(runs, TOY, **options).arm("mmssr") for options in ({}, {"resamples": 2000, "seed": 0})]
+    assert arms[0] == arms[1] != compare(runs, TOY, seed=1).arm("mmssr")
+    assert arms[0] != compare(runs, TOY, resamples=2001).arm("mmssr")
 
 
 def test_missing_benchmark_is_refused(runs):
@@ -202,7 +214,35 @@ def test_no_runs_and_doubled_runs_are_refused(runs):
         compare([runs[0], Run("random", 1, 0, "10%", runs[1].path)], TOY)
 
 
-def test_lower_is_better_turns_ratios_and_counts_round(tmp_path):
+def test_equal_to_the_baseline_is_not_above_it():
+    assert count_above([0.5, 0.6, 0.4], [0.5, 0.5, 0.5]) == 1
+
+
+def test_means_are_in_percent_of_the_scale(tmp_path):
+    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", scale=200.0), Benchmark("t2", "Two", "data")))
+    path = write_evaluation(tmp_path / "a", {"t1": np.full(4, 50.0), "t2": np.full(4, 0.5)})
+    arm = compare([Run("a", 0, 0, "1", path)], suite).arms[0]
+    assert (arm.mean.mean, arm.unit_means, arm.pool_means) == (37.5, (37.5,), (37.5,))
+    assert {task: spread.mean for task, spread in arm.benchmarks.items()} == {"t1": 50.0, "t2": 0.5}
+
+
+def test_a_reference_score_of_zero_leaves_all_relative_values_unknown(tmp_path):
+    runs = [
+        Run(
+            arm,
+            seed,
+            0,
+            "1",
+            write_evaluation(tmp_path / f"{arm}{seed}", {"t1": np.full(4, v), "t2": np.ones(4)}),
+        )
+        for arm, v in (("full", 0.0), ("a", 0.5))
+        for seed in range(2)
+    ]
+    for arm in compare(runs, TOY, baseline=None).arms:
+        assert (arm.relative, arm.relative_std, arm.relative_range) == (None, None, None)
+
+
+def test_lower_is_better_inverts_ratios_and_counts(tmp_path):
     suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"),))
     runs = [
         Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, v)}))
@@ -302,7 +342,9 @@ def test_only_the_differing_settings_of_two_protocols_are_named(runs, tmp_path):
 def test_a_benchmark_without_questions_is_missing(runs):
     path = runs[0].path / "summary.json"
     path.write_text(path.read_text().replace('"n": 200', '"n": 0', 1))
-    with pytest.raises(ResultsError, match=r"no result of benchmark 't1' for arm 'random' \(seed 0\)"):
+    with pytest.raises(
+        ResultsError, match=r"no result of benchmark 't1' for arm 'random' \(seed 0\); a mean over"
+    ):
         compare(runs, TOY)
 
 
@@ -333,6 +375,16 @@ def test_mini_suite_has_a_task_for_every_capability():
     [
         ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, metrik: x}]", "metrik"),
         ("name: x\ntasks: mini\nbenchmarks: []", "needs benchmarks"),
+        ("name: x\ntasks: mini\nbenchmarks: [a: [", "expected"),
+        (
+            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: x}, "
+            "{task: a, label: B, capability: x}]",
+            "each at most once",
+        ),
+        (
+            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, scale: 0}]",
+            "scale must be above 0, got 0",
+        ),
         (
             "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]",
             "direction",
@@ -345,6 +397,17 @@ def test_bad_suite_is_refused_with_its_file(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         load_suite(tmp_path / "bad.yaml")
     assert "bad.yaml" in str(error.value)
+
+
+def test_a_suite_by_its_path(tmp_path):
+    text = "name: x\ntasks: mini\nbenchmarks: [{task: mini_ocr, label: OCR, capability: ocr}]"
+    for name in ("own.yaml", "own.yml"):
+        (tmp_path / name).write_text(text)
+        suite = load_suite(tmp_path / name)
+        assert suite.benchmarks == (
+            Benchmark("mini_ocr", "OCR", "ocr", "score", "higher", 1.0, None, "none"),
+        )
+        assert (suite.folder / "mini_ocr.yaml").is_file()
 
 
 def test_unknown_suite_names_the_known_ones():

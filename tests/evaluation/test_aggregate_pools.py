@@ -176,6 +176,8 @@ def test_table_by_pool(comparison, runs):
     assert table["mmssr_10"] == ["10%", "35.5 (+5.0)", "41.5 (+7.0)", "47.5 (+9.0)", "6.0", "2.0"]
     assert table["random_30"] == ["30%", "50.5", "54.5", "58.5", "4.0", "–"]
     assert pool_table(compare([run for run in runs if run.pool_seed == 0], TOY)) == ""
+    two = cells(pool_table(compare([run for run in runs if run.pool_seed < 2], TOY, baseline=BY_BUDGET)))
+    assert two["mmssr_10"] == ["10%", "35.5 (+5.0)", "41.5 (+7.0)", "4.2", "1.4"]
 
 
 def test_report_names_the_baseline_of_each_arm(comparison):

@@ -540,6 +540,7 @@ VOCABULARY = {
             "with position located"
         ).split()
     ],
+    ("facts", "c3 dog"): ["a dog in the cell c3", "dog in a cell at c3", "an image with a dog in an cell c3"],
     ("facts", "a1 dog ; b2 cat"): [
         *(f"a dog at a1{separator}b2 cat" for separator in (";", "\n", ". ", ", ", " and ")),
         "dog a1 cat b2",
@@ -590,7 +591,7 @@ def test_a_place_after_the_answer_is_ignored(place):
     [
         ("c", ("cat", "dog"), None),
         ("(c)", ("cat", "dog"), None),
-        ("the ox", ("ox", "pig"), "a"),
+        ("it is the ox", ("ox", "pig"), "a"),
         ("it is a red car", ("red", "red car"), "b"),
         ("car or red car", ("car", "red car"), None),
         ("red car or car", ("car", "red car"), None),

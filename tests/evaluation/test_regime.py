@@ -50,7 +50,7 @@ def comparison() -> dict:
         benchmarks={"t1": {"mean": 0.7, "std": 0.01}, "t2": {"mean": 0.5, "std": 0.01}},
         shuffled={"t1": 0.2, "t2": 0.3},
         grounded={"t1": 0.5, "t2": 0.2},
-        grounded_mean={"mean": 35.0, "std": 0.5},
+        grounded_mean={"mean": 35.0, "std": 2.0},
     )
     return {
         "suite": {"benchmarks": [benchmark("t1"), benchmark("t2")]},
@@ -185,7 +185,7 @@ def test_verdicts_as_they_are_printed(comparison):
             ">= 0.3",
             "0.3500",
             "2 benchmarks",
-            "standard deviation over seeds 0.0050",
+            "standard deviation over seeds 0.0200",
         ),
         ("full: benchmarks above their blind majority", "every one", "2 of 2", "2 benchmarks", ""),
         (

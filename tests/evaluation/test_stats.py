@@ -50,11 +50,17 @@ def test_welch_of_two_values_against_one_without_variance():
     assert (ours.t, ours.df, ours.p) == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue), rel=1e-5)
 
 
+def test_welch_of_equal_variances_is_known():
+    ours = welch([1.0, 2.0], [3.0, 4.0])
+    assert (ours.t, ours.df) == pytest.approx((-2 / math.sqrt(0.5), 2))
+
+
 def test_two_values_have_a_standard_error():
     assert (std([1.0, 3.0]), stderr([1.0, 3.0])) == pytest.approx((math.sqrt(2), 1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert math.isnan(std([])) and math.isnan(stderr([]))
+        for few in ([], [1.0]):
+            assert math.isnan(std(few)) and math.isnan(stderr(few))
 
 
 def _half_width(interval) -> float:
@@ -241,6 +247,39 @@ def test_the_pool_level_adds_what_the_seeds_do_not_explain():
     pool_level = share * scipy_stats.t.ppf(0.975, 2) * math.sqrt(between / 3)
     assert _half_width(interval) == pytest.approx(pool_level, rel=0.05)
     assert _half_width(interval) > pool_level * 0.99
+
+
+def test_one_seed_per_pool_leaves_all_noise_to_the_pools():
+    shift = np.array([0.1, 0.3, 0.15, -0.05])
+    a, pools = _constant_units(range(4), 0.3 + shift[:, None])
+    b, _ = _constant_units(range(4), np.full((4, 1), 0.3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interval = paired_bootstrap(a, b, pools=(pools, pools), resamples=40_000)
+    expected = scipy_stats.t.ppf(0.975, 3) * np.std(shift, ddof=1) / 2
+    assert _half_width(interval) == pytest.approx(expected, rel=0.05)
+
+
+FIGURES = [
+    (0.06391468073619821, -0.02472480680245996, 0.14637719163427315),
+    (0.13057035191419303, -0.31434384415331523, 0.5298180589165755),
+]
+
+
+def test_figures_over_pools_stay_what_they_are():
+    """Pools near and far apart: a change of these numbers is a change of every interval of the study."""
+    rng = np.random.default_rng(13)
+    pools = [pool for pool in range(3) for _ in range(2)]
+    intervals = []
+    for spread in (0.0, 0.3):
+        a, b = (
+            [[rng.random(20) + spread * pool * side, rng.random(15)] for pool in pools] for side in (1, 0)
+        )
+        intervals.append(paired_bootstrap(a, b, pools=(pools, pools), resamples=500, seed=5))
+    assert [(i.value, i.low, i.high) for i in intervals] == [
+        pytest.approx(FIGURES[0], abs=1e-12),
+        pytest.approx(FIGURES[1], abs=1e-12),
+    ]
 
 
 def test_equal_pools_add_nothing_and_warn_of_nothing():

@@ -1,0 +1,113 @@
+"""The content of a comparison of arms: what `evaluation.aggregate.compare` computes and reports show."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from evaluation.stats import Interval
+from evaluation.suite import Suite
+
+JSON_NAMES = {
+    "relative": "full",
+    "relative_std": "full_std",
+    "relative_range": "full_range",
+    "reference_arm": "full_arm",
+}
+"""Field -> key in comparison.json where they differ: the file format keeps the names of the column /FULL."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over the units (seeds) of an arm; std is None for one unit."""
+
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One row of the comparison. Single benchmarks are in the metric's scale, means in % of the scales.
+
+    Units are the repetitions of an arm on each pool: its selection seeds if there are several, else its
+    training seeds. `unit_means` is the mean over benchmarks of each unit, grouped by pool; `pool_means` is
+    that of each pool. `unparsed` is the share of all answers, in 0..1, that could not be parsed.
+
+    `relative` is /FULL, the score in % of the reference arm (None without a reference arm, or when one of its
+    scores is 0); `relative_range` is its lowest and highest value when any one benchmark is left out. `above`
+    counts the benchmarks above the arm `baseline`. `difference` is the difference of `mean` to the
+    baseline's, in points, with a 95 % interval; `benchmark_differences` and `pool_differences` are those of
+    single benchmarks and pools. `p` is Welch's over units (None for several pools, whose units are not
+    independent).
+
+    `shuffled` is the score of each benchmark with the images of other questions, over the repetitions
+    evaluated with shuffled images; `grounded` is what these lose by it (score - shuffled, inverted when lower
+    is better). A benchmark is None if no question could be given another's image; all is None if no
+    repetition was evaluated this way. The two means are None unless all benchmarks have a value.
+
+    `targeted`: the arm's selector saw validation data of the benchmarks.
+    """
+
+    arm: str
+    budget: str
+    runs: int
+    units: int
+    unit_means: tuple[float, ...]
+    benchmarks: dict[str, Spread]
+    mean: Spread
+    unparsed: float
+    relative: float | None
+    relative_std: float | None
+    relative_range: tuple[float, float] | None
+    above: int | None
+    difference: Interval | None
+    p: float | None
+    pool_means: tuple[float, ...] = ()
+    baseline: str | None = None
+    pool_differences: tuple[float, ...] = ()
+    benchmark_differences: dict[str, Interval] = field(default_factory=dict)
+    shuffled: dict[str, float | None] | None = None
+    grounded: dict[str, float | None] | None = None
+    shuffled_mean: Spread | None = None
+    grounded_mean: Spread | None = None
+    targeted: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms in the order of the runs, with chance, blind level (metric's scale), size of each benchmark.
+
+    `baseline` is one arm, or {budget: arm}; `pools` are the pool seeds that every arm was run on.
+    """
+
+    suite: Suite
+    reference_arm: str | None
+    baseline: str | dict[str, str] | None
+    arms: tuple[ArmResult, ...]
+    chance: dict[str, float]
+    blind: dict[str, float | None]
+    n: dict[str, int]
+    protocol: dict[str, Any]
+    pools: tuple[int | None, ...] = (None,)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The arms that others are compared with."""
+        return tuple(dict.fromkeys(arm.baseline for arm in self.arms if arm.baseline))
+
+    def levels(self, name: str) -> list[float | None]:
+        """The "chance" or "blind" level of each benchmark, in the metric's scale; None if not measured."""
+        by_task: Mapping[str, float | None] = self.chance if name == "chance" else self.blind
+        return [by_task[b.task] for b in self.suite]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of comparison.json."""
+        content = _json_names(asdict(self))
+        return content | {"arms": [_json_names(arm) for arm in content["arms"]]}
+
+    def arm(self, name: str) -> ArmResult:
+        """The arm of this name; raises StopIteration if there is none."""
+        return next(arm for arm in self.arms if arm.arm == name)
+
+
+def _json_names(content: dict[str, Any]) -> dict[str, Any]:
+    return {JSON_NAMES.get(name, name): value for name, value in content.items()}

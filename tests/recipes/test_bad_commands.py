@@ -32,7 +32,7 @@ def aliases(levels: int) -> str:
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("name: x\npretrain: " + "{a: " * 3000 + "1" + "}" * 3000, "bad.yaml:1: nested too deeply"),
+        ("name: x\npretrain: " + "{a: " * 3000 + "1" + "}" * 3000, "bad.yaml:2: nested too deeply (more than 100 levels)"),
         (
             "name: x\npretrain: " + "{a: " * 150 + "1" + "}" * 150,
             "bad.yaml:2: nested too deeply (more than 100 levels)",
@@ -44,7 +44,8 @@ def aliases(levels: int) -> str:
         ("name: x\nlimit: 2026-99-99\n", "bad.yaml: not valid YAML: month must be in 1..12"),
         ("[1, 2]", "bad.yaml:1: a recipe is a mapping of keys to values"),
         ("", "bad.yaml:1: a recipe is a mapping of keys to values"),
-        ("a: [1", "bad.yaml:1: not valid YAML"),
+        ("a: [1", "bad.yaml:2: not valid YAML: did not find expected"),
+        ("name: x\npretrain: " + "[" * 200_000 + "]" * 200_000, "bad.yaml:2: nested too deeply"),
         ("a: 1\nname: \0", "bad.yaml:1: not valid YAML"),
     ],
     ids=lambda value: value[:40].replace("\n", " "),

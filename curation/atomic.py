@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name beside the final one, then renamed."""
+"""Files that are either whole or absent: written under a temporary name beside the final one, and renamed."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ from curation import killpoints
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which replaces it when the block ends without an error.
 
-    A reader sees the old content or the new, never a part, at any moment of a kill. The name holds the process id, so
-    that two processes never write into the same temporary file.
+    A reader sees the old content or the new, never a part, at any moment of a kill. The name holds the
+    process id, so that two processes never write into the same temporary file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

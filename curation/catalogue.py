@@ -1,7 +1,8 @@
 """Every signal as one record: what makes it, which columns it holds, what it is computed from.
 
-The planner of recipes, the command `python -m curation.signals`, the columns that selectors ask for and the table in
-curation/README.md all follow from these records. Adding a signal takes its producer, its test and a record here.
+The planner of recipes, the command `python -m curation.signals`, the columns that selectors ask for and the
+table in curation/README.md all follow from these records. Adding a signal takes its producer, its test and a
+record here.
 """
 
 import re
@@ -16,12 +17,15 @@ class Signal:
 
     name: what selectors need; `cluster_*` stands for all clusterings, which recipes name.
     columns: regular expression of its column names, `{0}` for what the star stands for.
-    producer: `module:function`, called as function(pool=..., out=..., on_progress=..., **inputs, **arguments).
+    producer: `module:function`, called as function(pool=..., out=..., on_progress=..., **inputs,
+        **arguments).
     command: its name on the command line; several signals may come from one producer.
-    inputs: what it is computed from besides the pool, by parameter of the producer. The planner knows `scorer`, `styler`,
-        `seed_model` and `base` (checkpoints), `model` (the one that the section names, else the base), `vectors` (the
-        signals that hold the section's columns), `truth` (the mini world's own record), `warmup`, `validation`.
-    section: recipe section of its settings, `{0}` for what the star stands for; empty: `signals.<name>.params`.
+    inputs: what it is computed from besides the pool, by parameter of the producer. The planner knows
+        `scorer`, `styler`, `seed_model` and `base` (checkpoints), `model` (the one that the section names,
+        else the base), `vectors` (the signals that hold the section's columns), `truth` (the mini world's own
+        record), `warmup`, `validation`.
+    section: recipe section of its settings, `{0}` for what the star stands for; empty:
+        `signals.<name>.params`.
     settings: keys of the section that the producer takes, all but `path` and `revision` if empty.
     scoring: keys of the recipe's section `scoring` that it takes.
     arguments: arguments that tell this signal from others of the same producer.
@@ -179,7 +183,7 @@ SIGNALS: tuple[Signal, ...] = (
     ),
 )
 MEMBERSHIPS = {"in_reference": "reference", "in_seed": "seed_rows"}
-"""Columns that mark rows: of another arm's subset, of the seed model's training. They come from stages, not from signals."""
+"""Columns that mark rows: of another arm's subset, of the seed model's training. No signals hold them."""
 VECTORS: tuple[str, ...] = tuple(column for signal in SIGNALS for column in signal.vectors)
 """Columns that can be clustered."""
 COMMANDS: dict[str, str] = {

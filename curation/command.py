@@ -21,7 +21,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def yaml_params(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` pairs of --param, values in YAML. Raises CommandError for any other form, and for a repeated key."""
+    """`key=value` pairs of --param, values in YAML. Raises CommandError for other forms and repeated keys."""
     import yaml
 
     params: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """Named points at which a process ends itself by SIGKILL, so that tests can interrupt any step of a run.
 
-    WINNOW_KILL="train[mmssr,0]/step/3" python -m recipes.run ...     # in that stage, the third time the point is reached
-    WINNOW_KILL="list:points.txt" python -m recipes.run ...           # kill nothing, write down every point that is reached
+    WINNOW_KILL="train[mmssr,0]/step/3" python -m recipes.run ...   # in that stage, at its third step
+    WINNOW_KILL="list:points.txt" python -m recipes.run ...         # kill nothing, list the points reached
 
 Without the variable a point costs one look-up. This module is the only one that reads it.
 """

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from curation.imports.pool_index import Index, open_index
 from curation.nearest import nearest
 from curation.pool.errors import PoolError
 from curation.selectors import ColumnError, SelectorError
-from curation.selectors.budget import TOKEN_COLUMNS, choose, token_budget
+from curation.selectors.budget import TOKEN_COLUMNS, check_form, choose
 from curation.selectors.registry import SELECTORS, check_params, describe, get_selector
 from curation.signals.core.table import JoinError, OtherPoolError, SignalError
 from curation.subset import SubsetError, read_manifest, read_subset, write_subset
@@ -52,9 +51,6 @@ _PRODUCERS = {
     "embedding": "embeddings --model BASE_MODEL",
 }
 """Signal -> arguments of `python -m curation.signals` that compute it; recipes compute the others."""
-
-MAX_EXPONENT = 30
-"""Powers of ten of a budget. Decimal accepts 1e999999999, whose integer would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def select_subset(
     params = dict(params or {})
     function = get_selector(name)
     check_params(name, params)
-    _check_budget(budget)
+    check_form(budget)
     _check_out(out, pool, signals, reference)
     index = open_index(pool)
     with tempfile.TemporaryDirectory(prefix="winnow-") as workspace:
@@ -113,20 +109,6 @@ def select_subset(
     lines = [f"{index.path.name}: ignored {', '.join(index.ignored)}"] if index.ignored else []
     lines += [line for signal in loaded for line in summary_lines(signal)]
     return Chosen(manifest, _picks_by_source(index, selection.rows), lines, index.token_unit)
-
-
-def _check_budget(budget: str | int) -> None:
-    number = str(budget).strip().removeprefix("tokens:").removesuffix("%").strip()
-    try:
-        value = Decimal(number)
-    except InvalidOperation:
-        return  # the parser of budgets explains what is wrong
-    if value.is_finite() and abs(value.adjusted()) > MAX_EXPONENT:
-        raise SelectorError(
-            f"budget {str(budget)[:80]!r} is out of range; give a share such as '30%', a number of samples, "
-            "or tokens:2e9"
-        )
-    token_budget(budget)
 
 
 def _check_out(out: Path, pool: Path, signals: Sequence[Path], reference: Path | None) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from curation.selectors.contract import Selection
 
-OPTIONAL = {"numba": "numba", "faiss": "faiss-cpu"}
+OPTIONAL = {"faiss": "faiss-cpu"}
 """Optional libraries that a parameter may name -> their distributions."""
 
 _REQUIRED = ("ids_sha256", "pool_hash", "pool_samples", "selector", "params", "seed", "budget")

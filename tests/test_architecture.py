@@ -1,4 +1,4 @@
-"""What the layout promises: imports point one way, optional packages are optional, every shipped recipe loads."""
+"""What the layout promises: imports point one way, optional packages are optional, shipped recipes load."""
 
 import ast
 import subprocess
@@ -19,7 +19,6 @@ OPTIONAL = (
     "wandb",
     "vllm",
     "faiss",
-    "numba",
     "sentence_transformers",
     "openai",
     "duckdb",
@@ -101,8 +100,7 @@ def test_no_import_cycles():
 def test_selectors_use_numpy_and_pyarrow_only():
     for name in (name for name in MODULES if name.startswith("curation.selectors")):
         outside = {m.split(".")[0] for m in imported(name)} - set(sys.stdlib_module_names) - {"curation"}
-        # numba only inside a function: the test below imports everything without it
-        assert outside <= {"numpy", "pyarrow", "numba"}, f"{name}: {outside}"
+        assert outside <= {"numpy", "pyarrow"}, f"{name}: {outside}"
 
 
 def test_everything_imports_without_the_optional_packages():

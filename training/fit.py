@@ -3,8 +3,8 @@
     fit(FitSpec(epochs=1, lr=1e-3, batch_size=32), base, samples, out)
 
 `out` holds the checkpoint, `fit.log.jsonl` (one line per step), `fit.rejected.jsonl`, `fit.json` (spec and
-result, the same for equal trainings), `fit.times.log` and, written last, COMPLETE. During the training, `out/checkpoints/` holds what a resume needs.
-`training.launch` starts the processes of a DeepSpeed training.
+result, the same for equal trainings), `fit.times.log` and, written last, COMPLETE. During the training,
+`out/checkpoints/` holds what a resume needs. `training.launch` starts the processes of a DeepSpeed training.
 """
 
 import hashlib
@@ -156,7 +156,7 @@ def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
 
 
 TIMES = ("seconds", "samples_per_second")
-"""Entries of the result that differ between equal trainings. They are kept apart, so that fit.json does not."""
+"""Entries of the result that differ between equal trainings, kept apart so that fit.json does not."""
 
 
 def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool, keep_adapters: bool) -> str:
@@ -173,7 +173,7 @@ def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool, k
 
 
 def _image_names(examples: Sequence[Encoded]) -> dict[str, str]:
-    """Image path -> path below the folder that all images share, so that a moved data set is still the same."""
+    """Image path -> path below the folder that all images share: a moved data set is still the same."""
     paths = {str(p) for example in examples for p in example.images if isinstance(p, (str, Path))}
     shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     return {path: os.path.relpath(path, shared) for path in paths}

@@ -1,4 +1,4 @@
-"""Files that ship in a folder of the project and are chosen by name, beside files of the user's own given by path."""
+"""Files that ship in a folder of the project and are chosen by name, beside a user's own given by path."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pathlib import Path
 def shipped_file(folder: Path, name: str | Path, suffix: str, what: str) -> Path:
     """`<folder>/<name><suffix>`, or the path itself where `name` ends in `suffix`.
 
-    Raises FileNotFoundError, with the names that ship, where there is no such file. `what` names the kind of file.
+    Raises FileNotFoundError, with the names that ship, where there is no such file. `what` names the kind.
     """
     path = Path(name) if str(name).endswith(suffix) else folder / f"{name}{suffix}"
     if not path.is_file():

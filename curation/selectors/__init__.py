@@ -1,7 +1,8 @@
 """Selectors: pure functions `select(columns, budget, seed, **params) -> Selection`.
 
-What a selector obeys is in `contract`; which ones there are, and a user's own by address, in `registry`. Nothing else stands
-here: a stage's identity covers every package on the way to what it imports, so an entry here would change all subsets.
+What a selector obeys is in `contract`; which ones there are, and a user's own by address, in `registry`.
+Nothing else stands here: a stage's identity covers every package on the way to what it imports, so that an
+entry here would change all subsets.
 """
 
 from curation.selectors.contract import (

@@ -6,7 +6,6 @@ exceeded.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,12 @@ from curation.selectors.contract import (
     Selection,
     Selector,
     SelectorError,
+    number_of,
     numbers,
     require,
     resolve_budget,
     row_numbers,
+    share_or_rows,
 )
 
 PREFIX = "tokens:"
@@ -71,13 +72,16 @@ def token_budget(budget: str | int) -> int | None:
     text = str(budget).strip()
     if not text.startswith(PREFIX):
         return None
-    try:
-        number = Decimal(text.removeprefix(PREFIX).strip())
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or number.as_integer_ratio()[1] != 1:
+    number = number_of(text.removeprefix(PREFIX))
+    if not number.is_finite() or number != int(number):
         raise SelectorError(f"budget must be a number of tokens such as 'tokens:2e9', got {budget!r}")
     return int(number)
+
+
+def check_form(budget: str | int) -> None:
+    """Raises SelectorError for a text that is no budget for any pool."""
+    if token_budget(budget) is None:
+        share_or_rows(budget)
 
 
 def row_tokens(columns: pa.Table) -> np.ndarray:

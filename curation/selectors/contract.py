@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+MAX_EXPONENT = 99
+"""Powers of ten of a budget. Decimal accepts 1e999999999, whose integer would fill the memory."""
+
 
 class SelectorError(ValueError):
     """A selection that is not possible: unknown selector or parameter, invalid value."""
@@ -73,11 +76,10 @@ class Selection:
 class Selector:
     """The record that a selector's file declares as `SELECTOR`: its function and its properties.
 
-    needs: the signals that it reads, or a function of its parameters that returns them. reads: the same, by the
-    names of columns (a column of the pool itself needs no signal). cost: its class, C0
-    to C6 (see `registry.Description`). targeted: it sees validation data of the benchmarks it is
-    judged on. nested: a smaller budget gives the first picks of a larger one; or a function of its parameters
-    that says whether.
+    needs: the signals that it reads, or a function of its parameters that returns them. reads: the same, by
+    the names of columns (a column of the pool itself needs no signal). cost: its class, C0 to C6 (see
+    `registry.Description`). targeted: it sees validation data of the benchmarks it is judged on. nested: a
+    smaller budget gives the first picks of a larger one; or a function of its parameters that says whether.
     """
 
     select: Callable[..., Selection]
@@ -122,22 +124,33 @@ def resolve_budget(budget: str | int, pool_size: int) -> int:
 
     Raises BudgetError for a budget that the pool cannot meet, SelectorError for any other text.
     """
-    text = str(budget).strip()
-    try:
-        number = Decimal(text.removesuffix("%"))
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if (
-        isinstance(budget, bool)
-        or not number.is_finite()
-        or (not text.endswith("%") and number.as_integer_ratio()[1] != 1)
-    ):
-        raise SelectorError(f"budget must be a share such as '30%' or a number of rows, got {budget!r}")
-    rows = int(number * pool_size / 100) if text.endswith("%") else int(number)
-    if text.endswith("%") and number > 100:
-        raise BudgetError(max(rows, pool_size + 1), pool_size, f"{text} is more than the pool")
+    number, is_share = share_or_rows(budget)
+    rows = int(number * pool_size / 100) if is_share else int(number)
+    if is_share and number > 100:
+        raise BudgetError(max(rows, pool_size + 1), pool_size, f"{number}% is more than the pool")
     check_budget(rows, pool_size)
     return rows
+
+
+def share_or_rows(budget: str | int) -> tuple[Decimal, bool]:
+    """The number of a budget such as `"30%"` or `200`, and whether it is a share. Raises SelectorError."""
+    text = str(budget).strip()
+    is_share = text.endswith("%")
+    number = number_of(text.removesuffix("%"))
+    if isinstance(budget, bool) or not (number.is_finite() and (is_share or number == int(number))):
+        raise SelectorError(f"budget must be a share such as '30%' or a number of rows, got {budget!r}")
+    return number, is_share
+
+
+def number_of(text: str) -> Decimal:
+    """The number in the text of a budget, NaN where it is none. Raises SelectorError if out of range."""
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return Decimal("NaN")
+    if number.is_finite() and abs(number.adjusted()) > MAX_EXPONENT:
+        raise SelectorError(f"the budget {text[:80]!r} is out of range")
+    return number
 
 
 def check_budget(budget: int, available: int, why: str = "") -> None:

@@ -1,9 +1,10 @@
 """The selectors by name, and a user's own as `my_module:my_function`.
 
-A selector is one file that defines `select(columns, budget, seed, **params)` and declares `SELECTOR`, the record of what it
-needs and costs; adding one takes that file, its test and a name in `SELECTORS`. A user's own function is imported by its
-address; its module declares `SELECTOR` too, or the constants NEEDS, COST, TARGETED and NESTED (all optional), or the functions
-`needs(**params)`, `reads(**params)` and `nested(**params)` where they depend on the parameters.
+A selector is one file that defines `select(columns, budget, seed, **params)` and declares `SELECTOR`, the
+record of what it needs and costs; adding one takes that file, its test and a name in `SELECTORS`. A user's
+own function is imported by its address; its module declares `SELECTOR` too, or the constants NEEDS, COST,
+TARGETED and NESTED (all optional), or the functions `needs(**params)`, `reads(**params)` and
+`nested(**params)` where they depend on the parameters.
 """
 
 import importlib

@@ -1,6 +1,7 @@
 """Compute a signal of a pool.
 
-python -m curation.signals losses --pool pools/mini --model runs/seed --out signals/losses --param terms=[full,noimg]
+python -m curation.signals losses --pool pools/mini --model runs/seed --out signals/losses \\
+    --param terms=[full,noimg]
 python -m curation.signals capability_by_engine --pool pools/mini --model scorer --out signals/capability \\
     --param base_url=http://127.0.0.1:8000/v1
 python -m curation.signals my_module:my_function --pool pools/mini --out signals/mine --param power=2
@@ -23,7 +24,7 @@ from training.hub import HUB_ID, HubError, local_copy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: exit status 1 and one line on stderr for unusable data or values, 2 for a wrong command, 130 if stopped."""
+    """Exit status: 1 (and one line on stderr) for unusable data, 2 for a wrong command, 130 if stopped."""
     given = _parser().parse_args(arguments)
     from curation.signals.raters.engine import EngineError
     from curation.teacher.chat import ChatError
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         OSError,
         EngineError,
         ChatError,
-    ) as error:  # pools, signals, models: all ValueError
+    ) as error:
         return fail(error, 1)
     except KeyboardInterrupt:
         print("stopped; the same command continues after the last whole shard", file=sys.stderr)
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     names = "\n".join(f"  {name:<20} {target}" for name, target in COMMANDS.items())
     parser = CommandParser(
         prog="python -m curation.signals",
-        description="Compute a signal of a pool, shard by shard. The same command continues where it was stopped.",
+        description="Compute a signal of a pool, shard by shard. The same command continues a stopped one.",
         epilog=f"producers:\n{names}\nParameters of a producer are the keyword arguments of its function.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         metavar="DIR|HUB_ID",
-        help=f"checkpoint, organisation/name on the Hub, or {models}; for an engine, the name of the served model",
+        help=f"checkpoint, organisation/name on the Hub, or {models}; for an engine, its name of the model",
     )
     parser.add_argument("--out", type=path, required=True, metavar="DIR", help="where the signal is written")
     parser.add_argument(
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
-    """Produce what the command line asks for; returns the producer's summary. Raises ProducerError, CommandError."""
+    """The summary of the producer that the command line asks for. Raises ProducerError, CommandError."""
     from curation.pool.read import Pool
     from curation.signals.core.progress import shown
 
@@ -125,7 +126,7 @@ def _typed(value: Any, parameter: inspect.Parameter | None) -> Any:
 
 
 def find_model(name: str) -> Path:
-    """The directory of a checkpoint; a Hub id is fetched (or found in the local cache). Raises ProducerError."""
+    """Directory of a checkpoint; a Hub id is fetched, or found in the cache. Raises ProducerError."""
     try:
         folder = BUILTIN.get(name, Path(name).expanduser())
         if folder.is_dir():

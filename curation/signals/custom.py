@@ -2,8 +2,8 @@
 
     produce_custom("my_module:my_function", pool, Path("signals/mine"), {"power": 2})
 
-A user's producer is a function compute(pool, rows, **params) -> pyarrow.Table with column `row` (exactly `rows`) and the
-signal's columns; null means missing. It is called shard by shard; finished shards are kept.
+A user's producer is a function compute(pool, rows, **params) -> pyarrow.Table with column `row` (exactly
+`rows`) and the signal's columns; null means missing. It is called shard by shard; finished shards are kept.
 """
 
 import hashlib
@@ -32,13 +32,14 @@ class ProducerError(ValueError):
 def get_producer(name: str) -> Callable[..., Any]:
     """The function behind a name of COMMANDS, or behind my_module:my_function.
 
-    Raises ProducerError for an unknown name (with the nearest known one), a failing import and a wrong signature.
+    Raises ProducerError for an unknown name (with the nearest known one), a failing import and a wrong
+    signature.
     """
     target = COMMANDS.get(name, name if ":" in name else None)
     if target is None:
         raise ProducerError(
-            f"unknown producer {name!r}{did_you_mean(name, COMMANDS)}; must be one of {', '.join(COMMANDS)}, or "
-            "my_module:my_function for your own"
+            f"unknown producer {name!r}{did_you_mean(name, COMMANDS)}; must be one of {', '.join(COMMANDS)}, "
+            "or my_module:my_function for your own"
         )
     module_name, _, attribute = target.partition(":")
     try:
@@ -54,7 +55,7 @@ def get_producer(name: str) -> Callable[..., Any]:
 
 
 def check_params(name: str, params: Mapping[str, Any], given: Iterable[str] = _CUSTOM) -> None:
-    """Raises ProducerError for an unknown parameter of a producer (with the nearest known one) and for a missing one.
+    """Raises ProducerError for a parameter that a producer does not know, or for one that it lacks.
 
     given: what the caller passes besides `params`.
     """
@@ -85,10 +86,10 @@ def produce_custom(
 ) -> dict[str, Any]:
     """Write the signal of the user's function `my_module:my_function` to `out`; complete parts are kept.
 
-    model: passed on as the parameter `model`, as text. A part is kept if pool, parameters and source of the module are the
-    same (of the module alone: what it imports is not looked at here; a recipe's stage does). Returns the counts of
-    `write_signal`, rows with a null, and samples/s. Raises ProducerError for a function, parameters or a result that do
-    not fit.
+    model: passed on as the parameter `model`, as text. A part is kept if pool, parameters and source of the
+    module are the same (of the module alone: what it imports is not looked at here; a recipe's stage does).
+    Returns the counts of `write_signal`, rows with a null, and samples/s. Raises ProducerError for a
+    function, parameters or a result that do not fit.
     """
     from curation.signals.core.table import read_signal, write_signal
 
@@ -128,7 +129,8 @@ def _checked(target: str, table: Any) -> "pa.Table":
         raise ProducerError(f"producer {target!r} returned {type(table).__name__}, not a pyarrow.Table")
     if "row" not in table.column_names or len(table.column_names) < 2:
         raise ProducerError(
-            f"producer {target!r} returned the columns {table.column_names}: `row` and at least one more are needed"
+            f"producer {target!r} returned the columns {table.column_names}; `row` and at least one more are "
+            "needed"
         )
     return table
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def folder_of(name: str) -> Path:
-    """The folder with the task YAMLs that a suite names, one of these or absolute. Raises FileNotFoundError."""
+    """The folder with the task YAMLs that a suite names, shipped or absolute. Raises FileNotFoundError."""
     folder = Path(__file__).parent / name
     if not folder.is_dir():
         shipped = ", ".join(

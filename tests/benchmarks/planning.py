@@ -1,9 +1,10 @@
 """Seconds that it takes to load and plan a recipe of many arms, and to find what of it is done.
 
-    python tests/benchmarks/planning.py [--arms 10000]
+python tests/benchmarks/planning.py [--arms 10000]
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -34,10 +35,9 @@ def main() -> None:
         times.append(time.process_time())
         survey(plan, Path(folder))
         times.append(time.process_time())
-    loading, planning, looking = (b - a for a, b in zip(times, times[1:], strict=False))
-    print(
-        f"{given.arms:,} arms, {len(plan.nodes):,} stages: load {loading:.2f}, plan {planning:.2f}, survey {looking:.2f} CPU s"
-    )
+    loading, planning, looking = (b - a for a, b in itertools.pairwise(times))
+    print(f"{given.arms:,} arms, {len(plan.nodes):,} stages, CPU s:", end=" ")
+    print(f"load {loading:.2f}, plan {planning:.2f}, survey {looking:.2f}")
 
 
 if __name__ == "__main__":

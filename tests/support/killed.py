@@ -1,4 +1,4 @@
-"""Runs of a recipe in processes of their own that are killed at named points, and what their stores hold afterwards."""
+"""Runs of a recipe in processes of their own, killed at named points, and what their stores then hold."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ BESIDE = {".log", ".tmp", ".lock", ".seen", ".jsonl"}
 def run_silently(
     package: str, arguments: Sequence[str], log: Path | None = None, kill: str | None = None
 ) -> int:
-    """Exit status of `recipes.run` in this very process, whose output goes to `log`; `kill` as in curation/killpoints.py."""
+    """Exit status of `recipes.run` in this very process, with output to `log`; `kill`: see killpoints."""
     if kill is not None:
         os.environ[killpoints.VARIABLE] = kill
     output = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,4 +1,4 @@
-"""Imports what the real chain needs, and reads all source files once, in the server that its runs are forked from."""
+"""Imports what the real chain needs and reads all sources once, in the server that runs are forked from."""
 
 import torch  # noqa: F401
 import transformers  # noqa: F401

@@ -1,4 +1,4 @@
-"""Gradients at the adapters that a warm-up training left: plain ones at the last, or Adam's updates at all of them."""
+"""Gradients at the adapters that a warm-up left: plain at the last, or Adam's updates at all of them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,9 +26,9 @@ def score_gradients_at_warmup(
 ) -> dict[str, Any]:
     """As `score_gradients`, at the adapters of `warmup` (a training with keep_adapters).
 
-    checkpoints: "last" (ICONS, arXiv 2501.00654), or "all", summed with their learning rates as weights (LESS, arXiv
-    2402.04333, section 3.2). adam: the update of Adam instead of the gradient. Raises AdapterError where `warmup` kept no
-    adapters.
+    checkpoints: "last" (ICONS, arXiv 2501.00654), or "all", summed with their learning rates as weights
+    (LESS, arXiv 2402.04333, section 3.2). adam: the update of Adam instead of the gradient. Raises
+    AdapterError where `warmup` kept no adapters.
     """
     from training.adapters import kept_adapters
 

@@ -1,4 +1,4 @@
-"""Subset values learned from the files that a probe left: its subsets, the evaluations of models trained on them, signals."""
+"""Subset values learned from what a probe left: subsets, evaluations of models trained on them, signals."""
 
 import json
 from collections.abc import Sequence

@@ -569,6 +569,12 @@ def test_budgets_of_forty_digits_are_refused_as_any_other(budget):
         resolve_budget(budget, 100)
 
 
+@pytest.mark.parametrize("budget", ["1e999999999", "1e999999999%", "1e-999999999%", "9" * 500])
+def test_budgets_that_would_fill_the_memory_are_refused(budget):
+    with pytest.raises(SelectorError, match="is out of range"):
+        resolve_budget(budget, 100)
+
+
 def test_mmssr_takes_huge_and_infinite_scores_and_repeated_ids_in_any_order():
     n = 12
     table = pa.table(

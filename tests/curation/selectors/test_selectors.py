@@ -485,7 +485,8 @@ def test_registry_imports_selectors_only_when_asked():
     code = (
         "import sys, curation.selectors.registry as s\n"
         "loaded = {m for m in sys.modules if m.startswith('curation.selectors.')}\n"
-        "assert loaded == {'curation.selectors.' + m for m in ('contract', 'param_types', 'registry')}, loaded\n"
+        "names = 'contract', 'param_types', 'registry'\n"
+        "assert loaded == {f'curation.selectors.{name}' for name in names}, loaded\n"
         "s.get_selector('random'); assert 'curation.selectors.mmssr' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

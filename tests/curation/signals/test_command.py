@@ -81,7 +81,7 @@ def test_a_producer_that_cannot_be_used_is_refused_with_what_to_do(own, name, me
 
 def test_parameters_are_checked_by_signature(own):
     with pytest.raises(
-        ProducerError, match="no parameter 'powr' .did you mean 'power'..; it takes power, model"
+        ProducerError, match=r"no parameter 'powr' .did you mean 'power'..; it takes power, model"
     ):
         check_params("own_signal:words", {"powr": 2})
     with pytest.raises(ProducerError, match="needs the parameter 'out'"):
@@ -237,7 +237,8 @@ def test_a_hub_model_that_is_not_there_says_so(monkeypatch):
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys\ntry:\n    from curation.signals.__main__ import main; main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom curation.signals.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'transformers', 'pyarrow', 'numpy') if m in sys.modules])"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -87,6 +87,27 @@ def test_seeds_that_are_not_selections_are_counted_as_runs(tmp_path):
     assert "| difference [95 %] |" in comparison_table(comparison)
 
 
+def test_scores_are_in_percent_of_the_scale_and_the_range_has_two_ends(tmp_path):
+    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", scale=200.0), Benchmark("t2", "Two", "data")))
+    scores = {"full": (100.0, 0.5), "a": (50.0, 0.4), "random": (20.0, 0.2)}
+    runs = [
+        Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, x), "t2": np.full(4, y)}))
+        for arm, (x, y) in scores.items()
+    ]
+    comparison = compare(runs, suite)
+    rows, compact = _cells(comparison_table(comparison)), _cells(compact_table(comparison))
+    assert (rows["a"]["One"], rows["a"]["Two"], rows["a"]["mean"]) == ("25.0", "40.0", "32.5")
+    assert rows["chance"]["One"] == "0.1"  # 0.25 of 200
+    assert (compact["a"]["/FULL"], compact["a"]["/FULL without one benchmark"]) == ("65.0", "50.0 to 80.0")
+
+
+def test_a_gain_of_zero_has_a_sign(tmp_path):
+    scores = {"t1": np.full(4, 0.5), "t2": np.full(4, 0.5)}
+    path = write_evaluation(tmp_path / "a", scores, shuffled=scores)
+    comparison = compare([Run("a", 0, 0, "1", path)], TOY)
+    assert _cells(compact_table(comparison))["a"]["grounded gain"] == "+0.0"
+
+
 def test_compact_table(comparison):
     rows = _cells(compact_table(comparison))
     assert (

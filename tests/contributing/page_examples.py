@@ -1,4 +1,4 @@
-"""Reads the worked examples of a Markdown page: files to write, changes to make, commands to run, in their order."""
+"""Read the worked examples of a Markdown page: files to write, changes to make, commands to run."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ ELLIPSIS = "…"
 
 @dataclass(frozen=True)
 class Step:
-    """One code block. `language` is python, yaml, diff, bash or text; `path` is the file named above the block."""
+    """One code block in python, yaml, diff, bash or text; `path` is the file that is named above it."""
 
     language: str
     path: str
@@ -19,7 +19,7 @@ class Step:
 
 
 def sections(page: str) -> dict[str, str]:
-    """Text of each `### heading` of a page, up to the next heading of level 2 or 3; code is not searched for headings."""
+    """Text of each `### heading` of a page, up to the next heading of level 2 or 3."""
     found: dict[str, list[str]] = {}
     heading, fenced = "", False
     for line in page.splitlines():
@@ -32,7 +32,7 @@ def sections(page: str) -> dict[str, str]:
 
 
 def steps(section: str) -> Iterator[Step]:
-    """The code blocks of a section. A file's path is the last one in backquotes of the bold text above its block."""
+    """The code blocks of a section; the file of a block is the last path in backquotes in bold above it."""
     parts = re.split(r"^```(\w+)\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
     for above, language, body in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
         paths = [
@@ -44,7 +44,7 @@ def steps(section: str) -> Iterator[Step]:
 
 
 def apply(diff: str, file: Path) -> None:
-    """Change `file` as a diff without line numbers says; the lines that it expects must occur exactly once."""
+    """Apply a diff without line numbers to `file`; the lines that it expects must occur exactly once."""
     lines = file.read_text(encoding="utf-8").splitlines()
     changes = [(line[:1], line[1:]) for line in diff.splitlines()]
     old = [text for sign, text in changes if sign != "+"]

@@ -1,7 +1,7 @@
 """The worked examples of CONTRIBUTING.md, executed word for word in a copy of the project.
 
-Each example writes its files, makes its changes and runs its commands; every command must succeed, and a `text` block
-must be part of what the command before it printed.
+Each example writes its files, makes its changes and runs its commands. Every command must succeed, and
+a `text` block must be part of what the command before it printed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Tables of a README against the rows that the code gives; what differs is printed so that it can be pasted."""
+"""Tables of a README against the rows that the code gives; rows that differ are printed for pasting."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ def row(cells: Sequence[str]) -> str:
 
 
 def check(readme: Path, heading: str, expected: Sequence[str], extra: Sequence[str] = ()) -> None:
-    """The table whose header starts with `heading` must hold the rows `expected` in order, then those of `extra`."""
+    """The table whose header starts with `heading` must hold the rows `expected`, then those of `extra`."""
     lines = iter(readme.read_text(encoding="utf-8").splitlines())
     assert any(line.startswith(heading) for line in lines), f"{readme.name} has no table {heading}"
     next(lines)  # alignment

@@ -9,7 +9,16 @@ import curation
 from curation.selectors.registry import SELECTORS, describe, get_selector
 
 README = Path(curation.__path__[0]) / "README.md"
-OWN = "| `my_module:my_function` | your own `select(columns, budget, seed, **params)` | its `NEEDS` | its `COST` | | its own |"
+OWN = readme_tables.row(
+    [
+        "`my_module:my_function`",
+        "your own `select(columns, budget, seed, **params)`",
+        "its `NEEDS`",
+        "its `COST`",
+        "",
+        "its own",
+    ]
+)
 
 
 def row(name: str) -> str:

@@ -216,7 +216,7 @@ def test_the_mini_worlds_record_labels_no_other_pool(project):
 
 
 def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
-    text = (REPOSITORY / "README.md").read_text()
+    text = (REPOSITORY / "curation" / "README.md").read_text()
     (project / "own.yaml").write_text(
         next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: api" in block)
     )

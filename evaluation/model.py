@@ -18,7 +18,7 @@ from PIL import Image
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
 from evaluation.decode import greedy
 from training.collate import Collator
-from training.models import image_mode, load
+from training.models import dtype_of, image_mode, load
 from training.render import Encoded, Renderer
 
 Messages = Sequence[Mapping[str, Any]]
@@ -76,8 +76,8 @@ class Answerer:
         device: str | torch.device = "cpu",
         dtype: str = "float32",
     ) -> "Answerer":
-        """An Answerer for a checkpoint directory or Hub name; `dtype` is the name of a torch dtype."""
-        model, processor = load(checkpoint, dtype=getattr(torch, dtype))
+        """An Answerer for a checkpoint directory or Hub name; `dtype` is one of training.models.DTYPES."""
+        model, processor = load(checkpoint, dtype=dtype_of(dtype))
         return cls(model, processor, batch_size=batch_size, device=device)
 
     def prompt(self, messages: Messages) -> Prompt:

@@ -80,6 +80,13 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
+def dtype_of(name: str) -> torch.dtype:
+    """The type of weights with one of the names DTYPES. Raises ValueError."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    return getattr(torch, name)
+
+
 def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
     """Model (evaluation mode, weights as `dtype`) and processor of a directory or Hub name; or HubError."""
     path = local_copy(path)
@@ -309,6 +316,8 @@ def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
     return out
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""Names of the types that weights can be loaded in."""
 INCIDENTAL = {"transformers_version", "dtype", "is_local", "local_files_only"}
 """Keys in a checkpoint's JSON files that depend on who wrote or read it; weights carry their own dtype."""
 

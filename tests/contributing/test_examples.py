@@ -88,6 +88,7 @@ def run(commands: str, project: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_selector(project):
     follow(EXAMPLES["A selector"], project)
     subset = pq.read_table(project / "demo" / "subsets" / "prototypes" / "subset.parquet")
@@ -100,6 +101,7 @@ def test_a_selector(project):
     assert sorted(subset["similarity"].to_pylist()) == pytest.approx(lowest)
 
 
+@pytest.mark.slow
 def test_a_signal(project):
     follow(EXAMPLES["A signal"], project)
     subset = pq.read_table(project / "demo" / "subsets" / "varied" / "subset.parquet")
@@ -110,6 +112,7 @@ def test_a_signal(project):
     assert min(chosen) >= sorted(value for value in values if value is not None)[-len(chosen)]
 
 
+@pytest.mark.slow
 def test_a_benchmark(project):
     pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
     follow(EXAMPLES["A benchmark"], project)

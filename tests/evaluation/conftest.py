@@ -1,9 +1,3 @@
-import os
-
-# Before torch is loaded: a process that has used OpenMP threads cannot fork, and a test evaluates in two
-# forked processes.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 from pathlib import Path
 
 import pytest

@@ -24,9 +24,9 @@ from evaluation.aggregate import Run, compare
 from evaluation.harness import EvaluationError, evaluate
 from evaluation.model import Answerer
 from evaluation.shuffled import images, ring
-from evaluation.suite import TASKS as FOLDER
 from evaluation.suite import load_suite
 from evaluation.tables import comparison_table
+from evaluation.tasks import folder_of
 from training.models import build_tiny
 
 TASKS = [b.task for b in load_suite("mini")]
@@ -415,7 +415,7 @@ def test_lmms_eval_finds_the_model_by_its_entry_point():
 
 def test_every_task_of_the_suite_has_its_yaml_and_data_file():
     for benchmark in load_suite("mini"):
-        content = yaml.safe_load((FOLDER / "mini" / f"{benchmark.task}.yaml").read_text())
+        content = yaml.safe_load((folder_of("mini") / f"{benchmark.task}.yaml").read_text())
         assert content["task"] == benchmark.task
         assert content["dataset_kwargs"]["data_files"] == {"test": f"{benchmark.capability}.parquet"}
 
@@ -425,7 +425,7 @@ def own_suite(tmp_path):
     """own_suite(task YAML) -> a suite of two lines, one of them a task that the project does not ship."""
 
     def write(task: str) -> Path:
-        shutil.copytree(FOLDER / "mini", tmp_path / "tasks")
+        shutil.copytree(folder_of("mini"), tmp_path / "tasks")
         (tmp_path / "tasks" / "charts.yaml").write_text(task)
         labels = {"mini_ocr": "OCR", "charts": "Charts"}
         lines = "\n".join(

@@ -1,10 +1,5 @@
 """A word-level tokenizer with a compact chat template, a tiny checkpoint, and samples over drawn images."""
 
-import os
-
-# Before torch is loaded: more threads than idle cores make small models many times slower.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 from pathlib import Path
 
 import numpy as np

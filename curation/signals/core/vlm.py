@@ -17,11 +17,9 @@ from curation.signals.core.table import Advance
 from training.collate import Collator
 from training.hub import local_copy
 from training.images import ImageError
-from training.models import checkpoint_hash, load
+from training.models import checkpoint_hash, dtype_of, load
 from training.models import image_mode as image_mode_of
 from training.render import Encoded, Renderer, RenderError
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class ModelError(ValueError):
@@ -75,9 +73,8 @@ def checkpoint_identity(path: Path, dtype: str, device: torch.device, **settings
 class Vlm:
     """A vision-language checkpoint in evaluation mode.
 
-    dtype: of the weights, one of DTYPES; log-probabilities are float32 in any case. image_mode: "base" or
-    "anyres";
-    default: the checkpoint's own.
+    dtype: of the weights, one of training.models.DTYPES; log-probabilities are float32 in any case.
+    image_mode: "base" or "anyres"; default: the checkpoint's own.
     """
 
     def __init__(
@@ -88,10 +85,8 @@ class Vlm:
         dtype: str = "float32",
         image_mode: str | None = None,
     ) -> None:
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         self.path, self.dtype, self.device = local_copy(path), dtype, default_device(device)
-        self._open(*load(self.path, dtype=getattr(torch, dtype)), image_mode)
+        self._open(*load(self.path, dtype=dtype_of(dtype)), image_mode)
 
     def _open(self, model: Any, processor: Any, image_mode: str | None) -> None:
         self.model, self.processor = model.to(self.device), processor

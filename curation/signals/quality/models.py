@@ -19,7 +19,7 @@ from curation.pool.sample import IMAGE_PLACEHOLDER
 from curation.signals.core.batches import batches_by_tokens, padded_tokens
 from curation.signals.core.vlm import ModelError, checkpoint_identity, default_device
 from training.hub import local_copy
-from training.models import quiet
+from training.models import dtype_of, quiet
 
 if TYPE_CHECKING:
     from curation.pool.sample import Sample
@@ -52,9 +52,7 @@ class TurnModel:
         self.path, self.dtype, self.max_tokens = local_copy(path), dtype, max_tokens
         self.device = default_device(device)
         with quiet():
-            self.model = (
-                model.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
-            )
+            self.model = model.from_pretrained(str(self.path), dtype=dtype_of(dtype)).eval().to(self.device)
             self.tokenizer = AutoTokenizer.from_pretrained(str(self.path))
         # Either may be missing: tokenizers then report a huge model_max_length.
         self.context = min(

@@ -210,12 +210,12 @@ def _score(
         **queries.identity(),
     }
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
-    seconds = time.perf_counter() - start
+    seconds, computed = time.perf_counter() - start, counts["rows_computed"]
     return {
         **counts,
         "missing": dict(sorted(missing.items())),
         "seconds": round(seconds, 3),
-        "samples_per_second": round(counts["rows_computed"] / seconds, 2),
+        "samples_per_second": round(computed / seconds, 2) if computed else None,
         **backend.summary(),
     }
 

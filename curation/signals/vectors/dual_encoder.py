@@ -13,7 +13,7 @@ from curation.signals.core.batches import batches_by_count, padded_tokens
 from curation.signals.core.vlm import ModelError, PassStats, checkpoint_identity, default_device
 from training.hub import local_copy
 from training.images import ImageError, Picture, decode
-from training.models import quiet
+from training.models import dtype_of, quiet
 
 
 @dataclass
@@ -39,7 +39,7 @@ class DualEncoder:
         self.path, self.dtype, self.device = local_copy(path), dtype, default_device(device)
         with quiet():
             self.model = (
-                AutoModel.from_pretrained(str(self.path), dtype=getattr(torch, dtype)).eval().to(self.device)
+                AutoModel.from_pretrained(str(self.path), dtype=dtype_of(dtype)).eval().to(self.device)
             )
             if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "get_text_features")):
                 raise ModelError(

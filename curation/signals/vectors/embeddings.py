@@ -102,6 +102,8 @@ def embed_pool(
         opened = _from_vlm(pool, model_dir, list(layers), state, variant, max_tokens, dtype, device)
     elif source == "clip":
         opened = _from_clip(pool, model_dir, text, batch_size, dtype, device)
+    elif dtype != "float32":
+        raise ValueError(f"sentence encoders compute in float32, got dtype {dtype!r}")
     else:
         opened = _from_sentences(pool, model_dir, text, batch_size, device)
     identity, compute, stats = opened

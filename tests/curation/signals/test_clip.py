@@ -212,6 +212,8 @@ def test_a_model_that_is_not_a_dual_encoder_is_refused(small_pool, tiny_vlm_dir,
         score_clip(small_pool, tiny_vlm_dir, tmp_path)
     with pytest.raises(ValueError, match="text must be one of answer, question, both, got 'caption'"):
         score_clip(small_pool, clip_dir, tmp_path, text="caption")
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, got 'half'"):
+        score_clip(small_pool, clip_dir, tmp_path, dtype="half")
 
 
 def test_the_same_vectors_serve_as_embeddings(small_pool, clip_dir, signal, tmp_path):

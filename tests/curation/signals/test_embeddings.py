@@ -213,3 +213,5 @@ def test_missing_sentence_transformers_gives_an_install_hint(small_pool, tmp_pat
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"winnow\[sentence\]"):
         embed_pool(small_pool, tmp_path, tmp_path / "out", source="sentence")
+    with pytest.raises(ValueError, match="sentence encoders compute in float32, got dtype 'float16'"):
+        embed_pool(small_pool, tmp_path, tmp_path / "out", source="sentence", dtype="float16")

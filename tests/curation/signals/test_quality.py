@@ -127,6 +127,8 @@ def test_models_that_are_not_graders_are_refused(text_models, tmp_path):
     build_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="not a reward model: it has 2 labels instead of one"):
         RewardModel(tmp_path, 100, device="cpu")
+    with pytest.raises(ValueError, match=r"dtype must be one of .*, got 'no_grad'"):
+        RewardModel(tmp_path, 100, dtype="no_grad", device="cpu")
 
 
 def grade_of(body):

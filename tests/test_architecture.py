@@ -103,6 +103,7 @@ def test_selectors_use_numpy_and_pyarrow_only():
         assert outside <= {"numpy", "pyarrow"}, f"{name}: {outside}"
 
 
+@pytest.mark.slow
 def test_everything_imports_without_the_optional_packages():
     # the tasks' functions and lmms_model are loaded by lmms-eval itself
     modules = [

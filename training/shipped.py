@@ -4,11 +4,13 @@ from pathlib import Path
 
 
 def shipped_file(folder: Path, name: str | Path, suffix: str, what: str) -> Path:
-    """`<folder>/<name><suffix>`, or the path itself where `name` ends in `suffix`.
+    """`<folder>/<name><suffix>` where that ships, or the path itself where `name` has an ending.
 
     Raises FileNotFoundError, with the names that ship, where there is no such file. `what` names the kind.
     """
-    path = Path(name) if str(name).endswith(suffix) else folder / f"{name}{suffix}"
+    path = folder / f"{name}{suffix}"
+    if not path.is_file() and Path(name).suffix:
+        path = Path(name)
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in folder.glob(f"*{suffix}")))
         raise FileNotFoundError(

@@ -163,6 +163,7 @@ def cells(table: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in lines}
 
 
+@pytest.mark.slow
 def test_table_by_pool(comparison, runs):
     table = cells(pool_table(comparison))
     assert table["arm"] == [

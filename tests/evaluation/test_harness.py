@@ -77,6 +77,7 @@ def _sentence(doc) -> str:
     return f"The answer is {doc['answer']}."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fn, value, unparsed",
     [
@@ -170,6 +171,7 @@ def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     assert all(asked == shown for asked, shown in model.seen[: 2 * N])
 
 
+@pytest.mark.slow
 def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tiny):
     seen = []
     options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 5}
@@ -304,6 +306,7 @@ def tiny(tmp_path_factory) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
@@ -333,6 +336,7 @@ def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     assert len(hashes) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shuffled", "fails_at", "journalled", "answers"),
     [(False, 4, 12, 2 * N), (True, 10, 36, 4 * N)],

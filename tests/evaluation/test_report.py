@@ -50,6 +50,7 @@ def comparison(tmp_path):
     return compare(runs, TOY)
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_and_the_same_bytes_every_time(comparison, tmp_path):
     one, two = draw_all(comparison, tmp_path / "one"), draw_all(comparison, tmp_path / "two")
     assert [path.name for path in one] == ["means.png", "differences.png", "benchmarks.png", "radar.png"]

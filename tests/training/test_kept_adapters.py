@@ -79,6 +79,7 @@ def test_adams_moments_are_those_of_the_steps(kept):
     assert not torch.equal(first[weights[0]], last[weights[0]])
 
 
+@pytest.mark.slow
 def test_keeping_changes_no_outcome_and_bytes_repeat(base, kept, tmp_path):
     fit(SPEC, base, kept[0], tmp_path / "plain")
     assert (

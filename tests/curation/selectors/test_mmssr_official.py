@@ -113,6 +113,7 @@ def listed(found):
     ]
 
 
+@pytest.mark.slow
 def test_equals_the_oracle_in_order_on_1200_random_cases():
     seen = Counter()
     for case in range(1200):

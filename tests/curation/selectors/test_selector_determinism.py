@@ -52,6 +52,7 @@ def reference() -> str:
     return selections(PYTHONHASHSEED="0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
 def test_hash_seed_changes_nothing(reference, hash_seed):
     assert reference.count("\n") > len(CASES) + 8

@@ -170,6 +170,7 @@ def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
     assert {body["temperature"] for body in server.requests} == {0.0}
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool, tmp_path):
     pytest.importorskip("openai")
 

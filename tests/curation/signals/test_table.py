@@ -56,7 +56,7 @@ def test_finished_parts_are_kept_and_the_rest_is_computed(signal):
     (signal / "part-00001.parquet").unlink()
     torn = (signal / "part-00002.parquet").read_bytes()
     (signal / "part-00002.parquet").write_bytes(torn[:-7])
-    (signal / "part-00000.tmp").write_bytes(b"half a par")
+    (signal / ".part-00000.parquet.123.tmp").write_bytes(b"half a par")
     computed, progress = [], []
 
     def recorded(rows, advance):

@@ -92,9 +92,9 @@ class Variant:
         loaded = load(RECIPE, self.overrides)
         plan = make_plan(loaded)
         self.root, self.recipe = root_of(loaded), loaded.recipe
-        self.nodes: dict[str, Node] = {node.kind: node for node in plan.nodes}
+        self.nodes: dict[str, Node] = {node.family: node for node in plan.nodes}
         with open(os.devnull, "w") as nowhere:
-            for kind in ("fit_scorer", "fit_styler"):
+            for kind in ("fit_rater[scorer]", "fit_rater[styler]"):
                 run(loaded, plan, until=kind, console=Console(file=nowhere))
 
     def path(self, kind: str) -> Path:
@@ -143,7 +143,7 @@ class Variant:
                 self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, PassStats(), lambda k: None
             )
 
-        return self.scored("fit_scorer", score)
+        return self.scored("fit_rater[scorer]", score)
 
     def styles(self) -> pa.Table:
         def score(model: Path, rows: list[int]) -> pa.Table:
@@ -152,11 +152,11 @@ class Variant:
                 self.pool, rows, vlm, queries, self.recipe.scoring.batch_size, PassStats(), lambda k: None
             )
 
-        return self.scored("fit_styler", score)
+        return self.scored("fit_rater[styler]", score)
 
     def seconds(self) -> float:
         """Seconds that labels and fits took when they were computed."""
-        kinds = {"labels", "fit_seed", "fit_scorer", "fit_styler"} & set(self.nodes)
+        kinds = {"labels", "fit_seed", "fit_rater[scorer]", "fit_rater[styler]"} & set(self.nodes)
         return sum(read_record(self.path(kind))["seconds"] for kind in kinds)
 
 
@@ -172,9 +172,9 @@ def truth_signal(variant: Variant) -> pa.Table:
 
 def words_signal(variant: Variant) -> pa.Table:
     """Ridge regression of the training labels on the words that occur in questions and answers."""
-    trained = json.loads((variant.path("fit_scorer") / "split.json").read_text())["train"]
+    trained = json.loads((variant.path("fit_rater[scorer]") / "split.json").read_text())["train"]
     labels = variant.labels.filter(pc.is_in(variant.labels["row"], pa.array(trained, pa.int32())))
-    rows = [*variant.truth["row"].to_pylist(), *variant.held_out("fit_scorer")["row"].to_pylist()]
+    rows = [*variant.truth["row"].to_pylist(), *variant.held_out("fit_rater[scorer]")["row"].to_pylist()]
     x, other = words(variant.pool, labels["row"].to_pylist()), words(variant.pool, rows)
     vocabulary = sorted(set().union(*x))
     x, other = (
@@ -229,7 +229,7 @@ def judge(
     """A row of the table, and the metrics by capability."""
     on_truth, taught = (
         capability_report(scores, variant.truth),
-        capability_report(scores, variant.held_out("fit_scorer")),
+        capability_report(scores, variant.held_out("fit_rater[scorer]")),
     )
     shares = reached(scores, variant.truth)
     by_key = {
@@ -244,7 +244,7 @@ def judge(
     if styles is not None:
         ours, theirs = (
             style_report(styles, variant.truth),
-            style_report(styles, variant.held_out("fit_styler")),
+            style_report(styles, variant.held_out("fit_rater[styler]")),
         )
         style_cells = [ours["exact"], ours["macro_f1"], theirs["exact"], theirs["n"]]
     return [
@@ -257,7 +257,7 @@ def judge(
         float(np.mean(list(shares.values()))),
         mean["mae"],
         taught["mean"]["spearman"],
-        len(variant.held_out("fit_scorer")),
+        len(variant.held_out("fit_rater[scorer]")),
         *style_cells,
         seconds,
     ], by_key

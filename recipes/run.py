@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
     given = parser().parse_intermixed_args(arguments)
     # One thread here too, before any numeric library starts: inline and pool then give equal results.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from recipes.errors import exit_status
+    from recipes.command import exit_status
 
     return exit_status(lambda: _run(given, package))
 

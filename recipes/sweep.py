@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
     """Exit status 0, 1 if a cell or the store failed, 2 if the sweep is wrong. `package` holds the stage modules."""
     given = parser().parse_intermixed_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numeric library starts, as in recipes.run
-    from recipes.errors import exit_status
+    from recipes.command import exit_status
 
     return exit_status(lambda: _run(given, package))
 

@@ -79,7 +79,8 @@ class TextModel(Section):
 
 
 class Judge(Section):
-    """A chat model that grades the text of a conversation from 0 to 100 (InstructionGPT-4, arXiv 2308.12067)."""
+    """A chat model that grades the text of a conversation from 0 to 100 (InstructionGPT-4, arXiv
+    2308.12067)."""
 
     model: str = Field(
         min_length=1,
@@ -121,7 +122,7 @@ class ModelsQuality(Section):
 
 
 class Gradient(Section):
-    """Projected LoRA gradients at checkpoints of a warm-up training, and their similarity to validation gradients.
+    """Projected LoRA gradients at checkpoints of a warm-up training, compared with those of validation items.
 
     Targeted: the validation items are of the same kind as the benchmarks.
     """

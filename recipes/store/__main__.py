@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     from rich.console import Console
 
-    from recipes.errors import exit_status
+    from recipes.command import exit_status
 
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, highlight=False)

@@ -1,9 +1,10 @@
-"""What a module really runs on: the project modules that it imports, and the data files that they name, as one hash.
+"""One hash over the code that a module executes: the project modules it imports and the data files they name.
 
-The hash is over syntax trees without docstrings, comments and formatting, so prose and layout change nothing; a changed
-statement anywhere in the closure changes it. Nothing is listed by hand and nothing is imported: sources are found on
-`sys.path`, parsed and followed through every form of import, in functions too. Installed packages are not followed; their
-versions are recorded with each stage instead.
+The hash is over syntax trees without docstrings, comments and formatting: a changed statement anywhere in the
+closure of imports changes the hash, prose and layout do not. Nothing is listed by hand and nothing is
+imported: sources are found on `sys.path`, parsed, and followed through every form of import, including
+imports inside functions. Installed packages are not followed; their versions are recorded with each stage
+instead.
 """
 
 import ast
@@ -22,14 +23,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = frozenset({"curation", "training", "evaluation", "recipes"})
 """The project's own packages."""
 PROSE = {".md", ".pyc"}
-"""Suffixes of files in a data folder that no code reads."""
+"""Suffixes of files in a data folder that are not read by code."""
 LAYOUT = {"ctx", "kind", "type_comment"}
-"""Fields of the syntax tree that say how something is written, not what it does."""
+"""Fields of the syntax tree that do not affect what the code does."""
 
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: the hash of what it does, the modules that it imports, the data files and folders that it names."""
+    """One source file: hash of its statements, modules it imports, data files and folders it names."""
 
     digest: str
     imports: frozenset[str]
@@ -37,12 +38,15 @@ class Module:
 
 
 def code_hash(*modules: str) -> str:
-    """sha256 over the closure of these modules. Raises ModuleNotFoundError for one that has no source file."""
+    """sha256 over the closure of these modules.
+
+    Raises ModuleNotFoundError for a module without a source file.
+    """
     return _code_hash(tuple(sorted(set(modules))))
 
 
 def file_hash(file: Path) -> str:
-    """sha256 over one source file that is no module of a package, such as a task's functions, and all that it imports."""
+    """sha256 over a source file outside all packages, such as a task's functions, and all its imports."""
     module = read_module(file, file.stem)
     beside = [file.with_name(f"{name.partition('.')[0]}.py") for name in module.imports]
     own = [other for other in beside if other.is_file() and other != file]
@@ -56,27 +60,29 @@ def file_hash(file: Path) -> str:
 
 
 def closure(*modules: str) -> dict[str, Path]:
-    """Source file of every project module that the given ones import, directly or not, and of their packages."""
-    found: dict[str, Path] = {}
-    followed = PACKAGES | {
-        name.partition(".")[0] for name in modules
-    }  # those asked for even where they are installed
+    """Source files of the given modules, of all project modules they import, and of their packages."""
+    files: dict[str, Path] = {}
+    # The given modules are followed even if they are installed packages.
+    followed = PACKAGES | {name.partition(".")[0] for name in modules}
     todo = list(modules)
     for name in modules:
         if source(name, followed) is None:
             raise ModuleNotFoundError(f"module {name} has no source file on sys.path", name=name)
     while todo:
         name = todo.pop()
-        if name in found or (file := source(name, followed)) is None:
+        if name in files or (file := source(name, followed)) is None:
             continue
-        found[name] = file
+        files[name] = file
         parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
         todo += [*parents, *read_module(file, name).imports]
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def data_files(modules: dict[str, Path]) -> list[Path]:
-    """The files that modules name beside themselves (`Path(__file__).parent / "names.yaml"`); a folder stands for all in it."""
+    """The data files that modules name relative to themselves, as in `Path(__file__).parent / "names.yaml"`.
+
+    A folder that is named stands for all files below it.
+    """
     named = {path for name, file in modules.items() for path in read_module(file, name).data}
     files = {
         file for path in named for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()
@@ -94,14 +100,14 @@ def _code_hash(names: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------ where a module is
+# ------------------------------------------------------------------------------------------ finding sources
 
 
 @cache
 def source(module: str, followed: frozenset[str] = PACKAGES) -> Path | None:
-    """Source file of a module of the project or of the user.
+    """Source file of a project or user module; None for built-in, compiled and installed modules.
 
-    None for built-in, compiled and installed modules; the top-level packages in `followed` count wherever they are.
+    Top-level packages in `followed` are found even if they are installed.
     """
     top, *rest = module.split(".")
     if top in PACKAGES:
@@ -124,7 +130,10 @@ def _inside(folders: list[Path], parts: list[str]) -> Path | None:
 
 
 def _editable(top: str) -> Any:
-    """Packages that an editable installation puts on the path by a hook of its own. A top-level name is not imported by this."""
+    """The spec of a package that an editable installation adds by an import hook of its own.
+
+    `find_spec` does not import a top-level name.
+    """
     try:
         return importlib.util.find_spec(top)
     except (ImportError, ValueError):
@@ -141,11 +150,11 @@ def _installed(spec: importlib.machinery.ModuleSpec) -> bool:
     )
 
 
-# ------------------------------------------------------------------------------------------ what a module does
+# ------------------------------------------------------------------------------------------ syntax trees
 
 
 def read_module(file: Path, name: str) -> Module:
-    """Parse one source file; the result is kept until its size or time of change differs."""
+    """Parse one source file; the result is cached until the file's size or modification time changes."""
     stat = file.stat()
     return _read_module(file, name, stat.st_size, stat.st_mtime_ns)
 
@@ -161,7 +170,7 @@ def _read_module(file: Path, name: str, size: int, changed: int) -> Module:
 
 
 def _strip(tree: ast.AST) -> None:
-    """Take out what changes nothing: docstrings (of attributes too) and what only a type checker reads."""
+    """Remove what has no effect at run time: docstrings, also of attributes, and TYPE_CHECKING blocks."""
     for node in ast.walk(tree):
         for field, value in ast.iter_fields(node):
             if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
@@ -181,7 +190,7 @@ def _without_types(statement: ast.stmt) -> list[ast.stmt]:
 
 
 def _plain(node: Any) -> Any:
-    """The tree as nested lists. Empty fields are left out, so that one that a later Python adds changes no hash."""
+    """The tree as nested lists, without empty fields, so that new fields of later Pythons change no hash."""
     if isinstance(node, ast.AST):
         fields = [
             [name, _plain(value)]
@@ -193,7 +202,7 @@ def _plain(node: Any) -> Any:
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Every module name that a tree imports; `from a import b` may mean a module a.b, so both are given."""
+    """Every module name that a tree imports; `from a import b` may name a module a.b, so it yields both."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -207,24 +216,27 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
                 yield str(node.args[0].value)
 
 
-# ------------------------------------------------------------------------------------------ which files it names
+# ------------------------------------------------------------------------------------------ data files
 
 
 def _named_data(tree: ast.Module, file: Path) -> Iterator[Path]:
-    """Paths built from `Path(__file__)` and at least one literal part; a module's own folder by itself is no data."""
+    """Existing paths built from `Path(__file__)` and at least one literal part.
+
+    The module's own folder alone does not count: it would stand for all code beside the module.
+    """
     constants: dict[str, tuple[Path, bool]] = {}
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            if found := _path(statement.value, file, constants):
-                constants[statement.targets[0].id] = found
+            if value := _path(statement.value, file, constants):
+                constants[statement.targets[0].id] = value
     for node in ast.walk(tree):
-        found = _path(node, file, constants) if isinstance(node, ast.expr) else None
-        if found and found[1] and found[0].exists():
-            yield found[0]
+        named = _path(node, file, constants) if isinstance(node, ast.expr) else None
+        if named and named[1] and named[0].exists():
+            yield named[0]
 
 
 def _path(node: ast.expr, file: Path, constants: dict[str, tuple[Path, bool]]) -> tuple[Path, bool] | None:
-    """(path, whether a literal part was added) of an expression; None for one that is not built from `__file__`."""
+    """(path, whether a literal part was added) of an expression; None if it is not built from `__file__`."""
     match node:
         case ast.Name(id=name):
             return constants.get(name)

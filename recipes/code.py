@@ -1,11 +1,11 @@
-"""Stage modules by kind, the hash of the code that each runs on, and the versions of the libraries beneath.
+"""Stage modules by kind, the hash of the code that each executes, and the versions of the libraries it uses.
 
 A stage of kind K is the module `<package>.K` with
 
-    RESUMES = True                                  # optional: `run` continues what it finds in a half-written `out`
-    def run(config, inputs, out, progress) -> dict  # writes files under `out`, returns a small JSON-able summary
+    RESUMES = True                                  # optional: `run` continues from a half-written `out`
+    def run(config, inputs, out, progress) -> dict  # writes files under `out`, returns a small JSON summary
 
-Planning reads stages as source text and imports none of them (and with them no torch).
+Planning reads the source text of stages and imports none of them, so that it does not import torch either.
 """
 
 import ast
@@ -32,48 +32,49 @@ class Stages:
     package: str = "recipes.stages"
 
     def run(self, kind: str) -> Callable[..., dict[str, Any]]:
-        """The stage's function. Imports its module."""
+        """The function of the stage; imports its module."""
         return importlib.import_module(f"{self.package}.{kind}").run
 
     def resumes(self, kind: str) -> bool:
-        """Whether the stage continues a half-written directory instead of starting again."""
+        """Whether the stage resumes from a half-written directory instead of starting from scratch."""
         return _resumes(self.file(kind))
 
     def code_hash(self, kind: str, *modules: str) -> str:
-        """Hash of all that the stage imports, directly or not, and of further `modules` that its config names.
+        """Hash of everything that the stage imports, directly or not, and of `modules` that its config names.
 
-        Raises RecipeError for a kind or a module without a source file.
+        Raises RecipeError for a kind or a module without a source file, and for invalid Python.
         """
         self.file(kind)
         try:
             return closure.code_hash(f"{self.package}.{kind}", *modules)
         except ModuleNotFoundError as error:
-            raise RecipeError(f"{error}; put its folder on PYTHONPATH, or run from there") from error
+            raise RecipeError(f"{error}; add its folder to PYTHONPATH, or run from there") from error
         except SyntaxError as error:
             raise RecipeError(f"{error.filename}:{error.lineno}: not valid Python: {error.msg}") from error
 
     def file(self, kind: str) -> Path:
-        """Source file of the stage. Raises RecipeError where there is none."""
-        if found := closure.source(f"{self.package}.{kind}", frozenset({self.package.partition(".")[0]})):
-            return found
-        raise RecipeError(f"stage kind `{kind}` has no module {self.package}.{kind}")
+        """Source file of the stage. Raises RecipeError if it has none."""
+        file = closure.source(f"{self.package}.{kind}", frozenset({self.package.partition(".")[0]}))
+        if file is None:
+            raise RecipeError(f"stage kind `{kind}` has no module {self.package}.{kind}")
+        return file
 
 
 @cache
 def _resumes(file: Path) -> bool:
     for statement in ast.parse(file.read_bytes()).body:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-        if isinstance(target, ast.Name) and target.id == "RESUMES":
-            return bool(ast.literal_eval(statement.value))
+        match statement:
+            case ast.Assign(targets=[ast.Name(id="RESUMES")], value=value):
+                return bool(ast.literal_eval(value))
     return False
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of LIBRARIES, without importing them; those that are not installed are left out."""
-    found = {"python": sys.version.split()[0]}
+    """Versions of Python and of the installed LIBRARIES, without importing them."""
+    installed = {"python": sys.version.split()[0]}
     for library in LIBRARIES:
         try:
-            found[library] = version(library)
+            installed[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

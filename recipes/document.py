@@ -1,31 +1,37 @@
-"""Recipe files as nested mappings in which each key knows the line where it was written; how they are laid over each other."""
+"""Recipe files as nested mappings with the line of each key, and how files and overrides are merged."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from recipes.errors import RecipeError
 
+if TYPE_CHECKING:
+    from yaml import SafeLoader
+else:
+    # libyaml's loader, where PyYAML was built with it, is five times as fast.
+    SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 KeyPath = tuple[str, ...]
 MAX_DEPTH, MAX_VALUES = 100, 1_000_000
-"""Limits of what a recipe file may hold, aliases counted as often as they are used."""
+"""Limits on nesting and size of a recipe file; an alias counts as often as it is used."""
 SHOWN = 200
-"""Characters of a wrong value that a message shows."""
+"""Number of characters of an invalid value that a message shows."""
 
 
 @dataclass
 class Document:
-    """A nested mapping, and where each of its keys was written (`file:line`)."""
+    """A nested mapping, and the place (`file:line`) of each of its keys."""
 
     data: dict[str, Any] = field(default_factory=dict)
     where: dict[KeyPath, str] = field(default_factory=dict)
 
     def locate(self, path: KeyPath) -> str:
-        """Where the key, or the nearest key above it, was written."""
+        """Place of the key, or of the nearest key above it."""
         return next(
             (self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe"
         )
@@ -34,16 +40,16 @@ class Document:
 def read_yaml(path: Path) -> Document:
     """One YAML file with the line of every key.
 
-    Raises RecipeError for a file that cannot be read, bad YAML, double keys, a value that refers to itself, nesting or
-    repetition without end, and for a file that is no mapping.
+    Raises RecipeError for a file that cannot be read or is not a mapping, for invalid YAML, duplicate keys, a
+    value that refers to itself, and for nesting or size beyond MAX_DEPTH and MAX_VALUES.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_deep(text, path)  # first: libyaml's composer is recursive and would end the process
+        _refuse_deep(text, path)  # first: libyaml's composer is recursive and would crash the process
         loader = _Loader(text)
         tree = loader.get_single_node()
         if tree is None or not isinstance(tree, yaml.MappingNode):
-            raise RecipeError(f"{path}:1: a recipe is a mapping of keys to values")
+            raise RecipeError(f"{path}:1: a recipe must be a mapping of keys to values")
         _refuse_endless(tree, path)
         document = Document(where={(): f"{path}:1"})
         _record_lines(tree, (), path, document.where)
@@ -59,13 +65,13 @@ def read_yaml(path: Path) -> Document:
         raise RecipeError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # a number or date that YAML recognises and Python cannot hold
+    except ValueError as error:  # a number or date that YAML recognises but Python cannot represent
         raise RecipeError(f"{path}: not valid YAML: {str(error)[:SHOWN]}") from error
     return document
 
 
 def _refuse_deep(text: str, path: Path) -> None:
-    """Raises RecipeError for nesting beyond MAX_DEPTH, found in the stream of parse events."""
+    """Raises RecipeError for nesting beyond MAX_DEPTH; reads parse events only, which takes no recursion."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -73,17 +79,16 @@ def _refuse_deep(text: str, path: Path) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            where = f"{path}:{event.start_mark.line + 1}"
-            raise RecipeError(f"{where}: nested too deeply (more than {MAX_DEPTH} levels)")
+            raise RecipeError(f"{_place(event, path)}: nested too deeply (more than {MAX_DEPTH} levels)")
 
 
 def _refuse_endless(tree: yaml.Node, path: Path) -> None:
-    """Raises RecipeError where aliases make a value contain itself, or grow larger than any recipe is."""
+    """Raises RecipeError where aliases make a value contain itself, or multiply it beyond MAX_VALUES."""
     sizes: dict[int, int] = {}
     above: set[int] = set()
 
     def size(node: yaml.Node) -> int:
-        where = f"{path}:{node.start_mark.line + 1}"
+        where = _place(node, path)
         if id(node) in above:
             raise RecipeError(f"{where}: a value refers to itself")
         if id(node) not in sizes:
@@ -103,23 +108,26 @@ def _refuse_endless(tree: yaml.Node, path: Path) -> None:
     size(tree)
 
 
-_Safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's, where PyYAML was built with it: five times as fast."""
+class _Loader(SafeLoader):
+    """A safe loader that also reads 1e-3 as a number; YAML 1.1 requires 1.0e-3."""
 
 
-class _Loader(_Safe):
-    """safe_load that also reads 1e-3 as a number (YAML 1.1 wants 1.0e-3)."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in _Safe.yaml_implicit_resolvers.items()}
+# A copy, because add_implicit_resolver changes the inherited lists in place, for every user of PyYAML.
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in SafeLoader.yaml_implicit_resolvers.items()}
 _FLOAT = re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def _place(node: yaml.Node | yaml.Event, path: Path) -> str:
+    """`file:line` of a node or event."""
+    mark = node.start_mark
+    return f"{path}:{mark.line + 1 if mark else 1}"
 
 
 def _record_lines(tree: yaml.MappingNode, above: KeyPath, path: Path, where: dict[KeyPath, str]) -> None:
     for key_node, value in tree.value:
         key = (*above, str(key_node.value))
-        here = f"{path}:{key_node.start_mark.line + 1}"
+        here = _place(key_node, path)
         if key in where:
             raise RecipeError(f"{here}: {'.'.join(key)}: written twice, first at {where[key]}")
         where[key] = here
@@ -149,19 +157,19 @@ def parse_overrides(overrides: Sequence[str]) -> Document:
 
 
 def _without_secrets(text: str) -> str:
-    """An argument as messages show it: cut where it is long, and without credentials or query of an address."""
+    """An argument for a message: truncated, and without the credentials and the query of an address."""
     return re.sub(r"(?<=://)[^/@\s'\"]*@|[?#][^\s'\"]*", "...", text[:80]) + ("..." if len(text) > 80 else "")
 
 
 def dotted(key: KeyPath, value: Any, where: str) -> Document:
-    """The document that holds one value."""
+    """The document that holds one value at a nested key."""
     for part in reversed(key):
         value = {part: value}
     return Document(value, {key: where})
 
 
 def merge(under: Document, over: Document) -> Document:
-    """`over` wins; mappings are merged key by key, but a section of another `kind` and everything else are replaced."""
+    """Merge mappings key by key; `over` replaces any other value, and a section of another `kind`."""
     return Document(_merge(under.data, over.data), {**under.where, **over.where})
 
 
@@ -176,6 +184,6 @@ def _merge(under: Any, over: Any) -> Any:
 
 
 def shortened(value: Any) -> str:
-    """A value for a message: its representation, cut where it is long."""
+    """The representation of a value for a message, truncated to SHOWN characters."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"

@@ -1,4 +1,4 @@
-"""Bring the stages of a plan up to date: find what is done, run the rest, write the run directory."""
+"""Bring the stages of a plan up to date: find which are done, run the others, write the run directory."""
 
 import contextlib
 import time
@@ -20,12 +20,13 @@ from recipes.stop import Stopped
 from recipes.task import Outcome, Task
 
 UNKNOWN_RATE = 1 / 200
-"""Seconds for one unit of work where no earlier run of that kind is in the store: only for the order of stages."""
+"""Assumed seconds per unit of work of a stage without records in the store; decides only the order of
+stages."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is in the store for a plan: the state of each node by name, and the nodes that have to run."""
+    """The state of each stage of a plan by name, the stages that have to run, and their expected seconds."""
 
     states: dict[str, str]
     todo: list[Node]
@@ -33,11 +34,11 @@ class Survey:
 
 
 def survey(plan: Plan, root: Path, until: str | None = None, force: str | None = None) -> Survey:
-    """Find what must run.
+    """Find which stages have to run.
 
-    An artefact that was deleted on purpose is not made again unless something new needs it. One that is damaged, or stale
-    (made from an input that has other content now), always is. `force` redoes the matching stages and all that follow
-    from them.
+    An artefact that was deleted is rebuilt only if a stage that has to run needs it. An artefact that is
+    damaged, or stale (built from an input whose content has changed since), is always rebuilt. `force` reruns
+    the matching stages and all that depend on them.
     """
     targets = plan.matching(until) if until else plan.nodes[-1:]
     needed = _closure(targets, lambda node: node.parents())
@@ -48,8 +49,8 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
         if not forced.isdisjoint(node.parents()):
             forced.add(node)
         states[node.name] = "forced" if node in forced else _state(node, root, roots)
-    redone = [n for n in needed if states[n.name].startswith(("damaged", "stale", "forced"))]
-    ends = [n for n in (*targets, *redone) if states[n.name] != "done"]
+    rerun = [n for n in needed if states[n.name].startswith(("damaged", "stale", "forced"))]
+    ends = [n for n in (*targets, *rerun) if states[n.name] != "done"]
     todo = _closure(ends, lambda node: [n for n in node.parents() if states[n.name] != "done"])
     todo -= _premature(plan, todo)
     rates = _rates(root, {n.kind for n in plan.nodes})
@@ -58,9 +59,9 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
 
 
 def _premature(plan: Plan, todo: set[Node]) -> set[Node]:
-    """Nodes to run that rest on a finished one which may turn out stale, because something above it is made again.
+    """Nodes of `todo` with a finished input that may become stale, because something above it is rebuilt.
 
-    They wait for the next survey; else a comparison would be made twice.
+    They wait for the next survey; otherwise a comparison would run twice.
     """
     touched: set[Node] = set()
     premature: set[Node] = set()
@@ -74,20 +75,22 @@ def _premature(plan: Plan, todo: set[Node]) -> set[Node]:
 
 
 def refuse_unrunnable(plan: Plan, until: str | None = None) -> None:
-    """Raises RecipeError where a stage that is needed cannot run as planned, before anything is paid for."""
+    """Raises RecipeError if a stage that is needed cannot run as planned, before anything is computed."""
     targets = plan.matching(until) if until else plan.nodes[-1:]
     needed = _closure(targets, lambda node: node.parents())
-    if blind := next(
-        (n for n in plan.nodes if n in needed and n.kind == "evaluate" and "bench" not in n.inputs), None
-    ):
-        raise RecipeError(
-            f"bench: missing; stage {blind.name} has no benchmarks to evaluate on: give a section `bench` (the mini world's "
-            "items), or end before the evaluation with --until"
-        )
+    for node in plan.nodes:
+        if node in needed and node.kind == "evaluate" and "bench" not in node.inputs:
+            raise RecipeError(
+                f"bench: missing; stage {node.name} has no benchmarks to evaluate on: give a section "
+                "`bench` (the mini world's items), or stop before the evaluation with --until"
+            )
 
 
 def _state(node: Node, root: Path, roots: dict[str, str]) -> str:
-    """State of one artefact. `roots` holds the root hashes of those that are done, by stage hash; parents come first."""
+    """State of one artefact.
+
+    `roots` collects the root hashes of finished artefacts by stage hash, parents first.
+    """
     path = store_path(root, node.kind, node.hash)
     state = store.check(path, node.hash)
     if state != "done":
@@ -98,30 +101,31 @@ def _state(node: Node, root: Path, roots: dict[str, str]) -> str:
         then = used.get(key) if isinstance(value, list) else [used.get(key)]
         now = [roots.get(parent.hash) for parent in parents]
         if parents and (then is None or any(n and n != t for n, t in zip(now, then, strict=True))):
-            return f"stale: its input `{key}` has other content than the one it was made from"
+            return f"stale: the content of its input `{key}` has changed since"
     roots[node.hash] = store.read_done(path).root
     return state
 
 
 def finished_repetitions(plan: Plan, root: Path) -> int:
-    """How many repetitions of a comparison are finished for every arm on every pool."""
+    """Number of repetitions of a comparison that are finished for every arm on every pool."""
     states = survey(plan, root).states
     runs = [n for n in plan.nodes if n.kind == "evaluate"]
-    open_ = [n.repetition for n in plan.nodes[-1].parents() if states[n.name] != "done"]
-    return min(open_, default=max(n.repetition for n in runs) + 1)
+    unfinished = [n.repetition for n in plan.nodes[-1].parents() if states[n.name] != "done"]
+    return min(unfinished, default=max(n.repetition for n in runs) + 1)
 
 
 def _closure(start: Iterable[Node], above: Callable[[Node], Iterable[Node]]) -> set[Node]:
-    found, stack = set(), list(start)
+    reached: set[Node] = set()
+    stack = list(start)
     while stack:
-        if (node := stack.pop()) not in found:
-            found.add(node)
+        if (node := stack.pop()) not in reached:
+            reached.add(node)
             stack.extend(above(node))
-    return found
+    return reached
 
 
 def _rates(root: Path, kinds: set[str]) -> dict[str, float]:
-    """Mean seconds for a unit of work by `Node.rate_key`, from the records of what this store holds."""
+    """Mean seconds per unit of work by `Node.rate_key`, from the records of the artefacts in this store."""
     seconds: dict[str, float] = {}
     work: dict[str, float] = {}
     for kind in kinds:
@@ -134,7 +138,7 @@ def _rates(root: Path, kinds: set[str]) -> dict[str, float]:
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
     for mark in folder.glob("*/done.json"):
-        with contextlib.suppress(store.Damaged):  # or being made again at this moment
+        with contextlib.suppress(store.Damaged):  # or another process is rewriting it right now
             yield store.read_record(mark.parent)
 
 
@@ -152,30 +156,27 @@ def run(
     console: Console | None = None,
     on_stage: Callable[[Node, Outcome], None] | None = None,
 ) -> Path:
-    """Run what is not done yet and return the run directory.
+    """Run the stages that are not done yet and return the run directory.
 
-    `on_stage` is called in this process for every stage of the plan that is ready: first for those that were cached,
-    then for each new one as it finishes. Raises StageError, StoreError.
+    `on_stage` is called in this process for every finished stage of the plan: first for the cached ones, then
+    for each new one as it finishes. Raises StageError, StoreError.
     """
     console, started = console or Console(), time.perf_counter()
     root = root_of(loaded)
     provenance = rundir.provenance()
-    found = survey(plan, root, until, force)
+    present = survey(plan, root, until, force)
     place = rundir.open_run(loaded, plan, root)
     book = _Book(plan, root, place, on_stage)
-    for node in plan.nodes:
-        if found.states[node.name] == "done":
-            record = store.read_record(store_path(root, node.kind, node.hash))
-            book.enter(Outcome(node.name, "cached", record["seconds"], record["summary"]))
-    counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(found.todo)} to run"
+    book.enter_cached(present)
+    counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(present.todo)} to run"
     console.print(f"{loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
     try:
-        while found.todo:
-            _say_what_is_redone(found, console)
-            with display(console, found.expected, book.enter) as shown:
-                _execute(found, root, plan, provenance, shown, loaded.recipe.resources)
-            # What was made again may differ from what its finished children were made from.
-            found = survey(plan, root, until)
+        while present.todo:
+            _announce_rebuilds(present, console)
+            with display(console, present.expected, book.enter) as shown:
+                _execute(present, root, plan, provenance, shown, loaded.recipe.resources)
+            # Again, because a rebuilt artefact may differ from what its finished children were built from.
+            present = survey(plan, root, until)
     except Stopped as stopped:
         stopped.kept = f": {len(book.outcomes)} of {len(plan.nodes)} stages are finished and kept"
         raise
@@ -188,32 +189,35 @@ def run(
     return place
 
 
-def _say_what_is_redone(found: Survey, console: Console) -> None:
-    for node in found.todo:
-        if (state := found.states[node.name]).startswith(("damaged", "stale")):
-            console.print(f"{node.name}: {state}; it is made again", markup=False, soft_wrap=True)
+def _announce_rebuilds(present: Survey, console: Console) -> None:
+    for node in present.todo:
+        if (state := present.states[node.name]).startswith(("damaged", "stale")):
+            console.print(f"{node.name}: {state}; rebuilding it", markup=False, soft_wrap=True)
 
 
 def _execute(
-    found: Survey,
+    present: Survey,
     root: Path,
     plan: Plan,
     provenance: dict[str, Any],
     shown: PlainDisplay,
     resources: Resources,
 ) -> None:
-    tasks = {n.name: _task(n, root, plan, provenance, found.states[n.name] == "forced") for n in found.todo}
-    parents = {n.name: {p.name for p in n.parents() if p.name in tasks} for n in found.todo}
-    seconds = {n.name: found.expected[n.name] or n.work * UNKNOWN_RATE for n in found.todo}
-    schedule = Schedule(tasks, parents, seconds, {n.name: n.repetition for n in found.todo})
+    todo, states = present.todo, present.states
+    tasks = {n.name: task_of(n, root, plan, provenance, force=states[n.name] == "forced") for n in todo}
+    parents = {n.name: {p.name for p in n.parents() if p.name in tasks} for n in todo}
+    seconds = {n.name: present.expected[n.name] or n.work * UNKNOWN_RATE for n in todo}
+    schedule = Schedule(tasks, parents, seconds, {n.name: n.repetition for n in todo})
     if resources.executor == "pool":
         run_pool(schedule, shown, resources.workers)
     else:
         run_inline(schedule, shown)
 
 
-def _task(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], force: bool) -> Task:
-    def place(value: Any) -> Path:
+def task_of(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], *, force: bool = False) -> Task:
+    """The node as a task that any process can perform: inputs as paths instead of nodes."""
+
+    def place(value: Any) -> Any:
         return store_path(root, value.kind, value.hash) if isinstance(value, Node) else value.path
 
     return Task(
@@ -236,7 +240,7 @@ def _task(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], force:
 
 
 class _Book:
-    """Outcomes so far; keeps the links and timings.json of the run directory."""
+    """The outcomes so far; maintains the links and timings.json of the run directory."""
 
     def __init__(self, plan: Plan, root: Path, place: Path, on_stage: Callable[[Node, Outcome], None] | None):
         self.nodes = {n.name: n for n in plan.nodes}
@@ -244,6 +248,13 @@ class _Book:
         self.outcomes: dict[str, Outcome] = {}
         self.wall = 0.0
         rundir.remove_old_links(place, plan)
+
+    def enter_cached(self, present: Survey) -> None:
+        """Enter the stages that were done before this run."""
+        for node in self.nodes.values():
+            if present.states[node.name] == "done":
+                record = store.read_record(store_path(self.root, node.kind, node.hash))
+                self.enter(Outcome(node.name, "cached", record["seconds"], record["summary"]))
 
     def enter(self, outcome: Outcome) -> None:
         node = self.nodes[outcome.name]
@@ -253,7 +264,8 @@ class _Book:
             self.on_stage(node, outcome)
 
     def seconds_by_kind(self) -> dict[str, float]:
-        """Sum over the stages of each kind, cached ones with the seconds that they once took."""
+        """Sum over the stages of each kind; a cached stage counts with the seconds that it took when it
+        ran."""
         sums: dict[str, float] = {}
         for name, node in self.nodes.items():
             if name in self.outcomes:
@@ -272,7 +284,7 @@ class _Book:
         )
         new = sum(o.seconds for o in done if o.state == "new")
         console.print(
-            f"this run: {wall:.1f} s, in which stages worked {new:.1f} s", markup=False, soft_wrap=True
+            f"this run: {wall:.1f} s; its stages took {new:.1f} s in sum", markup=False, soft_wrap=True
         )
 
     def save(self) -> None:

@@ -1,8 +1,8 @@
-"""Run tasks in the order that their inputs allow: in this process, or in one-thread worker processes.
+"""Run tasks in the order that their inputs allow: in this process, or in single-threaded worker processes.
 
-Of the stages that could start, those of the earliest repetition go first, and of these the one at the head of the
-longest remaining path. After a failure nothing
-new starts, what is running may finish (its result is kept), then the error is raised.
+Of the tasks that are ready, those of the earliest repetition go first, and of these the one at the head of
+the longest remaining path. After a failure no new task starts; running tasks may finish (their results are
+kept), then the error is raised.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THRE
 
 
 class Display(Protocol):
-    """What an executor tells about each stage."""
+    """Receives what an executor reports about each stage."""
 
     def start(self, name: str) -> None: ...
     def total(self, name: str, n: int) -> None: ...
@@ -38,7 +38,7 @@ class Display(Protocol):
 
 
 class Schedule:
-    """Which task is next: of those that are ready the one of the earliest repetition with the longest path to the end."""
+    """Order of the tasks that are ready: earliest repetition first, then longest path to the end."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class Schedule:
         seconds: dict[str, float],
         repetitions: dict[str, int] | None = None,
     ) -> None:
-        """`tasks` come parents first; `parents` are names of tasks in the same schedule, `seconds` expected durations.
+        """`tasks`: parents first. `parents`: names of tasks in this schedule. `seconds`: expected durations.
 
-        `repetitions`: the number of the repetition that a task belongs to (default: all to one).
+        `repetitions`: the repetition that each task belongs to (default: 0).
         """
         self.tasks, self.repetitions = tasks, repetitions or {}
         self.waiting_for = {name: len(parents[name]) for name in tasks}
@@ -67,11 +67,11 @@ class Schedule:
                 self._offer(name)
 
     def next(self) -> Task | None:
-        """The task to start now, which counts as started; None while all others wait for something."""
+        """The task to start now, which then counts as started; None if no task is ready."""
         return self.tasks[heapq.heappop(self.ready)[-1]] if self.ready else None
 
     def finished(self, name: str) -> None:
-        """Frees the tasks that waited for this one."""
+        """Releases the tasks that waited for this one."""
         for child in self.children[name]:
             self.waiting_for[child] -= 1
             if not self.waiting_for[child]:
@@ -84,7 +84,7 @@ class Schedule:
 
 @dataclass
 class StageProgress:
-    """A stage's reports, shown directly."""
+    """A stage's reports, passed directly to the display."""
 
     name: str
     display: Display
@@ -100,7 +100,7 @@ class StageProgress:
 
 
 def run_inline(schedule: Schedule, display: Display) -> None:
-    """One stage after the other in this process."""
+    """Run one stage after the other in this process."""
     while task := schedule.next():
         display.start(task.name)
         try:
@@ -113,13 +113,13 @@ def run_inline(schedule: Schedule, display: Display) -> None:
 
 
 def run_pool(schedule: Schedule, display: Display, workers: int) -> None:
-    """Up to `workers` stages at once, each in a process with one thread that lives as long as this one."""
+    """Run up to `workers` stages concurrently, in single-threaded processes that are reused."""
     pool: list[_Worker] = []
     with contextlib.ExitStack() as stack:
         try:
             _work_off(schedule, display, workers, pool, stack)
         except KeyboardInterrupt:
-            _end(pool)
+            _terminate(pool)
             raise
 
 
@@ -131,12 +131,12 @@ def _work_off(
         while failure is None and (idle := _idle(pool, workers, stack)) and (task := schedule.next()):
             display.start(task.name)
             idle().give(task)
-        busy = {w.connection: w for w in pool if w.task}
+        busy = [worker for worker in pool if worker.task]
         if not busy:
             break
-        for connection in wait(list(busy)):
-            worker = busy[connection]
-            name = worker.task.name
+        ready = wait([worker.connection for worker in busy])
+        for worker in (w for w in busy if w.connection in ready):
+            name = worker.current.name
             try:
                 outcome = worker.receive(display)
             except StageError as error:
@@ -150,8 +150,8 @@ def _work_off(
         raise failure
 
 
-def _end(pool: list["_Worker"]) -> None:
-    """End all workers and what their stages have started: asked at once, killed together after GRACE seconds."""
+def _terminate(pool: list["_Worker"]) -> None:
+    """Send SIGTERM to all workers and their child processes, and SIGKILL after GRACE seconds."""
     for worker in pool:
         worker.signal(signal.SIGTERM)
     deadline = time.monotonic() + GRACE
@@ -162,7 +162,7 @@ def _end(pool: list["_Worker"]) -> None:
 
 
 def _idle(pool: list["_Worker"], workers: int, stack: contextlib.ExitStack) -> Callable[[], "_Worker"] | None:
-    """How to get a free worker: one that waits, or a new one while there are fewer than `workers`."""
+    """A function that returns an idle worker, or starts one while there are fewer than `workers`."""
     if free := next((w for w in pool if w.alive and not w.task), None):
         return lambda: free
 
@@ -180,6 +180,7 @@ class _Worker:
         # Not fork: it would copy a parent that may hold threads and locks.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
+        # Not a daemon: daemons must not start processes, which stages do (torchrun, data loaders).
         self.process = context.Process(target=_worker, args=(theirs,), daemon=False)
         with _environment(ONE_THREAD):
             self.process.start()
@@ -191,26 +192,36 @@ class _Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.connection.close()  # an idle worker leaves when it reads the end
+        self.connection.close()  # an idle worker exits when it reads the end of the pipe
         self.process.join(timeout=5)
         if self.process.is_alive():
             self.signal(signal.SIGKILL)
             self.process.join()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the worker and to what its stage has started."""
+        """Send a signal to the worker and to the processes that its stage has started."""
+        pid = self.process.pid
+        if pid is None:  # never started
+            return
         with contextlib.suppress(ProcessLookupError):  # it may not lead its group yet, or be gone
-            os.killpg(self.process.pid, number)
+            os.killpg(pid, number)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
+            os.kill(pid, number)
+
+    @property
+    def current(self) -> Task:
+        """The task that this worker performs. Raises RuntimeError if it is idle."""
+        if self.task is None:
+            raise RuntimeError("this worker is idle")
+        return self.task
 
     def give(self, task: Task) -> None:
         self.task = task
         self.connection.send(task)
 
     def receive(self, display: Display) -> Outcome | None:
-        """Handle one message; the outcome if the task is finished. Raises its StageError."""
-        name, log = self.task.name, Path(f"{self.task.out}.log")
+        """Handle one message; returns the outcome once the task is finished. Raises its StageError."""
+        name, log = self.current.name, Path(f"{self.current.out}.log")
         try:
             message, *content = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -236,8 +247,8 @@ def _last_lines(log: Path) -> str:
 
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
-        hint = "; was memory short?" if -code == signal.SIGKILL else ""
-        return f"was ended by {signal.Signals(-code).name}{hint}"
+        hint = "; was it out of memory?" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{hint}"
     return f"ended with exit status {code}"
 
 
@@ -252,11 +263,11 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(key, None) if value is None else os.environ.update({key: value})
 
 
-# ---------------------------------------------------------------------------------------- in the worker process
+# --------------------------------------------------------------------------- in the worker process
 
 
 class PipeProgress:
-    """A stage's reports, sent to the parent; counts are gathered for a fifth of a second."""
+    """A stage's reports, sent to the parent process; counts are sent at most every PAUSE seconds."""
 
     PAUSE = 0.2
 
@@ -282,8 +293,8 @@ class PipeProgress:
 
 
 def _worker(connection: Connection) -> None:
-    os.setpgrp()  # so that what a stage starts (torchrun, data loaders) can be ended with it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.setpgrp()  # so that the processes of a stage (torchrun, data loaders) can be killed together with it
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
             task = connection.recv()
@@ -300,14 +311,15 @@ def _worker(connection: Connection) -> None:
             connection.send(("done", outcome))
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers, so they watch it."""
-    multiprocessing.parent_process().join()
-    os.killpg(0, signal.SIGKILL)
+def _die_with_parent() -> None:
+    """Kill this process group when the parent ends; a killed parent cannot stop its workers itself."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
 
 
 def _log_to(task: Task) -> None:
-    """What libraries print goes to <artefact>.log, so that it does not tear the progress display."""
+    """Redirect what libraries print to <artefact>.log, away from the progress display."""
     with contextlib.suppress(OSError):  # a full or read-only disk is reported when the stage itself writes
         task.out.parent.mkdir(parents=True, exist_ok=True)
         log = os.open(f"{task.out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -315,6 +327,7 @@ def _log_to(task: Task) -> None:
 
 
 def _replace_output(log: int) -> None:
+    # File descriptors, because compiled libraries and child processes do not use sys.stdout.
     sys.stdout.flush(), sys.stderr.flush()
     os.dup2(log, 1), os.dup2(log, 2)
     os.close(log)

@@ -1,4 +1,7 @@
-"""Inputs that no stage makes: a model directory, a hub id, a user's data file. Each has a content hash."""
+"""Inputs that come from outside the store: a model directory, a Hub id, a user's data file.
+
+Each has a hash.
+"""
 
 import hashlib
 import json
@@ -27,16 +30,24 @@ MODEL_FILES = (*PROCESSOR_FILES, "generation_config.json", "*.safetensors", "*.s
 
 @dataclass(frozen=True)
 class External:
-    """A path, or a model on the hub, with the hash of what is there."""
+    """A path or a model on the Hub, with the hash that identifies its content."""
 
     path: Path | HubModel
     hash: str
 
+    @property
+    def local(self) -> Path:
+        """The path. Raises TypeError for a model on the Hub."""
+        if isinstance(self.path, HubModel):
+            raise TypeError(f"{self.path} is on the Hub and has no local path")
+        return self.path
+
 
 class Fingerprints:
-    """Hashes of files outside the store. Those of large files and of a pool's images are remembered in the folder `cache`.
+    """Hashes of files outside the store.
 
-    A remembered hash counts as long as size, time of change and inode of the file are the same.
+    Those of large files and of a pool's images are cached in the folder `cache`. A cached hash is valid while
+    the file's size, modification time and inode are unchanged.
     """
 
     LARGE = 64 << 20
@@ -60,12 +71,12 @@ class Fingerprints:
         return digest
 
     def files(self, folder: Path, patterns: tuple[str, ...]) -> str:
-        """Hash over names and contents of the files in `folder` that match."""
+        """Hash over names and contents of the files in `folder` that match one of `patterns`."""
         names = sorted({p.name for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
         return _sha256("".join(f"{name}\0{self.file(folder / name)}\n" for name in names))
 
     def text(self, text: str) -> str:
-        """sha256 of a text."""
+        """sha256 of a string."""
         return _sha256(text)
 
     def images(self, source: Path, folder: Path, limit: int | None) -> str:
@@ -78,7 +89,7 @@ class Fingerprints:
         return self._images[key]
 
     def _load(self) -> dict[str, str]:
-        """What an earlier run remembered; a damaged file only costs reading the files again."""
+        """The hashes that an earlier run cached; none if the cache file is damaged."""
         try:
             known = json.loads((self.cache / "files.json").read_text()) if self.cache else {}
         except (OSError, ValueError, RecursionError):
@@ -100,10 +111,10 @@ def model(
     key: str = "base.path",
     needed_by: str = "stages `train` and `pool` need",
 ) -> External:
-    """A checkpoint directory, builtin name or Hub id, as the recipe's `key` gives it.
+    """A checkpoint directory, builtin name or Hub id, from the recipe's `key`.
 
-    A Hub id is identified by its name and revision. Raises RecipeError for a directory without config.json or weights in
-    safetensors, and for what is neither.
+    A Hub id is identified by its name and revision. Raises RecipeError for a directory without config.json or
+    without safetensors weights, and for a path that is none of these.
     """
     folder = BUILTIN.get(path) or expanded(path, where)
     if folder.is_dir():
@@ -111,21 +122,20 @@ def model(
             raise RecipeError(f"{where}: {key}: {folder} is not a checkpoint: it has no config.json")
         if not any(folder.glob("*.safetensors")):
             raise RecipeError(
-                f"{where}: {key}: {folder} has no weights in safetensors; other formats are not loaded: save it with "
-                "save_pretrained(safe_serialization=True)"
+                f"{where}: {key}: {folder} has no safetensors weights, and other formats are not loaded; "
+                "save it with save_pretrained(safe_serialization=True)"
             )
         return External(folder.resolve(), prints.files(folder.resolve(), files))
     if path not in BUILTIN and re.fullmatch(HUB_ID, path):
         return External(HubModel(path, revision), _sha256(f"hub {path} {revision}"))
-    known = ", ".join(BUILTIN)
     raise RecipeError(
-        f"{where}: {key}: {needed_by} {folder}, which does not exist; give a directory, a Hub id (organisation/name) or one "
-        f"of: {known}"
+        f"{where}: {key}: {needed_by} {folder}, which does not exist; give a directory, a Hub id "
+        f"(organisation/name) or one of {', '.join(BUILTIN)}"
     )
 
 
 def data_file(path: str, where: str, needed_by: str, prints: Fingerprints) -> External:
-    """A user's data file, identified by its content."""
+    """A user's data file, identified by its content. Raises RecipeError if it does not exist."""
     file = expanded(path, where)
     if not file.is_file():
         raise RecipeError(f"{where}: stage `{needed_by}` needs the file {file}, which does not exist")
@@ -133,13 +143,13 @@ def data_file(path: str, where: str, needed_by: str, prints: Fingerprints) -> Ex
 
 
 def several(files: Sequence[Path], prints: Fingerprints) -> External:
-    """Files that a config names, identified by their names and contents together; the first stands for them."""
+    """Files that a config names, identified together by names and contents; `path` is the first one."""
     lines = "".join(f"{file.name}\0{prints.file(file)}\n" for file in files)
     return External(files[0].resolve(), _sha256(lines))
 
 
 def images(folder: str | None, source: Path, limit: int | None, where: str, prints: Fingerprints) -> External:
-    """The folder of a pool's images (by default that of its source file), identified by the images that the pool names."""
+    """The directory of a pool's images (default: that of `source`), identified by the images it names."""
     place = expanded(folder, where) if folder else source.parent
     if not place.is_dir():
         raise RecipeError(f"{where}: stage `pool` needs the directory {place}, which does not exist")
@@ -147,13 +157,16 @@ def images(folder: str | None, source: Path, limit: int | None, where: str, prin
 
 
 def expanded(path: str, where: str) -> Path:
-    """A path as the recipe gives it, with `~`. Raises RecipeError for the home of an unknown user and for a NUL character."""
+    """A path of the recipe with `~` expanded.
+
+    Raises RecipeError for an unknown user's home and a NUL character.
+    """
     try:
         if "\0" in path:
-            raise RecipeError(f"{where}: {path!r} is not a path: it holds a NUL character")
+            raise RecipeError(f"{where}: {path!r} is not a path: it contains a NUL character")
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise RecipeError(f"{where}: {path}: {error}; write the whole path") from error
+        raise RecipeError(f"{where}: {path}: {error}; write the full path") from error
 
 
 def _sha256(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The graph of stages: nodes with hashes, and what is written down of them.
+"""The graph of stages: nodes with hashes, and their JSON form.
 
-A node's hash covers its kind, config, inputs and code, so nodes of two recipes that say the same are the same node.
+A node's hash covers its kind, config, inputs and code, so equal stages of two recipes are the same node.
 """
 
 import hashlib
@@ -18,19 +18,24 @@ from recipes.external import External
 from training.spec import FitSpec
 
 SETTINGS = {"save_steps", "cache_mb"}
-"""Config keys that a stage obeys but that cannot change its result. In `params` every key is the user's own and counts."""
+"""Config keys that cannot change a stage's result and are not hashed; keys in `params` are the user's and
+always are."""
 COUNTED_OF_SERVER = {"max_failed"}
-"""Keys of a `server` section that decide the result (how many samples may stay without one); the rest says how it is reached."""
+"""Keys of a `server` section that decide the result (how many samples may fail); the others only say how to
+reach it."""
 
 
 FAMILIES = {"signal", "fit_rater"}
-"""Kinds of several sorts of stage, which the first part of the name tells apart."""
+"""Kinds with several sorts of stage, which the first part of the name distinguishes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One stage to run. `work` is its expected work in samples, `repetition` the number of the arms' runs that first
-    needs it (earlier ones start first): only for schedules and estimates, not hashed."""
+    """One stage to run.
+
+    `work` is its expected work in samples and `repetition` the first repetition of the arms that needs it.
+    Both serve scheduling and estimates only and are not hashed.
+    """
 
     kind: str
     name: str
@@ -42,18 +47,21 @@ class Node:
 
     @property
     def family(self) -> str:
-        """Kind of the stage; for signals and raters with which one it is: `signal[capability]`."""
+        """Kind of the stage; for signals and raters with their name, as in `signal[capability]`."""
         return f"{self.name.rstrip(']').partition(',')[0]}]" if self.kind in FAMILIES else self.kind
 
     @property
     def rate_key(self) -> str:
-        """Stages with this key take about the same time for a unit of work: the kind, for a signal with its producer."""
+        """The kind, for a signal with its producer: stages with equal keys take similar time per unit of
+        work."""
         return rate_key(self.kind, self.config)
 
     def parents(self) -> Iterator["Node"]:
-        """The stages that must be finished before this one, without repetition."""
-        found = [n for value in self.inputs.values() for n in (value if isinstance(value, list) else [value])]
-        yield from dict.fromkeys(n for n in found if isinstance(n, Node))
+        """The stages that must be finished before this one, each once."""
+        inputs = [
+            n for value in self.inputs.values() for n in (value if isinstance(value, list) else [value])
+        ]
+        yield from dict.fromkeys(n for n in inputs if isinstance(n, Node))
 
     def input_hashes(self) -> dict[str, Any]:
         """Hash, or list of hashes, of every input."""
@@ -103,14 +111,16 @@ class Plan:
         return self.by_hash[digest]
 
     def matching(self, stage: str) -> list[Node]:
-        """Nodes of that kind or name; `signal[style]` stands for those of all pools. Raises RecipeError with the nearest."""
-        found = [
-            n for n in self.nodes if stage in (n.kind, n.name) or n.name.startswith(f"{stage.rstrip(']')},")
-        ]
-        if not found:
+        """Nodes of that kind or name; `signal[style]` stands for those of all pools.
+
+        Raises RecipeError with the nearest name if there are none.
+        """
+        prefix = f"{stage.rstrip(']')},"
+        matches = [n for n in self.nodes if stage in (n.kind, n.name) or n.name.startswith(prefix)]
+        if not matches:
             known = {n.kind for n in self.nodes} | {n.name for n in self.nodes}
             raise RecipeError(f"there is no stage `{stage}` in this plan; {nearest(stage, known)}")
-        return found
+        return matches
 
 
 def stage_name(kind: str, *parts: str | int) -> str:
@@ -119,7 +129,7 @@ def stage_name(kind: str, *parts: str | int) -> str:
 
 
 def dump(section: BaseModel, *keys: str) -> dict[str, Any]:
-    """A section, or these of its keys, as a stage's config. Training settings come without their seed."""
+    """A section, or only the given keys of it, as a stage's config; a training's own seed is left out."""
     config = section.model_dump(mode="json", include=set(keys) or None)
     if isinstance(section, FitSpec):
         del config["seed"]
@@ -129,7 +139,7 @@ def dump(section: BaseModel, *keys: str) -> dict[str, Any]:
 
 
 def samples_seen(train: FitSpec, rows: float) -> float:
-    """Samples that a training on `rows` sees, repeats counted."""
+    """Number of samples that a training on `rows` samples sees, counting every epoch."""
     return train.max_steps * train.batch_size if train.max_steps else rows * train.epochs
 
 
@@ -143,7 +153,7 @@ def _without_settings(config: Any) -> Any:
 
 
 def as_json(plan: Plan) -> list[dict[str, Any]]:
-    """The plan as it is written to plan.json."""
+    """The content of plan.json."""
     return [
         {"name": n.name, "kind": n.kind, "hash": n.hash, "config": n.config, "inputs": _input_names(n)}
         for n in plan.nodes
@@ -158,5 +168,5 @@ def _input_names(node: Node) -> dict[str, Any]:
 
 
 def store_path(root: Path, kind: str, digest: str) -> Path:
-    """Where an artefact lives: store/<kind>/<first 12 digits of the hash>."""
+    """The directory of an artefact: store/<kind>/<first 12 digits of the hash>."""
     return root / "store" / kind / digest[:12]

@@ -1,7 +1,7 @@
-"""Hash over the images that a LLaVA file names, so that a replaced picture changes every result that rests on it.
+"""Hash over the images that a LLaVA file names: a replaced image changes every result that depends on it.
 
-Names, sizes, times of change and content hashes are kept in `store/fingerprints/`; an image is read again only when its size,
-time of change or inode differs from the record.
+Names, sizes, modification times and content hashes are cached in `store/fingerprints/`; an image is read
+again only if its size, modification time or inode differs from the cached one.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from curation.pool.record import BadRecord, parse_record
 from curation.pool.stream import read_records
 
 ABSENT = "absent"
-"""Stands for the hash of an image that is not a readable file; the audit of the pool quarantines its sample."""
+"""In place of the hash of an image that is not a readable file; the audit of the pool quarantines its
+sample."""
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -32,27 +33,28 @@ SCHEMA = pa.schema(
 )
 THREADS = 8
 Mark = tuple[int, int, int]
-"""Size, time of change in nanoseconds, inode."""
+"""Size in bytes, modification time in nanoseconds, inode."""
 
 
 def images_hash(source: Path, folder: Path, source_hash: str, limit: int | None, cache: Path | None) -> str:
-    """sha256 over name and content of every image that the first `limit` records of `source` name, relative to `folder`.
+    """sha256 over name and content of every image that the first `limit` records of `source` name.
 
-    `source_hash` identifies the content of `source`; `cache` is the directory of the records, None keeps nothing.
+    Image names are relative to `folder`.
+    `source_hash` identifies the content of `source`; `cache` is the directory of cached hashes, None for no
+    cache.
     """
     key = hashlib.sha256(f"{source}\0{folder}\0{source_hash}\0{limit}".encode()).hexdigest()[:16]
     record = cache / f"images-{key}.parquet" if cache else None
     known = _read(record)
     names = list(known) or list(dict.fromkeys(_names(source, limit)))
     with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(
-            zip(names, pool.map(lambda name: _hashed(folder / name, known.get(name)), names), strict=True)
-        )
-    if record and found != known and cache.parent.is_dir():  # a dry run makes no store
-        _write(record, found)
+        hashed = pool.map(lambda name: _hashed(folder / name, known.get(name)), names)
+        images = dict(zip(names, hashed, strict=True))
+    if cache and record and images != known and cache.parent.is_dir():  # a dry run creates no store
+        _write(record, images)
     digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(f"{name}\0{found[name][1]}\n".encode())
+    for name in sorted(images):
+        digest.update(f"{name}\0{images[name][1]}\n".encode())
     return digest.hexdigest()
 
 
@@ -61,9 +63,9 @@ def _names(source: Path, limit: int | None) -> Iterator[str]:
         for record in islice(read_records(source), limit):
             try:
                 yield from parse_record(record.value).images
-            except BadRecord:  # it goes to quarantine, whatever its image is
+            except BadRecord:  # the pool stage quarantines it, whatever its image is
                 continue
-    except PoolError:  # the pool stage says what is wrong with the file
+    except PoolError:  # the pool stage reports what is wrong with the file
         return
 
 
@@ -92,8 +94,8 @@ def _read(record: Path | None) -> dict[str, tuple[Mark, str]]:
     return {name: ((size, changed, inode), digest) for name, size, changed, inode, digest in rows}
 
 
-def _write(record: Path, found: dict[str, tuple[Mark, str]]) -> None:
-    rows = [(name, *mark, digest) for name, (mark, digest) in found.items()]
+def _write(record: Path, images: dict[str, tuple[Mark, str]]) -> None:
+    rows = [(name, *mark, digest) for name, (mark, digest) in images.items()]
     columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
     record.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(record) as temporary:

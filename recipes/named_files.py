@@ -1,21 +1,24 @@
-"""Files that a config names, as inputs of the stages that read them: their content is part of the result's identity.
+"""Files that a config names, as inputs of stages: their content is part of the result's identity.
 
-The stage itself still finds them by the name in its config; the input only carries the hash.
+The stage opens them by the name in its config; the input only carries the hash.
 """
 
 import json
 from pathlib import Path
-from typing import Any
 
 from recipes.closure import file_hash
 from recipes.errors import RecipeError
 from recipes.external import External, Fingerprints, several
 from recipes.load import Loaded
+from recipes.schema import Bench
 from training.spec import FitSpec
 
 
 def deepspeed_input(train: FitSpec, loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
-    """The DeepSpeed configuration of a training, if it has one. Raises RecipeError for one that is no JSON object."""
+    """The DeepSpeed configuration of a training, if it has one.
+
+    Raises RecipeError unless it is a JSON object.
+    """
     if train.deepspeed is None:
         return {}
     from training.deepspeed import path_of
@@ -33,7 +36,7 @@ def deepspeed_input(train: FitSpec, loaded: Loaded, prints: Fingerprints) -> dic
 
 
 def prompts_input(rater: str, name: str, loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
-    """The prompt set of a rater."""
+    """The prompt set of a rater. Raises RecipeError if it does not exist."""
     from curation.signals.raters.prompts import path_of
 
     try:
@@ -43,9 +46,9 @@ def prompts_input(rater: str, name: str, loaded: Loaded, prints: Fingerprints) -
 
 
 def suite_inputs(loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
-    """The suite of the evaluation, and the YAML files and functions of its tasks; not what else lies beside them.
+    """The suite of the evaluation, and the YAML files and Python functions of its tasks.
 
-    Raises RecipeError for an unknown suite, one that is not valid, and tasks that do not exist.
+    Raises RecipeError for an unknown or invalid suite, and for tasks that do not exist.
     """
     from evaluation.suite import load_suite
     from evaluation.suites import path_of
@@ -61,14 +64,14 @@ def suite_inputs(loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
 
 
 def _tasks(files: list[Path], prints: Fingerprints) -> External:
-    """YAML by content, Python by what it does."""
+    """YAML files by content, Python files by the code that they execute."""
     data = several([file for file in files if file.suffix != ".py"], prints)
     code = [file_hash(file) for file in files if file.suffix == ".py"]
     return External(data.path, prints.text("\n".join([data.hash, *code])))
 
 
-def work_of_bench(bench: Any) -> float:
-    """Items of all benchmarks of the mini world, for estimates of time."""
+def work_of_bench(bench: Bench) -> float:
+    """Number of items in all benchmarks of the mini world, for time estimates."""
     from curation.taxonomy import CAPABILITIES
 
     return bench.items * len(CAPABILITIES)

@@ -1,4 +1,4 @@
-"""Stopping a run on SIGINT, SIGTERM or SIGHUP: children end within seconds, and what is kept is said."""
+"""Stopping a run on SIGINT, SIGTERM or SIGHUP: child processes end, and a message says what is kept."""
 
 import signal
 import threading
@@ -8,11 +8,11 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 2.0
-"""Seconds that children are given to end by themselves before they are killed."""
+"""Seconds between SIGTERM and SIGKILL for a child process."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to stop. `kept` says what is finished, as far as that is known."""
+    """A signal asked this process to stop. `kept` says how many stages are finished, if that is known."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -20,15 +20,15 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status by which shells know a process that a signal ended."""
+        """128 + the signal's number, the convention of shells."""
         return 128 + self.number
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name}{self.kept}; the same command goes on from here"
+        return f"stopped by {signal.Signals(self.number).name}{self.kept}; run the same command to resume"
 
 
 def end_descendants(grace: float = GRACE) -> None:
-    """End every process that this one has started, directly or not: asked first, killed after `grace` seconds."""
+    """Terminate all descendants of this process, and kill those that are left after `grace` seconds."""
     import psutil
 
     started = psutil.Process().children(recursive=True)
@@ -43,9 +43,9 @@ def end_descendants(grace: float = GRACE) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, the first of SIGNALS raises Stopped in the main thread; further ones are ignored until the block is left.
+    """Raises Stopped inside the block when one of SIGNALS arrives; further ones are ignored until its end.
 
-    Elsewhere than in the main thread, where Python cannot set handlers, nothing changes.
+    Does nothing outside the main thread, where Python cannot set signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -53,7 +53,7 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         for other in SIGNALS:
-            signal.signal(other, signal.SIG_IGN)  # cleaning up is not to be interrupted
+            signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the clean-up
         raise Stopped(number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}

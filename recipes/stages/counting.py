@@ -1,11 +1,11 @@
-"""From "done, total" callbacks, as the packages call them, to the steps that a stage's progress counts."""
+"""From the (done, total) callbacks of the other packages to the steps that a stage's progress counts."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def counter(progress: Any) -> Callable[..., None]:
-    """A callback (done, total, ...) that advances `progress` by what is new."""
+    """A callback (done, total, ...) that advances `progress` by the steps since the last call."""
     seen = 0
 
     def on_progress(done: int, total: int, *_: Any) -> None:

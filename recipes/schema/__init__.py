@@ -1,0 +1,46 @@
+"""The keys of a recipe file: pydantic models with the documentation beside each field.
+
+A recipe names the arms that are compared (`Recipe`); everything that must be equal for all arms is the frozen
+protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how files are merged.
+"""
+
+from recipes.schema.arms import Arm
+from recipes.schema.base import required
+from recipes.schema.data import Bench, LlavaPool, MiniPool
+from recipes.schema.models import Rater, Scorer, SeedModel, Styler
+from recipes.schema.recipe import Protocol, Recipe, Resources
+from recipes.schema.signals import (
+    QUALITY_COLUMNS,
+    QUALITY_MODELS,
+    Clustering,
+    Gradient,
+    ModelsQuality,
+    Probe,
+)
+from recipes.schema.sweep import SweepFile
+from recipes.schema.teachers import ApiTeacher, MetadataTeacher, Server
+
+__all__ = [
+    "QUALITY_COLUMNS",
+    "QUALITY_MODELS",
+    "ApiTeacher",
+    "Arm",
+    "Bench",
+    "Clustering",
+    "Gradient",
+    "LlavaPool",
+    "MetadataTeacher",
+    "MiniPool",
+    "ModelsQuality",
+    "Probe",
+    "Protocol",
+    "Rater",
+    "Recipe",
+    "Resources",
+    "Scorer",
+    "SeedModel",
+    "Server",
+    "Styler",
+    "SweepFile",
+    "required",
+]

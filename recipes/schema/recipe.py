@@ -1,0 +1,138 @@
+"""A recipe: the arms that are compared, and the frozen protocol that they share."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from recipes.schema.arms import Arm
+from recipes.schema.base import (
+    BudgetKey,
+    PathText,
+    Section,
+    Seeds,
+    default_kind,
+    required,
+    seed_list,
+)
+from recipes.schema.data import Bench, LlavaPool, MiniPool
+from recipes.schema.models import Base, Scorer, SeedModel, Styler
+from recipes.schema.signals import (
+    Clip,
+    Clustering,
+    CustomSignal,
+    Embedding,
+    Gradient,
+    MetadataQuality,
+    ModelsQuality,
+    Probe,
+    Scoring,
+)
+from recipes.schema.teachers import ApiTeacher, MetadataTeacher
+from training.spec import FitSpec
+
+
+class Evaluation(Section):
+    """Benchmarks of every checkpoint."""
+
+    suite: str = Field("mini", description="list of benchmarks: a name in evaluation/suites, or a path")
+    batch_size: int = Field(64, ge=1)
+    shuffled: Literal["all", "first", "none"] = Field(
+        "first",
+        description="repetitions of each arm that are also evaluated with shuffled images",
+    )
+
+
+class Resources(Section):
+    """Where stages run. Never changes a result."""
+
+    executor: Literal["inline", "pool"] = Field(
+        "inline", description="this process, or single-threaded worker processes"
+    )
+    workers: int = Field(2, ge=1, le=1024, description="worker processes of the pool, all on this machine")
+
+
+class Wandb(Section):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "winnow"
+
+
+class Track(Section):
+    """Experiment trackers. Never changes a result."""
+
+    wandb: Wandb = Wandb()
+
+
+Teachers = Annotated[MetadataTeacher | ApiTeacher, Field(discriminator="kind")]
+Qualities = Annotated[MetadataQuality | ModelsQuality, Field(discriminator="kind")]
+
+
+class Protocol(Section):
+    """The frozen part, which a scale file supplies. An override stamps the results `protocol: modified`."""
+
+    pool: Annotated[MiniPool | LlavaPool, Field(discriminator="kind")] | None = None
+    bench: Bench | None = None
+    base: Base | None = None
+    teacher: Annotated[Teachers, default_kind("metadata")] | None = None
+    seed_model: SeedModel | None = None
+    scorer: Scorer | None = None
+    styler: Styler | None = None
+    embedding: Embedding | None = None
+    clip: Clip | None = None
+    clusters: dict[Annotated[str, Field(pattern=r"^\w+$")], Clustering] = Field(
+        {}, description="clusterings, which selectors read as cluster_<name>"
+    )
+    quality: Annotated[Qualities, default_kind("metadata")] | None = None
+    gradient: Gradient | None = None
+    probe: Probe | None = None
+    signals: dict[Annotated[str, Field(pattern=r"^\w+$")], CustomSignal] = Field(
+        {}, description="user-defined signals, by the name that selectors need"
+    )
+    train: FitSpec | None = Field(None, description="the SFT of every arm")
+    scoring: Scoring = Scoring()
+    evaluation: Evaluation = Evaluation()
+    limit: int | None = Field(
+        None, ge=1, description="only the first N pool samples and N items of each benchmark"
+    )
+
+
+class Recipe(Protocol):
+    """One experiment."""
+
+    name: str = Field(
+        pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$",
+        max_length=200,
+        description="names the run directory; a cell of a sweep is sweep/cell",
+    )
+    description: str = ""
+    goal: Literal["compare", "base"] = Field("compare", description="compare arms, or train a base model")
+    scale: str | None = Field(None, description="file in recipes/scales that supplies the protocol")
+    arms: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Arm] = Field({}, description="what is compared")
+    pool_seeds: Seeds | None = Field(
+        None,
+        description="in place of pool.seed (mini pools): everything but the benchmarks is repeated on "
+        "a pool of each seed; n means 0..n-1, or a list",
+    )
+    baseline: str | dict[BudgetKey, str] | None = Field(
+        None,
+        description="arm that differences are taken against: one for all arms, or one for the arms of "
+        "each budget, such as {10%: random_10, 30%: random_30}; an arm whose budget is not listed gets "
+        "no difference",
+    )
+    reference: str | None = Field(None, description="arm that is the denominator of /FULL")
+    pretrain: dict[str, Any] | None = Field(None, description="settings of the base training (goal: base)")
+    resources: Resources = Resources()
+    track: Track = Track()
+    root: PathText = Field(".", description="directory that holds store/ and runs/")
+
+    def drawn_pools(self) -> list[int | None]:
+        """The seeds of the pools on which the experiment is repeated; [None] for a pool that is not drawn."""
+        pool = required(self.pool)
+        if not isinstance(pool, MiniPool):
+            return [None]
+        return list(dict.fromkeys([pool.seed] if self.pool_seeds is None else seed_list(self.pool_seeds)))
+
+    def repetitions(self) -> int:
+        """The largest number of runs that an arm has on each pool."""
+        return max(len(arm.runs()) for arm in self.arms.values())

@@ -1,0 +1,186 @@
+"""Settings of the signals that selectors read."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from recipes.schema.base import Fraction, PathText, Section, Seed
+from recipes.schema.data import Bench
+from recipes.schema.models import SeedModel, Vllm
+from recipes.schema.teachers import Server
+from training.spec import FitSpec
+
+
+class Embedding(Section):
+    """Vectors of the samples' images and texts from a model's hidden states."""
+
+    path: PathText | None = Field(None, description="model (directory or Hub id); default: the base")
+    revision: str | None = None
+    layers: list[int] = Field(
+        [-1],
+        min_length=1,
+        description="layers whose states are used, negative from the end; several are concatenated",
+    )
+    state: Literal["hidden", "attention"] = Field(
+        "hidden", description="output of the layers, or of their attention"
+    )
+    variant: Literal["mean", "coincide"] = Field(
+        "mean", description="mean over tokens, or COINCIDE's pooling of activations"
+    )
+
+
+class Clip(Section):
+    """Dual encoder for the CLIP score."""
+
+    path: PathText = Field("builtin:mini_clip", description="builtin:mini_clip, directory or Hub id")
+    revision: str | None = None
+    text: Literal["answer", "question", "both"] = Field(
+        "answer", description="the text that is compared with the image"
+    )
+
+
+class Clustering(Section):
+    """Clusters of one or several kinds of vectors; the centroids are stored."""
+
+    column: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="vectors that are clustered: emb_image, emb_text, clip_image, clip_text or grad; "
+        "several are concatenated"
+    )
+    method: Literal["kmeans", "spectral"] = "kmeans"
+    k: int = Field(ge=1, description="number of clusters")
+    seed: Seed = 0
+    engine: Literal["torch", "faiss"] = Field("torch", description="implementation of k-means")
+
+
+QUALITY_MODELS = ("reward", "complexity", "quality")
+"""Columns of the quality signal that a local model computes."""
+QUALITY_COLUMNS = (*QUALITY_MODELS, "judge")
+"""All columns of the quality signal; `judge` comes from a chat model on a server."""
+
+
+class MetadataQuality(Section):
+    """Reward, judge, complexity and quality of each answer, derived from the mini world's ground truth."""
+
+    kind: Literal["metadata"]
+    noise: float = Field(
+        1.0, ge=0, description="standard deviation of the noise on each score, relative to the score's own"
+    )
+    knows_rate: Fraction = Field(
+        0.3, description="share of the wrong answers that the judge notices without seeing the image"
+    )
+    seed: Seed = 0
+
+
+class TextModel(Section):
+    """A text model that grades answers."""
+
+    path: PathText = Field(description="directory or Hub id")
+    revision: str | None = Field(None, description="commit or tag of a Hub id")
+
+
+class Judge(Section):
+    """A chat model that grades the text of a conversation from 0 to 100 (InstructionGPT-4, arXiv
+    2308.12067)."""
+
+    model: str = Field(
+        min_length=1,
+        description="the model's name on the server; it identifies the grades, so another model needs "
+        "another name",
+    )
+    server: Server = Server()
+
+
+class ModelsQuality(Section):
+    """Reward, judge, complexity and quality of each answer by models; only the given models have a column."""
+
+    kind: Literal["models"]
+    reward: TextModel | None = Field(
+        None, description="sequence classifier with one logit: the reward of (question, answer)"
+    )
+    complexity: TextModel | None = Field(
+        None,
+        description="causal model trained as Deita's complexity scorer (arXiv 2312.15685), such as "
+        "hkust-nlp/deita-complexity-scorer",
+    )
+    quality: TextModel | None = Field(
+        None,
+        description="causal model trained as Deita's quality scorer, such as hkust-nlp/deita-quality-scorer",
+    )
+    judge: Judge | None = None
+    max_tokens: int = Field(8192, ge=1, description="tokens of a batch, padding included")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the models' weights")
+
+    @model_validator(mode="after")
+    def _has_a_column(self) -> "ModelsQuality":
+        if not self.columns():
+            raise ValueError(f"no model is given; give at least one of {', '.join(QUALITY_COLUMNS)}")
+        return self
+
+    def columns(self) -> list[str]:
+        """The columns that these models compute."""
+        return [name for name in QUALITY_COLUMNS if getattr(self, name) is not None]
+
+
+class Gradient(Section):
+    """Projected LoRA gradients at checkpoints of a warm-up training, compared with those of validation items.
+
+    Targeted: the validation items are of the same kind as the benchmarks.
+    """
+
+    warmup: SeedModel | None = Field(
+        None,
+        description="the LoRA training whose adapters, one for each epoch, the gradients are computed "
+        "at; default: the settings of `seed_model`",
+    )
+    dim: int = Field(1024, ge=1, description="length of a projected gradient, for each adapter")
+    seed: Seed = Field(0, description="draws the projection")
+    validation: Bench = Field(
+        description="items whose gradients are the target; must not be those that the arms are compared on"
+    )
+
+
+class Probe(Section):
+    """The subset probe of InstructionGPT-4: measures what training on subsets of known content is worth."""
+
+    subsets: int = Field(30, ge=3, description="number of subsets: clusters of images, made equally large")
+    size: int = Field(114, ge=1, description="samples of each subset")
+    seed: Seed = 0
+    bench: Bench = Field(
+        description="items that the probes are evaluated on; must not be those that the arms are compared on"
+    )
+    train: FitSpec | None = Field(None, description="training of a probe; default: that of the arms")
+    regressor: Literal["ridge", "mlp", "set_attention"] = "ridge"
+    indicators: list[str] = Field(
+        ["clip_score", "answer_tokens", "reward", "judge"], description="numeric columns used as features"
+    )
+    components: int = Field(
+        6, ge=0, description="principal components of image and of text vectors used as further features"
+    )
+
+
+class CustomSignal(Section):
+    """A user-defined signal."""
+
+    producer: str = Field(
+        pattern=r"^[\w.]+:\w+$", description="my_module:my_function, compute(pool, rows, **params) -> table"
+    )
+    params: dict[str, Any] = Field({}, description="further keyword arguments of the function")
+    path: PathText | None = Field(
+        None, description="checkpoint passed to the function as the argument `model`"
+    )
+    revision: str | None = None
+
+
+class Scoring(Section):
+    """Inference of the signals over the whole pool."""
+
+    batch_size: int = Field(16, ge=1, description="samples of a batch of capability or style queries")
+    max_tokens: int = Field(2048, ge=1, description="tokens of a batch of answer losses, padding included")
+    engine: Literal["hf", "vllm", "server"] = Field(
+        "hf",
+        description="inference engine of scorer and styler: transformers (hf), vLLM in this process, "
+        "or a chat-completions server that serves them (`scorer.served`, `styler.served`); all other "
+        "signals use hf",
+    )
+    vllm: Vllm = Vllm()
+    server: Server = Server()

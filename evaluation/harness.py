@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import atomic
-from evaluation import answer_text, extract
+from curation import atomic, closure
+from evaluation import extract
 from evaluation.stats import mean, stderr
 from evaluation.suite import Benchmark, Suite, load_suite
+from evaluation.tasks import files_of
 
 if TYPE_CHECKING:
     from lmms_eval.api.model import lmms
@@ -362,18 +363,12 @@ def _protocol(
     suite: Suite, files: dict[str, Path], batch_size: int, limit: int | None, dtype: str
 ) -> dict[str, Any]:
     """Everything that must be equal for two evaluations to be comparable."""
-    folder = suite.folder
-    code = [
-        *(folder / f"{b.task}.yaml" for b in suite),
-        *sorted(folder.glob("_*.yaml")),
-        *sorted(folder.glob("*.py")),
-        Path(extract.__file__),
-        Path(answer_text.__file__),
-    ]
+    code = closure.code_hash("evaluation.extract", "evaluation.answer_text")
+    tasks = files_of(suite.folder, [benchmark.task for benchmark in suite])
     return {
         "suite": suite.name,
-        "tasks": _digest(code),
-        "data": _digest(files.values()),
+        "tasks": _digest([code, *(f"{file.name} {_content(file)}" for file in tasks)]),
+        "data": _digest(f"{file.name} {_content(file)}" for file in files.values()),
         "lmms_eval": version("lmms-eval"),
         "batch_size": batch_size,
         "limit": limit,
@@ -381,12 +376,14 @@ def _protocol(
     }
 
 
-def _digest(files: Iterable[Path]) -> str:
-    """16 hex digits of the names and contents of the files."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+def _content(file: Path) -> str:
+    """sha256 of a file; of Python files, of the code that they execute, so that prose changes no protocol."""
+    return closure.file_hash(file) if file.suffix == ".py" else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _digest(lines: Iterable[str]) -> str:
+    """16 hex digits of these lines."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _write(out: Path, scores: pa.Table, summary: dict[str, Any]) -> None:

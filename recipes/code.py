@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from recipes import closure
+from curation import closure
 from recipes.errors import RecipeError
 
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "lmms-eval", "numpy", "pyarrow", "pillow")

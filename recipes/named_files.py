@@ -6,7 +6,7 @@ The stage opens them by the name in its config; the input only carries the hash.
 import json
 from pathlib import Path
 
-from recipes.closure import file_hash
+from curation.closure import file_hash
 from recipes.errors import RecipeError
 from recipes.external import External, Fingerprints, several
 from recipes.load import Loaded

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from curation import atomic
+from curation.closure import REPOSITORY
 from recipes import store
-from recipes.closure import REPOSITORY
 from recipes.code import versions
 from recipes.external import External
 from recipes.graph import Node, Plan, as_json, store_path

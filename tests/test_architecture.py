@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes import closure
+from curation import closure
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("curation", "training", "evaluation", "recipes")
@@ -44,6 +44,7 @@ ANYWHERE = {
     "curation",
     "curation.atomic",
     "curation.catalogue",
+    "curation.closure",
     "curation.command",
     "curation.killpoints",
     "curation.nearest",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes import closure
+from curation import closure
 
 REPOSITORY = Path(__file__).parents[1]
 SKIPPED = {".venv", ".git", "store", "runs", "build", "demo", "node_modules"}

@@ -495,3 +495,19 @@ def test_bars_are_drawn_again_afterwards(bench_dir, tmp_path):
     model = Scripted(lambda doc: doc["answer"])
     evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=TASKS[:1], limit=1)
     assert evaluator.tqdm is task.tqdm is tqdm.tqdm
+
+
+def test_prose_in_a_tasks_functions_is_no_other_protocol(bench_dir, tmp_path, own_suite):
+    suite, functions = own_suite(CHARTS), tmp_path / "tasks" / "functions.py"
+    shutil.copytree(bench_dir, tmp_path / "bench")
+    shutil.copy(bench_dir / "data.parquet", tmp_path / "bench" / "charts.parquet")
+
+    def digest(change: str) -> str:
+        functions.write_text(functions.read_text() + change)
+        options = {"bench_dir": tmp_path / "bench", "out": tmp_path / "out", "limit": 1}
+        summary = evaluate(tmp_path, suite, model=Scripted(lambda doc: doc["answer"]), **options)
+        return summary["protocol"]["tasks"]
+
+    first = digest("")
+    assert digest("\n# A remark.\n") == first
+    assert digest("\nSCALE = 2\n") != first

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from recipes import closure, run, store
+from curation import closure
+from recipes import run, store
 from recipes.code import Stages
 from recipes.engine import task_of
 from recipes.errors import StageError
@@ -36,7 +37,7 @@ def checkout(tmp_path, monkeypatch):
             ignore=shutil.ignore_patterns("__pycache__", "results"),
         )
     monkeypatch.setattr(closure, "REPOSITORY", copy)
-    monkeypatch.setattr("recipes.closure.REPOSITORY", copy)
+    monkeypatch.setattr("curation.closure.REPOSITORY", copy)
     return copy
 
 

@@ -6,7 +6,7 @@ import pytest
 from plans import AFTER_LABELS, AFTER_SELECT, by_name, changed
 from pydantic import ValidationError
 
-from recipes.closure import REPOSITORY
+from curation.closure import REPOSITORY
 from recipes.code import Stages
 from recipes.errors import RecipeError
 from recipes.load import load

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from recipes import closure
+from curation import closure
 from recipes.code import Stages
 from recipes.errors import RecipeError
 

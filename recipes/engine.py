@@ -20,8 +20,7 @@ from recipes.stop import Stopped
 from recipes.task import Outcome, Task
 
 UNKNOWN_RATE = 1 / 200
-"""Assumed seconds per unit of work of a stage without records in the store; decides only the order of
-stages."""
+"""Assumed seconds per unit of work for stages without records in the store; only orders stages."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +233,7 @@ def task_of(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], *, f
         work=node.work,
         stages=plan.stages,
         provenance=provenance,
-        made=frozenset(k for k, v in node.inputs.items() if isinstance(v, list | Node)),
+        artefacts=frozenset(k for k, v in node.inputs.items() if isinstance(v, list | Node)),
         force=force,
     )
 
@@ -264,8 +263,7 @@ class _Book:
             self.on_stage(node, outcome)
 
     def seconds_by_kind(self) -> dict[str, float]:
-        """Sum over the stages of each kind; a cached stage counts with the seconds that it took when it
-        ran."""
+        """Sum over the stages of each kind; a cached stage counts with the seconds of its earlier run."""
         sums: dict[str, float] = {}
         for name, node in self.nodes.items():
             if name in self.outcomes:

@@ -145,8 +145,11 @@ def _axes(
 
     def find(key: str, value: Any) -> str | None:
         first = {k: own[k] if own[k] in values else values[0] for k, values in axes.items()}
-        wanted = (settings(key, value, {}), settings(key, value, first))
-        return next((c.name for want in wanted for c in cells if dict(c.settings) == want), None)
+        for candidate in (settings(key, value, {}), settings(key, value, first)):
+            for cell in cells:
+                if dict(cell.settings) == candidate:
+                    return cell.name
+        return None
 
     shown = {}
     for key, values in axes.items():

@@ -575,6 +575,7 @@ def test_what_is_left_out_is_named(capsys):
     assert stop.value.code == 2 and "give --budget, --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_model_library_is_loaded(world):
     pool, scores = world.pool(), world.write("scores.parquet", world.records())
     code = (

@@ -116,6 +116,7 @@ def test_both_ends_of_the_interval_are_those_of_the_bootstrap(tmp_path):
         assert (interval.value, interval.low, interval.high) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_differences_by_benchmark(comparison):
     arm = comparison.arm("mmssr_10")
     assert set(arm.benchmark_differences) == {"t1", "t2"}
@@ -146,6 +147,7 @@ def test_results_say_the_pool(runs):
     assert given["pool_seed"].null_count == len(given)
 
 
+@pytest.mark.slow
 def test_one_pool_by_its_seed_is_the_comparison_without_pools(runs):
     one = [run for run in runs if run.pool_seed == 1]
     named, plain = (

@@ -147,6 +147,7 @@ def _docs(bench_dir, *capabilities):
     return [doc for key in capabilities for doc in pq.read_table(bench_dir / f"{key}.parquet").to_pylist()]
 
 
+@pytest.mark.slow
 def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
     flip = {doc["id"]: i % 3 > 0 for i, doc in enumerate(_docs(bench_dir, *CAPABILITIES))}
     model = Scripted(lambda doc: doc["answer"] if flip[doc["id"]] else ANTI[doc["kind"]])
@@ -157,6 +158,7 @@ def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
         assert 0 < entry["value"] < 1 and entry["shuffled"] == entry["value"]
 
 
+@pytest.mark.slow
 def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     model = Reader(_docs(bench_dir, "spatial", "ocr"))
     tasks = ["mini_spatial", "mini_ocr"]
@@ -188,6 +190,7 @@ def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tin
         assert entry["shuffled"] is None and both["benchmarks"][task]["shuffled"] is not None
 
 
+@pytest.mark.slow
 def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_path):
     model = Reader(_docs(bench_dir, "ocr"))
     evaluate(
@@ -202,6 +205,7 @@ def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_pat
     assert model.seen == [("ocr-0", "ocr-0"), ("ocr-0", f"ocr-{ring('mini_ocr', N)[0]}")]
 
 
+@pytest.mark.slow
 def test_a_single_question_has_no_shuffled_score(tmp_path):
     bench = write_bench(tmp_path / "bench", per_kind=1)
     pq.write_table(pq.read_table(bench / "ocr.parquet").slice(0, 1), bench / "ocr.parquet")
@@ -327,6 +331,7 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
     )
 
 
+@pytest.mark.slow
 def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     other = build_tiny(tmp_path / "other", build_tokenizer(), hidden=32, layers=2, vision_layers=1, seed=1)
     hashes = {
@@ -372,6 +377,7 @@ def test_crash_in_the_middle_keeps_what_is_done(
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_dir, tmp_path, tiny):
     import datasets
 

@@ -70,6 +70,7 @@ def test_a_changed_docstring_changes_no_hash(checkout):
     assert hashes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file, old, new, kinds",
     [

@@ -32,6 +32,7 @@ def child_seconds(*arguments, **options):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_quick_and_imports_no_torch(project):
     code = (
         "import sys; from recipes.run import main; status = main(['demo.yaml', '--dry-run'], 'dummy_stages');"

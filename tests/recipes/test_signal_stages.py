@@ -96,6 +96,7 @@ ARMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ARMS)
 def test_each_selector_fills_its_budget(stages, arm):
     subset = read_subset(stages / f"select[{arm},0]")

@@ -179,6 +179,7 @@ def test_a_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, 
     assert cells["blind-0"][2] == 1  # only the benchmarks
 
 
+@pytest.mark.slow
 def test_cells_share_the_store_and_a_second_run_is_cached(sweep, executed):
     assert run() == 0
     kinds = [entry.partition("/")[0] for entry in executed()]
@@ -226,6 +227,7 @@ def test_rows_and_table_contain_every_cell_arm_and_benchmark(sweep):
     assert width > 900 and height > 300
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_recorded_and_the_others_run(sweep, executed, capsys, monkeypatch):
     def fails(config, inputs, out, progress):
         if config["name"] == "tries/blind-0":

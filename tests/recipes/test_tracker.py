@@ -60,6 +60,7 @@ def _fake_wandb(folder: Path, body: str, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(folder / "fake"))
 
 
+@pytest.mark.slow
 def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
     warnings = []
@@ -81,6 +82,7 @@ def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, pi
     assert not (tmp_path / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_takes_seconds_and_the_run_is_kept_offline(wandb_home, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
@@ -91,7 +93,7 @@ def test_an_unreachable_server_takes_seconds_and_the_run_is_kept_offline(wandb_h
     tracker.stage("pool", 1.0)
     assert time.monotonic() - start < 2, "start and stage must not wait"
     status = tracker.finish()
-    assert (status.mode, status.asked, status.ok) == ("offline", "online", False), status
+    assert (status.mode, status.requested, status.ok) == ("offline", "online", False), status
     assert (
         status.path.is_relative_to(tmp_path / "run")
         and b"seconds/pool" in next(status.path.glob("*.wandb")).read_bytes()
@@ -165,6 +167,7 @@ def test_an_unexpected_failure_of_the_wandb_process_is_logged(tmp_path, monkeypa
     assert "ZeroDivisionError" in (tmp_path / "run/wandb/worker.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_blocked_upload_is_aborted(tmp_path, monkeypatch):
     pid = tmp_path / "pid"
     _fake_wandb(

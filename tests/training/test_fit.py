@@ -191,6 +191,7 @@ def test_bad_samples_are_counted_and_too_many_stop_the_training(base, samples, t
         fit(SPEC.model_copy(update={"max_bad_fraction": 1}), base, [bad], tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_bad_example_never_changes_the_others(base, samples, tmp_path):
     fit(SPEC, base, samples, tmp_path / "a")
     bad = Sample(99, "bad", "t", (), ())
@@ -250,6 +251,7 @@ def test_killed_training_resumes_to_bitwise_equal_weights(base, samples, tmp_pat
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_unfinished_work_of_another_training_is_not_continued(base, samples, tmp_path):
     out = tmp_path / "out"
     (out / "checkpoints/checkpoint-5").mkdir(parents=True)

@@ -75,6 +75,7 @@ def test_all_zero_is_clean_and_uniform(tmp_path):
     assert all("image" in record for record in json.loads((tmp_path / "pool.json").read_text()))
 
 
+@pytest.mark.slow
 def test_leaks_at_their_rate_and_none_at_zero(tmp_path):
     build_bench(tmp_path / "bench", items=4)
     for rate in (0.0, 0.1):

@@ -80,6 +80,7 @@ def oracle(table, budget, seed, capabilities, bins, score, threshold, order, fil
     return picked + [(s["row"], capabilities[-best(s)[1]], None, 0) for s in rest[: budget - len(picked)]]
 
 
+@pytest.mark.slow
 def test_equals_the_oracle_in_order_on_600_random_cases():
     outcomes = Counter()
     for case in range(600):

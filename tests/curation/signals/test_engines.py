@@ -213,6 +213,7 @@ def test_too_many_failures_stop_and_the_next_run_continues(few, tmp_path):
     assert progress[0] == (4, 8) and progress[-1] == (8, 8)
 
 
+@pytest.mark.slow
 def test_the_cost_cap_stops_between_parts(few, tmp_path):
     with serve() as server:
         prices = {"input_price": 1.0, "output_price": 1.0, "max_cost_usd": 0.008}

@@ -101,6 +101,7 @@ def planted_sets(m=24, s=6, f=3, seed=0):
     return sets, valid, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "set_attention"])
 def test_networks_learn_a_planted_truth_and_are_the_same_for_a_seed(name):
     sets, valid, labels = planted_sets(m=30)

@@ -1,6 +1,7 @@
 # One command each, from a fresh clone with python3 (3.11 or newer) alone:
 #   make mini    set up and run the mini world's main experiment
-#   make test    set up and run the tests
+#   make check   set up, then lint, types and the quick tests: for every commit
+#   make test    set up, then lint, types and all tests: what CI runs
 VENV ?= .venv
 PYTHON ?= python3
 RECIPE ?= mmssr_30pct.yaml
@@ -9,7 +10,9 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: env mini test smoke clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
+
+.PHONY: env mini smoke lint check test clean
 
 env: $(VENV)/.installed
 
@@ -25,8 +28,16 @@ mini: env
 smoke: env
 	$(BIN)/python -m recipes.run $(RECIPE) scale=smoke
 
-test: env
-	$(BIN)/python -m pytest
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint
+	$(PYTEST) -m "not slow"
+
+test: lint
+	$(PYTEST)
 
 clean:
 	rm -rf $(VENV) store runs build

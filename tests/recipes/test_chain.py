@@ -18,6 +18,8 @@ from killed import contents, killed, run_silently, spread
 
 from curation.taxonomy import CAPABILITY_KEYS
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
 SMALL = [
@@ -95,7 +97,6 @@ def calm_results(calm) -> dict[str, str]:
     return contents(calm)
 
 
-@pytest.mark.slow
 def test_the_chain_ends_in_a_report(calm, calm_results):
     assert len(calm_results) > 100
     run = calm / "runs" / "mmssr_30pct.smoke"
@@ -143,7 +144,6 @@ INSIDE = (
 """Kill points inside a training, inside the saving of its state and checkpoint, and inside an evaluation."""
 
 
-@pytest.mark.slow
 def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_path):
     """Runs in one store are killed again and again; all results equal those of the undisturbed run."""
     chosen = kill_points(points[1])
@@ -188,7 +188,6 @@ def kill_points(reached: Sequence[str]) -> list[str]:
     return [point for point in reached if point in chosen]
 
 
-@pytest.mark.slow
 def test_two_concurrent_runs_do_each_stage_once(chain, tmp_path):
     root = tmp_path / "shared"
     pair = [chain.start(root, "--until=signal[style]") for _ in range(2)]

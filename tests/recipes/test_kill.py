@@ -13,6 +13,8 @@ from processes import DUMMY_RUN, alive, environment, wait_for
 
 from curation import killpoints
 
+pytestmark = pytest.mark.slow
+
 POINTS = 20
 
 
@@ -70,7 +72,6 @@ def executed(log: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-@pytest.mark.slow
 def test_kill_at_many_points_and_resume(chain, calm, tmp_path, monkeypatch):
     whole, points = calm
     assert len(points) > 100 and len({point.split("/")[0] for point in points}) > 10
@@ -87,7 +88,6 @@ def test_kill_at_many_points_and_resume(chain, calm, tmp_path, monkeypatch):
     assert min(counts) == 0 and len(counts) > POINTS / 3, "the kills must be spread over the chain"
 
 
-@pytest.mark.slow
 def test_repeated_kills_in_one_store(chain, calm, tmp_path):
     """Each run gets further; what a killed run leaves behind does not affect the next one."""
     whole, points = calm
@@ -97,7 +97,6 @@ def test_repeated_kills_in_one_store(chain, calm, tmp_path):
     assert chain.run(root) == 0 and contents(root) == whole
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", ["select[a,0]/begin/1", "train[b,0]/before rename/2"])
 def test_a_killed_worker_of_the_pool(chain, calm, tmp_path, point):
     chain.executor = "pool"
@@ -107,7 +106,6 @@ def test_a_killed_worker_of_the_pool(chain, calm, tmp_path, point):
     assert chain.run(root) == 0 and contents(root) == calm[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", ["start/before rename/2", "start/after rename/6"])
 def test_a_killed_parent_of_the_pool(chain, calm, tmp_path, point):
     chain.executor = "pool"
@@ -138,7 +136,6 @@ def test_the_kernel_kills_the_process_in_the_middle_of_a_write(chain, calm, tmp_
     assert chain.run(root) == 0 and contents(root) == calm[0]
 
 
-@pytest.mark.slow
 def test_two_processes_run_the_same_recipe_at_once(chain, calm, tmp_path):
     root, log = tmp_path / "shared", tmp_path / "shared.log"
     both = [chain.start(root, DUMMY_LOG=str(log), DUMMY_SECONDS="0.02") for _ in range(2)]

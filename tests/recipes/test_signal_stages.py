@@ -17,6 +17,8 @@ from curation.taxonomy import CAPABILITY_KEYS
 from training.adapters import kept_adapters
 from training.models import checkpoint_hash
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="pip install 'winnow[cluster]'")
 
 SIZE, BUDGET = 150, 24
@@ -96,7 +98,6 @@ ARMS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arm", ARMS)
 def test_each_selector_fills_its_budget(stages, arm):
     subset = read_subset(stages / f"select[{arm},0]")

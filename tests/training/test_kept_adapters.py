@@ -13,6 +13,8 @@ from training.fit import FitSpec, LoraSpec, fit
 from training.models import checkpoint_hash, load, merge_lora
 from training.trainer import TrainingDiverged
 
+pytestmark = pytest.mark.slow
+
 SPEC = FitSpec(epochs=2.5, batch_size=8, lr=3e-3, warmup=0.25, lora=LoraSpec(r=2, alpha=4))
 
 
@@ -79,7 +81,6 @@ def test_adams_moments_are_those_of_the_steps(kept):
     assert not torch.equal(first[weights[0]], last[weights[0]])
 
 
-@pytest.mark.slow
 def test_keeping_changes_no_outcome_and_bytes_repeat(base, kept, tmp_path):
     fit(SPEC, base, kept[0], tmp_path / "plain")
     assert (

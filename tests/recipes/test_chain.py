@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "mmssr_30pct.yaml",
     "scale=smoke",

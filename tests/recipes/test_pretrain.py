@@ -12,6 +12,8 @@ from curation.mini.tokenizer import build_tokenizer
 from recipes.run import main
 from training.models import image_mode, load
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "pretrain.phases=["
     "{name: first, samples: 64, data: {jitter: 0, most: 3}, train: {lr: 0.001, batch_size: 16}}, "

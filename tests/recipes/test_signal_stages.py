@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("sklearn", reason="pip install 'winnow[cluster]'")
 
+pytestmark = pytest.mark.slow
+
 SIZE, BUDGET = 150, 24
 RECIPE = f"""\
 name: small

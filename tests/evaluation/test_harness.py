@@ -79,7 +79,6 @@ def _sentence(doc) -> str:
     return f"The answer is {doc['answer']}."
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "fn, value, unparsed",
     [
@@ -149,7 +148,6 @@ def _docs(bench_dir, *capabilities):
     return [doc for key in capabilities for doc in pq.read_table(bench_dir / f"{key}.parquet").to_pylist()]
 
 
-@pytest.mark.slow
 def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
     flip = {doc["id"]: i % 3 > 0 for i, doc in enumerate(_docs(bench_dir, *CAPABILITIES))}
     model = Scripted(lambda doc: doc["answer"] if flip[doc["id"]] else ANTI[doc["kind"]])
@@ -160,7 +158,6 @@ def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
         assert 0 < entry["value"] < 1 and entry["shuffled"] == entry["value"]
 
 
-@pytest.mark.slow
 def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     model = Reader(_docs(bench_dir, "spatial", "ocr"))
     tasks = ["mini_spatial", "mini_ocr"]
@@ -175,7 +172,6 @@ def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     assert all(asked == shown for asked, shown in model.seen[: 2 * N])
 
 
-@pytest.mark.slow
 def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tiny):
     seen = []
     options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 5}
@@ -192,7 +188,6 @@ def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tin
         assert entry["shuffled"] is None and both["benchmarks"][task]["shuffled"] is not None
 
 
-@pytest.mark.slow
 def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_path):
     model = Reader(_docs(bench_dir, "ocr"))
     evaluate(
@@ -207,7 +202,6 @@ def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_pat
     assert model.seen == [("ocr-0", "ocr-0"), ("ocr-0", f"ocr-{ring('mini_ocr', N)[0]}")]
 
 
-@pytest.mark.slow
 def test_a_single_question_has_no_shuffled_score(tmp_path):
     bench = write_bench(tmp_path / "bench", per_kind=1)
     pq.write_table(pq.read_table(bench / "ocr.parquet").slice(0, 1), bench / "ocr.parquet")
@@ -312,7 +306,6 @@ def tiny(tmp_path_factory) -> Path:
     )
 
 
-@pytest.mark.slow
 def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
@@ -333,7 +326,6 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
     )
 
 
-@pytest.mark.slow
 def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     other = build_tiny(tmp_path / "other", build_tokenizer(), hidden=32, layers=2, vision_layers=1, seed=1)
     hashes = {
@@ -343,7 +335,6 @@ def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     assert len(hashes) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shuffled", "fails_at", "journalled", "answers"),
     [(False, 4, 12, 2 * N), (True, 10, 36, 4 * N)],
@@ -379,7 +370,6 @@ def test_crash_in_the_middle_keeps_what_is_done(
     ).read_bytes()
 
 
-@pytest.mark.slow
 def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_dir, tmp_path, tiny):
     import datasets
 

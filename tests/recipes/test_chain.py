@@ -18,8 +18,6 @@ from killed import contents, killed, run_silently, spread
 
 from curation.taxonomy import CAPABILITY_KEYS
 
-pytestmark = pytest.mark.slow
-
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
 pytestmark = pytest.mark.slow

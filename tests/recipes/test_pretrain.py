@@ -25,7 +25,6 @@ SMALL = [
 ]
 
 
-@pytest.mark.slow
 def test_the_base_recipe_trains_its_phases_and_measures_its_gates(tmp_path, capsys):
     assert main(["mini_base.yaml", f"root={tmp_path}", *SMALL]) == 0
     checkpoint = next((tmp_path / "store" / "pretrain").glob("*/checkpoint"))
@@ -37,7 +36,6 @@ def test_the_base_recipe_trains_its_phases_and_measures_its_gates(tmp_path, caps
     assert "phase second: 48 samples, 3 steps" in out and "gate single_object" in out
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_resumes_with_its_first_unfinished_phase(tmp_path):
     assert main(["mini_base.yaml", f"root={tmp_path}", *SMALL]) == 0
     artefact = next((tmp_path / "store" / "pretrain").glob("*/done.json")).parent
@@ -51,7 +49,6 @@ def test_an_interrupted_run_resumes_with_its_first_unfinished_phase(tmp_path):
     assert (artefact / "checkpoint" / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_phase_may_combine_the_tower_of_one_phase_with_the_decoder_of_another(tmp_path):
     joined = SMALL[0].removesuffix("]") + (
         ", {name: third, start: initial, vision: first, samples: 16, data: {}, "

@@ -58,7 +58,6 @@ def stages(tmp_path_factory):
     return root / "runs" / "graded" / "stages", requests
 
 
-@pytest.mark.slow
 def test_every_column_holds_the_grades_of_its_model(stages, tmp_path):
     folder, requests = stages
     pool = Pool.open(folder / "pool")

@@ -161,7 +161,6 @@ def test_no_answer_is_paid_for_twice(own, capsys):
     )
 
 
-@pytest.mark.slow
 def test_a_resumed_run_requests_no_answer_again(own):
     """SIGKILL during a request; invalid answers are kept too."""
     child = None
@@ -250,7 +249,6 @@ def test_a_teacher_that_fails_for_many_samples_is_stopped_early(ingested):
         assert len(server.requests) < EARLY + 4
 
 
-@pytest.mark.slow
 def test_mmssr_on_a_user_pool(own):
     """Labels, training of the scorer, its signal, and selection; only the base is the mini world's."""
     with serve(answer=valid) as server:
@@ -271,7 +269,6 @@ SERVED = [
 ]
 
 
-@pytest.mark.slow
 def test_scorer_and_styler_by_a_server(own, capsys):
     with serve() as server:
         url = f"scoring.server.url={server.url}"

@@ -17,8 +17,6 @@ from curation.taxonomy import CAPABILITY_KEYS
 from training.adapters import kept_adapters
 from training.models import checkpoint_hash
 
-pytestmark = pytest.mark.slow
-
 pytest.importorskip("sklearn", reason="pip install 'winnow[cluster]'")
 
 pytestmark = pytest.mark.slow

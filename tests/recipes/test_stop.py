@@ -36,7 +36,6 @@ def finished(project: Path) -> list[Path]:
     return list((project / "store").glob("*/*/done.json"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["inline", "pool"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_signal_ends_all_processes_within_five_seconds(project, executor, number):
@@ -59,7 +58,6 @@ def test_a_signal_ends_all_processes_within_five_seconds(project, executor, numb
     wait_for(lambda: not any(alive(pid) for pid in started if pid != process.pid), 3)
 
 
-@pytest.mark.slow
 def test_a_stopped_run_resumes(project, executed):
     process = start(project, "--executor=pool", DUMMY_SLOW="labels", DUMMY_SECONDS="60")
     wait_for(lambda: any((project / "store" / "labels").glob("*/begun.json")))
@@ -91,7 +89,6 @@ def test_a_stopped_run_does_not_wait_for_a_tracker(project, tmp_path):
     assert time.monotonic() - begun < 5 and process.returncode == 143
 
 
-@pytest.mark.slow
 def test_a_second_signal_does_not_interrupt_the_clean_up(project):
     process = start(project, "--executor=pool", DUMMY_SLOW="labels", DUMMY_SECONDS="60")
     wait_for(lambda: any((project / "store" / "labels").glob("*/begun.json")) and pids(project))

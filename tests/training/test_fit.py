@@ -96,7 +96,6 @@ def test_accumulation_does_not_change_the_outcome(base, samples, tmp_path):
     assert parts["losses"] == pytest.approx(whole["losses"], abs=1e-4)
 
 
-@pytest.mark.slow
 def test_repeated_runs_are_bitwise_equal_and_leave_no_state(base, samples, tmp_path):
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     fit(SPEC, base, samples, tmp_path / "a")
@@ -161,7 +160,6 @@ def test_branch_examples_train(base, samples, renderer, tmp_path):
     assert result["losses"][-1] < 0.2 * result["losses"][0]
 
 
-@pytest.mark.slow
 def test_lazy_data_trains_like_the_list(base, samples, renderer, tmp_path):
     encoded = [renderer.encode(s) for s in samples]
     listed = fit(SPEC, base, encoded, tmp_path / "a")
@@ -193,7 +191,6 @@ def test_bad_samples_are_counted_and_too_many_stop_the_training(base, samples, t
         fit(SPEC.model_copy(update={"max_bad_fraction": 1}), base, [bad], tmp_path / "c")
 
 
-@pytest.mark.slow
 def test_bad_example_never_changes_the_others(base, samples, tmp_path):
     fit(SPEC, base, samples, tmp_path / "a")
     bad = Sample(99, "bad", "t", (), ())
@@ -221,7 +218,6 @@ fit(spec, base, samples, out, lambda step, steps, message: print(step, flush=Tru
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LoraSpec(r=4, alpha=8, dropout=0.2)])
 def test_killed_training_resumes_to_bitwise_equal_weights(base, samples, tmp_path, lora):
     import pickle
@@ -253,7 +249,6 @@ def test_killed_training_resumes_to_bitwise_equal_weights(base, samples, tmp_pat
     assert not left.exists()
 
 
-@pytest.mark.slow
 def test_unfinished_work_of_another_training_is_not_continued(base, samples, tmp_path):
     out = tmp_path / "out"
     (out / "checkpoints/checkpoint-5").mkdir(parents=True)

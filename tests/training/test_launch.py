@@ -82,7 +82,6 @@ def ranks_without_images(samples):
     return [(k, r) for k, b in enumerate(plan) for r in (0, 1) if not any(samples[i].images for i in b[r::2])]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_two_processes_lose_what_one_process_loses(base, samples_of, tmp_path, stage):
     pytest.importorskip("deepspeed")
@@ -112,7 +111,6 @@ def test_two_processes_lose_what_one_process_loses(base, samples_of, tmp_path, s
     load(tmp_path / "split")
 
 
-@pytest.mark.slow
 def test_the_error_of_a_failed_rank_is_reported(base, samples_of, tmp_path):
     pytest.importorskip("deepspeed")
     spec = SPEC.model_copy(update={"deepspeed": "zero2", "processes": 1, "lr": 1e30, "warmup": 0.0})
@@ -191,7 +189,6 @@ launch(spec, base, samples, out, lambda step, steps, message: print(step, flush=
 """
 
 
-@pytest.mark.slow
 def test_torchrun_and_its_ranks_die_with_the_killed_launcher(base, samples_of, tmp_path):
     pytest.importorskip("deepspeed")
     spec = SPEC.model_copy(update={"deepspeed": "zero2", "processes": 2, "epochs": 10_000})

@@ -54,14 +54,12 @@ def reference() -> str:
     return selections(PYTHONHASHSEED="0")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
 def test_hash_seed_changes_nothing(reference, hash_seed):
     assert reference.count("\n") > len(CASES) + 8
     assert selections(PYTHONHASHSEED=hash_seed) == reference
 
 
-@pytest.mark.slow
 def test_simd_changes_nothing(reference):
     features = " ".join(np._core._multiarray_umath.__cpu_dispatch__)
     assert selections(PYTHONHASHSEED="0", NPY_DISABLE_CPU_FEATURES=features) == reference

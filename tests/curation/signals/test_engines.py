@@ -69,7 +69,6 @@ def test_digits_are_read_from_listed_tokens():
     assert read_digits([(None, -0.1)]) is None
 
 
-@pytest.mark.slow
 def test_the_command_scores_by_a_server(few, tmp_path, capsys):
     pytest.importorskip("openai")
     arguments = ["capability_by_engine", "--pool", str(few.folder), "--out", str(tmp_path / "s")]
@@ -133,7 +132,6 @@ def test_server_scores_are_those_of_its_probabilities(few, tmp_path):
     assert summary["requests"] == PROBES + 8 * 14 and summary["max_hidden_mass"] == 0.0
 
 
-@pytest.mark.slow
 def test_queries_of_a_sample_follow_each_other(few, tmp_path):
     with serve() as server:
         by_server(few, tmp_path / "s", server, concurrency=1)
@@ -143,7 +141,6 @@ def test_queries_of_a_sample_follow_each_other(few, tmp_path):
     assert all(len(set(prefixes[start : start + 14])) == 1 for start in range(0, 112, 14))
 
 
-@pytest.mark.slow
 def test_flat_prompts_are_one_user_turn(few, tmp_path):
     with serve() as server:
         by_server(few, tmp_path / "s", server, prompts="official_flat", concurrency=1)
@@ -175,7 +172,6 @@ def test_digits_that_are_not_listed_are_counted(few, tmp_path):
     assert read_signal(tmp_path / "n", few.hash)["cap_stem"].null_count == 8
 
 
-@pytest.mark.slow
 def test_failures_become_nulls_with_reasons(few, tmp_path):
     with serve() as server:
         whole = by_server(few, tmp_path / "whole", server, concurrency=1)
@@ -196,7 +192,6 @@ def test_failures_become_nulls_with_reasons(few, tmp_path):
     assert broken.take(kept).equals(sound.take(kept)) and whole["missing"] == {}
 
 
-@pytest.mark.slow
 def test_too_many_failures_stop_and_the_next_run_continues(few, tmp_path):
     failing = serve(fault=lambda number, body: 500 if number >= PROBES + 14 * 4 else None)
     with failing as server, pytest.raises(EngineError, match=r"server_error.*next run continues"):
@@ -215,7 +210,6 @@ def test_too_many_failures_stop_and_the_next_run_continues(few, tmp_path):
     assert progress[0] == (4, 8) and progress[-1] == (8, 8)
 
 
-@pytest.mark.slow
 def test_the_cost_cap_stops_between_parts(few, tmp_path):
     with serve() as server:
         prices = {"input_price": 1.0, "output_price": 1.0, "max_cost_usd": 0.008}

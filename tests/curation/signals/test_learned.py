@@ -39,7 +39,6 @@ def train(pool, base, targets, out, steps):
     return out
 
 
-@pytest.mark.slow
 def test_a_trained_scorer_reproduces_its_labels(small_pool, tiny_vlm_dir, labels, tmp_path):
     scorer = train(
         small_pool, tiny_vlm_dir, scorer_targets(labels, QUERIES)[0], tmp_path / "scorer", steps=100

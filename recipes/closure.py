@@ -1,4 +1,4 @@
-"""One hash over the code that a module executes: the project modules it imports, and the data files they name.
+"""One hash over the code that a module executes: the project modules it imports and the data files they name.
 
 The hash is over syntax trees without docstrings, comments and formatting: a changed statement anywhere in the
 closure of imports changes the hash, prose and layout do not. Nothing is listed by hand and nothing is
@@ -30,8 +30,7 @@ LAYOUT = {"ctx", "kind", "type_comment"}
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: the hash of its statements, the modules it imports, the data files and folders it
-    names."""
+    """One source file: hash of its statements, modules it imports, data files and folders it names."""
 
     digest: str
     imports: frozenset[str]
@@ -47,8 +46,7 @@ def code_hash(*modules: str) -> str:
 
 
 def file_hash(file: Path) -> str:
-    """sha256 over a source file outside all packages (such as a task's functions) and everything that it
-    imports."""
+    """sha256 over a source file outside all packages, such as a task's functions, and all its imports."""
     module = read_module(file, file.stem)
     beside = [file.with_name(f"{name.partition('.')[0]}.py") for name in module.imports]
     own = [other for other in beside if other.is_file() and other != file]
@@ -62,8 +60,7 @@ def file_hash(file: Path) -> str:
 
 
 def closure(*modules: str) -> dict[str, Path]:
-    """Source files of the given modules, of the project modules they import, directly or not, and of their
-    packages."""
+    """Source files of the given modules, of all project modules they import, and of their packages."""
     files: dict[str, Path] = {}
     # The given modules are followed even if they are installed packages.
     followed = PACKAGES | {name.partition(".")[0] for name in modules}
@@ -173,8 +170,7 @@ def _read_module(file: Path, name: str, size: int, changed: int) -> Module:
 
 
 def _strip(tree: ast.AST) -> None:
-    """Remove docstrings (also those of attributes) and `if TYPE_CHECKING` blocks, which have no effect at run
-    time."""
+    """Remove what has no effect at run time: docstrings, also of attributes, and TYPE_CHECKING blocks."""
     for node in ast.walk(tree):
         for field, value in ast.iter_fields(node):
             if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
@@ -194,8 +190,7 @@ def _without_types(statement: ast.stmt) -> list[ast.stmt]:
 
 
 def _plain(node: Any) -> Any:
-    """The tree as nested lists, without empty fields: a field that a later Python adds must not change the
-    hash."""
+    """The tree as nested lists, without empty fields, so that new fields of later Pythons change no hash."""
     if isinstance(node, ast.AST):
         fields = [
             [name, _plain(value)]

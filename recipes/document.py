@@ -1,5 +1,4 @@
-"""Recipe files as nested mappings that record the line of each key, and how files and overrides are
-merged."""
+"""Recipe files as nested mappings with the line of each key, and how files and overrides are merged."""
 
 import re
 from collections.abc import Sequence
@@ -170,8 +169,7 @@ def dotted(key: KeyPath, value: Any, where: str) -> Document:
 
 
 def merge(under: Document, over: Document) -> Document:
-    """Mappings are merged key by key; any other value, and a section of another `kind`, is replaced by
-    `over`'s."""
+    """Merge mappings key by key; `over` replaces any other value, and a section of another `kind`."""
     return Document(_merge(under.data, over.data), {**under.where, **over.where})
 
 

@@ -38,8 +38,7 @@ class Display(Protocol):
 
 
 class Schedule:
-    """Decides which task is next: of those that are ready, earliest repetition first, then longest path to
-    the end."""
+    """Order of the tasks that are ready: earliest repetition first, then longest path to the end."""
 
     def __init__(
         self,
@@ -114,8 +113,7 @@ def run_inline(schedule: Schedule, display: Display) -> None:
 
 
 def run_pool(schedule: Schedule, display: Display, workers: int) -> None:
-    """Run up to `workers` stages concurrently, each in a single-threaded process that is reused until the
-    end."""
+    """Run up to `workers` stages concurrently, in single-threaded processes that are reused."""
     pool: list[_Worker] = []
     with contextlib.ExitStack() as stack:
         try:
@@ -153,8 +151,7 @@ def _work_off(
 
 
 def _terminate(pool: list["_Worker"]) -> None:
-    """Send SIGTERM to all workers and to what their stages have started, and SIGKILL to the rest after GRACE
-    seconds."""
+    """Send SIGTERM to all workers and their child processes, and SIGKILL after GRACE seconds."""
     for worker in pool:
         worker.signal(signal.SIGTERM)
     deadline = time.monotonic() + GRACE
@@ -165,8 +162,7 @@ def _terminate(pool: list["_Worker"]) -> None:
 
 
 def _idle(pool: list["_Worker"], workers: int, stack: contextlib.ExitStack) -> Callable[[], "_Worker"] | None:
-    """A function that returns a free worker: an idle one, or a new one while there are fewer than
-    `workers`."""
+    """A function that returns an idle worker, or starts one while there are fewer than `workers`."""
     if free := next((w for w in pool if w.alive and not w.task), None):
         return lambda: free
 
@@ -267,7 +263,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(key, None) if value is None else os.environ.update({key: value})
 
 
-# ---------------------------------------------------------------------------------------- in the worker process
+# --------------------------------------------------------------------------- in the worker process
 
 
 class PipeProgress:
@@ -316,16 +312,14 @@ def _worker(connection: Connection) -> None:
 
 
 def _die_with_parent() -> None:
-    """Kills this process group when the parent ends: a parent that is killed cannot stop its workers
-    itself."""
+    """Kill this process group when the parent ends; a killed parent cannot stop its workers itself."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os.killpg(0, signal.SIGKILL)
 
 
 def _log_to(task: Task) -> None:
-    """Redirect the output of libraries to <artefact>.log, so that it does not disturb the progress
-    display."""
+    """Redirect what libraries print to <artefact>.log, away from the progress display."""
     with contextlib.suppress(OSError):  # a full or read-only disk is reported when the stage itself writes
         task.out.parent.mkdir(parents=True, exist_ok=True)
         log = os.open(f"{task.out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -333,7 +327,7 @@ def _log_to(task: Task) -> None:
 
 
 def _replace_output(log: int) -> None:
-    # On the level of file descriptors, because compiled libraries and child processes write there too.
+    # File descriptors, because compiled libraries and child processes do not use sys.stdout.
     sys.stdout.flush(), sys.stderr.flush()
     os.dup2(log, 1), os.dup2(log, 2)
     os.close(log)

@@ -35,6 +35,13 @@ class External:
     path: Path | HubModel
     hash: str
 
+    @property
+    def local(self) -> Path:
+        """The path. Raises TypeError for a model on the Hub."""
+        if isinstance(self.path, HubModel):
+            raise TypeError(f"{self.path} is on the Hub and has no local path")
+        return self.path
+
 
 class Fingerprints:
     """Hashes of files outside the store.
@@ -136,15 +143,13 @@ def data_file(path: str, where: str, needed_by: str, prints: Fingerprints) -> Ex
 
 
 def several(files: Sequence[Path], prints: Fingerprints) -> External:
-    """Files that a config names, identified together by their names and contents; `path` is that of the
-    first."""
+    """Files that a config names, identified together by names and contents; `path` is the first one."""
     lines = "".join(f"{file.name}\0{prints.file(file)}\n" for file in files)
     return External(files[0].resolve(), _sha256(lines))
 
 
 def images(folder: str | None, source: Path, limit: int | None, where: str, prints: Fingerprints) -> External:
-    """The directory of a pool's images (default: that of its source file), identified by the images the pool
-    names."""
+    """The directory of a pool's images (default: that of `source`), identified by the images it names."""
     place = expanded(folder, where) if folder else source.parent
     if not place.is_dir():
         raise RecipeError(f"{where}: stage `pool` needs the directory {place}, which does not exist")

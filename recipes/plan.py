@@ -1,6 +1,6 @@
 """From a recipe to its graph of stages: which config section and which inputs go into which stage.
 
-`compare_chain` reads top to bottom in the order of the data. Nothing that cannot change a result (name of the arm,
+`compare_chain` follows the order of the data. Nothing that cannot change a result (name of the arm,
 resources, tracking, root) is in a config, except in the last stage, which reports names.
 """
 
@@ -16,12 +16,12 @@ from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
 from recipes.named_files import deepspeed_input, suite_inputs, work_of_bench
 from recipes.plan_signals import PoolPlan
-from recipes.schema import Arm, Recipe
+from recipes.schema import Arm, LlavaPool, MiniPool, Recipe, required
 
 
 @dataclass(frozen=True)
 class Run:
-    """One repetition of an arm on one pool: what the report says of it, and its stages."""
+    """One repetition of an arm on one pool: its stages, and how the report describes it."""
 
     about: dict[str, Any]
     select: Node
@@ -35,33 +35,35 @@ def make_plan(
     prints: Fingerprints | None = None,
     repetitions: int | None = None,
 ) -> Plan:
-    """The stages of a recipe, or of its first so many repetitions (see `compare_chain`).
+    """The stages of a recipe; with `repetitions`, only those of its first repetitions (see `compare_chain`).
 
-    Pure but for reading the stages' source and the external inputs' content.
+    Reads the source of the stages and the content of external inputs, and writes nothing. Raises RecipeError.
     """
     plan, prints = Plan(stages or Stages()), prints or Fingerprints()
     if loaded.recipe.goal == "base":
-        plan.add("pretrain", loaded.recipe.pretrain, {})
+        plan.add("pretrain", required(loaded.recipe.pretrain), {})
     else:
         compare_chain(plan, loaded, prints, repetitions)
     return plan
 
 
 def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions: int | None = None) -> None:
-    """bench; source, pool, fits and signals of each pool; select, train, evaluate for each arm and seed; compare.
+    """bench; source, pool, fits, signals of each pool; select, train, evaluate for each arm and seed; compare.
 
-    Breadth first: the first run of every arm on every pool, then the second, and so on, so that a study that is cut
-    short has whole repetitions to compare. `repetitions` leaves out what comes after so many of them.
+    Breadth first: the first run of every arm on every pool, then the second, and so on, so that an
+    interrupted study has complete repetitions to compare. `repetitions` limits the plan to the first ones.
     """
     recipe = loaded.recipe
     base = _model(loaded, prints, external.MODEL_FILES)
-    bench = recipe.bench and plan.add("bench", dump(recipe.bench), {}, work=work_of_bench(recipe.bench))
+    bench = (
+        plan.add("bench", dump(recipe.bench), {}, work=work_of_bench(recipe.bench)) if recipe.bench else None
+    )
     seeds = recipe.drawn_pools()
     pools = [_pool(plan, loaded, prints, seed, bench, base, tagged=len(seeds) > 1) for seed in seeds]
     for pool in pools:
         for signal in dict.fromkeys(signal for arm in recipe.arms.values() for signal in arm.learned()):
             pool.signal(signal)
-    fixed = {"base": base, **deepspeed_input(recipe.train, loaded, prints)}
+    trained = {"base": base, **deepspeed_input(required(recipe.train), loaded, prints)}
     evaluated = {"bench": bench, **suite_inputs(loaded, prints)}
     planned = [
         (number, pool, name, *seeds_of_run)
@@ -70,37 +72,47 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
         for name, arm in recipe.arms.items()
         for seeds_of_run in arm.runs()[number : number + 1]
     ]
-    runs = [_run(*one, fixed, evaluated) for one in planned if repetitions is None or one[0] < repetitions]
+    runs = [_run(*one, trained, evaluated) for one in planned if repetitions is None or one[0] < repetitions]
     arm_order = {name: at for at, name in enumerate(recipe.arms)}
     pool_order = {seed: at for at, seed in enumerate(seeds)}
-    runs.sort(
-        key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]])
-    )  # stable: by seed inside
-    by_pool = [pool.inputs() for pool in pools]
-    plan.add(
-        "compare",
-        {
-            "name": recipe.name,
-            "description": recipe.description,
-            "scale": recipe.scale,
-            "protocol": loaded.protocol,
-            "modified": list(loaded.modified),
-            "baseline": recipe.baseline,
-            "reference": recipe.reference,
-            "suite": recipe.evaluation.suite,
-            "planned_runs": len(planned),
-            "pool_seeds": seeds,
-            "runs": [run.about for run in runs],
-        },
-        {
-            **evaluated,
-            **{key: [inputs[key] for inputs in by_pool] for key in by_pool[0]},
-            "selects": [run.select for run in runs],
-            "trains": [run.train for run in runs],
-            "evaluates": [run.evaluate for run in runs],
-            "probes": [node for pool in pools for node in pool.probes] or None,
-        },
-    )
+    # The sort is stable, so the runs of an arm on a pool stay in the order of their seeds.
+    runs.sort(key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]]))
+    _compare(plan, loaded, pools, runs, evaluated, planned_runs=len(planned))
+
+
+def _compare(
+    plan: Plan,
+    loaded: Loaded,
+    pools: list[PoolPlan],
+    runs: list[Run],
+    evaluated: dict[str, Any],
+    *,
+    planned_runs: int,
+) -> None:
+    """The last stage: it reads all runs, and what was computed on each pool."""
+    recipe, by_pool = loaded.recipe, [pool.inputs() for pool in pools]
+    config = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "scale": recipe.scale,
+        "protocol": loaded.protocol,
+        "modified": list(loaded.modified),
+        "baseline": recipe.baseline,
+        "reference": recipe.reference,
+        "suite": recipe.evaluation.suite,
+        "planned_runs": planned_runs,
+        "pool_seeds": [pool.seed for pool in pools],
+        "runs": [run.about for run in runs],
+    }
+    inputs = {
+        **evaluated,
+        **{key: [inputs[key] for inputs in by_pool] for key in by_pool[0]},
+        "selects": [run.select for run in runs],
+        "trains": [run.train for run in runs],
+        "evaluates": [run.evaluate for run in runs],
+        "probes": [node for pool in pools for node in pool.probes] or None,
+    }
+    plan.add("compare", config, inputs)
 
 
 def _run(
@@ -109,20 +121,23 @@ def _run(
     arm_name: str,
     seed: int,
     train_seed: int,
-    fixed: dict[str, Any],
+    trained: dict[str, Any],
     evaluated: dict[str, Any],
 ) -> Run:
-    """select, train and evaluate of one repetition; `fixed` and `evaluated` are the inputs that all runs share."""
+    """select, train and evaluate of one repetition.
+
+    `trained` and `evaluated` are the inputs that all trainings and all evaluations share.
+    """
     recipe, plan = pool.loaded.recipe, pool.plan
-    arm = recipe.arms[arm_name]
+    arm, spec = recipe.arms[arm_name], required(recipe.train)
     select = _select(pool, arm_name, seed, number)
-    names = (arm_name, *pool.tag, *dict.fromkeys((seed, train_seed)))
+    names: tuple[str | int, ...] = (arm_name, *pool.tag, *dict.fromkeys((seed, train_seed)))
     train = plan.add(
         "train",
-        {**dump(recipe.train), "seed": train_seed},
-        {"pool": pool.pool, "subset": select, **fixed},
+        {**dump(spec), "seed": train_seed},
+        {"pool": pool.pool, "subset": select, **trained},
         name=stage_name("train", *names),
-        work=samples_seen(recipe.train, _expected_rows(arm, pool.size)),
+        work=samples_seen(spec, _expected_rows(arm, pool.size)),
         repetition=number,
     )
     shuffled = {"all": True, "first": number == 0, "none": False}[recipe.evaluation.shuffled]
@@ -149,7 +164,7 @@ def _run(
 
 
 def _model(loaded: Loaded, prints: Fingerprints, files: tuple[str, ...]) -> External:
-    base = loaded.recipe.base
+    base = required(loaded.recipe.base)
     return external.model(base.path, base.revision, loaded.locate("base", "path"), prints, files)
 
 
@@ -163,21 +178,21 @@ def _pool(
     *,
     tagged: bool,
 ) -> PoolPlan:
-    """source and pool of one pool seed (None: the pool is given, not drawn)."""
-    recipe, size = loaded.recipe, _pool_size(loaded.recipe)
+    """source and pool of one pool seed; `seed` is None for a pool that is not drawn."""
+    section: MiniPool | LlavaPool = required(loaded.recipe.pool)
+    limit, size = loaded.recipe.limit, _pool_size(loaded.recipe)
     tag = (f"p{seed}",) if tagged else ()
-    config = {**dump(recipe.pool, "kind", "max_bad_fraction"), "limit": recipe.limit}
-    if recipe.pool.kind == "mini":
-        drawn = {**dump(recipe.pool, "size", "defects"), "seed": seed}
+    config = {**dump(section, "kind", "max_bad_fraction"), "limit": limit}
+    source: Node | External
+    if isinstance(section, MiniPool):
+        drawn = {**dump(section, "size", "defects"), "seed": seed}
         name = stage_name("source", *tag)
-        source: Node | External = plan.add(
-            "source", drawn, {"bench": bench}, name=name, work=recipe.pool.size
-        )
+        source = plan.add("source", drawn, {"bench": bench}, name=name, work=section.size)
         inputs: dict[str, Any] = {"source": source}
     else:
-        source = external.data_file(recipe.pool.source, loaded.locate("pool", "source"), "pool", prints)
+        source = external.data_file(section.source, loaded.locate("pool", "source"), "pool", prints)
         where = loaded.locate("pool", "images")
-        images = external.images(recipe.pool.images, source.path, recipe.limit, where, prints)
+        images = external.images(section.images, source.local, limit, where, prints)
         inputs = {"source": source, "images": images}
     inputs["tokenizer"] = _model(loaded, prints, external.PROCESSOR_FILES)
     pool = plan.add("pool", config, inputs, name=stage_name("pool", *tag), work=size)
@@ -185,7 +200,7 @@ def _pool(
 
 
 def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:
-    """The subset of an arm; in later rounds its necessity comes from a seed model that was tuned on the round before."""
+    """The subset of an arm; each further round reads signals of a seed model trained on the round before."""
     arm = pool.loaded.recipe.arms[arm_name]
     columns = dict(_columns(pool, arm, seed, repetition))
     address = _address(arm.selector)
@@ -197,7 +212,8 @@ def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:
         "params": arm.params,
     }
     for turn in range(1, arm.rounds + 1):
-        parts = (arm_name, *pool.tag, seed, *([f"round {turn}"] if turn < arm.rounds else []))
+        parts: tuple[str | int, ...] = (arm_name, *pool.tag, seed)
+        parts += (f"round {turn}",) if turn < arm.rounds else ()
         select = pool.plan.add(
             "select",
             config,
@@ -209,19 +225,15 @@ def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:
         if turn < arm.rounds:
             later = (arm_name, seed, f"round {turn}")
             model = pool.seed_model(select, *later)
-            columns |= {
-                f"signal_{name}": pool.losses(name, model, *later)
-                for name in ("necessity", "necessity_ablated")
-                if f"signal_{name}" in columns
-            }
+            columns |= {f"signal_{name}": pool.losses(name, model, *later) for name in arm.rescored()}
     return select
 
 
 def _columns(pool: PoolPlan, arm: Arm, seed: int, repetition: int) -> Iterator[tuple[str, Node]]:
-    """What an arm's selector reads on one pool, beside the pool; the signals of an oracle come from one stage."""
+    """What an arm's selector reads besides the pool; an oracle's signals come from one stage."""
     yield from ((f"signal_{signal}", pool.signal(signal)) for signal in arm.learned())
     if "reference" in arm.needs():
-        yield "reference", _select(pool, arm.reference, seed, repetition)
+        yield "reference", _select(pool, required(arm.reference), seed, repetition)
     if "seed_rows" in arm.needs():
         yield "seed_rows", pool.fit("seed_model")
     if arm.signals != "learned":
@@ -244,7 +256,7 @@ def _targeted(selector: str) -> bool:
 
 
 def _items(recipe: Recipe) -> float:
-    """Questions of all benchmarks, for estimates of time."""
+    """Number of questions in all benchmarks, for time estimates."""
     if recipe.bench is None:
         return 1
     limited = recipe.bench.model_copy(
@@ -254,13 +266,13 @@ def _items(recipe: Recipe) -> float:
 
 
 def _pool_size(recipe: Recipe) -> int:
-    """Samples in the pool as far as they are known before it is read; a LLaVA file is estimated at 1,000 or the limit."""
-    size = recipe.pool.size if recipe.pool.kind == "mini" else 1_000
+    """Samples in the pool; a LLaVA file is not read here and estimated at 1,000 samples or the limit."""
+    size = recipe.pool.size if isinstance(recipe.pool, MiniPool) else 1_000
     return min(size, recipe.limit or size)
 
 
 def _expected_rows(arm: Arm, size: int) -> float:
-    """Samples of an arm, for estimates of time; a budget in tokens is estimated as the whole pool."""
+    """Samples of an arm, for time estimates; a budget in tokens is estimated as the whole pool."""
     if isinstance(arm.budget, int):
         return arm.budget
     return size if arm.budget.startswith("tokens:") else float(arm.budget[:-1]) / 100 * size

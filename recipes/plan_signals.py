@@ -1,7 +1,8 @@
-"""Which stages make a signal on one pool: fits, clusterings and subset probes, each planned when it is first needed.
+"""The stages that compute a signal on one pool, and the fits, clusterings and probes that it needs.
 
-What a signal is made of stands in its record (curation/catalogue.py). Here is how each kind of input comes about, and the three
-signals that a recipe can make in another way: raters by an engine, quality by models, values from a subset probe.
+The record of a signal (curation/catalogue.py) lists its inputs. This module plans each kind of input, and the
+signals that a recipe can compute in another way: ratings by an inference engine, quality by models,
+user-defined signals.
 """
 
 from collections.abc import Iterator
@@ -16,18 +17,34 @@ from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
 from recipes.named_files import deepspeed_input, prompts_input, suite_inputs, work_of_bench
-from recipes.schema import QUALITY_MODELS
+from recipes.schema import (
+    QUALITY_COLUMNS,
+    QUALITY_MODELS,
+    ApiTeacher,
+    Bench,
+    Clustering,
+    ModelsQuality,
+    Probe,
+    Rater,
+)
+from training.spec import FitSpec
 
 CUSTOM = "curation.signals.custom:produce_custom"
-BY_ENGINE = "curation.signals.raters.by_engine"
+RATERS = ("scorer", "styler")
+"""Sections of the models that rate samples; by an engine, they need the mode and the producer below."""
+ENGINE_MODES = {"scorer": "trie", "styler": "greedy"}
+ENGINE_PRODUCERS = {
+    "scorer": "curation.signals.raters.by_engine:score_capabilities_by_engine",
+    "styler": "curation.signals.raters.by_engine:score_styles_by_engine",
+}
 
 
 @dataclass
 class PoolPlan:
-    """One pool and what is made from it: stages by the name under which `compare` reads them.
+    """One pool and the stages that are computed from it, by the name under which `compare` reads them.
 
-    `seed` is None for a pool that is not drawn; `tag` is its part of a stage's name, where there are several pools.
-    `probes` are the trainings and evaluations that a subset-value regressor learns from.
+    `seed` is None for a pool that is not drawn; `tag` is the pool's part in the names of stages, empty for a
+    single pool. `probes` are the trainings and evaluations that a subset-value regressor learns from.
     """
 
     plan: Plan
@@ -44,19 +61,22 @@ class PoolPlan:
     probes: list[Node] = field(default_factory=list)
 
     def inputs(self) -> dict[str, Node]:
-        """What the report of this pool rests on, beside the runs."""
+        """The stages that the report on this pool reads, besides the runs."""
         truth = {"truth": self.source} if isinstance(self.source, Node) else {}
         signals = {f"signal_{name}": node for name, node in self.signals.items()}
         return {"pool": self.pool, **truth, **self.fits, **signals}
 
     def signal(self, name: str) -> Node:
-        """The stage that makes a signal. Raises RecipeError for an unknown signal and for a missing section."""
+        """The stage that computes a signal.
+
+        Raises RecipeError for an unknown signal and for a missing section.
+        """
         if name not in self.signals:
-            self.signals[name] = self._make(name)
+            self.signals[name] = self._plan_signal(name)
         return self.signals[name]
 
     def fit(self, name: str) -> Node:
-        """The stage that leaves labels, seed_model, warmup, scorer or styler."""
+        """The stage that produces labels, seed_model, warmup, scorer or styler."""
         if name not in self.fits:
             makers = {"labels": self._labels, "seed_model": self.seed_model, "warmup": self._warmup}
             self.fits[name] = makers[name]() if name in makers else self._rater(name)
@@ -68,15 +88,18 @@ class PoolPlan:
         config: dict[str, Any],
         inputs: dict[str, Any],
         work: float,
-        *parts: Any,
+        *parts: str | int,
         **options: Any,
     ) -> Node:
-        """A stage of this pool."""
+        """Add a stage of this pool; `parts` and the pool's tag distinguish its name."""
         name = stage_name(kind, *parts, *self.tag)
         return self.plan.add(kind, config, inputs, name=name, work=work, **options)
 
     def section(self, name: str) -> Any:
-        """A section of the recipe, by its dotted name. Raises RecipeError with the arms that need it."""
+        """A section of the recipe by its dotted name.
+
+        If it is missing, raises RecipeError with the arms that need it.
+        """
         value: Any = self.loaded.recipe
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else getattr(value, part)
@@ -88,7 +111,7 @@ class PoolPlan:
         return value
 
     def model(self, path: str, revision: str | None, *where: str) -> External:
-        """A checkpoint that the recipe names."""
+        """A checkpoint that the recipe names at the key `where`."""
         place, key = self.loaded.locate(*where), ".".join(where)
         return external.model(path, revision, place, self.prints, external.MODEL_FILES, key, "a signal needs")
 
@@ -97,25 +120,26 @@ class PoolPlan:
     def _labels(self) -> Node:
         teacher = self.section("teacher")
         work = self.size * teacher.share
-        if teacher.kind == "api":
+        if isinstance(teacher, ApiTeacher):
             where = self.loaded.locate("teacher", "prompt")
             prompt = teacher.prompt and external.data_file(teacher.prompt, where, "labels_api", self.prints)
             config = _without(dump(teacher), "kind", "prompt")
             return self.add("labels_api", config, {"pool": self.pool, "prompt": prompt}, work)
-        truth = self._truth("teacher", "kind", "give `api`, or finished raters (scorer.path, styler.path)")
+        truth = self._truth("teacher", "kind", "give `api`, or trained raters (scorer.path, styler.path)")
         return self.add("labels", dump(teacher), {"pool": self.pool, "source": truth}, work)
 
     def _truth(self, section: str, key: str, instead: str) -> Node:
-        """The stage that holds the mini world's own record. Raises RecipeError for any other pool."""
+        """The stage that holds the mini world's ground truth. Raises RecipeError for any other pool."""
         if isinstance(self.source, Node):
             return self.source
         where, name = self.loaded.locate(section, key), f"{section}.{key}"
         raise RecipeError(
-            f"{where}: {name}: `metadata` reads the mini world's own record, which no other pool has; {instead}"
+            f"{where}: {name}: `metadata` reads the mini world's ground truth, which no other pool has; "
+            f"{instead}"
         )
 
-    def seed_model(self, subset: Node | None = None, *parts: Any) -> Node:
-        """The base, tuned on a random share of the pool, or on a subset that an earlier round chose."""
+    def seed_model(self, subset: Node | None = None, *parts: str | int) -> Node:
+        """The base, trained on a random share of the pool, or on a subset that an earlier round chose."""
         section = self.section("seed_model")
         config = dump(section) if subset is None else {"seed": section.seed, "train": dump(section)["train"]}
         inputs = {"pool": self.pool, "base": self.base, "subset": subset, **self._deepspeed(section.train)}
@@ -123,30 +147,30 @@ class PoolPlan:
         return self.add("fit_seed", config, inputs, work, *parts)
 
     def _warmup(self) -> Node:
-        """The LoRA training at whose adapters gradients are taken."""
+        """The LoRA training whose adapters the gradients are computed at."""
         own = self.section("gradient").warmup
         where, section = ("gradient", "warmup") if own else ("seed_model",), own or self.section("seed_model")
         if section.train.lora is None or section.train.deepspeed:
             raise RecipeError(
-                f"{self.loaded.locate(*where)}: {'.'.join(where)}.train: gradients are taken of the adapters of a LoRA "
-                "training in one process; give `lora`, and no `deepspeed`"
+                f"{self.loaded.locate(*where)}: {'.'.join(where)}.train: gradients are computed at the "
+                "adapters of a LoRA training in one process; give `lora`, and no `deepspeed`"
             )
         work = samples_seen(section.train, self.size * section.share)
         return self.add("fit_warmup", dump(section), {"pool": self.pool, "base": self.base}, work)
 
     def _rater(self, name: str) -> Node:
-        """Scorer or styler; one that is given by path is converted where needed, not trained."""
-        section = self.section(name)
+        """Scorer or styler; a model that is given by path is converted if necessary, not trained."""
+        section: Rater = self.section(name)
         if section.path is not None:
-            given = self.model(section.path, section.revision, name, "path")
-            return self.add("fit_released", {}, {"model": given}, 1, name)
+            released = self.model(section.path, section.revision, name, "path")
+            return self.add("fit_released", {}, {"model": released}, 1, name)
         if section.train is None:
             raise RecipeError(
-                f"{self.loaded.locate(name)}: {name}.train: missing; a model that is only `served` is asked by "
-                "scoring.engine: server"
+                f"{self.loaded.locate(name)}: {name}.train: missing; a model that is only `served` needs "
+                "`scoring.engine: server`"
             )
         start = self.fit("seed_model") if section.start == "seed_model" else self.base
-        shown = self.size * self.section("teacher").share * (1 - section.holdout)
+        examples = self.size * self.section("teacher").share * (1 - section.holdout)
         config = _without(dump(section), "path", "revision", "served", "mode", "threshold")
         inputs = {
             "pool": self.pool,
@@ -154,10 +178,10 @@ class PoolPlan:
             "base": start,
             **self._deepspeed(section.train),
         }
-        work = samples_seen(section.train, shown)
+        work = samples_seen(section.train, examples)
         return self.add("fit_rater", {"rater": name, **config}, inputs | self._prompts(name), work, name)
 
-    def _deepspeed(self, train: Any) -> dict[str, External]:
+    def _deepspeed(self, train: FitSpec) -> dict[str, External]:
         return deepspeed_input(train, self.loaded, self.prints)
 
     def _prompts(self, rater: str) -> dict[str, External]:
@@ -165,41 +189,45 @@ class PoolPlan:
 
     # --------------------------------------------------------------------------------------- signals
 
-    def _make(self, name: str) -> Node:
+    def _plan_signal(self, name: str) -> Node:
         own = self.loaded.recipe.signals.get(name)
         if own and own.producer:
             return self._custom(name)
-        if (found := catalogue.find(name)) is None:
-            known = [signal.name for signal in catalogue.SIGNALS if "*" not in signal.name]
-            known += [f"cluster_{c}" for c in self.loaded.recipe.clusters] + list(self.loaded.recipe.signals)
-            where = self.loaded.locate("signals")
-            raise RecipeError(f"{where}: no producer makes the signal `{name}`; {nearest(name, known)}")
-        signal, star = found
-        if signal.section in ("scorer", "styler") and self.loaded.recipe.scoring.engine != "hf":
+        signal, star = self._record(name)
+        if signal.section in RATERS and self.loaded.recipe.scoring.engine != "hf":
             return self._by_engine(signal)
-        if signal.name == "quality" and self.section("quality").kind == "models":
+        if signal.section == "quality" and isinstance(self.section("quality"), ModelsQuality):
             return self._quality_by_models(signal)
         return self._from_record(signal, name, star)
 
+    def _record(self, name: str) -> tuple[Signal, str]:
+        """(record of a signal, what its star stands for). Raises RecipeError for an unknown signal."""
+        if (record := catalogue.find(name)) is not None:
+            return record
+        known = [signal.name for signal in catalogue.SIGNALS if "*" not in signal.name]
+        known += [f"cluster_{c}" for c in self.loaded.recipe.clusters] + list(self.loaded.recipe.signals)
+        where = self.loaded.locate("signals")
+        raise RecipeError(f"{where}: the signal `{name}` has no producer; {nearest(name, known)}")
+
     def _from_record(self, signal: Signal, name: str, star: str) -> Node:
-        """A stage by the record alone."""
+        """A stage as the record describes it."""
         section, arguments = self._settings(signal, name, star)
         inputs = {key: self._input(need, section, signal, star) for key, need in signal.inputs.items()}
-        rated = self._prompts(signal.section) if signal.section in ("scorer", "styler") else {}
+        prompts = self._prompts(signal.section) if signal.section in RATERS else {}
         work = self.size * signal.passes
-        return self._signal(signal.producer, arguments, inputs | rated, work, name)
+        return self._call(signal.producer, arguments, inputs | prompts, work, name)
 
-    def _signal(
+    def _call(
         self,
         producer: str,
         arguments: dict[str, Any],
         inputs: dict[str, Any],
         work: float,
-        *parts: Any,
+        *parts: str | int,
         modules: tuple[str, ...] = (),
         **config: Any,
     ) -> Node:
-        """The stage that calls `producer`, a `module:function`; `modules` decide its result too."""
+        """The stage that calls `producer`, a `module:function`; the code of `modules` is hashed too."""
         return self.add(
             "signal",
             {"producer": producer, "arguments": arguments, **config},
@@ -218,21 +246,19 @@ class PoolPlan:
             return own, {**(own.params if own else {}), **scoring, **signal.arguments}
         if star and star not in recipe.clusters:
             raise RecipeError(
-                f"{self.loaded.locate('clusters')}: clusters.{star}: missing; a selector reads the column {name}; "
-                f"{nearest(star, recipe.clusters)}"
+                f"{self.loaded.locate('clusters')}: clusters.{star}: missing; a selector reads the "
+                f"column {name}; {nearest(star, recipe.clusters)}"
             )
         section = self.section(signal.section.format(star))
-        settings = (
-            dump(section, *signal.settings)
-            if signal.settings
-            else _without(dump(section), "path", "revision")
-        )
+        settings = dump(section, *signal.settings)
+        if not signal.settings:  # then all but the model, which is an input
+            settings = _without(settings, "path", "revision")
         named = {"name": star} if star else {}
         return section, {**named, **settings, **scoring, **signal.arguments}
 
     def _input(self, need: str, section: Any, signal: Signal, star: str) -> Any:
-        """What a record's input of that kind is on this pool."""
-        if need in ("scorer", "styler", "seed_model", "warmup"):
+        """The stage, stages or checkpoint on this pool for an input that a record names."""
+        if need in (*RATERS, "seed_model", "warmup"):
             return self.fit(need)
         if need == "base":
             return self.base
@@ -253,48 +279,52 @@ class PoolPlan:
         path = getattr(section, "path", None)
         return self.model(path, section.revision, signal.section, "path") if path else self.base
 
-    def _vectors(self, section: Any, star: str) -> list[Node]:
+    def _vectors(self, section: Clustering, star: str) -> list[Node]:
+        """The signals that hold the columns of a clustering."""
         columns = [section.column] if isinstance(section.column, str) else section.column
         where = self.loaded.locate("clusters", star, "column")
         for column in columns:
             if column not in catalogue.VECTORS:
                 raise RecipeError(
-                    f"{where}: clusters.{star}.column: `{column}` holds no vectors; {nearest(column, catalogue.VECTORS)}"
+                    f"{where}: clusters.{star}.column: `{column}` is not a column of vectors; "
+                    f"{nearest(column, catalogue.VECTORS)}"
                 )
         return [self.signal(name) for name in catalogue.signals_of(tuple(columns))]
 
-    def losses(self, name: str, model: Node, *parts: Any) -> Node:
-        """The loss signal `name` under a model of a later round, which is no fit of the whole pool."""
-        signal, star = catalogue.find(name)
+    def losses(self, name: str, model: Node, *parts: str | int) -> Node:
+        """The loss signal `name` of a further round's seed model, which belongs to one arm and seed."""
+        signal, star = self._record(name)
         _, arguments = self._settings(signal, name, star)
         work = self.size * signal.passes
-        return self._signal(signal.producer, arguments, {"model_dir": model}, work, name, *parts)
+        return self._call(signal.producer, arguments, {"model_dir": model}, work, name, *parts)
 
     def oracle(self, knows_wrong: bool) -> Node:
-        """Capability scores and styles from the mini world's own record, in place of a scorer's and a styler's."""
-        signal, _ = catalogue.find("oracle")
-        parts = ("oracle", *(["knows_wrong"] if knows_wrong else []))
-        return self._signal(signal.producer, {"knows_wrong": knows_wrong}, {"truth": self.source}, 1, *parts)
+        """Capability scores and styles from the mini world's ground truth, in place of scorer and styler."""
+        signal, _ = self._record("oracle")
+        parts = ("oracle", "knows_wrong") if knows_wrong else ("oracle",)
+        return self._call(signal.producer, {"knows_wrong": knows_wrong}, {"truth": self.source}, 1, *parts)
 
     def _custom(self, name: str) -> Node:
-        """A signal by the user's own function."""
+        """A signal by a user's function."""
         section = self.loaded.recipe.signals[name]
         model = self.model(section.path, section.revision, "signals", name, "path") if section.path else None
         arguments = {"target": section.producer, "params": section.params}
         modules = (section.producer.partition(":")[0],)
-        return self._signal(CUSTOM, arguments, {"model": model}, self.size, name, modules=modules)
+        return self._call(CUSTOM, arguments, {"model": model}, self.size, name, modules=modules)
 
-    # ------------------------------------------------------------------- signals in another way
+    # ------------------------------------------------------------------- other ways to compute a signal
 
     def _by_engine(self, signal: Signal) -> Node:
-        """A rater's answers by vLLM or a server. One that is only served has no fit; else the fit is what is served."""
-        rater, recipe = signal.section, self.loaded.recipe
-        section, scoring = self.section(rater), recipe.scoring
-        mode = {"scorer": "trie", "styler": "greedy"}[rater]
+        """A rater's answers from vLLM or a server.
+
+        A model that is only `served` has no fit; where there is one, it is taken to be the served model.
+        """
+        rater, scoring = signal.section, self.loaded.recipe.scoring
+        section, mode = self.section(rater), ENGINE_MODES[rater]
         if section.mode != mode:
             raise RecipeError(
-                f"{self.loaded.locate(rater, 'mode')}: {rater}.mode: must be `{mode}` with scoring.engine: "
-                f"{scoring.engine}, got `{section.mode}`"
+                f"{self.loaded.locate(rater, 'mode')}: {rater}.mode: must be `{mode}` with `scoring.engine: "
+                f"{scoring.engine}`, got `{section.mode}`"
             )
         arguments: dict[str, Any] = {"engine": scoring.engine, "prompts": section.prompts}
         inputs: dict[str, Any] = self._prompts(rater)
@@ -302,8 +332,8 @@ class PoolPlan:
         if scoring.engine == "server":
             if section.served is None:
                 raise RecipeError(
-                    f"{self.loaded.locate(rater)}: {rater}.served: missing; scoring.engine: server asks a model by the "
-                    "name that it is served under"
+                    f"{self.loaded.locate(rater)}: {rater}.served: missing; `scoring.engine: server` "
+                    "needs the model's name on the server"
                 )
             arguments["model"] = section.served
             fitted = section.train is not None or section.path is not None
@@ -312,22 +342,21 @@ class PoolPlan:
         else:
             arguments["options"] = dump(scoring, "vllm")["vllm"]
             inputs["model"] = self.fit(rater)
-        function = {"scorer": "score_capabilities_by_engine", "styler": "score_styles_by_engine"}[rater]
-        return self._signal(f"{BY_ENGINE}:{function}", arguments, inputs, self.size, signal.name, **extra)
+        return self._call(ENGINE_PRODUCERS[rater], arguments, inputs, self.size, signal.name, **extra)
 
     def _quality_by_models(self, signal: Signal) -> Node:
-        """Quality by models; refused where an arm reads a column whose model is not given."""
-        section = self.section("quality")
+        """Quality by models. Raises RecipeError if an arm reads a column whose model is not given."""
+        section: ModelsQuality = self.section("quality")
         for user, column in self._quality_columns():
             if getattr(section, column) is None:
                 raise RecipeError(
-                    f"{self.loaded.locate('quality')}: quality.{column}: missing; {user} reads the column {column}, so a "
-                    "model has to be given for it"
+                    f"{self.loaded.locate('quality')}: quality.{column}: missing; {user} reads the "
+                    f"column {column}, which needs a model"
                 )
-        given = {name: model for name in QUALITY_MODELS if (model := getattr(section, name))}
+        models = {name: model for name in QUALITY_MODELS if (model := getattr(section, name))}
         inputs = {
             f"{name}_model": self.model(model.path, model.revision, "quality", name, "path")
-            for name, model in given.items()
+            for name, model in models.items()
         }
         arguments = {"kind": "models", **dump(section, "max_tokens", "dtype")}
         extra: dict[str, Any] = {}
@@ -335,36 +364,38 @@ class PoolPlan:
             arguments["judge_model"] = section.judge.model
             extra = {**dump(section.judge, "server"), "keys": ["quality.judge.server", "quality.judge.model"]}
         work = self.size * len(section.columns())
-        return self._signal(signal.producer, arguments, inputs, work, "quality", **extra)
+        return self._call(signal.producer, arguments, inputs, work, signal.name, **extra)
 
     def _quality_columns(self) -> Iterator[tuple[str, str]]:
-        """(who reads it, column of the quality signal), as far as names tell before anything is run."""
+        """(reader, column) for each column of the quality signal that an arm or the probe declares."""
         from curation.selectors.registry import columns_of
 
-        recipe, made = self.loaded.recipe, (*QUALITY_MODELS, "judge")
+        recipe = self.loaded.recipe
         for name, arm in recipe.arms.items():
             for column in columns_of(arm.selector, arm.params):
-                if column in made:
+                if column in QUALITY_COLUMNS:
                     yield f"arm `{name}` ({arm.selector})", column
         if recipe.probe and any("value" in arm.learned() for arm in recipe.arms.values()):
-            yield from (("probe.indicators", column) for column in recipe.probe.indicators if column in made)
+            for column in recipe.probe.indicators:
+                if column in QUALITY_COLUMNS:
+                    yield "probe.indicators", column
 
     # --------------------------------------------------------------------------- the subset probe
 
-    def _indicators(self, probe: Any) -> list[str]:
+    def _indicators(self, probe: Probe) -> list[str]:
         """The signals that a regressor of subset values reads: CLIP vectors, and those of its indicators."""
         return list(dict.fromkeys(("clip", *catalogue.signals_of(tuple(probe.indicators)))))
 
-    def _probe_subsets(self, probe: Any) -> Node:
+    def _probe_subsets(self, probe: Probe) -> Node:
         inputs = {"pool": self.pool, "vectors": self.signal("clip")}
         return self.add("probe_subsets", dump(probe, "subsets", "size", "seed"), inputs, self.size / 10)
 
-    def _probe_evaluations(self, probe: Any) -> list[Node]:
+    def _probe_evaluations(self, probe: Probe) -> list[Node]:
         """InstructionGPT-4: train on subsets of known content and evaluate each on validation items."""
         recipe, bench = self.loaded.recipe, self._validation(probe.bench)
         train = probe.train or self.section("train")
         subsets = self._probe_subsets(probe)
-        asked = {**dump(recipe.evaluation), "shuffled": False, "limit": None}
+        evaluation = {**dump(recipe.evaluation), "shuffled": False, "limit": None}
         suite, evaluates = suite_inputs(self.loaded, self.prints), []
         for k in range(probe.subsets):
             inputs = {"pool": self.pool, "subset": subsets, "base": self.base, **self._deepspeed(train)}
@@ -372,12 +403,12 @@ class PoolPlan:
             work = samples_seen(train, probe.size)
             fit = self.add("train", config, inputs, work, "probe", k)
             inputs = {"model": fit, "bench": bench, **suite}
-            evaluates.append(self.add("evaluate", asked, inputs, work_of_bench(probe.bench), "probe", k))
+            evaluates.append(self.add("evaluate", evaluation, inputs, work_of_bench(probe.bench), "probe", k))
             self.probes += [fit, evaluates[-1]]
         return evaluates
 
-    def _validation(self, section: Any) -> Node:
-        """Items to learn from: drawn with another seed than those that the arms are compared on."""
+    def _validation(self, section: Bench) -> Node:
+        """Validation items, drawn with another seed than the items that the arms are compared on."""
         return self.plan.add(
             "bench", dump(section), {}, name=f"bench[{section.seed}]", work=work_of_bench(section)
         )

@@ -1,4 +1,4 @@
-"""What the user sees while stages run: live lines with ETA in a terminal, plain lines elsewhere, a table at the end."""
+"""The display of running stages: live bars with ETA in a terminal, plain lines elsewhere, a table at the end."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from recipes.task import Outcome
 
 
 class PlainDisplay:
-    """One line when a stage starts, says a derived value, or ends. `on_finish` is called with every outcome."""
+    """One line when a stage starts, reports a derived value, or ends; `on_finish` is called with every outcome."""
 
     def __init__(
         self,
@@ -28,17 +28,17 @@ class PlainDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
+        """Does nothing; there is nothing to close."""
 
     def start(self, name: str) -> None:
         expected = self.expected.get(name)
         self._line(name, f"starts (about {expected:.0f} s)" if expected else "starts")
 
     def total(self, name: str, n: int) -> None:
-        """Counts are not printed."""
+        """Does nothing: counts are not printed."""
 
     def advance(self, name: str, k: int) -> None:
-        """Counts are not printed."""
+        """Does nothing: counts are not printed."""
 
     def say(self, name: str, text: str) -> None:
         self._line(name, text)
@@ -53,7 +53,8 @@ class PlainDisplay:
     def fail(self, name: str, waiting_for: Sequence[str]) -> None:
         self._line(name, "failed")
         if waiting_for:
-            self._line(name, f"nothing new starts; waiting for {', '.join(waiting_for)} (Ctrl-C stops them)")
+            names = ", ".join(waiting_for)
+            self._line(name, f"no further stage starts; waiting for {names} (Ctrl-C stops them)")
 
     def _line(self, name: str, text: str) -> None:
         seconds = time.monotonic() - self.begun
@@ -61,7 +62,7 @@ class PlainDisplay:
 
 
 class LiveDisplay(PlainDisplay):
-    """A line with a bar and the remaining time for each running stage, below the plain lines."""
+    """A bar with the remaining time for each running stage, below the plain lines."""
 
     def __init__(
         self,
@@ -112,12 +113,12 @@ class LiveDisplay(PlainDisplay):
 def display(
     console: Console, expected: dict[str, float | None], on_finish: Callable[[Outcome], None] | None = None
 ) -> PlainDisplay:
-    """Live in a terminal, plain into a file or pipe."""
+    """A live display in a terminal, a plain one in a file or pipe."""
     return (LiveDisplay if console.is_terminal else PlainDisplay)(console, expected, on_finish)
 
 
 def stage_table(rows: Sequence[tuple[str, str, float | None]], title: str) -> Table:
-    """Stage, new / cached, seconds."""
+    """A table of (stage, state, seconds); unknown seconds are shown as `?`."""
     table = Table("stage", "state", title=title, title_justify="left")
     table.add_column("seconds", justify="right")
     for name, state, seconds in rows:

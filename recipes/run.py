@@ -1,4 +1,4 @@
-"""Run a recipe: everything from the pool to the report, reusing what is done.
+"""Run a recipe from the pool to the report, reusing the stages that are done.
 
 python -m recipes.run mmssr_30pct.yaml
 python -m recipes.run mmssr_30pct.yaml scale=smoke arms.random.seeds=2 --dry-run
@@ -12,50 +12,61 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from curation.command import CommandParser
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recipes.graph import Node, Plan
+    from recipes.load import Loaded
+    from recipes.task import Outcome
+
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = CommandParser(prog="python -m recipes.run", description=__doc__.splitlines()[0])
-    made.add_argument("file", metavar="FILE", help="recipe; a bare name is also looked for under recipes/")
-    made.add_argument(
+    """The parser of this command."""
+    command = CommandParser(prog="python -m recipes.run", description=__doc__.splitlines()[0])
+    command.add_argument("file", metavar="FILE", help="recipe; a bare name is also looked up in recipes/")
+    command.add_argument(
         "overrides", metavar="key=value", nargs="*", help="dotted key of the recipe, value in YAML"
     )
-    made.add_argument(
-        "--dry-run", action="store_true", help="print the stages and what is cached, run nothing"
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the stages and which are cached; run nothing"
     )
-    made.add_argument(
+    command.add_argument(
         "--partial",
         action="store_true",
-        help="report into runs/NAME.partial on the repetitions that are finished for every arm on every pool; train nothing",
+        help="compare the repetitions that are finished for every arm on every pool, in runs/NAME.partial; "
+        "train nothing",
     )
-    made.add_argument("--until", metavar="STAGE", help="stop after the stages of this kind or name")
-    made.add_argument(
-        "--force", metavar="STAGE", help="redo the stages of this kind or name, and what follows"
+    command.add_argument("--until", metavar="STAGE", help="stop after the stages of this kind or name")
+    command.add_argument(
+        "--force", metavar="STAGE", help="rerun the stages of this kind or name and all that depend on them"
     )
-    made.add_argument("--executor", choices=("inline", "pool"), help="same as resources.executor=...")
-    made.add_argument(
-        "--limit", metavar="N", type=int, help="same as limit=N: the first N samples and benchmark items"
+    command.add_argument("--executor", choices=("inline", "pool"), help="same as resources.executor=...")
+    command.add_argument(
+        "--limit", metavar="N", type=int, help="same as limit=N: only the first N samples and benchmark items"
     )
-    return made
+    return command
 
 
 def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages") -> int:
-    """Exit status 0, 1 if a stage or the store failed, 2 if the recipe is wrong. `package` holds the stage modules."""
-    given = parser().parse_intermixed_args(arguments)
-    # One thread here too, before any numeric library starts: inline and pool then give equal results.
+    """Exit status 0; 1 if a stage or the store failed; 2 if the recipe is wrong; 128 + n if signal n stopped it.
+
+    `package` contains the stage modules.
+    """
+    options = parser().parse_intermixed_args(arguments)
+    # Before any numeric library is imported: with one thread here too, inline and pool give equal results.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from recipes.command import exit_status
 
-    return exit_status(lambda: _run(given, package))
+    return exit_status(lambda: _run(options, package))
 
 
 @contextmanager
-def tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., None]]:
-    """Log stages, comparison and pictures to wandb as the recipe asks; tracking that fails is said and stops nothing."""
+def tracked(loaded: "Loaded", place: Path, console: "Console") -> Iterator[Callable[..., None]]:
+    """Log stages, comparison and plots to wandb as the recipe asks; a tracker that fails does not stop the run."""
     from recipes.stop import GRACE
     from recipes.tracker import FINISH_SECONDS, Tracker
 
@@ -67,9 +78,9 @@ def tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., No
         run_dir=place,
         config=loaded.recipe.model_dump(mode="json"),
     )
-    finished = set()
+    finished: set[str] = set()
 
-    def on_stage(node: Any, outcome: Any) -> None:
+    def on_stage(node: "Node", outcome: "Outcome") -> None:
         finished.add(node.kind)
         tracker.stage(node.name, outcome.seconds, outcome.state == "cached")
 
@@ -80,13 +91,13 @@ def tracked(loaded: Any, place: Path, console: Any) -> Iterator[Callable[..., No
             tracker.comparison(json.loads((place / "comparison.json").read_text()))
             tracker.pictures(sorted(place.glob("*.png")))
     except KeyboardInterrupt:
-        seconds = GRACE
+        seconds = GRACE  # a stopped run must not wait for uploads
         raise
     finally:
         console.print(str(tracker.finish(seconds)), markup=False, soft_wrap=True)
 
 
-def _run(given: argparse.Namespace, package: str) -> int:
+def _run(options: argparse.Namespace, package: str) -> int:
     from rich.console import Console
 
     from recipes.code import Stages
@@ -95,55 +106,61 @@ def _run(given: argparse.Namespace, package: str) -> int:
     from recipes.load import load
     from recipes.plan import make_plan
 
-    extra = [f"resources.executor={given.executor}"] if given.executor else []
-    extra += [f"limit={given.limit}"] if given.limit is not None else []
-    loaded = load(given.file, [*given.overrides, *extra])
+    extra = [f"resources.executor={options.executor}"] if options.executor else []
+    extra += [f"limit={options.limit}"] if options.limit is not None else []
+    loaded = load(options.file, [*options.overrides, *extra])
     root = root_of(loaded)
     prints = Fingerprints(root / "store" / "fingerprints")
     plan = make_plan(loaded, Stages(package), prints)
-    if given.partial:
+    if options.partial:
         finished = _finished(loaded, plan)
         loaded = loaded.renamed(f"{loaded.recipe.name}.partial")
         plan = make_plan(loaded, Stages(package), prints, finished)
-    for stage in filter(None, (given.until, given.force)):
-        plan.matching(stage)
-    refuse_unrunnable(plan, given.until)
+    for stage in filter(None, (options.until, options.force)):
+        plan.matching(stage)  # refuses unknown names before anything runs
+    refuse_unrunnable(plan, options.until)
     console = Console()
-    if given.dry_run:
-        return _show_plan(loaded, plan, root, given, console)
+    if options.dry_run:
+        return _show_plan(loaded, plan, root, options, console)
+    until, force = options.until, options.force
     with tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
-        place = run(loaded, plan, until=given.until, force=given.force, console=console, on_stage=on_stage)
+        place = run(loaded, plan, until=until, force=force, console=console, on_stage=on_stage)
     console.print(f"results: {place}", markup=False, soft_wrap=True)
     return 0
 
 
-def _show_plan(loaded: Any, plan: Any, root: Path, given: argparse.Namespace, console: Any) -> int:
+def _show_plan(
+    loaded: "Loaded", plan: "Plan", root: Path, options: argparse.Namespace, console: "Console"
+) -> int:
     """Print the stages, which of them are cached, and the expected seconds."""
     from recipes.engine import survey
     from recipes.progress import stage_table
 
-    survey_now = survey(plan, root, given.until, given.force)
-    todo = {node.name for node in survey_now.todo}
+    present = survey(plan, root, options.until, options.force)
+    todo = {node.name for node in present.todo}
 
     def state(name: str) -> str:
-        return "new" if name in todo else "cached" if survey_now.states[name] == "done" else "not needed"
+        return "new" if name in todo else "cached" if present.states[name] == "done" else "not needed"
 
-    rows = [
-        (n.name, state(n.name), survey_now.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes
-    ]
+    rows = [(n.name, state(n.name), present.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes]
     console.print(stage_table(rows, f"{loaded.recipe.name}, protocol {loaded.protocol}"))
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)
-    beside = f", and {unknown} stages of which no earlier run is known" if unknown else ""
     console.print(
-        f"{len(todo)} stages to run, {len(rows) - len(todo)} not; expected {sum(known):.0f} s of work{beside}",
+        f"{len(todo)} stages to run, {len(rows) - len(todo)} not; {expectation(sum(known), unknown)}",
         soft_wrap=True,
     )
     return 0
 
 
-def _finished(loaded: Any, plan: Any) -> int:
-    """How many repetitions are finished for every arm on every pool. Raises RecipeError if none is."""
+def expectation(seconds: float, unknown: int) -> str:
+    """The expected work in words; `unknown` counts the stages without an earlier run to estimate from."""
+    without = f", without {unknown} stages that have no earlier run to estimate from" if unknown else ""
+    return f"expected {seconds:.0f} s of work{without}"
+
+
+def _finished(loaded: "Loaded", plan: "Plan") -> int:
+    """Number of repetitions finished for every arm on every pool. Raises RecipeError if there are none."""
     from recipes.engine import finished_repetitions, root_of
     from recipes.errors import RecipeError
 

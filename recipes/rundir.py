@@ -1,4 +1,4 @@
-"""runs/<recipe>/: the resolved recipe (itself runnable), plan, lineage, timings, links into the store, the report."""
+"""runs/<recipe>/: the resolved recipe (itself runnable), plan, lineage, timings, links to the store, report."""
 
 import contextlib
 import os
@@ -19,11 +19,11 @@ from recipes.load import Loaded
 from training.hub import HubModel
 
 ENVIRONMENT = ("versions", "commit", "dirty", "machine", "device")
-"""Keys of a stage's record that say where and with what it ran."""
+"""Keys of a stage's record that describe the machine and the versions it ran with."""
 
 
 def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:
-    """Make the run directory and write what is known before the first stage."""
+    """Create the run directory with the resolved recipe and the plan."""
     run = root / "runs" / loaded.recipe.name
     with store.explained(run):
         (run / "stages").mkdir(parents=True, exist_ok=True)
@@ -33,11 +33,11 @@ def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:
 
 
 def resolved_yaml(loaded: Loaded) -> str:
-    """The recipe with everything that scale, parents, overrides and defaults supplied."""
-    head = f"# Resolved; runs as it is. protocol: {loaded.protocol}"
+    """The recipe with all values from its scale, parents, overrides and defaults."""
+    head = f"# Resolved recipe; can be run as it is. protocol: {loaded.protocol}"
     if loaded.modified:
         head += f" ({', '.join(loaded.modified)})"
-    values = loaded.recipe.model_dump(mode="json")  # with its nulls: they may override the scale
+    values = loaded.recipe.model_dump(mode="json")  # with nulls, which may override values of the scale
     order = ["name", "description", "goal", "scale"]
     values = {
         k: values[k] for k in sorted(values, key=lambda k: order.index(k) if k in order else len(order))
@@ -57,16 +57,16 @@ def link(run: Path, root: Path, node: Node) -> None:
 
 
 def remove_old_links(run: Path, plan: Plan) -> None:
-    """Links of stages that an earlier version of the recipe had."""
+    """Remove the links of stages that only an earlier version of the recipe had."""
     names = {node.name for node in plan.nodes}
     for place in (run / "stages").iterdir():
         if place.is_symlink() and place.name not in names:
-            with contextlib.suppress(FileNotFoundError):  # another run of the same recipe may be at it too
+            with contextlib.suppress(FileNotFoundError):  # another run of this recipe may have removed it
                 place.unlink()
 
 
 def publish_report(run: Path, root: Path, plan: Plan) -> None:
-    """Copy the files of the last stage (report.md, tables, pictures) into the run directory."""
+    """Copy the files of the last stage (report.md, tables, plots) into the run directory."""
     out = store_path(root, plan.nodes[-1].kind, plan.nodes[-1].hash)
     for file in sorted(p for p in out.rglob("*") if p.is_file() and p.name not in store.OWN_FILES):
         place = run / file.relative_to(out)
@@ -77,16 +77,16 @@ def publish_report(run: Path, root: Path, plan: Plan) -> None:
 
 
 def write_lineage(run: Path, loaded: Loaded, plan: Plan, root: Path) -> None:
-    """Which stage made what from what, and when by which code and libraries.
+    """Write lineage.json: hash, inputs, seconds and environment of every stage.
 
-    Each stage is described by its own record, so stages of earlier runs keep the commit and versions that made them;
-    `environments` lists the distinct ones and `environment` of a stage is an index into it.
+    A stage of an earlier run keeps the commit and library versions of that run. `environments` lists the distinct
+    environments; `environment` of a stage is an index into that list.
     """
     stages, environments = stages_of(plan), []
     for node in plan.nodes:
         artefact = store_path(root, node.kind, node.hash)
         if store.check(artefact, node.hash) != "done":
-            continue  # not needed by this run, and deleted on purpose
+            continue  # not needed by this run, and deleted
         record = store.read_record(artefact)
         environment = {key: record.get(key) for key in ENVIRONMENT}
         if environment not in environments:
@@ -107,11 +107,12 @@ def write_lineage(run: Path, loaded: Loaded, plan: Plan, root: Path) -> None:
 
 
 def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Kind, hash and inputs of every stage by name. A file of this repository is named from its root on."""
+    """Kind, hash and inputs of every stage by name. Paths in this repository are relative to its root."""
 
     def place(path: Path | HubModel) -> str:
-        inside = isinstance(path, Path) and path.is_relative_to(REPOSITORY)
-        return str(path.relative_to(REPOSITORY) if inside else path)
+        if isinstance(path, Path) and path.is_relative_to(REPOSITORY):
+            return str(path.relative_to(REPOSITORY))
+        return str(path)
 
     def hashes(node: Node) -> dict[str, Any]:
         return {
@@ -125,9 +126,9 @@ def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def provenance() -> dict[str, Any]:
-    """Library versions, the commit of this checkout and whether it has uncommitted changes, and the machine's kind.
+    """Library versions, the commit of this checkout, whether it has uncommitted changes, and the kind of machine.
 
-    It is written into the record of every stage that this process runs; the stage adds its device.
+    It becomes part of the record of every stage that this process runs; the stage adds its device.
     """
     import platform
 
@@ -141,7 +142,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of git in the repository, None where there is no git or no repository (an installed package)."""
+    """Output of git in the repository; None without git or a repository (an installed package)."""
     try:
         done = subprocess.run(
             ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True

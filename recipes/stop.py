@@ -1,5 +1,4 @@
-"""Stopping a run on SIGINT, SIGTERM or SIGHUP: its processes end within seconds, and the user learns what is
-kept."""
+"""Stopping a run on SIGINT, SIGTERM or SIGHUP: child processes end, and a message says what is kept."""
 
 import signal
 import threading
@@ -29,8 +28,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def end_descendants(grace: float = GRACE) -> None:
-    """Terminate every process that this one has started, directly or not; kill the rest after `grace`
-    seconds."""
+    """Terminate all descendants of this process, and kill those that are left after `grace` seconds."""
     import psutil
 
     started = psutil.Process().children(recursive=True)

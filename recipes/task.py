@@ -1,9 +1,8 @@
-"""One stage as it is sent to whatever process runs it, and how it is run there: once, under the artefact's lock."""
+"""One stage in a form that any process can run, and how it is run: once, holding the lock of its artefact."""
 
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,21 +18,21 @@ class Progress(Protocol):
     """What a stage reports while it runs."""
 
     def total(self, n: int) -> None:
-        """How many units of work there will be."""
+        """Set the number of units of work."""
 
     def advance(self, k: int = 1) -> None:
-        """`k` more units are done."""
+        """Report that `k` more units are done."""
 
     def say(self, text: str) -> None:
-        """A derived value, shown to the user."""
+        """Show a derived value to the user."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Everything that a stage needs, without reference to other nodes.
+    """Everything that a stage needs to run, without references to other nodes.
 
-    `parents` are the hashes of the inputs by name; `made` names those inputs that other stages made, whose content is
-    verified before it is read.
+    `parents` are the hashes of the inputs by name; `made` names the inputs that are artefacts of other stages, whose
+    content is verified before it is read.
     """
 
     kind: str
@@ -53,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage went: `state` is new, or cached if another process had done it meanwhile."""
+    """The result of a stage; `state` is `new`, or `cached` if it was already done or another process did it."""
 
     name: str
     state: str
@@ -62,7 +61,7 @@ class Outcome:
 
 
 def perform(task: Task, progress: Progress) -> Outcome:
-    """Run the stage unless it is finished by now. Raises StageError with the original traceback."""
+    """Run the stage unless it is already finished. Raises StageError with the original traceback."""
     try:
         waiting = "another process is running this stage; waiting for it"
         with store.lock(task.out, lambda: progress.say(waiting)):
@@ -85,7 +84,7 @@ def _run(task: Task, state: str, roots: dict[str, Any], progress: Progress) -> O
     try:
         function = task.stages.run(task.kind)
         summary = function(task.config, _fetched(task.inputs, progress), task.out, progress) or {}
-    except Exception as error:  # the boundary to foreign code: named, with its traceback, and raised again
+    except Exception as error:  # any error of a stage's code becomes a StageError with its name and traceback
         text = f"{type(error).__name__}: {error}"
         advice = store.disk_problem(error, task.out) if isinstance(error, OSError) else None
         message = f"{text}; {advice}" if advice else text
@@ -110,25 +109,25 @@ def _run(task: Task, state: str, roots: dict[str, Any], progress: Progress) -> O
 
 
 def _verified_roots(task: Task) -> dict[str, Any]:
-    """Root hash of every input that a stage made. Raises StoreError for one whose content is not what was written."""
+    """Root hash of every input that is an artefact. Raises StoreError for one that is missing or damaged."""
 
-    def root(path: Path, digest: str) -> str:
+    def root(path: Any, digest: str) -> str:
         if (state := store.check(path, digest)) != "done":
-            raise StoreError(f"input {path} is {state}; run the same command again, it is made again first")
+            raise StoreError(f"input {path} is {state}; run the same command again to rebuild it first")
         return store.read_done(path).root
 
-    found: dict[str, Any] = {}
+    roots: dict[str, Any] = {}
     for key in sorted(task.made):
         paths, digests = task.inputs[key], task.parents[key]
         if isinstance(paths, list):
-            found[key] = [root(path, digest) for path, digest in zip(paths, digests, strict=True)]
+            roots[key] = [root(path, digest) for path, digest in zip(paths, digests, strict=True)]
         else:
-            found[key] = root(paths, digests)
-    return found
+            roots[key] = root(paths, digests)
+    return roots
 
 
 def _same_inputs(out: Path, roots: dict[str, Any]) -> bool:
-    """Whether half-finished work was begun on the inputs that are there now."""
+    """Whether an unfinished artefact was begun with inputs of the same content as now."""
     try:
         return store.read_object(out / "begun.json") == roots
     except store.Damaged:
@@ -136,7 +135,7 @@ def _same_inputs(out: Path, roots: dict[str, Any]) -> bool:
 
 
 def _device() -> str:
-    """The accelerator that a stage could use, or `cpu`; a stage that never imported torch ran without one."""
+    """The accelerators that a stage could use, or `cpu`; without torch imported, it cannot have used one."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return "cpu"
@@ -144,13 +143,10 @@ def _device() -> str:
 
 
 def _fetched(inputs: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Models on the Hub as directories, at the revision that the recipe names."""
-    return dict(_local(inputs, progress))
-
-
-def _local(inputs: dict[str, Any], progress: Progress) -> Iterator[tuple[str, Any]]:
+    """The inputs, with models on the Hub replaced by local directories of the revision that the recipe names."""
+    local = dict(inputs)
     for key, value in inputs.items():
         if isinstance(value, HubModel):
             progress.say(f"{key}: {value.name} from the Hub")
-            value = local_copy(value.name, value.revision)
-        yield key, value
+            local[key] = local_copy(value.name, value.revision)
+    return local

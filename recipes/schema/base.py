@@ -22,14 +22,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def required(section: S | None) -> S:
-    """A section that is optional in the schema but present in every recipe that `recipes.load` returns.
+def required(value: S | None) -> S:
+    """A value that is optional in the schema but present in every recipe that `recipes.load` returns.
 
     Raises ValueError where it is missing: the recipe did not come from `recipes.load`.
     """
-    if section is None:
-        raise ValueError("the recipe lacks a section that recipes.load requires")
-    return section
+    if value is None:
+        raise ValueError("the recipe lacks a value that recipes.load requires")
+    return value
 
 
 def default_kind(kind: str) -> BeforeValidator:

@@ -1,8 +1,8 @@
-"""The content-addressed store: store/<kind>/<hash12>/ holds an artefact, stage.json and, written last, done.json.
+"""The content-addressed store: store/<kind>/<hash12>/ contains an artefact, stage.json and, written last, done.json.
 
-A directory without done.json is unfinished work. done.json holds the sha256 of every file, so that an artefact whose content
-changed later is found before another stage reads it. <hash12>.seen, beside the directory, remembers size, time of change
-and inode of each file that was verified: while these stay the same, the content is not read again.
+A directory without done.json is unfinished. done.json contains the sha256 of every file, so that an artefact whose
+content changed later is detected before another stage reads it. <hash12>.seen, beside the directory, records size,
+modification time and inode of each verified file: while these are unchanged, the content is not read again.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from recipes.errors import StoreError
 
 OWN_FILES = {"begun.json", "stage.json", "done.json"}
 TIMED = (".log", ".log.jsonl")
-"""Files with these endings hold times and speeds. They are verified like all others, but are no part of the root hash."""
+"""Endings of files with times and speeds. They are verified like all others, but not part of the root hash."""
 
 DISK_ADVICE = {
     errno.ENOSPC: "free some space there, or keep store/ and runs/ on another disk with root=DIR",
@@ -31,13 +31,13 @@ DISK_ADVICE = {
     errno.EACCES: "choose a writable place with root=DIR",
     errno.EPERM: "choose a writable place with root=DIR",
     errno.ENOTDIR: "a part of the path is a file: choose another place with root=DIR",
-    errno.EEXIST: "a file is in the way: choose another place with root=DIR",
+    errno.EEXIST: "a file has this name: choose another place with root=DIR",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 
 
 def disk_problem(error: OSError, path: Path | str) -> str | None:
-    """What to tell the user if the error means that the disk is full or not writable, else None."""
+    """The message for the user if the error means that the disk is full or not writable, else None."""
     if error.errno not in DISK_ADVICE:
         return None
     return f"cannot write {error.filename or path}: {os.strerror(error.errno)}; {DISK_ADVICE[error.errno]}"
@@ -45,7 +45,7 @@ def disk_problem(error: OSError, path: Path | str) -> str | None:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into a StoreError that names the path and says what to do."""
+    """Turns the error of a full or read-only disk into a StoreError with the path and what to do."""
     try:
         yield
     except OSError as error:
@@ -55,13 +55,13 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises StoreError where the disk is full or not writable."""
+    """Write a text file atomically. Raises StoreError if the disk is full or not writable."""
     with explained(path):
         atomic.write_text(path, text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON atomically. Raises StoreError where the disk is full or not writable."""
+    """Write indented JSON atomically. Raises StoreError if the disk is full or not writable."""
     with explained(path):
         atomic.write_json(path, value)
 
@@ -71,7 +71,10 @@ def write_json(path: Path, value: Any) -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """The content of done.json: the stage's hash, the root hash over its files, and sha256 and size of each."""
+    """The content of done.json.
+
+    hash: of the stage. root: over the artefact's files. record: sha256 of stage.json. files: (sha256, size in bytes).
+    """
 
     hash: str
     root: str
@@ -80,13 +83,13 @@ class Done:
 
 
 class Damaged(ValueError):
-    """A file of an artefact is missing, unreadable or has other content than it was written with."""
+    """A file of an artefact is missing or unreadable, or its content has changed."""
 
 
 def check(path: Path, digest: str, *, full: bool = False) -> str:
-    """`done`, `absent`, `unfinished`, or `damaged: why` for the artefact directory of a stage with that full hash.
+    """State of the artefact of a stage with that full hash: `done`, `absent`, `unfinished`, or `damaged: why`.
 
-    full: read every file again, also those that have not changed since they were verified.
+    full: read every file, including those whose size, time and inode are as they were when last verified.
     """
     if not os.path.lexists(path):
         return "absent"
@@ -118,14 +121,21 @@ def read_done(path: Path) -> Done:
 def read_record(path: Path) -> dict[str, Any]:
     """stage.json of a finished artefact. Raises Damaged unless it has the expected form."""
     record = read_object(path / "stage.json")
-    wanted = {"seconds": (int, float), "work": (int, float), "summary": dict, "kind": str, "name": str}
-    if wrong := [key for key, kind in wanted.items() if not isinstance(record.get(key), kind)]:
+    number = (int, float)
+    types: dict[str, type | tuple[type, ...]] = {
+        "seconds": number,
+        "work": number,
+        "summary": dict,
+        "kind": str,
+        "name": str,
+    }
+    if wrong := [key for key, kind in types.items() if not isinstance(record.get(key), kind)]:
         raise Damaged(f"stage.json lacks a valid `{wrong[0]}`")
     return record
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises Damaged for any other content."""
+    """The JSON object in a file. Raises Damaged for any other content."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -136,7 +146,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def _verify(path: Path, done: Done, full: bool) -> None:
-    """Raises Damaged for the first file that differs; what was read again and is right is remembered in <hash12>.seen."""
+    """Raises Damaged for the first file that differs; files that were read and are right go to <hash12>.seen."""
     before = {} if full else _read_seen(path)
     seen = {}
     for name, (digest, size) in {**done.files, "stage.json": (done.record, -1)}.items():
@@ -146,7 +156,7 @@ def _verify(path: Path, done: Done, full: bool) -> None:
             if size >= 0 and stat.st_size != size:
                 raise Damaged(f"{name} has {stat.st_size} bytes instead of {size}")
             if before.get(name) != mark and _sha256(path / name) != digest:
-                raise Damaged(f"{name} has other content than it was written with")
+                raise Damaged(f"the content of {name} has changed")
         except FileNotFoundError:
             raise Damaged(f"{name} is missing") from None
         except OSError as error:
@@ -164,7 +174,7 @@ def _read_seen(path: Path) -> dict[str, Any]:
 
 
 def _write_seen(path: Path, seen: dict[str, list[int]]) -> None:
-    with contextlib.suppress(OSError):  # a store that may only be read is verified again each time
+    with contextlib.suppress(OSError):  # a read-only store is verified again each time
         atomic.write_text(_seen(path), json.dumps(seen))
 
 
@@ -176,13 +186,12 @@ def _seen(path: Path) -> Path:
 
 
 def begin(path: Path, keep: bool) -> None:
-    """An artefact directory without done.json; `keep` leaves the other files for a stage that resumes."""
+    """Create the artefact directory, without done.json; `keep` keeps its other files for a stage that resumes."""
     with explained(path):
         if os.path.lexists(path) and not path.is_dir():
             path.unlink()
-        (path / "done.json").unlink(
-            missing_ok=True
-        )  # first, so that a kill on the way never leaves a false mark
+        # The mark goes first, so that a process killed before the end never leaves a false one.
+        (path / "done.json").unlink(missing_ok=True)
         killpoints.reach("begin")
         if not keep and path.exists():
             shutil.rmtree(path)
@@ -190,7 +199,7 @@ def begin(path: Path, keep: bool) -> None:
 
 
 def finish(path: Path, digest: str, record: dict[str, Any]) -> None:
-    """Write stage.json and then done.json: from here on the artefact is finished."""
+    """Write stage.json and then done.json, which marks the artefact as finished."""
     killpoints.reach("written")
     with explained(path):
         atomic.remove_leftovers(path)
@@ -206,7 +215,7 @@ def finish(path: Path, digest: str, record: dict[str, Any]) -> None:
 
 
 def manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file of an artefact, in order of name."""
+    """Size in bytes and sha256 of every file of an artefact, in order of name."""
     files = sorted(
         p for p in path.rglob("*") if p.is_file() and p.relative_to(path).as_posix() not in OWN_FILES
     )
@@ -214,7 +223,7 @@ def manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def root_hash(files: dict[str, dict[str, Any]]) -> str:
-    """sha256 over names and contents of a manifest's files, those that hold times (TIMED) left out."""
+    """sha256 over names and contents of a manifest's files, except those with times (TIMED)."""
     lines = [
         f"{name} {entry['sha256']}\n" for name, entry in sorted(files.items()) if not name.endswith(TIMED)
     ]
@@ -222,7 +231,10 @@ def root_hash(files: dict[str, dict[str, Any]]) -> str:
 
 
 def _open_to_others(path: Path) -> None:
-    """Give files the mode that umask grants: libraries write some of them for their owner alone, which locks others out of a shared store."""
+    """Give all files the mode that umask grants.
+
+    Libraries write some of them for their owner alone, which would lock other users out of a shared store.
+    """
     mask = os.umask(0o022)
     os.umask(mask)
     for file in path.rglob("*"):
@@ -232,9 +244,9 @@ def _open_to_others(path: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the artefact's lock (<path>.lock); the system gives it back if this process is killed.
+    """Hold the artefact's lock (<path>.lock), which the system releases if this process is killed.
 
-    `on_wait` is called once if another process holds it.
+    `on_wait` is called once if another process holds the lock.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)

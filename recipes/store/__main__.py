@@ -1,8 +1,8 @@
-"""Look after the store: what it holds and for which runs, what is damaged, what nothing reaches any more.
+"""Inspect and clean the store: list its stages and their runs, find damage, delete stages that no run uses.
 
 python -m recipes.store ls [--root DIR]
-python -m recipes.store verify [--root DIR]          # reads every byte; exit status 1 if something is damaged
-python -m recipes.store gc --dry-run [--root DIR]    # what would be deleted: stages that no run directory names
+python -m recipes.store verify [--root DIR]          # read every byte; exit status 1 if a stage is damaged
+python -m recipes.store gc --dry-run [--root DIR]    # list what gc would delete: stages that no run uses
 """
 
 import argparse
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HASH_DIGITS = 12
-LEFT = (".lock", ".log", ".seen")
-"""Endings of the files beside an artefact that go with it."""
+BESIDE = (".lock", ".log", ".seen")
+"""Endings of the files beside an artefact that belong to it."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """One directory of the store: its stage and state, its age in seconds and its size, the runs that name it."""
+    """One directory of the store: its stage and state, age in seconds, size in bytes, and the runs that use it."""
 
     path: Path
     name: str
@@ -39,50 +39,54 @@ class Artefact:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = CommandParser(
+    """The parser of this command."""
+    program = CommandParser(
         prog="python -m recipes.store",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = made.add_subparsers(dest="command", required=True, metavar="ls|verify|gc")
+    commands = program.add_subparsers(dest="command", required=True, metavar="ls|verify|gc")
     for name, text in (
-        ("ls", "list the stages, with their age, size, state and runs"),
+        ("ls", "list the stages with their age, size, state and runs"),
         ("verify", "read every file and compare it with its hash"),
-        ("gc", "delete the stages that no run directory names"),
+        ("gc", "delete the stages that no run directory uses"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
-            "--root", type=path, default=Path("."), metavar="DIR", help="holds store/ and runs/"
+            "--root",
+            type=path,
+            default=Path("."),
+            metavar="DIR",
+            help="directory of store/ and runs/ (default: the current one)",
         )
         if name == "gc":
             command.add_argument(
-                "--dry-run", action="store_true", help="print what would be deleted, delete nothing"
+                "--dry-run", action="store_true", help="print what would be deleted; delete nothing"
             )
-    return made
+    return program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if `verify` finds damage; 2 for a wrong command or a directory without a store."""
-    given = parser().parse_args(arguments)
+    """Exit status 0; 1 if `verify` finds damage or there is no readable store; 2 for a wrong command."""
+    options = parser().parse_args(arguments)
     from rich.console import Console
 
     from recipes.command import exit_status
 
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, highlight=False)
-    return exit_status(lambda: COMMANDS[given.command](given, console))
+    return exit_status(lambda: COMMANDS[options.command](options, console))
 
 
 # ------------------------------------------------------------------------------------------ commands
 
 
-def list_store(given: argparse.Namespace, console: "Console") -> int:
-    """Print a line for each artefact, and the totals."""
+def list_store(options: argparse.Namespace, console: "Console") -> int:
+    """Print one line for each artefact, and the totals."""
     from rich.markup import escape
     from rich.table import Table
 
-    artefacts = survey(given.root)
+    artefacts = survey(options.root)
     table = Table("stage", "name", "state", "age", "size", "runs")
     for one in artefacts:
         table.add_row(
@@ -96,14 +100,14 @@ def list_store(given: argparse.Namespace, console: "Console") -> int:
     console.print(table)
     total = sum(one.size for one in artefacts)
     console.print(
-        f"{len(artefacts)} stages, {_bytes(total)}; {sum(not one.runs for one in artefacts)} named by no run"
+        f"{len(artefacts)} stages, {_bytes(total)}; {sum(not one.runs for one in artefacts)} used by no run"
     )
     return 0
 
 
-def verify_store(given: argparse.Namespace, console: "Console") -> int:
-    """Read every finished artefact; print the damaged ones."""
-    artefacts = survey(given.root, full=True)
+def verify_store(options: argparse.Namespace, console: "Console") -> int:
+    """Read every finished artefact and print the damaged ones."""
+    artefacts = survey(options.root, full=True)
     damaged = [one for one in artefacts if one.state.startswith("damaged")]
     for one in damaged:
         console.print(f"{one.label} ({one.name}): {one.state}", markup=False, soft_wrap=True)
@@ -111,67 +115,72 @@ def verify_store(given: argparse.Namespace, console: "Console") -> int:
     unfinished = len(artefacts) - done - len(damaged)
     console.print(f"{done} stages verified, {len(damaged)} damaged, {unfinished} unfinished")
     if damaged:
-        console.print("the next run of their recipes makes the damaged ones again")
+        console.print("the next run of a recipe that uses a damaged stage rebuilds it")
     return 1 if damaged else 0
 
 
-def collect_garbage(given: argparse.Namespace, console: "Console") -> int:
+def collect_garbage(options: argparse.Namespace, console: "Console") -> int:
     """Delete, or with --dry-run list, the artefacts that no plan and no link of a run directory names."""
-    import shutil
-
-    from recipes import store
-
-    unreached = [one for one in survey(given.root) if not one.runs]
     freed = 0
-    for one in unreached:
-        if not given.dry_run and _in_use(one.path):
+    for one in survey(options.root):
+        if one.runs:
+            continue
+        if not options.dry_run and _in_use(one.path):
             console.print(
                 f"{one.label} ({one.name}): kept, another process is running this stage", markup=False
             )
             continue
         freed += one.size
         console.print(f"{one.label} ({one.name}): {_bytes(one.size)}", markup=False, soft_wrap=True)
-        if not given.dry_run:
-            with store.explained(one.path):
-                (one.path / "done.json").unlink(
-                    missing_ok=True
-                )  # first: a kill on the way leaves unfinished work
-                shutil.rmtree(one.path, ignore_errors=False) if one.path.is_dir() else one.path.unlink()
-                for ending in LEFT:
-                    one.path.with_name(one.path.name + ending).unlink(missing_ok=True)
-    console.print(f"{_bytes(freed)} {'would be freed' if given.dry_run else 'freed'}")
+        if not options.dry_run:
+            _delete(one.path)
+    console.print(f"{_bytes(freed)} {'would be freed' if options.dry_run else 'freed'}")
     return 0
+
+
+def _delete(place: Path) -> None:
+    """Delete an artefact and the files beside it. Raises StoreError if the disk is not writable."""
+    import shutil
+
+    from recipes import store
+
+    with store.explained(place):
+        # The mark goes first, so that a process killed before the end leaves an unfinished artefact.
+        (place / "done.json").unlink(missing_ok=True)
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        for ending in BESIDE:
+            place.with_name(place.name + ending).unlink(missing_ok=True)
 
 
 COMMANDS = {"ls": list_store, "verify": verify_store, "gc": collect_garbage}
 
 
-# ------------------------------------------------------------------------------------------ what is there
+# ------------------------------------------------------------------------------------------ survey
 
 
 def survey(root: Path, full: bool = False) -> list[Artefact]:
-    """Every artefact below root/store, by kind and hash. Raises StoreError where there is no store."""
+    """Every artefact below root/store, by kind and hash. Raises StoreError if there is no store."""
     from recipes.errors import StoreError
 
     if not (root / "store").is_dir():
-        raise StoreError(f"{root / 'store'} does not exist; give the directory that holds store/ with --root")
-    reached = runs_by_artefact(root)
+        raise StoreError(f"{root / 'store'} does not exist; give the parent directory of store/ with --root")
+    users = runs_by_artefact(root)
     folders = (p for p in (root / "store").glob("*/*") if _is_artefact(p))
-    return [_artefact(p, reached.get(f"{p.parent.name}/{p.name}", ()), full) for p in sorted(folders)]
+    return [_artefact(p, users.get(f"{p.parent.name}/{p.name}", ()), full) for p in sorted(folders)]
 
 
 def runs_by_artefact(root: Path) -> dict[str, tuple[str, ...]]:
-    """`kind/hash` -> the runs whose plan names it, or whose links lead to it."""
-    found: dict[str, set[str]] = {}
+    """`kind/hash` -> the runs whose plan names it, or whose links point to it."""
+    users: dict[str, set[str]] = {}
     for plan in (root / "runs").rglob("plan.json"):
         run = plan.parent.relative_to(root / "runs").as_posix()
         for label in (*_planned(plan), *_linked(plan.parent / "stages")):
-            found.setdefault(label, set()).add(run)
-    return {label: tuple(sorted(runs)) for label, runs in found.items()}
+            users.setdefault(label, set()).add(run)
+    return {label: tuple(sorted(runs)) for label, runs in users.items()}
 
 
 def _planned(plan: Path) -> Iterator[str]:
-    """Raises StoreError for a plan that cannot be read: what it names must not be taken for garbage."""
+    """Labels of a plan's stages. Raises StoreError for an unreadable plan, whose stages gc must not delete."""
     import json
 
     from recipes.errors import StoreError

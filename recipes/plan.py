@@ -7,7 +7,7 @@ resources, tracking, root) is in a config, except in the last stage, which repor
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from recipes import external
 from recipes.code import Stages
@@ -48,7 +48,7 @@ def make_plan(
 
 
 def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions: int | None = None) -> None:
-    """bench; source, pool, fits, signals of each pool; select, train, evaluate for each arm and seed; compare.
+    """bench; source, pool, fits, signals for each pool; select, train, evaluate for each run; compare.
 
     Breadth first: the first run of every arm on every pool, then the second, and so on, so that an
     interrupted study has complete repetitions to compare. `repetitions` limits the plan to the first ones.
@@ -179,7 +179,8 @@ def _pool(
     tagged: bool,
 ) -> PoolPlan:
     """source and pool of one pool seed; `seed` is None for a pool that is not drawn."""
-    section: MiniPool | LlavaPool = required(loaded.recipe.pool)
+    # mypy infers the common base class of a union that passes through a generic function.
+    section = cast(MiniPool | LlavaPool, required(loaded.recipe.pool))
     limit, size = loaded.recipe.limit, _pool_size(loaded.recipe)
     tag = (f"p{seed}",) if tagged else ()
     config = {**dump(section, "kind", "max_bad_fraction"), "limit": limit}

@@ -1,4 +1,4 @@
-"""The stages that compute a signal on one pool, and the fits, clusterings and probes that it needs.
+"""The stages that compute a signal on one pool, and the clusterings and probes that it needs.
 
 The record of a signal (curation/catalogue.py) lists its inputs. This module plans each kind of input, and the
 signals that a recipe can compute in another way: ratings by an inference engine, quality by models,
@@ -11,23 +11,18 @@ from typing import Any
 
 from curation import catalogue
 from curation.catalogue import Signal
-from recipes import external
 from recipes.errors import RecipeError, nearest
-from recipes.external import External, Fingerprints
-from recipes.graph import Node, Plan, dump, samples_seen, stage_name
-from recipes.load import Loaded
-from recipes.named_files import deepspeed_input, prompts_input, suite_inputs, work_of_bench
+from recipes.graph import Node, dump, samples_seen
+from recipes.named_files import suite_inputs, work_of_bench
+from recipes.plan_fits import PoolFits, without
 from recipes.schema import (
     QUALITY_COLUMNS,
     QUALITY_MODELS,
-    ApiTeacher,
     Bench,
     Clustering,
     ModelsQuality,
     Probe,
-    Rater,
 )
-from training.spec import FitSpec
 
 CUSTOM = "curation.signals.custom:produce_custom"
 RATERS = ("scorer", "styler")
@@ -40,23 +35,13 @@ ENGINE_PRODUCERS = {
 
 
 @dataclass
-class PoolPlan:
-    """One pool and the stages that are computed from it, by the name under which `compare` reads them.
+class PoolPlan(PoolFits):
+    """One pool and all stages that are computed from it before an arm selects.
 
-    `seed` is None for a pool that is not drawn; `tag` is the pool's part in the names of stages, empty for a
-    single pool. `probes` are the trainings and evaluations that a subset-value regressor learns from.
+    `signals` are the stages by the name of the signal; `probes` are the trainings and evaluations that a
+    subset-value regressor learns from.
     """
 
-    plan: Plan
-    loaded: Loaded
-    prints: Fingerprints
-    seed: int | None
-    tag: tuple[str, ...]
-    pool: Node
-    source: Node | External
-    base: External
-    size: int
-    fits: dict[str, Node] = field(default_factory=dict)
     signals: dict[str, Node] = field(default_factory=dict)
     probes: list[Node] = field(default_factory=list)
 
@@ -74,120 +59,6 @@ class PoolPlan:
         if name not in self.signals:
             self.signals[name] = self._plan_signal(name)
         return self.signals[name]
-
-    def fit(self, name: str) -> Node:
-        """The stage that produces labels, seed_model, warmup, scorer or styler."""
-        if name not in self.fits:
-            makers = {"labels": self._labels, "seed_model": self.seed_model, "warmup": self._warmup}
-            self.fits[name] = makers[name]() if name in makers else self._rater(name)
-        return self.fits[name]
-
-    def add(
-        self,
-        kind: str,
-        config: dict[str, Any],
-        inputs: dict[str, Any],
-        work: float,
-        *parts: str | int,
-        **options: Any,
-    ) -> Node:
-        """Add a stage of this pool; `parts` and the pool's tag distinguish its name."""
-        name = stage_name(kind, *parts, *self.tag)
-        return self.plan.add(kind, config, inputs, name=name, work=work, **options)
-
-    def section(self, name: str) -> Any:
-        """A section of the recipe by its dotted name.
-
-        If it is missing, raises RecipeError with the arms that need it.
-        """
-        value: Any = self.loaded.recipe
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else getattr(value, part)
-        if value is None:
-            arms = self.loaded.recipe.arms.items()
-            users = ", ".join(f"{a} ({arm.selector})" for a, arm in arms if arm.learned())
-            where = self.loaded.locate(*name.split("."))
-            raise RecipeError(f"{where}: {name}: missing; the signals of these arms need it: {users}")
-        return value
-
-    def model(self, path: str, revision: str | None, *where: str) -> External:
-        """A checkpoint that the recipe names at the key `where`."""
-        place, key = self.loaded.locate(*where), ".".join(where)
-        return external.model(path, revision, place, self.prints, external.MODEL_FILES, key, "a signal needs")
-
-    # ------------------------------------------------------------------------------------------ fits
-
-    def _labels(self) -> Node:
-        teacher = self.section("teacher")
-        work = self.size * teacher.share
-        if isinstance(teacher, ApiTeacher):
-            where = self.loaded.locate("teacher", "prompt")
-            prompt = teacher.prompt and external.data_file(teacher.prompt, where, "labels_api", self.prints)
-            config = _without(dump(teacher), "kind", "prompt")
-            return self.add("labels_api", config, {"pool": self.pool, "prompt": prompt}, work)
-        truth = self._truth("teacher", "kind", "give `api`, or trained raters (scorer.path, styler.path)")
-        return self.add("labels", dump(teacher), {"pool": self.pool, "source": truth}, work)
-
-    def _truth(self, section: str, key: str, instead: str) -> Node:
-        """The stage that holds the mini world's ground truth. Raises RecipeError for any other pool."""
-        if isinstance(self.source, Node):
-            return self.source
-        where, name = self.loaded.locate(section, key), f"{section}.{key}"
-        raise RecipeError(
-            f"{where}: {name}: `metadata` reads the mini world's ground truth, which no other pool has; "
-            f"{instead}"
-        )
-
-    def seed_model(self, subset: Node | None = None, *parts: str | int) -> Node:
-        """The base, trained on a random share of the pool, or on a subset that an earlier round chose."""
-        section = self.section("seed_model")
-        config = dump(section) if subset is None else {"seed": section.seed, "train": dump(section)["train"]}
-        inputs = {"pool": self.pool, "base": self.base, "subset": subset, **self._deepspeed(section.train)}
-        work = samples_seen(section.train, self.size * section.share)
-        return self.add("fit_seed", config, inputs, work, *parts)
-
-    def _warmup(self) -> Node:
-        """The LoRA training whose adapters the gradients are computed at."""
-        own = self.section("gradient").warmup
-        where, section = ("gradient", "warmup") if own else ("seed_model",), own or self.section("seed_model")
-        if section.train.lora is None or section.train.deepspeed:
-            raise RecipeError(
-                f"{self.loaded.locate(*where)}: {'.'.join(where)}.train: gradients are computed at the "
-                "adapters of a LoRA training in one process; give `lora`, and no `deepspeed`"
-            )
-        work = samples_seen(section.train, self.size * section.share)
-        return self.add("fit_warmup", dump(section), {"pool": self.pool, "base": self.base}, work)
-
-    def _rater(self, name: str) -> Node:
-        """Scorer or styler; a model that is given by path is converted if necessary, not trained."""
-        section: Rater = self.section(name)
-        if section.path is not None:
-            released = self.model(section.path, section.revision, name, "path")
-            return self.add("fit_released", {}, {"model": released}, 1, name)
-        if section.train is None:
-            raise RecipeError(
-                f"{self.loaded.locate(name)}: {name}.train: missing; a model that is only `served` needs "
-                "`scoring.engine: server`"
-            )
-        start = self.fit("seed_model") if section.start == "seed_model" else self.base
-        examples = self.size * self.section("teacher").share * (1 - section.holdout)
-        config = _without(dump(section), "path", "revision", "served", "mode", "threshold")
-        inputs = {
-            "pool": self.pool,
-            "labels": self.fit("labels"),
-            "base": start,
-            **self._deepspeed(section.train),
-        }
-        work = samples_seen(section.train, examples)
-        return self.add("fit_rater", {"rater": name, **config}, inputs | self._prompts(name), work, name)
-
-    def _deepspeed(self, train: FitSpec) -> dict[str, External]:
-        return deepspeed_input(train, self.loaded, self.prints)
-
-    def _prompts(self, rater: str) -> dict[str, External]:
-        return prompts_input(rater, self.section(rater).prompts, self.loaded, self.prints)
-
-    # --------------------------------------------------------------------------------------- signals
 
     def _plan_signal(self, name: str) -> Node:
         own = self.loaded.recipe.signals.get(name)
@@ -213,7 +84,7 @@ class PoolPlan:
         """A stage as the record describes it."""
         section, arguments = self._settings(signal, name, star)
         inputs = {key: self._input(need, section, signal, star) for key, need in signal.inputs.items()}
-        prompts = self._prompts(signal.section) if signal.section in RATERS else {}
+        prompts = self.prompts(signal.section) if signal.section in RATERS else {}
         work = self.size * signal.passes
         return self._call(signal.producer, arguments, inputs | prompts, work, name)
 
@@ -252,7 +123,7 @@ class PoolPlan:
         section = self.section(signal.section.format(star))
         settings = dump(section, *signal.settings)
         if not signal.settings:  # then all but the model, which is an input
-            settings = _without(settings, "path", "revision")
+            settings = without(settings, "path", "revision")
         named = {"name": star} if star else {}
         return section, {**named, **settings, **scoring, **signal.arguments}
 
@@ -263,7 +134,7 @@ class PoolPlan:
         if need == "base":
             return self.base
         if need == "truth":
-            return self._truth(signal.section, "kind", "give `models`")
+            return self.truth(signal.section, "kind", "give `models`")
         if need == "vectors":
             return self._vectors(section, star)
         if need == "validation":
@@ -327,7 +198,7 @@ class PoolPlan:
                 f"{scoring.engine}`, got `{section.mode}`"
             )
         arguments: dict[str, Any] = {"engine": scoring.engine, "prompts": section.prompts}
-        inputs: dict[str, Any] = self._prompts(rater)
+        inputs: dict[str, Any] = self.prompts(rater)
         extra: dict[str, Any] = {}
         if scoring.engine == "server":
             if section.served is None:
@@ -398,7 +269,7 @@ class PoolPlan:
         evaluation = {**dump(recipe.evaluation), "shuffled": False, "limit": None}
         suite, evaluates = suite_inputs(self.loaded, self.prints), []
         for k in range(probe.subsets):
-            inputs = {"pool": self.pool, "subset": subsets, "base": self.base, **self._deepspeed(train)}
+            inputs = {"pool": self.pool, "subset": subsets, "base": self.base, **self.deepspeed(train)}
             config = {**dump(train), "seed": probe.seed, "subset": k}
             work = samples_seen(train, probe.size)
             fit = self.add("train", config, inputs, work, "probe", k)
@@ -412,7 +283,3 @@ class PoolPlan:
         return self.plan.add(
             "bench", dump(section), {}, name=f"bench[{section.seed}]", work=work_of_bench(section)
         )
-
-
-def _without(config: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in keys}

@@ -1,4 +1,4 @@
-"""The display of running stages: live bars with ETA in a terminal, plain lines elsewhere, a table at the end."""
+"""The display of running stages: live bars in a terminal, plain lines elsewhere, a table at the end."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from recipes.task import Outcome
 
 
 class PlainDisplay:
-    """One line when a stage starts, reports a derived value, or ends; `on_finish` is called with every outcome."""
+    """One line for each start, derived value and end of a stage; calls `on_finish` with every outcome."""
 
     def __init__(
         self,

@@ -3,7 +3,8 @@
     python -m recipes.report mini_regime
     python -m recipes.report --gates mini
 
-Exit status 0 if everything that was asked holds, 1 if a gate is not passed or the figures are stale or partial, 2 if there are none.
+Exit status 0 if everything that was asked holds, 1 if a gate is not passed or the figures are stale or
+partial, 2 if there are none.
 """
 
 import argparse
@@ -50,9 +51,9 @@ class NoFigures(Exception):
 class Figures:
     """A finished comparison and how it stands to the recipe as it is now.
 
-    `changed` names the stages that are not the ones that the figures were made by; none: the figures are current.
-    `missing` counts the recipe's evaluations that they do not rest on (`recipes.run --partial`). `made_with` and `present` are hashes of
-    base and pool, then and now.
+    `changed` names the stages that are not the ones that the figures were made by; none: the figures are
+    current. `missing` counts the recipe's evaluations that they do not rest on (`recipes.run --partial`).
+    `made_with` and `present` are hashes of base and pool, then and now.
     """
 
     folder: Path
@@ -79,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
         "words",
         metavar="NAME | key=value",
         nargs="*",
-        help="recipe or run directory whose findings are printed; overrides as they were given to recipes.run, such as root=DIR",
+        help="recipe or run directory whose findings are printed; overrides as they were given to "
+        "recipes.run, such as root=DIR",
     )
     made.add_argument(
         "--gates",
@@ -93,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=100,
-        help="held-out captions that each gate of the base is measured on again (default 100); 0: only say what was committed",
+        help="held-out captions that each gate of the base is measured on again (default 100); 0: only "
+        "say what was committed",
     )
     return made
 
@@ -163,7 +166,8 @@ def find_figures(file: str, overrides: Sequence[str], package: str = "recipes.st
     ]
     if not found:
         raise NoFigures(
-            f"there is no finished run of {name} in {root}, and none is shipped; run `{_command(file, overrides)}` first"
+            f"there is no finished run of {name} in {root}, and none is shipped; run "
+            f"`{_command(file, overrides)}` first"
         )
     return next((figures for figures in found if not figures.flaw), found[0])
 
@@ -210,10 +214,12 @@ def _origin(figures: Figures, command: str) -> Iterator[str]:
     if figures.shipped:
         yield f"these are the shipped results, not a run of yours; `{command}` makes your own"
     if figures.missing:
-        yield f"PARTIAL: {figures.missing} evaluations of the recipe are not in these figures; `{command}` makes the rest"
+        yield f"PARTIAL: {figures.missing} evaluations of the recipe are not in these figures; "
+        f"`{command}` makes the rest"
     if figures.changed:
         present = ", ".join(f"{what} {digest}" for what, digest in figures.present.items())
-        yield f"STALE: these stages have changed since: {', '.join(figures.changed)}; present are {present}. `{command}` makes current figures"
+        yield f"STALE: these stages have changed since: {', '.join(figures.changed)}; present are "
+        f"{present}. `{command}` makes current figures"
 
 
 # ---------------------------------------------------------------------------------------------- findings
@@ -229,12 +235,14 @@ def print_findings(name: str, overrides: Sequence[str], package: str, console: "
         spread, found = arm["mean"], arm["difference"]
         std = "" if spread["std"] is None else f" ± {spread['std']:.2f}"
         against = (
-            f", {found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] to {arm.get('baseline', 'the baseline')}"
+            f", {found['value']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] to "
+            f"{arm.get('baseline', 'the baseline')}"
             if found
             else ""
         )
         console.print(
-            f"{arm['arm']} {arm['budget']}: mean {spread['mean']:.2f}{std} % (seeds: {arm['units']}){against}",
+            f"{arm['arm']} {arm['budget']}: mean {spread['mean']:.2f}{std} % (seeds: "
+            f"{arm['units']}){against}",
             markup=False,
             soft_wrap=True,
         )
@@ -246,7 +254,8 @@ def print_findings(name: str, overrides: Sequence[str], package: str, console: "
 
 
 def print_gates(world: World, overrides: Sequence[str], items: int, package: str, console: "Console") -> int:
-    """Every gate of the base and of the regime: value, wanted, n, pass or FAIL; then each benchmark's levels."""
+    """Every gate of the base and of the regime: value, wanted, n, pass or FAIL; then each benchmark's
+    levels."""
     from evaluation.regime import GATES, Verdict, regime_verdicts
     from recipes.errors import RecipeError
     from training.builtin import BUILTIN
@@ -268,7 +277,8 @@ def print_gates(world: World, overrides: Sequence[str], items: int, package: str
     regime = regime_verdicts(figures.comparison)
     console.print(
         _table(
-            f"Regime{f' ({figures.flaw.upper()} FIGURES)' if figures.flaw else ''}: scores in 0..1, mean of the benchmarks",
+            f"Regime{f' ({figures.flaw.upper()} FIGURES)' if figures.flaw else ''}: scores in 0..1, "
+            "mean of the benchmarks",
             regime,
         )
     )
@@ -287,7 +297,8 @@ def print_gates(world: World, overrides: Sequence[str], items: int, package: str
 
 
 def base_verdicts(base: Path, items: int) -> list["Verdict"]:
-    """Gates of a base model: its committed figures (gates.json), and those of `items` other captions measured now."""
+    """Gates of a base model: its committed figures (gates.json), and those of `items` other captions measured
+    now."""
     from curation.mini.captions import GATES
 
     committed, measured = _read(base / "gates.json"), {}

@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages") -> int:
-    """Exit status 0; 1 if a stage or the store failed; 2 if the recipe is wrong; 128 + n if signal n stopped it.
+    """Exit status 0; 1 if a stage or the store failed; 2 for a wrong recipe; 128 + n after signal n.
 
     `package` contains the stage modules.
     """
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
 
 @contextmanager
 def tracked(loaded: "Loaded", place: Path, console: "Console") -> Iterator[Callable[..., None]]:
-    """Log stages, comparison and plots to wandb as the recipe asks; a tracker that fails does not stop the run."""
+    """Log stages, comparison and plots to wandb as the recipe asks; its failures do not stop the run."""
     from recipes.stop import GRACE
     from recipes.tracker import FINISH_SECONDS, Tracker
 

@@ -1,4 +1,4 @@
-"""runs/<recipe>/: the resolved recipe (itself runnable), plan, lineage, timings, links to the store, report."""
+"""runs/<recipe>/: resolved recipe (itself runnable), plan, lineage, timings, links to the store, report."""
 
 import contextlib
 import os
@@ -79,8 +79,8 @@ def publish_report(run: Path, root: Path, plan: Plan) -> None:
 def write_lineage(run: Path, loaded: Loaded, plan: Plan, root: Path) -> None:
     """Write lineage.json: hash, inputs, seconds and environment of every stage.
 
-    A stage of an earlier run keeps the commit and library versions of that run. `environments` lists the distinct
-    environments; `environment` of a stage is an index into that list.
+    A stage of an earlier run keeps the commit and library versions of that run. `environments` lists the
+    distinct environments; `environment` of a stage is an index into that list.
     """
     stages, environments = stages_of(plan), []
     for node in plan.nodes:
@@ -126,7 +126,7 @@ def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def provenance() -> dict[str, Any]:
-    """Library versions, the commit of this checkout, whether it has uncommitted changes, and the kind of machine.
+    """Library versions, commit, whether the checkout has uncommitted changes, and the kind of machine.
 
     It becomes part of the record of every stage that this process runs; the stage adds its device.
     """

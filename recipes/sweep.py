@@ -1,15 +1,15 @@
-"""Run a recipe many times, with some of its keys varied: each cell is an ordinary recipe in the same store.
+"""Run a recipe many times with some of its keys varied; each cell is an ordinary recipe in the same store.
 
-    python -m recipes.sweep ablations/mini_defects.yaml                       # every cell, then table and picture
+    python -m recipes.sweep ablations/mini_defects.yaml                   # every cell, then table and plot
     python -m recipes.sweep ablations/mini_defects.yaml --dry-run --only 'blind*' scale=smoke
-    python -m recipes.sweep ablations/mini_defects.yaml --cell default        # one cell, for one job of a cluster
-    python -m recipes.sweep ablations/mini_defects.yaml --merge               # table and picture of what is done
+    python -m recipes.sweep ablations/mini_defects.yaml --cell default    # one cell, as one cluster job
+    python -m recipes.sweep ablations/mini_defects.yaml --merge           # table and plot of finished cells
 
 A sweep file:
 
     name: mini_defects
     recipe: mmssr_30pct.yaml            # or a recipe written here, which may have `extends:`
-    mode: one_at_a_time                 # around the recipe's own values; or grid: all combinations
+    mode: one_at_a_time                 # vary one key at a time; or grid: all combinations
     axes: {pool.defects.blind: [0, 0.05, 0.2]}
     cells: {clean: {pool.defects.blind: 0, pool.defects.zipf: 0}}   # further cells by name
 
@@ -39,7 +39,7 @@ FAILED = "failed.json"
 
 
 def run_cell(cell: "Cell", plan: "Plan", root: Path, console: "Console") -> bool:
-    """Run one cell through the engine; False if a stage failed, which is then written to failed.json of the cell."""
+    """Run one cell. If a stage fails, writes failed.json into the cell's run directory and returns False."""
     from recipes import store
     from recipes.engine import refuse_unrunnable, run
     from recipes.errors import StageError
@@ -60,87 +60,88 @@ def run_cell(cell: "Cell", plan: "Plan", root: Path, console: "Console") -> bool
 
 
 def outcome(cell: "Cell", plan: "Plan", root: Path) -> tuple[str, Any]:
-    """("done", comparison), ("failed", error) or ("not run", None) of a cell, as its recipe and the code stand now."""
+    """("done", comparison), ("failed", error) or ("not run", None) for a cell's current recipe and code."""
     from recipes import store
     from recipes.graph import store_path
 
     last = plan.nodes[-1]
-    made = store_path(root, last.kind, last.hash)
-    if store.check(made, last.hash) == "done":
-        return "done", json.loads((made / "comparison.json").read_text())
+    artefact = store_path(root, last.kind, last.hash)
+    if store.check(artefact, last.hash) == "done":
+        return "done", json.loads((artefact / "comparison.json").read_text())
     failed = root / "runs" / cell.loaded.recipe.name / FAILED
     record = json.loads(failed.read_text()) if failed.is_file() else {}
     return ("failed", record["error"]) if record.get("compare") == last.hash else ("not run", None)
 
 
 def print_plan(plans: Mapping[str, "Plan"], root: Path, console: "Console") -> None:
-    """Cells with their stages to run, each stage counted in the first cell that needs it, and the expected work."""
+    """Print each cell's stages and expected work; a shared stage counts in the first cell that needs it."""
     from rich.table import Table
 
     from recipes.engine import survey
+    from recipes.run import expectation
 
     table = Table("cell", "to run", "cached", "shared", "expected s")
     seen: set[str] = set()
-    seconds, stages, unknown = 0.0, 0, 0
+    expected: list[float | None] = []
     for name, plan in plans.items():
-        found = survey(plan, root)
-        new = [n for n in found.todo if n.hash not in seen]
-        expected = [found.expected[n.name] for n in new]
+        present = survey(plan, root)
+        new = [n for n in present.todo if n.hash not in seen]
+        own = [present.expected[n.name] for n in new]
         table.add_row(
             name,
             str(len(new)),
-            str(len(plan.nodes) - len(found.todo)),
-            str(len(found.todo) - len(new)),
-            f"{sum(filter(None, expected)):.0f}{' + unknown' if None in expected else ''}",
+            str(len(plan.nodes) - len(present.todo)),
+            str(len(present.todo) - len(new)),
+            f"{sum(filter(None, own)):.0f}{' + unknown' if None in own else ''}",
         )
-        seen |= {n.hash for n in found.todo}
-        seconds, stages, unknown = (
-            seconds + sum(filter(None, expected)),
-            stages + len(new),
-            unknown + expected.count(None),
-        )
+        seen |= {n.hash for n in present.todo}
+        expected += own
     console.print(table)
-    console.print(
-        f"{len(plans)} cells, {stages} stages to run; expected {seconds:.0f} s of work"
-        + (f", and {unknown} stages of which no earlier run is known" if unknown else ""),
-        soft_wrap=True,
-    )
+    work = expectation(sum(filter(None, expected)), expected.count(None))
+    console.print(f"{len(plans)} cells, {len(expected)} stages to run; {work}", soft_wrap=True)
 
 
 # ---------------------------------------------------------------------------------------------- command line
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = CommandParser(prog="python -m recipes.sweep", description=__doc__.splitlines()[0])
-    made.add_argument("file", metavar="FILE", help="sweep file; also looked for under recipes/")
-    made.add_argument(
+    """The parser of this command."""
+    command = CommandParser(prog="python -m recipes.sweep", description=__doc__.splitlines()[0])
+    command.add_argument("file", metavar="FILE", help="sweep file; also looked up in recipes/")
+    command.add_argument(
         "overrides",
         metavar="key=value",
         nargs="*",
         help="dotted key of the recipe of all cells, value in YAML",
     )
-    made.add_argument("--dry-run", action="store_true", help="print the cells and their stages, run nothing")
-    made.add_argument(
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the cells and their stages; run nothing"
+    )
+    command.add_argument(
         "--only", metavar="PATTERN", help="run only the cells whose name matches, such as 'blind*'"
     )
-    made.add_argument("--cell", metavar="NAME", help="run this cell and write no table: one job of a cluster")
-    made.add_argument(
-        "--merge", action="store_true", help="run nothing, write table and picture of what is done"
+    command.add_argument(
+        "--cell", metavar="NAME", help="run only this cell and write no table: one job of a cluster"
     )
-    return made
+    command.add_argument(
+        "--merge", action="store_true", help="run nothing; write table and plot of the finished cells"
+    )
+    return command
 
 
 def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages") -> int:
-    """Exit status 0, 1 if a cell or the store failed, 2 if the sweep is wrong. `package` holds the stage modules."""
-    given = parser().parse_intermixed_args(arguments)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numeric library starts, as in recipes.run
+    """Exit status 0; 1 if a cell or the store failed; 2 for a wrong sweep file; 128 + n after signal n.
+
+    `package` contains the stage modules.
+    """
+    options = parser().parse_intermixed_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any numeric library is imported, as in recipes.run
     from recipes.command import exit_status
 
-    return exit_status(lambda: _run(given, package))
+    return exit_status(lambda: _run(options, package))
 
 
-def _run(given: argparse.Namespace, package: str) -> int:
+def _run(options: argparse.Namespace, package: str) -> int:
     from rich.console import Console
 
     from recipes.code import Stages
@@ -149,15 +150,16 @@ def _run(given: argparse.Namespace, package: str) -> int:
     from recipes.sweep_file import load_sweep
     from recipes.sweep_table import write_results
 
-    sweep = load_sweep(given.file, given.overrides)
+    sweep = load_sweep(options.file, options.overrides)
     root = root_of(sweep.cells[0].loaded)
     plans = _plans(sweep, Stages(package), Fingerprints(root / "store" / "fingerprints"))
-    chosen, console = _chosen(sweep, given), Console()
-    if given.dry_run:
+    chosen, console = _chosen(sweep, options), Console()
+    if options.dry_run:
         print_plan({cell.name: plans[cell.name] for cell in chosen}, root, console)
         return 0
-    good = [run_cell(cell, plans[cell.name], root, console) for cell in ([] if given.merge else chosen)]
-    if not given.cell:
+    cells_to_run = [] if options.merge else chosen
+    succeeded = [run_cell(cell, plans[cell.name], root, console) for cell in cells_to_run]
+    if not options.cell:
         outcomes = {cell.name: outcome(cell, plans[cell.name], root) for cell in sweep.cells}
         place = write_results(sweep, outcomes, root / "runs" / sweep.name)
         states = [state for state, _ in outcomes.values()]
@@ -166,28 +168,28 @@ def _run(given: argparse.Namespace, package: str) -> int:
             markup=False,
             soft_wrap=True,
         )
-        if given.merge:
-            good = [state != "failed" for state in states]
-    return 0 if all(good) else 1
+        if options.merge:
+            succeeded = [state != "failed" for state in states]
+    return 0 if all(succeeded) else 1
 
 
 def _plans(sweep: "Sweep", stages: "Stages", prints: "Fingerprints") -> dict[str, "Plan"]:
-    """The plan of every cell, made before the first one runs, so that a wrong one is found first."""
+    """The plan of every cell; all are made before the first cell runs, so that errors show up first."""
     from recipes.plan import make_plan
 
     return {cell.name: make_plan(cell.loaded, stages, prints) for cell in sweep.cells}
 
 
-def _chosen(sweep: "Sweep", given: argparse.Namespace) -> "list[Cell]":
+def _chosen(sweep: "Sweep", options: argparse.Namespace) -> "list[Cell]":
+    """The cells that --cell or --only selects. Raises RecipeError if there are none."""
     from recipes.errors import RecipeError
 
-    if given.cell:
-        return [sweep.cell(given.cell)]
-    chosen = [cell for cell in sweep.cells if fnmatch(cell.name, given.only or "*")]
+    if options.cell:
+        return [sweep.cell(options.cell)]
+    chosen = [cell for cell in sweep.cells if fnmatch(cell.name, options.only or "*")]
     if not chosen:
-        raise RecipeError(
-            f"--only {given.only}: no cell is called so; there are {', '.join(c.name for c in sweep.cells)}"
-        )
+        names = ", ".join(cell.name for cell in sweep.cells)
+        raise RecipeError(f"--only {options.only}: no cell has a matching name; known are: {names}")
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Table, long-form rows and picture of a sweep, from the comparisons of its cells."""
+"""Table, long-form rows and plot of a sweep, from the comparisons of its cells."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from recipes.sweep_file import Cell, Sweep
 
 MEAN = "mean"
-"""Stands for the mean of all benchmarks in the column `benchmark`."""
+"""Value of the column `benchmark` for the mean over all benchmarks."""
 Outcomes = Mapping[str, tuple[str, Any]]
 """By cell: (`done`, comparison), (`failed`, error) or (`not run`, None)."""
 
 
 def write_results(sweep: "Sweep", outcomes: Outcomes, place: Path) -> Path:
-    """Write sweep.parquet, sweep.png (if a cell is done) and, last, sweep.md into `place`; returns the path of sweep.md."""
+    """Write sweep.parquet, sweep.png (if a cell is done) and, last, sweep.md, whose path is returned."""
     import pyarrow.parquet as pq
 
     from evaluation.sweep_plots import draw_sweep
@@ -38,10 +38,10 @@ def write_results(sweep: "Sweep", outcomes: Outcomes, place: Path) -> Path:
 
 
 def rows(sweep: "Sweep", outcomes: Outcomes) -> "pa.Table":
-    """Long form: one row for each cell, arm and benchmark (and the mean of all); one row for a cell that is not done.
+    """Long form: one row for each cell, arm and benchmark (and their mean); one row for an unfinished cell.
 
-    `settings` is JSON of the keys that differ from the recipe; scores and differences to `baseline` are in % and
-    points, `low` and `high` the ends of the difference's 95 % interval.
+    `settings` is JSON of the keys that differ from the recipe. Scores are in %, differences to `baseline` in
+    points; `low` and `high` are the bounds of the difference's 95 % interval.
     """
     import pyarrow as pa
 
@@ -57,13 +57,13 @@ def rows(sweep: "Sweep", outcomes: Outcomes) -> "pa.Table":
     )
 
 
-def _cell_rows(cell: "Cell", state: str, found: Any) -> Iterator[dict[str, Any]]:
+def _cell_rows(cell: "Cell", state: str, result: Any) -> Iterator[dict[str, Any]]:
     about = {"cell": cell.name, "state": state, "settings": json.dumps(dict(cell.settings))}
     if state != "done":
-        yield {**about, "error": found}
+        yield {**about, "error": result}
         return
-    scales = {b["task"]: b["scale"] for b in found["suite"]["benchmarks"]}
-    for arm in found["arms"]:
+    scales = {b["task"]: b["scale"] for b in result["suite"]["benchmarks"]}
+    for arm in result["arms"]:
         own = {**about, "arm": arm["arm"], "budget": arm["budget"], "baseline": arm["baseline"]}
         yield {
             **own,
@@ -84,29 +84,28 @@ def _cell_rows(cell: "Cell", state: str, found: Any) -> Iterator[dict[str, Any]]
 
 
 def _difference(interval: Mapping[str, float] | None) -> dict[str, float]:
-    return (
-        {"difference": interval["value"], "low": interval["low"], "high": interval["high"]}
-        if interval
-        else {}
-    )
+    if not interval:
+        return {}
+    return {"difference": interval["value"], "low": interval["low"], "high": interval["high"]}
 
 
 def markdown(sweep: "Sweep", outcomes: Outcomes, picture: bool) -> str:
-    """sweep.md: what was varied, a row for each cell and arm, the cells that failed or did not run."""
-    done = [found for state, found in outcomes.values() if state == "done"]
+    """The content of sweep.md: keys and values, a row for each cell and arm, the unfinished cells."""
+    done = [comparison for state, comparison in outcomes.values() if state == "done"]
     head = [
         f"# {sweep.name}",
         "",
         sweep.description,
         "",
-        f"Recipe: {sweep.recipe}. Cell `default` is the recipe as it stands:",
+        f"Recipe: {sweep.recipe}. The cell `default` has the recipe's own values. Keys and values:",
         "",
     ]
     head += [
         f"- `{key}`: {', '.join(json.dumps(value) for value, _ in values)}"
         for key, values in sweep.axes.items()
     ]
-    body = ["", *_picture(picture), *_table(sweep, outcomes, done[0]["suite"]["benchmarks"] if done else [])]
+    plot = ["![difference to the baseline against each key](sweep.png)", ""] if picture else []
+    body = ["", *plot, *_table(sweep, outcomes, done[0]["suite"]["benchmarks"] if done else [])]
     open_cells = [(c.name, *outcomes[c.name]) for c in sweep.cells if outcomes[c.name][0] != "done"]
     if open_cells:
         body += [
@@ -118,12 +117,15 @@ def markdown(sweep: "Sweep", outcomes: Outcomes, picture: bool) -> str:
     return "\n".join([*head, *body]) + "\n"
 
 
-def _picture(drawn: bool) -> list[str]:
-    return ["![difference to the baseline against each key](sweep.png)", ""] if drawn else []
+LEGEND = (
+    "Mean over benchmarks ± standard deviation over seeds; the same with shuffled images, and the score "
+    "that the arm loses by them (grounded gain); chance level and level of the best blind guess; "
+    "differences to the baseline in points, for each benchmark on the right. A dash: not measured for "
+    "all benchmarks."
+)
 
 
 def _table(sweep: "Sweep", outcomes: Outcomes, benchmarks: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = [b["task"] for b in benchmarks]
     header = [
         "cell",
         "arm",
@@ -136,46 +138,37 @@ def _table(sweep: "Sweep", outcomes: Outcomes, benchmarks: Sequence[Mapping[str,
         "difference [95 %]",
         *(b["label"] for b in benchmarks),
     ]
-    lines = [
-        "Mean over benchmarks ± standard deviation over seeds; the same with the images of other questions (shuffled), and what the "
-        "arm loses by them; levels of chance and of the best blind guess; differences to the baseline in points, by benchmark on "
-        "the right. A dash: not measured for all benchmarks.",
-        "",
-        _line(header),
-        _line(["---"] * len(header)),
-    ]
+    lines = [LEGEND, "", _line(header), _line(["---"] * len(header))]
     for cell in sweep.cells:
-        state, found = outcomes[cell.name]
+        state, comparison = outcomes[cell.name]
         if state != "done":
             lines.append(_line([cell.name, state, *[""] * (len(header) - 2)]))
             continue
-        for arm in found["arms"]:
-            spread = arm["mean"]["std"]
-            by_benchmark = [arm["benchmark_differences"].get(name) for name in names]
-            lines.append(
-                _line(
-                    [
-                        cell.name,
-                        arm["arm"],
-                        arm["budget"],
-                        f"{arm['mean']['mean']:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""),
-                        *_beside(arm, found),
-                        "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**arm["difference"])
-                        if arm["difference"]
-                        else "",
-                        *(f"{d['value']:+.1f}" if d else "" for d in by_benchmark),
-                    ]
-                )
-            )
+        lines += [_line([cell.name, *_arm_cells(arm, comparison, benchmarks)]) for arm in comparison["arms"]]
     return lines
 
 
-def _beside(arm: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Cells that say what of an arm's mean is there without the right image: shuffled, grounded gain, chance, blind."""
-    scales = {b["task"]: b["scale"] for b in found["suite"]["benchmarks"]}
-    known = [(arm["shuffled_mean"], ".1f"), (arm["grounded_mean"], "+.1f")]
-    cells = ["–" if spread is None else f"{spread['mean']:{form}}" for spread, form in known]
-    for levels in (found["chance"], found["blind"]):
+def _arm_cells(
+    arm: Mapping[str, Any], comparison: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    std, difference = arm["mean"]["std"], arm["difference"]
+    by_benchmark = [arm["benchmark_differences"].get(benchmark["task"]) for benchmark in benchmarks]
+    return [
+        arm["arm"],
+        arm["budget"],
+        f"{arm['mean']['mean']:.1f}" + (f" ± {std:.1f}" if std is not None else ""),
+        *_grounding_cells(arm, comparison),
+        "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**difference) if difference else "",
+        *(f"{interval['value']:+.1f}" if interval else "" for interval in by_benchmark),
+    ]
+
+
+def _grounding_cells(arm: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
+    """Shuffled score, grounded gain, chance and blind level: how much of an arm's mean needs the image."""
+    scales = {b["task"]: b["scale"] for b in comparison["suite"]["benchmarks"]}
+    measured = [(arm["shuffled_mean"], ".1f"), (arm["grounded_mean"], "+.1f")]
+    cells = ["–" if spread is None else f"{spread['mean']:{form}}" for spread, form in measured]
+    for levels in (comparison["chance"], comparison["blind"]):
         percents = [100 * levels[task] / scale for task, scale in scales.items() if levels[task] is not None]
         cells.append(f"{sum(percents) / len(scales):.1f}" if len(percents) == len(scales) else "–")
     return cells
@@ -188,7 +181,7 @@ def _line(cells: Sequence[str]) -> str:
 def picture_panels(
     sweep: "Sweep", table: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, list[tuple[Any, float, float, float]]]]:
-    """Key -> arm -> (value, difference of the mean, low, high) of the cells that are done; arms without a difference left out."""
+    """Key -> arm -> (value, difference of the mean, low, high) for the finished cells."""
     means = [row for row in table if row["benchmark"] == MEAN and row["difference"] is not None]
     panels: dict[str, dict[str, list[tuple[Any, float, float, float]]]] = {}
     for key, values in sweep.axes.items():

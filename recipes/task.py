@@ -31,8 +31,8 @@ class Progress(Protocol):
 class Task:
     """Everything that a stage needs to run, without references to other nodes.
 
-    `parents` are the hashes of the inputs by name; `made` names the inputs that are artefacts of other stages, whose
-    content is verified before it is read.
+    `parents` are the hashes of the inputs by name; `made` names the inputs that are artefacts of other
+    stages, whose content is verified before it is read.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a stage; `state` is `new`, or `cached` if it was already done or another process did it."""
+    """The result of a stage; `state` is `new`, or `cached` if it was done before or by another process."""
 
     name: str
     state: str
@@ -143,7 +143,7 @@ def _device() -> str:
 
 
 def _fetched(inputs: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The inputs, with models on the Hub replaced by local directories of the revision that the recipe names."""
+    """The inputs, with models on the Hub replaced by local copies of the revision that is asked for."""
     local = dict(inputs)
     for key, value in inputs.items():
         if isinstance(value, HubModel):

@@ -1,13 +1,14 @@
-"""Weights & Biases beside a run: stages with their seconds, the comparison as a table, pictures. It never stops a run.
+"""Weights & Biases for a run: seconds of the stages, comparison table, plots. It never stops a run.
 
     tracker = Tracker.start("offline", project="winnow", name="mmssr_30pct", run_dir=Path("runs/mmssr_30pct"),
     config={...})
     tracker.stage("pool", seconds=2.1, cached=False)
     print(tracker.finish())
 
-wandb lives in a process of its own (`recipes.wandb_worker`): a server that does not answer would otherwise hold up this
-process at its exit, for minutes to for ever. Everything goes below `run_dir/wandb`. If wandb is missing, unreachable or
-fails later, one loud line says so, an online run is kept offline (for `wandb sync`), and the run goes on.
+wandb runs in a process of its own (`recipes.wandb_worker`): a server that does not answer could otherwise
+block the exit of this process for minutes or forever. Everything is written below `run_dir/wandb`. If wandb
+is not installed, unreachable or fails later, one warning says so, an online run is kept offline (for `wandb
+sync`), and the run continues.
 """
 
 import json
@@ -15,21 +16,23 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 Mode = Literal["online", "offline", "disabled"]
 INIT_SECONDS = 10.0
-"""How long an online server may take to answer."""
+"""Time limit for an online server to answer, in seconds."""
 FINISH_SECONDS = 60.0
-"""How long the end of a run waits for what is still to be written or uploaded."""
+"""Time limit at the end of a run for pending writes and uploads, in seconds."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """`mode` that was reached, the one asked for, and what went wrong. `path`: the directory that `wandb sync`
-    takes."""
+    """The mode of a tracked run, the mode that was requested, and what went wrong.
+
+    `path` is the directory for `wandb sync`.
+    """
 
     mode: Mode
     asked: Mode
@@ -57,7 +60,10 @@ def _say(line: str) -> None:
 
 @dataclass
 class Tracker:
-    """One wandb run, or nothing that takes the same calls. Make it with `start`, end it with `finish`."""
+    """One wandb run; with mode `disabled`, all calls do nothing.
+
+    Create it with `start`, end it with `finish`.
+    """
 
     status: Status
     say: Callable[[str], None] = _say
@@ -77,7 +83,7 @@ class Tracker:
         say: Callable[[str], None] = _say,
         seconds: float = INIT_SECONDS,
     ) -> "Tracker":
-        """Begin a run; returns at once. What becomes of it is in `status` after `finish`."""
+        """Begin a run; returns immediately. Problems show in `status` after `finish`."""
         tracker = cls(Status(mode, mode), say)
         if mode != "disabled":
             tracker._options = {
@@ -92,21 +98,19 @@ class Tracker:
         return tracker
 
     def stage(self, name: str, seconds: float, cached: bool = False) -> None:
-        """One finished stage."""
+        """Log one finished stage."""
         self._send({"kind": "stage", "name": name, "seconds": seconds, "cached": cached})
 
-    def comparison(self, comparison: Any) -> None:
-        """A `Comparison` or its `to_dict()`: a table with one row for each arm, and the headline values as the
-        run's summary."""
-        content = asdict(comparison) if is_dataclass(comparison) else dict(comparison)
-        self._send({"kind": "comparison", "comparison": content})
+    def comparison(self, comparison: Mapping[str, Any]) -> None:
+        """Log comparison.json: a table with one row for each arm, and the main values as summary."""
+        self._send({"kind": "comparison", "comparison": dict(comparison)})
 
     def pictures(self, paths: Sequence[Path]) -> None:
-        """PNG files, logged under their stems."""
+        """Log PNG files under their stems."""
         self._send({"kind": "pictures", "paths": [str(Path(path).resolve()) for path in paths]})
 
     def finish(self, seconds: float = FINISH_SECONDS) -> Status:
-        """Close the run and return what became of it; what takes longer than `seconds` is ended."""
+        """Close the run and return its status; uploads that take longer than `seconds` are aborted."""
         if self._worker is None:
             return self.status
         self.status = self._worker.finish(seconds)
@@ -125,7 +129,7 @@ class Tracker:
             )
         if not self.status.ok:
             hint = f" Upload later with: wandb sync {self.status.path}" if self.status.path else ""
-            self.say(f"{self.status}. The run goes on.{hint}")
+            self.say(f"{self.status}. The run continues.{hint}")
         self._worker = None
         return self.status
 
@@ -136,7 +140,7 @@ class Tracker:
 
 
 class _Worker:
-    """The process that holds wandb. Messages go in as JSON lines; it reports its status as JSON lines."""
+    """The process that runs wandb. It reads messages and writes its status as JSON lines."""
 
     def __init__(self, mode: Mode, options: Mapping[str, Any]) -> None:
         self.status = Status("disabled", mode, "the wandb process exited silently")
@@ -152,14 +156,18 @@ class _Worker:
                 stderr=errors,
                 text=True,
                 cwd=Path(__file__).parents[1],
-                start_new_session=True,  # a Ctrl-C in the terminal is for the run, which then ends this process
+                start_new_session=True,  # Ctrl-C in the terminal is meant for the run, which ends this process
             )
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # both are pipes
+        self._input = stdin
+        self._reader = threading.Thread(target=self._read, args=(stdout,), daemon=True)
         self._reader.start()
-        self.send(json.dumps(options))  # not as an argument: those have a limit, and every user can read them
+        # Not as an argument: these are limited in length and visible to every user of the machine.
+        self.send(json.dumps(options))
 
-    def _read(self) -> None:
-        for line in self._process.stdout:
+    def _read(self, output: IO[str]) -> None:
+        for line in output:
             report = json.loads(line)
             path = Path(report["path"]) if report["path"] else self.status.path
             self.status = Status(report["mode"], self.status.asked, report["detail"], path)
@@ -167,20 +175,20 @@ class _Worker:
 
     def send(self, line: str) -> None:
         try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:  # the worker has given up; its last report says why
+            self._input.write(line + "\n")
+            self._input.flush()
+        except BrokenPipeError:  # the worker has ended; its last report says why
             pass
 
     def finish(self, seconds: float) -> Status:
         try:
-            self._process.stdin.close()
+            self._input.close()
         except BrokenPipeError:
             pass
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            for child in self._children():  # wandb's own background process does not end with its parent
+            for child in self._children():  # wandb's background process does not end with its parent
                 child.kill()
             self._process.kill()
             self._process.wait()

@@ -1,7 +1,8 @@
-"""The process in which wandb lives; started by `recipes.tracker`, not by hand.
+"""The process that runs wandb; started by `recipes.tracker`, not by hand.
 
-Reads the options and then messages as JSON lines from stdin until it is closed, writes {"mode", "detail", "path", "retry"} lines to stdout. It leaves by
-os._exit where wandb would wait at the end of the process for a server that does not answer.
+Reads the options and then messages as JSON lines from stdin until that is closed; writes lines of {"mode",
+"detail", "path", "retry"} to stdout. After an error it exits by os._exit, because wandb's exit handlers would
+wait for a server that does not answer.
 """
 
 import json
@@ -11,14 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recipes.tracker import Mode
+
 OFFLINE_SECONDS = 60.0
-"""An offline start waits for a local process only."""
+"""Time limit for an offline start, which waits for a local process only, in seconds."""
 
 
 def main() -> None:
-    mode, options = sys.argv[1], json.loads(sys.stdin.readline())
+    """Run wandb with the mode in argv[1] until stdin is closed."""
+    mode: Mode = sys.argv[1]  # type: ignore[assignment]  # the tracker passes a Mode
+    options = json.loads(sys.stdin.readline())
     report = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever wandb prints is not for the parent
+    os.dup2(2, 1)  # what wandb prints must not mix with the reports
     try:
         import wandb
     except ImportError as error:
@@ -48,7 +53,7 @@ def _report(report: Any, mode: str, detail: str, path: str | None = None, retry:
 
 
 def _settings(wandb: Any, seconds: float) -> Any:
-    """Short waits, no console capture, no source code, no machine statistics."""
+    """Settings with short waits, and without console capture, source code and machine statistics."""
     return wandb.Settings(
         init_timeout=seconds,
         login_timeout=seconds,
@@ -83,7 +88,7 @@ def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
 
 
 def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns, one row for each arm of `Comparison.to_dict()`, and one each for the chance and the blind level."""
+    """(columns, rows) of comparison.json: one row for each arm, for the chance level and the blind level."""
     tasks: Sequence[str] = [benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]]
     columns = [
         "arm",
@@ -123,7 +128,9 @@ def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list
     for name in ("chance", "blind"):
         levels = [comparison[name][task] for task in tasks]
         percents = [
-            100 * v / b["scale"] for v, b in zip(levels, comparison["suite"]["benchmarks"]) if v is not None
+            100 * level / benchmark["scale"]
+            for level, benchmark in zip(levels, comparison["suite"]["benchmarks"], strict=True)
+            if level is not None
         ]
         average = sum(percents) / len(percents) if len(percents) == len(tasks) else None
         rows.append([name, "", None, average, *[None] * 8, *levels])

@@ -1,8 +1,9 @@
-"""The content-addressed store: store/<kind>/<hash12>/ contains an artefact, stage.json and, written last, done.json.
+"""The content-addressed store: store/<kind>/<hash12>/ with an artefact, stage.json and, last, done.json.
 
-A directory without done.json is unfinished. done.json contains the sha256 of every file, so that an artefact whose
-content changed later is detected before another stage reads it. <hash12>.seen, beside the directory, records size,
-modification time and inode of each verified file: while these are unchanged, the content is not read again.
+A directory without done.json is unfinished. done.json contains the sha256 of every file, so that an artefact
+whose content changed later is detected before another stage reads it. <hash12>.seen, beside the directory,
+records size, modification time and inode of each verified file: while these are unchanged, the content is not
+read again.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from recipes.errors import StoreError
 
 OWN_FILES = {"begun.json", "stage.json", "done.json"}
 TIMED = (".log", ".log.jsonl")
-"""Endings of files with times and speeds. They are verified like all others, but not part of the root hash."""
+"""Endings of files with times and speeds. They are verified like all others, but not part of the root
+hash."""
 
 DISK_ADVICE = {
     errno.ENOSPC: "free some space there, or keep store/ and runs/ on another disk with root=DIR",
@@ -73,7 +75,8 @@ def write_json(path: Path, value: Any) -> None:
 class Done:
     """The content of done.json.
 
-    hash: of the stage. root: over the artefact's files. record: sha256 of stage.json. files: (sha256, size in bytes).
+    hash: of the stage. root: over the artefact's files. record: sha256 of stage.json. files: (sha256, size in
+    bytes).
     """
 
     hash: str
@@ -87,7 +90,7 @@ class Damaged(ValueError):
 
 
 def check(path: Path, digest: str, *, full: bool = False) -> str:
-    """State of the artefact of a stage with that full hash: `done`, `absent`, `unfinished`, or `damaged: why`.
+    """State of the artefact of the stage with that hash: `done`, `absent`, `unfinished` or `damaged: why`.
 
     full: read every file, including those whose size, time and inode are as they were when last verified.
     """
@@ -146,7 +149,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def _verify(path: Path, done: Done, full: bool) -> None:
-    """Raises Damaged for the first file that differs; files that were read and are right go to <hash12>.seen."""
+    """Raises Damaged for the first file that differs; records the verified files in <hash12>.seen."""
     before = {} if full else _read_seen(path)
     seen = {}
     for name, (digest, size) in {**done.files, "stage.json": (done.record, -1)}.items():
@@ -186,7 +189,7 @@ def _seen(path: Path) -> Path:
 
 
 def begin(path: Path, keep: bool) -> None:
-    """Create the artefact directory, without done.json; `keep` keeps its other files for a stage that resumes."""
+    """Create the artefact directory; `keep` keeps existing files but done.json, for a stage that resumes."""
     with explained(path):
         if os.path.lexists(path) and not path.is_dir():
             path.unlink()

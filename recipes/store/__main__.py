@@ -24,7 +24,7 @@ BESIDE = (".lock", ".log", ".seen")
 
 @dataclass(frozen=True)
 class Artefact:
-    """One directory of the store: its stage and state, age in seconds, size in bytes, and the runs that use it."""
+    """One directory of the store: stage, state, age in seconds, size in bytes, and the runs that use it."""
 
     path: Path
     name: str
@@ -180,7 +180,10 @@ def runs_by_artefact(root: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _planned(plan: Path) -> Iterator[str]:
-    """Labels of a plan's stages. Raises StoreError for an unreadable plan, whose stages gc must not delete."""
+    """Labels of a plan's stages.
+
+    Raises StoreError for an unreadable plan, whose stages gc must not delete.
+    """
     import json
 
     from recipes.errors import StoreError

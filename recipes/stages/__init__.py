@@ -1,1 +1,1 @@
-"""Stage bodies: one module for each kind, with its `run` (see recipes/code.py)."""
+"""The stages: one module with a function `run` for each kind (see recipes/code.py)."""

@@ -1,10 +1,12 @@
-"""Compare the arms: long-form results, tables, pictures and the report, from what the other stages left.
+"""Compare the arms: long-form results, tables, plots and the report, from the artefacts of all other stages.
 
-Over several pools, scores are means with an interval (evaluation/aggregate.py); levels, rater agreement, pool facts and
-subset mixes are means over pools, counts of what was lost are sums. Each pool's own agreement is in agreement.json.
+Over several pools, scores are means with an interval (evaluation/aggregate.py); levels, rater agreement, pool
+facts and subset mixes are means over pools, and counts of lost samples are sums. agreement.json has each
+pool's agreement.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from recipes.stages.pool_results import PoolResults, mean_of
 from recipes.stages.report_context import context
 
 BY_POOL = ("pool", "truth", "labels", "scorer", "styler", "seed_model", "signal_capability", "signal_style")
-"""Inputs of which there is one for each pool, and which the report describes."""
+"""Inputs with one entry for each pool that the report describes."""
 
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes results.parquet, agreement.json, levels (bench.json), comparison.json, pictures and report.md."""
+    """Writes results.parquet, agreement.json, levels (bench.json), comparison.json, plots and report.md."""
     import pyarrow.parquet as pq
 
     from evaluation.aggregate import Run, collect, compare
@@ -47,17 +49,21 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
         (out / "bench.json").write_text(json.dumps(mean_of(by_pool), indent=1))
     roles = {"reference": config["reference"], "baseline": config["baseline"]}
     comparison = compare(runs, suite, bench_dir=out, **roles)
-    each = [rater_agreement(pool) for pool in pools]
-    agreement = mean_of(each)
-    several = (
-        {"pools": {str(pool.seed): one for pool, one in zip(pools, each, strict=True)}}
-        if len(pools) > 1
-        else {}
-    )
-    (out / "agreement.json").write_text(json.dumps({**agreement, **several}, indent=1))
+    agreement = _write_agreement(pools, out)
     write_report(comparison, context(config, inputs, pools, agreement), out)
     for arm in comparison.arms:
         gap = arm.difference
         difference = f", {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]" if gap else ""
         progress.say(f"{arm.arm} {arm.budget}: mean {arm.mean.mean:.2f}{difference}")
     return {arm.arm: round(arm.mean.mean, 4) for arm in comparison.arms}
+
+
+def _write_agreement(pools: Sequence[PoolResults], out: Path) -> dict[str, Any]:
+    """Writes agreement.json; returns the agreement of the raters, mean over pools."""
+    by_pool = [rater_agreement(pool) for pool in pools]
+    mean = mean_of(by_pool)
+    content = dict(mean)
+    if len(pools) > 1:
+        content["pools"] = {str(pool.seed): own for pool, own in zip(pools, by_pool, strict=True)}
+    (out / "agreement.json").write_text(json.dumps(content, indent=1))
+    return mean

@@ -1,17 +1,17 @@
-"""From "done, total" callbacks, as the packages call them, to the steps that a stage's progress counts."""
+"""From the (done, total) callbacks of the other packages to the steps that a stage's progress counts."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def counter(progress: Any) -> Callable[..., None]:
-    """A callback (done, total, ...) that advances `progress` by what is new."""
-    seen = 0
+    """A callback (done, total, ...) that advances `progress` by the steps since the last call."""
+    counted = 0
 
     def on_progress(done: int, total: int, *_: Any) -> None:
-        nonlocal seen
+        nonlocal counted
         progress.total(total)
-        progress.advance(done - seen)
-        seen = done
+        progress.advance(done - counted)
+        counted = done
 
     return on_progress

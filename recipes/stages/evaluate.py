@@ -1,4 +1,4 @@
-"""Evaluate one checkpoint on all benchmarks of the suite, in one process, through lmms-eval; if asked, with shuffled images too."""
+"""Evaluate a checkpoint on all benchmarks of the suite with lmms-eval, also with shuffled images if asked."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ RESUMES = True
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes scores.parquet (one row for each question) and summary.json; returns the mean over benchmarks."""
+    """Writes scores.parquet (one row per question) and summary.json; returns the mean over benchmarks."""
     from evaluation.harness import evaluate
 
     summary = evaluate(
@@ -22,14 +22,17 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         shuffled=config["shuffled"],
         on_progress=counter(progress),
     )
-    found = summary["benchmarks"].values()
-    mean = sum(b["value"] for b in found) / len(found)
-    shuffled = [b["shuffled"] for b in found if b["shuffled"] is not None]
+    benchmarks = summary["benchmarks"].values()
+    mean = sum(b["value"] for b in benchmarks) / len(benchmarks)
+    shuffled = [b["shuffled"] for b in benchmarks if b["shuffled"] is not None]
     also = (
-        f", with shuffled images {sum(shuffled) / len(shuffled):.4f} (of {len(shuffled)})" if shuffled else ""
+        f", with shuffled images {sum(shuffled) / len(shuffled):.4f} (over {len(shuffled)})"
+        if shuffled
+        else ""
     )
+    unparsed = sum(b["unparsed"] for b in benchmarks)
     progress.say(
-        f"mean over {len(found)} benchmarks {mean:.4f}{also}, unparsed {sum(b['unparsed'] for b in found)}"
+        f"mean over {len(benchmarks)} benchmarks {mean:.4f}{also}, {unparsed} answers could not be parsed"
     )
     return {
         "mean": round(mean, 6),

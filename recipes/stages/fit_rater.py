@@ -1,4 +1,4 @@
-"""Fine-tune the base (or the seed model) on the teacher's labels as the rich scorer or styler of mmSSR (arXiv 2503.13383)."""
+"""Train scorer or styler of mmSSR (arXiv 2503.13383): the base or the seed model on the teacher's labels."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from recipes.stages.fitting import train
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes the checkpoint and split.json (rows trained on, rows held out)."""
+    """Writes the checkpoint and split.json (training rows and held-out rows)."""
     from curation.pool.read import Pool
     from curation.signals.raters.queries import load_queries
     from curation.signals.raters.targets import (
@@ -30,11 +30,12 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     if rater == "scorer":
         targets = balanced(targets, shown, config["balance"], seed)
     progress.say(
-        f"{rater}: {len(shown)} labelled samples to train on ({len(targets)} with rare capabilities repeated), "
-        f"{len(held_out)} held out"
+        f"{rater}: {len(shown)} labelled training samples ({len(targets)} with repetitions of rare "
+        f"capabilities), {len(held_out)} held out"
     )
     model, processor = load(inputs["base"])
     examples = RaterExamples(pool, Renderer(processor, image_mode(model)), targets)
+    # A list, because `train` reads any other sequence lazily, which skips the audit of bad examples.
     listed = [examples[i] for i in range(len(examples))]
     summary = train(config["train"], seed, inputs["base"], listed, out, progress)
     split = {"train": shown["row"].to_pylist(), "held_out": held_out["row"].to_pylist()}

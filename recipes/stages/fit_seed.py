@@ -1,5 +1,7 @@
-"""The seed model of MLLM-Selector (arXiv 2503.20502): the base, LoRA-tuned on a random share of the pool, or on what an earlier
-round of the method chose."""
+"""The seed model of MLLM-Selector (arXiv 2503.20502).
+
+The base is fine-tuned with LoRA on a random share of the pool, or on the subset that an earlier round chose.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +11,7 @@ from recipes.stages.fitting import train
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes the checkpoint (adapters merged) and seed_rows.json."""
+    """Writes the checkpoint (with merged adapters) and seed_rows.json."""
     from curation.pool.read import Pool
     from curation.selectors.random import select
     from curation.subset import read_subset
@@ -19,9 +21,8 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         rows = sorted(read_subset(inputs["subset"])["row"].to_pylist())
     else:
         rows = select(pool.table, max(1, round(config["share"] * len(pool))), config["seed"]).rows.tolist()
-    progress.say(
-        f"seed model: {len(rows)} {'samples of the round before' if 'subset' in inputs else 'random samples'}"
-    )
+    which = "samples chosen in the previous round" if "subset" in inputs else "random samples"
+    progress.say(f"seed model: {len(rows)} {which}")
     summary = train(config["train"], config["seed"], inputs["base"], list(pool.samples(rows)), out, progress)
     (out / "seed_rows.json").write_text(json.dumps(rows))
     return {**summary, "samples": len(rows)}

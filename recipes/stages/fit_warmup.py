@@ -1,5 +1,8 @@
-"""The warm-up of LESS (arXiv 2402.04333, section 3.1): the base, LoRA-tuned on a random share of the pool. The adapter of each epoch
-is kept with Adam's state; gradients are taken at these."""
+"""The warm-up training of LESS (arXiv 2402.04333, section 3.1).
+
+The base is fine-tuned with LoRA on a random share of the pool. The adapter of each epoch is kept together
+with Adam's state; gradients are computed at these.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from recipes.stages.fitting import train
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes adapters/<epoch>, and the checkpoint with the last of them merged."""
+    """Writes adapters/<epoch>, and the checkpoint with the last adapter merged."""
     from curation.pool.read import Pool
     from curation.selectors.random import select
     from training.adapters import kept_adapters

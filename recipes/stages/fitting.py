@@ -1,4 +1,4 @@
-"""What the stages that train have in common: the settings of a recipe as a FitSpec, and progress."""
+"""Shared by the stages that train: from a recipe's settings to a FitSpec, progress and summary."""
 
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ def train(
     *,
     keep_adapters: bool = False,
 ) -> dict[str, Any]:
-    """Fit `base` on `examples` into `out` by a recipe's training section; returns the stage's summary."""
+    """Train `base` on `examples` into `out` with a recipe's training section; returns the stage's summary."""
     from training.launch import launch
     from training.spec import FitSpec
 
     spec = FitSpec(**{**config, "seed": seed})
     result = launch(spec, base, examples, out, counter(progress), keep_adapters=keep_adapters)
     losses = result["losses"]
-    tail = losses[-max(1, len(losses) // 10) :]
+    tail = losses[-max(1, len(losses) // 10) :]  # the mean of the last tenth, as single steps are noisy
     progress.say(
         f"{result['steps']} steps of {spec.batch_size}, {result['samples_seen']} samples seen, "
         f"{result['samples_per_second']:.0f} samples/s, last loss {sum(tail) / len(tail):.3f}"

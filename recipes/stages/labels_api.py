@@ -1,7 +1,8 @@
-"""Let a model behind a chat-completions server label a share of the pool: capability scores and interaction styles.
+"""Label a share of the pool with capability scores and styles by a model on a chat-completions server.
 
-Answers lie beside the artefacts, in store/labels_api/answers, by model and request: a run that was killed, another share of the
-same pool and another recipe pay only for what was never answered. Delete that folder to ask anew.
+Answers are cached in store/labels_api/answers, by model and request: after a killed run, or for another share
+of the pool or another recipe, only requests without an answer are sent and paid for. Delete that folder to
+request all again.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ from recipes.stages.serving import client_options, counted, naming, spent
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes labels.parquet and labels.json; returns the share labelled, counts and cost."""
+    """Writes labels.parquet and labels.json; returns the labelled share, counts and cost."""
     from curation.pool.read import Pool
     from curation.teacher.api import TASK, ApiTeacher
     from curation.teacher.chat import ChatClient
@@ -30,22 +31,15 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
             max_failed=server["max_failed"],
             **{name: config[name] for name in ("repeats", "detail", "json_schema", "max_tokens")},
         )
-        summary = label_pool(
-            pool,
-            teacher,
-            out,
-            share=config["share"],
-            seed=config["seed"],
-            floor=config["floor"],
-            temper=config["temper"],
-            on_progress=counter(progress),
-        )
+        sampling = {key: config[key] for key in ("share", "seed", "floor", "temper")}
+        summary = label_pool(pool, teacher, out, **sampling, on_progress=counter(progress))
     cost = summary["cost"]
     progress.say(
-        f"{summary['n']} samples labelled ({summary['share_labelled']:.1%} of the pool){counted(summary['missing'])}"
+        f"{summary['n']} samples labelled ({summary['share_labelled']:.1%} of the pool)"
+        f"{counted(summary['missing'])}"
     )
     progress.say(
-        f"{config['model']}: {spent(cost)}; {cost['kept']:,} answers of earlier runs ({cost['kept_input_tokens']:,} tokens read, "
-        f"{cost['kept_output_tokens']:,} written)"
+        f"{config['model']}: {spent(cost)}; {cost['kept']:,} answers of earlier runs "
+        f"({cost['kept_input_tokens']:,} input tokens, {cost['kept_output_tokens']:,} output tokens)"
     )
     return {k: summary[k] for k in ("n", "share_labelled", "missing", "missing_scores", "cost")}

@@ -1,4 +1,4 @@
-"""What a comparison measures on each pool beside the scores: blind levels of the benchmarks, agreement of the raters."""
+"""What a comparison measures on each pool besides scores: blind levels of benchmarks, agreement of raters."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,10 @@ from recipes.stages.pool_results import PoolResults
 
 
 def levels(pool: PoolResults, bench: Path) -> dict[str, dict[str, float]]:
-    """bench.json of the benchmarks with what the pool's most frequent answers reach blind (planted leaks left out)."""
+    """bench.json with the blind level of each benchmark: the score of the pool's most frequent answers.
+
+    Planted leaks are excluded.
+    """
     from curation.mini.blind import blind_majority
     from evaluation.extract import score
 
@@ -20,7 +23,7 @@ def levels(pool: PoolResults, bench: Path) -> dict[str, dict[str, float]]:
 
 
 def rater_agreement(pool: PoolResults) -> dict[str, Any]:
-    """Agreement of scorer and styler with the teacher on labelled samples that they were not trained on."""
+    """Agreement of scorer and styler with the teacher on held-out labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -33,7 +36,7 @@ def rater_agreement(pool: PoolResults) -> dict[str, Any]:
         ("capability", "scorer", capability_report),
         ("style", "styler", style_report),
     ):
-        # A rater that is given or only served was not trained on labels.
+        # A released or served rater was not trained on these labels, so it has no held-out ones.
         if f"signal_{signal}" in inputs and fit in inputs and (inputs[fit] / "split.json").is_file():
             held_out = json.loads((inputs[fit] / "split.json").read_text())["held_out"]
             labels = read_labels(inputs["labels"], pool_hash)
@@ -46,7 +49,7 @@ def rater_agreement(pool: PoolResults) -> dict[str, Any]:
 
 
 def _unlabelled_truth(pool: PoolResults) -> Any:
-    """The generator's own scores (row, cap_<key>) of all samples that the teacher did not label."""
+    """The generator's true scores (row, cap_<key>) of all samples that the teacher did not label."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

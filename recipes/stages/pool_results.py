@@ -1,4 +1,4 @@
-"""One pool of a comparison and what was made from it, and means over pools."""
+"""One pool of a comparison with the artefacts computed from it, and means over pools."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,15 @@ from statistics import fmean
 from typing import Any
 
 DEFECTS = ("wrong", "mismatched", "blind", "leak")
-"""Columns of the mini world's record that mark planted defects."""
+"""Columns of the mini world's ground truth that mark planted defects."""
 
 
 @dataclass(frozen=True)
 class PoolResults:
-    """One pool and what was made from it: the directories by input name. `seed` is None for a pool that was not drawn."""
+    """One pool and the artefacts computed from it; `inputs` are their directories by input name.
+
+    `seed` is None for a pool that was not drawn.
+    """
 
     seed: int | None
     inputs: dict[str, Path]
@@ -27,7 +30,7 @@ class PoolResults:
 
     @cached_property
     def truth(self) -> list[dict[str, Any]]:
-        """What the mini world's generator knows of each row of the pool; empty for any other pool."""
+        """The mini world's ground truth for each row of the pool; empty for any other pool."""
         import pyarrow.parquet as pq
 
         if "truth" not in self.inputs:
@@ -41,17 +44,17 @@ class PoolResults:
 
     @cached_property
     def sources(self) -> list[str]:
-        """Source of each row."""
+        """The source of each row."""
         return self.data.table["source"].to_pylist()
 
 
-def mean_of(found: Sequence[Any]) -> Any:
-    """Mean over pools of nested results, number by number: `n` is added up, None is left out, and one pool stays as it is."""
-    if len(found) == 1:
-        return found[0]
-    if isinstance(found[0], dict):
-        keys = dict.fromkeys(key for one in found for key in one)
-        parts = {key: [one[key] for one in found if key in one] for key in keys}
+def mean_of(by_pool: Sequence[Any]) -> Any:
+    """Mean over pools of nested results; `n` is summed, None is skipped, a single pool stays as it is."""
+    if len(by_pool) == 1:
+        return by_pool[0]
+    if isinstance(by_pool[0], dict):
+        keys = dict.fromkeys(key for results in by_pool for key in results)
+        parts = {key: [results[key] for results in by_pool if key in results] for key in keys}
         return {key: sum(values) if key == "n" else mean_of(values) for key, values in parts.items()}
-    known = [value for value in found if value is not None]
+    known = [value for value in by_pool if value is not None]
     return fmean(known) if known else None

@@ -1,11 +1,12 @@
-"""Train the mini world's base model from scratch on dense captions, in phases of growing difficulty.
+"""Train the mini world's base model from scratch on dense captions, in phases of increasing difficulty.
 
-A phase goes on from the one before it, or from `start` (another phase, or `initial`: random weights); `vision` names a phase whose
-tower and projector it takes instead of its start's.
+A phase continues from the one before it, or from `start` (another phase, or `initial` for random weights);
+`vision` names a phase whose vision tower and projector replace those of the start.
 """
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from recipes.stages.counting import counter
 RESUMES = True
 
 
-class _Encoded:
-    """The caption stream as the trainer wants it: rendered when its turn comes."""
+class _Encoded(Sequence[Any]):
+    """The caption stream as lazy training data: each caption is rendered when its step comes."""
 
     def __init__(self, stream: Any, renderer: Any) -> None:
         self.stream, self.renderer = stream, renderer
@@ -24,17 +25,19 @@ class _Encoded:
     def __len__(self) -> int:
         return len(self.stream)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         return self.renderer.encode(self.stream[index])
 
     def lengths(self) -> Any:
+        """Length of every caption, for batches of similar length."""
         return self.stream.lengths()
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes `checkpoint/` (with log and gates.json); returns samples seen, seconds of each phase and the gates.
+    """Writes `checkpoint/` with log and gates.json; returns samples seen, seconds of each phase, and gates.
 
-    Each phase leaves a folder with its checkpoint and log, so that a run that was cut off goes on with the first unfinished one.
+    Each phase leaves a folder with its checkpoint and log, so an interrupted run resumes with the first
+    unfinished one.
     """
     from curation.mini.tokenizer import build_tokenizer
     from evaluation.gates import measure_gates
@@ -49,33 +52,18 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
             start = folders[phase.get("start", last)]
             if "vision" in phase:
                 start = _with_vision_of(folders[phase["vision"]], start, out / f"{name}_start")
-            _train_phase(
-                number,
-                phase,
-                start,
-                target,
-                progress,
-                partial(_count_steps, count, done, phase["train"]["batch_size"], total),
-            )
+            on_step = partial(_count_steps, count, done, phase["train"]["batch_size"], total)
+            _train_phase(number, phase, start, target, progress, on_step)
         folders[name], last, done = target, name, done + phase["samples"]
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    shutil.copytree(folders[last], out / "checkpoint", ignore=shutil.ignore_patterns("fit.*"))
-    gates = measure_gates(out / "checkpoint", **config["gates"])
-    for gate, found in gates.items():
-        progress.say(f"gate {gate}: {found['value']:.3f} (wanted {found['wanted']}, n {found['n']})")
-    (out / "checkpoint" / "gates.json").write_text(json.dumps(gates, indent=1) + "\n")
-    results = {
-        phase["name"]: json.loads((out / phase["name"] / "fit.json").read_text())["result"]
-        | json.loads((out / phase["name"] / "fit.times.log").read_text())
-        for phase in config["phases"]
-    }
-    log = [
-        f"{name} step {i + 1} loss {loss:.4f}"
-        for name, result in results.items()
-        for i, loss in enumerate(result["losses"])
-        if (i + 1) % 50 == 0
-    ]
-    (out / "checkpoint" / "training.log").write_text("\n".join(log) + "\n")
+    checkpoint = out / "checkpoint"
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    shutil.copytree(folders[last], checkpoint, ignore=shutil.ignore_patterns("fit.*"))
+    gates = measure_gates(checkpoint, **config["gates"])
+    for name, gate in gates.items():
+        progress.say(f"gate {name}: {gate['value']:.3f} (required {gate['wanted']}, n {gate['n']})")
+    (checkpoint / "gates.json").write_text(json.dumps(gates, indent=1) + "\n")
+    results = _phase_results(config["phases"], out)
+    (checkpoint / "training.log").write_text("\n".join(_log_lines(results)) + "\n")
     return {
         "samples": done,
         "seconds": {name: round(result["seconds"], 1) for name, result in results.items()},
@@ -83,8 +71,25 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     }
 
 
+def _phase_results(phases: list[dict[str, Any]], out: Path) -> dict[str, dict[str, Any]]:
+    """Losses and seconds of each phase, from the files that its training wrote."""
+    return {
+        phase["name"]: json.loads((out / phase["name"] / "fit.json").read_text())["result"]
+        | json.loads((out / phase["name"] / "fit.times.log").read_text())
+        for phase in phases
+    }
+
+
+def _log_lines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The loss of every fiftieth step."""
+    for name, result in results.items():
+        for step, loss in enumerate(result["losses"], 1):
+            if step % 50 == 0:
+                yield f"{name} step {step} loss {loss:.4f}"
+
+
 def _with_vision_of(seeing: Path, start: Path, out: Path) -> Path:
-    """A checkpoint with the tower and projector of one model and the decoder of another of the same shape."""
+    """A checkpoint with the vision tower and projector of `seeing` and the decoder of `start`."""
     from training.models import load, part_of, save_checkpoint
 
     model, processor = load(start)

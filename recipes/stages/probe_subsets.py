@@ -1,4 +1,4 @@
-"""Subsets of equal size for the probe of InstructionGPT-4 (arXiv 2308.12067): clusters of images, rebalanced."""
+"""Subsets of equal size for the probe of InstructionGPT-4 (arXiv 2308.12067): rebalanced image clusters."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes subsets.json, a list of row lists; samples without an image vector are in none and counted."""
+    """Writes subsets.json, a list of row lists; samples without an image vector are skipped and counted."""
     from curation.pool.read import Pool
     from curation.signals.core.table import read_signal
     from curation.signals.core.vector_files import matrix

@@ -1,8 +1,9 @@
-"""What the report of a comparison says beside the scores: pools, subsets, costs, and counts that must not get lost."""
+"""What the report of a comparison contains besides scores: pools, subsets, costs, counts of lost samples."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +13,7 @@ from recipes.stages.pool_results import DEFECTS, PoolResults, mean_of
 def context(
     config: dict[str, Any], inputs: dict[str, Any], pools: Sequence[PoolResults], agreement: dict[str, Any]
 ) -> Any:
-    """What the report says beside the comparison."""
+    """The report's content besides the comparison, as an `evaluation.report.Context`."""
     from curation.subset import read_subset
     from evaluation.report import Context
 
@@ -43,7 +44,7 @@ def context(
 
 
 def _facts(pools: Sequence[PoolResults]) -> dict[str, Any]:
-    """Size and planted defects of the pool, or the means of several."""
+    """Size and planted defects of the pool; means for several pools."""
     several = {"pools (seeds)": ", ".join(str(pool.seed) for pool in pools)} if len(pools) > 1 else {}
     each = [
         {
@@ -66,7 +67,7 @@ def _subsets(
     from curation.subset import read_manifest
     from evaluation.report import Subset
 
-    by_seed, out = {pool.seed: pool for pool in pools}, {}
+    by_seed, by_key = {pool.seed: pool for pool in pools}, {}
     for run, path, rows in zip(config["runs"], inputs["selects"], subsets, strict=True):
         pool = by_seed[run["pool_seed"]]
         capability, defects = _defects(pool, rows)
@@ -85,8 +86,8 @@ def _subsets(
             mix,
             pool.seed,
         )
-        out[subset.arm, subset.pool, subset.seed] = subset
-    return list(out.values())
+        by_key[subset.arm, subset.pool, subset.seed] = subset  # training seeds share a subset
+    return list(by_key.values())
 
 
 def _shares(counts: Counter, total: int) -> dict[str, float]:
@@ -94,7 +95,7 @@ def _shares(counts: Counter, total: int) -> dict[str, float]:
 
 
 def _defects(pool: PoolResults, rows: Sequence[int]) -> tuple[Counter, Counter]:
-    """(main capability, planted defects) of the rows, counted, as the mini pool's generator knows them; else empty."""
+    """Counts of (main capability, planted defects) by the mini world's ground truth; empty for other pools."""
     if not pool.truth:
         return Counter(), Counter()
     chosen = [pool.truth[r] for r in rows]
@@ -104,8 +105,10 @@ def _defects(pool: PoolResults, rows: Sequence[int]) -> tuple[Counter, Counter]:
 
 
 def _overlap(config: dict[str, Any], subsets: Sequence[list[int]]) -> dict[tuple[str, str], float]:
-    """Share of one arm's subset that is in another's: first seed of each, mean over pools; arms that take the whole pool are
-    left out."""
+    """Share of one arm's subset that is in another's, for the first seed of each, mean over pools.
+
+    Arms with the selector `all` are left out.
+    """
     first: dict[str, dict[int | None, set[int]]] = {}
     for run, rows in zip(config["runs"], subsets, strict=True):
         if run["selector"] != "all":
@@ -119,7 +122,7 @@ def _overlap(config: dict[str, Any], subsets: Sequence[list[int]]) -> dict[tuple
 
 
 def _records(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """stage.json of every stage that this comparison rests on; inputs that are files have none."""
+    """stage.json of every input of this comparison; inputs that are files have none."""
     for value in inputs.values():
         for path in value if isinstance(value, list) else [value]:
             if (path / "stage.json").is_file():
@@ -127,7 +130,7 @@ def _records(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _seconds(inputs: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of the stages that this comparison rests on, by family, when they ran."""
+    """Seconds that the input stages of this comparison took when they ran, by family."""
     seconds: Counter = Counter()
     for record in _records(inputs):
         seconds[record["family"]] += record["seconds"]
@@ -135,7 +138,7 @@ def _seconds(inputs: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _mixed(inputs: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each library, and for the code, of which the stages used several versions."""
+    """A sentence for the code and for each library if the stages ran with different versions of it."""
     stages: dict[str, Counter] = {}
     for record in _records(inputs):
         made_with = {**record["versions"], "commit": (record["commit"] or "unknown")[:12]}
@@ -147,28 +150,35 @@ def _mixed(inputs: Mapping[str, Any]) -> Iterator[str]:
             what = (
                 "made at different commits" if name == "commit" else f"made with different versions of {name}"
             )
-            yield f"Mixed: the stages of this comparison were {what}: {counts}. lineage.json tells which."
+            yield f"Mixed: the stages of this comparison were {what}: {counts}. See lineage.json for "
+            "each stage."
 
 
 def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, Any]) -> list[str]:
-    """Counts that must not get lost: what trainings dropped, what selectors met, how well styles were named."""
+    """Notes of the report: mixed versions, missing runs, dropped samples, selectors' notes, styler scores."""
     notes = list(_mixed(inputs))
     if len(config["runs"]) < config["planned_runs"]:
         notes.append(
-            f"Not finished: this rests on {len(config['runs'])} of {config['planned_runs']} runs, the repetitions that were "
-            "finished for every arm on every pool."
+            f"Not finished: this comparison is based on {len(config['runs'])} of "
+            f"{config['planned_runs']} runs, those of the repetitions that are finished for every arm on "
+            "every pool."
         )
     dropped: Counter = Counter()
     for path in inputs["trains"]:
-        dropped.update(json.loads((path / "stage.json").read_text())["summary"]["dropped"])
-    notes += [f"Samples dropped by the trainings, by reason: {dict(dropped) or 'none'}."]
-    met = {}
+        dropped.update(_summary(path)["dropped"])
+    notes.append(f"Samples dropped by the trainings, by reason: {dict(dropped) or 'none'}.")
+    of_selector: dict[str, dict[str, int]] = {}
     for run, path in zip(config["runs"], inputs["selects"], strict=True):
-        met.setdefault(run["arm"], json.loads((path / "stage.json").read_text())["summary"]["notes"])
-    notes += [f"Selector of {arm}, first seed: {found}." for arm, found in met.items() if found]
+        of_selector.setdefault(run["arm"], _summary(path)["notes"])
+    notes += [f"Selector of {arm}, first seed: {counts}." for arm, counts in of_selector.items() if counts]
     if (style := agreement.get("style")) and style["n"]:
         notes.append(
-            f"Styler on held-out labels: exact style set {style['exact']:.3f}, macro F1 {style['macro_f1']:.3f} (n {style['n']}), "
-            f"unknown text {style['other']:.3f}, no prediction for {style['missing']}."
+            f"Styler on held-out labels: exact style set {style['exact']:.3f}, macro F1 "
+            f"{style['macro_f1']:.3f} (n {style['n']}), unknown text {style['other']:.3f}, no prediction "
+            f"for {style['missing']}."
         )
     return notes
+
+
+def _summary(artefact: Path) -> dict[str, Any]:
+    return json.loads((artefact / "stage.json").read_text())["summary"]

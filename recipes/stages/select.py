@@ -1,4 +1,4 @@
-"""Choose a subset: signals and pool as columns, one selector, one budget, one seed."""
+"""Select a subset: signals and pool as columns, one selector, one budget, one seed."""
 
 import importlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes subset.parquet and manifest.json; returns the budget in samples and tokens, and the selector's notes."""
+    """Writes subset.parquet and manifest.json; returns the budget in samples and tokens, and notes."""
     import numpy as np
     import pyarrow as pa
 
@@ -45,7 +45,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
 
 def _memberships(inputs: dict[str, Path]) -> Iterator[tuple[str, list[int]]]:
-    """The columns that mark rows of another arm's subset, or those that the seed model was tuned on."""
+    """(column, rows that it marks): another arm's subset, the training rows of the seed model."""
     from curation.subset import read_subset
 
     if "reference" in inputs:

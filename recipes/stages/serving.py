@@ -1,4 +1,4 @@
-"""What the stages that ask a chat-completions server have in common: its settings, its cost in a line, errors that name the recipe's key."""
+"""Shared by the stages that use a chat-completions server: settings, cost summary, errors that name a key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from recipes.errors import RecipeError
 
 
 def client_options(server: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe's `server` section that are ChatClient's, by its names."""
+    """The settings of a recipe's `server` section as keyword arguments of ChatClient."""
     own = {
         name: value
         for name, value in server.items()
@@ -19,7 +19,7 @@ def client_options(server: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def naming(server: str, model: str) -> Iterator[None]:
-    """Errors of a server become RecipeErrors that name the key to look at: in the section `server`, or the key `model`."""
+    """Turns errors of a server into RecipeErrors that name the key to check."""
     from curation.teacher.chat import ChatSetupError, CostCapReached, TooManyFailures
 
     keys = {"address": f"{server}.url", "key": f"{server}.key_env", "model": model}
@@ -34,18 +34,16 @@ def naming(server: str, model: str) -> Iterator[None]:
 
 
 def spent(cost: dict[str, Any]) -> str:
-    """What a run's requests have cost, in words: `cost` has requests, retried, input_tokens, output_tokens and usd."""
+    """Requests, retries, tokens and dollars of a run in words."""
     money = f", ${cost['usd']:.4f}" if cost["usd"] else ""
     return (
-        f"{cost['requests']:,} requests ({cost['retried']:,} attempts repeated), {cost['input_tokens']:,} tokens read, "
-        f"{cost['output_tokens']:,} written{money}"
+        f"{cost['requests']:,} requests ({cost['retried']:,} retries), {cost['input_tokens']:,} input "
+        f"tokens, {cost['output_tokens']:,} output tokens{money}"
     )
 
 
 def counted(reasons: dict[str, int]) -> str:
-    """`; missing: timeout 2, refused 1`, or nothing."""
-    return (
-        f"; missing: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}"
-        if reasons
-        else ""
-    )
+    """`; missing: timeout 2, refused 1`, or empty without reasons."""
+    if not reasons:
+        return ""
+    return f"; missing: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}"

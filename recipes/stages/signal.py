@@ -1,4 +1,4 @@
-"""Compute one signal of a pool: whatever producer the plan names, with the inputs and arguments that the plan gives it."""
+"""Compute one signal of a pool, with the producer, inputs and arguments that the plan names."""
 
 import importlib
 from contextlib import AbstractContextManager, nullcontext
@@ -10,18 +10,18 @@ from recipes.stages.serving import client_options, counted, naming, spent
 
 RESUMES = True
 FILES = {"truth": "truth.parquet"}
-"""Inputs that are one file of what another stage wrote, by the parameter of the producer."""
+"""Inputs for which the producer takes one file of the artefact, by the producer's parameter."""
 NOT_PASSED = {"prompts", "served"}
-"""Inputs that only identify: the file of a prompt set that the arguments name, the fit that a server serves."""
+"""Inputs that only enter the hash: the file of the prompt set, the fit that a server serves."""
 
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes the signal; returns the producer's summary without its seconds (they are the stage's)."""
+    """Writes the signal; returns the producer's summary without its seconds, which the stage's record has."""
     from curation.pool.read import Pool
 
     module, _, name = config["producer"].partition(":")
     producer = getattr(importlib.import_module(module), name)
-    given = {
+    passed = {
         key: value / FILES[key] if key in FILES else value
         for key, value in inputs.items()
         if key not in {"pool", *NOT_PASSED}
@@ -29,7 +29,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     pool, arguments = Pool.open(inputs["pool"]), config["arguments"]
     with _named_errors(config):
         summary = producer(
-            pool=pool, out=out, on_progress=counter(progress), **given, **arguments, **_server(config)
+            pool=pool, out=out, on_progress=counter(progress), **passed, **arguments, **_server(config)
         )
     for line in _lines(summary, config):
         progress.say(line)
@@ -37,7 +37,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
 
 
 def _server(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a chat-completions server as the producer's arguments."""
+    """The settings of a chat-completions server as arguments of the producer."""
     if "server" not in config:
         return {}
     server = config["server"]
@@ -50,16 +50,15 @@ def _named_errors(config: dict[str, Any]) -> AbstractContextManager[None]:
 
 
 def _lines(summary: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """What the summary of a producer tells the user: its own words, speed, what is missing, cost."""
+    """The lines that the user sees of a producer's summary: its own lines, speed, missing samples, cost."""
     lines = [*summary.get("say", [])]
     if speed := summary.get("samples_per_second"):
         padding = summary.get("padding_efficiency")
         lines.append(f"{speed} samples/s{f', padding efficiency {padding}' if padding else ''}")
     if missing := counted(summary.get("missing") or {}):
         lines.append(missing.removeprefix("; "))
-    for name, column in (
-        (summary.get("columns") or {}).items() if isinstance(summary.get("columns"), dict) else ()
-    ):
+    columns = summary.get("columns")
+    for name, column in columns.items() if isinstance(columns, dict) else ():
         lines.append(
             f"{name}: mean {column['mean']}, {column['nulls']} without a grade {column['missing'] or ''}"
         )

@@ -1,4 +1,4 @@
-"""Draw the mini world's pool as a user would bring one: LLaVA JSON, image files, and the truth beside them."""
+"""Draw the mini world's pool as a user's data would be: LLaVA JSON and image files; and its ground truth."""
 
 from pathlib import Path
 from typing import Any

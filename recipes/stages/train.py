@@ -1,4 +1,4 @@
-"""LLaVA-style SFT of the base on one subset: what a selector chose, or one of the subsets of a probe."""
+"""LLaVA-style SFT of the base on one subset: the one that a selector chose, or one of a probe's."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,10 @@ RESUMES = True
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes the checkpoint; samples are seen in an order that the train seed decides, not the ranks of the subset."""
+    """Writes the checkpoint.
+
+    The training seed decides the order of the samples, not their rank in the subset.
+    """
     from curation.pool.read import Pool
 
     settings = {key: value for key, value in config.items() if key != "subset"}
@@ -20,7 +23,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
 
 def _rows(folder: Path, number: int | None) -> list[int]:
-    """The rows of a subset, or of the subset `number` of those that a probe trains on."""
+    """The rows of a subset or, with `number`, of that subset of a probe."""
     from curation.subset import read_subset
 
     if number is None:

@@ -156,7 +156,7 @@ class _Worker:
                 stderr=errors,
                 text=True,
                 cwd=Path(__file__).parents[1],
-                start_new_session=True,  # limited in length if an argument, and visible to all users
+                start_new_session=True,  # Ctrl-C in the terminal is for the run, which ends this process
             )
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # both are pipes

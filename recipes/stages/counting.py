@@ -6,12 +6,12 @@ from typing import Any
 
 def counter(progress: Any) -> Callable[..., None]:
     """A callback (done, total, ...) that advances `progress` by the steps since the last call."""
-    counted = 0
+    seen = 0
 
     def on_progress(done: int, total: int, *_: Any) -> None:
-        nonlocal counted
+        nonlocal seen
         progress.total(total)
-        progress.advance(done - counted)
-        counted = done
+        progress.advance(done - seen)
+        seen = done
 
     return on_progress

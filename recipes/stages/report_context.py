@@ -95,7 +95,7 @@ def _shares(counts: Counter, total: int) -> dict[str, float]:
 
 
 def _defects(pool: PoolResults, rows: Sequence[int]) -> tuple[Counter, Counter]:
-    """Counts of (main capability, planted defects) by the mini world's ground truth; empty for other pools."""
+    """Counts of (main capability, planted defects) by the ground truth of the mini world, else empty."""
     if not pool.truth:
         return Counter(), Counter()
     chosen = [pool.truth[r] for r in rows]

@@ -1,4 +1,4 @@
-"""A project directory with a small recipe, and the dummy stages to run it with."""
+"""A project directory with a small recipe, and dummy stages to run it with."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ track: {wandb: {mode: disabled}}
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """The current directory, with demo.yaml, scales/tiny.yaml and a base checkpoint (only its files matter)."""
+    """The current directory, with demo.yaml, scales/tiny.yaml and the files of a base checkpoint."""
     (tmp_path / "scales").mkdir()
     (tmp_path / "scales" / "tiny.yaml").write_text(SCALE)
     (tmp_path / "demo.yaml").write_text(RECIPE)
@@ -51,6 +51,6 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def executed(project):
-    """The stages (kind/hash) that were executed so far, one entry for each execution."""
+    """The stages (kind/hash) executed so far, one entry for each execution."""
     log = project / "log.txt"
     return lambda: log.read_text().split() if log.exists() else []

@@ -1,6 +1,6 @@
-"""The real chain, small: it runs, it is cached, it survives kill -9 at many moments, and it counts what it drops.
+"""The real chain at a small size: results, caching, sharing, and SIGKILL at a hundred points.
 
-Every run is forked from a server process that has imported torch, transformers and lmms-eval once.
+Every run is forked from a server process that has imported torch and transformers once.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from killed import contents, killed, run_silently, spread
+
+from curation.taxonomy import CAPABILITY_KEYS
 
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
@@ -34,12 +36,12 @@ SMALL = [
 REPOSITORY = Path(__file__).parents[2]
 PRELOAD = ["killed", "warm_chain"]
 POINTS = 115
-"""A few more than the hundred that have to be met: a stage that goes on where it was does not meet all of them again."""
+"""More than the hundred that must be reached: a resumed stage does not reach all of its points again."""
 
 
 @dataclass
 class Chain:
-    """The recipe in processes of their own, forked from a warm server."""
+    """Runs the recipe in processes that are forked from a warm server."""
 
     context: Any
 
@@ -65,7 +67,7 @@ def _child(*command: Any) -> None:
 def chain():
     patch = pytest.MonkeyPatch()
     patch.setenv("OMP_NUM_THREADS", "1")
-    # The server looks for what it preloads on this path alone, and passes over in silence what it does not find.
+    # The server looks for the modules to preload on this path only, and silently skips missing ones.
     patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "support")]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -75,7 +77,7 @@ def chain():
 
 @pytest.fixture(scope="module")
 def points(chain, tmp_path_factory) -> tuple[Path, list[str]]:
-    """(root of a run that nothing disturbed, the points that it reached in order)."""
+    """(root of an undisturbed run, the kill points that it reached in order)."""
     folder = tmp_path_factory.mktemp("chain")
     root, listed = folder / "calm", folder / "points.txt"
     assert chain.run(root, kill=f"list:{listed}") == 0, Path(f"{root}.log").read_text()[-3000:]
@@ -89,11 +91,11 @@ def calm(points) -> Path:
 
 @pytest.fixture(scope="module")
 def calm_results(calm) -> dict[str, str]:
-    """Every file of the undisturbed run that may not depend on time, before other tests add to its store."""
+    """Every file of the undisturbed run that must not depend on time, before other tests add to its store."""
     return contents(calm)
 
 
-def test_the_chain_ends_in_a_report_of_what_it_did(calm, calm_results):
+def test_the_chain_ends_in_a_report(calm, calm_results):
     assert len(calm_results) > 100
     run = calm / "runs" / "mmssr_30pct.smoke"
     report = (run / "report.md").read_text()
@@ -106,13 +108,15 @@ def test_the_chain_ends_in_a_report_of_what_it_did(calm, calm_results):
         "radar.png",
     }
     comparison = json.loads((run / "comparison.json").read_text())
+    tasks = {benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]}
+    assert len(tasks) == len(CAPABILITY_KEYS)
     assert [arm["arm"] for arm in comparison["arms"]] == ["full", "random", "mmssr"]
-    assert all(n == 2 for n in comparison["n"].values()) and len(comparison["n"]) == 14
+    assert all(n == 2 for n in comparison["n"].values()) and set(comparison["n"]) == tasks
     manifest = json.loads((run / "stages" / "select[mmssr,0]" / "manifest.json").read_text())
     assert manifest["budget"]["samples"] == 36 and set(manifest["signals"]) == {"capability", "style"}
 
 
-def test_everything_is_cached_the_second_time(chain, calm):
+def test_a_second_run_is_cached(chain, calm):
     before = {p: p.stat().st_mtime_ns for p in (calm / "store").glob("*/*/done.json")}
     started = time.perf_counter()
     assert chain.run(calm) == 0
@@ -120,7 +124,7 @@ def test_everything_is_cached_the_second_time(chain, calm):
     assert {p: p.stat().st_mtime_ns for p in (calm / "store").glob("*/*/done.json")} == before
 
 
-def test_a_recipe_shares_its_random_arm_with_another(chain, calm):
+def test_two_recipes_share_their_random_arm(chain, calm):
     assert chain.run(calm, "name=other", "arms.mmssr.params.bins=source", "--until=select") == 0
     kinds = [p.parent.parent.name for p in (calm / "store").glob("*/*/done.json")]
     assert kinds.count("train") == 3 and kinds.count("select") == 4
@@ -135,22 +139,21 @@ INSIDE = (
     "before complete",
     "answers",
 )
-"""Points within a training, the saving of its state and of its checkpoint, and an evaluation."""
+"""Kill points inside a training, inside the saving of its state and checkpoint, and inside an evaluation."""
 
 
 def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_path):
-    """One store, killed again and again on its way: every result equals the undisturbed run's, byte for byte."""
+    """Runs in one store are killed again and again; all results equal those of the undisturbed run."""
     chosen = kill_points(points[1])
     root, marks, deaths = tmp_path / "killed", {}, []
     for point in chosen:
         stage = point.split("/")[0]
-        until = (
-            [] if stage == "start" else [f"--until={stage}"]
-        )  # goes no further where the point is not met again
+        # --until: a run that does not reach its point must not go beyond the stage
+        until = [] if stage == "start" else [f"--until={stage}"]
         if killed(chain.run(root, *until, kill=point)):
             deaths.append(point)
         written = {p: p.stat().st_mtime_ns for p in (root / "store").glob("*/*/done.json")}
-        assert marks.items() <= written.items(), f"a finished stage was lost or redone after {point}"
+        assert marks.items() <= written.items(), f"a finished stage was lost or ran again after {point}"
         marks = written
     assert len(set(deaths)) >= 100, f"{len(set(deaths))} deaths"
     assert {p.split("/")[1] for p in deaths} >= {
@@ -173,7 +176,7 @@ def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_pa
 
 
 def kill_points(reached: Sequence[str]) -> list[str]:
-    """In order: every point inside trainings and evaluations, the last step of each, and others spread over the chain."""
+    """All points inside trainings and evaluations, their last steps, and others spread over the chain."""
     first = [point for point in reached if point.endswith("/1")]
     inside = {point for point in first if point.split("/")[1] in INSIDE}
     steps = {point.split("/")[0]: point for point in reached if "/step/" in point}
@@ -183,7 +186,7 @@ def kill_points(reached: Sequence[str]) -> list[str]:
     return [point for point in reached if point in chosen]
 
 
-def test_two_runs_at_once_do_each_stage_once(chain, tmp_path):
+def test_two_concurrent_runs_do_each_stage_once(chain, tmp_path):
     root = tmp_path / "shared"
     pair = [chain.start(root, "--until=signal[style]") for _ in range(2)]
     for process in pair:

@@ -1,4 +1,4 @@
-"""The hash of a stage's code: computed from what is really imported, blind to prose and layout, awake to everything else."""
+"""The hash of a stage's code covers all statements that it imports, and neither prose nor layout."""
 
 import subprocess
 import sys
@@ -34,7 +34,8 @@ FILES = {
     "library/deep/__init__.py": "",
     "library/deep/b.py": "from ..c import C\n\nB = [C, 2]\n",
     "library/c.py": "C = 3\n",
-    "library/lazy.py": "from importlib import import_module\n\n\ndef work(a):\n    return import_module('library.named')\n",
+    "library/lazy.py": "from importlib import import_module\n\n\n"
+    "def work(a):\n    return import_module('library.named')\n",
     "library/named.py": "N = 1\n",
     "library/unused.py": "U = 1\n",
     "library/types.py": "T = int\n",
@@ -51,13 +52,24 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+TYPED = """\
+from typing import TYPE_CHECKING
+
+import library.deep.b
+
+if TYPE_CHECKING:
+    from library import types
+A = 1
+"""
+
+
 def code_hash(*modules: str) -> str:
     for cached in (closure.source, closure._code_hash):
         cached.cache_clear()
     return Stages("stages").code_hash("one", *modules)
 
 
-def test_the_closure_is_what_is_imported(project):
+def test_the_closure_contains_all_imports(project):
     assert set(closure.closure("stages.one")) == {
         *("stages", "stages.one", "library", "library.a", "library.c", "library.lazy", "library.named"),
         *("library.deep", "library.deep.b"),
@@ -67,21 +79,24 @@ def test_the_closure_is_what_is_imported(project):
 @pytest.mark.parametrize(
     "name, text",
     [
-        ("stages/one.py", STAGE.replace("A stage.", "Another purpose.").replace("Writes nothing.", "Says so.")),
+        ("stages/one.py", STAGE.replace("A stage.", "Reworded.").replace("Writes nothing.", "Reworded.")),
         ("stages/one.py", STAGE.replace('    """Writes nothing."""\n', "")),
-        ("stages/one.py", STAGE.replace("return lazy.work(A)", "return (\n        lazy.work(  # why\n            A\n        )\n    )")),
+        (
+            "stages/one.py",
+            STAGE.replace("lazy.work(A)", "(\n        lazy.work(  # why\n            A\n    ))"),
+        ),
         ("library/a.py", 'import library.deep.b\n\nA = 1\n"""What A means."""\n'),
         ("library/c.py", "# a remark\nC = (3)\n"),
         ("library/deep/__init__.py", '"""What is in here."""\n'),
-        ("library/a.py", "from typing import TYPE_CHECKING\n\nimport library.deep.b\n\nif TYPE_CHECKING:\n    from library import types\nA = 1\n"),
+        ("library/a.py", TYPED),
         ("library/unused.py", "U = 2\n"),
         ("library/notes.md", "prose\n"),
         ("stages/other.py", "def run(): ...\n"),
         ("stages/other.txt", "x\n"),
     ],
-)  # fmt: skip
-def test_prose_layout_types_and_neighbours_change_nothing(project, name, text):
-    if "TYPE_CHECKING" in text:  # the import that the block needs is code; what stands in the block is not
+)
+def test_prose_layout_types_and_other_files_do_not_change_the_hash(project, name, text):
+    if text == TYPED:  # the import of TYPE_CHECKING is hashed; the content of the block is not
         (project / name).write_text(text.replace("    from library import types\n", "    pass\n"))
     before = code_hash()
     (project / name).write_text(text)
@@ -139,19 +154,21 @@ def test_a_user_package_without_init_file_is_followed(project):
     assert code_hash("loose.sel") != before
 
 
-def test_nothing_is_imported_by_hashing(project):
+def test_hashing_imports_nothing(project):
     (project / "stages" / "one.py").write_text("raise RuntimeError('imported')\nimport library.a\n")
     (project / "library" / "__init__.py").write_text("raise RuntimeError('imported')\n")
     assert "library.a" in closure.closure("stages.one") and len(code_hash()) == 64
 
 
-def test_installed_packages_are_recorded_not_followed(project):
+def test_installed_packages_are_not_followed(project):
     (project / "library" / "a.py").write_text("import numpy\nimport json\nimport library.deep.b\nA = 1\n")
     assert not {name for name in closure.closure("stages.one") if name.split(".")[0] in ("numpy", "json")}
 
 
 def test_a_missing_module_says_what_to_do(project):
-    with pytest.raises(RecipeError, match="module nowhere has no source file on sys.path; put its folder on"):
+    with pytest.raises(
+        RecipeError, match=r"module nowhere has no source file on sys\.path; add its folder to"
+    ):
         code_hash("nowhere")
 
 
@@ -161,15 +178,15 @@ def test_code_that_is_not_python_names_file_and_line(project):
         code_hash()
 
 
-def test_unknown_kind(project):
-    with pytest.raises(RecipeError, match="stage kind `two` has no module stages.two"):
+def test_an_unknown_kind_is_an_error(project):
+    with pytest.raises(RecipeError, match=r"stage kind `two` has no module stages\.two"):
         Stages("stages").code_hash("two")
 
 
 def test_the_hash_is_the_same_in_every_process(project):
     script = "from recipes.code import Stages; print(Stages().code_hash('train'))"
     seeds = ("0", "1")
-    found = {
+    hashes = {
         subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
@@ -180,4 +197,4 @@ def test_the_hash_is_the_same_in_every_process(project):
         ).stdout
         for seed in seeds
     }
-    assert len(found) == 1
+    assert len(hashes) == 1

@@ -15,7 +15,7 @@ from recipes.task import Task
 
 @pytest.fixture
 def task(tmp_path):
-    """Makes a task of the dummy stage `acts`, which does what its config says."""
+    """A function that makes a task of the dummy stage `acts`, which does what its config asks."""
 
     def make(name, **config):
         return Task(
@@ -36,7 +36,7 @@ def task(tmp_path):
 
 
 class Recorder:
-    """A display that keeps what it is told."""
+    """A display that records all calls."""
 
     def __init__(self):
         self.events = []
@@ -101,9 +101,10 @@ def test_reports_reach_the_display(task, execute):
     assert ("say", "a", "0.5 tokens") in shown.events
 
 
-def test_pool_works_at_once_in_processes_of_one_thread_that_persist(task, tmp_path):
-    meet = {"meet": [str(tmp_path / "meet"), 2]}  # both must be running for either to go on
-    tasks = [task("a", **meet), task("b", **meet), task("c", parent=True), task("d")]
+def test_the_pool_reuses_concurrent_single_threaded_processes(task, tmp_path):
+    meet = {"meet": [str(tmp_path / "meet"), 2]}  # each waits until both are running
+    tasks = [task("a", **meet), task("b", **meet), task("c"), task("d")]
+    threads = os.environ.get("OMP_NUM_THREADS")
     shown = Recorder()
     pool(schedule(*tasks, parents={"c": {"a", "b"}, "d": {"a", "b"}}), shown)
     about = {e[1].name: e[1].summary for e in shown.events if e[0] == "finish"}
@@ -111,13 +112,10 @@ def test_pool_works_at_once_in_processes_of_one_thread_that_persist(task, tmp_pa
     assert {about["c"]["pid"], about["d"]["pid"]} <= {about["a"]["pid"], about["b"]["pid"]}
     assert os.getpid() not in {v["pid"] for v in about.values()}
     assert {v["threads"] for v in about.values()} == {"1"}
-    assert "OMP_NUM_THREADS" not in os.environ or os.environ["OMP_NUM_THREADS"] == BEFORE
+    assert os.environ.get("OMP_NUM_THREADS") == threads, "the parent's own setting is restored"
 
 
-BEFORE = os.environ.get("OMP_NUM_THREADS")
-
-
-def test_prints_of_a_worker_go_to_the_log_beside_the_artefact(task, capfd):
+def test_output_of_a_worker_goes_to_the_log_beside_the_artefact(task, capfd):
     made = task("a", print="noise of a library")
     pool(schedule(made), Recorder())
     assert "noise" in made.out.with_name("a.log").read_text()
@@ -138,13 +136,13 @@ def test_an_error_names_the_stage_and_keeps_its_traceback(task, execute):
 @both
 def test_a_full_disk_inside_a_stage_says_what_to_do(task, execute):
     with pytest.raises(
-        StageError, match="stage a failed: .*No space left on device.*free some space.*root=DIR"
+        StageError, match=r"stage a failed: .*No space left on device.*free some space.*root=DIR"
     ):
         execute(schedule(task("a", write="/dev/full")), Recorder())
 
 
 @both
-def test_nothing_that_needs_a_failed_stage_starts(task, execute):
+def test_no_stage_starts_that_needs_a_failed_one(task, execute):
     shown = Recorder()
     with pytest.raises(StageError):
         execute(schedule(task("a", fail="x"), task("b"), parents={"b": {"a"}}), shown)
@@ -152,7 +150,7 @@ def test_nothing_that_needs_a_failed_stage_starts(task, execute):
     assert shown.names("fail") == ["a"]
 
 
-def test_what_is_running_may_finish_after_a_failure(task, tmp_path):
+def test_a_running_stage_may_finish_after_a_failure(task, tmp_path):
     meet = [str(tmp_path / "meet"), 2]
     slow = task("slow", meet=meet, seconds=0.5)
     shown = Recorder()
@@ -167,17 +165,17 @@ def test_what_is_running_may_finish_after_a_failure(task, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config, said",
+    "config, message",
     [
-        ({"kill": 9}, "stage a failed: its process was ended by SIGKILL; was memory short?"),
-        ({"kill": 11}, "stage a failed: its process was ended by SIGSEGV"),
+        ({"kill": 9}, "stage a failed: its process was killed by SIGKILL; was it out of memory?"),
+        ({"kill": 11}, "stage a failed: its process was killed by SIGSEGV"),
         ({"exit": 3}, "stage a failed: its process ended with exit status 3"),
     ],
 )
-def test_a_worker_that_dies_is_an_error_with_its_last_lines(task, config, said):
+def test_a_worker_that_dies_is_an_error_with_its_last_lines(task, config, message):
     with pytest.raises(StageError) as caught:
         pool(schedule(task("a", print="last words", **config)), Recorder())
-    assert str(caught.value) == said
+    assert str(caught.value) == message
     assert "last words" in caught.value.details
 
 
@@ -187,7 +185,7 @@ def test_an_error_that_cannot_be_pickled_arrives(task):
 
 
 @both
-def test_a_failed_stage_is_redone_from_nothing(task, execute):
+def test_a_failed_stage_is_rerun_from_scratch(task, execute):
     made = task("a", fail="x")
     with pytest.raises(StageError):
         execute(schedule(made), Recorder())
@@ -196,7 +194,7 @@ def test_a_failed_stage_is_redone_from_nothing(task, execute):
     assert (made.out / "done.json").exists()
 
 
-def test_a_stage_that_resumes_finds_what_it_wrote(task, monkeypatch):
+def test_a_stage_that_resumes_finds_its_files(task, monkeypatch):
     made = task("a", fail="x")
     monkeypatch.setattr(Stages, "resumes", lambda self, kind: True)
     with pytest.raises(StageError):

@@ -1,4 +1,4 @@
-"""What is part of a result's identity: the hashes of a plan before and after a change, and the store's answer to damage."""
+"""What is part of a result's identity: the hashes of a plan after a change, and damage in the store."""
 
 import json
 import os
@@ -11,18 +11,23 @@ from PIL import Image
 
 from recipes import closure, run, store
 from recipes.code import Stages
+from recipes.engine import task_of
+from recipes.errors import StageError
 from recipes.external import Fingerprints
 from recipes.graph import store_path
 from recipes.load import load
 from recipes.plan import make_plan
+from recipes.task import perform
 
 MMSSR = ("mmssr_30pct.yaml", ("scale=smoke",))
 EVERYTHING = ("all_selectors_10pct.yaml", ("scale=smoke",))
+FITS = {"train", "evaluate", "signal", "fit_rater"}
+"""Kinds of the stages that load a model."""
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A copy of the sources that closures are computed from, to be changed."""
+    """A copy of the project's sources, which tests may change; closures are computed from it."""
     copy = tmp_path / "checkout"
     for package in closure.PACKAGES:
         shutil.copytree(
@@ -53,10 +58,10 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
 
-# ------------------------------------------------------------------------------------------ the project's own code
+# -------------------------------------------------------------------------- the project's code
 
 
-def test_a_repaired_docstring_changes_no_hash(checkout):
+def test_a_changed_docstring_changes_no_hash(checkout):
     before = hashes()
     edit(checkout / "training/render.py", '"""', '"""Reworded. ')
     with (checkout / "training/render.py").open("a") as file:
@@ -67,27 +72,30 @@ def test_a_repaired_docstring_changes_no_hash(checkout):
 @pytest.mark.parametrize(
     "file, old, new, kinds",
     [
-        # The first six changed nothing before closures were computed (facts of the issue).
-        ("curation/signals/core/table.py", "OWN_KEYS = {", 'OWN_KEYS = {"x", ', {"signal", "select", "compare"}),
-        ("curation/selectors/contract.py", "check_budget(rows, pool_size)", "check_budget(rows, pool_size + 0)", {"select"}),
+        (
+            "curation/signals/core/table.py",
+            "OWN_KEYS = {",
+            'OWN_KEYS = {"x", ',
+            {"signal", "select", "compare"},
+        ),
+        ("curation/selectors/contract.py", "(rows, pool_size)", "(rows, pool_size + 0)", {"select"}),
         ("recipes/stages/signal.py", "RESUMES = True", "RESUMES = 1", {"signal"}),
         ("recipes/stages/serving.py", "def counted(", "def _x(): ...\n\n\ndef counted(", {"signal"}),
-        ("training/hub.py", "FILES = [", 'FILES = ["*.md", ', {"train", "evaluate", "signal", "fit_rater"}),
+        ("training/hub.py", "FILES = [", 'FILES = ["*.md", ', FITS),
         ("evaluation/aggregate.py", "import ", "import os as _os\nimport ", {"compare"}),
-        ("training/render.py", "IGNORE = -100", "IGNORE = -101", {"train", "evaluate", "signal", "fit_rater"}),
+        ("training/render.py", "IGNORE = -100", "IGNORE = -101", FITS),
         ("curation/mini/names.yaml", "[pin, balloon, pop]", "[pin, balloon, burst]", {"bench", "source"}),
         ("training/templates/llava_onevision.jinja", "assistant", "helper", {"train", "evaluate"}),
     ],
-)  # fmt: skip
+)
 def test_a_changed_statement_changes_the_stages_that_import_it(checkout, file, old, new, kinds):
     before = hashes()
     edit(checkout / file, old, new)
-    found = changed(before, hashes())
-    assert found >= kinds
+    assert changed(before, hashes()) >= kinds
 
 
-def test_nothing_of_a_new_selector_or_signal_enters_what_is_there(checkout):
-    """Registries are read by planning alone, so a new entry redoes nothing."""
+def test_a_new_selector_signal_or_data_file_changes_no_hash(checkout):
+    """Registries and folders of data files are read by the planner only, so a new entry reruns nothing."""
     before = hashes(*EVERYTHING)
     edit(checkout / "curation/selectors/registry.py", '"all",', '"all", "new",')
     edit(
@@ -103,10 +111,10 @@ def test_nothing_of_a_new_selector_or_signal_enters_what_is_there(checkout):
     assert hashes(*EVERYTHING) == before
 
 
-# ------------------------------------------------------------------------------------------ files that a config names
+# -------------------------------------------------------------------------- files in a config
 
 
-def test_the_content_of_a_deepspeed_file(project):
+def test_the_content_of_a_deepspeed_file_is_hashed(project):
     (project / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
     before = hashes("demo.yaml", ["train.deepspeed=ds.json"])
     (project / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
@@ -117,7 +125,7 @@ def test_the_content_of_a_deepspeed_file(project):
     }
 
 
-def test_an_external_suite_and_what_lies_beside_it(project):
+def test_an_external_suite_is_hashed_with_its_tasks_and_nothing_beside_them(project):
     suite = yaml.safe_load((closure.REPOSITORY / "evaluation/suites/mini.yaml").read_text())
     tasks = project / "tasks"
     shutil.copytree(closure.REPOSITORY / "evaluation/tasks/mini", tasks)
@@ -141,7 +149,7 @@ def test_an_external_suite_and_what_lies_beside_it(project):
     assert changed(before, hashes(*ask)) == {"evaluate", "compare"}
 
 
-def test_the_content_of_a_prompt_file(project):
+def test_the_content_of_a_prompt_file_is_hashed(project):
     prompts = project / "mine.yaml"
     shutil.copy(closure.REPOSITORY / "curation/signals/raters/prompts/compact.yaml", prompts)
     ask = ("demo.yaml", ["scorer.prompts=mine.yaml"])
@@ -150,12 +158,12 @@ def test_the_content_of_a_prompt_file(project):
     assert "fit_rater" in changed(before, hashes(*ask)) and "labels" not in changed(before, hashes(*ask))
 
 
-# ------------------------------------------------------------------------------------------ images
+# -------------------------------------------------------------------------- images
 
 
 @pytest.fixture
 def own_pool(project):
-    """A recipe on a LLaVA file with two pictures, and a third that it does not name."""
+    """A recipe on a LLaVA file that names two images, and a third image beside them."""
     (project / "images").mkdir()
     for name in ("a", "b", "beside"):
         Image.new("RGB", (8, 8), "red").save(project / f"images/{name}.png")
@@ -169,7 +177,7 @@ def own_pool(project):
     return project
 
 
-def test_a_replaced_image_changes_all_that_rests_on_it(own_pool):
+def test_a_replaced_image_changes_all_dependent_stages(own_pool):
     cache = own_pool / "store" / "fingerprints"
     cache.parent.mkdir()
     before = hashes("own.yaml", (), cache)
@@ -206,7 +214,7 @@ def test_images_are_read_once(own_pool, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1"])
-def test_a_damaged_memory_of_images_only_costs_reading_again(own_pool, content):
+def test_a_damaged_cache_of_image_hashes_is_ignored(own_pool, content):
     cache = own_pool / "store" / "fingerprints"
     cache.parent.mkdir()
     before = hashes("own.yaml", (), cache)
@@ -215,36 +223,33 @@ def test_a_damaged_memory_of_images_only_costs_reading_again(own_pool, content):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 3}'])
-def test_a_damaged_memory_of_files_is_empty(tmp_path, content):
+def test_a_damaged_cache_of_file_hashes_is_ignored(tmp_path, content):
     (tmp_path / "files.json").write_text(content)
     assert Fingerprints(tmp_path).known == {}
 
 
-# ------------------------------------------------------------------------------------------ artefacts of the store
+# -------------------------------------------------------------------------- artefacts
 
 
 def executed_kinds(executed) -> list[str]:
     return [line.split("/")[0] for line in executed()]
 
 
-def test_weights_zeroed_at_equal_size_are_made_again(project, executed, capsys):
+def test_weights_zeroed_at_equal_size_are_rebuilt(project, executed, capsys):
     assert run.main(["demo.yaml"], "dummy_stages") == 0
     first, report = len(executed()), Path("runs/demo/part-0.txt").read_bytes()
     weights = Path("runs/demo/stages/train[mmssr,0]/part-1.txt").resolve()
     weights.write_bytes(bytes(weights.stat().st_size))
     capsys.readouterr()
     assert run.main(["demo.yaml"], "dummy_stages") == 0
-    assert executed_kinds(executed)[first:] == ["train"]  # equal again, so that nothing else has to follow
+    assert executed_kinds(executed)[first:] == ["train"], "its content is as before, so nothing else reruns"
     out = capsys.readouterr().out
-    assert (
-        "train[mmssr,0]: damaged: part-1.txt has other content than it was written with; it is made again"
-        in out
-    )
+    assert "train[mmssr,0]: damaged: the content of part-1.txt has changed; rebuilding it" in out
     assert Path("runs/demo/part-0.txt").read_bytes() == report
 
 
-def test_what_was_made_from_other_content_is_stale(project, executed, capsys):
-    """A parent that comes out differently the second time takes along what was made from the first."""
+def test_a_stage_whose_input_has_changed_is_stale(project, executed, capsys):
+    """An input that is rebuilt with other content invalidates the stages that were built from it."""
     assert run.main(["demo.yaml"], "dummy_stages") == 0
     first = len(executed())
     pool = Path("runs/demo/stages/select[random,0]").resolve()
@@ -254,29 +259,24 @@ def test_what_was_made_from_other_content_is_stale(project, executed, capsys):
     assert run.main(["demo.yaml"], "dummy_stages") == 0
     assert executed_kinds(executed)[first:] == ["train", "evaluate", "compare"]
     out = capsys.readouterr().out
-    assert "train[random,0]: stale: its input `subset` has other content than the one it was made from" in out
+    assert "train[random,0]: stale: the content of its input `subset` has changed since; rebuilding it" in out
 
 
-def test_an_input_that_is_damaged_while_the_run_goes_is_refused(project, executed):
-    from recipes.errors import StageError
-    from recipes.task import Task, perform
+def test_an_input_damaged_during_the_run_is_refused(project, executed):
 
     assert run.main(["demo.yaml", "--until", "select"], "dummy_stages") == 0
     plan = make_plan(load("demo.yaml"), Stages("dummy_stages"))
     train = next(n for n in plan.nodes if n.name == "train[random,0]")
     subset = store_path(Path(".").resolve(), "select", train.inputs["subset"].hash)
     (subset / "part-2.txt").write_text("x")
-    from recipes.engine import _task
-
-    task = _task(train, Path(".").resolve(), plan, {}, False)
-    assert isinstance(task, Task)
+    task = task_of(train, Path(".").resolve(), plan, {})
     with pytest.raises(
         StageError, match=r"input .*/store/select/\w+ is damaged: part-2.txt has .*run the same command again"
     ):
         perform(task, progress=None)
 
 
-def test_lineage_tells_each_stages_own_environment(project, monkeypatch):
+def test_lineage_lists_the_environment_of_each_stage(project, monkeypatch):
     assert run.main(["demo.yaml", "--until", "select"], "dummy_stages") == 0
     monkeypatch.setattr("recipes.rundir.versions", lambda: {"python": "3.99", "torch": "9.9"})
     assert run.main(["demo.yaml"], "dummy_stages") == 0
@@ -298,7 +298,7 @@ def test_lineage_tells_each_stages_own_environment(project, monkeypatch):
         )
 
 
-def test_a_comparison_of_mixed_versions_and_commits_says_so(tmp_path):
+def test_a_comparison_of_mixed_versions_and_commits_reports_them(tmp_path):
     from recipes.stages.report_context import _mixed
 
     for name, torch, commit in (("a", "2.11", "c" * 40), ("b", "2.13", "c" * 40), ("c", "2.13", "d" * 40)):

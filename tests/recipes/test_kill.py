@@ -1,31 +1,27 @@
-"""Kill -9 at named points of a run of dummy stages, run the same command again: equal artefacts, nothing finished is redone."""
+"""SIGKILL at named points of a run: a rerun gives equal artefacts and repeats no finished stage."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from killed import contents, finished, forked, killed, spread
+from processes import DUMMY_RUN, alive, environment, wait_for
 
 from curation import killpoints
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
 POINTS = 20
 
 
 @dataclass
 class Chain:
-    """A recipe of dummy stages in processes of their own, each with its own root."""
+    """Runs a recipe with dummy stages in separate processes, each with its own root."""
 
     folder: Path
     executor: str = "inline"
-    environment: dict[str, str] = field(default_factory=dict)
 
     def arguments(self, root: Path) -> list[str]:
         return ["short.yaml", f"root={root}", f"--executor={self.executor}"]
@@ -37,15 +33,11 @@ class Chain:
         with self.start(root, **({killpoints.VARIABLE: kill} if kill else {})) as process:
             return process.wait()
 
-    def start(self, root: Path, **environment: str) -> subprocess.Popen:
-        script = (
-            "import sys; from recipes.run import main; sys.exit(main(sys.argv[1:], package='dummy_stages'))"
-        )
-        paths = os.pathsep.join([str(REPOSITORY), str(HERE)])
+    def start(self, root: Path, **variables: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-c", script, *self.arguments(root)],
+            [sys.executable, "-c", DUMMY_RUN, *self.arguments(root)],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": paths, **self.environment, **environment},
+            env=environment(**variables),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -53,7 +45,7 @@ class Chain:
 
 @pytest.fixture
 def chain(project, monkeypatch):
-    import recipes.engine  # noqa: F401  imported once, before the forks
+    import recipes.engine  # noqa: F401  # imported once, before the forks
     from recipes.code import Stages
     from recipes.load import load
     from recipes.plan import make_plan
@@ -68,7 +60,7 @@ def chain(project, monkeypatch):
 
 @pytest.fixture
 def calm(chain, tmp_path):
-    """(contents of a run that nothing disturbs, the points that it reached in order)."""
+    """(contents of an undisturbed run, the kill points that it reached in order)."""
     listed = tmp_path / "points.txt"
     assert chain.run(tmp_path / "calm", kill=f"list:{listed}") == 0
     return contents(tmp_path / "calm"), list(dict.fromkeys(listed.read_text().splitlines()))
@@ -81,21 +73,21 @@ def executed(log: Path) -> list[str]:
 def test_kill_at_many_points_and_resume(chain, calm, tmp_path, monkeypatch):
     whole, points = calm
     assert len(points) > 100 and len({point.split("/")[0] for point in points}) > 10
-    seen = set()
+    counts = set()
     for n, point in enumerate(spread(points, POINTS)):
         root, log = tmp_path / f"killed{n}", tmp_path / f"log{n}"
         assert killed(chain.run(root, kill=point)), point
         done = finished(root)
         monkeypatch.setenv("DUMMY_LOG", str(log))
         assert chain.run(root) == 0
-        assert not set(executed(log)) & done, f"redone after {point}"
+        assert not set(executed(log)) & done, f"a finished stage ran again after {point}"
         assert contents(root) == whole, point
-        seen.add(len(done))
-    assert min(seen) == 0 and len(seen) > POINTS / 3  # the kills were spread over the chain
+        counts.add(len(done))
+    assert min(counts) == 0 and len(counts) > POINTS / 3, "the kills must be spread over the chain"
 
 
-def test_kill_again_and_again_in_one_store(chain, calm, tmp_path):
-    """Each run gets a little further; what one kill leaves behind does not harm the next run."""
+def test_repeated_kills_in_one_store(chain, calm, tmp_path):
+    """Each run gets further; what a killed run leaves behind does not affect the next one."""
     whole, points = calm
     root = tmp_path / "often"
     statuses = [chain.run(root, kill=point) for point in spread(points, 40)]
@@ -104,7 +96,7 @@ def test_kill_again_and_again_in_one_store(chain, calm, tmp_path):
 
 
 @pytest.mark.parametrize("point", ["select[a,0]/begin/1", "train[b,0]/before rename/2"])
-def test_a_worker_is_killed_in_the_pool(chain, calm, tmp_path, point):
+def test_a_killed_worker_of_the_pool(chain, calm, tmp_path, point):
     chain.executor = "pool"
     root = tmp_path / "killed"
     assert chain.run(root, kill=point) == 1  # the parent reports it
@@ -113,7 +105,7 @@ def test_a_worker_is_killed_in_the_pool(chain, calm, tmp_path, point):
 
 
 @pytest.mark.parametrize("point", ["start/before rename/2", "start/after rename/6"])
-def test_the_parent_is_killed_in_the_pool(chain, calm, tmp_path, point):
+def test_a_killed_parent_of_the_pool(chain, calm, tmp_path, point):
     chain.executor = "pool"
     root = tmp_path / "killed"
     assert killed(chain.run(root, kill=point))
@@ -121,8 +113,8 @@ def test_the_parent_is_killed_in_the_pool(chain, calm, tmp_path, point):
 
 
 @pytest.mark.parametrize("size", [100, 20_000])
-def test_the_kernel_ends_the_process_in_the_middle_of_a_write(chain, calm, tmp_path, size):
-    """With a file size limit and SIGXFSZ at its default, the kernel stops a write after exactly `size` bytes."""
+def test_the_kernel_kills_the_process_in_the_middle_of_a_write(chain, calm, tmp_path, size):
+    """With a file size limit and the default SIGXFSZ, the kernel stops a write after exactly `size` bytes."""
     root = tmp_path / "cut"
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_DFL);"
@@ -133,7 +125,7 @@ def test_the_kernel_ends_the_process_in_the_middle_of_a_write(chain, calm, tmp_p
     died = subprocess.run(
         [sys.executable, "-c", limited, *chain.arguments(root)],
         cwd=chain.folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(HERE)])},
+        env=environment(),
         capture_output=True,
         check=False,
     )
@@ -157,25 +149,11 @@ def test_workers_die_with_a_killed_parent(chain, tmp_path):
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) >= 2)
     process.kill()
     process.wait()
-    wait_for(lambda: not any(runs(int(pid)) for pid in pids.read_text().split()))
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
 
 
-def wait_for(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_what_is_compared_is_worth_comparing(chain, tmp_path):
-    """The harness sees a difference in an artefact, and the done marks list every file."""
+def test_contents_detects_a_changed_artefact(chain, tmp_path):
+    """The comparison that the tests above rely on can fail, and done.json lists every file."""
     chain.run(tmp_path / "root")
     before = contents(tmp_path / "root")
     select = next((tmp_path / "root" / "store" / "select").glob("*/part-0.txt"))

@@ -1,4 +1,4 @@
-"""Recipe files: merging, overrides, and a clear error for everything that can be wrong."""
+"""Recipe files: merging, overrides, and a clear error for everything that can be wrong with them."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_scale_supplies_the_protocol(project):
     assert loaded.protocol == "standard"
 
 
-def test_at_another_scale_it_is_another_experiment(project):
+def test_another_scale_gives_another_experiment(project):
     (project / "scales" / "other.yaml").write_text((project / "scales" / "tiny.yaml").read_text())
     assert load("demo.yaml", ["scale=other"]).recipe.name == "demo.other", (
         "its run directory must not replace that of the recipe's own scale"
@@ -82,20 +82,20 @@ def test_a_scale_may_extend_a_scale(project):
         ("pool.defects.near_duplicates=0.5", ("pool.defects.near_duplicates",)),
         ("limit=10", ("limit",)),
         ("seed_model.train.lora=null", ("seed_model.train.lora",)),
-        ("train.lr=1e-3", ()),  # the value that it has
+        ("train.lr=1e-3", ()),  # the value of the scale
         ("resources.workers=7", ()),
         ("track.wandb.mode=disabled", ()),
         ("root=elsewhere", ()),
         ("arms.random.seeds=5", ()),
     ],
 )
-def test_overriding_a_frozen_key_is_legal_and_stamped(project, override, modified):
+def test_an_override_of_a_frozen_key_is_stamped(project, override, modified):
     loaded = load("demo.yaml", [override])
     assert loaded.modified == modified
     assert loaded.protocol == ("modified" if modified else "standard")
 
 
-def test_recipe_without_scale_is_no_standard_protocol(project):
+def test_a_recipe_without_scale_has_a_modified_protocol(project):
     edit(project, "scale: tiny\n", (project / "scales" / "tiny.yaml").read_text())
     assert load("demo.yaml").protocol == "modified"
 
@@ -118,11 +118,11 @@ def test_the_whole_pool_has_no_selection_seed(project):
     assert load("demo.yaml", ["arms.full.seeds=3"]).recipe.arms["full"].runs() == [(0, 0), (0, 1), (0, 2)]
 
 
-# ------------------------------------------------------------------------------------------ what can be wrong
+# ------------------------------------------------------------------------------------------ errors
 
 
 def test_missing_file(project):
-    assert "no recipe file dem.yaml" in problem(file="dem.yaml")
+    assert "recipe file dem.yaml does not exist in" in problem(file="dem.yaml")
 
 
 def test_bad_yaml_names_file_and_line(project):
@@ -133,7 +133,7 @@ def test_bad_yaml_names_file_and_line(project):
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "text"])
 def test_not_a_mapping(project, text):
     (project / "demo.yaml").write_text(text)
-    assert "a recipe is a mapping" in problem()
+    assert "a recipe must be a mapping" in problem()
 
 
 def test_not_text(project):
@@ -175,7 +175,7 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
 
 
 @pytest.mark.parametrize(
-    "override, wanted",
+    "override, allowed",
     [
         ("train.batch_size=many", "valid integer"),
         ("train.batch_size=0", "greater than 0"),
@@ -184,7 +184,7 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
         ("arms.random.seeds=[]", "at least 1 item"),
         ("resources.executor=threads", "'inline' or 'pool'"),
         ("track.wandb.mode=on", "'offline', 'online' or 'disabled'"),
-        ("pool.kind=coco", "'mini', 'llava'"),
+        ("pool.kind=coco", "must be one of 'mini', 'llava'"),
         ("arms=3", "valid dictionary"),
         ("pool.defects.leaks=1.5", "less than 1"),
         ("scorer.holdout=1.5", "less than or equal to 1"),
@@ -196,10 +196,10 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
         ("train.freeze=[eyes]", "'vision', 'projector' or 'language'"),
     ],
 )
-def test_bad_value_says_what_is_allowed(project, override, wanted):
+def test_bad_value_says_what_is_allowed(project, override, allowed):
     message = problem(override)
     assert message.startswith(f"command line `{override}`: {override.partition('=')[0]}: ")
-    assert wanted in message
+    assert allowed in message
 
 
 @pytest.mark.parametrize("budget", ["0", "0%", "-5", "101%", "1000%", "30 percent", "-3%", "''", "nan%"])
@@ -210,8 +210,8 @@ def test_budget_outside_the_pool(project, budget):
 
 
 def test_budget_above_the_pool(project):
-    assert "601 is above the pool's 600 samples" in problem("arms.random.budget=601")
-    assert "200 is above the pool's 100 samples" in problem("arms.random.budget=200", "limit=100")
+    assert "requested 601 samples, the pool has only 600" in problem("arms.random.budget=601")
+    assert "requested 200 samples, the pool has only 100" in problem("arms.random.budget=200", "limit=100")
     assert load("demo.yaml", ["arms.random.budget=600"]).recipe.arms["random"].budget == 600
 
 
@@ -219,7 +219,7 @@ def test_budgets_that_mean_the_same_are_the_same(project):
     assert load("demo.yaml", ["arms.random.budget=30.0 %"]).recipe.arms["random"].budget == "30%"
 
 
-def test_all_takes_no_budget(project):
+def test_the_selector_all_allows_no_budget(project):
     assert "arms.full" in (message := problem("arms.full.budget=30%"))
     assert "whole pool" in message
 
@@ -250,12 +250,12 @@ def test_missing_arms(project):
 
 
 def test_unknown_scale(project):
-    assert "there is no scale `tinny`; did you mean `tiny`?" in problem("scale=tinny")
+    assert "scale `tinny` does not exist; did you mean `tiny`?" in problem("scale=tinny")
 
 
 def test_unknown_parent(project):
     edit(project, "name: demo", "extends: gone.yaml\nname: demo")
-    assert "demo.yaml:1: extends: there is no file gone.yaml" in problem()
+    assert "demo.yaml:1: extends: file gone.yaml does not exist in" in problem()
 
 
 @pytest.mark.parametrize(
@@ -281,16 +281,16 @@ def test_override_with_bad_yaml(project):
     assert "the value is not valid YAML" in problem("train.lr=[3")
 
 
-def test_a_seed_stands_in_one_place(project):
-    assert "train.seed: every arm has its own" in problem("train.seed=3")
-    assert "scorer.train.seed: it is scorer.seed that" in problem("scorer.train.seed=3")
+def test_a_seed_has_one_place(project):
+    assert "train.seed: every arm has its own seed" in problem("train.seed=3")
+    assert "scorer.train.seed: this training is seeded by scorer.seed" in problem("scorer.train.seed=3")
 
 
 def test_all_problems_are_listed_at_once(project):
     assert len(problem("train.lr=x", "nam=3", "limit=0").splitlines()) == 3
 
 
-def test_goal_base_wants_its_section(project):
+def test_goal_base_requires_its_section(project):
     (project / "base.yaml").write_text("name: b\ngoal: base\n")
     assert "pretrain: missing" in problem(file="base.yaml")
     (project / "base.yaml").write_text("name: b\ngoal: base\npretrain: {steps: 3}\n")

@@ -1,10 +1,8 @@
-"""A report on a study that is not finished: whole repetitions only, nothing is trained, a directory of its own."""
+"""--partial: a report on the finished repetitions of a study, in a directory of its own, without training."""
 
 import json
 import shutil
 from pathlib import Path
-
-import pytest
 
 from recipes.run import main
 
@@ -19,16 +17,15 @@ def compared(name):
     return json.loads(Path(f"runs/{name}/stages/compare/stage.json").read_text())["config"]
 
 
-def test_nothing_finished_is_said(project, executed, capsys):
+def test_no_finished_repetition_is_an_error(project, executed, capsys):
     assert run(*STUDY, "--partial") == 2
     assert "no repetition is finished for every arm on every pool" in capsys.readouterr().err
     assert executed() == [] and not Path("runs").exists()
 
 
-def test_whole_repetitions_are_compared_and_nothing_is_trained(project, executed, capsys):
-    run(
-        "demo.yaml", "pool_seeds=2", "arms.mmssr.seeds=1", "arms.random.seeds=2", "--until", "evaluate"
-    )  # mmssr lacks its second
+def test_finished_repetitions_are_compared_and_nothing_is_trained(project, executed, capsys):
+    # mmssr lacks its second repetition
+    run("demo.yaml", "pool_seeds=2", "arms.mmssr.seeds=1", "arms.random.seeds=2", "--until", "evaluate")
     before = len(executed())
     assert run(*STUDY, "--partial") == 0
     assert [entry.partition("/")[0] for entry in executed()[before:]] == ["compare"]
@@ -39,20 +36,20 @@ def test_whole_repetitions_are_compared_and_nothing_is_trained(project, executed
     assert config["planned_runs"] == 12 and not Path("runs/demo/report.md").exists()
     run(*STUDY, "--until", "evaluate[mmssr,p0,1]")
     assert run(*STUDY, "--partial") == 0
-    assert len(compared("demo.partial")["runs"]) == 6  # pool 1 lacks it still
+    assert len(compared("demo.partial")["runs"]) == 6  # pool 1 still lacks it
     run(*STUDY, "--until", "evaluate[mmssr,p1,1]")
     assert run(*STUDY, "--partial") == 0
     assert len(compared("demo.partial")["runs"]) == 10
 
 
-def test_of_a_finished_study_it_is_the_whole(project):
+def test_a_finished_study_is_compared_as_a_whole(project):
     run(*STUDY)
     assert run(*STUDY, "--partial") == 0
     whole, part = compared("demo"), compared("demo.partial")
     assert part["runs"] == whole["runs"] and len(part["runs"]) == part["planned_runs"] == 12
 
 
-def test_a_repetition_of_which_a_stage_was_deleted_is_not_finished(project):
+def test_a_repetition_with_a_deleted_stage_is_not_finished(project):
     run(*STUDY)
     shutil.rmtree(Path("runs/demo/stages/train[random,p1,2]").resolve())
     assert run(*STUDY, "--partial") == 0
@@ -65,10 +62,9 @@ def test_a_base_has_no_repetitions(project, capsys):
     assert "nothing to compare" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--dry-run"])
-def test_the_plan_of_a_partial_report(project, capsys, option):
+def test_the_plan_of_a_partial_report(project, capsys):
     run("demo.yaml", "arms.mmssr.seeds=1", "arms.random.seeds=1")
     capsys.readouterr()
-    assert run("demo.yaml", "--partial", option) == 0
+    assert run("demo.yaml", "--partial", "--dry-run") == 0
     assert "demo.partial, protocol standard" in (out := capsys.readouterr().out)
-    assert "1 stages to run" in out
+    assert "1 stages to run" in out and not Path("runs/demo.partial").exists()

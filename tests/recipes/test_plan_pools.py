@@ -89,7 +89,7 @@ def test_only_a_drawn_pool_has_seeds(project):
         "arms: {a: {selector: random, budget: 5}}\npool_seeds: 2\n"
     )
     (project / "data.json").write_text("[]")
-    with pytest.raises(RecipeError, match="own.yaml:6: pool_seeds: only a mini pool is drawn"):
+    with pytest.raises(RecipeError, match="own.yaml:6: pool_seeds: only a mini pool can be drawn again"):
         load("own.yaml")
 
 
@@ -164,10 +164,10 @@ def test_a_baseline_for_each_budget(project):
     [
         (
             "{10%: random_30}",
-            "baseline.10%: `random_30` has budget 30%; a baseline has the budget of what it is compared with",
+            "baseline.10%: `random_30` has budget 30%; a baseline must have the budget of its arms",
         ),
         ("{10%: randon_10}", "baseline.10%: `randon_10` is not an arm; did you mean `random_10`?"),
-        ("{20%: random_30}", "baseline.20%: no arm has this budget; there are 10%, 100%, 30%"),
+        ("{20%: random_30}", "baseline.20%: no arm has this budget; known are: 10%, 100%, 30%"),
         ("{much: random_30}", "budget 'much' is not allowed"),
     ],
 )
@@ -223,5 +223,5 @@ def test_only_the_mini_world_has_an_oracle(project):
         "pool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
         "arms: {a: {selector: mmssr, budget: 5, signals: oracle}}\n"
     )
-    with pytest.raises(RecipeError, match="arms.a.signals: `oracle` reads the mini world's own record"):
+    with pytest.raises(RecipeError, match="arms.a.signals: `oracle` reads the mini world's ground truth"):
         load("own.yaml")

@@ -161,23 +161,23 @@ def test_vllm_reads_the_fit(nodes):
     [
         (
             ["scoring.engine=server"],
-            r"scorer.served: missing; scoring.engine: server asks a model by the name",
+            r"scorer.served: missing; `scoring.engine: server` needs the model's name",
         ),
         (
             [*SERVED, "styler.mode=likelihood"],
-            r"styler.mode: must be `greedy` with scoring.engine: server, got `likelihood`",
+            r"styler.mode: must be `greedy` with `scoring.engine: server`, got `likelihood`",
         ),
         (
             ["scoring.engine=vllm", "scorer.mode=official"],
-            r"scorer.mode: must be `trie` with scoring.engine: vllm, got `official`",
+            r"scorer.mode: must be `trie` with `scoring.engine: vllm`, got `official`",
         ),
         (
             ["scorer.served=rater", "scorer.train=null"],
-            r"scorer.train: missing; a model that is only `served` is asked by scoring.engine: server",
+            r"scorer.train: missing; a model that is only `served` needs `scoring.engine: server`",
         ),
         (["scoring.engine=tgi"], r"scoring.engine: got 'tgi'; .*'hf', 'vllm' or 'server'"),
-        (["teacher.kind=human"], r"teacher.kind: got 'human'; it can be 'metadata', 'api'"),
-        (["teacher.kind=api"], r"teacher.model: missing \(name under which the server knows the model"),
+        (["teacher.kind=human"], r"teacher.kind: must be one of 'metadata', 'api', got 'human'"),
+        (["teacher.kind=api"], r"teacher.model: missing \(the model's name on the server"),
         (["teacher.noise=2.0"], r"teacher.noise: got 2.0; .*less than or equal to 1"),
         (["teacher.noize=0.1"], r"teacher.noize: unknown key; did you mean `noise`"),
         (["teacher.kind=api", "teacher.model=m", "teacher.noise=0.1"], r"teacher.noise: unknown key"),
@@ -208,7 +208,7 @@ def test_the_mini_worlds_record_labels_no_other_pool(project):
     (project / "data.json").write_text("[]")
     with pytest.raises(
         RecipeError,
-        match=r"own.yaml:5: teacher.kind: `metadata` reads the mini world's own record.*give `api`",
+        match=r"own.yaml:5: teacher.kind: `metadata` reads the mini world's ground truth.*give `api`",
     ):
         make_plan(load("own.yaml"), Stages("dummy_stages"))
     loaded = load("own.yaml", ["teacher.kind=api", "teacher.model=m"])

@@ -159,7 +159,7 @@ def test_quality_by_models(asking, graders, project):
         (
             "{selector: deita, budget: 30%}",
             ["quality.judge=null", "quality.reward=null"],
-            "no model is given: name one for reward, complexity",
+            "no model is given; give at least one of reward, complexity, quality, judge",
         ),
         (
             "{selector: deita, budget: 30%}",
@@ -169,7 +169,7 @@ def test_quality_by_models(asking, graders, project):
         (
             "{selector: deita, budget: 30%}",
             ["quality.kind=human"],
-            r"quality.kind: got 'human'; it can be 'metadata', 'models'",
+            r"quality.kind: must be one of 'metadata', 'models', got 'human'",
         ),
     ],
 )
@@ -222,16 +222,16 @@ def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
     [
         (
             "gradient.warmup={train: {epochs: 4}}",
-            r"gradient.warmup.train: gradients are taken of the adapters of a LoRA training",
+            r"gradient.warmup.train: gradients are computed at the adapters of a LoRA training",
         ),
         (
             "seed_model.train.lora=null",
-            r"seed_model.train: gradients are taken of the adapters of a LoRA training",
+            r"seed_model.train: gradients are computed at the adapters of a LoRA training",
         ),
         ("seed_model.train.deepspeed=zero2", "in one process"),
         (
             "gradient.warmup={train: {lora: {r: 8}, seed: 3}}",
-            r"gradient.warmup.train.seed: it is gradient.warmup.seed that seeds",
+            r"gradient.warmup.train.seed: this training is seeded by gradient.warmup.seed",
         ),
     ],
 )
@@ -255,7 +255,7 @@ def test_the_subset_probe(asking):
 
 def test_validation_items_are_not_those_of_the_comparison(asking):
     with pytest.raises(
-        RecipeError, match=r"probe.bench.seed: 1000 draws the items that the arms are compared on"
+        RecipeError, match=r"probe.bench.seed: seed 1000 draws the items that the arms are compared on"
     ):
         asking("value", overrides=["probe.bench.seed=1000"])
     with pytest.raises(RecipeError, match=r"gradient.validation.seed"):
@@ -279,17 +279,17 @@ def test_rounds_tune_the_seed_model_on_the_round_before(asking):
 @pytest.mark.parametrize(
     "needs, more, wrong",
     [
-        ((), ", rounds: 2", "does not read the seed model's necessity"),
-        (("reference",), "", "wants `reference`"),
+        ((), ", rounds: 2", "reads no signal of the seed model"),
+        (("reference",), "", "needs `reference`"),
         ((), ", reference: random", "reads no `reference`"),
         (("reference",), ", reference: rndom", "`rndom` is not an arm; did you mean `random`"),
-        (("reference",), ", reference: a", "compares with itself"),
+        (("reference",), ", reference: a", "cannot be its own reference"),
         (
             ("cluster_txt",),
             "",
             "clusters.txt: missing; a selector reads the column cluster_txt; did you mean `text`",
         ),
-        (("qality",), "", "no producer makes the signal `qality`; did you mean `quality`"),
+        (("qality",), "", "the signal `qality` has no producer; did you mean `quality`"),
     ],
 )
 def test_what_cannot_be_planned(asking, needs, more, wrong):
@@ -317,7 +317,7 @@ def test_a_finished_rater_needs_no_labels(asking, project):
 @pytest.mark.parametrize(
     "override, wrong",
     [
-        ("clusters.text.column=emb_txt", "holds no vectors; did you mean `emb_text`"),
+        ("clusters.text.column=emb_txt", "is not a column of vectors; did you mean `emb_text`"),
         ("scorer.train=null", "missing `train`; give it, or `path`"),
     ],
 )

@@ -128,14 +128,14 @@ def test_a_failed_gate_is_shown_and_makes_the_status(here, capsys):
     finish(here, comparison(random_30=59.5))
     status, out, _ = gates(capsys)
     assert status == 1 and rows(out)["full above random_30"][3] == "FAIL"
-    assert "11 of 12 gates passed; not passed: full above random_30" in out
+    assert "11 of 12 gates passed; failed: full above random_30" in out
 
 
 def test_a_failed_gate_of_the_base_makes_the_status(here, capsys):
     finish(here, comparison())
     commit(here / "base", {"short_words": 0.4999})
     status, out, _ = gates(capsys)
-    assert status == 1 and rows(out)["short_words"][3] == "FAIL" and "not passed: short_words" in out
+    assert status == 1 and rows(out)["short_words"][3] == "FAIL" and "failed: short_words" in out
 
 
 def test_a_gate_without_a_committed_figure_is_not_passed(here, capsys):
@@ -147,7 +147,7 @@ def test_a_gate_without_a_committed_figure_is_not_passed(here, capsys):
         ">= 0.50",
         "–",
         "FAIL",
-        "no figure was committed",
+        "no committed value",
     ]
 
 
@@ -191,9 +191,9 @@ def test_figures_of_another_base_are_stale_not_current(here, capsys):
     status, out, _ = gates(capsys)
     assert (
         status == 1
-        and "STALE: these stages have changed since: compare, evaluate, train; present are base" in out
+        and "STALE: these stages have changed since: compare, evaluate, train; now it is base" in out
     )
-    assert "12 of 12 gates passed; by stale figures" in out and "Regime (STALE FIGURES)" in out
+    assert "12 of 12 gates passed; from stale results" in out and "Regime (STALE RESULTS)" in out
 
 
 def test_figures_of_a_part_of_the_recipe_are_partial_not_stale(here, capsys):
@@ -207,11 +207,9 @@ def test_figures_of_a_part_of_the_recipe_are_partial_not_stale(here, capsys):
         shutil.rmtree(made) if made.is_dir() else made.unlink()
     status, out, _ = gates(capsys)
     assert (
-        status == 1
-        and "PARTIAL: 1 evaluations of the recipe are not in these figures" in out
-        and "STALE" not in out
+        status == 1 and "PARTIAL: 1 evaluations of the recipe are not included" in out and "STALE" not in out
     )
-    assert "12 of 12 gates passed; by partial figures" in out
+    assert "12 of 12 gates passed; from partial results" in out
 
 
 def test_a_damaged_comparison_in_the_store_is_not_read(here, capsys):
@@ -219,16 +217,16 @@ def test_a_damaged_comparison_in_the_store_is_not_read(here, capsys):
     [damaged] = here.glob("store/compare/*/comparison.json")
     damaged.write_text(json.dumps(comparison(full=99.0)))
     out = gates(capsys)[1]
-    assert f"figures: {here}/runs/mini_regime" in out and rows(out)["full above random_30"][0].startswith(
+    assert f"results: {here}/runs/mini_regime" in out and rows(out)["full above random_30"][0].startswith(
         "+0.1000"
     )
 
 
 def test_shipped_results_are_said_to_be_shipped(here, capsys):
-    write_results(report.RESULTS / "mini_regime", comparison())
+    write_results(finished.RESULTS / "mini_regime", comparison())
     status, out, _ = gates(capsys)
-    assert status == 0 and "these are the shipped results, not a run of yours" in out
-    made = {line.partition("made with ")[2] for line in out.splitlines() if line.startswith("figures:")}
+    assert status == 0 and "these are the shipped results, not those of a run of yours" in out
+    made = {line.partition("computed with ")[2] for line in out.splitlines() if line.startswith("results:")}
     present = rundir.stages_of(planned())["pool"]["hash"][:12]
     assert len(made) == 1 and f"pool {present}" in made.pop()
 
@@ -237,7 +235,7 @@ def test_current_shipped_results_win_over_a_stale_run(here, capsys):
     write_results(here / "runs" / "mini_regime", comparison(full=10.0))
     (here / "base" / "model.safetensors").write_text("other weights")
     assert gates(capsys)[0] == 1
-    write_results(report.RESULTS / "mini_regime", comparison())
+    write_results(finished.RESULTS / "mini_regime", comparison())
     status, out, _ = gates(capsys)
     assert status == 0 and "shipped" in out and "STALE" not in out
 
@@ -258,9 +256,9 @@ def test_root_moves_where_figures_are_looked_for(here, capsys):
     "arguments, message",
     [
         (["--gates", "mimi"], "did you mean `mini`?"),
-        (["--gates", "mini", "train.epochs=9"], "only root=DIR can be given"),
+        (["--gates", "mini", "train.epochs=9"], "only root=DIR is allowed"),
         (["--gates", "mini", "mini_regime"], "give the name of one recipe"),
-        (["--gates", "mini", "--items", "-1"], "N from 0"),
+        (["--gates", "mini", "--items", "-1"], "N >= 0"),
         ([], "give the name of one recipe"),
         (["mini_regim"], "did you mean `mini_regime.yaml`?"),
         (["mini_base"], "compares no arms"),

@@ -65,7 +65,8 @@ def test_dry_run_runs_and_writes_nothing(project, executed, capsys):
     out = capsys.readouterr().out
     assert "protocol standard" in out
     assert (
-        "24 stages to run, 0 not; expected 0 s of work, and 24 stages of which no earlier run is known" in out
+        "24 stages to run, 0 not; expected 0 s of work, without 24 stages that have no earlier run to estimate from"
+        in out
     )
 
 
@@ -216,7 +217,7 @@ def test_links_of_stages_that_are_gone_are_removed(project):
         (lambda p: os.truncate(p / "part-1.txt", 5), "part-1.txt has 5 bytes instead of"),
         (
             lambda p: (p / "part-1.txt").write_bytes((p / "part-1.txt").read_bytes()[::-1]),
-            "part-1.txt has other content",
+            "the content of part-1.txt has changed",
         ),
         (lambda p: (p / "part-2.txt").unlink(), "part-2.txt is missing"),
     ],
@@ -308,7 +309,7 @@ def test_a_real_read_only_or_full_disk(project, options, said):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["gone.yaml"], "error: no recipe file gone.yaml"),
+        (["gone.yaml"], "error: recipe file gone.yaml does not exist in"),
         (["demo.yaml", "basline=random"], "did you mean `baseline`?"),
         (
             ["demo.yaml", "--until", "trian"],

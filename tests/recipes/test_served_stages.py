@@ -114,10 +114,7 @@ def test_labels_come_with_their_cost(own, capsys, monkeypatch):
     assert cost["requests"] == len(server.requests) == LABELLED + bad
     assert cost["usd"] == pytest.approx((cost["input_tokens"] + 2 * cost["output_tokens"]) / 1e6)
     assert f"{LABELLED} samples labelled (50.0% of the pool); missing: invalid_answer {bad}" in told
-    assert (
-        f"teacher: {cost['requests']} requests (0 attempts repeated), {cost['input_tokens']:,} tokens read"
-        in told
-    )
+    assert f"teacher: {cost['requests']} requests (0 retries), {cost['input_tokens']:,} input tokens" in told
     assert json.loads((labels / "labels.json").read_text())["cost"] == cost
     assert "secret-key" not in "".join(path.read_text(errors="replace") for path in Path().rglob("*.json"))
 
@@ -283,7 +280,7 @@ def test_scorer_and_styler_by_a_server(own, capsys):
         assert asked == {"rater": 4 + 14 * SIZE, "namer": 4 + SIZE}, (
             "four probes, then every query of every sample"
         )
-        assert f"rater: {asked['rater']} requests (0 attempts repeated)" in told
+        assert f"rater: {asked['rater']} requests (0 retries)" in told
         counts = summary(stages / "signal[capability]")
         assert (
             counts["rows"] == SIZE

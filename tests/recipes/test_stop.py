@@ -1,46 +1,29 @@
-"""SIGINT, SIGTERM and SIGHUP end a run and all that it started within five seconds, and say what is kept."""
+"""SIGINT, SIGTERM and SIGHUP end a run and its child processes within five seconds, with a message."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from processes import DUMMY_RUN, alive, environment, wait_for
 
-from recipes import closure
-from recipes.store import check
-
-SCRIPT = "import sys; from recipes.run import main; sys.exit(main(sys.argv[1:], package='dummy_stages'))"
+from recipes.store import check, read_done
 
 
-def start(project: Path, *arguments: str, **environment: str) -> subprocess.Popen:
-    """A run in a session of its own, as a terminal starts it, whose third stage takes a minute."""
-    paths = os.pathsep.join([str(closure.REPOSITORY), str(Path(__file__).parent)])
+def start(project: Path, *arguments: str, before: Sequence[Path] = (), **variables: str) -> subprocess.Popen:
+    """Start a run in a session of its own, as a terminal does; `before` comes first on PYTHONPATH."""
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "demo.yaml", *arguments],
+        [sys.executable, "-c", DUMMY_RUN, "demo.yaml", *arguments],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": paths, "DUMMY_PIDS": str(project / "pids"), **environment},
+        env=environment(*before, DUMMY_PIDS=str(project / "pids"), **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-
-
-def wait_for(condition, seconds=40.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def pids(project: Path) -> list[int]:
@@ -53,8 +36,8 @@ def finished(project: Path) -> list[Path]:
 
 @pytest.mark.parametrize("executor", ["inline", "pool"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
-def test_a_signal_ends_everything_in_five_seconds(project, executor, number):
-    """The slow stage and the program that it started end too, and the finished stages stay."""
+def test_a_signal_ends_all_processes_within_five_seconds(project, executor, number):
+    """A slow stage and its child process end too, and the finished stages are kept."""
     process = start(project, f"--executor={executor}", DUMMY_SLOW="labels", DUMMY_SECONDS="60")
     wait_for(lambda: any((project / "store" / "labels").glob("*/begun.json")) and len(pids(project)) >= 8)
     begun = time.monotonic()
@@ -65,14 +48,15 @@ def test_a_signal_ends_everything_in_five_seconds(project, executor, number):
     done = len(finished(project))
     assert (
         done >= 3
-        and f"stopped by {number.name}: {done} of 24 stages are finished and kept; the same command" in err
+        and f"stopped by {number.name}: {done} of 24 stages are finished and kept; run the same command"
+        in err
     )
     assert "Traceback" not in err
     started = pids(project)
     wait_for(lambda: not any(alive(pid) for pid in started if pid != process.pid), 3)
 
 
-def test_a_stopped_run_goes_on(project, executed):
+def test_a_stopped_run_resumes(project, executed):
     process = start(project, "--executor=pool", DUMMY_SLOW="labels", DUMMY_SECONDS="60")
     wait_for(lambda: any((project / "store" / "labels").glob("*/begun.json")))
     process.terminate()
@@ -83,17 +67,11 @@ def test_a_stopped_run_goes_on(project, executed):
     assert again.returncode == 0, err
     assert {mark: mark.stat().st_mtime_ns for mark in kept} == kept
     assert f"24 stages, {len(kept)} cached" in out
-    assert all(check(mark.parent, _hash(mark)) == "done" for mark in finished(project))
+    assert all(check(mark.parent, read_done(mark.parent).hash) == "done" for mark in finished(project))
 
 
-def _hash(mark: Path) -> str:
-    import json
-
-    return json.loads(mark.read_text())["hash"]
-
-
-def test_a_tracker_that_hangs_is_not_waited_for(project, tmp_path):
-    """wandb's process may take a minute to say goodbye; a stopped run does not give it that."""
+def test_a_stopped_run_does_not_wait_for_a_tracker(project, tmp_path):
+    """Usually wandb's process has a minute to finish its uploads."""
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "wandb.py").write_text(
         "import time\ndef init(**_): time.sleep(600)\nclass Error(Exception): ...\n"
@@ -101,8 +79,7 @@ def test_a_tracker_that_hangs_is_not_waited_for(project, tmp_path):
     (project / "demo.yaml").write_text(
         (project / "demo.yaml").read_text().replace("mode: disabled", "mode: offline")
     )
-    paths = os.pathsep.join([str(tmp_path / "fake"), str(closure.REPOSITORY), str(Path(__file__).parent)])
-    process = start(project, DUMMY_SLOW="labels", DUMMY_SECONDS="60", PYTHONPATH=paths)
+    process = start(project, before=[tmp_path / "fake"], DUMMY_SLOW="labels", DUMMY_SECONDS="60")
     wait_for(lambda: any((project / "store" / "labels").glob("*/begun.json")))
     begun = time.monotonic()
     process.terminate()
@@ -110,7 +87,7 @@ def test_a_tracker_that_hangs_is_not_waited_for(project, tmp_path):
     assert time.monotonic() - begun < 5 and process.returncode == 143
 
 
-def test_a_second_signal_does_not_interrupt_the_cleaning_up(project):
+def test_a_second_signal_does_not_interrupt_the_clean_up(project):
     process = start(project, "--executor=pool", DUMMY_SLOW="labels", DUMMY_SECONDS="60")
     wait_for(lambda: any((project / "store" / "labels").glob("*/begun.json")) and pids(project))
     process.send_signal(signal.SIGINT)

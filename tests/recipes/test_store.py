@@ -69,14 +69,14 @@ def link_loop(path):
     "name, damage, said",
     [
         ("small.txt", lambda p: os.truncate(p, 3), "small.txt has 3 bytes instead of 7"),
-        ("small.txt", lambda p: p.write_text("CONTENT"), "small.txt has other content"),
+        ("small.txt", lambda p: p.write_text("CONTENT"), "the content of small.txt has changed"),
         ("sub/nested.txt", lambda p: p.unlink(), "sub/nested.txt is missing"),
         ("large.bin", lambda p: os.truncate(p, 10), f"large.bin has 10 bytes instead of {1 << 21}"),
-        ("large.bin", zero, "large.bin has other content than it was written with"),
+        ("large.bin", zero, "the content of large.bin has changed"),
         ("small.txt", replaced_by_folder, "small.txt has "),
         ("small.txt", link_loop, "small.txt cannot be read: Too many levels of symbolic links"),
         ("done.json", lambda p: os.truncate(p, 10), "done.json is not readable"),
-        ("stage.json", lambda p: os.truncate(p, 10), "stage.json has other content"),
+        ("stage.json", lambda p: os.truncate(p, 10), "the content of stage.json has changed"),
         ("stage.json", lambda p: p.unlink(), "stage.json is missing"),
     ],
 )
@@ -135,7 +135,9 @@ def test_a_full_check_finds_what_keeps_size_and_time(artefact):
     zero(artefact / "large.bin")
     os.utime(artefact / "large.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert store.check(artefact, DIGEST) == "done"
-    assert store.check(artefact, DIGEST, full=True).startswith("damaged: large.bin has other content")
+    assert store.check(artefact, DIGEST, full=True).startswith(
+        "damaged: the content of large.bin has changed"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"small.txt": 3}', '{"small.txt": [7, 0, 0]}'])

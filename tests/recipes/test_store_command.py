@@ -33,7 +33,7 @@ def test_ls_names_stage_state_size_and_run(filled, capsys):
         "train[mmssr,0]" in row and "done" in row and "demo" in row for row in rows
     )
     shared = len({node["hash"] for node in json.loads(Path("runs/demo/plan.json").read_text())})
-    assert f"{len(rows)} stages" in out and f"{len(rows) - shared} named by no run" in out
+    assert f"{len(rows)} stages" in out and f"{len(rows) - shared} used by no run" in out
 
 
 def test_verify_reads_every_byte(filled, capsys):
@@ -46,7 +46,7 @@ def test_verify_reads_every_byte(filled, capsys):
     assert main(["verify"]) == 1
     out = capsys.readouterr().out
     assert f"train/{weights.parent.name} (train[" in out
-    assert "damaged: part-1.txt has other content than it was written with" in out and "1 damaged" in out
+    assert "damaged: the content of part-1.txt has changed" in out and "1 damaged" in out
 
 
 def test_gc_deletes_what_no_run_names_and_nothing_else(filled, capsys):
@@ -96,5 +96,5 @@ def test_no_store_is_one_line(project, capsys):
     assert main(["ls", "--root", "nowhere"]) == 1
     assert (
         capsys.readouterr().err
-        == "error: nowhere/store does not exist; give the directory that holds store/ with --root\n"
+        == "error: nowhere/store does not exist; give the parent directory of store/ with --root\n"
     )

@@ -158,8 +158,8 @@ def test_overrides_change_all_cells_and_name_moves_the_sweep(sweep):
         ),
         (("[0.05, 0.2]", "[0.05, 2]"), ["tries.yaml:5", "teacher.share", "got 2"]),
         (("axes:", "axis:"), ["tries.yaml:4", "axis", "did you mean `axes`"]),
-        (("recipe: demo.yaml", "recipe: dmo.yaml"), ["no recipe file dmo.yaml"]),
-        (("[0, 0.05, 0.2]", "[0, 0]"), ["two cells would be called `blind-0`"]),
+        (("recipe: demo.yaml", "recipe: dmo.yaml"), ["recipe file dmo.yaml does not exist in"]),
+        (("[0, 0.05, 0.2]", "[0, 0]"), ["two cells would have the name `blind-0`"]),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place_before_anything_runs(

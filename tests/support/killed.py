@@ -1,4 +1,4 @@
-"""Runs of a recipe in processes of their own that are killed at named points, and what their stores hold afterwards."""
+"""Runs of a recipe that are killed at named points, and the contents of their stores afterwards."""
 
 import hashlib
 import json
@@ -12,15 +12,18 @@ from curation import killpoints
 from recipes.store import read_done
 
 VARYING = {"begun.json", "stage.json", "timings.json", "lineage.json", "report.md"}
-"""Files that hold seconds, times of change, or the commit of the moment."""
+"""Files with seconds, modification times, or the current commit."""
 BESIDE = {".log", ".tmp", ".lock", ".seen", ".jsonl"}
-"""Endings of logs and of what stands beside artefacts."""
+"""Endings of logs and of the files beside artefacts."""
 
 
 def run_silently(
     package: str, arguments: Sequence[str], log: Path | None = None, kill: str | None = None
 ) -> int:
-    """Exit status of `recipes.run` in this very process, whose output goes to `log`; `kill` as in curation/killpoints.py."""
+    """Run `recipes.run` in this process with its output in `log`; returns the exit status.
+
+    `kill` is a kill point, see curation/killpoints.py.
+    """
     if kill is not None:
         os.environ[killpoints.VARIABLE] = kill
     output = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -34,7 +37,7 @@ def run_silently(
 def forked(
     package: str, arguments: Sequence[str], folder: Path, log: Path | None = None, kill: str | None = None
 ) -> int:
-    """The same in a fork of this process, which has imported what is needed: exit status, -9 after a kill."""
+    """The same in a fork of this process, which spares the imports; the status is -9 after a kill."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     status = 99
@@ -46,23 +49,23 @@ def forked(
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Hash of every file below store/ and runs/ that may not depend on time, links as their targets.
+    """Hash of every file below store/ and runs/ that must not depend on time; links as their targets.
 
-    A done.json counts by the stage's hash and the files that it lists.
+    Of done.json, only the stage's hash and the names of its files count.
     """
-    found = {}
+    hashes = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.is_symlink():
-            found[name] = os.readlink(path)
+            hashes[name] = os.readlink(path)
         elif path.is_file() and path.name not in VARYING and path.suffix not in BESIDE:
             content = path.read_bytes().replace(str(root).encode(), b"ROOT")
             content = content.replace(b"executor: pool", b"executor: inline")
             if path.name == "done.json":
                 done = read_done(path.parent)
                 content = json.dumps([done.hash, sorted(done.files)]).encode()
-            found[name] = hashlib.sha256(content).hexdigest()
-    return found
+            hashes[name] = hashlib.sha256(content).hexdigest()
+    return hashes
 
 
 def finished(root: Path) -> set[str]:
@@ -71,7 +74,7 @@ def finished(root: Path) -> set[str]:
 
 
 def spread(points: Sequence[str], number: int) -> list[str]:
-    """`number` of the points, evenly over the run, in order."""
+    """`number` of the points, evenly spread over the run, in order."""
     step = len(points) / number
     return [points[int(k * step)] for k in range(number)]
 

@@ -1,4 +1,4 @@
-"""Imports what the real chain needs, and reads all source files once, in the server that its runs are forked from."""
+"""Imports everything that the real chain needs into the server process that its runs are forked from."""
 
 import torch  # noqa: F401
 import transformers  # noqa: F401
@@ -7,4 +7,4 @@ import training.launch  # noqa: F401
 from recipes.load import load
 from recipes.plan import make_plan
 
-make_plan(load("mmssr_30pct.yaml", ["scale=smoke"]))
+make_plan(load("mmssr_30pct.yaml", ["scale=smoke"]))  # parses all source files once

@@ -1,4 +1,4 @@
-"""Dummy stage that does what its config says: report, wait, fail, die."""
+"""Dummy stage that does what its config asks: report, wait, fail, exit."""
 
 import os
 import threading
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Unpicklable(Exception):
-    """Holds what cannot be sent to another process."""
+    """An error that cannot be pickled."""
 
     def __init__(self):
         super().__init__("holds a lock")
@@ -15,7 +15,7 @@ class Unpicklable(Exception):
 
 
 def run(config, inputs, out, progress):
-    """Returns the process id and the thread setting."""
+    """Returns the process id and OMP_NUM_THREADS."""
     (out / "started").write_text(config["name"])
     if "print" in config:
         print(config["print"], flush=True)
@@ -41,11 +41,11 @@ def run(config, inputs, out, progress):
 
 
 def _meet(folder, number, name):
-    """Wait until `number` stages are here."""
+    """Wait until `number` stages have called this with the same folder."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text("")
     end = time.monotonic() + 60
     while len(list(folder.iterdir())) < number:
         if time.monotonic() > end:
-            raise TimeoutError(f"{name} waited for the others in vain")
+            raise TimeoutError(f"{name}: the other stages did not start")
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What all dummy stages do: log that they ran, read their inputs, write three files."""
+"""The function of all dummy stages: log the execution, read the inputs, write four files."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from recipes.store import OWN_FILES
 
 
 def digest_inputs(inputs):
-    """Content hash of every input directory (marks and records left out: they hold times)."""
-    found = {}
+    """Content hashes of every input, without the store's own files, which contain times."""
+    hashes = {}
     for name, value in sorted(inputs.items()):
         for path in value if isinstance(value, list) else [value]:
             files = (
@@ -21,15 +21,16 @@ def digest_inputs(inputs):
                 else [Path(path)]
             )
             files = [f for f in files if f.name not in OWN_FILES]
-            found.setdefault(name, []).append([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
-    return found
+            hashes.setdefault(name, []).append([hashlib.sha256(f.read_bytes()).hexdigest() for f in files])
+    return hashes
 
 
 def run(config, inputs, out, progress):
-    """Deterministic content; one line in the file named by DUMMY_LOG for every execution.
+    """Writes content that depends on config and inputs only.
 
-    DUMMY_SECONDS makes it slow (DUMMY_SLOW: the stages of that kind alone), DUMMY_FAIL names a kind that fails, DUMMY_PIDS a file for the ids of its process and
-    of a program that it starts.
+    Environment: DUMMY_LOG is a file that gets one line for every execution, DUMMY_SECONDS the duration (with
+    DUMMY_SLOW, of stages of that kind only), DUMMY_FAIL a kind that fails, and DUMMY_PIDS a file for the ids of this
+    process and of a child process.
     """
     if log := os.environ.get("DUMMY_LOG"):
         with open(log, "a", encoding="utf-8") as stream:

@@ -97,7 +97,8 @@ def test_recipes_share_equal_stages(project):
     (project / "other.yaml").write_text(
         "name: other\nscale: tiny\nroot: else\n"
         "resources: {executor: pool, workers: 5}\ntrack: {wandb: {mode: disabled}}\n"
-        "arms:\n  chance: {selector: random, budget: 30.0%, seeds: 3}\n  everything: {selector: all, seeds: [0]}\n"
+        "arms:\n  chance: {selector: random, budget: 30.0%, seeds: 3}\n"
+        "  everything: {selector: all, seeds: [0]}\n"
     )
     ours, theirs = by_name(), by_name(file="other.yaml")
     for stage in ("select", "train", "evaluate"):

@@ -1,27 +1,18 @@
-"""Recipes with several pools, with baselines by budget, with oracles: the graph, the order of work, the partial report."""
+"""Recipes with several pools, with baselines by budget and with oracles: the graph and the order of work."""
 
 import pytest
+from plans import STAGES, by_name, plan
 
-from recipes.code import Stages
 from recipes.errors import RecipeError
 from recipes.executors import Schedule
 from recipes.load import load
 from recipes.plan import make_plan
 
-STAGES = Stages("dummy_stages")
 THREE = "pool_seeds=3"
 
 
-def plan(*overrides, repetitions=None):
-    return make_plan(load("demo.yaml", overrides), STAGES, repetitions=repetitions)
-
-
-def by_name(*overrides, **kwargs):
-    return {node.name: node for node in plan(*overrides, **kwargs).nodes}
-
-
 def above(node):
-    """A stage and all that it rests on."""
+    """A stage and all stages that it depends on."""
     return {node} | {upper for parent in node.parents() for upper in above(parent)}
 
 
@@ -32,17 +23,14 @@ def test_one_pool_seed_is_the_recipe_without_pool_seeds(project):
     }
     other = by_name("pool_seeds=[4]")
     assert set(other) == set(plain)
-    assert (
-        other["compare"].hash == by_name("pool.seed=4")["compare"].hash
-        or other["pool"].hash == by_name("pool.seed=4")["pool"].hash
-    )
+    assert other["pool"].hash == by_name("pool.seed=4")["pool"].hash != plain["pool"].hash
 
 
 def test_everything_but_the_benchmarks_is_repeated_on_each_pool(project):
     plain, nodes = by_name(), by_name(THREE)
     assert len(nodes) == 3 * (len(plain) - 2) + 2  # bench and compare are shared
     assert [nodes[f"source[p{seed}]"].config["seed"] for seed in range(3)] == [0, 1, 2]
-    assert nodes["source[p0]"].hash == plain["source"].hash  # and so is everything that pool 0 has cached
+    assert nodes["source[p0]"].hash == plain["source"].hash  # so a run on pool 0 alone stays cached
     assert nodes["evaluate[mmssr,p0,1]"].hash == plain["evaluate[mmssr,1]"].hash
     for seed in range(3):
         assert {n.name for n in above(nodes[f"evaluate[mmssr,p{seed},1]"])} == {
@@ -66,34 +54,33 @@ def test_compare_reads_pool_by_pool(project):
     assert compare.config["pool_seeds"] == [0, 1, 2] and compare.config["planned_runs"] == 15
     for key in ("pool", "truth", "labels", "scorer", "styler", "signal_capability", "signal_style"):
         assert [node.name.rpartition("p")[2] for node in compare.inputs[key]] == ["0]", "1]", "2]"]
-    told = [(run["arm"], run["pool_seed"], run["train_seed"]) for run in compare.config["runs"]]
-    assert told == sorted(told, key=lambda run: (["mmssr", "random", "full"].index(run[0]), *run[1:]))
-    assert len(told) == len(set(told)) == 15
-    for (arm, pool, seed), select, train, evaluate in zip(
-        told, *(compare.inputs[k] for k in ("selects", "trains", "evaluates"))
-    ):
-        assert (select.name, train.name, evaluate.name) == tuple(
-            f"{kind}[{arm},p{pool},{0 if arm == 'full' else seed}{'' if arm != 'full' or not seed else f',{seed}'}]"
-            for kind in ("select", "train", "evaluate")
-        )
+    runs = [(run["arm"], run["pool_seed"], run["train_seed"]) for run in compare.config["runs"]]
+    assert runs == sorted(runs, key=lambda run: (["mmssr", "random", "full"].index(run[0]), *run[1:]))
+    assert len(runs) == len(set(runs)) == 15
+    stages = [compare.inputs[key] for key in ("selects", "trains", "evaluates")]
+    for (arm, pool, seed), select, train, evaluate in zip(runs, *stages, strict=True):
+        seeds = f"0,{seed}" if arm == "full" and seed else f"{seed}"
+        assert select.name == f"select[{arm},p{pool},{0 if arm == 'full' else seed}]"
+        assert train.name == f"train[{arm},p{pool},{seeds}]"
+        assert evaluate.name == f"evaluate[{arm},p{pool},{seeds}]"
 
 
-def test_pool_seeds_are_repetition_and_no_change_of_the_protocol(project):
+def test_pool_seeds_do_not_modify_the_protocol(project):
     assert load("demo.yaml", [THREE]).protocol == "standard"
     assert load("demo.yaml", ["pool_seeds=[5, 5, 7]"]).recipe.drawn_pools() == [5, 7]
 
 
-def test_only_a_drawn_pool_has_seeds(project):
+def test_pool_seeds_require_a_mini_pool(project):
     (project / "own.yaml").write_text(
         "pool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
         "arms: {a: {selector: random, budget: 5}}\npool_seeds: 2\n"
     )
     (project / "data.json").write_text("[]")
-    with pytest.raises(RecipeError, match="own.yaml:6: pool_seeds: only a mini pool can be drawn again"):
+    with pytest.raises(RecipeError, match=r"own\.yaml:6: pool_seeds: only a mini pool can be drawn again"):
         load("own.yaml")
 
 
-# ------------------------------------------------------------------------------------------ order
+# -------------------------------------------------------------------------- order
 
 
 def test_breadth_first_over_repetitions(project):
@@ -107,7 +94,7 @@ def test_breadth_first_over_repetitions(project):
     assert [n.repetition for n in nodes if n.kind == "evaluate"] == [0] * 9 + [1] * 6 + [2] * 3
 
 
-def test_what_starts_first_is_the_earliest_repetition_then_the_longest_path(project):
+def test_the_schedule_prefers_early_repetitions_then_long_paths(project):
     nodes = [n for n in plan(THREE).nodes if n.kind in ("train", "evaluate")]
     parents = {n.name: {p.name for p in n.parents() if p.kind == "train"} for n in nodes}
     schedule = Schedule(
@@ -123,9 +110,8 @@ def test_what_starts_first_is_the_earliest_repetition_then_the_longest_path(proj
         schedule.finished(chosen.name)
     assert len(order) == len(nodes)
     assert [n.repetition for n in order] == sorted(n.repetition for n in nodes)
-    assert {n.name for n in order[:3]} == {
-        f"train[full,p{p},0]" for p in range(3)
-    }  # the longest of the first repetition
+    longest = {f"train[full,p{p},0]" for p in range(3)}
+    assert {n.name for n in order[:3]} == longest
 
 
 def test_a_plan_of_the_first_repetitions_only(project):
@@ -137,7 +123,7 @@ def test_a_plan_of_the_first_repetitions_only(project):
     assert plan(THREE, repetitions=2).nodes[-1].hash == whole.nodes[-1].hash
 
 
-# ------------------------------------------------------------------------------------------ baselines by budget
+# -------------------------------------------------------------------------- baselines by budget
 
 BUDGETS = (
     "arms.random_10={selector: random, budget: 10%}",
@@ -160,7 +146,7 @@ def test_a_baseline_for_each_budget(project):
 
 
 @pytest.mark.parametrize(
-    "baseline, said",
+    "baseline, message",
     [
         (
             "{10%: random_30}",
@@ -171,14 +157,14 @@ def test_a_baseline_for_each_budget(project):
         ("{much: random_30}", "budget 'much' is not allowed"),
     ],
 )
-def test_baselines_that_cannot_be_meant(project, baseline, said):
-    assert said in problem(*BUDGETS, f"baseline={baseline}")
+def test_an_invalid_baseline_is_refused(project, baseline, message):
+    assert message in problem(*BUDGETS, f"baseline={baseline}")
 
 
-# ------------------------------------------------------------------------------------------ oracles
+# -------------------------------------------------------------------------- oracles
 
 
-def test_an_oracle_takes_the_place_of_both_learned_signals(project):
+def test_an_oracle_replaces_both_learned_signals(project):
     nodes = by_name(
         "arms.known.selector=mmssr",
         "arms.known.signals=oracle",
@@ -193,7 +179,7 @@ def test_an_oracle_takes_the_place_of_both_learned_signals(project):
     assert sorted(nodes["select[mmssr,0]"].inputs) == ["pool", "signal_capability", "signal_style"]
 
 
-def test_no_fit_is_made_for_an_oracle_alone(project):
+def test_an_oracle_alone_needs_no_fit(project):
     kinds = {node.family for node in by_name("arms.mmssr.signals=oracle_knows_wrong").values()}
     assert kinds == {"bench", "source", "pool", "signal[oracle]", "select", "train", "evaluate", "compare"}
 
@@ -204,8 +190,8 @@ def test_two_oracles_on_two_pools_are_four_stages(project):
         "arms.a={selector: mmssr, signals: oracle}",
         "arms.b={selector: mmssr, signals: oracle_knows_wrong}",
     )
-    found = {name: node.config["arguments"] for name, node in nodes.items() if "oracle" in name}
-    assert found == {
+    arguments = {name: node.config["arguments"] for name, node in nodes.items() if "oracle" in name}
+    assert arguments == {
         "signal[oracle,p0]": {"knows_wrong": False},
         "signal[oracle,p1]": {"knows_wrong": False},
         "signal[oracle,knows_wrong,p0]": {"knows_wrong": True},
@@ -213,7 +199,7 @@ def test_two_oracles_on_two_pools_are_four_stages(project):
     }
 
 
-def test_an_oracle_that_nobody_asks_is_refused(project):
+def test_an_oracle_without_effect_is_refused(project):
     assert "selector `random` reads neither capability nor style" in problem("arms.random.signals=oracle")
     assert "'learned', 'oracle' or 'oracle_knows_wrong'" in problem("arms.mmssr.signals=orakel")
 
@@ -223,5 +209,5 @@ def test_only_the_mini_world_has_an_oracle(project):
         "pool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nname: l\n"
         "arms: {a: {selector: mmssr, budget: 5, signals: oracle}}\n"
     )
-    with pytest.raises(RecipeError, match="arms.a.signals: `oracle` reads the mini world's ground truth"):
+    with pytest.raises(RecipeError, match=r"arms\.a\.signals: `oracle` reads the mini world's ground truth"):
         load("own.yaml")

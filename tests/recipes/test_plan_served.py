@@ -1,8 +1,9 @@
-"""Teachers and raters that are asked over a network, in the plan: which stages there are, what their hashes hold, and what cannot be planned."""
+"""Plans with teachers and raters on a server: stages, what their hashes cover, invalid combinations."""
 
 import re
 
 import pytest
+from plans import AFTER_LABELS, AFTER_SELECT, by_name, changed
 from pydantic import ValidationError
 
 from recipes.closure import REPOSITORY
@@ -18,33 +19,15 @@ SERVED = ("scoring.engine=server", "scorer.served=rater", "styler.served=namer")
 
 @pytest.fixture
 def nodes(project):
-    """A plan's stages by name; the scale says nothing of a teacher but its share."""
+    """A function that returns a plan's stages by name; the scale sets only the share of the teacher."""
     scale = project / "scales" / "tiny.yaml"
     scale.write_text(
         scale.read_text().replace("teacher: {share: 0.05, noise: 0.2}", "teacher: {share: 0.05}")
     )
-    return lambda *overrides: {
-        node.name: node for node in make_plan(load("demo.yaml", overrides), Stages("dummy_stages")).nodes
-    }
+    return by_name
 
 
-def changed(before, after):
-    return {
-        node.family for name, node in after.items() if name not in before or before[name].hash != node.hash
-    }
-
-
-AFTER_LABELS = {
-    "labels_api",
-    "fit_rater[scorer]",
-    "fit_rater[styler]",
-    "signal[capability]",
-    "signal[style]",
-    "select",
-    "train",
-    "evaluate",
-    "compare",
-}
+FROM_LABELS = {"labels_api", *AFTER_LABELS}
 
 
 @pytest.mark.parametrize(
@@ -57,21 +40,21 @@ AFTER_LABELS = {
             "teacher.server={timeout: 5, retries: 0, token_field: max_completion_tokens}",
             set(),
         ),
-        ("teacher.server.max_failed=0.5", AFTER_LABELS),  # how many samples may stay without labels
-        ("teacher.model=other", AFTER_LABELS),
-        ("teacher.repeats=0", AFTER_LABELS),
-        ("teacher.detail=low", AFTER_LABELS),
-        ("teacher.share=0.1", AFTER_LABELS),
-        ("teacher.prompt=told.txt", AFTER_LABELS),
+        ("teacher.server.max_failed=0.5", FROM_LABELS),  # how many samples may have no labels
+        ("teacher.model=other", FROM_LABELS),
+        ("teacher.repeats=0", FROM_LABELS),
+        ("teacher.detail=low", FROM_LABELS),
+        ("teacher.share=0.1", FROM_LABELS),
+        ("teacher.prompt=told.txt", FROM_LABELS),
     ],
 )
-def test_the_teacher_is_known_by_model_and_words_not_by_address(nodes, project, override, kinds):
+def test_a_teacher_is_identified_by_model_and_prompt_not_by_address(nodes, project, override, kinds):
     (project / "told.txt").write_text("Rate strictly.")
     api = ("teacher.kind=api", "teacher.model=m")
     assert changed(nodes(*api), nodes(*api, override)) == kinds
 
 
-def test_instructions_count_by_content(nodes, project):
+def test_a_teachers_prompt_is_hashed_by_content(nodes, project):
     api = ("teacher.kind=api", "teacher.model=m", "teacher.prompt=told.txt")
     (project / "told.txt").write_text("Rate strictly.")
     before = nodes(*api)
@@ -79,12 +62,12 @@ def test_instructions_count_by_content(nodes, project):
     assert "labels_api" in changed(before, nodes(*api))
     (project / "told.txt").unlink()
     with pytest.raises(
-        RecipeError, match=r"stage `labels_api` needs the file told.txt, which does not exist"
+        RecipeError, match=r"stage `labels_api` needs the file told\.txt, which does not exist"
     ):
         nodes(*api)
 
 
-def test_an_api_teacher_needs_no_record_of_the_mini_world(nodes):
+def test_an_api_teacher_needs_no_ground_truth(nodes):
     plan = nodes("teacher.kind=api", "teacher.model=m")
     assert set(plan["labels_api"].inputs) == {"pool"} and "labels" not in plan
     assert (
@@ -94,7 +77,7 @@ def test_an_api_teacher_needs_no_record_of_the_mini_world(nodes):
     )
 
 
-def test_a_server_is_no_part_of_the_protocol(nodes, project):
+def test_a_server_is_not_part_of_the_protocol(nodes, project):
     scale = project / "scales" / "tiny.yaml"
     scale.write_text(
         scale.read_text().replace("teacher: {share: 0.05}", "teacher: {kind: api, model: m, share: 0.05}")
@@ -119,14 +102,14 @@ def test_a_server_is_no_part_of_the_protocol(nodes, project):
         ("scoring.server={concurrency: 2, timeout: 5, key_env: OTHER}", set()),
         ("scoring.batch_size=5", set()),
         ("scoring.vllm.block=5", set()),
-        ("scorer.served=other", {"signal[capability]", "select", "train", "evaluate", "compare"}),
+        ("scorer.served=other", {"signal[capability]", "select", *AFTER_SELECT}),
         (
             "styler.prompts=official_style",
-            {"fit_rater[styler]", "signal[style]", "select", "train", "evaluate", "compare"},
+            {"fit_rater[styler]", "signal[style]", "select", *AFTER_SELECT},
         ),
     ],
 )
-def test_a_served_rater_is_known_by_its_name(nodes, override, kinds):
+def test_a_served_rater_is_identified_by_its_name(nodes, override, kinds):
     assert changed(nodes(*SERVED), nodes(*SERVED, override)) - {"compare"} == kinds - {"compare"}
 
 
@@ -140,7 +123,7 @@ def test_a_rater_that_is_only_served_has_no_fit(nodes):
         plan["signal[capability]"].inputs
     ) == {"pool", "prompts"}
     assert nodes(*SERVED)["signal[style]"].inputs["served"].name == "fit_rater[styler]", (
-        "what is trained is taken to be what is served"
+        "the trained model is assumed to be the served one"
     )
 
 
@@ -153,11 +136,11 @@ def test_vllm_reads_the_fit(nodes):
     other = nodes("scoring.engine=vllm", "scoring.vllm.dtype=bfloat16")
     assert all(other[name].hash != plan[name].hash for name in ("signal[capability]", "signal[style]"))
     unread = ("scorer.served=rater", "scoring.server.url=http://a/v1")
-    assert changed(plain, nodes(*unread)) <= {"compare"}, "the model itself asks no server"
+    assert changed(plain, nodes(*unread)) <= {"compare"}, "scoring.engine: hf uses no server"
 
 
 @pytest.mark.parametrize(
-    "overrides, wrong",
+    "overrides, message",
     [
         (
             ["scoring.engine=server"],
@@ -195,14 +178,15 @@ def test_vllm_reads_the_fit(nodes):
         ),
     ],
 )
-def test_what_cannot_be_planned(nodes, overrides, wrong):
-    with pytest.raises(RecipeError, match=wrong):
+def test_invalid_combinations_are_refused(nodes, overrides, message):
+    with pytest.raises(RecipeError, match=message):
         nodes(*overrides)
 
 
-def test_the_mini_worlds_record_labels_no_other_pool(project):
+def test_the_metadata_teacher_labels_no_other_pool(project):
     (project / "own.yaml").write_text(
-        "name: own\npool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\nteacher: {share: 0.1}\n"
+        "name: own\npool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\n"
+        "teacher: {share: 0.1}\n"
         "scorer: {train: {lr: 1}}\nstyler: {train: {lr: 1}}\narms: {a: {selector: mmssr, budget: 5}}\n"
     )
     (project / "data.json").write_text("[]")
@@ -215,7 +199,7 @@ def test_the_mini_worlds_record_labels_no_other_pool(project):
     assert "labels_api" in {node.family for node in make_plan(loaded, Stages("dummy_stages")).nodes}
 
 
-def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
+def test_the_recipe_in_the_readme_for_a_user_pool(project):
     text = (REPOSITORY / "README.md").read_text()
     (project / "own.yaml").write_text(
         next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: api" in block)
@@ -224,15 +208,7 @@ def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
     (project / "images").mkdir()
     loaded = load("own.yaml")
     kinds = {node.family for node in make_plan(loaded).nodes}
-    assert {
-        "pool",
-        "labels_api",
-        "fit_rater[scorer]",
-        "fit_rater[styler]",
-        "signal[capability]",
-        "signal[style]",
-        "select",
-    } <= kinds
+    assert {"pool", *FROM_LABELS} - AFTER_SELECT <= kinds
     served = load(
         "own.yaml",
         [*SERVED, "scorer.train=null", "styler.train=null", "scoring.server.url=http://127.0.0.1:8000/v1"],
@@ -245,8 +221,8 @@ def test_the_readmes_recipe_for_a_pool_of_ones_own(project):
     } & kinds
 
 
-def test_a_key_of_the_users_own_counts_whatever_its_name(project, monkeypatch):
-    """`server` and `cache_mb` change no result as settings, but they may as parameters of somebody's selector."""
+def test_every_parameter_of_a_user_selector_is_hashed(project, monkeypatch):
+    """`server` and `cache_mb` are not hashed as settings, but they are as parameters of a selector."""
     (project / "mine.py").write_text(
         "NEEDS = ()\ndef select(columns, budget, seed, server='a', cache_mb=1): ...\n"
     )
@@ -261,7 +237,7 @@ def test_a_key_of_the_users_own_counts_whatever_its_name(project, monkeypatch):
     assert len({plan["select[mine,0]"] for plan in plans}) == 3
 
 
-def test_defaults_are_those_of_the_classes():
+def test_defaults_of_the_teachers():
     assert MetadataTeacher(kind="metadata").model_dump() == {
         "kind": "metadata",
         "share": 0.05,

@@ -1,4 +1,4 @@
-"""Which stages make the signals that selectors ask for."""
+"""The stages that compute the signals which selectors need."""
 
 import pytest
 
@@ -23,7 +23,7 @@ signals: {mine: {producer: "my_signals:compute", params: {power: 2}}}
 
 @pytest.fixture
 def asking(project, monkeypatch):
-    """A plan of one arm whose selector needs these signals, by stage name."""
+    """A function that plans an arm whose selector needs the given signals; returns stages by name."""
     scale = project / "scales" / "tiny.yaml"
     scale.write_text(scale.read_text() + SECTIONS)
     (project / "clip").mkdir()
@@ -50,7 +50,7 @@ def asking(project, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "signal, made",
+    "signal, stages",
     [
         ("necessity", {"fit_seed", "signal[necessity]"}),
         ("necessity_ablated", {"fit_seed", "signal[necessity_ablated]"}),
@@ -66,9 +66,9 @@ def asking(project, monkeypatch):
         ("mine", {"signal[mine]"}),
     ],
 )
-def test_what_a_signal_is_made_of(asking, signal, made):
+def test_the_stages_of_a_signal(asking, signal, stages):
     nodes = asking(signal)
-    assert {name for name, node in nodes.items() if node.kind not in ALWAYS or name == "bench[7]"} == made
+    assert {name for name, node in nodes.items() if node.kind not in ALWAYS or name == "bench[7]"} == stages
     assert f"signal_{signal}" in nodes["select[a,0]"].inputs
     assert f"signal_{signal}" not in nodes["select[random,0]"].inputs
     assert f"signal_{signal}" in nodes["compare"].inputs
@@ -76,7 +76,7 @@ def test_what_a_signal_is_made_of(asking, signal, made):
 
 def test_losses_by_model_and_part(asking):
     nodes = asking("necessity", "necessity_ablated", "base_losses", "base_losses_ablated")
-    found = {
+    losses = {
         name: (
             node.config["arguments"]["terms"],
             node.config["arguments"].get("prefix", ""),
@@ -85,7 +85,7 @@ def test_losses_by_model_and_part(asking):
         for name, node in nodes.items()
         if node.kind == "signal"
     }
-    assert found == {
+    assert losses == {
         "signal[necessity]": (["full"], "", True),
         "signal[base_losses]": (["full"], "base_", False),
         "signal[necessity_ablated]": (["noimg", "noq", "a"], "", True),
@@ -95,19 +95,18 @@ def test_losses_by_model_and_part(asking):
 
 @pytest.fixture
 def graders(project):
-    """Two text models, of which only the files matter, as the overrides that a recipe names them by."""
+    """The files of two text models, and the overrides that name them."""
     for name in ("judge_of_pairs", "judge_of_questions"):
         (project / name).mkdir()
         (project / name / "config.json").write_text("{}")
         (project / name / "model.safetensors").write_bytes(b"weights")
         (project / name / "model.safetensors").write_text(name)
-    return [
-        "quality={kind: models, reward: {path: judge_of_pairs}, judge: {model: j, server: {url: 'http://localhost:1/v1'}}}"
-    ]
+    judge = "judge: {model: j, server: {url: 'http://localhost:1/v1'}}"
+    return [f"quality={{kind: models, reward: {{path: judge_of_pairs}}, {judge}}}"]
 
 
 def test_quality_by_models(asking, graders, project):
-    nodes = asking("quality", overrides=graders)  # replaces the scale's section, which is of another kind
+    nodes = asking("quality", overrides=graders)  # replaces the section of the scale, which has another kind
     made = nodes["signal[quality]"]
     assert (
         set(made.inputs) == {"pool", "reward_model"}
@@ -118,7 +117,7 @@ def test_quality_by_models(asking, graders, project):
     elsewhere = asking("quality", overrides=[*graders, "quality.judge.server.url=http://localhost:2/v1"])[
         "signal[quality]"
     ]
-    assert elsewhere.hash == made.hash, "where a model is served changes nothing"
+    assert elsewhere.hash == made.hash, "the address of a model is not hashed"
     (project / "scales" / "other.yaml").write_text(
         (project / "scales" / "tiny.yaml")
         .read_text()
@@ -139,7 +138,7 @@ def test_quality_by_models(asking, graders, project):
 
 
 @pytest.mark.parametrize(
-    "arm, more, wrong",
+    "arm, more, message",
     [
         (
             "{selector: deita, budget: 30%}",
@@ -173,21 +172,21 @@ def test_quality_by_models(asking, graders, project):
         ),
     ],
 )
-def test_a_grade_without_its_model_is_refused_before_anything_runs(asking, graders, arm, more, wrong):
+def test_a_grade_without_its_model_is_refused(asking, graders, arm, more, message):
     overrides = [*graders, f"arms.random={arm}", *more]
     if "nowhere" in str(more):
         overrides += ["quality.complexity={path: judge_of_pairs}", "quality.quality={path: judge_of_pairs}"]
-    with pytest.raises(RecipeError, match=wrong):
+    with pytest.raises(RecipeError, match=message):
         asking(overrides=overrides)
 
 
-def test_arms_that_read_only_what_is_given_are_planned(asking, graders):
+def test_an_arm_needs_models_only_for_the_columns_it_reads(asking, graders):
     assert "signal[quality]" in asking(
         overrides=[*graders, "arms.random={selector: top_k, budget: 30%, params: {column: judge}}"]
     )
 
 
-def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
+def test_gradients_are_computed_at_the_checkpoints_of_a_warm_up(asking, project):
     nodes = asking("gradient", "gradient_adam")
     plain, adam = nodes["signal[gradient]"], nodes["signal[gradient_adam]"]
     assert [plain.config["arguments"][key] for key in ("checkpoints", "adam", "prefix")] == [
@@ -207,9 +206,9 @@ def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
         assert node.inputs["validation"] is nodes["bench[7]"]
     assert (
         nodes["fit_warmup"].config["share"] == 0.1 and nodes["fit_warmup"].config["train"]["lora"]["r"] == 4
-    ), "as the seed model"
+    ), "the settings of the seed model"
     assert nodes["compare"].inputs["warmup"] == [nodes["fit_warmup"]], (
-        "its seconds are part of what the arm costs"
+        "its seconds count as a cost of the arm"
     )
     runs = asking(overrides=["arms.random={selector: less, budget: 30%}"])["compare"].config["runs"]
     assert {run["arm"]: run["targeted"] for run in runs} == {"a": False, "random": True}
@@ -218,7 +217,7 @@ def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
 
 
 @pytest.mark.parametrize(
-    "override, wrong",
+    "override, message",
     [
         (
             "gradient.warmup={train: {epochs: 4}}",
@@ -235,8 +234,8 @@ def test_gradients_are_taken_at_the_checkpoints_of_a_warm_up(asking, project):
         ),
     ],
 )
-def test_a_warm_up_without_adapters_is_refused(asking, override, wrong):
-    with pytest.raises(RecipeError, match=wrong):
+def test_a_warm_up_without_adapters_is_refused(asking, override, message):
+    with pytest.raises(RecipeError, match=message):
         asking("gradient_adam", overrides=[override])
 
 
@@ -250,10 +249,10 @@ def test_the_subset_probe(asking):
         assert nodes[f"train[probe,{k}]"].config["subset"] == k
         assert nodes[f"evaluate[probe,{k}]"].inputs["bench"] is nodes["bench[7]"] is not nodes["bench"]
         assert nodes[f"evaluate[probe,{k}]"].config["shuffled"] is False
-    assert len(nodes["compare"].inputs["probes"]) == 6, "the probes' seconds are part of what the arm costs"
+    assert len(nodes["compare"].inputs["probes"]) == 6, "the probes' seconds count as a cost of the arm"
 
 
-def test_validation_items_are_not_those_of_the_comparison(asking):
+def test_validation_items_must_not_be_those_of_the_comparison(asking):
     with pytest.raises(
         RecipeError, match=r"probe.bench.seed: seed 1000 draws the items that the arms are compared on"
     ):
@@ -262,7 +261,7 @@ def test_validation_items_are_not_those_of_the_comparison(asking):
         asking("gradient", overrides=["gradient.validation.seed=1000"])
 
 
-def test_rounds_tune_the_seed_model_on_the_round_before(asking):
+def test_each_round_trains_the_seed_model_on_the_previous_subset(asking):
     nodes = asking("necessity", "base_losses", more=", rounds: 3")
     first, second, last = (nodes[f"select[a,0{more}]"] for more in (",round 1", ",round 2", ""))
     assert first.inputs["signal_necessity"] is nodes["signal[necessity]"]
@@ -277,7 +276,7 @@ def test_rounds_tune_the_seed_model_on_the_round_before(asking):
 
 
 @pytest.mark.parametrize(
-    "needs, more, wrong",
+    "needs, more, message",
     [
         ((), ", rounds: 2", "reads no signal of the seed model"),
         (("reference",), "", "needs `reference`"),
@@ -292,8 +291,8 @@ def test_rounds_tune_the_seed_model_on_the_round_before(asking):
         (("qality",), "", "the signal `qality` has no producer; did you mean `quality`"),
     ],
 )
-def test_what_cannot_be_planned(asking, needs, more, wrong):
-    with pytest.raises(RecipeError, match=wrong):
+def test_invalid_needs_are_refused(asking, needs, more, message):
+    with pytest.raises(RecipeError, match=message):
         asking(*needs, more=more)
 
 
@@ -308,21 +307,21 @@ def test_rows_of_the_seed_model(asking):
     assert nodes["select[a,0]"].inputs["seed_rows"] is nodes["fit_seed"]
 
 
-def test_a_finished_rater_needs_no_labels(asking, project):
+def test_a_released_rater_needs_no_labels(asking, project):
     nodes = asking("capability", overrides=["scorer.path=base"])
     assert nodes["signal[capability]"].inputs["model_dir"] is nodes["fit_released[scorer]"]
     assert not {"labels", "fit_rater[scorer]"} & set(nodes)
 
 
 @pytest.mark.parametrize(
-    "override, wrong",
+    "override, message",
     [
         ("clusters.text.column=emb_txt", "is not a column of vectors; did you mean `emb_text`"),
-        ("scorer.train=null", "missing `train`; give it, or `path`"),
+        ("scorer.train=null", "missing `train`; give it, or the `path`"),
     ],
 )
-def test_bad_sections(asking, override, wrong):
-    with pytest.raises(RecipeError, match=wrong):
+def test_invalid_sections_are_refused(asking, override, message):
+    with pytest.raises(RecipeError, match=message):
         asking("cluster_text", overrides=[override])
 
 

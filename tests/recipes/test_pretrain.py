@@ -1,4 +1,4 @@
-"""The recipe of the base model runs through the engine: phases follow each other, gates and log are written."""
+"""The recipe of the base model: consecutive phases, gates, log, and resuming."""
 
 import json
 import shutil
@@ -12,8 +12,10 @@ from recipes.run import main
 from training.models import image_mode, load
 
 SMALL = [
-    "pretrain.phases=[{name: first, samples: 64, data: {jitter: 0, most: 3}, train: {lr: 0.001, batch_size: 16}}, "
-    "{name: second, samples: 48, data: {jitter: 2, most: 6, direct: 0.5}, train: {lr: 0.0005, batch_size: 16, grouping: length}}]",
+    "pretrain.phases=["
+    "{name: first, samples: 64, data: {jitter: 0, most: 3}, train: {lr: 0.001, batch_size: 16}}, "
+    "{name: second, samples: 48, data: {jitter: 2, most: 6, direct: 0.5}, "
+    "train: {lr: 0.0005, batch_size: 16, grouping: length}}]",
     "pretrain.gates.items=4",
     "track.wandb.mode=disabled",
     "--executor=inline",
@@ -27,11 +29,11 @@ def test_the_base_recipe_trains_its_phases_and_measures_its_gates(tmp_path, caps
     assert image_mode(model) == "base" and 1e6 < sum(p.numel() for p in model.parameters()) < 5e6
     gates = json.loads((checkpoint / "gates.json").read_text())
     assert len(gates) == 4 and all(g["n"] == 4 for g in gates.values())
-    said = capsys.readouterr().out
-    assert "phase second: 48 samples, 3 steps" in said and "gate single_object" in said
+    out = capsys.readouterr().out
+    assert "phase second: 48 samples, 3 steps" in out and "gate single_object" in out
 
 
-def test_a_cut_run_goes_on_with_its_first_unfinished_phase(tmp_path):
+def test_an_interrupted_run_resumes_with_its_first_unfinished_phase(tmp_path):
     assert main(["mini_base.yaml", f"root={tmp_path}", *SMALL]) == 0
     artefact = next((tmp_path / "store" / "pretrain").glob("*/done.json")).parent
     before = (artefact / "checkpoint" / "model.safetensors").read_bytes()
@@ -44,9 +46,10 @@ def test_a_cut_run_goes_on_with_its_first_unfinished_phase(tmp_path):
     assert (artefact / "checkpoint" / "model.safetensors").read_bytes() == before
 
 
-def test_a_phase_may_take_the_tower_of_one_phase_and_the_decoder_of_another(tmp_path):
+def test_a_phase_may_combine_the_tower_of_one_phase_with_the_decoder_of_another(tmp_path):
     joined = SMALL[0].removesuffix("]") + (
-        ", {name: third, start: initial, vision: first, samples: 16, data: {}, train: {lr: 1.0e-9, batch_size: 16}}]"
+        ", {name: third, start: initial, vision: first, samples: 16, data: {}, "
+        "train: {lr: 1.0e-9, batch_size: 16}}]"
     )
     assert main(["mini_base.yaml", f"root={tmp_path}", joined, *SMALL[1:]]) == 0
     artefact = next((tmp_path / "store" / "pretrain").glob("*/checkpoint")).parent
@@ -64,7 +67,7 @@ def test_a_phase_may_take_the_tower_of_one_phase_and_the_decoder_of_another(tmp_
         ), key
 
 
-def test_lengths_of_captions_order_them_as_their_tokens_do():
+def test_lengths_of_captions_correlate_with_their_tokens():
     stream = CaptionStream(200, seed=3, jitter=2, most=8, text_share=0.3, direct=0.5)
     tokenizer = build_tokenizer()
     words = [

@@ -1,4 +1,4 @@
-"""Quality by a reward model, Deita's scorers and a judge: from models on disk and a server, through the recipe's stage, to a subset."""
+"""A recipe with quality by a reward model, Deita's scorers and a judge on a server, up to the subsets."""
 
 import json
 
@@ -36,14 +36,14 @@ arms:
 
 
 def grade_of(body: dict) -> str:
-    """What the stub judge says: a grade by the conversation's length, and prose now and then."""
+    """The answer of the stub judge: a grade derived from the conversation's length, and sometimes prose."""
     text = body["messages"][0]["content"].split("\n\n", 1)[1]
     return "good, I think" if len(text) % 7 == 0 else str(len(text) % 101)
 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    """(stage directories, requests of the judge) of a run until both subsets are chosen."""
+    """(stage directories, number of requests to the judge) of a run up to the two subsets."""
     from recipes.run import main
 
     root = tmp_path_factory.mktemp("graded")
@@ -56,10 +56,10 @@ def stages(tmp_path_factory):
     return root / "runs" / "graded" / "stages", requests
 
 
-def test_every_grade_is_that_of_its_model(stages, tmp_path):
+def test_every_column_holds_the_grades_of_its_model(stages, tmp_path):
     folder, requests = stages
     pool = Pool.open(folder / "pool")
-    found = read_signal(folder / "signal[quality]", pool.hash)
+    signal = read_signal(folder / "signal[quality]", pool.hash)
     models = folder.parents[2] / "models"
     score_quality(
         pool,
@@ -72,27 +72,25 @@ def test_every_grade_is_that_of_its_model(stages, tmp_path):
     )
     expected = read_signal(tmp_path, pool.hash)
     for column in ("reward", "complexity", "quality"):
-        np.testing.assert_allclose(found[column].to_numpy(), expected[column].to_numpy(), atol=1e-5)
+        np.testing.assert_allclose(signal[column].to_numpy(), expected[column].to_numpy(), atol=1e-5)
     lengths = [len(transcript(sample)) for sample in pool.samples()]
-    assert (
-        found["judge"].to_pylist() == [None if n % 7 == 0 else float(n % 101) for n in lengths]
-        and found["judge"].null_count
-    )
+    assert signal["judge"].to_pylist() == [None if n % 7 == 0 else float(n % 101) for n in lengths]
+    assert signal["judge"].null_count > 0
     assert requests == len(pool), "one request for each sample"
 
 
-def test_the_selectors_pick_by_these_columns(stages):
+def test_the_selectors_rank_by_these_columns(stages):
     folder, _ = stages
-    found = read_signal(folder / "signal[quality]")
-    judge = np.array([-1.0 if grade is None else grade for grade in found["judge"].to_pylist()])
+    signal = read_signal(folder / "signal[quality]")
+    judge = np.array([-1.0 if grade is None else grade for grade in signal["judge"].to_pylist()])
     liked = read_subset(folder / "select[liked,0]")["row"].to_numpy()
     assert judge[liked].min() >= np.sort(judge)[-BUDGET]
-    product = found["complexity"].to_numpy().astype(float) * found["quality"].to_numpy()
+    product = signal["complexity"].to_numpy().astype(float) * signal["quality"].to_numpy()
     deita = read_subset(folder / "select[deita,0]")["row"].to_numpy()
     assert product[deita].min() >= np.sort(product)[-BUDGET] - 1e-6
 
 
-def test_what_failed_is_counted_in_the_stages_record(stages):
+def test_failures_are_counted_in_the_stages_record(stages):
     folder, requests = stages
     summary = json.loads((folder / "signal[quality]" / "stage.json").read_text())["summary"]
     judge = summary["columns"]["judge"]

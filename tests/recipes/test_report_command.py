@@ -1,7 +1,6 @@
-"""`python -m recipes.report`: where figures come from, what is current, stale or missing, and that no failure is hidden."""
+"""`python -m recipes.report`: the origin of results, whether they are current, and the exit status."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -9,19 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import REPOSITORY, environment
 
 from curation.mini.captions import GATES
-from recipes import external, report, rundir, store
+from recipes import external, finished, report, rundir, store
 from recipes.graph import Plan, store_path
 from recipes.load import load
 from recipes.plan import make_plan
 
-REPOSITORY = Path(report.__file__).parents[1]
 SPREAD = {"full": (60.0, 1.0, 3), "random_30": (50.0, 1.0, 5), "random_10": (40.0, 1.0, 5)}
 
 
 def comparison(**means: float) -> dict:
-    """comparison.json in which every gate of the regime passes, or with other means of some arms (in %)."""
+    """The content of comparison.json; all gates of the regime pass unless other `means` (in %) are given."""
     arms = [
         {
             "arm": name,
@@ -50,20 +49,20 @@ def comparison(**means: float) -> dict:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current directory, a base whose committed figures pass every gate, and nothing shipped."""
+    """An empty current directory, a base whose committed values pass every gate, and no shipped results."""
     base = tmp_path / "base"
     base.mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (base / name).write_text("{}")
     commit(base, {})
     monkeypatch.setitem(external.BUILTIN, "builtin:mini", base)
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "recipes" / "results")
+    monkeypatch.setattr(finished, "RESULTS", tmp_path / "recipes" / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def commit(base: Path, values: dict[str, float]) -> None:
-    """gates.json with these values, and 0.95 where none is given."""
+    """Write gates.json with these values, and 0.95 for the other gates."""
     (base / "gates.json").write_text(
         json.dumps({gate: {"value": values.get(gate, 0.95), "n": 300} for gate in GATES})
     )
@@ -74,7 +73,7 @@ def planned() -> Plan:
 
 
 def finish(root: Path, content: dict) -> None:
-    """The comparison as if the recipe had run: in the store and in runs/, with its lineage."""
+    """Write the comparison as a finished run does: into the store and into runs/, with its lineage."""
     plan = planned()
     last = plan.nodes[-1]
     place = store_path(root, last.kind, last.hash)
@@ -91,14 +90,14 @@ def write_results(folder: Path, content: dict) -> None:
 
 
 def gates(capsys, *arguments: str) -> tuple[int, str, str]:
-    """(exit status, output, errors) of `--gates mini` on the committed figures of the base."""
+    """(exit status, output, errors) of `--gates mini` with the committed values of the base."""
     capsys.readouterr()
     status = report.main(["--gates", "mini", "--items", "0", *arguments])
     return status, *capsys.readouterr()
 
 
 def rows(out: str) -> dict[str, list[str]]:
-    """Cells of every table row by the first one."""
+    """The cells of every table row, by the first cell."""
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")
     ]
@@ -108,12 +107,8 @@ def rows(out: str) -> dict[str, list[str]]:
 def test_all_gates_of_a_finished_run_pass(here, capsys):
     finish(here, comparison())
     status, out, errors = gates(capsys)
-    assert (
-        (status, errors) == (0, "")
-        and "12 of 12 gates passed" in out
-        and "STALE" not in out
-        and "FAIL" not in out
-    )
+    assert (status, errors) == (0, "") and "12 of 12 gates passed" in out
+    assert "STALE" not in out and "FAIL" not in out
     assert rows(out)["full above random_30"][:4] == [
         "+0.1000 (13.69 errors of 0.0073)",
         "> 3 standard errors",
@@ -124,21 +119,21 @@ def test_all_gates_of_a_finished_run_pass(here, capsys):
     assert rows(out)["Reading"] == ["60.0", "30.0", "20.0", "41.0", "10.0", "300"]
 
 
-def test_a_failed_gate_is_shown_and_makes_the_status(here, capsys):
+def test_a_failed_gate_decides_the_exit_status(here, capsys):
     finish(here, comparison(random_30=59.5))
     status, out, _ = gates(capsys)
     assert status == 1 and rows(out)["full above random_30"][3] == "FAIL"
     assert "11 of 12 gates passed; failed: full above random_30" in out
 
 
-def test_a_failed_gate_of_the_base_makes_the_status(here, capsys):
+def test_a_failed_gate_of_the_base_decides_the_exit_status(here, capsys):
     finish(here, comparison())
     commit(here / "base", {"short_words": 0.4999})
     status, out, _ = gates(capsys)
     assert status == 1 and rows(out)["short_words"][3] == "FAIL" and "failed: short_words" in out
 
 
-def test_a_gate_without_a_committed_figure_is_not_passed(here, capsys):
+def test_a_gate_without_a_committed_value_fails(here, capsys):
     finish(here, comparison())
     (here / "base" / "gates.json").write_text("{}")
     status, out, _ = gates(capsys)
@@ -154,13 +149,13 @@ def test_a_gate_without_a_committed_figure_is_not_passed(here, capsys):
 @pytest.mark.parametrize(
     "committed, now, ok", [(0.95, 0.60, True), (0.95, 0.5999, False), (0.59, 0.95, False)]
 )
-def test_the_base_is_measured_again_and_both_figures_count(here, capsys, monkeypatch, committed, now, ok):
+def test_the_base_is_measured_again_and_both_values_count(here, capsys, monkeypatch, committed, now, ok):
     finish(here, comparison())
     commit(here / "base", {"four_objects": committed})
-    asked = []
+    calls = []
 
     def measure(base, items, seed):
-        asked.append((base, items, seed))
+        calls.append((base, items, seed))
         return {gate: {"value": now if gate == "four_objects" else 0.99, "n": items} for gate in GATES}
 
     monkeypatch.setitem(sys.modules, "evaluation.gates", SimpleNamespace(measure_gates=measure))
@@ -173,7 +168,7 @@ def test_the_base_is_measured_again_and_both_figures_count(here, capsys, monkeyp
         "pass" if ok else "FAIL",
         f"measured now; committed {committed:.3f} (n 300)",
     ]
-    assert asked == [(here / "base", 7, report.OTHER_CAPTIONS)]
+    assert calls == [(here / "base", 7, report.OTHER_CAPTIONS)]
 
 
 def test_no_run_lists_the_gates_and_names_the_command(here, capsys):
@@ -185,7 +180,7 @@ def test_no_run_lists_the_gates_and_names_the_command(here, capsys):
     )
 
 
-def test_figures_of_another_base_are_stale_not_current(here, capsys):
+def test_results_of_another_base_are_stale(here, capsys):
     finish(here, comparison())
     (here / "base" / "model.safetensors").write_text("other weights")
     status, out, _ = gates(capsys)
@@ -196,7 +191,7 @@ def test_figures_of_another_base_are_stale_not_current(here, capsys):
     assert "12 of 12 gates passed; from stale results" in out and "Regime (STALE RESULTS)" in out
 
 
-def test_figures_of_a_part_of_the_recipe_are_partial_not_stale(here, capsys):
+def test_results_of_a_part_of_the_recipe_are_partial_not_stale(here, capsys):
     finish(here, comparison())
     lineage = here / "runs" / "mini_regime" / "lineage.json"
     content = json.loads(lineage.read_text())
@@ -212,7 +207,7 @@ def test_figures_of_a_part_of_the_recipe_are_partial_not_stale(here, capsys):
     assert "12 of 12 gates passed; from partial results" in out
 
 
-def test_a_damaged_comparison_in_the_store_is_not_read(here, capsys):
+def test_a_damaged_comparison_in_the_store_is_not_used(here, capsys):
     finish(here, comparison())
     [damaged] = here.glob("store/compare/*/comparison.json")
     damaged.write_text(json.dumps(comparison(full=99.0)))
@@ -222,7 +217,7 @@ def test_a_damaged_comparison_in_the_store_is_not_read(here, capsys):
     )
 
 
-def test_shipped_results_are_said_to_be_shipped(here, capsys):
+def test_shipped_results_are_reported_as_such(here, capsys):
     write_results(finished.RESULTS / "mini_regime", comparison())
     status, out, _ = gates(capsys)
     assert status == 0 and "these are the shipped results, not those of a run of yours" in out
@@ -231,7 +226,7 @@ def test_shipped_results_are_said_to_be_shipped(here, capsys):
     assert len(made) == 1 and f"pool {present}" in made.pop()
 
 
-def test_current_shipped_results_win_over_a_stale_run(here, capsys):
+def test_current_shipped_results_are_preferred_to_a_stale_run(here, capsys):
     write_results(here / "runs" / "mini_regime", comparison(full=10.0))
     (here / "base" / "model.safetensors").write_text("other weights")
     assert gates(capsys)[0] == 1
@@ -240,13 +235,13 @@ def test_current_shipped_results_win_over_a_stale_run(here, capsys):
     assert status == 0 and "shipped" in out and "STALE" not in out
 
 
-def test_results_without_lineage_are_no_figures(here, capsys):
+def test_results_without_lineage_are_ignored(here, capsys):
     write_results(here / "runs" / "mini_regime", comparison())
     (here / "runs" / "mini_regime" / "lineage.json").unlink()
     assert gates(capsys)[0] == 2
 
 
-def test_root_moves_where_figures_are_looked_for(here, capsys):
+def test_root_is_where_results_are_looked_for(here, capsys):
     finish(here / "elsewhere", comparison())
     assert gates(capsys)[0] == 2
     assert gates(capsys, f"root={here / 'elsewhere'}")[0] == 0
@@ -265,7 +260,7 @@ def test_root_moves_where_figures_are_looked_for(here, capsys):
         (["mini_regime"], "run `python -m recipes.run mini_regime` first"),
     ],
 )
-def test_wrong_commands_say_what_is_right(here, capsys, arguments, message):
+def test_a_wrong_command_is_refused(here, capsys, arguments, message):
     assert report.main(arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -286,24 +281,13 @@ def test_findings_of_a_finished_run(here, capsys, name):
     assert "full 30%: mean 60.00 ± 1.00 % (seeds: 3)" in out and "report.md" in out
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
-    code = (
-        "import sys, recipes.report; recipes.report.parser().format_help();"
-        "sys.exit(bool({'torch', 'transformers', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
-
-
-def test_committed_figures_are_printed_without_torch(here):
+def test_committed_values_are_printed_without_torch(here):
     code = (
         "import sys; from recipes.report import main; status = main(['--gates', 'mini', '--items', '0']);"
         "sys.exit(10 * status + ('torch' in sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode in (0, 10, 20), done.stderr  # whatever the gates say in this checkout
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=here, env=environment(), capture_output=True, check=False)
+    assert done.returncode in (0, 10, 20), (
+        done.stderr
+    )  # whether the gates of this checkout pass is not tested

@@ -3,18 +3,17 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from processes import environment
 
-import recipes
 from recipes.run import main
 from recipes.store import OWN_FILES, finish, read_done, read_record
-
-REPOSITORY = Path(recipes.__file__).parents[1]
 
 
 def run(*arguments):
@@ -26,51 +25,34 @@ def kinds(executed):
 
 
 def child_seconds(*arguments, **options):
-    """CPU seconds and result of a command (its wall time would depend on what else the machine does)."""
+    """(CPU seconds, result) of a command; its wall time would depend on the load of the machine."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
 
 
-def test_help_is_quick():
-    seconds, done = child_seconds("-m", "recipes.run", "--help", cwd=REPOSITORY)
-    assert done.returncode == 0 and "--dry-run" in done.stdout and "--force" in done.stdout
-    assert seconds < 1
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys, recipes.run; recipes.run.parser().format_help();"
-        "sys.exit(bool({'torch', 'transformers', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
-
-
-def test_dry_run_is_quick_and_imports_no_torch(project):
+def test_a_dry_run_is_quick_and_imports_no_torch(project):
     code = (
         "import sys; from recipes.run import main; status = main(['demo.yaml', '--dry-run'], 'dummy_stages');"
         "sys.exit(status or 'torch' in sys.modules)"
     )
-    paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
-    seconds, done = child_seconds("-c", code, env={**os.environ, "PYTHONPATH": paths})
+    seconds, done = child_seconds("-c", code, env=environment())
     assert done.returncode == 0, done.stderr
     assert seconds < 5
 
 
-def test_dry_run_runs_and_writes_nothing(project, executed, capsys):
+def test_a_dry_run_runs_and_writes_nothing(project, executed, capsys):
     before = sorted(project.rglob("*"))
     assert run("demo.yaml", "--dry-run") == 0
     assert executed() == [] and sorted(project.rglob("*")) == before
     out = capsys.readouterr().out
     assert "protocol standard" in out
-    assert (
-        "24 stages to run, 0 not; expected 0 s of work, without 24 stages that have no earlier run to estimate from"
-        in out
-    )
+    assert "24 stages to run, 0 not; expected 0 s of work" in out
+    assert "without 24 stages that have no earlier run to estimate from" in out
 
 
-def test_dry_run_knows_what_is_cached_and_what_it_took(project, capsys):
+def test_a_dry_run_estimates_from_earlier_runs(project, capsys):
     run("demo.yaml")
     for mark in (project / "store" / "train").glob("*/done.json"):
         record = {**read_record(mark.parent), "seconds": 50.0, "work": 100.0}
@@ -127,7 +109,7 @@ def test_a_run_and_its_directory(project, capsys):
     assert "seconds by stage: bench" in out and str(place) in out
 
 
-def test_again_is_cached(project, executed, capsys):
+def test_a_second_run_is_cached(project, executed, capsys):
     run("demo.yaml")
     first = executed()
     capsys.readouterr()
@@ -156,7 +138,7 @@ def test_inline_and_pool_give_equal_artefacts(project):
     )
 
 
-def test_the_resolved_recipe_runs_and_means_the_same(project, executed):
+def test_the_resolved_recipe_can_be_run_and_is_the_same_experiment(project, executed):
     run("demo.yaml", "arms.random.budget=20%", "seed_model.train.lora=null")
     first = executed()
     resolved = Path("runs/demo/recipe.yaml")
@@ -174,14 +156,14 @@ def test_root_moves_store_and_runs(project):
     assert (project / "elsewhere" / "runs" / "demo" / "lineage.json").exists()
 
 
-def test_until_stops_there(project, executed):
+def test_until_stops_after_a_stage(project, executed):
     assert run("demo.yaml", "--until", "labels") == 0
     assert kinds(executed) == ["bench", "source", "pool", "labels"]
     assert run("demo.yaml", "--until", "train[random,1]") == 0
     assert kinds(executed)[4:] == ["select", "train"]
 
 
-def test_force_redoes_the_stage_and_what_follows(project, executed):
+def test_force_reruns_a_stage_and_all_that_depend_on_it(project, executed):
     run("demo.yaml")
     first = len(executed())
     assert run("demo.yaml", "--force", "train[random,0]") == 0
@@ -201,7 +183,7 @@ def test_options_and_overrides_in_any_order(project, executed):
     assert (project / "runs" / "x").exists() and kinds(executed) == ["bench", "source", "pool"]
 
 
-def test_links_of_stages_that_are_gone_are_removed(project):
+def test_links_of_removed_stages_are_removed(project):
     run("demo.yaml")
     run("demo.yaml", "arms.mmssr.seeds=1")
     assert not (project / "runs" / "demo" / "stages" / "train[mmssr,1]").is_symlink()
@@ -212,7 +194,7 @@ def test_links_of_stages_that_are_gone_are_removed(project):
 
 
 @pytest.mark.parametrize(
-    "damage, said",
+    "damage, message",
     [
         (lambda p: os.truncate(p / "part-1.txt", 5), "part-1.txt has 5 bytes instead of"),
         (
@@ -222,24 +204,24 @@ def test_links_of_stages_that_are_gone_are_removed(project):
         (lambda p: (p / "part-2.txt").unlink(), "part-2.txt is missing"),
     ],
 )
-def test_a_damaged_artefact_is_said_aloud_and_made_again(project, executed, capsys, damage, said):
+def test_a_damaged_artefact_is_reported_and_rebuilt(project, executed, capsys, damage, message):
     run("demo.yaml")
     first, pool = len(executed()), Path("runs/demo/stages/pool").resolve()
     whole = {p: p.read_bytes() for p in pool.rglob("*.txt")}
     damage(pool)
     capsys.readouterr()
     assert run("demo.yaml") == 0
-    assert f"pool: damaged: {said}" in capsys.readouterr().out
+    assert f"pool: damaged: {message}" in capsys.readouterr().out
     assert kinds(executed)[first:] == ["pool"]
     assert {p: p.read_bytes() for p in pool.rglob("*.txt")} == whole
 
 
-def test_a_half_written_directory_is_made_again(project, executed):
+def test_an_unfinished_artefact_is_rebuilt(project, executed):
     run("demo.yaml")
     first, select = len(executed()), Path("runs/demo/stages/select[random,0]").resolve()
     (select / "done.json").unlink()
     (select / "left over.txt").write_text("from a run that was killed")
-    Path("runs/demo/stages/compare/done.json").unlink()  # as it would be: what follows was not made either
+    Path("runs/demo/stages/compare/done.json").unlink()  # after a kill, no later stage exists either
     for stage in ("train", "evaluate"):
         Path(f"runs/demo/stages/{stage}[random,0]/done.json").unlink()
     assert run("demo.yaml") == 0
@@ -247,8 +229,7 @@ def test_a_half_written_directory_is_made_again(project, executed):
     assert not (select / "left over.txt").exists()
 
 
-def test_what_was_deleted_to_save_space_is_made_again_only_if_needed(project, executed):
-    import shutil
+def test_a_deleted_artefact_is_rebuilt_only_if_needed(project, executed):
 
     run("demo.yaml")
     first = len(executed())
@@ -269,14 +250,14 @@ def test_a_disk_that_cannot_be_written(project, capsys):
 
 def test_a_store_that_cannot_be_written(project, capsys):
     Path("root").mkdir()
-    Path("root/store").write_text("a file is in the way")
+    Path("root/store").write_text("a file instead of a directory")
     assert run("demo.yaml", "root=root") == 1
     assert "error: stage bench failed: cannot write" in (err := capsys.readouterr().err)
     assert "root/store" in err and "choose another place with root=DIR" in err
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [
         ("ro", "Read-only file system; choose a writable place with root=DIR"),
         (
@@ -285,29 +266,24 @@ def test_a_store_that_cannot_be_written(project, capsys):
         ),
     ],
 )
-def test_a_real_read_only_or_full_disk(project, options, said):
-    """On a small tmpfs in a mount namespace of its own, where the system allows that."""
+def test_a_real_read_only_or_full_disk(project, options, message):
+    """On a small tmpfs in a mount namespace of its own, if the system allows that."""
     Path("disk").mkdir()
-    paths = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
     code = 'from recipes.run import main; raise SystemExit(main(["demo.yaml", "root=disk"], "dummy_stages"))'
     script = f"mount -t tmpfs -o {options} none disk || exit 77; exec {sys.executable} -c '{code}'"
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-    )
+    command = ["unshare", "-rm", "sh", "-c", script]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip("this system lets no one mount")
+        pytest.skip("this system does not allow mounts in a user namespace")
     assert done.returncode == 1
-    assert said in done.stderr and "cannot write" in done.stderr
+    assert message in done.stderr and "cannot write" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------ errors
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (["gone.yaml"], "error: recipe file gone.yaml does not exist in"),
         (["demo.yaml", "basline=random"], "did you mean `baseline`?"),
@@ -320,15 +296,15 @@ def test_a_real_read_only_or_full_disk(project, options, said):
         (["demo.yaml", "base.path=gone"], "stages `train` and `pool` need gone, which does not exist"),
     ],
 )
-def test_a_wrong_recipe_ends_with_status_2_before_anything_is_written(project, capsys, arguments, said):
+def test_a_wrong_recipe_ends_with_status_2_before_anything_is_written(project, capsys, arguments, message):
     before = sorted(project.rglob("*"))
     assert run(*arguments) == 2
     err = capsys.readouterr().err
-    assert said in err and "Traceback" not in err
+    assert message in err and "Traceback" not in err
     assert sorted(project.rglob("*")) == before
 
 
-def test_a_stage_that_fails_shows_its_traceback_last_the_reason(project, capsys, monkeypatch):
+def test_a_failed_stage_prints_its_traceback_and_then_the_reason(project, capsys, monkeypatch):
     monkeypatch.setenv("DUMMY_FAIL", "labels")
     assert run("demo.yaml") == 1
     captured = capsys.readouterr()
@@ -339,19 +315,19 @@ def test_a_stage_that_fails_shows_its_traceback_last_the_reason(project, capsys,
     assert run("demo.yaml") == 0
 
 
-def test_stages_are_told_to_whoever_listens(project):
+def test_on_stage_receives_cached_and_new_stages(project):
     from recipes.code import Stages
     from recipes.engine import run as run_plan
     from recipes.load import load
     from recipes.plan import make_plan
 
-    loaded, heard = load("demo.yaml"), []
+    loaded, stages = load("demo.yaml"), []
     plan = make_plan(loaded, Stages("dummy_stages"))
     for _ in range(2):
         run_plan(
             loaded,
             plan,
             until="pool",
-            on_stage=lambda node, outcome: heard.append((node.kind, outcome.state)),
+            on_stage=lambda node, outcome: stages.append((node.kind, outcome.state)),
         )
-    assert heard == [(kind, state) for state in ("new", "cached") for kind in ("bench", "source", "pool")]
+    assert stages == [(kind, state) for state in ("new", "cached") for kind in ("bench", "source", "pool")]

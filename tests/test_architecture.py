@@ -1,4 +1,4 @@
-"""What the layout promises: imports point one way, optional packages are optional, every shipped recipe loads."""
+"""Rules of the layout: imports point one way, optional packages are optional, every shipped recipe loads."""
 
 import ast
 import subprocess
@@ -50,11 +50,11 @@ ANYWHERE = {
     "curation.nearest",
     "curation.taxonomy",
 }
-"""Modules below all packages, which import nothing of the project but each other."""
+"""Modules that every package may import; they import nothing of the project but each other."""
 
 
 def project_modules() -> dict[str, Path]:
-    """Source file of every module of the four packages, by dotted name."""
+    """The source file of every module of the four packages, by dotted name."""
     files = [file for package in PACKAGES for file in (REPOSITORY / package).rglob("*.py")]
     names = [".".join(file.relative_to(REPOSITORY).with_suffix("").parts) for file in files]
     return {name.removesuffix(".__init__"): file for name, file in zip(names, files, strict=True)}
@@ -64,13 +64,13 @@ MODULES = project_modules()
 
 
 def imported(name: str) -> set[str]:
-    """Every module that a module imports anywhere in it, for type checkers too."""
+    """Every module that a module imports, also inside functions and for type checkers."""
     package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
     return set(closure.imported(ast.parse(MODULES[name].read_text()), package))
 
 
 def imported_of_project(name: str) -> set[str]:
-    """The modules of this project among them."""
+    """The modules of this project that a module imports."""
     return {module for module in imported(name) if module in MODULES} - {name}
 
 
@@ -85,13 +85,13 @@ def test_imports_point_one_way(package):
             )
 
 
-def test_what_all_may_import_imports_nothing_else():
+def test_shared_modules_import_only_each_other():
     for name in ANYWHERE:
         assert imported_of_project(name) <= ANYWHERE
 
 
 def test_no_import_cycles():
-    """Neither at the top of a file, nor inside a function, nor for a type checker."""
+    """Imports inside functions and for type checkers count too."""
     above = {name: imported_of_project(name) for name in MODULES}
     while free := {name for name, modules in above.items() if not modules}:
         above = {name: modules - free for name, modules in above.items() if name not in free}
@@ -101,12 +101,12 @@ def test_no_import_cycles():
 def test_selectors_use_numpy_and_pyarrow_only():
     for name in (name for name in MODULES if name.startswith("curation.selectors")):
         outside = {m.split(".")[0] for m in imported(name)} - set(sys.stdlib_module_names) - {"curation"}
-        # numba only inside a function: the test below imports everything without it
+        # numba inside functions only: the test below imports everything without it
         assert outside <= {"numpy", "pyarrow", "numba"}, f"{name}: {outside}"
 
 
 def test_everything_imports_without_the_optional_packages():
-    # the tasks' functions and lmms_model are loaded by lmms-eval itself
+    # lmms-eval itself loads lmms_model and the functions of the tasks, so these need it
     modules = [
         n for n in MODULES if ".tasks." not in n and n.rpartition(".")[2] not in ("__main__", "lmms_model")
     ]
@@ -114,7 +114,8 @@ def test_everything_imports_without_the_optional_packages():
         f"import sys, importlib\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -132,7 +133,7 @@ def test_every_shipped_recipe_loads_and_plans(file):
 @pytest.mark.parametrize(
     "scale", sorted((REPOSITORY / "recipes" / "scales").glob("*.yaml")), ids=lambda f: f.stem
 )
-def test_every_scale_serves_the_main_recipe(scale):
+def test_every_scale_fits_the_main_recipe(scale):
     from recipes.load import load
 
     assert (
@@ -140,7 +141,7 @@ def test_every_scale_serves_the_main_recipe(scale):
     )
 
 
-def test_constraints_name_a_version_for_every_line_and_no_address():
+def test_constraints_pin_versions_and_contain_no_addresses():
     for line in (REPOSITORY / "constraints.txt").read_text().splitlines():
         assert "==" in line and "/" not in line, line
 

@@ -1,9 +1,10 @@
-"""Seconds that it takes to load and plan a recipe of many arms, and to find what of it is done.
+"""CPU seconds to load and plan a recipe of many arms, and to find which of its stages are done.
 
-    python tests/benchmarks/planning.py [--arms 10000]
+python tests/benchmarks/planning.py [--arms 10000]
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from recipes.plan import make_plan
 
 
 def recipe(arms: int) -> str:
-    """A recipe of that many arms, each with another subset."""
+    """A recipe with that many arms, each with another subset."""
     lines = [f"  a{n}: {{selector: random, budget: 30%, seeds: [{n}]}}" for n in range(arms)]
     return "\n".join(["name: many", "scale: smoke", "arms:", *lines, "baseline: a0", "reference: a0", ""])
 
@@ -22,11 +23,11 @@ def recipe(arms: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arms", type=int, default=10_000)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "many.yaml"
-        file.write_text(recipe(given.arms))
-        make_plan(load("mmssr_30pct.yaml"))  # reads the sources of the stages once
+        file.write_text(recipe(options.arms))
+        make_plan(load("mmssr_30pct.yaml"))  # parses the sources of the stages, which are cached then
         times = [time.process_time()]
         loaded = load(str(file))
         times.append(time.process_time())
@@ -34,9 +35,10 @@ def main() -> None:
         times.append(time.process_time())
         survey(plan, Path(folder))
         times.append(time.process_time())
-    loading, planning, looking = (b - a for a, b in zip(times, times[1:], strict=False))
+    loading, planning, surveying = (after - before for before, after in itertools.pairwise(times))
     print(
-        f"{given.arms:,} arms, {len(plan.nodes):,} stages: load {loading:.2f}, plan {planning:.2f}, survey {looking:.2f} CPU s"
+        f"{options.arms:,} arms, {len(plan.nodes):,} stages: "
+        f"load {loading:.2f}, plan {planning:.2f}, survey {surveying:.2f} CPU s"
     )
 
 

@@ -1,4 +1,4 @@
-"""A recipe on a LLaVA JSON of one's own: labels by an API teacher, scorer and styler by a server or vLLM; the servers are stubs."""
+"""A recipe on a user's LLaVA JSON: an API teacher, and raters on a server or in vLLM; all of them stubs."""
 
 import json
 import os
@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from chat_server import serve
 from PIL import Image
+from processes import REPOSITORY, environment
 from stub_vllm import StubVllm
 
 from curation.taxonomy import CAPABILITY_KEYS
 from recipes.run import main
-
-REPOSITORY = Path(__file__).parents[2]
 
 pytest.importorskip("openai")
 SIZE, LABELLED = 24, 12
@@ -39,14 +38,14 @@ track: {wandb: {mode: disabled}}
 
 
 def valid(body):
-    """A teacher's answer that depends on the request alone."""
+    """A teacher's valid answer, which depends on the request only."""
     words = len(json.dumps(body["messages"][1]["content"]))
     return json.dumps({**{key: (words + i) % 6 for i, key in enumerate(CAPABILITY_KEYS)}, "styles": ["word"]})
 
 
 @pytest.fixture(scope="module")
 def ingested(tmp_path_factory):
-    """A project on whose pool the stage `pool` has run; every fourth sample is text only."""
+    """A project in which the stage `pool` is finished; every fourth sample is text only."""
     root, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
     records = []
     for i in range(SIZE):
@@ -71,7 +70,10 @@ def ingested(tmp_path_factory):
 
 @pytest.fixture
 def own(ingested, tmp_path, monkeypatch):
-    """A copy of that project as the current directory; its function runs the recipe up to a stage and returns the stage's directory."""
+    """A copy of that project as the current directory.
+
+    Returns a function that runs the recipe up to a stage and returns the directory of that stage.
+    """
     shutil.copytree(ingested, tmp_path / "own", symlinks=True)
     monkeypatch.chdir(tmp_path / "own")
 
@@ -108,19 +110,19 @@ def test_labels_come_with_their_cost(own, capsys, monkeypatch):
     assert set(server.keys) == {"Bearer secret-key"} and {body["model"] for body in server.requests} == {
         "teacher"
     }
-    told, counts = capsys.readouterr().out, summary(labels)
+    out, counts = capsys.readouterr().out, summary(labels)
     cost = counts["cost"]
     assert 0 < bad < LABELLED and counts["n"] == LABELLED and counts["missing"] == {"invalid_answer": bad}
     assert cost["requests"] == len(server.requests) == LABELLED + bad
     assert cost["usd"] == pytest.approx((cost["input_tokens"] + 2 * cost["output_tokens"]) / 1e6)
-    assert f"{LABELLED} samples labelled (50.0% of the pool); missing: invalid_answer {bad}" in told
-    assert f"teacher: {cost['requests']} requests (0 retries), {cost['input_tokens']:,} input tokens" in told
+    assert f"{LABELLED} samples labelled (50.0% of the pool); missing: invalid_answer {bad}" in out
+    assert f"teacher: {cost['requests']} requests (0 retries), {cost['input_tokens']:,} input tokens" in out
     assert json.loads((labels / "labels.json").read_text())["cost"] == cost
     assert "secret-key" not in "".join(path.read_text(errors="replace") for path in Path().rglob("*.json"))
 
 
-def test_nothing_is_paid_twice(own, capsys):
-    """Not for another address, a larger share, the same labels again; another model and other instructions are other labels."""
+def test_no_answer_is_paid_for_twice(own, capsys):
+    """Another address, a larger share and a rerun reuse answers; another model or prompt does not."""
     with serve(answer=valid) as first:
         own("labels_api", f"teacher.server.url={first.url}", "teacher.share=0.25")
     with serve(answer=valid) as second:
@@ -157,8 +159,8 @@ def test_nothing_is_paid_twice(own, capsys):
     )
 
 
-def test_a_killed_run_goes_on_without_paying_again(own):
-    """SIGKILL while a request is out; answers that are no labels and refusals are kept too."""
+def test_a_resumed_run_requests_no_answer_again(own):
+    """SIGKILL during a request; invalid answers are kept too."""
     child = None
 
     def fault(number, body):
@@ -173,7 +175,7 @@ def test_a_killed_run_goes_on_without_paying_again(own):
         command = ["own.yaml", "--until", "labels_api", f"teacher.server.url={server.url}"]
         child = subprocess.Popen(
             [sys.executable, "-m", "recipes.run", *command],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -182,7 +184,7 @@ def test_a_killed_run_goes_on_without_paying_again(own):
         labels = own("labels_api", *command[3:])
     times = Counter(json.dumps(body["messages"], sort_keys=True) for body in server.requests)
     assert times.pop(json.dumps(server.requests[7]["messages"], sort_keys=True)) == 2, (
-        "the one that was out when the run was killed"
+        "the request during which the run was killed"
     )
     assert set(times.values()) == {1}
     cost = summary(labels)["cost"]
@@ -192,7 +194,7 @@ def test_a_killed_run_goes_on_without_paying_again(own):
 
 
 @pytest.mark.parametrize(
-    "overrides, fault, told",
+    "overrides, fault, message",
     [
         (
             ["teacher.server.key_env=NO_SUCH_KEY"],
@@ -214,7 +216,8 @@ def test_a_killed_run_goes_on_without_paying_again(own):
         (
             [],
             500,
-            "teacher.server.max_failed: teacher gave no label for 12 of 12 samples ({'server_error': 12}), more than 5.0%",
+            "teacher.server.max_failed: teacher gave no label for 12 of 12 samples "
+            "({'server_error': 12}), more than 5.0%",
         ),
         (
             ["teacher.server.input_price=10.0", "teacher.server.max_cost_usd=0.0001"],
@@ -223,15 +226,15 @@ def test_a_killed_run_goes_on_without_paying_again(own):
         ),
     ],
 )
-def test_what_stops_a_teacher_names_the_key(own, monkeypatch, capsys, overrides, fault, told):
+def test_an_error_of_the_teacher_names_the_key(own, monkeypatch, capsys, overrides, fault, message):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with serve(fault=lambda number, body: fault, answer=valid) as server:
         own("labels_api", f"teacher.server.url={server.url}", *overrides, status=1)
-    assert f"error: stage labels_api failed: RecipeError: {told}" in capsys.readouterr().err
+    assert f"error: stage labels_api failed: RecipeError: {message}" in capsys.readouterr().err
     assert not list(Path("store/labels_api").glob("*/done.json"))
 
 
-def test_a_teacher_that_fails_for_many_is_stopped_early(ingested):
+def test_a_teacher_that_fails_for_many_samples_is_stopped_early(ingested):
     from curation.pool.sample import Sample, Turn
     from curation.teacher.api import EARLY, ApiTeacher
     from curation.teacher.chat import ChatClient, TooManyFailures
@@ -244,14 +247,14 @@ def test_a_teacher_that_fails_for_many_is_stopped_early(ingested):
         assert len(server.requests) < EARLY + 4
 
 
-def test_mmssr_on_a_pool_of_ones_own(own):
-    """Labels, the scorer's training, its signal and the selection; nothing of it is the mini world's but the base."""
+def test_mmssr_on_a_user_pool(own):
+    """Labels, training of the scorer, its signal, and selection; only the base is the mini world's."""
     with serve(answer=valid) as server:
         own("select", f"teacher.server.url={server.url}", "arms.mmssr.params.bins=source")
     subset = Path("runs/own/stages/select[mmssr,0]")
     assert pq.read_metadata(subset / "subset.parquet").num_rows == 8
-    shown = json.loads((subset.parent / "fit_rater[scorer]" / "split.json").read_text())
-    assert len(shown["train"]) + len(shown["held_out"]) == LABELLED
+    split = json.loads((subset.parent / "fit_rater[scorer]" / "split.json").read_text())
+    assert len(split["train"]) + len(split["held_out"]) == LABELLED
 
 
 # ----------------------------------------------------------------------------------------------- engines
@@ -268,8 +271,8 @@ def test_scorer_and_styler_by_a_server(own, capsys):
     with serve() as server:
         url = f"scoring.server.url={server.url}"
         own("select", *SERVED, url)
-        asked = Counter(body["model"] for body in server.requests)
-        told = capsys.readouterr().out
+        requests = Counter(body["model"] for body in server.requests)
+        out = capsys.readouterr().out
         stages = Path("runs/own/stages")
         assert {path.name for path in stages.iterdir()} == {
             "pool",
@@ -277,10 +280,10 @@ def test_scorer_and_styler_by_a_server(own, capsys):
             "signal[style]",
             "select[mmssr,0]",
         }
-        assert asked == {"rater": 4 + 14 * SIZE, "namer": 4 + SIZE}, (
-            "four probes, then every query of every sample"
+        assert requests == {"rater": 4 + len(CAPABILITY_KEYS) * SIZE, "namer": 4 + SIZE}, (
+            "four probes of the server, then every query of every sample"
         )
-        assert f"rater: {asked['rater']} requests (0 retries)" in told
+        assert f"rater: {requests['rater']} requests (0 retries)" in out
         counts = summary(stages / "signal[capability]")
         assert (
             counts["rows"] == SIZE
@@ -291,10 +294,10 @@ def test_scorer_and_styler_by_a_server(own, capsys):
         assert pq.read_table(stages / "signal[style]" / "part-00000.parquet")["styles"].null_count == 0
         own("select", *SERVED, "scoring.server.url=http://127.0.0.1:9/v1", "scoring.server.concurrency=2")
         own("select", *SERVED, url, "styler.served=other")
-        assert Counter(body["model"] for body in server.requests) == asked + Counter(other=4 + SIZE)
+        assert Counter(body["model"] for body in server.requests) == requests + Counter(other=4 + SIZE)
 
 
-def test_a_server_that_shows_no_images_or_is_not_there(own, capsys):
+def test_a_server_that_ignores_images_or_is_unreachable_is_an_error(own, capsys):
     with serve(blind=True) as server:
         own("select", *SERVED, f"scoring.server.url={server.url}", status=1)
     assert "two different images change log-probabilities by 0" in capsys.readouterr().err
@@ -314,12 +317,12 @@ def test_scorer_and_styler_by_vllm(own, monkeypatch):
         [str(digit) for digit in range(6)]
     )
     monkeypatch.setitem(sys.modules, "vllm", stub)
-    given = [f"{rater}={{path: {base}, train: null}}" for rater in ("scorer", "styler")]
+    raters = [f"{rater}={{path: {base}, train: null}}" for rater in ("scorer", "styler")]
     own(
         "select",
         "scoring.engine=vllm",
         "scoring.vllm={allow_anyres: true, block: 10, llm: {max_model_len: 512}}",
-        *given,
+        *raters,
     )
     stages = Path("runs/own/stages")
     assert (

@@ -1,17 +1,19 @@
-"""The stages of signals that only some selectors ask for, small and in one process: from the pool to each subset."""
+"""A small recipe with the signals that only some selectors need: from the pool to each subset."""
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import REPOSITORY
 
-import curation
 from curation.signals.core.table import read_metadata
 from curation.signals.gradients.per_sample import adapter_hash
 from curation.subset import read_manifest, read_subset
+from curation.taxonomy import CAPABILITY_KEYS
 from training.adapters import kept_adapters
 from training.models import checkpoint_hash
 
@@ -54,7 +56,8 @@ NEEDS = ("words",)
 
 
 def compute(pool, rows, power=1):
-    counts = [sum(len(turn.answer.split()) for turn in sample.turns) ** power for sample in pool.samples(rows)]
+    samples = pool.samples(rows)
+    counts = [sum(len(turn.answer.split()) for turn in sample.turns) ** power for sample in samples]
     return pa.table({"row": pa.array(rows, pa.int32()), "words": pa.array(np.array(counts, np.float32))})
 
 
@@ -65,10 +68,7 @@ def select(columns, budget, seed):
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory) -> Path:
-    """The stage directories of a run until every subset is chosen; the raters are the base, by path."""
-    import shutil
-
-    import recipes
+    """The stage directories of a run up to the subsets; scorer and styler are the base, given by path."""
     from recipes.run import main
 
     root = tmp_path_factory.mktemp("signals")
@@ -77,9 +77,7 @@ def stages(tmp_path_factory) -> Path:
         patch.syspath_prepend(root)
         (root / "word_signal.py").write_text(WORDS)
         (root / "small.yaml").write_text(RECIPE)
-        shutil.copytree(
-            Path(recipes.__path__[0]).parent / "curation" / "mini" / "base", root / "raters" / "scorer"
-        )
+        shutil.copytree(REPOSITORY / "curation" / "mini" / "base", root / "raters" / "scorer")
         assert main(["small.yaml", "--until", "select"]) == 0
     return root / "runs" / "small" / "stages"
 
@@ -99,13 +97,13 @@ ARMS = [
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_each_selector_gets_what_it_needs(stages, arm):
+def test_each_selector_fills_its_budget(stages, arm):
     subset = read_subset(stages / f"select[{arm},0]")
     assert len(subset) == BUDGET and len(set(subset["row"].to_pylist())) == BUDGET
-    assert len(subset.column_names) > 3, "a reason for each pick"
+    assert len(subset.column_names) > 3, "the reason for each pick has columns"
 
 
-def test_a_signal_of_ones_own_and_a_budget_in_tokens(stages):
+def test_a_user_signal_and_a_budget_in_tokens(stages):
     words = pq.read_table(stages / "signal[words]" / "part-00000.parquet")["words"].to_numpy()
     subset, manifest = read_subset(stages / "select[own,0]"), read_manifest(stages / "select[own,0]")
     left_out = pa.compute.invert(
@@ -116,14 +114,14 @@ def test_a_signal_of_ones_own_and_a_budget_in_tokens(stages):
     assert manifest["notes"]["token_budget"] == 900
 
 
-def test_matched_random_has_the_sources_of_its_reference(stages):
+def test_matched_random_has_the_source_mix_of_its_reference(stages):
     matched, reference = (
         sorted(read_subset(stages / f"select[{arm},0]")["source"].to_pylist()) for arm in ("matched", "mmssr")
     )
     assert matched == reference
 
 
-def test_the_second_round_is_scored_by_another_model(stages):
+def test_the_second_round_reads_the_losses_of_another_model(stages):
     first, second = (
         read_manifest(stages / name)["signals"]["necessity"]
         for name in ("select[twice,0,round 1]", "select[twice,0]")
@@ -133,7 +131,7 @@ def test_the_second_round_is_scored_by_another_model(stages):
     assert sorted(rows) == sorted(read_subset(stages / "select[twice,0,round 1]")["row"].to_pylist())
 
 
-def test_less_sums_over_the_epochs_of_a_warm_up_and_icons_takes_the_last(stages):
+def test_less_uses_all_epochs_of_the_warm_up_and_icons_the_last(stages):
     kept = kept_adapters(stages / "fit_warmup")
     assert [one.step for one in kept] == [2, 4], "30 samples in batches of 16, twice"
     plain, adam = (read_metadata(stages / f"signal[{name}]") for name in ("gradient", "gradient_adam"))
@@ -148,11 +146,12 @@ def test_less_sums_over_the_epochs_of_a_warm_up_and_icons_takes_the_last(stages)
         adam["adam"] == [hashlib.sha256(one.adam.read_bytes()).hexdigest() for one in kept]
         and plain["adam"] == []
     )
-    assert adam["targeted"] is plain["targeted"] is True and len(adam["tasks"]) == 14
-    assert adam["model_hash"] == checkpoint_hash(Path(curation.__path__[0]) / "mini" / "base")
+    assert adam["targeted"] is plain["targeted"] is True
+    assert set(adam["tasks"]) == set(CAPABILITY_KEYS)
+    assert adam["model_hash"] == checkpoint_hash(REPOSITORY / "curation" / "mini" / "base")
 
 
-def test_the_probe_tells_how_well_it_predicts(stages):
+def test_the_probe_reports_its_leave_one_out_fit(stages):
     fit = json.loads((stages / "signal[value]" / "fit.json").read_text())
     assert len(fit["labels"]) == 3 and len(fit["loso_predictions"]) == 3
     labels = fit["labels"]
@@ -165,9 +164,9 @@ def test_the_probe_tells_how_well_it_predicts(stages):
     )
 
 
-def test_a_finished_rater_is_used_as_it_is(stages):
-    given = stages / "fit_released[scorer]"
-    assert (given / "model.safetensors").is_symlink()
-    assert json.loads((given / "stage.json").read_text())["summary"] == {"converted": False}
+def test_a_released_rater_is_linked(stages):
+    released = stages / "fit_released[scorer]"
+    assert (released / "model.safetensors").is_symlink()
+    assert json.loads((released / "stage.json").read_text())["summary"] == {"converted": False}
     styles = pq.read_schema(stages / "signal[style]" / "part-00000.parquet").names
     assert "style_logp_yes_no" in styles

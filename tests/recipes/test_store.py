@@ -1,4 +1,4 @@
-"""The store: finished means whole, and a disk that cannot be written is explained."""
+"""The store: finished artefacts are complete, damage is detected, disk errors and locks."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ def artefact(tmp_path):
     return path
 
 
-def test_finished_is_done(artefact):
+def test_a_finished_artefact_is_done(artefact):
     assert store.check(artefact, DIGEST) == "done"
     assert store.read_record(artefact)["summary"] == {"n": 3}
     done = store.read_done(artefact)
@@ -50,7 +50,7 @@ def test_absent_and_unfinished(artefact):
 
 
 def zero(path):
-    """Other content of the same size, as a bit error or a careless copy leaves it."""
+    """Replace the content by zeros of the same size, as after a disk error."""
     size = path.stat().st_size
     path.write_bytes(bytes(size))
 
@@ -66,7 +66,7 @@ def link_loop(path):
 
 
 @pytest.mark.parametrize(
-    "name, damage, said",
+    "name, damage, message",
     [
         ("small.txt", lambda p: os.truncate(p, 3), "small.txt has 3 bytes instead of 7"),
         ("small.txt", lambda p: p.write_text("CONTENT"), "the content of small.txt has changed"),
@@ -80,31 +80,31 @@ def link_loop(path):
         ("stage.json", lambda p: p.unlink(), "stage.json is missing"),
     ],
 )
-def test_damage_is_found(artefact, name, damage, said):
+def test_damage_is_detected(artefact, name, damage, message):
     damage(artefact / name)
-    assert store.check(artefact, DIGEST).startswith(f"damaged: {said}")
+    assert store.check(artefact, DIGEST).startswith(f"damaged: {message}")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "3", "[" * 100_000, '{"hash": "%s"}' % DIGEST])
-def test_a_done_mark_of_any_shape_is_damage(artefact, text):
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "3", "[" * 100_000, f'{{"hash": "{DIGEST}"}}'])
+def test_an_invalid_done_json_is_damage(artefact, text):
     (artefact / "done.json").write_text(text)
     assert store.check(artefact, DIGEST).startswith("damaged: done.json ")
 
 
 @pytest.mark.parametrize("files", [[], None, "x", {"small.txt": None}, {"small.txt": {"size": "x"}}])
-def test_a_list_of_files_of_any_shape_is_damage(artefact, files):
+def test_an_invalid_list_of_files_is_damage(artefact, files):
     done = json.loads((artefact / "done.json").read_text())
     (artefact / "done.json").write_text(json.dumps({**done, "files": files}))
     assert store.check(artefact, DIGEST).startswith("damaged: done.json does not have the form")
 
 
 @pytest.mark.parametrize("record", [{}, {**RECORD, "seconds": None}, {**RECORD, "summary": []}])
-def test_a_record_of_another_shape_is_damage(artefact, record):
+def test_an_invalid_stage_json_is_damage(artefact, record):
     store.finish(artefact, DIGEST, record)
     assert store.check(artefact, DIGEST).startswith("damaged: stage.json lacks a valid `")
 
 
-def test_a_file_in_place_of_an_artefact_is_damage_that_begin_clears(artefact):
+def test_a_file_in_place_of_an_artefact_is_damage_that_begin_removes(artefact):
     shutil.rmtree(artefact)
     artefact.write_text("not a directory")
     assert store.check(artefact, DIGEST) == "damaged: it is not a directory"
@@ -112,11 +112,11 @@ def test_a_file_in_place_of_an_artefact_is_damage_that_begin_clears(artefact):
     assert store.check(artefact, DIGEST) == "unfinished"
 
 
-def test_artefact_of_another_stage(artefact):
+def test_an_artefact_of_another_stage_is_damage(artefact):
     assert store.check(artefact, DIGEST[:12] + "0" * 52) == "damaged: done.json belongs to another stage"
 
 
-def test_a_second_look_reads_no_content(artefact, monkeypatch):
+def test_a_second_check_reads_no_content(artefact, monkeypatch):
     monkeypatch.setattr(store, "_sha256", lambda file: pytest.fail(f"{file} was read"))
     assert store.check(artefact, DIGEST) == "done"
 
@@ -130,7 +130,7 @@ def test_a_touched_file_is_read_again_once(artefact, monkeypatch):
     assert read == ["large.bin"]
 
 
-def test_a_full_check_finds_what_keeps_size_and_time(artefact):
+def test_a_full_check_detects_changes_that_keep_size_and_time(artefact):
     stat = (artefact / "large.bin").stat()
     zero(artefact / "large.bin")
     os.utime(artefact / "large.bin", ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -141,12 +141,12 @@ def test_a_full_check_finds_what_keeps_size_and_time(artefact):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"small.txt": 3}', '{"small.txt": [7, 0, 0]}'])
-def test_a_damaged_memory_only_costs_reading_again(artefact, text):
+def test_a_damaged_seen_file_is_ignored(artefact, text):
     artefact.with_name(f"{artefact.name}.seen").write_text(text)
     assert store.check(artefact, DIGEST) == "done"
 
 
-def test_the_root_hash_covers_names_and_contents_but_no_times(artefact, tmp_path):
+def test_the_root_hash_covers_names_and_contents_but_no_logs_of_times(artefact, tmp_path):
     root = store.read_done(artefact).root
     again = tmp_path / "again"
     shutil.copytree(artefact, again)
@@ -171,12 +171,12 @@ def test_files_get_the_mode_that_umask_grants(tmp_path):
     assert (path / "weights").stat().st_mode & 0o777 == 0o640
 
 
-def test_begin_takes_the_mark_away_first(artefact, monkeypatch):
+def test_begin_removes_the_mark_first(artefact, monkeypatch):
     monkeypatch.setattr(
         store.shutil,
         "rmtree",
         lambda path: (
-            pytest.fail("the mark is still there")
+            pytest.fail("done.json still exists")
             if (path / "done.json").exists()
             else (_ for _ in ()).throw(KeyboardInterrupt)
         ),
@@ -205,7 +205,7 @@ def test_atomic_write_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "code, said",
+    "code, message",
     [
         (
             errno.ENOSPC,
@@ -227,7 +227,7 @@ def test_atomic_write_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch
     ],
     ids=["write", "begin", "lock"],
 )
-def test_disk_problems_name_the_path_and_what_to_do(tmp_path, monkeypatch, code, said, act):
+def test_disk_problems_name_the_path_and_what_to_do(tmp_path, monkeypatch, code, message, act):
     def refuse(path, *_, **__):
         raise OSError(code, os.strerror(code), str(path))
 
@@ -235,14 +235,14 @@ def test_disk_problems_name_the_path_and_what_to_do(tmp_path, monkeypatch, code,
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(StoreError) as caught:
         act(tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert f"cannot write {tmp_path}" in str(caught.value)
 
 
 def test_a_really_full_disk():
     full = Path("/dev/full")
     with (
-        pytest.raises(StoreError, match="cannot write .*No space left on device; free some"),
+        pytest.raises(StoreError, match=r"cannot write .*No space left on device; free some"),
         store.explained(full),
     ):
         full.write_text("x")
@@ -254,7 +254,7 @@ def test_root_below_a_file(tmp_path):
         store.begin(tmp_path / "file" / "store", keep=False)
 
 
-def test_other_errors_stay_as_they_are(tmp_path):
+def test_other_errors_are_not_translated(tmp_path):
     with pytest.raises(FileNotFoundError):
         store.write_json(tmp_path / "gone" / "x.json", {})
 
@@ -272,7 +272,7 @@ with store.lock(Path(sys.argv[1]), lambda: None):
 """
 
 
-def test_lock_waits_and_a_killed_holder_gives_it_back(tmp_path):
+def test_a_lock_waits_and_a_killed_holder_releases_it(tmp_path):
     path = tmp_path / "kind" / "abc"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, cwd=Path(store.__file__).parents[2]
@@ -288,5 +288,5 @@ def test_lock_waits_and_a_killed_holder_gives_it_back(tmp_path):
         assert len(waited) == 1
     holder.wait()
     holder.stdout.close()
-    with store.lock(path, lambda: pytest.fail("nobody holds it")):
+    with store.lock(path, lambda: pytest.fail("no process holds the lock")):
         pass

@@ -1,10 +1,7 @@
-"""Sweeps: the cells of a file, sharing of stages, failed cells, merging, table and picture."""
+"""Sweeps: the cells of a file, sharing of stages, failed cells, merging, table and plot."""
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import dummy_stages.compare
 import pyarrow.parquet as pq
@@ -12,13 +9,12 @@ import pytest
 import yaml
 from dummy_stages.body import run as dummy_run
 from PIL import Image
+from processes import REPOSITORY
 
-import recipes
 from recipes.errors import RecipeError
 from recipes.sweep import main
 from recipes.sweep_file import load_sweep
 
-REPOSITORY = Path(recipes.__file__).parents[1]
 ABLATIONS = sorted((REPOSITORY / "recipes" / "ablations").glob("*.yaml"))
 SWEEP = """\
 name: tries
@@ -34,13 +30,13 @@ CELLS = ["default", "share-0.2", "blind-0", "blind-0.2", "quiet"]
 
 
 def compare(config, inputs, out, progress):
-    """The dummy stage, and a comparison in which every arm differs from the baseline by its place among the arms."""
+    """The dummy stage with a comparison: the difference of an arm is its position among the arms."""
     arms = list(dict.fromkeys(run["arm"] for run in config["runs"]))
 
     def difference(k):
         return {"value": float(k), "low": k - 1.0, "high": k + 0.5}
 
-    made = [
+    compared = [
         {
             "arm": arm,
             "budget": "30%",
@@ -65,7 +61,7 @@ def compare(config, inputs, out, progress):
         json.dumps(
             {
                 "suite": suite,
-                "arms": made,
+                "arms": compared,
                 "chance": {"seeing": 0.1, "reading": 0.2},
                 "blind": {"seeing": 0.1, "reading": None},
             }
@@ -76,7 +72,7 @@ def compare(config, inputs, out, progress):
 
 @pytest.fixture
 def sweep(project, monkeypatch):
-    """tries.yaml beside demo.yaml, and a compare stage whose comparison can be read."""
+    """The run directory of tries.yaml beside demo.yaml, with a compare stage that writes comparison.json."""
     monkeypatch.setattr(dummy_stages.compare, "run", compare)
     (project / "tries.yaml").write_text(SWEEP)
     return project / "runs" / "tries"
@@ -90,15 +86,7 @@ def rows(place):
     return pq.read_table(place / "sweep.parquet").to_pylist()
 
 
-def test_help_is_quick_and_light():
-    code = (
-        "import sys, recipes.sweep; recipes.sweep.parser().format_help();"
-        "sys.exit(bool({'torch', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
-
-
-def test_one_at_a_time_varies_around_the_recipe_and_runs_its_own_values_once(sweep):
+def test_one_at_a_time_has_one_default_cell_and_one_for_each_other_value(sweep):
     found = load_sweep("tries.yaml")
     assert [cell.name for cell in found.cells] == CELLS
     assert [cell.loaded.recipe.name for cell in found.cells] == [f"tries/{name}" for name in CELLS]
@@ -113,7 +101,7 @@ def test_one_at_a_time_varies_around_the_recipe_and_runs_its_own_values_once(swe
     }
 
 
-def test_the_recipes_own_value_is_shown_where_the_axis_leaves_it_out(sweep, project):
+def test_an_axis_includes_the_recipes_own_value(sweep, project):
     (project / "tries.yaml").write_text(SWEEP.replace("[0, 0.05, 0.2]", "[0.2, 0]"))
     assert load_sweep("tries.yaml").axes["pool.defects.blind"] == [
         (0, "blind-0"),
@@ -122,7 +110,7 @@ def test_the_recipes_own_value_is_shown_where_the_axis_leaves_it_out(sweep, proj
     ]
 
 
-def test_grid_is_every_combination_and_has_a_default_only_if_the_recipe_is_one(sweep, project):
+def test_grid_has_all_combinations_and_a_default_only_if_it_is_one_of_them(sweep, project):
     (project / "tries.yaml").write_text(SWEEP.partition("cells:")[0] + "mode: grid\n")
     found = load_sweep("tries.yaml")
     combined = ["default", "blind-0", "blind-0.2", "share-0.2_blind-0", "share-0.2", "share-0.2_blind-0.2"]
@@ -150,7 +138,7 @@ def test_overrides_change_all_cells_and_name_moves_the_sweep(sweep):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "messages"),
     [
         (
             ("pool.defects.blind:", "pool.defects.blnd:"),
@@ -162,23 +150,21 @@ def test_overrides_change_all_cells_and_name_moves_the_sweep(sweep):
         (("[0, 0.05, 0.2]", "[0, 0]"), ["two cells would have the name `blind-0`"]),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place_before_anything_runs(
-    sweep, project, executed, capsys, change, said
-):
+def test_an_invalid_sweep_is_refused_before_anything_runs(sweep, project, executed, capsys, change, messages):
     (project / "tries.yaml").write_text(SWEEP.replace(*change))
     assert run() == 2 and executed() == []
     error = capsys.readouterr().err
-    for part in said:
-        assert part in error
+    for message in messages:
+        assert message in error
 
 
-def test_unknown_cells_are_named(sweep, capsys):
+def test_an_unknown_cell_is_refused(sweep, capsys):
     assert run("--cell", "blind-0.3") == 2
     assert "did you mean `blind-0.2`" in capsys.readouterr().err
     assert run("--only", "x*") == 2
 
 
-def test_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, executed, capsys):
+def test_a_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, executed, capsys):
     before = sorted(project.rglob("*"))
     assert run("--dry-run") == 0
     assert executed() == [] and sorted(project.rglob("*")) == before
@@ -193,7 +179,7 @@ def test_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, ex
     assert cells["blind-0"][2] == 1  # only the benchmarks
 
 
-def test_cells_share_the_store_and_a_second_run_does_nothing(sweep, executed):
+def test_cells_share_the_store_and_a_second_run_is_cached(sweep, executed):
     assert run() == 0
     kinds = [entry.partition("/")[0] for entry in executed()]
     assert kinds.count("bench") == 1 and kinds.count("source") == 3 and kinds.count("compare") == 5
@@ -205,7 +191,7 @@ def test_cells_share_the_store_and_a_second_run_does_nothing(sweep, executed):
     assert {p.name: p.read_bytes() for p in sweep.iterdir() if p.is_file()} == first
 
 
-def test_a_cells_resolved_recipe_runs_as_it_is(sweep, executed):
+def test_a_cells_resolved_recipe_can_be_run(sweep, executed):
     from recipes.run import main as run_recipe
 
     assert run() == 0
@@ -214,7 +200,7 @@ def test_a_cells_resolved_recipe_runs_as_it_is(sweep, executed):
     assert executed() == done
 
 
-def test_rows_and_table_hold_every_cell_arm_and_benchmark(sweep):
+def test_rows_and_table_contain_every_cell_arm_and_benchmark(sweep):
     assert run() == 0
     table = rows(sweep)
     assert len(table) == 5 * 3 * 3
@@ -240,7 +226,7 @@ def test_rows_and_table_hold_every_cell_arm_and_benchmark(sweep):
     assert width > 900 and height > 300
 
 
-def test_a_failed_cell_is_recorded_and_the_others_go_on(sweep, executed, capsys, monkeypatch):
+def test_a_failed_cell_is_recorded_and_the_others_run(sweep, executed, capsys, monkeypatch):
     def fails(config, inputs, out, progress):
         if config["name"] == "tries/blind-0":
             raise RuntimeError("told to fail")
@@ -262,7 +248,7 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(sweep, executed, capsys,
     assert {r["state"] for r in rows(sweep)} == {"done"}
 
 
-def test_a_failure_of_another_version_of_the_recipe_is_not_reported(sweep, monkeypatch):
+def test_a_failure_of_an_earlier_recipe_is_not_reported(sweep, monkeypatch):
     monkeypatch.setenv("DUMMY_FAIL", "train")
     assert run("--cell", "default") == 1
     monkeypatch.delenv("DUMMY_FAIL")
@@ -271,7 +257,7 @@ def test_a_failure_of_another_version_of_the_recipe_is_not_reported(sweep, monke
     assert not (sweep / "sweep.png").exists()
 
 
-def test_single_cells_write_no_table_and_are_merged_later(sweep, executed):
+def test_single_cells_are_merged_later(sweep, executed):
     for name in ("default", "blind-0"):
         assert run("--cell", name) == 0
     assert not (sweep / "sweep.md").exists()
@@ -294,7 +280,7 @@ def test_only_runs_the_matching_cells(sweep):
 
 
 @pytest.mark.parametrize("file", ABLATIONS, ids=lambda f: f.stem)
-def test_every_shipped_sweep_loads_with_the_defaults_among_its_values(file):
+def test_every_shipped_sweep_loads_and_varies_the_defaults(file):
     found = load_sweep(str(file), [f"root={os.devnull}"])
     assert found.name == file.stem and found.cells[0].name == "default" and not found.cells[0].loaded.modified
     assert all(
@@ -302,7 +288,7 @@ def test_every_shipped_sweep_loads_with_the_defaults_among_its_values(file):
     )
 
 
-def test_the_defect_sweep_has_zero_of_each_and_none_of_all():
+def test_the_defect_sweep_sets_each_defect_to_zero_and_all_in_one_cell():
     from curation.mini.draft import Defects
 
     found = load_sweep("ablations/mini_defects.yaml")

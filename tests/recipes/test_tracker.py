@@ -1,4 +1,4 @@
-"""wandb may be missing, unreachable or stuck: the run goes on, and says so once."""
+"""wandb may be missing, unreachable or blocked: the run continues with a single warning."""
 
 import json
 import subprocess
@@ -52,7 +52,7 @@ def wandb_home(monkeypatch, tmp_path):
 
 
 def _fake_wandb(folder: Path, body: str, monkeypatch) -> None:
-    """A module `wandb` that the worker process finds first."""
+    """Put a module `wandb` with this body first on the worker's PYTHONPATH."""
     (folder / "fake").mkdir()
     (folder / "fake" / "wandb.py").write_text(
         "class Error(Exception): ...\nclass Settings:\n    def __init__(self, **k): ...\n" + body
@@ -62,15 +62,15 @@ def _fake_wandb(folder: Path, body: str, monkeypatch) -> None:
 
 def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = []
+    warnings = []
     tracker = Tracker.start(
-        "offline", project="winnow", name="x", run_dir=tmp_path / "run", config={"a": 1}, say=said.append
+        "offline", project="winnow", name="x", run_dir=tmp_path / "run", config={"a": 1}, say=warnings.append
     )
     tracker.stage("pool", 1.5)
     tracker.comparison(COMPARISON)
     tracker.pictures([picture])
     status = tracker.finish()
-    assert status.ok and said == [] and str(status).startswith("wandb: offline"), status
+    assert status.ok and warnings == [] and str(status).startswith("wandb: offline"), status
     assert status.path.is_relative_to(tmp_path / "run")
     record = next(status.path.glob("*.wandb")).read_bytes()
     for text in (b"seconds/pool", b"mean/mmssr", b"comparison", b"means"):
@@ -81,15 +81,15 @@ def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, pi
     assert not (tmp_path / "wandb").exists()
 
 
-def test_unreachable_server_costs_seconds_and_keeps_the_run_offline(wandb_home, tmp_path, monkeypatch):
+def test_an_unreachable_server_takes_seconds_and_the_run_is_kept_offline(wandb_home, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    said, start = [], time.monotonic()
+    warnings, start = [], time.monotonic()
     tracker = Tracker.start(
-        "online", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append, seconds=3
+        "online", project="winnow", name="x", run_dir=tmp_path / "run", say=warnings.append, seconds=3
     )
     tracker.stage("pool", 1.0)
-    assert time.monotonic() - start < 2, "the run itself does not wait"
+    assert time.monotonic() - start < 2, "start and stage must not wait"
     status = tracker.finish()
     assert (status.mode, status.asked, status.ok) == ("offline", "online", False), status
     assert (
@@ -97,12 +97,12 @@ def test_unreachable_server_costs_seconds_and_keeps_the_run_offline(wandb_home, 
         and b"seconds/pool" in next(status.path.glob("*.wandb")).read_bytes()
     )
     assert (
-        len(said) == 1
-        and "wandb sync" in said[0]
-        and "The run continues" in said[0]
-        and "timed out" in said[0]
+        len(warnings) == 1
+        and "wandb sync" in warnings[0]
+        and "The run continues" in warnings[0]
+        and "timed out" in warnings[0]
     )
-    assert time.monotonic() - start < 100, "mostly imports, on a slow machine"
+    assert time.monotonic() - start < 100, "seconds, mostly imports on a slow machine"
 
 
 def test_disabled_starts_nothing(tmp_path):
@@ -116,63 +116,75 @@ def test_disabled_starts_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_wandb_is_said_once(tmp_path, monkeypatch):
+def test_missing_wandb_is_one_warning(tmp_path, monkeypatch):
     _fake_wandb(tmp_path, "raise ImportError('not here')", monkeypatch)
-    said = []
-    tracker = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append)
+    warnings = []
+    tracker = Tracker.start(
+        "offline", project="winnow", name="x", run_dir=tmp_path / "run", say=warnings.append
+    )
     tracker.stage("pool", 1.0)
     tracker.comparison(COMPARISON)
     status = tracker.finish()
-    assert len(said) == 1 and "winnow[track]" in said[0] and (status.mode, status.ok) == ("disabled", False)
+    assert (
+        len(warnings) == 1
+        and "winnow[track]" in warnings[0]
+        and (status.mode, status.ok) == ("disabled", False)
+    )
 
 
-def test_failure_in_the_middle_is_said_once(tmp_path, monkeypatch):
+def test_a_failure_during_the_run_is_one_warning(tmp_path, monkeypatch):
     _fake_wandb(
         tmp_path,
         "class Run:\n    dir = '/x/files'\n    def log(self, v): raise Error('disk full')\n"
         "def init(**k): return Run()\n",
         monkeypatch,
     )
-    said = []
-    tracker = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append)
+    warnings = []
+    tracker = Tracker.start(
+        "offline", project="winnow", name="x", run_dir=tmp_path / "run", say=warnings.append
+    )
     for k in range(50):
         tracker.stage(f"stage {k}", 1.0)
         time.sleep(0.02)
     status = tracker.finish()
-    assert len(said) == 1 and "disk full" in said[0] and "disk full" in status.detail
+    assert len(warnings) == 1 and "disk full" in warnings[0] and "disk full" in status.detail
 
 
-def test_unexpected_failure_of_the_wandb_process_is_said_and_logged(tmp_path, monkeypatch):
+def test_an_unexpected_failure_of_the_wandb_process_is_logged(tmp_path, monkeypatch):
     _fake_wandb(
         tmp_path,
         "class Run:\n    dir = '/x/files'\n    def log(self, v): 1 / 0\ndef init(**k): return Run()\n",
         monkeypatch,
     )
-    said = []
-    tracker = Tracker.start("offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append)
+    warnings = []
+    tracker = Tracker.start(
+        "offline", project="winnow", name="x", run_dir=tmp_path / "run", say=warnings.append
+    )
     tracker.stage("pool", 1.0)
-    assert not tracker.finish().ok and len(said) == 1 and "worker.log" in said[0]
+    assert not tracker.finish().ok and len(warnings) == 1 and "worker.log" in warnings[0]
     assert "ZeroDivisionError" in (tmp_path / "run/wandb/worker.log").read_text()
 
 
-def test_upload_that_hangs_is_ended(tmp_path, monkeypatch):
+def test_a_blocked_upload_is_aborted(tmp_path, monkeypatch):
     pid = tmp_path / "pid"
     _fake_wandb(
         tmp_path,
         "import time, subprocess\n"
-        f"open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '600'], start_new_session=True).pid))\n"
-        "class Run:\n    dir = '/x/files'\n    def finish(self, quiet): time.sleep(600)\ndef init(**k): return Run()\n",
+        "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        f"open({str(pid)!r}, 'w').write(str(child.pid))\n"
+        "class Run:\n    dir = '/x/files'\n    def finish(self, quiet): time.sleep(600)\n"
+        "def init(**k): return Run()\n",
         monkeypatch,
     )
-    said, start = [], time.monotonic()
+    warnings, start = [], time.monotonic()
     status = Tracker.start(
-        "offline", project="winnow", name="x", run_dir=tmp_path / "run", say=said.append
+        "offline", project="winnow", name="x", run_dir=tmp_path / "run", say=warnings.append
     ).finish(seconds=5)
-    assert time.monotonic() - start < 20 and "not finished within 5 s" in status.detail and len(said) == 1
+    assert time.monotonic() - start < 20 and "not finished within 5 s" in status.detail and len(warnings) == 1
     state, deadline = Path(f"/proc/{pid.read_text()}/status"), time.monotonic() + 10
     while state.exists() and "zombie" not in state.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert time.monotonic() < deadline, "wandb's background process must be ended too"
+    assert time.monotonic() < deadline, "wandb's background process must be killed too"
 
 
 def test_comparison_rows_are_complete():

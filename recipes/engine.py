@@ -234,7 +234,7 @@ def task_of(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], *, f
         work=node.work,
         stages=plan.stages,
         provenance=provenance,
-        made=frozenset(k for k, v in node.inputs.items() if isinstance(v, list | Node)),
+        artefacts=frozenset(k for k, v in node.inputs.items() if isinstance(v, list | Node)),
         force=force,
     )
 

@@ -149,18 +149,9 @@ def _run(
         work=_items(recipe) * (1 + shuffled),
         repetition=number,
     )
-    about = {
-        "arm": arm_name,
-        "selector": arm.selector,
-        "budget": arm.budget,
-        "params": arm.params,
-        "signals": arm.signals,
-        "targeted": _targeted(arm.selector),
-        "pool_seed": pool.seed,
-        "selection_seed": seed,
-        "train_seed": train_seed,
-    }
-    return Run(about, select, train, evaluate)
+    seeds = {"pool_seed": pool.seed, "selection_seed": seed, "train_seed": train_seed}
+    about = {"arm": arm_name, **dump(arm, "selector", "budget", "params", "signals")}
+    return Run({**about, "targeted": _targeted(arm.selector), **seeds}, select, train, evaluate)
 
 
 def _model(loaded: Loaded, prints: Fingerprints, files: tuple[str, ...]) -> External:

@@ -145,8 +145,10 @@ def _axes(
 
     def find(key: str, value: Any) -> str | None:
         first = {k: own[k] if own[k] in values else values[0] for k, values in axes.items()}
-        wanted = (settings(key, value, {}), settings(key, value, first))
-        return next((c.name for want in wanted for c in cells if dict(c.settings) == want), None)
+        candidates = (settings(key, value, {}), settings(key, value, first))
+        return next(
+            (c.name for settings_ in candidates for c in cells if dict(c.settings) == settings_), None
+        )
 
     shown = {}
     for key, values in axes.items():

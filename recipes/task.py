@@ -31,7 +31,7 @@ class Progress(Protocol):
 class Task:
     """Everything that a stage needs to run, without references to other nodes.
 
-    `parents` are the hashes of the inputs by name; `made` names the inputs that are artefacts of other
+    `parents` are the hashes of the inputs by name; `artefacts` names the inputs that are artefacts of other
     stages, whose content is verified before it is read.
     """
 
@@ -46,7 +46,7 @@ class Task:
     work: float
     stages: Stages
     provenance: dict[str, Any]
-    made: frozenset[str] = field(default_factory=frozenset)
+    artefacts: frozenset[str] = field(default_factory=frozenset)
     force: bool = False
 
 
@@ -117,7 +117,7 @@ def _verified_roots(task: Task) -> dict[str, Any]:
         return store.read_done(path).root
 
     roots: dict[str, Any] = {}
-    for key in sorted(task.made):
+    for key in sorted(task.artefacts):
         paths, digests = task.inputs[key], task.parents[key]
         if isinstance(paths, list):
             roots[key] = [root(path, digest) for path, digest in zip(paths, digests, strict=True)]

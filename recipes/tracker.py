@@ -7,8 +7,8 @@
 
 wandb runs in a process of its own (`recipes.wandb_worker`): a server that does not answer could otherwise
 block the exit of this process for minutes or forever. Everything is written below `run_dir/wandb`. If wandb
-is not installed, unreachable or fails later, one warning says so, an online run is kept offline (for `wandb
-sync`), and the run continues.
+is not installed, unreachable or fails later, a warning says so once, an online run is kept offline (for
+`wandb sync`), and the run continues.
 """
 
 import json
@@ -35,13 +35,13 @@ class Status:
     """
 
     mode: Mode
-    asked: Mode
+    requested: Mode
     detail: str = ""
     path: Path | None = None
 
     @property
     def ok(self) -> bool:
-        return self.mode == self.asked and not self.detail
+        return self.mode == self.requested and not self.detail
 
     def __str__(self) -> str:
         where = f" ({self.path})" if self.path else ""
@@ -49,7 +49,7 @@ class Status:
             return f"wandb: {self.mode}{where}"
         return (
             f"wandb: {self.mode}"
-            + (f" instead of {self.asked}" if self.mode != self.asked else "")
+            + (f" instead of {self.requested}" if self.mode != self.requested else "")
             + f"{where}: {self.detail}"
         )
 
@@ -116,7 +116,7 @@ class Tracker:
         self.status = self._worker.finish(seconds)
         if (
             self.status.mode == "disabled"
-            and self.status.asked == "online"
+            and self.status.requested == "online"
             and self._worker.may_retry_offline
         ):
             reason = self.status.detail
@@ -170,7 +170,7 @@ class _Worker:
         for line in output:
             report = json.loads(line)
             path = Path(report["path"]) if report["path"] else self.status.path
-            self.status = Status(report["mode"], self.status.asked, report["detail"], path)
+            self.status = Status(report["mode"], self.status.requested, report["detail"], path)
             self.may_retry_offline = report["retry"]
 
     def send(self, line: str) -> None:

@@ -87,54 +87,44 @@ def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
         raise ValueError(f"unknown message {message['kind']!r}")
 
 
+COLUMNS = (
+    *("arm", "budget", "seeds", "mean", "std", "full", "above"),
+    *("difference", "low", "high", "shuffled", "grounded"),
+)
+"""Columns of the comparison table, before those of the benchmarks."""
+
+
 def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """(columns, rows) of comparison.json: one row for each arm, for the chance level and the blind level."""
-    tasks: Sequence[str] = [benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]]
-    columns = [
-        "arm",
-        "budget",
-        "seeds",
-        "mean",
-        "std",
-        "full",
-        "above",
-        "difference",
-        "low",
-        "high",
-        "shuffled",
-        "grounded",
-        *tasks,
+    """(columns, rows) of comparison.json: a row for each arm, for the chance level and for the blind level."""
+    benchmarks = comparison["suite"]["benchmarks"]
+    tasks = [benchmark["task"] for benchmark in benchmarks]
+    rows = [_arm_row(arm, tasks) for arm in comparison["arms"]]
+    rows += [_level_row(name, comparison[name], benchmarks) for name in ("chance", "blind")]
+    return [*COLUMNS, *tasks], rows
+
+
+def _arm_row(arm: Mapping[str, Any], tasks: Sequence[str]) -> list[Any]:
+    difference = arm["difference"] or {"value": None, "low": None, "high": None}
+    return [
+        *(arm["arm"], arm["budget"], arm["units"], arm["mean"]["mean"], arm["mean"]["std"]),
+        *(arm["full"], arm["above"]),
+        *(difference["value"], difference["low"], difference["high"]),
+        *(arm[name] and arm[name]["mean"] for name in ("shuffled_mean", "grounded_mean")),
+        *(arm["benchmarks"][task]["mean"] for task in tasks),
     ]
-    rows = []
-    for arm in comparison["arms"]:
-        difference = arm["difference"] or {"value": None, "low": None, "high": None}
-        control = [arm[name] and arm[name]["mean"] for name in ("shuffled_mean", "grounded_mean")]
-        rows.append(
-            [
-                arm["arm"],
-                arm["budget"],
-                arm["units"],
-                arm["mean"]["mean"],
-                arm["mean"]["std"],
-                arm["full"],
-                arm["above"],
-                difference["value"],
-                difference["low"],
-                difference["high"],
-                *control,
-                *(arm["benchmarks"][task]["mean"] for task in tasks),
-            ]
-        )
-    for name in ("chance", "blind"):
-        levels = [comparison[name][task] for task in tasks]
-        percents = [
-            100 * level / benchmark["scale"]
-            for level, benchmark in zip(levels, comparison["suite"]["benchmarks"], strict=True)
-            if level is not None
-        ]
-        average = sum(percents) / len(percents) if len(percents) == len(tasks) else None
-        rows.append([name, "", None, average, *[None] * 8, *levels])
-    return columns, rows
+
+
+def _level_row(name: str, levels: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """A level's mean in % (None unless it is known for every benchmark) and its value on each benchmark."""
+    values = [levels[benchmark["task"]] for benchmark in benchmarks]
+    percents = [
+        100 * value / benchmark["scale"]
+        for value, benchmark in zip(values, benchmarks, strict=True)
+        if value is not None
+    ]
+    mean = sum(percents) / len(percents) if len(percents) == len(benchmarks) else None
+    empty = [None] * (len(COLUMNS) - COLUMNS.index("std"))
+    return [name, "", None, mean, *empty, *values]
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_an_unreachable_server_takes_seconds_and_the_run_is_kept_offline(wandb_h
     tracker.stage("pool", 1.0)
     assert time.monotonic() - start < 2, "start and stage must not wait"
     status = tracker.finish()
-    assert (status.mode, status.asked, status.ok) == ("offline", "online", False), status
+    assert (status.mode, status.requested, status.ok) == ("offline", "online", False), status
     assert (
         status.path.is_relative_to(tmp_path / "run")
         and b"seconds/pool" in next(status.path.glob("*.wandb")).read_bytes()

@@ -264,8 +264,7 @@ class _Book:
             self.on_stage(node, outcome)
 
     def seconds_by_kind(self) -> dict[str, float]:
-        """Sum over the stages of each kind; a cached stage counts with the seconds that it took when it
-        ran."""
+        """Sum over the stages of each kind; a cached stage counts with the seconds of its earlier run."""
         sums: dict[str, float] = {}
         for name, node in self.nodes.items():
             if name in self.outcomes:

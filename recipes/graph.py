@@ -52,8 +52,7 @@ class Node:
 
     @property
     def rate_key(self) -> str:
-        """The kind, for a signal with its producer: stages with equal keys take similar time per unit of
-        work."""
+        """Key of stages with similar seconds per unit of work: the kind, for a signal with its producer."""
         return rate_key(self.kind, self.config)
 
     def parents(self) -> Iterator["Node"]:

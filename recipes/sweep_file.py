@@ -145,10 +145,11 @@ def _axes(
 
     def find(key: str, value: Any) -> str | None:
         first = {k: own[k] if own[k] in values else values[0] for k, values in axes.items()}
-        candidates = (settings(key, value, {}), settings(key, value, first))
-        return next(
-            (c.name for settings_ in candidates for c in cells if dict(c.settings) == settings_), None
-        )
+        for candidate in (settings(key, value, {}), settings(key, value, first)):
+            for cell in cells:
+                if dict(cell.settings) == candidate:
+                    return cell.name
+        return None
 
     shown = {}
     for key, values in axes.items():

@@ -95,7 +95,7 @@ COLUMNS = (
 
 
 def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """(columns, rows) of comparison.json: a row for each arm, for the chance level and for the blind level."""
+    """(columns, rows) of comparison.json: a row for each arm, the chance level and the blind level."""
     benchmarks = comparison["suite"]["benchmarks"]
     tasks = [benchmark["task"] for benchmark in benchmarks]
     rows = [_arm_row(arm, tasks) for arm in comparison["arms"]]

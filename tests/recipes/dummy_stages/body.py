@@ -28,9 +28,9 @@ def digest_inputs(inputs):
 def run(config, inputs, out, progress):
     """Writes content that depends on config and inputs only.
 
-    Environment: DUMMY_LOG is a file that gets one line for every execution, DUMMY_SECONDS the duration (with
-    DUMMY_SLOW, of stages of that kind only), DUMMY_FAIL a kind that fails, DUMMY_PIDS a file for the ids of this
-    process and of a child process.
+    Environment: DUMMY_LOG is a file that gets one line for every execution, DUMMY_SECONDS the duration
+    (with DUMMY_SLOW, of stages of that kind only), DUMMY_FAIL a kind that fails, DUMMY_PIDS a file for the
+    ids of this process and of a child process.
     """
     if log := os.environ.get("DUMMY_LOG"):
         with open(log, "a", encoding="utf-8") as stream:

@@ -20,8 +20,7 @@ from recipes.stop import Stopped
 from recipes.task import Outcome, Task
 
 UNKNOWN_RATE = 1 / 200
-"""Assumed seconds per unit of work of a stage without records in the store; decides only the order of
-stages."""
+"""Assumed seconds per unit of work for stages without records in the store; only orders stages."""
 
 
 @dataclass(frozen=True)

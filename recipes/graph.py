@@ -18,11 +18,9 @@ from recipes.external import External
 from training.spec import FitSpec
 
 SETTINGS = {"save_steps", "cache_mb"}
-"""Config keys that cannot change a stage's result and are not hashed; keys in `params` are the user's and
-always are."""
+"""Config keys that are not hashed because they cannot change a result; keys in `params` always are."""
 COUNTED_OF_SERVER = {"max_failed"}
-"""Keys of a `server` section that decide the result (how many samples may fail); the others only say how to
-reach it."""
+"""Keys of a `server` section that decide the result (how many samples may fail) and are hashed."""
 
 
 FAMILIES = {"signal", "fit_rater"}

@@ -20,8 +20,7 @@ from curation.pool.record import BadRecord, parse_record
 from curation.pool.stream import read_records
 
 ABSENT = "absent"
-"""In place of the hash of an image that is not a readable file; the audit of the pool quarantines its
-sample."""
+"""In place of the hash of an unreadable image, whose sample the audit of the pool quarantines."""
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),

@@ -79,8 +79,7 @@ class TextModel(Section):
 
 
 class Judge(Section):
-    """A chat model that grades the text of a conversation from 0 to 100 (InstructionGPT-4, arXiv
-    2308.12067)."""
+    """A chat model that grades a conversation's text from 0 to 100 (InstructionGPT-4, arXiv 2308.12067)."""
 
     model: str = Field(
         min_length=1,

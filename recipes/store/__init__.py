@@ -23,8 +23,7 @@ from recipes.errors import StoreError
 
 OWN_FILES = {"begun.json", "stage.json", "done.json"}
 TIMED = (".log", ".log.jsonl")
-"""Endings of files with times and speeds. They are verified like all others, but not part of the root
-hash."""
+"""Endings of files with times and speeds, which are verified but not part of the root hash."""
 
 DISK_ADVICE = {
     errno.ENOSPC: "free some space there, or keep store/ and runs/ on another disk with root=DIR",

@@ -3,7 +3,7 @@
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.load import HERE, load
+from recipes.load import load
 
 
 def edit(project, old, new):
@@ -295,17 +295,3 @@ def test_goal_base_requires_its_section(project):
     assert "pretrain: missing" in problem(file="base.yaml")
     (project / "base.yaml").write_text("name: b\ngoal: base\npretrain: {steps: 3}\n")
     assert load("base.yaml").recipe.pretrain == {"steps": 3}
-
-
-@pytest.mark.parametrize("file", sorted(p.name for p in HERE.glob("*.yaml")))
-def test_every_shipped_recipe_loads(file, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    loaded = load(file)
-    assert loaded.recipe.name == file.removesuffix(".yaml")
-    assert loaded.recipe.goal == "base" or loaded.protocol == "standard"
-
-
-@pytest.mark.parametrize("scale", sorted(p.stem for p in (HERE / "scales").glob("*.yaml")))
-def test_every_shipped_scale_serves_a_recipe(scale, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert load("mmssr_30pct.yaml", [f"scale={scale}"]).protocol == "standard"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.engine import _task
+from recipes.engine import task_of
 from recipes.external import External, Fingerprints, model
 from recipes.graph import Plan
 from recipes.task import perform
@@ -79,7 +79,7 @@ def test_a_stage_is_given_the_snapshot_of_the_revision_that_its_hash_names(tmp_p
     plan = Plan(Stages())
     node = plan.add("fit", {}, {"model": found})
     progress = Silent()
-    outcome = perform(_task(node, tmp_path / "root", plan, {}, force=False), progress)
+    outcome = perform(task_of(node, tmp_path / "root", plan, {}, force=False), progress)
     assert outcome.summary == {"model": str(tmp_path / "nobody--tiny" / "abc123"), "folder": True}
     assert snapshots == [("nobody/tiny", "abc123")] and progress.said == ["model: nobody/tiny from the hub"]
 

@@ -105,6 +105,7 @@ def test_selectors_use_numpy_and_pyarrow_only():
         assert outside <= {"numpy", "pyarrow", "numba"}, f"{name}: {outside}"
 
 
+@pytest.mark.slow
 def test_everything_imports_without_the_optional_packages():
     # lmms-eval itself loads lmms_model and the functions of the tasks, so these need it
     modules = [

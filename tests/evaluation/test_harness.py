@@ -29,6 +29,8 @@ from evaluation.suite import load_suite
 from evaluation.tables import comparison_table
 from training.models import build_tiny
 
+pytestmark = pytest.mark.slow
+
 TASKS = [b.task for b in load_suite("mini")]
 N = 2 * len(QUESTIONS)
 """Questions of each benchmark in `bench_dir`."""

@@ -149,6 +149,7 @@ def test_anyres_checkpoint_and_the_processor_encoder_agree(tiny):
     assert ours == other.answer([_ask(i) for i in range(4)], max_new_tokens=8)
 
 
+@pytest.mark.slow
 def test_importable_without_lmms_eval():
     code = (
         "import sys; sys.modules['lmms_eval'] = None; "

@@ -149,6 +149,7 @@ def test_a_root_that_is_not_a_directory_is_a_one_line_error(project, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_recipe_longer_than_the_limit_of_arguments_is_tracked(project, capsys):
     pytest.importorskip("wandb")
     Path("long.yaml").write_text(Path("demo.yaml").read_text().replace("three arms", "x" * 300_000))

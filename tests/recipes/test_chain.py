@@ -20,6 +20,8 @@ from curation.taxonomy import CAPABILITY_KEYS
 
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "mmssr_30pct.yaml",
     "scale=smoke",

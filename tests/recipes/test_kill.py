@@ -13,6 +13,8 @@ from processes import DUMMY_RUN, alive, environment, wait_for
 
 from curation import killpoints
 
+pytestmark = pytest.mark.slow
+
 POINTS = 20
 
 

@@ -228,6 +228,7 @@ def test_unknown_stage_names_the_nearest(project):
     assert [n.name for n in plan().matching("train[full,0]")] == ["train[full,0]"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_arms_are_planned_within_five_cpu_seconds(project):
     arms = "\n".join(f"  a{n}: {{selector: random, budget: 30%, seeds: [{n}]}}" for n in range(10_000))
     (project / "many.yaml").write_text(

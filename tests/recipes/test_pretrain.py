@@ -4,12 +4,15 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 import torch
 
 from curation.mini.captions import CaptionStream
 from curation.mini.tokenizer import build_tokenizer
 from recipes.run import main
 from training.models import image_mode, load
+
+pytestmark = pytest.mark.slow
 
 SMALL = [
     "pretrain.phases=["

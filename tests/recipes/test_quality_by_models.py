@@ -15,6 +15,8 @@ from curation.subset import read_subset
 
 pytest.importorskip("openai", reason="pip install 'winnow[api]'")
 
+pytestmark = pytest.mark.slow
+
 SIZE, BUDGET = 80, 12
 RECIPE = """\
 name: graded

@@ -21,6 +21,8 @@ from curation.taxonomy import CAPABILITY_KEYS
 from recipes.run import main
 
 pytest.importorskip("openai")
+
+pytestmark = pytest.mark.slow
 SIZE, LABELLED = 24, 12
 RECIPE = """\
 name: own

@@ -19,6 +19,8 @@ from training.models import checkpoint_hash
 
 pytest.importorskip("sklearn", reason="pip install 'winnow[cluster]'")
 
+pytestmark = pytest.mark.slow
+
 SIZE, BUDGET = 150, 24
 RECIPE = f"""\
 name: small

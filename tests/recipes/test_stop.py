@@ -12,6 +12,8 @@ from processes import DUMMY_RUN, alive, environment, wait_for
 
 from recipes.store import check, read_done
 
+pytestmark = pytest.mark.slow
+
 
 def start(project: Path, *arguments: str, before: Sequence[Path] = (), **variables: str) -> subprocess.Popen:
     """Start a run in a session of its own, as a terminal does; `before` comes first on PYTHONPATH."""

@@ -60,6 +60,7 @@ def _fake_wandb(folder: Path, body: str, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(folder / "fake"))
 
 
+@pytest.mark.slow
 def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, picture, monkeypatch):
     monkeypatch.chdir(tmp_path)
     warnings = []
@@ -81,6 +82,7 @@ def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, pi
     assert not (tmp_path / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_takes_seconds_and_the_run_is_kept_offline(wandb_home, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
@@ -165,6 +167,7 @@ def test_an_unexpected_failure_of_the_wandb_process_is_logged(tmp_path, monkeypa
     assert "ZeroDivisionError" in (tmp_path / "run/wandb/worker.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_blocked_upload_is_aborted(tmp_path, monkeypatch):
     pid = tmp_path / "pid"
     _fake_wandb(

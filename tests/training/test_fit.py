@@ -18,6 +18,8 @@ from training.plan import TooManyBad
 from training.render import RenderError
 from training.trainer import OneDeviceArguments, param_groups
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = FitSpec(epochs=2, batch_size=8, lr=3e-3, warmup=0.1)
 

@@ -81,7 +81,7 @@ def test_a_stage_is_given_the_snapshot_of_the_revision_that_its_hash_names(tmp_p
     progress = Silent()
     outcome = perform(task_of(node, tmp_path / "root", plan, {}, force=False), progress)
     assert outcome.summary == {"model": str(tmp_path / "nobody--tiny" / "abc123"), "folder": True}
-    assert snapshots == [("nobody/tiny", "abc123")] and progress.said == ["model: nobody/tiny from the hub"]
+    assert snapshots == [("nobody/tiny", "abc123")] and progress.said == ["model: nobody/tiny from the Hub"]
 
 
 def test_checkpoints_are_hashed_and_loaded_by_name(tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ from training.launch import LaunchError, launch
 from training.models import load
 from training.plan import global_batches
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = FitSpec(epochs=2, batch_size=4, lr=3e-3, warmup=0.1)
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from selector_tables import CASES
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import hashlib, json
 from selector_tables import CASES, random_table

@@ -26,6 +26,8 @@ from curation.taxonomy import CAPABILITY_KEYS
 from curation.teacher.chat import CostCapReached
 from curation.teacher.messages import Unsendable, conversation, data_url
 
+pytestmark = pytest.mark.slow
+
 QUERIES = load_queries("official_style")
 PROBES = 4
 

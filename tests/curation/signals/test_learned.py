@@ -14,6 +14,8 @@ from curation.signals.raters.targets import RaterExamples, scorer_targets, style
 from curation.taxonomy import CAPABILITY_KEYS
 from training.fit import FitSpec, fit
 
+pytestmark = pytest.mark.slow
+
 QUERIES = load_queries("compact")
 
 

@@ -14,6 +14,8 @@ from evaluation.stats import paired_bootstrap
 from evaluation.suite import Benchmark, Suite
 from evaluation.tables import compact_table, pool_table
 
+pytestmark = pytest.mark.slow
+
 TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 BY_BUDGET = {"10%": "random_10", "30%": "random_30", "100%": "random_30"}
 LEVEL = {"random_10": 0.3, "mmssr_10": 0.35, "random_30": 0.5, "mmssr_30": 0.45, "full": 0.8}

@@ -281,6 +281,7 @@ def test_findings_of_a_finished_run(here, capsys, name):
     assert "full 30%: mean 60.00 ± 1.00 % (seeds: 3)" in out and "report.md" in out
 
 
+@pytest.mark.slow
 def test_committed_values_are_printed_without_torch(here):
     code = (
         "import sys; from recipes.report import main; status = main(['--gates', 'mini', '--items', '0']);"

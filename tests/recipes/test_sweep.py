@@ -179,6 +179,7 @@ def test_a_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, 
     assert cells["blind-0"][2] == 1  # only the benchmarks
 
 
+@pytest.mark.slow
 def test_cells_share_the_store_and_a_second_run_is_cached(sweep, executed):
     assert run() == 0
     kinds = [entry.partition("/")[0] for entry in executed()]

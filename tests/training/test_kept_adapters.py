@@ -13,6 +13,8 @@ from training.fit import FitSpec, LoraSpec, fit
 from training.models import checkpoint_hash, load, merge_lora
 from training.trainer import TrainingDiverged
 
+pytestmark = pytest.mark.slow
+
 SPEC = FitSpec(epochs=2.5, batch_size=8, lr=3e-3, warmup=0.25, lora=LoraSpec(r=2, alpha=4))
 
 

@@ -14,6 +14,8 @@ from evaluation.stats import paired_bootstrap
 from evaluation.suite import Benchmark, Suite
 from evaluation.tables import compact_table, pool_table
 
+pytestmark = pytest.mark.slow
+
 TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 BY_BUDGET = {"10%": "random_10", "30%": "random_30", "100%": "random_30"}
 LEVEL = {"random_10": 0.3, "mmssr_10": 0.35, "random_30": 0.5, "mmssr_30": 0.45, "full": 0.8}
@@ -116,7 +118,6 @@ def test_both_ends_of_the_interval_are_those_of_the_bootstrap(tmp_path):
         assert (interval.value, interval.low, interval.high) == pytest.approx(expected)
 
 
-@pytest.mark.slow
 def test_differences_by_benchmark(comparison):
     arm = comparison.arm("mmssr_10")
     assert set(arm.benchmark_differences) == {"t1", "t2"}
@@ -147,7 +148,6 @@ def test_results_say_the_pool(runs):
     assert given["pool_seed"].null_count == len(given)
 
 
-@pytest.mark.slow
 def test_one_pool_by_its_seed_is_the_comparison_without_pools(runs):
     one = [run for run in runs if run.pool_seed == 1]
     named, plain = (
@@ -165,7 +165,6 @@ def cells(table: str) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in lines}
 
 
-@pytest.mark.slow
 def test_table_by_pool(comparison, runs):
     table = cells(pool_table(comparison))
     assert table["arm"] == [

@@ -26,19 +26,28 @@ FITS = {"train", "evaluate", "signal", "fit_rater"}
 """Kinds of the stages that load a model."""
 
 
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A copy of the project's sources, which tests may change; closures are computed from it."""
-    copy = tmp_path / "checkout"
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """A copy of the project's sources, made once, so that most of its files are parsed only once."""
+    copy = tmp_path_factory.mktemp("checkout")
+    skipped = shutil.ignore_patterns("__pycache__", "results")
     for package in closure.PACKAGES:
-        shutil.copytree(
-            closure.REPOSITORY / package,
-            copy / package,
-            ignore=shutil.ignore_patterns("__pycache__", "results"),
-        )
-    monkeypatch.setattr(closure, "REPOSITORY", copy)
-    monkeypatch.setattr("curation.closure.REPOSITORY", copy)
+        shutil.copytree(closure.REPOSITORY / package, copy / package, ignore=skipped)
     return copy
+
+
+@pytest.fixture
+def checkout(sources, monkeypatch):
+    """The copy, which a test may change; closures are computed from it. It is restored afterwards."""
+    original = closure.REPOSITORY
+    times = {file: file.stat().st_mtime_ns for file in sources.rglob("*") if file.is_file()}
+    monkeypatch.setattr(closure, "REPOSITORY", sources)
+    yield sources
+    for file in [file for file in sources.rglob("*") if file.is_file()]:
+        if file not in times:
+            file.unlink()
+        elif file.stat().st_mtime_ns != times[file]:
+            shutil.copy2(original / file.relative_to(sources), file)
 
 
 def hashes(file: str = MMSSR[0], overrides=MMSSR[1], cache: Path | None = None) -> dict[str, str]:

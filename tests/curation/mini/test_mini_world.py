@@ -57,6 +57,7 @@ def test_pool_and_benchmarks_are_the_same_for_the_same_seed(tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_every_capability_style_and_source_occurs(world):
     rows = truth(world)
     assert {r["capability"] for r in rows} == set(CAPABILITY_KEYS)
@@ -168,6 +169,7 @@ def test_every_word_of_the_world_is_one_token(world):
     assert tokenizer.decode(tokenizer("zebra")["input_ids"]) == "zebra"
 
 
+@pytest.mark.slow
 def test_the_vocabulary_file_holds_the_makers_words():
     assert VOCABULARY.read_text().split() == words()
 

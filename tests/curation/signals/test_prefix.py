@@ -91,6 +91,7 @@ def plain_log_probs(vlm, example):
     return vlm.model(**batch).logits[0].log_softmax(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queries", [OFFICIAL, FLAT], ids=["turns", "flat"])
 def test_the_trie_equals_fifteen_separate_forward_passes(vlm, queries):
     digits, style = digit_questions(vlm.renderer, queries), style_question(vlm.renderer, queries)

@@ -24,8 +24,8 @@ class Signal:
         `scorer`, `styler`, `seed_model` and `base` (checkpoints), `model` (the one that the section names,
         else the base), `vectors` (the signals that hold the section's columns), `truth` (the mini world's own
         record), `warmup`, `validation`.
-    section: recipe section of its settings, `{0}` for what the star stands for; empty:
-        `signals.<name>.params`.
+    section: recipe section of its settings (a field of recipes/schema/), `{0}` for what the star stands for;
+        empty: it has no settings.
     settings: keys of the section that the producer takes, all but `path` and `revision` if empty.
     scoring: keys of the recipe's section `scoring` that it takes.
     arguments: arguments that tell this signal from others of the same producer.

@@ -61,8 +61,7 @@ class PoolPlan(PoolFits):
         return self.signals[name]
 
     def _plan_signal(self, name: str) -> Node:
-        own = self.loaded.recipe.signals.get(name)
-        if own and own.producer:
+        if name in self.loaded.recipe.signals:
             return self._custom(name)
         signal, star = self._record(name)
         if signal.section in RATERS and self.loaded.recipe.scoring.engine != "hf":
@@ -113,8 +112,7 @@ class PoolPlan(PoolFits):
         recipe = self.loaded.recipe
         scoring = {key: getattr(recipe.scoring, key) for key in signal.scoring}
         if not signal.section:
-            own = recipe.signals.get(name)
-            return own, {**(own.params if own else {}), **scoring, **signal.arguments}
+            return None, {**scoring, **signal.arguments}
         if star and star not in recipe.clusters:
             raise RecipeError(
                 f"{self.loaded.locate('clusters')}: clusters.{star}: missing; a selector reads the "

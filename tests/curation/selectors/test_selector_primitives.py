@@ -391,7 +391,7 @@ def test_picks_by_group_are_dealt_in_turns():
 )
 def test_bad_rules_are_refused(options, message):
     with pytest.raises(SelectorError, match=message):
-        pick.rule(options.pop("name"), **options)
+        pick.rule(**options)
 
 
 # --- limits: steps of quadratic cost raise SizeError instead of running for a day

@@ -2,6 +2,7 @@
 #   make mini    set up and run the mini world's main experiment
 #   make check   set up, then lint, types and the quick tests: for every commit
 #   make test    set up, then lint, types and all tests: what CI runs
+#   make mutation    mutants of evaluation/ and the selectors against the quick tests (an hour)
 VENV ?= .venv
 PYTHON ?= python3
 RECIPE ?= mmssr_30pct.yaml
@@ -12,7 +13,7 @@ export HF_HUB_OFFLINE ?= 1
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
 
-.PHONY: env mini smoke lint check test clean
+.PHONY: env mini smoke lint check test mutation clean
 
 env: $(VENV)/.installed
 
@@ -39,5 +40,9 @@ check: lint
 test: lint
 	$(PYTEST)
 
+mutation: env
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[$(EXTRAS),mutation]"
+	$(BIN)/mutmut run --max-children 2
+
 clean:
-	rm -rf $(VENV) store runs build
+	rm -rf $(VENV) store runs build mutants

@@ -428,6 +428,14 @@ def test_facts_are_scored_by_f1_and_hedging_one_cell_earns_nothing(said, f1):
     assert score("facts", said, "a1 dog ; b2 cat").value == pytest.approx(f1)
 
 
+def test_two_things_of_several_words_in_one_cell_are_a_hedge():
+    assert score("facts", "a1 red car ; a1 big car", "a1 red car").value == 0.0
+
+
+def test_the_number_after_the_last_equals_sign_is_the_answer():
+    assert extract("number", "2 + 3 = 4 + 1 = 5") == "5"
+
+
 def test_extraction_does_not_depend_on_the_reference():
     assert extract("choice", "The answer is (C).", OPTIONS) == "c"
     assert extract("facts", "B2: cat, a1: the dog") == "a1 dog ; b2 cat"

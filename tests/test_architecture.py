@@ -48,6 +48,7 @@ ANYWHERE = {
     "curation.command",
     "curation.killpoints",
     "curation.nearest",
+    "curation.own_code",
     "curation.taxonomy",
 }
 """Modules that every package may import; they import nothing of the project but each other."""

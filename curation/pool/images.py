@@ -1,6 +1,7 @@
 """Whether an image file exists and is complete, by its header and last bytes; decoded only if in doubt."""
 
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ def image_bytes(path: str) -> int:
     file is decoded to find out. Raises BadRecord (image_missing, image_empty, image_broken, image_truncated).
     """
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for its writer
+            raise BadRecord("image_broken", f"{path}: not a regular file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not size:

@@ -9,7 +9,7 @@ from typing import Any
 from curation.pool.sample import IMAGE_PLACEHOLDER, Turn
 
 REASONS: dict[str, str] = {
-    "broken_json": "the line is not valid JSON",
+    "broken_json": "the record is not valid JSON, is nested too deeply, or has an integer of too many digits",
     "not_an_object": "the record is not a JSON object",
     "bad_conversations": "`conversations` is not a list of {from, value} texts",
     "odd_roles": "a speaker is neither human nor gpt, or the two do not alternate",

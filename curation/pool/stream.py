@@ -15,6 +15,8 @@ from curation.pool.errors import BrokenJson
 CHUNK_BYTES = 1 << 22
 MAX_RECORD_CHARS = 1 << 28
 _SPACE = re.compile(r"[ \t\r\n]*")
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.S)
+"""Strings, and the brackets outside of them."""
 
 
 class Located(NamedTuple):
@@ -71,7 +73,9 @@ def _read_lines(file: Any, path: Path, offset: int) -> Iterator[Located]:
 def _parse_line(text: bytes) -> tuple[Any, str | None]:
     try:
         return json.loads(text), None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        return None, "nested too deeply"
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer of thousands of digits
         return None, str(error)
 
 
@@ -138,6 +142,15 @@ class _Window:
                 value, end = self._scan(self.buffer, self.position)
             except json.JSONDecodeError as error:
                 self._refuse_unless_incomplete(error, index)
+            except (
+                RecursionError,
+                ValueError,
+            ) as error:  # too deep; too many digits
+                if end := self._end_of_brackets():
+                    offset = self.offset
+                    return Located(index, offset, self.advance(end - self.position), None, str(error))
+                if self._end:
+                    raise _truncated(self.path, index, self.offset) from None
             else:
                 # A number at the end of the buffer may be incomplete: "1" could go on as "1e-9".
                 if len(self.buffer) - end > 2 or self._end:
@@ -149,6 +162,15 @@ class _Window:
             more *= (
                 2  # each scan starts over, so doubling keeps a long record from being scanned once per chunk
             )
+
+    def _end_of_brackets(self) -> int | None:
+        """The position after the bracket that closes the one here; None if it is not in the buffer."""
+        depth = 0
+        for match in _STRUCTURE.finditer(self.buffer, self.position):
+            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+            if not depth:
+                return match.end()
+        return None
 
     def _refuse_unless_incomplete(self, error: json.JSONDecodeError, index: int) -> None:
         # json reports a truncated literal or escape at its start, up to 16 characters before the end of the

@@ -7,7 +7,6 @@ TARGETED and NESTED (all optional), or the functions `needs(**params)`, `reads(*
 `nested(**params)` where they depend on the parameters.
 """
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from curation.catalogue import signals_of
 from curation.nearest import did_you_mean
+from curation.own_code import import_function
 from curation.selectors.contract import Selection, Selector, SelectorError
 from curation.selectors.param_types import fits, hint_for, in_words
 
@@ -63,10 +63,9 @@ def get_selector(name: str) -> Callable[..., Selection]:
             f"unknown selector {name!r}{did_you_mean(name, SELECTORS)}; must be one of "
             f"{', '.join(SELECTORS)}, or my_module:my_function for your own"
         )
-    module_name, _, attribute = address.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        function = import_function(address)
+    except ImportError as error:
         raise SelectorError(f"selector {name!r} cannot be imported: {error}") from error
     if not callable(function) or tuple(inspect.signature(function).parameters)[: len(_FIXED)] != _FIXED:
         raise SelectorError(f"selector {name!r} must be a function select(columns, budget, seed, **params)")

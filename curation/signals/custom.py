@@ -7,7 +7,6 @@ A user's producer is a function compute(pool, rows, **params) -> pyarrow.Table w
 """
 
 import hashlib
-import importlib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from curation.catalogue import COMMANDS
 from curation.nearest import did_you_mean
+from curation.own_code import import_function
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,10 +41,9 @@ def get_producer(name: str) -> Callable[..., Any]:
             f"unknown producer {name!r}{did_you_mean(name, COMMANDS)}; must be one of {', '.join(COMMANDS)}, "
             "or my_module:my_function for your own"
         )
-    module_name, _, attribute = target.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        function = import_function(target)
+    except ImportError as error:
         raise ProducerError(f"producer {name!r} cannot be imported: {error}") from error
     own = target not in COMMANDS.values()
     if own and (not callable(function) or tuple(inspect.signature(function).parameters)[:2] != _CUSTOM):

@@ -16,6 +16,7 @@ from curation.pool.images import image_bytes
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.pool.record import REASONS, BadRecord
+from curation.pool.stream import read_records
 
 
 def human(text="what is it ?"):
@@ -270,6 +271,34 @@ def test_broken_line_of_json_lines_is_quarantined(tmp_path, images):
     lines[40] = lines[40][:-9]
     source.write_text("\n".join(lines) + "\n")
     assert build_pool(source, images, tmp_path / "pool")["quarantined"] == {"broken_json": 1}
+
+
+@pytest.mark.parametrize("layout", ["list", "lines"])
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("9" * 6000, "4300 digits"),
+        ("[" * 100_000 + "]" * 100_000, "recursion"),
+        ('{"a]\\"": ' * 100_000 + "1" + "}" * 100_000, "recursion"),
+    ],
+)
+def test_a_record_that_no_reader_can_hold_is_one_quarantined_record(tmp_path, images, layout, value, fault):
+    records = [json.dumps(good(i)) for i in range(100)]
+    records[40] = '{"id": "a]\\"{", "conversations": ' + value + "}"
+    source = tmp_path / "pool.json"
+    source.write_text("[" + ", ".join(records) + "]" if layout == "list" else "\n".join(records) + "\n")
+    assert build_pool(source, images, tmp_path / "pool")["quarantined"] == {"broken_json": 1}
+    small = list(read_records(source, chunk_bytes=64))
+    assert [item.index for item in small if item.fault] == [40] and len(small) == 100
+    assert source.read_bytes()[small[40].offset :][: small[40].length].decode() == records[40]
+
+
+def test_an_image_that_is_a_pipe_or_a_device_is_not_opened(tmp_path, images):
+    os.mkfifo(images / "pipe.png")
+    for path in (images / "pipe.png", "/dev/zero"):
+        with pytest.raises(BadRecord, match="not a regular file") as error:
+            image_bytes(str(path))
+        assert error.value.reason == "image_broken"
 
 
 def test_no_usable_record_and_no_record(tmp_path, images):

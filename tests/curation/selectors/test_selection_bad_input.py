@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import shutil
+import sys
 import warnings
 
 import numpy as np
@@ -27,6 +28,7 @@ from curation.selectors.primitives import farthest as farthest_module
 from curation.selectors.primitives import pick as pick_module
 from curation.selectors.primitives.pick import COMPARED
 from curation.selectors.registry import SELECTORS, check_params, get_selector
+from curation.signals.custom import ProducerError, get_producer
 from curation.subset import read_manifest
 
 
@@ -98,6 +100,25 @@ def test_a_parameter_of_another_type_on_the_command_line(world, capsys):
         world.signals(),
     )
     assert "tau must be a number, got 'hot'" in message
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("open('absent/file')", r"FileNotFoundError: .*absent/file.*broken_module.py, line 1\)"),
+        ("import sys\nsys.exit(3)", r"SystemExit: 3 \(.*broken_module.py, line 2\)"),
+        ("def select(:", "SyntaxError: "),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+    ],
+)
+def test_a_module_that_fails_while_it_is_imported_is_one_line(tmp_path, monkeypatch, code, message):
+    (tmp_path / "broken_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for get, error in ((get_selector, SelectorError), (get_producer, ProducerError)):
+        monkeypatch.delitem(sys.modules, "broken_module", raising=False)
+        with pytest.raises(error, match=f"cannot be imported: {message}") as caught:
+            get("broken_module:select")
+        assert "\n" not in str(caught.value)
 
 
 def test_an_own_selector_that_cannot_be_imported(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ from curation.imports.load import (
 from curation.imports.pool_index import Index, open_index
 from curation.nearest import nearest
 from curation.pool.errors import PoolError
+from curation.printable import printable
 from curation.selectors import ColumnError, SelectorError
 from curation.selectors.budget import TOKEN_COLUMNS, check_form, choose
 from curation.selectors.registry import SELECTORS, check_params, describe, get_selector
@@ -280,8 +281,9 @@ def _print_chosen(chosen: Chosen, out: Path) -> None:
         print(line)
     manifest, total = chosen.manifest, chosen.manifest["budget"]
     print(f"{manifest['selector']}: {total['samples']:,} of {manifest['pool_samples']:,} samples -> {out}")
-    width = max(len(source) for source in chosen.sources)
-    for source, count in chosen.sources.items():
+    sources = [(printable(source), count) for source, count in chosen.sources.items()]
+    width = max(len(source) for source, _ in sources)
+    for source, count in sources:
         print(f"  {source:<{width}}  {count:>9,}  {count / total['samples']:6.1%}")
     notes = ", ".join(f"{name} {count:,}" for name, count in manifest["notes"].items())
     print(f"notes: {notes or 'none'}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curation.printable import inert_markdown
 from evaluation.comparison import ArmResult, Comparison
 from evaluation.plots import draw_all
 from evaluation.stats import Interval
@@ -254,7 +255,7 @@ def _mix(kind: str, subsets: Sequence[Subset]) -> str:
     }
     first = share[next(iter(arms))]
     rows = [
-        [name, *(f"{100 * share[arm][name]:.1f} %" for arm in arms)]
+        [inert_markdown(name), *(f"{100 * share[arm][name]:.1f} %" for arm in arms)]
         for name in sorted(names, key=lambda name: (-first[name], name))
     ]
     return markdown([kind, *arms], rows)

@@ -49,6 +49,7 @@ ANYWHERE = {
     "curation.killpoints",
     "curation.nearest",
     "curation.own_code",
+    "curation.printable",
     "curation.taxonomy",
 }
 """Modules that every package may import; they import nothing of the project but each other."""

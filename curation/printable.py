@@ -1,0 +1,21 @@
+"""Text of foreign data, such as the names of sources, for the screen and for Markdown."""
+
+import html
+import re
+
+MAX_CHARS = 80
+
+
+def printable(text: str) -> str:
+    """One line for the screen: control characters as escapes, cut to `MAX_CHARS`; "(empty)" for no text."""
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: MAX_CHARS + 1]
+    )
+    if not shown.strip():
+        return "(empty)"
+    return shown if len(shown) <= MAX_CHARS else shown[: MAX_CHARS - 1] + "…"
+
+
+def inert_markdown(text: str) -> str:
+    """The same for a page in Markdown, where it is text alone: no HTML, link, picture or emphasis."""
+    return re.sub(r"([\\\[\]`*])", r"\\\1", html.escape(printable(text), quote=False))

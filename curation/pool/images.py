@@ -32,6 +32,27 @@ def strict_decoding() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = previous
 
 
+def path_inside(root: str, name: str) -> str:
+    """The path of the image that a record names, in the folder `root`.
+
+    Folders inside `root` may be links: whoever set it up wanted them. Raises BadRecord (image_outside) for an
+    absolute path or one with `..` that leaves `root`, and for a file that is a link out of it.
+    """
+    path, top = os.path.join(root, name), os.path.abspath(root)
+    inside = _is_below(os.path.abspath(path), top)
+    if inside and "\0" not in name and (".." in name.split("/") or os.path.islink(path)):
+        inside = _is_below(os.path.realpath(path), os.path.realpath(top))
+    if not inside:
+        raise BadRecord(
+            "image_outside", f"{name} is not in {root}; --images takes a folder that holds it"[:300]
+        )
+    return path
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
 def image_bytes(path: str) -> int:
     """Size of a usable image file in bytes.
 

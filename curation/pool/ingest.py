@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from curation.pool.errors import PoolArgumentError, PoolError, TooManyBad
 from curation.pool.ids import Ids, unique_ids
-from curation.pool.images import image_bytes
+from curation.pool.images import image_bytes, path_inside
 from curation.pool.record import BadRecord, Record, parse_record, record_id
 from curation.pool.stream import Located, read_records
 from curation.pool.tokens import Counter as TokenCounter
@@ -188,7 +188,7 @@ class _Scan:
         if item.fault:
             raise BadRecord("broken_json", item.fault)
         record = parse_record(item.value)
-        return record, sum(self._image_bytes(os.path.join(self._root, path)) for path in record.images)
+        return record, sum(self._image_bytes(path_inside(self._root, name)) for name in record.images)
 
     def _row(self, item: Located, record: Record, size: int, tokens: int) -> tuple:
         images = len(record.images)

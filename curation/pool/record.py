@@ -19,6 +19,7 @@ REASONS: dict[str, str] = {
     "image_count_mismatch": "the questions hold more or fewer <image> placeholders than there are images",
     "placeholder_in_answer": "an answer holds an <image> placeholder",
     "bad_unicode": "the text holds a lone surrogate, which no tokenizer accepts",
+    "image_outside": "the image path, or a link at its end, leaves the image folder",
     "image_missing": "the image file does not exist",
     "image_empty": "the image file is empty",
     "image_broken": "the image file cannot be read as an image",

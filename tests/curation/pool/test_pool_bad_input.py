@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from curation.pool.__main__ import main
 from curation.pool.errors import BrokenJson, PoolError, TooManyBad
-from curation.pool.images import image_bytes
+from curation.pool.images import image_bytes, path_inside
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.pool.record import REASONS, BadRecord
@@ -145,7 +145,7 @@ def test_each_kind_is_quarantined_with_its_reason(tmp_path, images, reason):
 
 
 def test_every_reason_is_explained_and_tested():
-    here = set(BAD) | {"duplicate_record", "duplicate_id", "broken_json"}
+    here = set(BAD) | {"duplicate_record", "duplicate_id", "broken_json", "image_outside"}
     assert here == set(REASONS)
 
 
@@ -291,6 +291,38 @@ def test_a_record_that_no_reader_can_hold_is_one_quarantined_record(tmp_path, im
     small = list(read_records(source, chunk_bytes=64))
     assert [item.index for item in small if item.fault] == [40] and len(small) == 100
     assert source.read_bytes()[small[40].offset :][: small[40].length].decode() == records[40]
+
+
+def test_an_image_path_does_not_leave_the_folder(tmp_path, images):
+    name = good(0)["image"]
+    (tmp_path / "elsewhere").mkdir()
+    secret = tmp_path / "elsewhere" / "secret.png"
+    secret.write_bytes((images / name).read_bytes())
+    (images / "link.png").symlink_to(secret)
+    (images / "beside.png").symlink_to(images / name)
+    (images / "linked").symlink_to(secret.parent)
+    (images / "sub").mkdir()
+    outside = [
+        "../elsewhere/secret.png",
+        str(secret),
+        "link.png",
+        "x/../../elsewhere/secret.png",
+        "linked/../elsewhere/secret.png",
+        "/dev/zero",
+    ]
+    inside = ["beside.png", "linked/secret.png", str(images / name), f"sub/../{name}"]
+    for path in outside:
+        with pytest.raises(BadRecord, match="--images takes a folder that holds it") as error:
+            path_inside(str(images), path)
+        assert error.value.reason == "image_outside"
+    assert all(image_bytes(path_inside(str(images), path)) == secret.stat().st_size for path in inside)
+    assert path_inside("/", str(secret)) == str(secret)
+    with pytest.raises(BadRecord, match="image_missing"):
+        image_bytes(path_inside(str(images), "sub/../a\0.png"))
+    records = [{**good(0), "id": path, "image": path} for path in outside + inside]
+    summary, quarantine = build(tmp_path, images, records)
+    assert summary["quarantined"]["image_outside"] == len(outside)
+    assert [row["id"] for row in quarantine if row["reason"] == "image_outside"] == outside
 
 
 def test_an_image_that_is_a_pipe_or_a_device_is_not_opened(tmp_path, images):

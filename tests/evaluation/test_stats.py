@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from evaluation.aggregate import _Units
 from evaluation.stats import grand_mean, mean, paired_bootstrap, std, stderr, unit_weights, welch
 
 
@@ -303,3 +304,11 @@ def test_arms_on_different_pools_are_refused():
         paired_bootstrap([unit, unit], [unit, unit], pools=([0, 1], [0, 2]))
     with pytest.raises(ValueError, match="2 and 2 units, but pools of 2 and 1"):
         paired_bootstrap([unit, unit], [unit, unit], pools=([0, 1], [0]))
+
+
+def test_every_pool_has_the_same_weight_however_many_units_it_has():
+    a, b = [[np.zeros(2)], [np.zeros(2)], [np.ones(2)]], [[np.zeros(2)], [np.zeros(2)]]
+    assert grand_mean(a) == pytest.approx(1 / 3) and grand_mean(a, pools=[1, 1, 2]) == 0.5
+    assert paired_bootstrap(a, b, pools=([1, 1, 2], [1, 2])).value == 0.5
+    assert paired_bootstrap(b, a, pools=([1, 2], [1, 1, 2])).value == -0.5
+    assert _Units("a", [1, 1, 2], a).benchmark_means() == [0.5]

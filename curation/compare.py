@@ -31,7 +31,7 @@ from curation.imports.load import (
 from curation.imports.pool_index import open_index
 from curation.imports.table import Reading
 from curation.pool.errors import PoolError
-from curation.printable import printable
+from curation.printable import visible
 from curation.signals.core.table import SignalError
 from curation.subset import SubsetError, read_manifest, read_subset
 
@@ -347,7 +347,7 @@ def _print(sheets: Iterable[Sheet]) -> None:
         for at, heading in enumerate(sheet.head):
             table.add_column(escape(heading), justify="right" if at else "left", overflow="fold")
         for row in sheet.rows:
-            table.add_row(*(escape(printable(cell)) if cell else cell for cell in row))
+            table.add_row(*(escape(visible(cell)) for cell in row))
         console.print(table)
 
 

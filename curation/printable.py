@@ -6,11 +6,14 @@ import re
 MAX_CHARS = 80
 
 
+def visible(text: str) -> str:
+    """The text in one line, control characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def printable(text: str) -> str:
-    """One line for the screen: control characters as escapes, cut to `MAX_CHARS`; "(empty)" for no text."""
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: MAX_CHARS + 1]
-    )
+    """A name for the screen: visible, cut to `MAX_CHARS`; "(empty)" for no text."""
+    shown = visible(text[: MAX_CHARS + 1])
     if not shown.strip():
         return "(empty)"
     return shown if len(shown) <= MAX_CHARS else shown[: MAX_CHARS - 1] + "…"

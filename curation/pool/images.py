@@ -14,7 +14,7 @@ from curation.pool.record import BadRecord
 # Cameras and editors append a few bytes after the end marker, so it is searched in the last bytes, not at the
 # very end.
 _TAIL_BYTES = 64
-_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
+_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x00\x3b"}
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -84,7 +84,9 @@ def _check_complete(file: BinaryIO, path: str, size: int) -> None:
         raise BadRecord("image_broken", f"{path}: {error}"[:300]) from None
     file.seek(max(size - _TAIL_BYTES, 0))
     marker = _END_MARKERS.get(image.format or "")
-    if marker and marker in file.read(_TAIL_BYTES):
+    tail = file.read(_TAIL_BYTES)
+    # two bytes that compressed data of a GIF may hold too: only at the very end they are a sign
+    if marker and (tail.endswith(marker) if image.format == "GIF" else marker in tail):
         return
     try:
         with strict_decoding():

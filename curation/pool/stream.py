@@ -17,6 +17,7 @@ MAX_RECORD_CHARS = 1 << 28
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.S)
 """Strings, and the brackets outside of them."""
+_AFTER_NUMBER = re.compile(r"[\s,\]]")
 
 
 class Located(NamedTuple):
@@ -73,10 +74,13 @@ def _read_lines(file: Any, path: Path, offset: int) -> Iterator[Located]:
 def _parse_line(text: bytes) -> tuple[Any, str | None]:
     try:
         return json.loads(text), None
-    except RecursionError:
-        return None, "nested too deeply"
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, or an integer of thousands of digits
-        return None, str(error)
+    except (RecursionError, ValueError) as error:
+        return None, _fault(error)
+
+
+def _fault(error: RecursionError | ValueError) -> str:
+    """Why a value cannot be parsed: besides bad syntax and encoding, nesting or an integer's digits."""
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _read_list(window: "_Window") -> Iterator[Located]:
@@ -142,13 +146,10 @@ class _Window:
                 value, end = self._scan(self.buffer, self.position)
             except json.JSONDecodeError as error:
                 self._refuse_unless_incomplete(error, index)
-            except (
-                RecursionError,
-                ValueError,
-            ) as error:  # too deep; too many digits
-                if end := self._end_of_brackets():
+            except (RecursionError, ValueError) as error:  # complete or not, no reader can hold it
+                if end := self._end_of_value():
                     offset = self.offset
-                    return Located(index, offset, self.advance(end - self.position), None, str(error))
+                    return Located(index, offset, self.advance(end - self.position), None, _fault(error))
                 if self._end:
                     raise _truncated(self.path, index, self.offset) from None
             else:
@@ -163,8 +164,11 @@ class _Window:
                 2  # each scan starts over, so doubling keeps a long record from being scanned once per chunk
             )
 
-    def _end_of_brackets(self) -> int | None:
-        """The position after the bracket that closes the one here; None if it is not in the buffer."""
+    def _end_of_value(self) -> int | None:
+        """The position after the number or the closing bracket; None if that is not in the buffer."""
+        if self.buffer[self.position] not in "[{":
+            found = _AFTER_NUMBER.search(self.buffer, self.position)
+            return found.start() if found else None
         depth = 0
         for match in _STRUCTURE.finditer(self.buffer, self.position):
             depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)

@@ -278,8 +278,8 @@ def test_broken_line_of_json_lines_is_quarantined(tmp_path, images):
     ("value", "fault"),
     [
         ("9" * 6000, "4300 digits"),
-        ("[" * 100_000 + "]" * 100_000, "recursion"),
-        ('{"a]\\"": ' * 100_000 + "1" + "}" * 100_000, "recursion"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"a]\\"": ' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_record_that_no_reader_can_hold_is_one_quarantined_record(tmp_path, images, layout, value, fault):
@@ -290,7 +290,14 @@ def test_a_record_that_no_reader_can_hold_is_one_quarantined_record(tmp_path, im
     assert build_pool(source, images, tmp_path / "pool")["quarantined"] == {"broken_json": 1}
     small = list(read_records(source, chunk_bytes=64))
     assert [item.index for item in small if item.fault] == [40] and len(small) == 100
+    assert fault in small[40].fault
     assert source.read_bytes()[small[40].offset :][: small[40].length].decode() == records[40]
+
+
+def test_a_bare_integer_of_thousands_of_digits_is_one_record(tmp_path, images):
+    (tmp_path / "pool.json").write_text("[1, " + "9" * 6000 + ", " + json.dumps(good(0)) + "]")
+    faults = [bool(item.fault) for item in read_records(tmp_path / "pool.json", chunk_bytes=64)]
+    assert faults == [False, True, False]
 
 
 def test_an_image_path_does_not_leave_the_folder(tmp_path, images):

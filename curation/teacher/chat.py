@@ -7,16 +7,20 @@ A client is thread-safe. A request that fails after all retries raises ChatFailu
 count; a problem of every request (wrong key, unknown model, no server, cost cap) raises another ChatError.
 """
 
+import itertools
 import json
 import math
 import os
+import random
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from curation.teacher.base import Cost
+from curation.teacher.connection import Connection
 
 Message = Mapping[str, Any]
 TokenLogprob = tuple[str, float]
@@ -24,6 +28,10 @@ TokenLogprob = tuple[str, float]
 
 TOP_LOGPROBS = 20
 """Number of most likely tokens requested per position: the maximum of OpenAI and of a default vLLM server."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
+"""Seconds before the second attempt, doubled for each further one, and their limit."""
+LONGEST_NAMED_WAIT = 60.0
+"""A longer wait that a server asks for is not kept."""
 
 
 class ChatError(RuntimeError):
@@ -59,13 +67,26 @@ class ChatFailure(ChatError):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `logprobs`: for each generated token the most likely ones; None if the server sent none."""
+    """An answer. `logprobs`: for each generated token the most likely ones; None if the server sent none.
+
+    `model`: the model's name in the answer, often with its version.
+    """
 
     text: str
     logprobs: tuple[tuple[TokenLogprob, ...], ...] | None
     finish_reason: str
     input_tokens: int
     output_tokens: int
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An attempt without an answer: whether another one may succeed, and the wait that the server names."""
+
+    error: ChatError
+    again: bool
+    wait: float | None = None
 
 
 class ChatClient:
@@ -74,9 +95,10 @@ class ChatClient:
     base_url: the address, including `/v1`; None is OpenAI's own service.
     api_key_env: name of the environment variable with the key; None means OPENAI_API_KEY for OpenAI's service
         and no key elsewhere, so that a key is never sent to another server by accident.
-    timeout: seconds per attempt. retries: further attempts after status 408, 409, 429 or 5xx, a timeout, a
-        lost connection or an unreadable answer; waits double from half a second unless the server names a
-        wait.
+    timeout: seconds for one attempt, from the connection to the last byte of the answer. retries: further
+        attempts after status 408, 409, 429 or 5xx, a timeout, a lost connection or an unreadable answer;
+        waits double from half a second to eight unless the server names a wait of up to a minute.
+        deadline: seconds for an answer with all attempts and waits; None sets no limit beyond theirs.
     input_price, output_price: US dollars per million tokens. max_cost_usd: no request is sent that might
         exceed it; an unanswered request counts as one token per byte of text and `image_tokens` per image.
     token_field: the server's name for `max_tokens` (some models require max_completion_tokens).
@@ -89,6 +111,7 @@ class ChatClient:
         *,
         api_key_env: str | None = None,
         timeout: float = 60.0,
+        deadline: float | None = None,
         retries: int = 4,
         input_price: float = 0.0,
         output_price: float = 0.0,
@@ -101,12 +124,13 @@ class ChatClient:
                 "max_cost_usd needs input_price and output_price, in US dollars per million tokens"
             )
         self.base_url, self.model, self.retries, self.token_field = base_url, model, retries, token_field
+        self.timeout, self.deadline = timeout, math.inf if deadline is None else deadline
         self.prices, self.max_cost_usd, self.image_tokens = (
             (input_price, output_price),
             max_cost_usd,
             image_tokens,
         )
-        self._client = _connect(base_url, api_key_env, timeout, retries)
+        self._connection = Connection(_connect(base_url, api_key_env, timeout))
         self._cost, self._retried = Cost(), 0
         self._held: list[float] = []
         self._changed = threading.Condition()
@@ -128,44 +152,56 @@ class ChatClient:
             **({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if logprobs else {}),
             **({"response_format": response_format} if response_format else {}),
         }
-        bound = self._bound(messages), max_tokens
-        with self._paid_for(bound):
-            for _ in range(self.retries + 1):
-                reply, usage = _read_body(self._send(request))
-                self._count(usage, bound)
-                if reply:
-                    return reply
-        raise ChatFailure(
-            "malformed", f"{self.model} sent {self.retries + 1} answers that are not chat completions"
-        )
+        bound, end = (self._bound(messages), max_tokens), time.monotonic() + self.deadline
+        for attempt in itertools.count():
+            answer = self._attempt(request, bound, end)
+            if isinstance(answer, Reply):
+                return answer
+            wait = _backoff(attempt) if answer.wait is None else answer.wait
+            if not answer.again or attempt >= self.retries or time.monotonic() + wait >= end:
+                raise answer.error
+            with self._changed:
+                self._retried += 1
+            time.sleep(wait)
 
     def cost(self) -> Cost:
         """Cost of all answered requests so far."""
         return replace(self._cost, retried=self._retried)
 
-    def _send(self, request: dict[str, Any]) -> str:
+    def _attempt(self, request: dict[str, Any], bound: tuple[int, int], end: float) -> Reply | _Failed:
+        """One request and its answer, which is counted even if it is unreadable."""
+        with self._paid_for(bound):
+            body = self._send(request, min(self.timeout, end - time.monotonic()))
+            if isinstance(body, _Failed):
+                return body
+            reply, usage = _read_body(body)
+            self._count(usage, bound)
+        unreadable = ChatFailure("malformed", f"the answer of {self.model} is not a chat completion")
+        return reply or _Failed(unreadable, again=True, wait=0.0)
+
+    def _send(self, request: dict[str, Any], seconds: float) -> str | _Failed:
         import openai
 
+        client = self._connection.client
+        create = client.chat.completions.with_raw_response.create
         try:
-            answer = self._client.chat.completions.with_raw_response.create(**request)
-        except openai.APITimeoutError as error:
-            raise ChatFailure("timeout", f"no answer in {self.retries + 1} attempts") from error
+            return self._connection.wait_for(lambda: create(**request), seconds).text
+        except (TimeoutError, openai.APITimeoutError):
+            late = ChatFailure("timeout", f"no whole answer of {self.model} within {seconds:.3g} s")
+            return _Failed(late, again=True)
         except openai.APIConnectionError as error:
-            problem = (
-                f"no connection to {self._client.base_url} ({error.__cause__ or error}): is the server up?"
-            )
-            raise ChatSetupError(problem, "address") from error
+            problem = f"no connection to {client.base_url} ({error.__cause__ or error}): is the server up?"
+            return _Failed(ChatSetupError(problem, "address"), again=True)
         except openai.APIStatusError as error:
-            raise self._status_error(error) from error
-        with self._changed:
-            self._retried += answer.retries_taken
-        return answer.text
+            failure = self._status_error(error)
+            again = isinstance(failure, ChatFailure) and failure.reason != "bad_request"
+            return _Failed(failure, again, _named_wait(error.response.headers))
 
     def _status_error(self, error: Any) -> ChatError:
         status, detail = error.status_code, str(error)
         if status in (401, 403, 404) or getattr(error, "code", None) == "insufficient_quota":
             problem = (
-                f"{self._client.base_url} refuses model {self.model!r} ({detail[:300]}): "
+                f"{self._connection.client.base_url} refuses model {self.model!r} ({detail[:300]}): "
                 "check address, key, model, quota"
             )
             return ChatSetupError(problem, "model" if status == 404 else "key")
@@ -224,7 +260,7 @@ class ChatClient:
             )
 
 
-def _connect(base_url: str | None, api_key_env: str | None, timeout: float, retries: int) -> Any:
+def _connect(base_url: str | None, api_key_env: str | None, timeout: float) -> Any:
     try:
         import openai
     except ImportError as error:
@@ -236,7 +272,21 @@ def _connect(base_url: str | None, api_key_env: str | None, timeout: float, retr
             f"the environment variable {variable} holds no key: set it, or name another one",
             "key",
         )
-    return openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
+    return openai.AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=0)
+
+
+def _backoff(attempt: int) -> float:
+    """Seconds to wait after an attempt (counted from 0), less up to a quarter so that clients spread."""
+    return min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * (1 - random.random() / 4)
+
+
+def _named_wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds of a response's Retry-After headers; None without one, or for one that is not kept."""
+    try:
+        wait = float(headers.get("retry-after-ms") or 1000 * float(headers["retry-after"])) / 1000
+    except (KeyError, ValueError):
+        return None
+    return wait if 0 < wait <= LONGEST_NAMED_WAIT else None
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
@@ -256,7 +306,8 @@ def _read_body(body: str) -> tuple[Reply | None, tuple[int, int] | None]:
         logprobs = _read_logprobs(choice.get("logprobs"))
     except (json.JSONDecodeError, LookupError, TypeError, AttributeError, ValueError):
         return None, None
-    return Reply(str(text), logprobs, finish, *(usage or (0, 0))), usage or None
+    reply = Reply(str(text), logprobs, finish, *(usage or (0, 0)), model=str(content.get("model") or ""))
+    return reply, usage or None
 
 
 def _read_logprobs(entry: Any) -> tuple[tuple[TokenLogprob, ...], ...] | None:

@@ -102,19 +102,33 @@ class ChatServer:
         if fault == "no_usage":
             del reply["usage"]
         text = '{"choices": [{"mess' if fault == "torn" else json.dumps(reply)
-        return self.send(handler, 200, text)
+        return self.send(handler, 200, text, fault)
 
-    def send(self, handler, status, text):
+    def send(self, handler, status, text, fault=None):
         data = text.encode()
         try:
+            if fault == "slow head":
+                self.trickle(handler, b"HTTP/1.1 200 OK\r\nx-padding: " + b"x" * 400)
             handler.send_response(status)
             handler.send_header("content-type", "application/json")
             handler.send_header("content-length", str(len(data)))
             handler.send_header("retry-after-ms", "5")
             handler.end_headers()
-            handler.wfile.write(data)
+            if fault == "slow body":
+                self.trickle(handler, data)
+            elif fault == "cut":  # the connection ends after half of the announced answer
+                handler.wfile.write(data[: len(data) // 2])
+                handler.close_connection = True
+            else:
+                handler.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):  # the client gave up waiting
             handler.close_connection = True
+
+    def trickle(self, handler, data):
+        """One byte at a time: a time limit for each read never ends this answer."""
+        for k in range(len(data)):
+            handler.wfile.write(data[k : k + 1])
+            time.sleep(0.03)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The chat client against a loopback server: answers, retries, failures, keys, costs and the cap."""
 
+import gc
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,7 +44,7 @@ def test_transient_faults_are_retried_and_lasting_ones_have_a_reason(fault, reas
     with serve(fault=lambda number, body: fault if number < 2 else None) as server:
         client = ChatClient(server.url, "m", retries=2)
         assert client.complete(ASK, 4).text
-        assert len(server.requests) == 3 and (client.cost().retried == 2 or fault == "torn")
+        assert len(server.requests) == 3 and client.cost().retried == 2
     with serve(fault=lambda number, body: fault) as server:
         with pytest.raises(ChatFailure) as caught:
             ChatClient(server.url, "m", retries=2).complete(ASK, 4)
@@ -59,6 +61,66 @@ def test_timeouts_and_bad_requests():
         with pytest.raises(ChatFailure) as caught:
             ChatClient(server.url, "m", retries=3).complete(ASK, 4)
         assert caught.value.reason == "bad_request" and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("fault", ["slow head", "slow body"])
+def test_the_time_limit_is_that_of_the_whole_answer(fault):
+    with serve(fault=lambda number, body: fault) as server:
+        client = ChatClient(server.url, "m", timeout=0.3, retries=1)
+        begin = time.monotonic()
+        with pytest.raises(ChatFailure, match=r"no whole answer of m within 0.3 s") as caught:
+            client.complete(ASK, 4)
+        assert caught.value.reason == "timeout" and len(server.requests) == 2 and client.cost().requests == 0
+        assert 0.6 < time.monotonic() - begin < 3.0  # a byte came every 0.03 s, for 9 s
+    with serve(fault=lambda number, body: fault if number == 0 else None) as server:
+        client = ChatClient(server.url, "m", timeout=0.3, retries=1)
+        assert client.complete(ASK, 4).text and client.cost().retried == 1
+
+
+def test_a_deadline_ends_all_attempts_together():
+    with serve(fault=lambda number, body: "slow") as server:
+        begin = time.monotonic()
+        with pytest.raises(ChatFailure) as caught:
+            ChatClient(server.url, "m", timeout=0.2, retries=100, deadline=1.0).complete(ASK, 4)
+    assert caught.value.reason == "timeout" and time.monotonic() - begin < 2.0
+    assert 1 < len(server.requests) < 5  # the waits double
+
+
+def test_an_answer_that_ends_half_way_is_requested_again():
+    with serve(fault=lambda number, body: "cut" if number == 0 else None) as server:
+        client = ChatClient(server.url, "m", retries=1)
+        assert client.complete(ASK, 4).model == "m" and len(server.requests) == 2
+    with (
+        serve(fault=lambda number, body: "cut") as server,
+        pytest.raises(ChatSetupError, match="no connection to"),
+    ):
+        ChatClient(server.url, "m", retries=0).complete(ASK, 4)
+
+
+def test_unreadable_answers_are_paid_for_and_the_cap_holds_between_attempts():
+    with serve(fault=lambda number, body: "torn") as server:
+        client = ChatClient(server.url, "m", retries=9, input_price=1e5, output_price=2e5, max_cost_usd=10.0)
+        with pytest.raises(CostCapReached):
+            client.complete(ASK, 1)
+    # An unreadable answer counts as its upper bound, (13 bytes + 32) x 0.1 + 0.2 = 4.7: the third is not sent
+    assert len(server.requests) == 2 and client.cost().usd == pytest.approx(9.4)
+
+
+def test_a_client_that_is_let_go_ends_its_thread():
+    others = set(threading.enumerate())
+
+    def own():
+        return [t for t in threading.enumerate() if t not in others and t.name == "requests"]
+
+    with serve() as server:
+        client = ChatClient(server.url, "m")
+        assert not own()  # no thread without a request
+        client.complete(ASK, 1)
+        (thread,) = own()
+        del client
+        gc.collect()
+        thread.join(timeout=5)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 402429])

@@ -1,0 +1,164 @@
+"""Benchmark data in a local folder: each repository under its name, as a download of it leaves it.
+
+    mirror = Mirror(Path("benchmarks"))
+    mirror.check(benchmark)                       # MirrorError says what is missing
+    rows = mirror.rows(benchmark.data)            # datasets.Dataset, mapped into memory
+    identity = mirror.digest(benchmark.data)      # of the content, wherever it lies
+
+Nothing here uses the network. Arrow copies of the data lie beside them in `.arrow/`, one for each content.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluation import arrow_cache
+from evaluation.repository import Hashes, MirrorError, Repository
+from evaluation.suite import Benchmark, Data, Images, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+__all__ = ["Mirror", "MirrorError"]
+IN_MEMORY = 64 * 2**20
+"""Bytes of a single data file up to which it is read as it is, without an Arrow copy."""
+
+
+class Mirror:
+    """A folder with `organisation/name/` for each repository, or with data files of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises MirrorError if the folder does not exist."""
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise MirrorError(f"mirror {self.folder} does not exist, or is no folder")
+
+    def rows(self, data: Data) -> "Dataset":
+        """The rows of a split. Raises MirrorError if they are missing, incomplete or damaged."""
+        files = self.files(data)
+        if data.file and files[0].stat().st_size <= IN_MEMORY:
+            return _small(files[0])
+        name = f"{data.config or 'default'}-{data.split}.arrow" if data.repo else "rows.arrow"
+        folder = self.arrow / (data.repo or "files").replace("/", "--") / self.digest(data)
+        return arrow_cache.mapped(partial(self._tables, data, files), folder / name)
+
+    def digest(self, data: Data) -> str:
+        """16 hex digits of the content of the split's files. Names and places of the files do not count."""
+        files = self.files(data) + (self.files(_split_of(data.images, data)) if data.images else [])
+        return _digest(self.hashes.of(file) for file in files)
+
+    def check(self, benchmark: Benchmark, *, strict: bool = False) -> None:
+        """Raises MirrorError unless the data of all tasks are there, whole, and have the columns.
+
+        strict: also the expected number of questions.
+        """
+        for task in benchmark.tasks:
+            self._check(benchmark.data_of(task), task, strict)
+
+    def files(self, data: Data) -> list[Path]:
+        """The Parquet files of a split. Raises MirrorError if there are none."""
+        if data.file:
+            file = self.folder / data.file
+            if not file.is_file():
+                raise MirrorError(f"{self.folder} lacks the data file {data.file}")
+            return [file]
+        return self.repository(data).files(data.config, data.split)
+
+    def count(self, data: Data) -> int:
+        """Number of rows, as the Parquet files say. Raises MirrorError."""
+        return sum(arrow_cache.open_parquet(file).metadata.num_rows for file in self.files(data))
+
+    def repository(self, data: Data) -> Repository:
+        """The repository of the data. Raises MirrorError if it is missing."""
+        name = data.repo or ""
+        folder = self.folder / name
+        if not folder.is_dir():
+            held = sorted(
+                f"{path.parent.name}/{path.name}" for path in self.folder.glob("[!.]*/[!.]*") if path.is_dir()
+            )
+            shown = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
+            raise MirrorError(
+                f"mirror {self.folder} lacks repository {name}; it has {shown or 'none'}: "
+                "fetch it with python -m evaluation.data fetch"
+            )
+        return Repository(folder, name)
+
+    @cached_property
+    def arrow(self) -> Path:
+        """Folder of the Arrow copies: in the mirror, or in the user's cache if the mirror is read-only."""
+        own = self.folder / ".arrow"
+        if _writable(own):
+            return own
+        key = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "winnow" / "arrow" / key
+        warnings.warn(f"mirror {self.folder} is read-only: Arrow copies are kept in {cache}", stacklevel=2)
+        return cache
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        return Hashes(self.arrow / "hashes.json", self.folder)
+
+    def _tables(self, data: Data, files: Sequence[Path]) -> Iterator["pa.Table"]:
+        """The rows of the files, with the images of another configuration if the data say so."""
+        tables = arrow_cache.batches(files)
+        if data.images is None:
+            return tables
+        return arrow_cache.with_images(tables, self.rows(_split_of(data.images, data)), data.images)
+
+    def _check(self, data: Data, task: Task, strict: bool) -> None:
+        """One task's data, and the images that they name."""
+        self._check_files(data, [*data.columns, *([data.id] if data.id else ())])
+        if data.images:
+            self._check_files(_split_of(data.images, data), [data.images.id, data.images.column])
+        n = self.count(data)
+        if not n:
+            raise MirrorError(f"{self.files(data)[0]} has no rows")
+        if strict and task.n is not None and n != task.n:
+            raise MirrorError(
+                f"task {task.task}: {n} rows in {self.files(data)[0].parent} instead of {task.n}"
+            )
+
+    def _check_files(self, data: Data, wanted: Sequence[str]) -> None:
+        """Files as they were fetched, with these columns."""
+        files = self.files(data)
+        if data.repo:
+            self.repository(data).check_record(files, self.hashes, data.revision)
+        columns = arrow_cache.features_of(files[0])
+        joined = [data.images.column] if data.images else []
+        if missing := [name for name in wanted if name not in columns and name not in joined]:
+            raise MirrorError(f"{files[0]} lacks column {', '.join(missing)}; it has {', '.join(columns)}")
+
+
+def _split_of(images: Images, data: Data) -> Data:
+    """The split of the same repository that holds the images."""
+    return Data(repo=data.repo, revision=data.revision, config=images.config, split=images.split)
+
+
+def _small(file: Path) -> "Dataset":
+    """A data file in memory."""
+    import datasets
+    import pyarrow as pa
+
+    tables = list(arrow_cache.batches([file]))
+    return datasets.Dataset(pa.concat_tables(tables))
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, which is made."""
+    probe = folder / f".{os.getpid()}.tmp"
+    try:
+        folder.mkdir(exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _digest(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]

@@ -62,6 +62,12 @@ LORA_LAYERS: dict[str, str] = {
 }
 """Part -> the linear layers of it that LoRA adapts (full match on module names)."""
 
+_LLAVA_TYPES = ("llava", "llava_next", "llava_onevision")
+_TOWER_TYPES = ("siglip_vision_model", "clip_vision_model")
+_BARE_TOWER = re.compile(
+    r"^((?:model\.)?vision_tower\.)(?=(?:embeddings|encoder|pre_layrnorm|post_layernorm|head)\.)"
+)
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -307,13 +313,26 @@ def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / COMPLETE).unlink(missing_ok=True)
+    weights = {hub_key(model.config, name): weight for name, weight in model.state_dict().items()}
     with quiet():
-        model.save_pretrained(out)
+        model.save_pretrained(out, state_dict=weights)
         killpoints.reach("inside checkpoint")
         processor.save_pretrained(out)
     killpoints.reach("before complete")
     (out / COMPLETE).touch()
     return out
+
+
+def hub_key(config: Any, name: str) -> str:
+    """The name of a weight in the checkpoints on the Hub of the model that `config` describes.
+
+    transformers names the parameters of SigLIP and CLIP towers without the `vision_model.` that those
+    checkpoints have, and reads both; vLLM reads the names of the Hub only. Other names stay as they are.
+    """
+    tower = getattr(getattr(config, "vision_config", None), "model_type", None)
+    if config.model_type in _LLAVA_TYPES and tower in _TOWER_TYPES:
+        return _BARE_TOWER.sub(r"\1vision_model.", name)
+    return name
 
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -1,8 +1,11 @@
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from training.models import (
@@ -11,6 +14,7 @@ from training.models import (
     build_tiny,
     checkpoint_hash,
     freeze,
+    hub_key,
     image_mode,
     load,
     merge_lora,
@@ -55,6 +59,39 @@ def test_hash_sees_weights_and_template_but_not_the_library_version(tmp_path, ba
     assert checkpoint_hash(copy) != checkpoint_hash(base)
     with pytest.raises(FileNotFoundError, match="not a checkpoint"):
         checkpoint_hash(tmp_path)
+
+
+def test_weights_have_the_names_of_the_hub_however_the_model_was_made(tmp_path, base, loaded):
+    names = keys_of(base)
+    assert "vision_tower.vision_model.embeddings.patch_embedding.weight" in names
+    assert "language_model.model.embed_tokens.weight" in names
+    assert not any(name.startswith("vision_tower.e") for name in names)
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    weights = load_file(base / "model.safetensors")
+    without = {name.replace("vision_tower.vision_model.", "vision_tower."): w for name, w in weights.items()}
+    assert without.keys() != weights.keys()
+    save_file(without, bare / "model.safetensors", metadata={"format": "pt"})
+    for k, source in enumerate((base, bare)):  # transformers reads both names
+        again = save_checkpoint(*load(source), tmp_path / str(k))
+        saved = load_file(again / "model.safetensors")
+        assert saved.keys() == names
+        assert all(torch.equal(saved[name], weights[name]) for name in names)
+    model = AutoModelForImageTextToText.from_pretrained(base)
+    assert all(torch.equal(p, loaded[0].state_dict()[name]) for name, p in model.state_dict().items())
+
+
+def test_only_llava_towers_are_renamed():
+    def config(kind, tower):
+        return SimpleNamespace(model_type=kind, vision_config=SimpleNamespace(model_type=tower))
+
+    name = "model.vision_tower.encoder.layers.0.mlp.fc1.weight"
+    assert hub_key(config("llava", "clip_vision_model"), name).startswith("model.vision_tower.vision_model.e")
+    assert hub_key(config("internvl", "internvl_vision"), name) == name
+    assert hub_key(config("llava", "pixtral"), name) == name
+    assert hub_key(SimpleNamespace(model_type="bert"), name) == name
+    once = hub_key(config("llava", "clip_vision_model"), name)
+    assert hub_key(config("llava", "clip_vision_model"), once) == once
 
 
 def test_tokenizer_without_image_token_is_refused(tmp_path, tokenizer):

@@ -1,7 +1,7 @@
 """Prompt and scoring of multiple-choice tasks: MMBench, MMT-Bench, MMMU.
 
-Each reads an answer by its benchmark's own rules. Where those end in a random option, the answer is wrong here
-and counted as `unparsed`: the same answers always give the same scores.
+Each reads an answer by its benchmark's own rules. Where those end in a random option, the answer is wrong
+here and counted as `unparsed`: the same answers always give the same scores.
 """
 
 import ast
@@ -79,7 +79,7 @@ def mmbench_text(doc: Doc, lmms_eval_specific_kwargs: Mapping[str, str]) -> str:
 
 
 def mmbench_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """Whether the answer to one rotation is right; `mmbench_circular` makes the score of a question of them."""
+    """Whether the answer to one rotation is right; `mmbench_circular` combines those of a question."""
     letter = _one_option(results[0], given(doc, "ABCDE"))
     right = float(letter == doc["answer"].strip())
     return {
@@ -114,13 +114,12 @@ def mmbench_circular(items: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _last_named(text: str, letters: Sequence[str], forms: Sequence[str]) -> str | None:
-    """The option letter that comes last in the first of the forms that occurs, such as "({})" for "(B)"."""
+    """The option letter that comes last, in the first of the forms that occurs, such as "({})" for "(B)"."""
     text = f" {text.strip().strip(_ENDS)} "
     for form in forms:
-        if found := [
-            (text.rfind(label), letter) for letter in letters if (label := form.format(letter)) in text
-        ]:
-            return max(found)[1]
+        places = {text.rfind(form.format(letter)): letter for letter in letters}
+        if max(places) >= 0:
+            return places[max(places)]
     return None
 
 
@@ -181,7 +180,7 @@ def _mmmu_options(doc: Doc) -> dict[str, str]:
 
 
 def mmmu_results(doc: Doc, results: Sequence[str]) -> dict[str, float]:
-    """Choice questions by the letter that is named, open ones by MMMU's own comparison of strings and numbers."""
+    """Choice questions by the letter that is named, open ones by MMMU's comparison of texts and numbers."""
     if doc["question_type"] != "multiple-choice":
         return {"mmmu_acc": _mmmu_open(doc["answer"], results[0]), "unparsed": float(not results[0].strip())}
     letter = _mmmu_letter(results[0], _mmmu_options(doc))
@@ -190,7 +189,7 @@ def mmmu_results(doc: Doc, results: Sequence[str]) -> dict[str, float]:
 
 def _mmmu_letter(text: str, options: Mapping[str, str]) -> str | None:
     """The letter that comes last, or in an answer of more than five words the option whose text does."""
-    letter = _last_named(text, list(options), ("({})", "{} ", "{}."))
+    letter = _last_named(text, list(options), ("({})", " {} ", "{} ", "{}."))
     if letter is not None or len(text.split()) <= 5:
         return letter
     found = [(text.lower().rfind(option.lower()), letter) for letter, option in options.items()]
@@ -199,7 +198,7 @@ def _mmmu_letter(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _mmmu_open(answer: str, text: str) -> float:
-    """1 if the answer is right; the reference may be the text of a Python list of strings, any of which is."""
+    """1 if the answer is right. The reference may be the text of a Python list, any string of which is."""
     from lmms_eval.tasks.mmmu.utils import eval_open, parse_open_response
 
     answers = ast.literal_eval(answer) if re.match(r"\s*\[\s*['\"]", answer) else answer

@@ -1,7 +1,7 @@
 """Prompt and scoring of MathVista (arXiv 2310.02255) by rules.
 
-The prompt asks for the bare answer. What the rules cannot read is `unparsed` and wrong, unless the suite has a
-judge that reads the value out of it: the judge's text is scored by the same function.
+The prompt asks for the bare answer. What the rules cannot read is `unparsed` and wrong, unless the suite has
+a judge that reads the value out of it: the judge's text is scored by the same function.
 """
 
 import ast
@@ -52,7 +52,7 @@ def percent(scores: Sequence[float]) -> float:
 
 
 def _value(doc: Doc, answer: str) -> Any:
-    """The value that a text states: an option, an integer, a rounded float or a list; None: it states none."""
+    """The value that a text states: an option, an integer, a rounded float or a list; None if it has none."""
     if doc["question_type"] == "multi_choice":
         return _option(answer, _options(doc))
     if doc["answer_type"] == "list":

@@ -115,12 +115,19 @@ def open_parquet(file: Path) -> Any:
         ) from error
 
 
-def _read(file: Path) -> Iterator["pa.Table"]:
+def column(file: Path, name: str) -> list[Any]:
+    """The values of one column. Raises MirrorError if it is missing or cannot be read."""
+    if name not in features_of(file):
+        raise MirrorError(f"{file} lacks column {name}")
+    return [value for table in _read(file, [name]) for value in table[name].to_pylist()]
+
+
+def _read(file: Path, columns: Sequence[str] | None = None) -> Iterator["pa.Table"]:
     import pyarrow as pa
 
     parquet = open_parquet(file)
     try:
-        for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=columns):
             yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise MirrorError(f"{file} is damaged ({_first_line(error)}): fetch it again") from error

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation import arrow_cache
 from evaluation.repository import Hashes, MirrorError, Repository
@@ -32,9 +32,12 @@ IN_MEMORY = 64 * 2**20
 class Mirror:
     """A folder with `organisation/name/` for each repository, or with data files of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises MirrorError if the folder does not exist."""
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+        """`fresh`: hash every file again, also those that seem unchanged.
+
+        Raises MirrorError if the folder does not exist.
+        """
+        self.folder, self._fresh = Path(folder), fresh
         if not self.folder.is_dir():
             raise MirrorError(f"mirror {self.folder} does not exist, or is no folder")
 
@@ -58,7 +61,14 @@ class Mirror:
         strict: also the expected number of questions.
         """
         for task in benchmark.tasks:
-            self._check(benchmark.data_of(task), task, strict)
+            data = benchmark.data_of(task)
+            self._check_columns(data)
+            n = self.questions(benchmark, task)
+            if not n or (strict and n != (task.n or n)):
+                expected = f" instead of {task.n}" if task.n else ""
+                raise MirrorError(
+                    f"task {task.task}: {n} questions{expected} in {self.files(data)[0].parent}"
+                )
 
     def files(self, data: Data) -> list[Path]:
         """The Parquet files of a split. Raises MirrorError if there are none."""
@@ -69,9 +79,17 @@ class Mirror:
             return [file]
         return self.repository(data).files(data.config, data.split)
 
-    def count(self, data: Data) -> int:
-        """Number of rows, as the Parquet files say. Raises MirrorError."""
-        return sum(arrow_cache.open_parquet(file).metadata.num_rows for file in self.files(data))
+    def questions(self, benchmark: Benchmark, task: Task) -> int:
+        """Number of questions of a task; circular copies of a question count once. Raises MirrorError."""
+        data, unit = benchmark.data_of(task), benchmark.unit
+        if unit.modulo is None:
+            return sum(arrow_cache.open_parquet(file).metadata.num_rows for file in self.files(data))
+        return len({number % unit.modulo for number in self._column(data, unit.by[0])})
+
+    def read(self, data: Data) -> None:
+        """Read every row once and keep nothing. Raises MirrorError for data that are damaged inside."""
+        for _ in arrow_cache.batches(self.files(data)):
+            pass
 
     def repository(self, data: Data) -> Repository:
         """The repository of the data. Raises MirrorError if it is missing."""
@@ -101,7 +119,7 @@ class Mirror:
 
     @cached_property
     def hashes(self) -> Hashes:
-        return Hashes(self.arrow / "hashes.json", self.folder)
+        return Hashes(self.arrow / "hashes.json", self.folder, self._fresh)
 
     def _tables(self, data: Data, files: Sequence[Path]) -> Iterator["pa.Table"]:
         """The rows of the files, with the images of another configuration if the data say so."""
@@ -110,18 +128,18 @@ class Mirror:
             return tables
         return arrow_cache.with_images(tables, self.rows(_split_of(data.images, data)), data.images)
 
-    def _check(self, data: Data, task: Task, strict: bool) -> None:
-        """One task's data, and the images that they name."""
+    def _check_columns(self, data: Data) -> None:
+        """The data of a task and the images that they name."""
         self._check_files(data, [*data.columns, *([data.id] if data.id else ())])
         if data.images:
-            self._check_files(_split_of(data.images, data), [data.images.id, data.images.column])
-        n = self.count(data)
-        if not n:
-            raise MirrorError(f"{self.files(data)[0]} has no rows")
-        if strict and task.n is not None and n != task.n:
-            raise MirrorError(
-                f"task {task.task}: {n} rows in {self.files(data)[0].parent} instead of {task.n}"
-            )
+            images = _split_of(data.images, data)
+            self._check_files(images, [data.images.id, data.images.column])
+            asked, held = self._column(data, data.images.key), self._column(images, data.images.id)
+            if missing := asked - held:
+                raise MirrorError(f"{self.files(images)[0].parent} lacks {len(missing)} images of questions")
+
+    def _column(self, data: Data, name: str) -> set[Any]:
+        return {value for file in self.files(data) for value in arrow_cache.column(file, name)}
 
     def _check_files(self, data: Data, wanted: Sequence[str]) -> None:
         """Files as they were fetched, with these columns."""
@@ -132,6 +150,17 @@ class Mirror:
         joined = [data.images.column] if data.images else []
         if missing := [name for name in wanted if name not in columns and name not in joined]:
             raise MirrorError(f"{files[0]} lacks column {', '.join(missing)}; it has {', '.join(columns)}")
+
+
+def splits_of(benchmark: Benchmark) -> list[Data]:
+    """The splits that a benchmark reads: those of its tasks, and those of their images."""
+    found: dict[Data, None] = {}
+    for task in benchmark.tasks:
+        data = benchmark.data_of(task)
+        found[data] = None
+        if data.images:
+            found[_split_of(data.images, data)] = None
+    return list(found)
 
 
 def _split_of(images: Images, data: Data) -> Data:

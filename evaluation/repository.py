@@ -189,15 +189,21 @@ def patterns_of(entry: Mapping[str, Any]) -> Patterns:
     return splits
 
 
+def write_record(folder: Path, record: Record) -> None:
+    """Write the `.winnow.json` of a repository; the last step of a download."""
+    files = {name: list(record.files[name]) for name in sorted(record.files)}
+    atomic.write_json(folder / RECORD, {"repo": record.repo, "revision": record.revision, "files": files})
+
+
 class Hashes:
     """sha256 of files below `root`, kept in the JSON file `path` by size and time of change.
 
-    So data are read once, not by each process that asks for their identity.
+    So data are read once, not by each process that asks for their identity. `fresh` reads every file again.
     """
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, fresh: bool = False) -> None:
         self.path, self.root = path, root
-        self._known: dict[str, list[Any]] | None = None
+        self._known: dict[str, list[Any]] | None = {} if fresh else None
 
     def of(self, file: Path) -> str:
         """The hash of a file's content. Raises MirrorError if it cannot be read."""

@@ -124,6 +124,16 @@ TABLES = (
         for split in ("dev", "test")
     ),
     Table(
+        "",
+        None,
+        "dev",
+        {"index": WHOLE}
+        | dict.fromkeys(("question", "hint", *"ABCD", "answer", "category", "image", "source"), TEXT)
+        | dict.fromkeys(("l2-category", "split"), TEXT),
+        b.mmbench_v11,
+        files="MMBench_DEV_EN_V11.parquet",
+    ),
+    Table(
         "AI4Math/MathVista",
         None,
         "testmini",
@@ -297,7 +307,7 @@ TABLES = (
 
 
 def write_mirror(folder: Path, *, rows: int = 6, repositories: Iterable[str] | None = None) -> Path:
-    """Write all repositories, or these, below `folder`: README.md with `configs:`, Parquet files with images.
+    """Write repositories with README.md and Parquet files: all, or these ("": the data files without one).
 
     rows: about how many questions a split has; whole image pairs, rotation groups and kinds are kept. The
     same arguments give the same bytes. Returns the folder.
@@ -306,7 +316,7 @@ def write_mirror(folder: Path, *, rows: int = 6, repositories: Iterable[str] | N
     chosen = [table for table in TABLES if wanted is None or table.repo in wanted]
     for table in chosen:
         _write(folder / table.repo, table, rows)
-    for repo in dict.fromkeys(table.repo for table in chosen):
+    for repo in dict.fromkeys(table.repo for table in chosen if table.repo):
         _write_readme(folder / repo, [table for table in chosen if table.repo == repo])
     return folder
 

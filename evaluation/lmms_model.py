@@ -4,8 +4,8 @@ python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ...
 """
 
 import copy
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,29 @@ import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
-from evaluation.journal import Journal, answer_key
-from evaluation.model import Answerer
-from evaluation.shuffled import Messages, images, ring, with_images
+from evaluation.answer import answers
+from evaluation.model import Answerer, Messages
+from evaluation.shuffled import images, ring, with_images
 from training.models import checkpoint_hash
 
 Progress = Callable[[int, int], None]
 
 
-class WinnowModel(lmms):
-    """A checkpoint as an lmms-eval model.
+@dataclass(frozen=True)
+class _Question:
+    """A request of lmms-eval as `evaluation.answer` wants a question; `at` is its place in the requests."""
 
-    `pretrained`: checkpoint directory. `journal`: JSONL of answers, read at the start and appended after
-    every batch.
+    at: int
+    task: str
+    index: int
+    generation: Mapping[str, Any]
+    messages: Callable[[], Messages]
+
+
+class WinnowModel(lmms):
+    """A checkpoint as an lmms-eval model; the arguments are those of `Answerer.load`.
+
+    `loaders`: threads that decode images ahead of the model. `on_progress(done, total)` counts requests.
     """
 
     is_simple = False
@@ -35,17 +45,24 @@ class WinnowModel(lmms):
         pretrained: str | Path,
         batch_size: int | str = 64,
         device: str | None = None,
-        dtype: str = "float32",
-        journal: str | Path | None = None,
+        dtype: str = "auto",
+        template: str = "auto",
+        max_batch_tokens: int | None = None,
+        loaders: int = 0,
         on_progress: Progress | None = None,
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint = checkpoint_hash(pretrained)
         self.answerer = Answerer.load(
-            pretrained, batch_size=int(batch_size), device=device or default_device(), dtype=dtype
+            pretrained,
+            batch_size=int(batch_size),
+            max_batch_tokens=None if max_batch_tokens is None else int(max_batch_tokens),
+            device=device,
+            dtype=dtype,
+            template=template,
         )
-        self.journal = Journal(Path(journal) if journal else None)
+        self.loaders = int(loaders)
         self.on_progress = on_progress or (lambda done, total: None)
 
     @property
@@ -55,45 +72,25 @@ class WinnowModel(lmms):
 
     @property
     def batch_size(self) -> int:
-        """Requests per batch."""
+        """Most requests of a batch."""
         return self.answerer.batch_size
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers in the order of the requests. A batch may mix tasks, but not generation settings."""
-        answers: dict[int, str] = {}
-        for indices in self._groups(requests):
-            # The text's length approximates the prompt's without decoding any image before its batch.
-            for batch in self.answerer.batches([len(requests[i].args[0]) for i in indices]):
-                answers |= self._answer_batch(requests, [indices[k] for k in batch])
-                self.on_progress(len(answers), len(requests))
-        return [answers[i] for i in range(len(requests))]
+        texts: dict[int, str] = {}
+        questions = [self._question(at, request) for at, request in enumerate(requests)]
+        for batch in answers(self.answerer, questions, loaders=self.loaders):
+            texts |= {question.at: answer.text for question, _, answer in batch}
+            self.on_progress(len(texts), len(requests))
+        return [texts[at] for at in range(len(requests))]
 
-    def _groups(self, requests: list[Instance]) -> list[list[int]]:
-        groups: dict[str, list[int]] = defaultdict(list)
-        for i, request in enumerate(requests):
-            groups[repr(sorted(request.args[2].items(), key=str))].append(i)
-        return list(groups.values())
+    def _question(self, at: int, request: Instance) -> _Question:
+        _, doc_to_messages, generation, doc_id, task, split = request.args
 
-    def _answer_batch(self, requests: list[Instance], indices: list[int]) -> dict[int, str]:
-        """Answers to one batch: from the journal if it has them, else generated."""
-        generation = requests[indices[0]].args[2]
-        names = {i: (requests[i].args[4], requests[i].args[3]) for i in indices}
-        prompts = {i: self._prompt(requests[i]) for i in indices}
-        keys = {i: answer_key(*names[i], prompts[i].hash, generation, self.checkpoint) for i in indices}
-        answers = {i: known for i in indices if (known := self.journal.get(keys[i])) is not None}
-        todo = [i for i in indices if i not in answers]
-        if not todo:
-            return answers
-        texts = self.answerer.generate([prompts[i] for i in todo], generation)
-        for i, text in zip(todo, texts, strict=True):
-            answers[i] = text
-            self.journal.add(keys[i], text, task=names[i][0], doc_id=names[i][1])
-        self.journal.flush()
-        return answers
+        def messages() -> Messages:
+            return doc_to_messages(self.task_dict[task][split][doc_id])
 
-    def _prompt(self, request: Instance) -> Any:
-        _, doc_to_messages, _, doc_id, task, split = request.args
-        return self.answerer.prompt(doc_to_messages(self.task_dict[task][split][doc_id]))
+        return _Question(at, task, doc_id, generation, messages)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not supported."""
@@ -163,8 +160,3 @@ class ShuffledImages(lmms):
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not supported."""
         raise NotImplementedError("only single-round tasks can be evaluated with shuffled images")
-
-
-def default_device() -> str:
-    """The first GPU if there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

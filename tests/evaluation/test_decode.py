@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from evaluation.decode import greedy
+from evaluation.decode import STRIDE, greedy
 
 END, PAD = 9, 0
 
@@ -27,11 +27,12 @@ class Scripted:
 
     def __init__(self, script: list[list[int]]) -> None:
         self.script, self.calls, self.step = script, [], 0
+        self.axis = 0  # of the rows among the positions
 
     def __call__(self, *, input_ids, attention_mask, position_ids, past_key_values=None, **options):
         cache = past_key_values or Cache(len(input_ids))
         assert options == {"use_cache": True, "logits_to_keep": 1}
-        assert len(input_ids) == len(attention_mask) == len(position_ids) == len(cache.rows)
+        assert len(input_ids) == len(attention_mask) == position_ids.shape[self.axis] == len(cache.rows)
         if self.step:  # every row is fed the token that it generated
             previous = [self.script[row][self.step - 1 : self.step] or [PAD] for row in cache.rows]
             assert input_ids.tolist() == previous
@@ -43,11 +44,16 @@ class Scripted:
         return SimpleNamespace(logits=logits, past_key_values=cache)
 
 
-def decode(script, max_new_tokens, mask=None):
+def decode(script, max_new_tokens, mask=None, stops=None):
     mask = torch.ones(len(script), 2, dtype=torch.int64) if mask is None else torch.tensor(mask)
     model = Scripted(script)
-    batch = {"input_ids": torch.ones_like(mask), "attention_mask": mask}
-    out = greedy(model, batch, max_new_tokens=max_new_tokens, ends=torch.tensor([END, 8]), pad=PAD)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    batch = {"input_ids": torch.ones_like(mask), "attention_mask": mask, "position_ids": positions}
+    out, lengths = greedy(
+        model, batch, max_new_tokens=max_new_tokens, ends=torch.tensor([END, 8]), pad=PAD, stops=stops
+    )
+    for row, length in zip(out.tolist(), lengths.tolist(), strict=True):
+        assert PAD not in row[:length] and not any(row[length:])
     return out.tolist(), model.calls
 
 
@@ -83,3 +89,28 @@ def test_positions_count_from_the_first_real_token():
 
 def test_no_new_tokens_are_an_empty_answer():
     assert decode([[1]], 0)[0] == [[]]
+
+
+def test_a_row_that_stops_says_is_done_is_dropped():
+    asked = []
+
+    def stops(tokens):
+        asked.append(tokens.shape[1])
+        return (tokens == 3).any(1)
+
+    out, calls = decode([[1] * 5 + [3] + [1] * 30, [1] * 20 + [END], [3] + [2] * 30], 30, stops=stops)
+    assert asked == [STRIDE, 2 * STRIDE]  # the third row is done at the first search, and so is the first
+    assert [sum(token != PAD for token in row) for row in out] == [STRIDE, 21, STRIDE]
+    assert len(calls) == 21 and calls[STRIDE][0] == [1]
+
+
+def test_multimodal_positions_go_on_from_the_last():
+    model = Scripted([[1, 2, 3], [END]])
+    batch = {
+        "input_ids": torch.ones(2, 3, dtype=torch.int64),
+        "attention_mask": torch.ones(2, 3, dtype=torch.int64),
+        "position_ids": torch.tensor([[[0, 1, 4], [0, 1, 2]]] * 3),
+    }
+    model.axis = 1
+    greedy(model, batch, max_new_tokens=3, ends=torch.tensor([END]), pad=PAD)
+    assert [positions for _, positions, _ in model.calls[1:]] == [[[[5]]] * 3, [[[6]]] * 3]

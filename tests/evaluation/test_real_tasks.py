@@ -13,6 +13,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pictures
 
+from evaluation.judge_prompt import prompt_of
 from evaluation.suite import Benchmark, load_suite
 from evaluation.tasks import files_of, folder_of, task_file
 
@@ -79,6 +80,15 @@ def test_the_suites_hold_the_benchmarks_that_their_names_promise() -> None:
 def test_rules_has_all_that_needs_no_judge() -> None:
     entries = [b for name in ("mm14", "llava10") for b in load_suite(name)]
     assert {b.name for b in load_suite("rules")} == {b.name for b in entries if b.judge is None}
+
+
+def test_a_judge_gets_the_fields_that_its_prompt_needs() -> None:
+    judged = [b for name in SUITES for b in load_suite(name) if b.judge]
+    assert {b.name for b in judged} == {"mmvet", "mathvista", "llava_w"}
+    for benchmark in judged:
+        assert benchmark.judge
+        assert prompt_of(benchmark.judge).kind == benchmark.judge.kind
+        assert set(benchmark.judge.fields.values()) <= set(benchmark.data.columns)
 
 
 def test_a_benchmark_is_the_same_in_every_suite() -> None:

@@ -1,7 +1,7 @@
 """Prompt and scoring of MathVista (arXiv 2310.02255) by rules.
 
-The prompt asks for the bare answer. What the rules cannot read is `unparsed` and wrong, unless the suite has
-a judge that reads the value out of it: the judge's text is scored by the same function.
+The prompt asks for the bare answer. Other answers are read by a judge, if the suite has one, and its text is
+scored by the same function. What the rules cannot read is `unparsed` and wrong.
 """
 
 import ast

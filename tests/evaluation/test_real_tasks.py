@@ -109,7 +109,7 @@ def test_an_entry_agrees_with_the_configuration_of_its_tasks(name: str) -> None:
             data = benchmark.data_of(task)
             assert own["test_split"] == data.split
             assert data.repo is None or own["dataset_path"] == data.repo
-            assert own.get("dataset_name") == data.config or data.repo == "Lin-Chen/MMStar"
+            assert own.get("dataset_name") == data.config
             metrics = {entry["metric"] for entry in own["metric_list"]}
             assert set(benchmark.metric) <= metrics
             limit = {**own.get("generation_kwargs", {}), **benchmark.generation}["max_new_tokens"]

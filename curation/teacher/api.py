@@ -10,18 +10,16 @@ nothing twice.
 
 import hashlib
 import json
-import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from curation.pool.sample import Sample
 from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE, STYLES
+from curation.teacher.answers import KeptAnswers
 from curation.teacher.base import Cost
-from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply, TooManyFailures
+from curation.teacher.chat import ChatClient, ChatFailure, Message, TooManyFailures
 from curation.teacher.messages import Unsendable, conversation
 from curation.teacher.parallel import in_order
 from curation.teacher.rubric import Label, missing_label, rubric_text
@@ -68,8 +66,7 @@ class ApiTeacher:
     """Labels samples by requests to `client`, `concurrency` at a time.
 
     task: the instruction; the rubric and the style keys are appended to it.
-    cache: directory of answers, keyed by model and request, not by address; runs may share it.
-        None: no cache.
+    cache: directory of answers, see curation.teacher.answers; None: no cache.
     repeats: how often an invalid answer is sent back with what is wrong with it; after that the label is
         missing (invalid_answer, or refused).
     detail: the protocol's image detail (low, high, auto). json_schema: whether the server supports a schema
@@ -94,12 +91,11 @@ class ApiTeacher:
         max_tokens: int = 512,
         max_failed: float = 1.0,
     ) -> None:
-        self.client, self.cache, self.concurrency, self.repeats = client, cache, concurrency, repeats
+        self.client, self.concurrency, self.repeats = client, concurrency, repeats
+        self.answers = KeptAnswers(client, cache)
         self.detail, self.json_schema = detail, json_schema
         self.max_tokens, self.max_failed = max_tokens, max_failed
         self.system = _system(task)
-        self._lock = threading.Lock()
-        self._kept = Cost()
 
     def label(self, samples: Iterable[Sample]) -> Iterator[Label]:
         failed: Counter[str] = Counter()
@@ -127,8 +123,7 @@ class ApiTeacher:
         }
 
     def cost(self) -> Cost:
-        kept = {name: value for name, value in asdict(self._kept).items() if name.startswith("kept")}
-        return replace(self.client.cost(), **kept)
+        return self.answers.cost()
 
     def _check(self, failed: Counter, asked: int) -> None:
         if failed.total() > self.max_failed * asked:
@@ -162,7 +157,7 @@ class ApiTeacher:
             return missing_label(sample.row, sample.id, messages.reason)
         for _ in range(self.repeats + 1):
             try:
-                reply = self._reply(messages)
+                reply = self.answers.complete(messages, self.max_tokens, self._format())
             except ChatFailure as failure:
                 return missing_label(sample.row, sample.id, failure.reason)
             if reply.finish_reason == "content_filter":
@@ -178,33 +173,9 @@ class ApiTeacher:
                 ]
         return missing_label(sample.row, sample.id, "invalid_answer")
 
-    def _reply(self, messages: list[Message]) -> Reply:
-        """The cached answer to this request, or a new one, which is then cached."""
-        path = self._path(messages)
-        if path and path.exists():
-            reply = Reply(logprobs=None, **json.loads(path.read_text()))
-            with self._lock:
-                self._kept = Cost(
-                    kept=self._kept.kept + 1,
-                    kept_input_tokens=self._kept.kept_input_tokens + reply.input_tokens,
-                    kept_output_tokens=self._kept.kept_output_tokens + reply.output_tokens,
-                )
-            return reply
-        reply = self.client.complete(messages, self.max_tokens, response_format=self._format())
-        if path:
-            _keep(path, reply)
-        return reply
-
     def _format(self) -> dict[str, Any] | None:
         schema = {"name": "label", "strict": True, "schema": ANSWER_SCHEMA}
         return {"type": "json_schema", "json_schema": schema} if self.json_schema else None
-
-    def _path(self, messages: list[Message]) -> Path | None:
-        if self.cache is None:
-            return None
-        request = [self.client.model, messages, self._format(), self.max_tokens]
-        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
-        return self.cache / key[:2] / f"{key}.json"
 
 
 def _system(task: str) -> str:
@@ -234,12 +205,3 @@ def _read(sample: Sample, text: str) -> Label:
     if not isinstance(styles, list) or any(style not in STYLES for style in map(str, styles)):
         raise InvalidAnswer(f"styles must be a list of {', '.join(STYLES)}")
     return Label(sample.row, sample.id, scores, tuple(style for style in STYLES if style in styles))
-
-
-def _keep(path: Path, reply: Reply) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.write_text(
-        json.dumps({name: value for name, value in asdict(reply).items() if name != "logprobs"})
-    )
-    os.replace(temporary, path)

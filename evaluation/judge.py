@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from curation.printable import printable
+from curation.printable import printable, visible
 from curation.teacher.answers import KeptAnswers
 from curation.teacher.base import Cost
 from curation.teacher.chat import ChatClient, ChatFailure, ChatSetupError, CostCapReached, Message
@@ -23,8 +23,6 @@ from curation.teacher.parallel import in_order
 from evaluation.judge_prompt import Fields, Prompt, PromptError, fields_of, prompt_of
 from evaluation.suite import Judge
 
-ATTEMPTS = 3
-"""Replies that are paid for per request: the first, and those after a reply that is not in the form."""
 ENOUGH = 20
 """After this many requests without a verdict no other is sent: the judge does not work."""
 PRESETS: dict[str, str | None] = {
@@ -92,15 +90,17 @@ class JudgeServer:
     """How a judge is reached and what it may cost. Its model and version are part of the protocol.
 
     version: what the name does not say of the weights, such as a revision or a quantisation. base_url: None
-    is OpenAI's. workers: requests at a time. The other settings are those of ChatClient; max_cost_usd limits
-    one call of `judge`, or all calls with the same client.
+    is OpenAI's. workers: requests at a time. attempts: replies that are paid for per request, the first and
+    those after a reply without the form that was asked for. The other settings are those of ChatClient;
+    max_cost_usd limits one call of `judge`, or all calls with the same client.
     """
 
     model: str
-    version: str = "not stated"
+    version: str = ""
     base_url: str | None = None
     api_key_env: str | None = None
     workers: int = 8
+    attempts: int = 3
     timeout: float = 60.0
     deadline: float | None = 300.0
     retries: int = 4
@@ -118,7 +118,9 @@ class JudgeServer:
 
     def client(self) -> ChatClient:
         """A client of this server. Raises ChatSetupError (no key), ValueError (a cost cap without prices)."""
-        own = {name: value for name, value in asdict(self).items() if name not in ("version", "workers")}
+        own = asdict(self)
+        for name in ("version", "workers", "attempts"):
+            del own[name]
         return ChatClient(own.pop("base_url"), own.pop("model"), **own)
 
 
@@ -131,7 +133,7 @@ def protocol(prompt: Prompt, server: JudgeServer) -> dict[str, Any]:
         "prompt_version": prompt.version,
         "prompt_sha256": prompt.sha256,
         "grammar": {name: form.grammar for name, form in prompt.forms.items()},
-        "attempts": ATTEMPTS,
+        "attempts": server.attempts,
         "temperature": 0.0,
         "deviations": list(prompt.deviations),
     }
@@ -169,17 +171,21 @@ def judge(
     PromptError for a request without a field that the prompt needs (before anything is sent).
     """
     cases = [_Case.of(request, prompt) for request in requests]
+    if not cases:  # the rules could read every answer: no server is needed
+        return Judgements((), _spent(Cost(), Cost(), 0), ())
     try:
         client = client or server.client()
     except ChatSetupError as error:
         missing = {case: _Missing(error.about, str(error)) for case in cases}
-        raise _failure(cases, missing, out, _difference(Cost(), Cost())) from error
+        raise _failure(cases, missing, out, _spent(Cost(), Cost(), 0)) from error
+    if client.model != server.model:
+        raise ValueError(f"the client's model {client.model!r} is not the judge {server.model!r}")
     kept = KeptAnswers(client, out, [server.version, prompt.sha256])
-    before, asker, once = kept.cost(), _Asker(prompt, kept), list(dict.fromkeys(cases))
+    before, asker, once = kept.cost(), _Asker(prompt, kept, server.attempts), list(dict.fromkeys(cases))
     for done, _ in enumerate(in_order(asker, once, server.workers), 1):
         if on_progress:
             on_progress(done, len(once))
-    cost = _difference(kept.cost(), before) | {"invalid_replies": asker.invalid}
+    cost = _spent(kept.cost(), before, asker.invalid)
     if any(isinstance(outcome, _Missing) for outcome in asker.outcomes.values()):
         raise _failure(cases, asker.outcomes, out, cost)
     verdicts = tuple(v for case in cases if isinstance(v := asker.outcomes[case], Verdict))
@@ -215,8 +221,8 @@ class _Missing:
 class _Asker:
     """Asks for one case after the other, from several threads; `outcomes` are what has come of them."""
 
-    def __init__(self, prompt: Prompt, kept: KeptAnswers) -> None:
-        self.prompt, self.kept = prompt, kept
+    def __init__(self, prompt: Prompt, kept: KeptAnswers, attempts: int) -> None:
+        self.prompt, self.kept, self.attempts = prompt, kept, attempts
         self.outcomes: dict[_Case, Verdict | _Missing] = {}
         self.invalid, self._missing, self._stopped = 0, 0, False
         self._lock = threading.Lock()
@@ -242,12 +248,12 @@ class _Asker:
     def _verdict(self, case: _Case) -> Verdict | _Missing:
         fields, first = case.request.fields, ""
         messages: list[Message] = [{"role": "user", "content": case.text}]
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, self.attempts + 1):
             reply = self.kept.complete(messages, self.prompt.max_tokens)
             if reply.finish_reason == "content_filter":
                 return _Missing("refused", "the judge's service refuses this text")
             value = self.prompt.read(fields, reply.text)
-            if value is not None:
+            if value is not None and reply.finish_reason != "length":  # else its end may be missing
                 return Verdict(value, reply.text, attempt, reply.model)
             with self._lock:
                 self.invalid += 1
@@ -275,8 +281,8 @@ def _failure(
     )
     why = f"{names}: {len(missing)} of {len(cases)} judgements are missing ({counts}), so it has no value"
     advice = (
-        f"{_named(case.request)}: {first.problem}. What was answered is kept in {out}, another run asks only "
-        f"for the rest{again}"
+        f"{_named(case.request)}: {visible(first.problem)}. What was answered is kept in {out}, another run "
+        f"asks only for the rest{again}"
     )
     return JudgeFailed(why, advice, reasons, cost)
 
@@ -289,7 +295,8 @@ def _quoted(text: str) -> str:
     return f"'{printable(text)}'" if text.strip() else "nothing"
 
 
-def _difference(after: Cost, before: Cost) -> dict[str, Any]:
-    """What was spent between two states of a client."""
-    spent = asdict(before)
-    return {name: value - spent[name] for name, value in asdict(after).items()}
+def _spent(after: Cost, before: Cost, invalid: int) -> dict[str, Any]:
+    """What was spent between two states of a client, and the number of replies without a verdict."""
+    start = asdict(before)
+    spent = {name: value - start[name] for name, value in asdict(after).items()}
+    return spent | {"invalid_replies": invalid}

@@ -302,11 +302,13 @@ def _read_body(body: str) -> tuple[Reply | None, tuple[int, int] | None]:
             int(content["usage"]["completion_tokens"]),
         )
         choice = content["choices"][0]
-        text, finish = choice["message"].get("content") or "", str(choice.get("finish_reason"))
+        # Half of a surrogate pair cannot be sent back, nor written as UTF-8.
+        text = str(choice["message"].get("content") or "").encode("utf-8", "replace").decode()
+        finish = str(choice.get("finish_reason"))
         logprobs = _read_logprobs(choice.get("logprobs"))
     except (json.JSONDecodeError, LookupError, TypeError, AttributeError, ValueError):
         return None, None
-    reply = Reply(str(text), logprobs, finish, *(usage or (0, 0)), model=str(content.get("model") or ""))
+    reply = Reply(text, logprobs, finish, *(usage or (0, 0)), model=str(content.get("model") or ""))
     return reply, usage or None
 
 

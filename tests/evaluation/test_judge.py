@@ -14,7 +14,6 @@ from chat_server import serve
 
 from curation.teacher.chat import ChatClient
 from evaluation.judge import (
-    ATTEMPTS,
     ENOUGH,
     PRESETS,
     JudgeFailed,
@@ -29,6 +28,7 @@ from evaluation.suite import Judge
 
 pytest.importorskip("openai")
 MMVET = load_prompt("mmvet")
+ATTEMPTS = JudgeServer("judge").attempts
 PRICED = {"input_price": 10.0, "output_price": 10.0}
 
 
@@ -85,10 +85,10 @@ def test_every_verdict_in_the_order_of_the_requests(tmp_path):
     assert 1 < server.most_open <= 3
 
 
-def test_no_requests_cost_nothing(tmp_path):
-    with serve() as server:
-        result = judge([], MMVET, settings(server), tmp_path)
-    assert result.values == [] and result.cost["requests"] == 0 and not server.requests
+def test_without_requests_no_server_is_needed(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNSET_KEY", raising=False)
+    result = judge([], MMVET, JudgeServer.preset("openai", "m", api_key_env="UNSET_KEY"), tmp_path)
+    assert result.values == [] and result.cost["requests"] == 0
 
 
 def test_what_was_judged_is_not_paid_for_again_and_equal_requests_are_sent_once(tmp_path):
@@ -112,16 +112,17 @@ def test_what_was_judged_is_not_paid_for_again_and_equal_requests_are_sent_once(
         assert not server.requests  # the settings of the connection do not decide a verdict
 
 
-@pytest.mark.parametrize("reply", ["7", "", "The grade is 0.7", "0.7 or 0.8"])
+@pytest.mark.parametrize("reply", ["7", "", "The grade is 0.7", "0.7 or 0.8", "\ud800"])
 def test_a_reply_that_is_no_grade_is_never_a_value(reply, tmp_path):
     with serve(answer=lambda body: reply if number_in(body) == 1 else grade(body)) as server:
         error = failure(server, tmp_path)
         assert error.reasons == {"invalid_reply": 1} and error.cost["invalid_replies"] == ATTEMPTS
         assert error.why == ("mmvet: 1 of 3 judgements are missing (invalid_reply 1), so it has no value")
-        said = f"'{reply}'" if reply else "nothing"
+        said = f"'{reply.encode('utf-8', 'replace').decode()}'" if reply else "nothing"
         assert f"mmvet_direct, question 1: the judge replied {said}, not one number from 0.0" in str(error)
         assert len(server.requests) == 2 + ATTEMPTS  # a bounded number of replies, each paid for
         assert failure(server, tmp_path).cost["requests"] == 0 and len(server.requests) == 2 + ATTEMPTS
+        assert failure(server, tmp_path, attempts=5).cost["requests"] == 2  # only the two that are new
 
 
 def test_a_reply_without_the_form_is_sent_back(tmp_path):
@@ -241,15 +242,29 @@ def test_benchmarks_may_share_a_cap_and_each_has_its_own_cost(tmp_path):
     assert client.cost().usd <= 0.05
 
 
-def test_a_refusal_by_the_service_is_no_grade(tmp_path):
+@pytest.mark.parametrize(
+    ("finish", "reason", "sent"), [("content_filter", "refused", 1), ("length", "invalid_reply", ATTEMPTS)]
+)
+def test_a_refused_or_cut_reply_is_no_grade(finish, reason, sent, tmp_path):
     with serve(answer=grade) as server:
-        reply = server.reply
-        server.reply = lambda body: {
-            **(content := reply(body)),
-            "choices": [content["choices"][0] | {"finish_reason": "content_filter"}],
-        }
+        whole = server.reply
+
+        def reply(body):
+            content = whole(body)
+            content["choices"][0]["finish_reason"] = finish
+            return content
+
+        server.reply = reply
         error = failure(server, tmp_path, n=1)
-    assert error.reasons == {"refused": 1} and len(server.requests) == 1
+    assert error.reasons == {reason: 1} and len(server.requests) == sent
+
+
+def test_a_client_of_another_model_is_refused(tmp_path):
+    with serve(answer=grade) as server:
+        other = ChatClient(server.url, "other")
+        with pytest.raises(ValueError, match="'other' is not the judge 'judge'"):
+            judge(asked(1), MMVET, settings(server), tmp_path, client=other)
+    assert not server.requests
 
 
 def test_a_request_without_its_fields_is_refused_before_anything_is_sent(tmp_path):
@@ -353,7 +368,7 @@ def test_the_protocol_says_who_judged_and_how():
     said = protocol(MMVET, JudgeServer.preset("vllm", "m", version="fp8"))
     assert said["judge_model"] == "m" and said["judge_version"] == "fp8" and said["prompt"] == "mmvet"
     assert said["prompt_sha256"] == MMVET.sha256 and said["deviations"] == list(MMVET.deviations)
-    assert said["grammar"] == {"grade": MMVET.forms["grade"].grammar} and said["attempts"] == ATTEMPTS
+    assert said["grammar"] == {"grade": MMVET.forms["grade"].grammar} and said["attempts"] == 3
     elsewhere = JudgeServer("m", "fp8", "http://elsewhere/v1", workers=1, timeout=1.0)
     assert protocol(MMVET, elsewhere) == said  # the address and the pace do not decide a verdict
     assert protocol(load_prompt("mathvista"), elsewhere) != said

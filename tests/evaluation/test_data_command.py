@@ -86,7 +86,7 @@ class Hub:
     """Stands for huggingface_hub: repositories are folders. `calls` are the patterns that were asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.calls, self.damaged = folder, [], False
+        self.folder, self.calls, self.damaged, self.newest = folder, [], False, REVISION
         self.error: Exception | None = None
 
     def dataset_info(self, repo, revision=None, files_metadata=False):
@@ -94,7 +94,7 @@ class Hub:
             raise self.error
         files = [file for file in (self.folder / repo).rglob("*.parquet")]
         return SimpleNamespace(
-            sha=revision or REVISION,
+            sha=revision or self.newest,
             siblings=[
                 SimpleNamespace(
                     rfilename=file.relative_to(self.folder / repo).as_posix(),
@@ -179,6 +179,14 @@ def test_suites_share_a_repository(hub, fetched, toy, tmp_path, capsys):
     hub.calls.clear()
     assert main(["fetch", toy, more, "--mirror", str(fetched)]) == 0
     assert len([patterns for repo, patterns in hub.calls if repo == POPE]) == 2  # README, then both splits
+
+
+def test_a_repository_stays_at_its_revision(hub, fetched, toy, tmp_path, capsys):
+    hub.newest = "9" * 40
+    more = suite(tmp_path / "more.yaml", ADVERSARIAL)
+    assert main(["fetch", toy, more, "--mirror", str(fetched)]) == 0
+    assert "999" not in capsys.readouterr().out
+    assert json.loads((fetched / POPE / ".winnow.json").read_text())["revision"] == REVISION
 
 
 def test_a_repository_without_a_readme_is_fetched_by_the_usual_names(hub, origin, tmp_path):

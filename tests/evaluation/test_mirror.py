@@ -167,10 +167,16 @@ def test_images_of_another_configuration_are_joined(whole):
 
 
 @pytest.mark.parametrize("above", [True, False], ids=["in memory", "mapped"])
-def test_a_data_file_is_read(whole, monkeypatch, above):
+def test_a_data_file_is_read(whole, tmp_path, monkeypatch, above):
+    """A small one as it is: nothing is written into its folder, which may be an artefact."""
+    name = "MMBench_DEV_EN_V11.parquet"
+    shutil.copy(whole / name, tmp_path)
     monkeypatch.setattr(mirror, "IN_MEMORY", 2**30 if above else 0)
-    rows = Mirror(whole).rows(Data(file="MMBench_DEV_EN_V11.parquet", split="dev"))
+    held, data = Mirror(tmp_path), Data(file=name, split="dev")
+    rows = held.rows(data)
     assert rows["index"][:2] == [0, 1_000_000] and bool(rows.cache_files) != above
+    assert held.digest(data) == Mirror(whole).digest(data)
+    assert [path.name for path in tmp_path.iterdir() if path.name != name] == ([] if above else [".arrow"])
 
 
 def test_columns_of_bytes_and_paths_are_images_even_if_the_file_does_not_say_so(tmp_path):

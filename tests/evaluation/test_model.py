@@ -175,6 +175,53 @@ def test_the_own_path_and_the_processors_agree(families, kind, monkeypatch):
     assert lengths[0] == lengths[1]
 
 
+def test_a_family_that_training_lacks_is_asked_through_its_processor():
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessor,
+        LlavaNextProcessor,
+    )
+
+    tokenizer = build_tokenizer()
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(**shape, image_size=28, patch_size=14)
+    text = LlamaConfig(
+        **shape,
+        vocab_size=len(tokenizer),
+        initializer_range=tiny_models.SPREAD,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    grid = [[28, 56], [56, 28], [56, 56]]
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    torch.manual_seed(0)
+    model = LlavaNextForConditionalGeneration(
+        LlavaNextConfig(
+            vision_config=vision, text_config=text, image_token_index=image, image_grid_pinpoints=grid
+        )
+    )
+    pixels = LlavaNextImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
+    )
+    processor = LlavaNextProcessor(
+        pixels,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
+    )
+    one, many = (Answerer(model, processor, batch_size=n) for n in (1, 5))
+    assert many.template == "checkpoint" and not many.own_decoding
+    texts = one.answer(_mixed(), max_new_tokens=6)
+    assert texts == many.answer(_mixed(), max_new_tokens=6) and len(set(texts)) > 1
+    prompts = [many.prompt(messages) for messages in _mixed()]
+    assert max(p.length for p in prompts) == many.collate(prompts)["input_ids"].shape[1]
+
+
 # ------------------------------------------------------------------------------------------ batches
 
 

@@ -46,4 +46,9 @@ class StubVllm(types.ModuleType):
             token: self.digit_ids[int(token)] if token.isdigit() else 500 + int(token[4:]) for token in table
         }
         listed = {ids[token]: types.SimpleNamespace(logprob=value) for token, value in tokens}
-        return types.SimpleNamespace(outputs=[types.SimpleNamespace(text="choice , word", logprobs=[listed])])
+        answer = types.SimpleNamespace(
+            text="choice , word", logprobs=[listed], token_ids=[1, 2, 3], finish_reason="stop"
+        )
+        return types.SimpleNamespace(
+            outputs=[answer], prompt_token_ids=prompt["prompt_token_ids"], num_cached_tokens=2
+        )

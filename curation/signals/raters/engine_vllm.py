@@ -1,10 +1,9 @@
 """Scoring by vLLM in this process, with its prefix cache.
 
 Samples are processed in blocks. The first query of all samples of a block is computed before their other
-queries are
-submitted: requests of one sample that miss the cache at the same time would each compute the prefix. Scores
-are read from the tokens listed for one sampled token; prompt log-probabilities would bypass the prefix cache
-(vLLM PR 23399).
+queries are submitted: requests of one sample that miss the cache at the same time would each compute the
+prefix. Scores are read from the tokens listed for one sampled token; prompt log-probabilities would bypass
+the prefix cache (vLLM PR 23399).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,10 +16,11 @@ from PIL import Image
 
 from curation.pool.sample import Sample
 from curation.signals.raters.capability import digit_questions
-from curation.signals.raters.engine import DigitLogProbs, EngineError, Failed, Listed, read_digits
+from curation.signals.raters.engine import DigitLogProbs, Failed, Listed, read_digits
 from curation.signals.raters.queries import Queries
 from curation.teacher.chat import TOP_LOGPROBS
-from training.images import ImageError, decode
+from training.images import ImageError
+from training.in_vllm import import_vllm, request, start
 from training.models import checkpoint_hash, load_processor
 from training.render import Renderer, RenderError
 
@@ -30,10 +30,10 @@ class VllmEngine:
 
     block: number of samples whose prefixes must fit into the cache together. max_images: most images of one
     sample.
-    allow_anyres: vLLM always tiles images as the processor does (anyres) and has no mode for a single base
-        tile; a checkpoint whose config has image_mode "base" is refused unless this is set.
+    allow_anyres: tile images as the processor does (anyres) although the image mode of the checkpoint's
+        config is "base"; without it such a checkpoint gets one tile of each image, as in training.
     llm: further arguments of vllm.LLM (tensor_parallel_size, max_model_len, ...).
-    Raises ImportError with an install hint, EngineError, PromptError.
+    Raises ImportError with an install hint, PromptError.
     """
 
     def __init__(
@@ -47,29 +47,23 @@ class VllmEngine:
         allow_anyres: bool = False,
         llm: dict[str, Any] | None = None,
     ) -> None:
-        try:
-            import vllm
-        except ImportError as error:
-            raise ImportError("vLLM is not installed: pip install winnow[vllm]") from error
+        vllm = import_vllm()
         processor, image_mode = load_processor(model_dir)
-        if image_mode == "base" and not allow_anyres:
-            raise EngineError(
-                f"{model_dir} reads one base tile of each image, but vLLM tiles images: "
-                "score without an engine, or set allow_anyres"
-            )
+        self.image_mode = "anyres" if allow_anyres else image_mode
         self.model_dir, self.block, self.dtype, self.version = Path(model_dir), block, dtype, vllm.__version__
-        self.renderer = Renderer(processor)
+        self.renderer = Renderer(processor, self.image_mode)
         self.flat, question = queries.flat, digit_questions(self.renderer, queries)[0]
         # Tokens that the tokenizer writes before each digit (LLaMA's: a space) are appended to the prompt.
         self.before_digit = list(question.answers[0][:-1])
         self.digit_of = {answer[-1]: digit for digit, answer in enumerate(question.answers)}
         self._sampling_params = vllm.SamplingParams
-        self.llm = vllm.LLM(
-            model=str(model_dir),
+        self._tokens, self._cached = 0, 0
+        self.llm = start(
+            model_dir,
             dtype=dtype,
-            enable_prefix_caching=True,
+            max_images=max_images,
+            image_mode="anyres" if allow_anyres else None,
             max_logprobs=TOP_LOGPROBS,
-            limit_mm_per_prompt={"image": max(max_images, 1)},
             **(llm or {}),
         )
 
@@ -103,13 +97,14 @@ class VllmEngine:
         return {
             "engine": "vllm",
             "model_hash": checkpoint_hash(self.model_dir),
-            "image_mode": "engine",
+            "image_mode": self.image_mode if self.image_mode == "base" else "engine",
             "dtype": self.dtype,
             "versions": {"vllm": self.version},
         }
 
     def summary(self) -> dict[str, Any]:
-        return {}
+        """Tokens of the prompts, and those of them whose keys and values were in the prefix cache."""
+        return {"input_tokens": self._tokens, "cached_tokens": self._cached}
 
     def _blocks(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         rest = iter(samples)
@@ -121,15 +116,19 @@ class VllmEngine:
     ) -> list[dict[str, Any]] | Failed:
         """One vLLM prompt for each query about a sample, each with the tokens `ending` after the query."""
         try:
-            images = [Image.fromarray(decode(picture).permute(1, 2, 0).numpy()) for picture in sample.images]
+            images = [
+                Image.fromarray(self.renderer.loader.read(picture).permute(1, 2, 0).numpy())
+                for picture in sample.images
+            ]
             context = self.renderer.context(sample, self.flat)
             repeats = self.renderer.loader.tokens(sample.images) if images else []
         except (ImageError, RenderError) as error:
             return Failed(error.reason, engine=False)
-        prefix = one_placeholder_each(context.input_ids, self.renderer.image_id, repeats)
-        data = {"multi_modal_data": {"image": images}} if images else {}
         endings = [[*self.renderer.query_tokens(query, self.flat), *ending] for query in queries]
-        return [{"prompt_token_ids": [*prefix, *tokens], **data} for tokens in endings]
+        return [
+            request(np.append(context.input_ids, tokens), images, self.renderer.image_id, repeats)
+            for tokens in endings
+        ]
 
     def _listed(self, prompts: list[dict[str, Any]]) -> list[dict[int, float]]:
         """Token id -> log-probability of the tokens listed after each prompt."""
@@ -142,20 +141,10 @@ class VllmEngine:
     def _generate(self, prompts: list[dict[str, Any]], params: Any) -> list[Any]:
         if not prompts:
             return []
-        return [request.outputs[0] for request in self.llm.generate(prompts, params, use_tqdm=False)]
+        results = self.llm.generate(prompts, params, use_tqdm=False)
+        self._tokens += sum(len(result.prompt_token_ids) for result in results)
+        self._cached += sum(result.num_cached_tokens or 0 for result in results)
+        return [result.outputs[0] for result in results]
 
     def _read(self, listed: dict[int, float]) -> DigitLogProbs | None:
         return read_digits((self.digit_of.get(token), log_prob) for token, log_prob in listed.items())
-
-
-def one_placeholder_each(ids: np.ndarray, image_id: int, repeats: Sequence[int]) -> list[int]:
-    """Token ids with one placeholder for each image, from ids [T] in which image i has `repeats[i]` of them.
-
-    vLLM expands placeholders itself.
-    """
-    keep, start = np.ones(len(ids), bool), 0
-    for count in repeats:
-        start += int(np.argmax(ids[start:] == image_id))
-        keep[start + 1 : start + count] = False
-        start += count
-    return ids[keep].tolist()

@@ -344,11 +344,36 @@ def test_vllm_prompts_and_scores(vllm, small_pool, tiny_vlm_dir, tmp_path):
     assert summary["styles"] == {"multi_choice": 40, "word": 40} and vllm.calls[-1][1]["temperature"] == 0.0
 
 
-def test_vllm_is_refused_where_it_would_tile_images_differently(
+def test_vllm_reads_images_in_the_mode_of_the_checkpoint(
     vllm, small_pool, tiny_vlm_dir, tmp_path, monkeypatch
 ):
-    with pytest.raises(EngineError, match="allow_anyres"):
-        by_vllm(small_pool, tmp_path / "s", tiny_vlm_dir, allow_anyres=False)
+    from training import in_vllm
+    from training.models import load_processor
+    from training.render import Renderer
+
+    registered = []
+    monkeypatch.setattr(in_vllm, "register_one_tile", lambda: registered.append(True))
+    by_vllm(small_pool, tmp_path / "base", tiny_vlm_dir, allow_anyres=False)
+    assert registered == [True] and "hf_overrides" not in vllm.arguments
+    renderer = Renderer(*load_processor(tiny_vlm_dir))
+    prompt = vllm.calls[1][0][0]
+    tile = renderer.loader.read(small_pool[0].images[0]).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(np.asarray(prompt["multi_modal_data"]["image"][0]), tile)
+    by_vllm(small_pool, tmp_path / "tiled", tiny_vlm_dir)
+    assert registered == [True] and vllm.arguments["hf_overrides"] == {"image_mode": "anyres"}
+    modes = [json.loads((tmp_path / name / "signal.json").read_text()) for name in ("base", "tiled")]
+    assert [mode["image_mode"] for mode in modes] == ["base", "engine"]
+
+
+def test_vllm_counts_tokens_found_in_its_cache(vllm, small_pool, tiny_vlm_dir, tmp_path):
+    summary = by_vllm(small_pool, tmp_path / "s", tiny_vlm_dir)
+    tokens = sum(len(prompt["prompt_token_ids"]) for prompts, _ in vllm.calls for prompt in prompts)
+    assert summary["input_tokens"] == tokens and summary["cached_tokens"] == 2 * (PROBES + 40 * 14)
+
+
+def test_vllm_that_sees_no_image_or_is_not_there_is_refused(
+    vllm, small_pool, tiny_vlm_dir, tmp_path, monkeypatch
+):
     vllm.blind = True
     with pytest.raises(EngineError, match="does not see images"):
         by_vllm(small_pool, tmp_path / "s", tiny_vlm_dir)

@@ -91,6 +91,7 @@ def compare(
     arms = {name: [run for run in runs if run.arm == name] for name in dict.fromkeys(run.arm for run in runs)}
     summaries = [read_summary(run.path) for run in runs]
     check_protocol(runs, summaries)
+    suite = suite.judged(summaries[0]["protocol"].get("not_judged", ()))
     answers = {id(run): read_scores(run, suite) for run in runs}
     check_questions(runs, answers)
     units = {name: _units(group, answers) for name, group in arms.items()}
@@ -114,9 +115,9 @@ def compare(
         reference_arm=reference if reference in arms else None,
         baseline=dict(baseline) if isinstance(baseline, Mapping) else baseline if baseline in arms else None,
         arms=results,
-        chance={b.task: b.chance if b.chance is not None else first[b.task]["chance"] for b in suite},
+        chance={b.name: b.chance if b.chance is not None else first[b.name]["chance"] for b in suite},
         blind=_blind(bench_dir, suite),
-        n={b.task: first[b.task]["n"] for b in suite},
+        n={b.name: first[b.name]["n"] for b in suite},
         protocol=summaries[0]["protocol"],
         pools=pools,
     )
@@ -124,11 +125,14 @@ def compare(
 
 @dataclass(frozen=True)
 class _Units:
-    """The units of an arm: scores [unit][benchmark] -> float64[questions], and the pool seed of each unit."""
+    """The repetitions of an arm: scores [repetition][benchmark] -> float64[units of the benchmark], the pool
+    seed of each repetition, and the category of each unit of each benchmark.
+    """
 
     arm: str
     pools: list[int | None]
     scores: list[list[np.ndarray]]
+    strata: list[list[str]]
 
     def benchmark_means(self) -> list[float]:
         """Mean score of each benchmark; every pool has the same weight."""
@@ -181,7 +185,8 @@ def _units(
         ]
         for key in keys
     ]
-    return _Units(group[0].arm, [pool for pool, _ in keys], scores)
+    strata = [part["stratum"].to_pylist() for part in answers[id(group[0])].values()]
+    return _Units(group[0].arm, [pool for pool, _ in keys], scores, strata)
 
 
 def _check_pools(units: Mapping[str, _Units]) -> tuple[int | None, ...]:
@@ -226,6 +231,7 @@ class _Baseline:
             *sides,
             pools=(units.pools, self.units.pools),
             scale=[scales[k] for k in benchmarks],
+            strata=[units.strata[k] for k in benchmarks],
             resamples=self.resamples,
             seed=self.seed,
         )
@@ -255,7 +261,7 @@ def _arm_result(
         units=len(unit_means),
         unit_means=tuple(unit_means),
         benchmarks={
-            b.task: Spread(value, _spread([unit[k].mean() for unit in units.scores]).std)
+            b.name: Spread(value, _spread([unit[k].mean() for unit in units.scores]).std)
             for k, (b, value) in enumerate(zip(suite, units.benchmark_means(), strict=True))
         },
         mean=Spread(mean(pool_means), _spread(unit_means).std),
@@ -310,7 +316,7 @@ def _differences(units: _Units, suite: Suite, base: _Baseline | None) -> dict[st
         "p": None if math.isnan(p) else p,
         "baseline": base.units.arm,
         "pool_differences": tuple(x - y for x, y in zip(pool_means, base_means, strict=True)),
-        "benchmark_differences": {b.task: base.difference(units, [k], scales) for k, b in enumerate(suite)},
+        "benchmark_differences": {b.name: base.difference(units, [k], scales) for k, b in enumerate(suite)},
     }
 
 
@@ -340,10 +346,13 @@ def _grounding(
         for unit in zip(real.scores, shuffled.scores, strict=True)
     ]
     fields: dict[str, Any] = {}
-    for name, units in (("shuffled", shuffled), ("grounded", _Units(real.arm, real.pools, lost))):
+    for name, units in (
+        ("shuffled", shuffled),
+        ("grounded", _Units(real.arm, real.pools, lost, real.strata)),
+    ):
         means = zip(suite, units.benchmark_means(), strict=True)
         # A benchmark without shuffled scores is all null, which is NaN here.
-        values = {b.task: None if math.isnan(value) else value for b, value in means}
+        values = {b.name: None if math.isnan(value) else value for b, value in means}
         scales = [b.scale for b in suite]
         average = Spread(mean(units.pool_means(scales)), _spread(units.means(scales)).std)
         fields |= {name: values, f"{name}_mean": None if None in values.values() else average}
@@ -352,7 +361,7 @@ def _grounding(
 
 def _unparsed(group: Sequence[Run], suite: Suite) -> float:
     """Share of all answers of an arm that could not be parsed."""
-    entries = [read_summary(run.path)["benchmarks"][b.task] for run in group for b in suite]
+    entries = [read_summary(run.path)["benchmarks"][b.name] for run in group for b in suite]
     return sum(entry["unparsed"] for entry in entries) / sum(entry["n"] for entry in entries)
 
 
@@ -360,4 +369,4 @@ def _blind(bench_dir: Path | None, suite: Suite) -> dict[str, float | None]:
     """Score of the best guess without the image, from bench.json; None if it was not measured."""
     path = Path(bench_dir) / "bench.json" if bench_dir else None
     content = json.loads(path.read_text()) if path and path.is_file() else {}
-    return {b.task: content.get(b.capability, {}).get("blind") for b in suite}
+    return {b.name: content.get(b.capability, {}).get("blind") for b in suite}

@@ -1,7 +1,7 @@
 """The content of a comparison of arms: what `evaluation.aggregate.compare` computes and reports show."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from evaluation.stats import Interval
@@ -97,11 +97,12 @@ class Comparison:
     def levels(self, name: str) -> list[float | None]:
         """The "chance" or "blind" level of each benchmark, in the metric's scale; None if not measured."""
         by_task: Mapping[str, float | None] = self.chance if name == "chance" else self.blind
-        return [by_task[b.task] for b in self.suite]
+        return [by_task[b.name] for b in self.suite]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of comparison.json."""
-        content = _json_names(asdict(self))
+        content = _json_names(asdict(replace(self, suite=None)))  # type: ignore[arg-type]
+        content["suite"] = self.suite.model_dump(mode="json")
         return content | {"arms": [_json_names(arm) for arm in content["arms"]]}
 
     def arm(self, name: str) -> ArmResult:

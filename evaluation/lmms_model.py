@@ -3,7 +3,6 @@
 python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from lmms_eval.api.model import lmms
 
 from evaluation.answer import answers
 from evaluation.model import Answerer, Messages
-from evaluation.shuffled import images, ring, with_images
 from training.models import checkpoint_hash
 
 Progress = Callable[[int, int], None]
@@ -101,62 +99,3 @@ class WinnowModel(lmms):
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not supported."""
         raise NotImplementedError("this model supports single-round tasks only")
-
-
-class ShuffledImages(lmms):
-    """A chat model evaluated with the images of other questions, see `evaluation.shuffled`.
-
-    `shuffled` has the tasks in which some question got images of another one. A question whose prompt is
-    unchanged keeps its answer, which the journal has.
-    """
-
-    is_simple = False
-
-    def __init__(self, model: lmms) -> None:
-        super().__init__()
-        self.model = model
-        self.shuffled: set[str] = set()
-        self._rings: dict[tuple[str, int], list[int]] = {}
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answers in the order of the requests."""
-        self.model.task_dict = self.task_dict
-        return self.model.generate_until([self._changed(request) for request in requests])
-
-    def _changed(self, request: Instance) -> Instance:
-        """The request with a `doc_to_messages` that inserts other images; decodes nothing itself."""
-        context, doc_to_messages, generation, doc_id, task, split = request.args
-
-        def changed(doc: dict[str, Any]) -> Messages:
-            messages = doc_to_messages(doc)
-            pictures = self._pictures(doc_to_messages, doc_id, task, split) if images(messages) else []
-            if not pictures:
-                return messages
-            self.shuffled.add(task)
-            return with_images(messages, pictures)
-
-        request = copy.copy(request)
-        request.arguments = (context, changed, generation, doc_id, task, split)
-        return request
-
-    def _pictures(self, doc_to_messages: Callable, doc_id: int, task: str, split: str) -> list[Any]:
-        """Images of the next question on the ring that has any; [] if no other question has."""
-        docs = self.task_dict[task][split]
-        key = task, len(docs)
-        if key not in self._rings:
-            self._rings[key] = ring(*key)
-        following = self._rings[key]
-        other = following[doc_id]
-        while other != doc_id:
-            if pictures := images(doc_to_messages(docs[other])):
-                return pictures
-            other = following[other]
-        return []
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Not supported."""
-        raise NotImplementedError("only generated answers can be evaluated with shuffled images")
-
-    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not supported."""
-        raise NotImplementedError("only single-round tasks can be evaluated with shuffled images")

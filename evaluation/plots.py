@@ -123,7 +123,7 @@ def draw_differences(comparison: Comparison, path: Path) -> Path:
 
 def _difference_cells(arm: ArmResult, suite: Suite) -> list[tuple[float, bool]]:
     """(difference, whether 0 is outside its interval) by benchmark and of the mean; positive is better."""
-    intervals = [(arm.benchmark_differences[b.task], 1 if b.direction == "higher" else -1) for b in suite] + (
+    intervals = [(arm.benchmark_differences[b.name], 1 if b.direction == "higher" else -1) for b in suite] + (
         [(arm.difference, 1)] if arm.difference else []
     )
     return [(sign * d.value, d.low > 0 or d.high < 0) for d, sign in intervals]
@@ -138,15 +138,15 @@ def draw_benchmarks(comparison: Comparison, path: Path) -> Path:
     figure, axes = _figure(max(7.0, 0.2 * len(suite) * (len(arms) + 1.2)), 4.4)
     width = 0.84 / len(arms)
     for k, (arm, color) in enumerate(zip(arms, _colors(comparison), strict=True)):
-        values = [100 * arm.benchmarks[b.task].mean / b.scale for b in suite]
-        errors = [100 * (arm.benchmarks[b.task].std or 0) / b.scale for b in suite]
+        values = [100 * arm.benchmarks[b.name].mean / b.scale for b in suite]
+        errors = [100 * (arm.benchmarks[b.name].std or 0) / b.scale for b in suite]
         at = [x - 0.42 + width * (k + 0.5) for x in range(len(suite))]
         axes.bar(at, values, width=0.92 * width, color=color, label=_name(arm).replace("\n", ", "), zorder=2)
         if arm.units > 1:
             axes.errorbar(
                 at, values, yerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5, zorder=3
             )
-        scores = [(arm.shuffled or {}).get(b.task) for b in suite]
+        scores = [(arm.shuffled or {}).get(b.name) for b in suite]
         points = zip(at, scores, suite, strict=True)
         _shuffled(axes, [(x, 100 * score / b.scale) for x, score, b in points if score is not None], 12)
     for name, style in LEVELS:
@@ -169,14 +169,14 @@ def draw_radar(comparison: Comparison, path: Path) -> Path:
     In % of the reference arm (full data) if its scores are all above 0, else in % of the benchmark's scale.
     """
     suite, reference = comparison.suite, comparison.reference_arm
-    scores = [comparison.arm(reference).benchmarks[b.task].mean if reference else 0.0 for b in suite]
+    scores = [comparison.arm(reference).benchmarks[b.name].mean if reference else 0.0 for b in suite]
     relative = all(value > 0 for value in scores)
     divisor = scores if relative else [b.scale for b in suite]
     figure, axes = _figure(8.2, 6.2, polar=True)
     angles = [2 * math.pi * k / len(suite) for k in range(len(suite))]
     shown = zip(comparison.arms[:MAX_RADAR_ARMS], _colors(comparison), MARKERS, strict=False)
     for arm, color, marker in shown:
-        values = [100 * arm.benchmarks[b.task].mean / d for b, d in zip(suite, divisor, strict=True)]
+        values = [100 * arm.benchmarks[b.name].mean / d for b, d in zip(suite, divisor, strict=True)]
         looks: dict[str, Any] = {
             "color": color,
             "marker": marker,

@@ -111,15 +111,15 @@ def levels(comparison: Content) -> list[Level]:
     }
     rows = []
     for b in comparison["suite"]["benchmarks"]:
-        values = {name: level.get(b["task"]) for name, level in of_benchmark.items()}
+        values = {name: level.get(b["name"]) for name, level in of_benchmark.items()}
         scaled: dict[str, Any] = {
             name: None if value is None else value / b["scale"] for name, value in values.items()
         }
         rows.append(
             Level(
                 label=b["label"],
-                full=full["benchmarks"][b["task"]]["mean"] / b["scale"],
-                n=comparison["n"][b["task"]],
+                full=full["benchmarks"][b["name"]]["mean"] / b["scale"],
+                n=comparison["n"][b["name"]],
                 higher=b["direction"] == "higher",
                 **scaled,
             )

@@ -175,7 +175,7 @@ def _control_legend(comparison: Comparison) -> str:
     if alone := [
         b.label
         for b in comparison.suite
-        if any(arm.shuffled and arm.shuffled[b.task] is None for arm in comparison.arms)
+        if any(arm.shuffled and arm.shuffled[b.name] is None for arm in comparison.arms)
     ]:
         text += (
             f" {', '.join(alone)}: no two questions with images to swap, so these and the means over all "

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.stats import mean
+from evaluation.score import unit_table
 from evaluation.suite import Benchmark, Suite
 
 RESULT_SCHEMA = pa.schema(
@@ -71,8 +71,8 @@ def read_summary(path: Path) -> dict[str, Any]:
 def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
     """Long-form results: one row per run, benchmark and metric. ResultsError for a missing benchmark.
 
-    The metrics are the benchmark's own, `<metric>_shuffled` if it was evaluated with shuffled images, and
-    unparsed_rate.
+    The metrics are the benchmark's own, `<metric>_lenient` (the uniform reading of answers),
+    `<metric>_shuffled` if it was evaluated with shuffled images, unparsed_rate and truncated_rate.
     """
     rows: list[dict[str, Any]] = []
     for run in runs:
@@ -88,15 +88,17 @@ def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
         }
         for benchmark in suite:
             entry = _entry(run, summary, benchmark)
-            rate = entry["unparsed"] / entry["n"]
-            measured = {benchmark.metric: (entry["value"], entry["stderr"])}
-            if entry["shuffled"] is not None:
-                measured[f"{benchmark.metric}_shuffled"] = (entry["shuffled"], None)
-            measured["unparsed_rate"] = (rate, math.sqrt(rate * (1 - rate) / entry["n"]))
+            measured = {benchmark.official: (entry["value"], entry["stderr"])}
+            for reading in ("lenient", "shuffled"):
+                if entry[reading] is not None:
+                    measured[f"{benchmark.official}_{reading}"] = (entry[reading], None)
+            for count in ("unparsed", "truncated"):
+                rate = entry[count] / entry["n"]
+                measured[f"{count}_rate"] = (rate, math.sqrt(rate * (1 - rate) / entry["n"]))
             rows += [
                 identity
                 | {
-                    "benchmark": benchmark.task,
+                    "benchmark": benchmark.name,
                     "metric": metric,
                     "value": value,
                     "n": entry["n"],
@@ -115,9 +117,11 @@ def protocol_hash(protocol: Mapping[str, Any]) -> str:
 def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     """The summary's entry of one benchmark; ResultsError if it is missing, empty or not a number."""
     missing = (
-        f"{run.path}: no result of benchmark {benchmark.task!r} for arm {run.arm!r} (seed {run.train_seed})"
+        f"{run.path}: no result of benchmark {benchmark.name!r} for arm {run.arm!r} (seed {run.train_seed})"
     )
-    entry = summary["benchmarks"].get(benchmark.task)
+    entry = summary["benchmarks"].get(benchmark.name)
+    if entry and "missing" in entry:
+        raise ResultsError(f"{missing}: {entry['missing']}")
     if entry is None or entry["n"] == 0:
         raise ResultsError(f"{missing}; a mean over fewer benchmarks would not be comparable")
     if entry["value"] is None or not math.isfinite(entry["value"]):
@@ -126,12 +130,13 @@ def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[s
 
 
 def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
-    """Per-question (id, score, score_shuffled) of each benchmark, in the order of the questions.
+    """Per unit of each benchmark, in the order of the questions: id, stratum, score, lenient, score_shuffled.
 
-    ResultsError if their means are not the values of the summary.
+    The three scores are float64, weight x score times the number of units: their means are the benchmark's
+    values. ResultsError if they are not the values of the summary.
     """
     summary = read_summary(run.path)
-    columns = ["benchmark", "index", "id", "score", "score_shuffled"]
+    columns = ["benchmark", "index", "id", "unit", "stratum", "weight", "score", "lenient", "score_shuffled"]
     try:
         table = pq.read_table(Path(run.path) / "scores.parquet", columns=columns)
     except (OSError, pa.ArrowException) as error:
@@ -141,23 +146,27 @@ def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
     scores = {}
     for benchmark in suite:
         entry = _entry(run, summary, benchmark)
-        part = table.filter(pc.equal(table["benchmark"], benchmark.task)).sort_by("index")
-        columns_of = {"value": part["score"], "shuffled": part["score_shuffled"]}
-        agree = all(_has_mean(column, entry[key]) for key, column in columns_of.items())
-        if len(part) != entry["n"] or not agree:
+        part = table.filter(pc.equal(table["benchmark"], benchmark.name)).sort_by("index")
+        columns_of = {"value": "score", "lenient": "lenient", "shuffled": "score_shuffled"}
+        agree = len(part) == entry["n"] and all(
+            _has_sum(part, column, entry[key]) for key, column in columns_of.items()
+        )
+        if not agree:
             raise ResultsError(
-                f"{run.path}: scores.parquet and summary.json disagree on {benchmark.task}; "
+                f"{run.path}: scores.parquet and summary.json disagree on {benchmark.name}; "
                 "evaluate this checkpoint again"
             )
-        scores[benchmark.task] = part
+        scores[benchmark.name] = unit_table(part)
     return scores
 
 
-def _has_mean(column: pa.ChunkedArray, value: float | None) -> bool:
-    """Whether `value` is the mean of the scores; None is that of scores that are all null."""
+def _has_sum(part: pa.Table, name: str, value: float | None) -> bool:
+    """Whether `value` is the sum of weight x score; None is that of scores that are all null."""
+    column = part[name]
     if value is None or column.null_count:
         return value is None and column.null_count == len(column)
-    return math.isclose(mean(column), value, abs_tol=1e-9)
+    total = math.fsum(w * s for w, s in zip(part["weight"].to_pylist(), column.to_pylist(), strict=True))
+    return math.isclose(total, value, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def check_protocol(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) -> None:

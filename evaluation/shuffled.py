@@ -9,12 +9,13 @@ images, repeating them when they run out.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
-Messages = Sequence[Mapping[str, Any]]
-"""Chat messages as in `evaluation.model`."""
+from evaluation.questions import Messages, Question, Questions
 
 
 def ring(benchmark: str, n: int) -> list[int]:
@@ -22,6 +23,29 @@ def ring(benchmark: str, n: int) -> list[int]:
     order = sorted(range(n), key=lambda i: hashlib.sha256(f"{benchmark}/{n}/{i}".encode()).digest())
     following = dict(zip(order, order[1:] + order[:1], strict=True))
     return [following[i] for i in range(n)]
+
+
+def donors(benchmark: str, with_images: Sequence[bool]) -> dict[int, int]:
+    """For each question that has images, the next one on the ring that has any; {} if there are no two."""
+    following = ring(benchmark, len(with_images))
+    found = {}
+    for index in (i for i, has in enumerate(with_images) if has):
+        other = following[index]
+        while not with_images[other]:
+            other = following[other]
+        if other != index:
+            found[index] = other
+    return found
+
+
+def shuffled_question(questions: Questions, index: int, donor: int) -> Question:
+    """The question with the images of question `donor`."""
+    return replace(questions.question(index), messages=partial(_messages, questions, index, donor))
+
+
+def _messages(questions: Questions, index: int, donor: int) -> Messages:
+    messages, pictures = questions.messages(index), images(questions.messages(donor))
+    return with_images(messages, pictures) if pictures else messages
 
 
 def images(messages: Messages) -> list[Any]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,6 +50,26 @@ def stderr(values: ArrayLike) -> float:
     return std(values) / math.sqrt(max(np.size(values), 1))
 
 
+def stratified_stderr(values: ArrayLike, strata: Sequence[Any]) -> float | None:
+    """Standard error of the mean of `values` when units are drawn within their strata: sqrt(sum n_h s_h^2)/n.
+
+    None if no stratum has two units. A stratum of one unit adds nothing, as its variation is not known.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    groups = [array[rows] for rows in stratum_rows(strata) if len(rows) > 1]
+    if not groups:
+        return None
+    return math.sqrt(sum(len(group) * group.var(ddof=1) for group in groups)) / array.size
+
+
+def stratum_rows(strata: Sequence[Any]) -> list[NDArray[np.int64]]:
+    """The positions of each stratum's units, strata in the order of their first appearance."""
+    places: dict[Any, list[int]] = {}
+    for at, stratum in enumerate(strata):
+        places.setdefault(stratum, []).append(at)
+    return [np.array(rows, dtype=np.int64) for rows in places.values()]
+
+
 def welch(a: ArrayLike, b: ArrayLike) -> TTest:
     """Two-sided test that `a` and `b` have the same mean, without assuming equal variances (Welch 1947)."""
     from scipy.stats import t as student
@@ -70,11 +91,15 @@ def paired_bootstrap(
     *,
     pools: tuple[Sequence[int | None], Sequence[int | None]] | None = None,
     scale: Sequence[float] | None = None,
+    strata: Sequence[Sequence[Any]] | None = None,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
     """Bootstrap interval of mean(a) - mean(b), means over benchmarks of (mean of units, questions) / `scale`.
+
+    A question here is a benchmark's unit (`evaluation.units`); with `strata`, the category of each question
+    of each benchmark, questions are drawn within their category.
 
     Hierarchical: every resample draws units within each arm (independently for the two) and questions within
     each benchmark. The drawn questions are the same for both arms and all units, since all answered the same
@@ -100,7 +125,8 @@ def paired_bootstrap(
     n_benchmarks = len(a[0])
     means_a, means_b = np.zeros((len(a), resamples)), np.zeros((len(b), resamples))
     for k in range(n_benchmarks):
-        weights = _weights(rng, len(a[0][k]), resamples) / (
+        of_questions = strata[k] if strata else [0] * len(a[0][k])
+        weights = _weights_in_strata(rng, of_questions, resamples) / (
             n_benchmarks * (1.0 if scale is None else scale[k])
         )
         means_a += np.stack([unit[k] for unit in a]) @ weights.T
@@ -179,6 +205,16 @@ def _weights(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.flo
     """float64[resamples, n]: share of each of n items in a resample of max(n - 1, 1) draws."""
     draws = max(n - 1, 1)
     return rng.multinomial(draws, np.full(n, 1 / n), size=resamples) / draws
+
+
+def _weights_in_strata(
+    rng: np.random.Generator, strata: Sequence[Any], resamples: int
+) -> NDArray[np.float64]:
+    """float64[resamples, n] with rows of sum 1: units drawn within their strata, which keep their shares."""
+    out = np.zeros((resamples, len(strata)))
+    for rows in stratum_rows(strata):
+        out[:, rows] = _weights(rng, len(rows), resamples) * (len(rows) / len(strata))
+    return out
 
 
 def _check_same_questions(a: Units, b: Units) -> None:

@@ -35,7 +35,7 @@ def comparison_table(comparison: Comparison) -> str:
             _name(arm),
             arm.budget,
             _seeds(arm),
-            *(_spread(arm.benchmarks[b.task], 100 / b.scale) for b in suite),
+            *(_spread(arm.benchmarks[b.name], 100 / b.scale) for b in suite),
             _spread(arm.mean),
             *_control(arm),
             *_relative(arm, len(suite)),
@@ -103,7 +103,7 @@ def grounding_table(comparison: Comparison) -> str:
             ("shuffled", arm.shuffled, ""),
             ("grounded gain", arm.grounded, "+"),
         ):
-            rows.append([_name(arm), name, *_percents([values[b.task] for b in suite], suite, sign)])
+            rows.append([_name(arm), name, *_percents([values[b.name] for b in suite], suite, sign)])
     if not rows:
         return ""
     rows += [[name, "", *cells, average] for name, cells, average in _levels(comparison)]
@@ -194,11 +194,11 @@ def _before_shuffling(
     """Scores with the right images, of the repetitions that were evaluated with shuffled images as well."""
     scores: dict[str, float | None] = {}
     for b in suite:
-        score, lost = shuffled[b.task], grounded[b.task]
+        score, lost = shuffled[b.name], grounded[b.name]
         if score is None or lost is None:
-            scores[b.task] = None
+            scores[b.name] = None
         else:
-            scores[b.task] = score + (lost if b.direction == "higher" else -lost)
+            scores[b.name] = score + (lost if b.direction == "higher" else -lost)
     return scores
 
 

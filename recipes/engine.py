@@ -78,11 +78,8 @@ def refuse_unrunnable(plan: Plan, until: str | None = None) -> None:
     targets = plan.matching(until) if until else plan.nodes[-1:]
     needed = _closure(targets, lambda node: node.parents())
     for node in plan.nodes:
-        if node in needed and node.kind == "evaluate" and "bench" not in node.inputs:
-            raise RecipeError(
-                f"bench: missing; stage {node.name} has no benchmarks to evaluate on: give a section "
-                "`bench` (the mini world's items), or stop before the evaluation with --until"
-            )
+        if node in needed and (reason := plan.refusals.get(node.kind)):
+            raise RecipeError(f"{reason} (stage {node.name} cannot run)")
 
 
 def _state(node: Node, root: Path, roots: dict[str, str]) -> str:

@@ -17,7 +17,7 @@ from recipes.errors import RecipeError, nearest
 from recipes.external import External
 from training.spec import FitSpec
 
-SETTINGS = {"save_steps", "cache_mb"}
+SETTINGS = {"save_steps", "cache_mb", "loaders", "workers"}
 """Config keys that are not hashed because they cannot change a result; keys in `params` always are."""
 COUNTED_OF_SERVER = {"max_failed"}
 """Keys of a `server` section that decide the result (how many samples may fail) and are hashed."""
@@ -72,11 +72,15 @@ def rate_key(kind: str, config: dict[str, Any]) -> str:
 
 @dataclass
 class Plan:
-    """Nodes in an order in which they can run; each name and each hash occurs once."""
+    """Nodes in an order in which they can run; each name and each hash occurs once.
+
+    `refusals`: why stages of a kind cannot run as planned, which matters only if one of them is needed.
+    """
 
     stages: Stages
     nodes: list[Node] = field(default_factory=list)
     by_hash: dict[str, Node] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
 
     def add(
         self,

@@ -19,8 +19,14 @@ from recipes.errors import RecipeError, nearest
 from recipes.schema import Protocol, Recipe
 
 HERE = Path(__file__).parent
-SERVERS = ("teacher.server.", "scoring.server.", "quality.judge.server.")
-"""Keys of the protocol's sections that are not part of the protocol: where a model is served."""
+SERVERS = (
+    "teacher.server.",
+    "scoring.server.",
+    "quality.judge.server.",
+    "evaluation.judge.server.",
+    "evaluation.data.",
+)
+"""Keys of the protocol's sections that are not part of the protocol: where a model is served or data lie."""
 
 
 @dataclass(frozen=True)

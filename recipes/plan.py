@@ -14,7 +14,8 @@ from recipes.code import Stages
 from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
-from recipes.named_files import deepspeed_input, suite_inputs, work_of_bench
+from recipes.named_files import deepspeed_input, work_of_bench
+from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_signals import PoolPlan
 from recipes.schema import Arm, LlavaPool, MiniPool, Recipe, required
 
@@ -64,7 +65,7 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
         for signal in dict.fromkeys(signal for arm in recipe.arms.values() for signal in arm.learned()):
             pool.signal(signal)
     trained = {"base": base, **deepspeed_input(required(recipe.train), loaded, prints)}
-    evaluated = {"bench": bench, **suite_inputs(loaded, prints)}
+    evaluation = EvaluationPlan(plan, loaded, prints, bench, recipe.bench)
     planned = [
         (number, pool, name, *seeds_of_run)
         for number in range(recipe.repetitions())
@@ -72,12 +73,12 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
         for name, arm in recipe.arms.items()
         for seeds_of_run in arm.runs()[number : number + 1]
     ]
-    runs = [_run(*one, trained, evaluated) for one in planned if repetitions is None or one[0] < repetitions]
+    runs = [_run(*one, trained, evaluation) for one in planned if repetitions is None or one[0] < repetitions]
     arm_order = {name: at for at, name in enumerate(recipe.arms)}
     pool_order = {seed: at for at, seed in enumerate(seeds)}
     # The sort is stable, so the runs of an arm on a pool stay in the order of their seeds.
     runs.sort(key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]]))
-    _compare(plan, loaded, pools, runs, evaluated, planned_runs=len(planned))
+    _compare(plan, loaded, pools, runs, evaluation.shared, planned_runs=len(planned))
 
 
 def _compare(
@@ -122,11 +123,11 @@ def _run(
     seed: int,
     train_seed: int,
     trained: dict[str, Any],
-    evaluated: dict[str, Any],
+    evaluation: EvaluationPlan,
 ) -> Run:
-    """select, train and evaluate of one repetition.
+    """select, train, answers and scores of one repetition.
 
-    `trained` and `evaluated` are the inputs that all trainings and all evaluations share.
+    `trained` are the inputs that all trainings share.
     """
     recipe, plan = pool.loaded.recipe, pool.plan
     arm, spec = recipe.arms[arm_name], required(recipe.train)
@@ -141,14 +142,7 @@ def _run(
         repetition=number,
     )
     shuffled = {"all": True, "first": number == 0, "none": False}[recipe.evaluation.shuffled]
-    evaluate = plan.add(
-        "evaluate",
-        {**dump(recipe.evaluation), "shuffled": shuffled, "limit": recipe.limit},
-        {"model": train, **evaluated},
-        name=stage_name("evaluate", *names),
-        work=_items(recipe) * (1 + shuffled),
-        repetition=number,
-    )
+    evaluate = evaluation.add(train, *names, shuffled=shuffled, limit=recipe.limit, repetition=number)
     seeds = {"pool_seed": pool.seed, "selection_seed": seed, "train_seed": train_seed}
     about = {"arm": arm_name, **dump(arm, "selector", "budget", "params", "signals")}
     return Run({**about, "targeted": _targeted(arm.selector), **seeds}, select, train, evaluate)
@@ -245,16 +239,6 @@ def _targeted(selector: str) -> bool:
     from curation.selectors.registry import get_selector
 
     return Selector.of(get_selector(selector)).targeted
-
-
-def _items(recipe: Recipe) -> float:
-    """Number of questions in all benchmarks, for time estimates."""
-    if recipe.bench is None:
-        return 1
-    limited = recipe.bench.model_copy(
-        update={"items": min(recipe.bench.items, recipe.limit or recipe.bench.items)}
-    )
-    return work_of_bench(limited)
 
 
 def _pool_size(recipe: Recipe) -> int:

@@ -13,7 +13,8 @@ from curation import catalogue
 from curation.catalogue import Signal
 from recipes.errors import RecipeError, nearest
 from recipes.graph import Node, dump, samples_seen
-from recipes.named_files import suite_inputs, work_of_bench
+from recipes.named_files import work_of_bench
+from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_fits import PoolFits, without
 from recipes.schema import (
     QUALITY_COLUMNS,
@@ -261,18 +262,17 @@ class PoolPlan(PoolFits):
 
     def _probe_evaluations(self, probe: Probe) -> list[Node]:
         """InstructionGPT-4: train on subsets of known content and evaluate each on validation items."""
-        recipe, bench = self.loaded.recipe, self._validation(probe.bench)
+        bench = self._validation(probe.bench)
         train = probe.train or self.section("train")
         subsets = self._probe_subsets(probe)
-        evaluation = {**dump(recipe.evaluation), "shuffled": False, "limit": None}
-        suite, evaluates = suite_inputs(self.loaded, self.prints), []
+        evaluation = EvaluationPlan(self.plan, self.loaded, self.prints, bench, probe.bench)
+        evaluates = []
         for k in range(probe.subsets):
             inputs = {"pool": self.pool, "subset": subsets, "base": self.base, **self.deepspeed(train)}
             config = {**dump(train), "seed": probe.seed, "subset": k}
             work = samples_seen(train, probe.size)
             fit = self.add("train", config, inputs, work, "probe", k)
-            inputs = {"model": fit, "bench": bench, **suite}
-            evaluates.append(self.add("evaluate", evaluation, inputs, work_of_bench(probe.bench), "probe", k))
+            evaluates.append(evaluation.add(fit, "probe", k, *self.tag, shuffled=False, limit=None))
             self.probes += [fit, evaluates[-1]]
         return evaluates
 

@@ -62,7 +62,7 @@ def _cell_rows(cell: "Cell", state: str, result: Any) -> Iterator[dict[str, Any]
     if state != "done":
         yield {**about, "error": result}
         return
-    scales = {b["task"]: b["scale"] for b in result["suite"]["benchmarks"]}
+    scales = {b["name"]: b["scale"] for b in result["suite"]["benchmarks"]}
     for arm in result["arms"]:
         own = {**about, "arm": arm["arm"], "budget": arm["budget"], "baseline": arm["baseline"]}
         yield {
@@ -152,7 +152,7 @@ def _arm_cells(
     arm: Mapping[str, Any], comparison: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     std, difference = arm["mean"]["std"], arm["difference"]
-    by_benchmark = [arm["benchmark_differences"].get(benchmark["task"]) for benchmark in benchmarks]
+    by_benchmark = [arm["benchmark_differences"].get(benchmark["name"]) for benchmark in benchmarks]
     return [
         arm["arm"],
         arm["budget"],
@@ -165,7 +165,7 @@ def _arm_cells(
 
 def _grounding_cells(arm: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
     """Shuffled score, grounded gain, chance and blind level: how much of an arm's mean needs the image."""
-    scales = {b["task"]: b["scale"] for b in comparison["suite"]["benchmarks"]}
+    scales = {b["name"]: b["scale"] for b in comparison["suite"]["benchmarks"]}
     measured = [(arm["shuffled_mean"], ".1f"), (arm["grounded_mean"], "+.1f")]
     cells = ["–" if spread is None else f"{spread['mean']:{form}}" for spread, form in measured]
     for levels in (comparison["chance"], comparison["blind"]):

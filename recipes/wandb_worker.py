@@ -97,7 +97,7 @@ COLUMNS = (
 def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """(columns, rows) of comparison.json: a row for each arm, the chance level and the blind level."""
     benchmarks = comparison["suite"]["benchmarks"]
-    tasks = [benchmark["task"] for benchmark in benchmarks]
+    tasks = [benchmark["name"] for benchmark in benchmarks]
     rows = [_arm_row(arm, tasks) for arm in comparison["arms"]]
     rows += [_level_row(name, comparison[name], benchmarks) for name in ("chance", "blind")]
     return [*COLUMNS, *tasks], rows
@@ -116,7 +116,7 @@ def _arm_row(arm: Mapping[str, Any], tasks: Sequence[str]) -> list[Any]:
 
 def _level_row(name: str, levels: Mapping[str, Any], benchmarks: Sequence[Mapping[str, Any]]) -> list[Any]:
     """A level's mean in % (None unless it is known for every benchmark) and its value on each benchmark."""
-    values = [levels[benchmark["task"]] for benchmark in benchmarks]
+    values = [levels[benchmark["name"]] for benchmark in benchmarks]
     percents = [
         100 * value / benchmark["scale"]
         for value, benchmark in zip(values, benchmarks, strict=True)

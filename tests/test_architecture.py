@@ -36,7 +36,14 @@ ALLOWED = {
         "curation.taxonomy",
         "training",
     },
-    "evaluation": {"evaluation", "training", "curation.pool", "curation.mini", "curation.taxonomy"},
+    "evaluation": {
+        "evaluation",
+        "training",
+        "curation.pool",
+        "curation.mini",
+        "curation.taxonomy",
+        "curation.teacher",  # the chat client, for judges and served models
+    },
 }
 
 

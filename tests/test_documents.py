@@ -12,7 +12,7 @@ import yaml
 from curation import closure
 
 REPOSITORY = Path(__file__).parents[1]
-SKIPPED = {".venv", ".git", "store", "runs", "build", "demo", "node_modules"}
+SKIPPED = {".venv", ".cache", ".git", "store", "runs", "build", "demo", "node_modules"}
 WIDTH = 110
 PACKAGES = "curation", "training", "evaluation", "recipes"
 

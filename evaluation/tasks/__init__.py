@@ -1,7 +1,8 @@
-"""lmms-eval task configurations, a folder for each family of benchmarks."""
+"""lmms-eval task configurations: our own, a folder for each family of benchmarks, and those of lmms-eval."""
 
 import re
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -16,13 +17,30 @@ def folder_of(name: str) -> Path:
     return folder
 
 
+def task_file(folder: Path, task: str) -> Path:
+    """The YAML of a task: that of `folder`, or else that of the installed lmms-eval.
+
+    Raises FileNotFoundError; ImportError if the folder does not have it and lmms-eval is not installed.
+    """
+    own = folder / f"{task}.yaml"
+    if own.is_file():
+        return own
+    spec = find_spec("lmms_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"task {task!r} is lmms-eval's, which is not installed: pip install 'winnow[eval]'")
+    installed = Path(next(iter(spec.submodule_search_locations))) / "tasks"
+    for file in sorted(installed.glob(f"*/{task}.yaml")):
+        return file
+    raise FileNotFoundError(f"task {task!r} does not exist: neither {own} nor a task of lmms-eval")
+
+
 def files_of(folder: Path, tasks: Iterable[str]) -> list[Path]:
     """The YAML files of these tasks, what they include, and the Python files of the functions that they name.
 
     Other files of the folder are not among them. Raises FileNotFoundError for a task without a file.
     """
     found: dict[Path, None] = {}
-    todo = [folder / f"{task}.yaml" for task in tasks]
+    todo = [task_file(folder, task) for task in tasks]
     while todo:
         file = todo.pop()
         if file in found:
@@ -30,7 +48,7 @@ def files_of(folder: Path, tasks: Iterable[str]) -> list[Path]:
         if not file.is_file():
             raise FileNotFoundError(f"task file {file} does not exist")
         found[file] = None
-        if file.suffix == ".yaml":
+        if file.suffix != ".py":
             todo += _named(file)
     return sorted(found)
 

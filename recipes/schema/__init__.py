@@ -7,6 +7,7 @@ protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how 
 from recipes.schema.arms import Arm
 from recipes.schema.base import required
 from recipes.schema.data import Bench, LlavaPool, MiniPool
+from recipes.schema.evaluation import Evaluation, EvaluationJudge, NotJudged
 from recipes.schema.models import Rater, Scorer, SeedModel, Styler
 from recipes.schema.recipe import Protocol, Recipe, Resources
 from recipes.schema.signals import (
@@ -27,11 +28,14 @@ __all__ = [
     "Arm",
     "Bench",
     "Clustering",
+    "Evaluation",
+    "EvaluationJudge",
     "Gradient",
     "LlavaPool",
     "MetadataTeacher",
     "MiniPool",
     "ModelsQuality",
+    "NotJudged",
     "Probe",
     "Protocol",
     "Rater",

@@ -15,6 +15,7 @@ from recipes.schema.base import (
     seed_list,
 )
 from recipes.schema.data import Bench, LlavaPool, MiniPool
+from recipes.schema.evaluation import Evaluation
 from recipes.schema.models import Base, Scorer, SeedModel, Styler
 from recipes.schema.signals import (
     Clip,
@@ -31,17 +32,6 @@ from recipes.schema.teachers import ApiTeacher, MetadataTeacher
 from training.spec import FitSpec
 
 
-class Evaluation(Section):
-    """Benchmarks of every checkpoint."""
-
-    suite: str = Field("mini", description="list of benchmarks: a name in evaluation/suites, or a path")
-    batch_size: int = Field(64, ge=1)
-    shuffled: Literal["all", "first", "none"] = Field(
-        "first",
-        description="repetitions of each arm that are also evaluated with shuffled images",
-    )
-
-
 class Resources(Section):
     """Where stages run. Never changes a result."""
 
@@ -49,6 +39,9 @@ class Resources(Section):
         "inline", description="this process, or single-threaded worker processes"
     )
     workers: int = Field(2, ge=1, le=1024, description="worker processes of the pool, all on this machine")
+    answer_workers: int = Field(
+        1, ge=1, le=1024, description="processes that answer one checkpoint's benchmarks, one for each GPU"
+    )
 
 
 class Wandb(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_data import write_evaluation
+from evaluation_data import TOY, bench, toy_suite, write_evaluation
 
 from evaluation.aggregate import (
     ResultsError,
@@ -18,11 +18,10 @@ from evaluation.aggregate import (
     relative_to_reference,
 )
 from evaluation.results import protocol_hash
-from evaluation.suite import Benchmark, Suite, load_suite
+from evaluation.suite import load_suite
 
 RESULTS = Path(__file__).parents[2] / "recipes" / "results"
 REFERENCE = Path(__file__).parents[2] / "recipes/reference/mmssr_main.csv"
-TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 
 
 def _published() -> tuple[dict, list]:
@@ -77,7 +76,7 @@ def runs(tmp_path) -> list[Run]:
 
 def test_collect_is_long_form(runs):
     table = collect(runs, TOY)
-    assert len(table) == 7 * 2 * 2
+    assert len(table) == 7 * 2 * 4
     assert table.schema.names == [
         "arm",
         "budget",
@@ -92,7 +91,7 @@ def test_collect_is_long_form(runs):
         "protocol",
         "checkpoint",
     ]
-    assert set(table["metric"].to_pylist()) == {"score", "unparsed_rate"}
+    assert set(table["metric"].to_pylist()) == {"score", "score_lenient", "unparsed_rate", "truncated_rate"}
 
 
 def test_comparison_values(runs):
@@ -168,7 +167,7 @@ def test_defaults_of_the_bootstrap(runs):
 
 
 def test_missing_benchmark_is_refused(runs):
-    more = Suite("toy", "toy", (*TOY.benchmarks, Benchmark("t3", "Three", "data")))
+    more = toy_suite(*TOY.benchmarks, bench("t3", "Three", "data"))
     for call in (collect, compare):
         with pytest.raises(ResultsError, match="no result of benchmark 't3' for arm 'random'"):
             call(runs, more)
@@ -219,7 +218,7 @@ def test_equal_to_the_baseline_is_not_above_it():
 
 
 def test_means_are_in_percent_of_the_scale(tmp_path):
-    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", scale=200.0), Benchmark("t2", "Two", "data")))
+    suite = toy_suite(bench("t1", "One", "ocr", scale=200.0), bench("t2", "Two", "data"))
     path = write_evaluation(tmp_path / "a", {"t1": np.full(4, 50.0), "t2": np.full(4, 0.5)})
     arm = compare([Run("a", 0, 0, "1", path)], suite).arms[0]
     assert (arm.mean.mean, arm.unit_means, arm.pool_means) == (37.5, (37.5,), (37.5,))
@@ -243,7 +242,7 @@ def test_a_reference_score_of_zero_leaves_all_relative_values_unknown(tmp_path):
 
 
 def test_lower_is_better_inverts_ratios_and_counts(tmp_path):
-    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"),))
+    suite = toy_suite(bench("t1", "One", "ocr", direction="lower"))
     runs = [
         Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, v)}))
         for arm, v in (("full", 0.2), ("random", 0.5), ("mmssr", 0.4))
@@ -312,10 +311,12 @@ def test_rates_and_identities_of_the_long_form(runs, tmp_path):
         for row in rows
     } == {("a", "30%", 7, 3, 5)}
     assert {row["checkpoint"] for row in rows} == {summary["checkpoint"]}
-    assert [row["benchmark"] for row in rows] == ["t1", "t1", "t2", "t2"] and {row["n"] for row in rows} == {
+    assert [row["benchmark"] for row in rows] == ["t1"] * 4 + ["t2"] * 4 and {row["n"] for row in rows} == {
         200
     }
-    score, rate = rows[:2]
+    score, lenient, rate, truncated = rows[:4]
+    assert (lenient["metric"], lenient["value"]) == ("score_lenient", score["value"])
+    assert (truncated["metric"], truncated["value"]) == ("truncated_rate", 0.0)
     assert (score["metric"], score["value"], score["stderr"]) == (
         "score",
         summary["benchmarks"]["t1"]["value"],
@@ -370,26 +371,27 @@ def test_mini_suite_has_a_task_for_every_capability():
     assert {b.capability for b in load_suite("mini")} == set(CAPABILITY_KEYS)
 
 
+LINE = "name: a, label: A, tasks: [mini], data: {file: a.parquet}, extractor: {kind: short}"
+"""The least that a benchmark of a suite file has."""
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, metrik: x}]", "metrik"),
-        ("name: x\ntasks: mini\nbenchmarks: []", "needs benchmarks"),
-        ("name: x\ntasks: mini\nbenchmarks: [a: [", "expected"),
+        (f"name: x\ntasks: mini\nbenchmarks: [{{{LINE}, metrik: x}}]", "benchmarks.0.metrik"),
+        ("name: x\ntasks: mini\nbenchmarks: []", "benchmarks: Tuple should have at least 1 item"),
+        ("name: x\ntasks: mini\nbenchmarks: [a: [", "is not valid YAML"),
+        (f"name: x\ntasks: mini\nbenchmarks: [{{{LINE}}}, {{{LINE}}}]", "in a suite once, not a"),
         (
-            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: x}, "
-            "{task: a, label: B, capability: x}]",
-            "each at most once",
+            f"name: x\ntasks: mini\nbenchmarks: [{{{LINE}, scale: 0}}]",
+            "scale: Input should be greater than 0",
         ),
+        (f"name: x\ntasks: mini\nbenchmarks: [{{{LINE}, direction: up}}]", "direction"),
+        (f"name: x\nbenchmarks: [{{{LINE}}}]", "tasks: Field required"),
         (
-            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, scale: 0}]",
-            "scale must be above 0, got 0",
+            f"name: x\ntasks: mini\nbenchmarks: [{{{LINE.replace('file: a.parquet', 'split: test')}}}]",
+            "either a repository",
         ),
-        (
-            "name: x\ntasks: mini\nbenchmarks: [{task: a, label: A, capability: ocr, direction: up}]",
-            "direction",
-        ),
-        ("name: x\nbenchmarks: [{task: a, label: A, capability: ocr}]", "tasks"),
     ],
 )
 def test_bad_suite_is_refused_with_its_file(tmp_path, text, message):
@@ -400,16 +402,16 @@ def test_bad_suite_is_refused_with_its_file(tmp_path, text, message):
 
 
 def test_a_suite_by_its_path(tmp_path):
-    text = "name: x\ntasks: mini\nbenchmarks: [{task: mini_ocr, label: OCR, capability: ocr}]"
+    text = f"name: x\ntasks: mini\nbenchmarks: [{{{LINE}}}]"
     for name in ("own.yaml", "own.yml"):
         (tmp_path / name).write_text(text)
         suite = load_suite(tmp_path / name)
-        assert suite.benchmarks == (
-            Benchmark("mini_ocr", "OCR", "ocr", "score", "higher", 1.0, None, "none"),
-        )
-        assert (suite.folder / "mini_ocr.yaml").is_file()
+        assert [(b.name, b.official, b.scale, b.judge, b.unit.name) for b in suite] == [
+            ("a", "score", 1.0, None, "item")
+        ]
+        assert (suite.folder / "mini.yaml").is_file()
 
 
 def test_unknown_suite_names_the_known_ones():
-    with pytest.raises(ValueError, match="shipped are mini"):
+    with pytest.raises(ValueError, match=r"shipped are .*mini"):
         load_suite("maxi")

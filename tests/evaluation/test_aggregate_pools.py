@@ -4,19 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_data import write_evaluation
+from evaluation_data import TOY, bench, toy_suite, write_evaluation
 from PIL import Image
 
 from evaluation.aggregate import ResultsError, Run, collect, compare
 from evaluation.plots import draw_all, draw_differences
 from evaluation.report import Context, Subset, render
 from evaluation.stats import paired_bootstrap
-from evaluation.suite import Benchmark, Suite
 from evaluation.tables import compact_table, pool_table
 
 pytestmark = pytest.mark.slow
 
-TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 BY_BUDGET = {"10%": "random_10", "30%": "random_30", "100%": "random_30"}
 LEVEL = {"random_10": 0.3, "mmssr_10": 0.35, "random_30": 0.5, "mmssr_30": 0.45, "full": 0.8}
 """Score of each arm on pool 0 and seed 0; a later pool is 0.04 up, a later seed 0.01, and mmssr_10 gains 0.02
@@ -104,7 +102,7 @@ def test_the_interval_is_printed_in_points(tmp_path):
 def test_both_ends_of_the_interval_are_those_of_the_bootstrap(tmp_path):
     rng = np.random.default_rng(0)
     values = {arm: [rng.random(40) for _ in range(2)] for arm in ("random", "a")}
-    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", scale=2.0),))
+    suite = toy_suite(bench("t1", "One", "ocr", scale=2.0))
     runs = [
         Run(arm, seed, 0, "1", write_evaluation(tmp_path / f"{arm}{seed}", {"t1": part}))
         for arm, parts in values.items()
@@ -216,7 +214,7 @@ def test_differences_are_drawn_for_the_arms_that_have_a_baseline(comparison, tmp
 
 def test_many_arms_are_drawn_without_bars_by_benchmark(tmp_path):
     runs = [
-        Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.ones(5) for b in TOY}))
+        Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.name: np.ones(5) for b in TOY}))
         for k in range(12)
     ]
     names = [

@@ -6,24 +6,24 @@ import json
 import multiprocessing
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
 from evaluation_data import CAPABILITIES, QUESTIONS, png, write_bench
 from PIL import Image
 
 pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
 
-from lmms_eval.api.instance import Instance
-from lmms_eval.api.model import lmms
-
 from curation.mini.tokenizer import build_tokenizer
 from evaluation.aggregate import Run, compare
+from evaluation.answering import Settings
 from evaluation.harness import EvaluationError, evaluate
+from evaluation.journal import Answer
+from evaluation.mirror import MirrorError
 from evaluation.model import Answerer
-from evaluation.shuffled import images, ring
+from evaluation.shuffled import donors, images, ring, with_images
 from evaluation.suite import load_suite
 from evaluation.tables import comparison_table
 from evaluation.tasks import folder_of
@@ -31,35 +31,26 @@ from training.models import build_tiny
 
 pytestmark = pytest.mark.slow
 
-TASKS = [b.task for b in load_suite("mini")]
+TASKS = [b.name for b in load_suite("mini")]
 N = 2 * len(QUESTIONS)
 """Questions of each benchmark in `bench_dir`."""
 
 
-class Scripted(lmms):
+class Scripted:
     """Answers with fn(document), without a look at the image."""
 
-    is_simple = False
+    identity: ClassVar = {"checkpoint": "Scripted", "dtype": "none", "template": "none", "engine": "none"}
 
     def __init__(self, fn) -> None:
-        super().__init__()
-        self.fn, self.messages, self.device = fn, [], torch.device("cpu")
+        self.fn, self.messages = fn, []
 
-    def generate_until(self, requests):
-        answers = []
-        for request in requests:
-            _, doc_to_messages, _, doc_id, task, split = request.args
-            doc = self.task_dict[task][split][doc_id]
-            self.messages.append(doc_to_messages(doc))
-            answers.append(self.answer(doc))
-        return answers
+    def answers(self, questions):
+        for question in questions:
+            self.messages.append(question.messages())
+            yield [(question, "hash", Answer(self.answer(question.doc), False, 1))]
 
     def answer(self, doc):
         return self.fn(doc)
-
-    def loglikelihood(self, requests): ...
-
-    def generate_until_multi_round(self, requests): ...
 
 
 ANTI = {
@@ -90,7 +81,7 @@ def _sentence(doc) -> str:
     ids=["oracle", "verbose oracle", "anti-oracle", "garbage"],
 )
 def test_scripted_models(bench_dir, tmp_path, fn, value, unparsed):
-    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(fn))
+    summary = evaluate(tmp_path, data=bench_dir, out=tmp_path / "out", model=Scripted(fn))
     assert list(summary["benchmarks"]) == TASKS
     for entry in summary["benchmarks"].values():
         assert (entry["value"], entry["unparsed"], entry["n"]) == (value, unparsed, N)
@@ -99,7 +90,7 @@ def test_scripted_models(bench_dir, tmp_path, fn, value, unparsed):
 
 def test_prompt_is_image_then_question(bench_dir, tmp_path):
     model = Scripted(lambda doc: doc["answer"])
-    evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_ocr"], limit=1)
+    evaluate(tmp_path, data=bench_dir, out=tmp_path / "out", model=model, only=["mini_ocr"], limit=1)
     ((message,),) = model.messages
     assert [part["type"] for part in message["content"]] == ["image", "text"]
     assert message["content"][0]["url"].size == (64, 64) and message["content"][1]["text"] == QUESTIONS[0][1]
@@ -110,13 +101,13 @@ def test_outputs(bench_dir, tmp_path):
     out = tmp_path / "out"
     evaluate(
         tmp_path,
-        bench_dir=bench_dir,
+        data=bench_dir,
         out=out,
         model=Scripted(lambda doc: doc["answer"] if next(flip) else "?"),
-        tasks=TASKS[:2],
+        only=TASKS[:2],
     )
     scores = pq.read_table(out / "scores.parquet").to_pylist()
-    assert sorted(p.name for p in out.iterdir()) == ["scores.parquet", "summary.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["answers", "scores.parquet", "summary.json"]
     assert (
         len(scores) == 2 * N and scores[1]["id"] == "spatial-1" and scores[N]["benchmark"] == "mini_attribute"
     )
@@ -126,7 +117,12 @@ def test_outputs(bench_dir, tmp_path):
     ]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["benchmarks"]["mini_spatial"]["value"] == 0.5 and summary["protocol"]["batch_size"] == 64
-    assert set(summary["protocol"]) == {"suite", "tasks", "data", "lmms_eval", "batch_size", "limit", "dtype"}
+    assert set(summary["protocol"]) == {
+        *("suite", "tasks", "data", "lmms_eval", "batch_size", "max_batch_tokens", "chunk", "limit"),
+        *("dtype", "template", "engine"),
+    }
+    assert {(s["unit"], s["stratum"], s["weight"]) for s in scores[:1]} == {("0", "", 1 / N)}
+    assert all(s["lenient"] == s["item_score"] == s["score"] and not s["truncated"] for s in scores)
 
 
 class Reader(Scripted):
@@ -151,7 +147,7 @@ def _docs(bench_dir, *capabilities):
 def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
     flip = {doc["id"]: i % 3 > 0 for i, doc in enumerate(_docs(bench_dir, *CAPABILITIES))}
     model = Scripted(lambda doc: doc["answer"] if flip[doc["id"]] else ANTI[doc["kind"]])
-    summary = evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, shuffled=True)
+    summary = evaluate(tmp_path, data=bench_dir, out=tmp_path / "out", model=model, shuffled=True)
     scores = pq.read_table(tmp_path / "out" / "scores.parquet")
     assert scores["score"] == scores["score_shuffled"] and not scores["score_shuffled"].null_count
     for entry in summary["benchmarks"].values():
@@ -161,9 +157,7 @@ def test_who_ignores_images_has_no_grounded_gain(bench_dir, tmp_path):
 def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
     model = Reader(_docs(bench_dir, "spatial", "ocr"))
     tasks = ["mini_spatial", "mini_ocr"]
-    summary = evaluate(
-        tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True
-    )
+    summary = evaluate(tmp_path, data=bench_dir, out=tmp_path / "out", model=model, only=tasks, shuffled=True)
     for key, entry in zip(("spatial", "ocr"), summary["benchmarks"].values(), strict=True):
         assert entry["value"] == 1 and entry["shuffled"] <= 0.5
         following = ring(f"mini_{key}", N)
@@ -174,7 +168,7 @@ def test_who_reads_images_has_a_grounded_gain(bench_dir, tmp_path):
 
 def test_shuffled_images_do_not_change_the_real_answers(bench_dir, tmp_path, tiny):
     seen = []
-    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 5}
+    options = {"data": bench_dir, "only": TASKS[:2], "settings": Settings(batch_size=5)}
     plain = evaluate(tiny, out=tmp_path / "plain", **options)
     both = evaluate(
         tiny, out=tmp_path / "both", shuffled=True, on_progress=lambda *n: seen.append(n), **options
@@ -192,10 +186,10 @@ def test_limit_does_not_change_the_image_that_a_question_gets(bench_dir, tmp_pat
     model = Reader(_docs(bench_dir, "ocr"))
     evaluate(
         tmp_path,
-        bench_dir=bench_dir,
+        data=bench_dir,
         out=tmp_path / "out",
         model=model,
-        tasks=["mini_ocr"],
+        only=["mini_ocr"],
         limit=1,
         shuffled=True,
     )
@@ -207,65 +201,43 @@ def test_a_single_question_has_no_shuffled_score(tmp_path):
     pq.write_table(pq.read_table(bench / "ocr.parquet").slice(0, 1), bench / "ocr.parquet")
     model = Scripted(lambda doc: doc["answer"])
     tasks = ["mini_ocr", "mini_data"]
-    summary = evaluate(
-        tmp_path, bench_dir=bench, out=tmp_path / "out", model=model, tasks=tasks, shuffled=True
-    )
+    summary = evaluate(tmp_path, data=bench, out=tmp_path / "out", model=model, only=tasks, shuffled=True)
     assert [entry["shuffled"] for entry in summary["benchmarks"].values()] == [None, 1]
     assert (
         pq.read_table(tmp_path / "out" / "scores.parquet")["score_shuffled"].to_pylist() == [None] + [1.0] * 7
     )
 
 
-class Echo(Scripted):
-    """Answers with the names of its images."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-
-    def answer(self, doc):
-        return "".join(images(self.messages[-1]))
-
-
 def test_questions_with_several_images_and_with_none():
-    def to_messages(doc):
-        return [
-            {
-                "role": "user",
-                "content": [*({"type": "image", "url": name} for name in doc), {"type": "text", "text": "?"}],
-            }
-        ]
+    def to_messages(names):
+        parts = [*({"type": "image", "url": name} for name in names), {"type": "text", "text": "?"}]
+        return [{"role": "user", "content": parts}]
 
     def ask(docs):
-        from evaluation.lmms_model import ShuffledImages
-
-        model = ShuffledImages(Echo())
-        model.task_dict = {"t": {"test": docs}}
-        requests = [
-            Instance(
-                "generate_until",
-                ("", to_messages, {}, i, "t", "test"),
-                0,
-                {"task": "t", "doc_id": i, "repeats": 1},
-            )
-            for i in range(len(docs))
+        others = donors("t", [bool(doc) for doc in docs])
+        asked = [
+            with_images(to_messages(doc), images(to_messages(docs[others[i]])))
+            if i in others
+            else to_messages(doc)
+            for i, doc in enumerate(docs)
         ]
-        return model.generate_until(requests), model.shuffled
+        return ["".join(images(messages)) for messages in asked], others
 
     docs = ["AB", "", "C", "", "DEF", ""]
-    answers, shuffled = ask(docs)
-    assert shuffled == {"t"} and [len(answer) for answer in answers] == [len(doc) for doc in docs]
+    answers, others = ask(docs)
+    assert set(others) == {0, 2, 4} and [len(answer) for answer in answers] == [len(doc) for doc in docs]
     assert all(not set(answer) & set(doc) for answer, doc in zip(answers, docs, strict=True))
     assert {answers[2]} < {"A", "D"} and answers[0] in ("CC", "DE") and answers[4] in ("CCC", "ABA")
-    assert ask(["", "AB", ""]) == (["", "AB", ""], set()), "nothing to swap with"
+    assert ask(["", "AB", ""]) == (["", "AB", ""], {}), "nothing to swap with"
 
 
 def test_limit_and_tasks(bench_dir, tmp_path):
     summary = evaluate(
         tmp_path,
-        bench_dir=bench_dir,
+        data=bench_dir,
         out=tmp_path / "o",
         model=Scripted(lambda d: d["answer"]),
-        tasks=["mini_ocr"],
+        only=["mini_ocr"],
         limit=3,
     )
     assert {task: entry["n"] for task, entry in summary["benchmarks"].items()} == {"mini_ocr": 3}
@@ -273,10 +245,10 @@ def test_limit_and_tasks(bench_dir, tmp_path):
 
 def test_missing_data_and_unknown_task_are_errors(bench_dir, tmp_path):
     model = Scripted(lambda doc: "")
-    with pytest.raises(EvaluationError, match=r"benchmark data are missing: .*spatial\.parquet"):
-        evaluate(tmp_path, bench_dir=tmp_path, out=tmp_path / "out", model=model)
-    with pytest.raises(EvaluationError, match="has no task mini_smell"):
-        evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=["mini_smell"])
+    with pytest.raises(MirrorError, match=r"lacks the data file spatial\.parquet"):
+        evaluate(tmp_path, data=tmp_path, out=tmp_path / "out", model=model)
+    with pytest.raises(ValueError, match="has no benchmark mini_smell"):
+        evaluate(tmp_path, data=bench_dir, out=tmp_path / "out", model=model, only=["mini_smell"])
 
 
 def test_broken_reference_answer_stops_the_evaluation(tmp_path):
@@ -286,15 +258,13 @@ def test_broken_reference_answer_stops_the_evaluation(tmp_path):
         table.schema.get_field_index("answer"), "answer", [["not a letter", *table["answer"].to_pylist()[1:]]]
     )
     pq.write_table(broken, bench / "ocr.parquet")
-    with pytest.raises(
-        EvaluationError, match=r"ocr\.parquet, question 'ocr-0': reference answer 'not a letter'"
-    ):
+    with pytest.raises(EvaluationError, match=r"mini_ocr, question 'ocr-0': reference answer 'not a letter'"):
         evaluate(
             tmp_path,
-            bench_dir=bench,
+            data=bench,
             out=tmp_path / "out",
             model=Scripted(lambda doc: "a"),
-            tasks=["mini_ocr"],
+            only=["mini_ocr"],
         )
     assert not (tmp_path / "out" / "summary.json").exists()
 
@@ -312,15 +282,15 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
     for name in ("one", "two"):
         evaluate(
             tiny,
-            bench_dir=bench_dir,
+            data=bench_dir,
             out=tmp_path / name,
-            batch_size=64,
+            settings=Settings(batch_size=64),
             on_progress=lambda done, total: seen.append((done, total)),
         )
     for file in ("scores.parquet", "summary.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     everything = len(TASKS) * N
-    assert seen[-1] == (everything, everything) and seen == sorted(seen[:4]) * 2
+    assert seen[-1] == (everything, everything) and seen == sorted(seen[: len(seen) // 2]) * 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"], (
         "nothing is written into the working directory"
     )
@@ -329,7 +299,7 @@ def test_checkpoint_gives_the_same_bytes_again(bench_dir, tmp_path, tiny, monkey
 def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
     other = build_tiny(tmp_path / "other", build_tokenizer(), hidden=32, layers=2, vision_layers=1, seed=1)
     hashes = {
-        evaluate(path, bench_dir=bench_dir, out=tmp_path / "out", tasks=["mini_ocr"], limit=2)["checkpoint"]
+        evaluate(path, data=bench_dir, out=tmp_path / "out", only=["mini_ocr"], limit=2)["checkpoint"]
         for path in (tiny, other)
     }
     assert len(hashes) == 2
@@ -337,13 +307,13 @@ def test_other_weights_give_another_checkpoint_hash(bench_dir, tmp_path, tiny):
 
 @pytest.mark.parametrize(
     ("shuffled", "fails_at", "journalled", "answers"),
-    [(False, 4, 12, 2 * N), (True, 10, 36, 4 * N)],
-    ids=["real images", "the 28 real and 8 shuffled answers are not asked again"],
+    [(False, 4, 12, 2 * N), (True, 10, 32, 4 * N)],
+    ids=["real images", "the 28 real and 4 shuffled answers are not asked again"],
 )
 def test_crash_in_the_middle_keeps_what_is_done(
     bench_dir, tmp_path, tiny, monkeypatch, shuffled, fails_at, journalled, answers
 ):
-    options = {"bench_dir": bench_dir, "tasks": TASKS[:2], "batch_size": 4, "shuffled": shuffled}
+    options = {"data": bench_dir, "only": TASKS[:2], "settings": Settings(batch_size=4), "shuffled": shuffled}
     whole = evaluate(tiny, out=tmp_path / "whole", **options)
     real, calls = Answerer.generate, []
 
@@ -356,12 +326,11 @@ def test_crash_in_the_middle_keeps_what_is_done(
     monkeypatch.setattr(Answerer, "generate", failing)
     with pytest.raises(RuntimeError, match="out of memory"):
         evaluate(tiny, out=tmp_path / "out", **options)
-    journal = tmp_path / "out" / "answers.jsonl"
-    assert (
-        len(journal.read_text().splitlines()) == journalled
-        and not (tmp_path / "out" / "summary.json").exists()
-    )
-    journal.write_text(journal.read_text() + '{"key": "torn')
+    journals = sorted((tmp_path / "out" / "answers").iterdir())
+    known = sum(len(journal.read_text().splitlines()) - 1 for journal in journals)
+    assert known == journalled and not (tmp_path / "out" / "summary.json").exists()
+    for journal in journals:
+        journal.write_text(journal.read_text() + '{"index": 3, "torn')
     calls[:] = [0] * fails_at
     assert evaluate(tiny, out=tmp_path / "out", **options) == whole
     assert sum(calls) == answers - journalled
@@ -380,7 +349,7 @@ def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_d
         context.Process(
             target=evaluate,
             args=(tiny,),
-            kwargs={"bench_dir": bench_dir, "out": tmp_path / name, "tasks": TASKS[:4]},
+            kwargs={"data": bench_dir, "out": tmp_path / name, "only": TASKS[:4]},
         )
         for name in ("a", "b")
     ]
@@ -396,10 +365,10 @@ def test_two_processes_at_once_do_not_collide_nor_touch_the_shared_cache(bench_d
 def test_nothing_is_printed(bench_dir, tmp_path, capfd):
     evaluate(
         tmp_path,
-        bench_dir=bench_dir,
+        data=bench_dir,
         out=tmp_path / "out",
         model=Scripted(lambda doc: doc["answer"]),
-        tasks=TASKS[:1],
+        only=TASKS[:1],
     )
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
@@ -417,9 +386,9 @@ def test_lmms_eval_finds_the_model_by_its_entry_point():
 
 def test_every_task_of_the_suite_has_its_yaml_and_data_file():
     for benchmark in load_suite("mini"):
-        content = yaml.safe_load((folder_of("mini") / f"{benchmark.task}.yaml").read_text())
-        assert content["task"] == benchmark.task
-        assert content["dataset_kwargs"]["data_files"] == {"test": f"{benchmark.capability}.parquet"}
+        (task,) = benchmark.tasks
+        assert yaml.load((folder_of("mini") / f"{task.task}.yaml").read_text(), yaml.BaseLoader)
+        assert benchmark.data_of(task).file == f"{benchmark.capability}.parquet"
 
 
 @pytest.fixture
@@ -429,9 +398,11 @@ def own_suite(tmp_path):
     def write(task: str) -> Path:
         shutil.copytree(folder_of("mini"), tmp_path / "tasks")
         (tmp_path / "tasks" / "charts.yaml").write_text(task)
-        labels = {"mini_ocr": "OCR", "charts": "Charts"}
+        entries = {"mini_ocr": ("OCR", "mini", "ocr"), "charts": ("Charts", "charts", "charts")}
         lines = "\n".join(
-            f"  - {{task: {t}, label: {label}, capability: ocr}}" for t, label in labels.items()
+            f"  - {{name: {name}, label: {label}, capability: ocr, tasks: [{own}], "
+            f"data: {{file: {file}.parquet, id: id}}, extractor: {{kind: column, options: options}}}}"
+            for name, (label, own, file) in entries.items()
         )
         content = f"name: own\ntasks: {tmp_path / 'tasks'}\nbenchmarks:\n{lines}\n"
         (tmp_path / "own.yaml").write_text(content)
@@ -440,7 +411,7 @@ def own_suite(tmp_path):
     return write
 
 
-CHARTS = "include: _default.yaml\ntask: charts\ndataset_kwargs: {data_files: {test: charts.parquet}}\n"
+CHARTS = "include: mini.yaml\ntask: charts\n"
 
 
 def test_a_benchmark_is_its_task_and_its_line_in_the_suite(bench_dir, tmp_path, own_suite):
@@ -448,7 +419,7 @@ def test_a_benchmark_is_its_task_and_its_line_in_the_suite(bench_dir, tmp_path, 
     shutil.copytree(bench_dir, bench)
     pq.write_table(pq.read_table(bench / "data.parquet").slice(0, 5), bench / "charts.parquet")
     suite, model = load_suite(own_suite(CHARTS)), Scripted(lambda doc: doc["answer"])
-    summary = evaluate(tmp_path, suite, bench_dir=bench, out=tmp_path / "out", model=model)
+    summary = evaluate(tmp_path, suite, data=bench, out=tmp_path / "out", model=model)
     assert {task: (entry["value"], entry["n"]) for task, entry in summary["benchmarks"].items()} == {
         "mini_ocr": (1, N),
         "charts": (1, 5),
@@ -458,41 +429,21 @@ def test_a_benchmark_is_its_task_and_its_line_in_the_suite(bench_dir, tmp_path, 
     assert comparison.blind == {"mini_ocr": 0.1, "charts": 0.1}
 
 
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [
-        (CHARTS, r"benchmark data are missing: .*charts\.parquet"),
-        (
-            "include: _default.yaml\ntask: charts\n",
-            r"charts\.yaml: .*data_files must name one file, got \{\}",
-        ),
-        (
-            "task: charts\ndataset_kwargs: {data_files: {test: a.parquet, train: b.parquet}}\n",
-            r"charts\.yaml: .*must name one file",
-        ),
-    ],
-)
-def test_a_task_without_its_data_is_an_error(bench_dir, tmp_path, own_suite, task, message):
-    suite, model = own_suite(task), Scripted(lambda doc: "")
-    with pytest.raises(EvaluationError, match=message):
-        evaluate(tmp_path, suite, bench_dir=bench_dir, out=tmp_path / "out", model=model)
+def test_a_task_without_its_data_is_an_error(bench_dir, tmp_path, own_suite):
+    suite, model = own_suite(CHARTS), Scripted(lambda doc: "")
+    with pytest.raises(MirrorError, match=r"lacks the data file charts\.parquet"):
+        evaluate(tmp_path, suite, data=bench_dir, out=tmp_path / "out", model=model)
 
 
 def test_a_line_without_a_task_is_an_error(bench_dir, tmp_path, own_suite):
     suite = own_suite(CHARTS)
     (tmp_path / "tasks" / "charts.yaml").unlink()
-    with pytest.raises(EvaluationError, match=r"suite 'own': .*charts\.yaml does not exist"):
-        evaluate(tmp_path, suite, bench_dir=bench_dir, out=tmp_path / "out", model=Scripted(None))
-
-
-def test_bars_are_drawn_again_afterwards(bench_dir, tmp_path):
-    import tqdm
-    from lmms_eval import evaluator
-    from lmms_eval.api import task
-
-    model = Scripted(lambda doc: doc["answer"])
-    evaluate(tmp_path, bench_dir=bench_dir, out=tmp_path / "out", model=model, tasks=TASKS[:1], limit=1)
-    assert evaluator.tqdm is task.tqdm is tqdm.tqdm
+    shutil.copytree(bench_dir, tmp_path / "bench")
+    shutil.copy(bench_dir / "data.parquet", tmp_path / "bench" / "charts.parquet")
+    with pytest.raises(
+        EvaluationError, match=r"charts: task 'charts' does not exist: neither .*charts\.yaml"
+    ):
+        evaluate(tmp_path, suite, data=tmp_path / "bench", out=tmp_path / "out", model=Scripted(None))
 
 
 def test_prose_in_a_tasks_functions_is_no_other_protocol(bench_dir, tmp_path, own_suite):
@@ -502,7 +453,7 @@ def test_prose_in_a_tasks_functions_is_no_other_protocol(bench_dir, tmp_path, ow
 
     def digest(change: str) -> str:
         functions.write_text(functions.read_text() + change)
-        options = {"bench_dir": tmp_path / "bench", "out": tmp_path / "out", "limit": 1}
+        options = {"data": tmp_path / "bench", "out": tmp_path / "out", "limit": 1}
         summary = evaluate(tmp_path, suite, model=Scripted(lambda doc: doc["answer"]), **options)
         return summary["protocol"]["tasks"]
 

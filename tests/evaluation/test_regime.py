@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import write_evaluation
+from evaluation_data import bench, toy_suite, write_evaluation
 
 from evaluation import regime
 from evaluation.aggregate import Run, compare
 from evaluation.regime import Unmeasured, levels, regime_verdicts
-from evaluation.suite import Benchmark, Suite
 
 GAIN, BLIND, MORE, LESS, STD_FULL, STD_MORE, STD_LESS, SEEDS = range(8)
 """Places of the verdicts."""
@@ -17,7 +16,7 @@ GAIN, BLIND, MORE, LESS, STD_FULL, STD_MORE, STD_LESS, SEEDS = range(8)
 
 def benchmark(task: str, direction: str = "higher") -> dict:
     return {
-        "task": task,
+        "name": task,
         "label": task.upper(),
         "capability": task,
         "metric": "score",
@@ -242,7 +241,7 @@ def test_levels_need_a_full_arm(comparison):
 
 def test_verdicts_of_a_comparison_as_it_is_written(tmp_path):
     """Scores of 1,000 questions; full knows 70 and 65, 70, 75 % of two benchmarks, 20 % with other images."""
-    suite = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
+    suite = toy_suite(bench("t1", "One", "spatial"), bench("t2", "Two", "ocr"))
 
     def right(percent: int) -> np.ndarray:
         return (np.arange(1000) < 10 * percent).astype(float)

@@ -5,16 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_data import write_evaluation
+from evaluation_data import bench, toy_suite, write_evaluation
 from PIL import Image
 
 from evaluation.aggregate import Run, Spread, compare
 from evaluation.plots import draw_all
 from evaluation.report import Context, Subset, render, write_report
 from evaluation.stats import Interval
-from evaluation.suite import Benchmark, Suite
 
-TOY = Suite("toy", "toy", tuple(Benchmark(f"t{k}", f"Task {k}", "ocr") for k in range(4)))
+TOY = toy_suite(*(bench(f"t{k}", f"Task {k}", "ocr") for k in range(4)))
 CONTEXT = Context(
     title="mmssr_30pct",
     protocol={"sft.lr": 0.001, "pool": "mini"},
@@ -41,7 +40,7 @@ def comparison(tmp_path):
             0,
             "30%",
             write_evaluation(
-                tmp_path / f"{arm}{seed}", {b.task: (rng.random(100) < p).astype(float) for b in TOY}
+                tmp_path / f"{arm}{seed}", {b.name: (rng.random(100) < p).astype(float) for b in TOY}
             ),
         )
         for arm, n, p in (("mmssr", 3, 0.7), ("random", 3, 0.4), ("full", 1, 0.8))
@@ -63,7 +62,7 @@ def test_pictures_are_drawn_and_the_same_bytes_every_time(comparison, tmp_path):
 
 def test_pictures_of_zero_scores_and_many_arms(tmp_path):
     runs = [
-        Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.task: np.zeros(5) for b in TOY}))
+        Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.name: np.zeros(5) for b in TOY}))
         for k in range(9)
     ]
     assert len(draw_all(compare(runs, TOY, reference="arm0", baseline="arm1"), tmp_path / "out")) == 4
@@ -113,7 +112,7 @@ def test_verdict_follows_the_interval(comparison, low, high, words):
 
 def test_legend_says_why_there_are_dashes(comparison):
     assert "Not evaluated here (`evaluation.shuffled: none`)" in render(comparison, CONTEXT)
-    asked = {"shuffled": {b.task: 0.2 for b in TOY}, "grounded": {b.task: 0.3 for b in TOY}}
+    asked = {"shuffled": {b.name: 0.2 for b in TOY}, "grounded": {b.name: 0.3 for b in TOY}}
     asked |= {"shuffled_mean": Spread(20.0, None), "grounded_mean": Spread(30.0, None)}
     arms = [replace(arm, **asked) for arm in comparison.arms]
     whole = render(replace(comparison, arms=tuple(arms)), CONTEXT)

@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-from evaluation_data import write_evaluation
+from evaluation_data import TOY, bench, toy_suite, write_evaluation
 
 from evaluation.aggregate import Run, compare
-from evaluation.suite import Benchmark, Suite
 from evaluation.tables import compact_table, comparison_table, grounding_table, markdown
-
-TOY = Suite("toy", "toy", (Benchmark("t1", "One", "spatial"), Benchmark("t2", "Two", "ocr")))
 
 
 @pytest.fixture
@@ -78,7 +75,7 @@ def test_the_rows_of_the_compact_table_as_they_are_printed(comparison):
 
 def test_seeds_that_are_not_selections_are_counted_as_runs(tmp_path):
     runs = [
-        Run("a", sel, tr, "1", write_evaluation(tmp_path / f"{sel}{tr}", {b.task: np.ones(4) for b in TOY}))
+        Run("a", sel, tr, "1", write_evaluation(tmp_path / f"{sel}{tr}", {b.name: np.ones(4) for b in TOY}))
         for sel in range(2)
         for tr in range(3)
     ]
@@ -88,7 +85,7 @@ def test_seeds_that_are_not_selections_are_counted_as_runs(tmp_path):
 
 
 def test_scores_are_in_percent_of_the_scale_and_the_range_has_two_ends(tmp_path):
-    suite = Suite("toy", "toy", (Benchmark("t1", "One", "ocr", scale=200.0), Benchmark("t2", "Two", "data")))
+    suite = toy_suite(bench("t1", "One", "ocr", scale=200.0), bench("t2", "Two", "data"))
     scores = {"full": (100.0, 0.5), "a": (50.0, 0.4), "random": (20.0, 0.2)}
     runs = [
         Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, x), "t2": np.full(4, y)}))
@@ -192,9 +189,7 @@ def test_without_shuffled_images_there_are_dashes_and_no_grounding_table(compari
 
 
 def test_a_gain_is_turned_round_where_lower_is_better(tmp_path):
-    errors = Suite(
-        "toy", "toy", (Benchmark("t1", "One", "ocr", direction="lower"), Benchmark("t2", "Two", "ocr"))
-    )
+    errors = toy_suite(bench("t1", "One", "ocr", direction="lower"), bench("t2", "Two", "ocr"))
     comparison = _with_shuffled(tmp_path, errors)
     assert comparison.arm("reader").grounded == pytest.approx({"t1": -0.6, "t2": 0.3})
     lines = grounding_table(comparison).splitlines()

@@ -86,7 +86,10 @@ def test_a_name_that_is_not_a_recipe_file_is_refused(project, capsys, name):
         ("arms.random.budget=tokens:" + "9" * 400, "is not allowed; give a share"),
         ("arms.random.budget=" + "9" * 40, "arms.random.budget: budget "),
         ("arms.random.budget=nan%", "arms.random.budget: budget 'nan%' is not allowed; give a share"),
-        ("evaluation.suite=nowhere", "evaluation.suite: suite 'nowhere' does not exist: shipped are mini"),
+        (
+            "evaluation.suite=nowhere",
+            "evaluation.suite: suite 'nowhere' does not exist: shipped are llava10, mini,",
+        ),
         ("train.deepspeed=gone.json", "deepspeed: DeepSpeed config 'gone.json' does not exist"),
         ("train.deepspeed=broken.json", "deepspeed: broken.json is not valid JSON"),
         ("train.deepspeed=list.json", "deepspeed: list.json must hold a JSON object"),
@@ -127,7 +130,7 @@ def test_a_user_pool_without_benchmarks_is_refused_before_any_training(project, 
         "name: own\nscale: tiny\npool: {kind: llava, source: data.json}\n"
         "arms: {a: {selector: random, budget: 1}}\n"
     )
-    assert "bench: missing; stage evaluate[a,0] has no benchmarks to evaluate on" in refused(
+    assert "bench: missing; suite 'mini' has no items to evaluate on: give a section `bench`" in refused(
         capsys, "own.yaml"
     )
     assert run.main(["own.yaml", "--until", "select", "--dry-run"], "dummy_stages") == 0

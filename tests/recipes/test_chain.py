@@ -110,7 +110,7 @@ def test_the_chain_ends_in_a_report(calm, calm_results):
         "radar.png",
     }
     comparison = json.loads((run / "comparison.json").read_text())
-    tasks = {benchmark["task"] for benchmark in comparison["suite"]["benchmarks"]}
+    tasks = {benchmark["name"] for benchmark in comparison["suite"]["benchmarks"]}
     assert len(tasks) == len(CAPABILITY_KEYS)
     assert [arm["arm"] for arm in comparison["arms"]] == ["full", "random", "mmssr"]
     assert all(n == 2 for n in comparison["n"].values()) and set(comparison["n"]) == tasks
@@ -171,6 +171,7 @@ def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_pa
         "fit_rater",
         "select",
         "train",
+        "answer",
         "evaluate",
     }
     assert chain.run(root) == 0, Path(f"{root}.log").read_text()[-3000:]

@@ -22,7 +22,7 @@ from recipes.task import perform
 
 MMSSR = ("mmssr_30pct.yaml", ("scale=smoke",))
 EVERYTHING = ("all_selectors_10pct.yaml", ("scale=smoke",))
-FITS = {"train", "evaluate", "signal", "fit_rater"}
+FITS = {"train", "answer", "evaluate", "signal", "fit_rater"}
 """Kinds of the stages that load a model."""
 
 
@@ -96,7 +96,7 @@ def test_a_changed_docstring_changes_no_hash(checkout):
         ("evaluation/aggregate.py", "import ", "import os as _os\nimport ", {"compare"}),
         ("training/render.py", "IGNORE = -100", "IGNORE = -101", FITS),
         ("curation/mini/names.yaml", "[pin, balloon, pop]", "[pin, balloon, burst]", {"bench", "source"}),
-        ("training/templates/llava_onevision.jinja", "assistant", "helper", {"train", "evaluate"}),
+        ("training/templates/llava_onevision.jinja", "assistant", "helper", {"train", "answer"}),
     ],
 )
 def test_a_changed_statement_changes_the_stages_that_import_it(checkout, file, old, new, kinds):
@@ -131,6 +131,7 @@ def test_the_content_of_a_deepspeed_file_is_hashed(project):
     (project / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
     assert changed(before, hashes("demo.yaml", ["train.deepspeed=ds.json"])) == {
         "train",
+        "answer",
         "evaluate",
         "compare",
     }
@@ -150,14 +151,18 @@ def test_an_external_suite_is_hashed_with_its_tasks_and_nothing_beside_them(proj
     edit(tasks / "functions.py", '"""', '"""Reworded. ')
     assert hashes(*ask) == before
     edit(tasks / "functions.py", "import ", "import os as _os\nimport ")
-    assert changed(before, hashes(*ask)) == {"evaluate", "compare"}
+    assert changed(before, hashes(*ask)) == {"answer", "evaluate", "compare"}
     before = hashes(*ask)
-    edit(tasks / "_default.yaml", "max_new_tokens: 48", "max_new_tokens: 24")
-    assert changed(before, hashes(*ask)) == {"evaluate", "compare"}
+    edit(tasks / "mini.yaml", "max_new_tokens: 48", "max_new_tokens: 24")
+    assert changed(before, hashes(*ask)) == {"answer", "evaluate", "compare"}
     before = hashes(*ask)
     shorter = {**suite, "tasks": str(tasks), "benchmarks": suite["benchmarks"][:-1]}
     (project / "mine.yaml").write_text(yaml.safe_dump(shorter))
-    assert changed(before, hashes(*ask)) == {"evaluate", "compare"}
+    after = hashes(*ask)
+    assert changed(before, after) == {"answer", "evaluate", "compare"}
+    shorter["benchmarks"][0]["chance"] = 0.5
+    (project / "mine.yaml").write_text(yaml.safe_dump(shorter))
+    assert changed(after, hashes(*ask)) == {"evaluate", "compare"}, "no model is asked again"
 
 
 def test_the_content_of_a_prompt_file_is_hashed(project):
@@ -202,6 +207,7 @@ def test_a_replaced_image_changes_all_dependent_stages(own_pool):
         "pool",
         "select",
         "train",
+        "answer",
         "evaluate",
         "compare",
     }
@@ -268,7 +274,7 @@ def test_a_stage_whose_input_has_changed_is_stale(project, executed, capsys):
     (pool / "part-0.txt").write_text("another subset")
     store.finish(pool, store.read_done(pool).hash, record)
     assert run.main(["demo.yaml"], "dummy_stages") == 0
-    assert executed_kinds(executed)[first:] == ["train", "evaluate", "compare"]
+    assert executed_kinds(executed)[first:] == ["train", "answer", "evaluate", "compare"]
     out = capsys.readouterr().out
     assert "train[random,0]: stale: the content of its input `subset` has changed since; rebuilding it" in out
 

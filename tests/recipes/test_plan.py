@@ -20,13 +20,12 @@ def test_the_chain(project):
     assert nodes["train[random,1]"].config["seed"] == 1
     assert nodes["train[random,1]"].inputs["subset"] is nodes["select[random,1]"]
     evaluated = nodes["evaluate[full,0]"].inputs
-    assert evaluated["model"] is nodes["train[full,0]"] and evaluated["bench"] is nodes["bench"]
-    assert sorted(evaluated) == [
-        "bench",
-        "model",
-        "suite",
-        "tasks",
-    ]  # the last two are the files of the suite
+    assert evaluated["bench"] is nodes["bench"]
+    assert sorted(evaluated) == ["answers", "bench", "suite", "tasks"]  # the last two are files of the suite
+    answer = evaluated["answers"]
+    assert answer is nodes["answer[full,0]"] and answer.inputs["bench"] is nodes["bench"]
+    assert answer.inputs["model"] is nodes["train[full,0]"]
+    assert sorted(answer.inputs) == ["bench", "model", "tasks"], "not the suite: an extractor may change"
     compare = nodes["compare"]
     assert [run["arm"] for run in compare.config["runs"]] == ["mmssr", "mmssr", "random", "random", "full"]
     assert [node.name for node in compare.inputs["evaluates"]] == [
@@ -48,8 +47,8 @@ def test_the_chain(project):
 )
 def test_repetitions_that_are_also_evaluated_with_shuffled_images(project, shuffled, runs):
     nodes = by_name(f"evaluation.shuffled={shuffled}")
-    evaluates = [name for name, node in nodes.items() if node.kind == "evaluate" and node.config["shuffled"]]
-    assert sorted(evaluates) == sorted(f"evaluate[{run}]" for run in runs)
+    asked = {name for name, node in nodes.items() if node.kind == "answer" and node.config["shuffled"]}
+    assert asked == {f"answer[{run}]" for run in runs}
 
 
 def test_parents_come_first(project):
@@ -69,7 +68,7 @@ def test_parents_come_first(project):
 )
 def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
     (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms: {{a: {arm}}}\n")
-    always = {"bench", "source", "pool", "select", "train", "evaluate", "compare"}
+    always = {"bench", "source", "pool", "select", "train", "answer", "evaluate", "compare"}
     assert {node.family for node in plan(file="one.yaml").nodes} - always == kinds
 
 
@@ -128,7 +127,7 @@ def test_train_seeds_share_a_selection(project):
         ("train.cache_mb=5", {"compare"}),
         ("description=other", {"compare"}),
         ("name=other", {"compare"}),
-        ("evaluation.batch_size=5", {"evaluate", "compare"}),
+        ("evaluation.batch_size=5", {"answer", "evaluate", "compare"}),
         ("train.lr=0.5", AFTER_SELECT),
         ("arms.mmssr.params.bins=none", {"select", *AFTER_SELECT}),
         (
@@ -236,5 +235,5 @@ def test_ten_thousand_arms_are_planned_within_five_cpu_seconds(project):
     )
     loaded = load("many.yaml")
     started = time.process_time()
-    assert len(make_plan(loaded, STAGES).nodes) == 30_004
+    assert len(make_plan(loaded, STAGES).nodes) == 40_004
     assert time.process_time() - started < 5, "CPU seconds"

@@ -44,6 +44,7 @@ def test_everything_but_the_benchmarks_is_repeated_on_each_pool(project):
             f"signal[style,p{seed}]",
             f"select[mmssr,p{seed},1]",
             f"train[mmssr,p{seed},1]",
+            f"answer[mmssr,p{seed},1]",
             f"evaluate[mmssr,p{seed},1]",
         }
     assert nodes["labels[p0]"].config == nodes["labels[p1]"].config  # the teacher's seed stays
@@ -90,7 +91,7 @@ def test_breadth_first_over_repetitions(project):
         *(f"train[{arm},p{p},1]" for p in range(3) for arm in ("mmssr", "random")),
         *(f"train[random,p{p},2]" for p in range(3)),
     ]
-    assert {n.repetition for n in nodes if n.kind not in ("select", "train", "evaluate")} == {0}
+    assert {n.repetition for n in nodes if n.kind not in ("select", "train", "answer", "evaluate")} == {0}
     assert [n.repetition for n in nodes if n.kind == "evaluate"] == [0] * 9 + [1] * 6 + [2] * 3
 
 
@@ -181,7 +182,17 @@ def test_an_oracle_replaces_both_learned_signals(project):
 
 def test_an_oracle_alone_needs_no_fit(project):
     kinds = {node.family for node in by_name("arms.mmssr.signals=oracle_knows_wrong").values()}
-    assert kinds == {"bench", "source", "pool", "signal[oracle]", "select", "train", "evaluate", "compare"}
+    assert kinds == {
+        "bench",
+        "source",
+        "pool",
+        "signal[oracle]",
+        "select",
+        "train",
+        "answer",
+        "evaluate",
+        "compare",
+    }
 
 
 def test_two_oracles_on_two_pools_are_four_stages(project):

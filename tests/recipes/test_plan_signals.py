@@ -7,7 +7,7 @@ from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.plan import make_plan
 
-ALWAYS = {"bench", "source", "pool", "select", "train", "evaluate", "compare"}
+ALWAYS = {"bench", "source", "pool", "select", "train", "answer", "evaluate", "compare"}
 SECTIONS = """\
 embedding: {layers: [-2, -1]}
 clip: {path: clip}
@@ -248,7 +248,7 @@ def test_the_subset_probe(asking):
     for k in range(3):
         assert nodes[f"train[probe,{k}]"].config["subset"] == k
         assert nodes[f"evaluate[probe,{k}]"].inputs["bench"] is nodes["bench[7]"] is not nodes["bench"]
-        assert nodes[f"evaluate[probe,{k}]"].config["shuffled"] is False
+        assert nodes[f"answer[probe,{k}]"].config["shuffled"] is False
     assert len(nodes["compare"].inputs["probes"]) == 6, "the probes' seconds count as a cost of the arm"
 
 

@@ -36,7 +36,7 @@ def comparison(**means: float) -> dict:
         }
         for name, (mean, std, n) in SPREAD.items()
     ]
-    suite = {"benchmarks": [{"task": "t", "label": "Reading", "scale": 1.0, "direction": "higher"}]}
+    suite = {"benchmarks": [{"name": "t", "label": "Reading", "scale": 1.0, "direction": "higher"}]}
     return {
         "suite": suite,
         "arms": arms,
@@ -186,7 +186,7 @@ def test_results_of_another_base_are_stale(here, capsys):
     status, out, _ = gates(capsys)
     assert (
         status == 1
-        and "STALE: these stages have changed since: compare, evaluate, train; now it is base" in out
+        and "STALE: these stages have changed since: answer, compare, evaluate, train; now it is base" in out
     )
     assert "12 of 12 gates passed; from stale results" in out and "Regime (STALE RESULTS)" in out
 

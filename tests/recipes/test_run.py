@@ -49,8 +49,8 @@ def test_a_dry_run_runs_and_writes_nothing(project, executed, capsys):
     assert executed() == [] and sorted(project.rglob("*")) == before
     out = capsys.readouterr().out
     assert "protocol standard" in out
-    assert "24 stages to run, 0 not; expected 0 s of work" in out
-    assert "without 24 stages that have no earlier run to estimate from" in out
+    assert "29 stages to run, 0 not; expected 0 s of work" in out
+    assert "without 29 stages that have no earlier run to estimate from" in out
 
 
 def test_a_dry_run_estimates_from_earlier_runs(project, capsys):
@@ -102,6 +102,7 @@ def test_a_run_and_its_directory(project, capsys):
         "signal[style]",
         "select",
         "train",
+        "answer",
         "evaluate",
         "compare",
     }
@@ -116,7 +117,7 @@ def test_a_second_run_is_cached(project, executed, capsys):
     capsys.readouterr()
     assert run("demo.yaml") == 0
     assert executed() == first
-    assert "24 stages, 24 cached, 0 to run" in capsys.readouterr().out
+    assert "29 stages, 29 cached, 0 to run" in capsys.readouterr().out
 
 
 def test_inline_and_pool_give_equal_artefacts(project):
@@ -131,7 +132,7 @@ def test_inline_and_pool_give_equal_artefacts(project):
     assert all((Path("a") / f).read_bytes() == (Path("b") / f).read_bytes() for f in files)
     marks = list(Path("a/store").rglob("done.json"))
     roots = [[read_done(p.parent).root, read_done(Path("b") / p.parent.relative_to("a")).root] for p in marks]
-    assert len(roots) == 24 and all(a == b for a, b in roots)
+    assert len(roots) == 29 and all(a == b for a, b in roots)
     assert all(
         p.relative_to("b") in files or p.name in OWN_FILES or p.suffix in {".log", ".seen"}
         for p in Path("b/store").rglob("*")
@@ -168,9 +169,9 @@ def test_force_reruns_a_stage_and_all_that_depend_on_it(project, executed):
     run("demo.yaml")
     first = len(executed())
     assert run("demo.yaml", "--force", "train[random,0]") == 0
-    assert sorted(kinds(executed)[first:]) == ["compare", "evaluate", "train"]
+    assert sorted(kinds(executed)[first:]) == ["answer", "compare", "evaluate", "train"]
     assert run("demo.yaml", "--force", "train") == 0
-    assert kinds(executed)[first + 3 :].count("train") == 5
+    assert kinds(executed)[first + 4 :].count("train") == 5
 
 
 def test_limit_is_an_override(project):
@@ -223,10 +224,10 @@ def test_an_unfinished_artefact_is_rebuilt(project, executed):
     (select / "done.json").unlink()
     (select / "left over.txt").write_text("from a run that was killed")
     Path("runs/demo/stages/compare/done.json").unlink()  # after a kill, no later stage exists either
-    for stage in ("train", "evaluate"):
+    for stage in ("train", "answer", "evaluate"):
         Path(f"runs/demo/stages/{stage}[random,0]/done.json").unlink()
     assert run("demo.yaml") == 0
-    assert sorted(kinds(executed)[first:]) == ["compare", "evaluate", "select", "train"]
+    assert sorted(kinds(executed)[first:]) == ["answer", "compare", "evaluate", "select", "train"]
     assert not (select / "left over.txt").exists()
 
 

@@ -55,7 +55,7 @@ def compare(config, inputs, out, progress):
     suite = {
         "name": "two",
         "tasks": "two",
-        "benchmarks": [{"task": t, "label": t.title(), "scale": 1.0} for t in ("seeing", "reading")],
+        "benchmarks": [{"name": t, "label": t.title(), "scale": 1.0} for t in ("seeing", "reading")],
     }
     (out / "comparison.json").write_text(
         json.dumps(
@@ -174,7 +174,7 @@ def test_a_dry_run_counts_shared_stages_once_and_writes_nothing(sweep, project, 
         if line.startswith("│")
     }
     assert list(cells) == CELLS
-    assert cells["default"] == [24, 0, 0]
+    assert cells["default"] == [29, 0, 0]
     assert cells["share-0.2"][2] > 10  # bench, pool, random and full are those of `default`
     assert cells["blind-0"][2] == 1  # only the benchmarks
 

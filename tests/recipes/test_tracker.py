@@ -24,7 +24,7 @@ ARM = {
     "grounded_mean": {"mean": 30.0, "std": None},
 }
 COMPARISON = {
-    "suite": {"benchmarks": [{"task": "t1", "scale": 1.0}]},
+    "suite": {"benchmarks": [{"name": "t1", "scale": 1.0}]},
     "arms": [
         ARM,
         ARM

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from evaluation.suite import load_suite
+from evaluation.suite import Benchmark, Suite, load_suite
 
 QUESTIONS = [
     ("choice", "Which one? a) cat b) dog c) sun", ["cat", "dog", "sun"], "b"),
@@ -23,6 +23,20 @@ QUESTIONS = [
 """One question of each kind: (kind, question, options, answer)."""
 CAPABILITIES = [b.capability for b in load_suite("mini")]
 """The mini benchmarks, by the names of their data files."""
+
+
+def bench(name: str, label: str, capability: str | None = None, **fields) -> Benchmark:
+    """A benchmark with one task of the same name, whose data are never read."""
+    data = {"data": {"file": f"{name}.parquet"}, "extractor": {"kind": "short"}, "tasks": [name]}
+    return Benchmark(**{"name": name, "label": label, "capability": capability, **data, **fields})
+
+
+def toy_suite(*benchmarks: Benchmark) -> Suite:
+    """A suite of these benchmarks."""
+    return Suite(name="toy", tasks="mini", benchmarks=benchmarks)
+
+
+TOY = toy_suite(bench("t1", "One", "spatial"), bench("t2", "Two", "ocr"))
 
 
 def png(seed: int, size: int = 64) -> bytes:
@@ -75,12 +89,19 @@ def write_evaluation(
         pa.table(
             {
                 "benchmark": [task] * len(values),
+                "task": [task] * len(values),
                 "index": pa.array(range(len(values)), pa.int32()),
                 "id": [f"{ids}{i}" for i in range(len(values))],
+                "unit": [str(i) for i in range(len(values))],
+                "stratum": [""] * len(values),
+                "weight": np.full(len(values), 1 / len(values)),
                 "prediction": ["x"] * len(values),
                 "extracted": ["x"] * len(values),
+                "item_score": np.asarray(values, float),
                 "score": np.asarray(values, float),
+                "lenient": np.asarray(values, float),
                 "unparsed": [False] * len(values),
+                "truncated": [False] * len(values),
                 "score_shuffled": pa.array(
                     [None] * len(values) if shuffled.get(task) is None else shuffled[task], pa.float64()
                 ),
@@ -94,9 +115,12 @@ def write_evaluation(
         task: {
             "value": float(np.mean(v)),
             "n": len(v),
+            "units": len(v),
             "stderr": 0.01,
             "chance": 0.25,
             "unparsed": 1,
+            "truncated": 0,
+            "lenient": float(np.mean(v)),
             "shuffled": means.get(task),
         }
         for task, v in scores.items()

@@ -8,7 +8,7 @@ from recipes.load import load
 from recipes.plan import make_plan
 
 STAGES = Stages("dummy_stages")
-AFTER_SELECT = {"train", "evaluate", "compare"}
+AFTER_SELECT = {"train", "answer", "evaluate", "compare"}
 """Families of the stages that depend on a subset."""
 AFTER_RATERS = {"signal[capability]", "signal[style]", "select", *AFTER_SELECT}
 """Families of the stages of demo.yaml that depend on scorer and styler."""

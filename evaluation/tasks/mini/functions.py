@@ -6,14 +6,6 @@ from typing import Any
 from evaluation.extract import score
 
 
-def with_images(questions: Any) -> Any:
-    """The split with its encoded pictures marked as images: lmms-eval decodes them for the model and skips
-    them when it scores."""
-    from datasets import Image
-
-    return questions.cast_column("image", Image())
-
-
 def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
     """The one image of the question, as RGB; the model decides how to resize it."""
     return [doc["image"].convert("RGB")]
@@ -25,6 +17,5 @@ def doc_to_text(doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] |
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """The score in 0..1 of the first answer, and 1 where no answer could be read out of it."""
-    scored = score(doc["kind"], results[0], doc["answer"], doc["options"] or ())
-    return {"score": scored.value, "unparsed": float(scored.unparsed)}
+    """The score in 0..1 of the first answer; 0 where no answer could be read out of it."""
+    return {"score": score(doc["kind"], results[0], doc["answer"], doc["options"] or ()).value}

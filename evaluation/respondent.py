@@ -1,0 +1,58 @@
+"""A checkpoint as what answers an evaluation's questions, by the engine that the settings name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.answering import Batch, Settings
+from evaluation.questions import Question
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint on this process's device; loaded when the first question is asked."""
+
+    path: str | Path
+    settings: Settings = field(default_factory=Settings)
+    _engine: Any = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        from curation.closure import code_hash
+        from evaluation.model import resolved_dtype, resolved_template
+        from training.models import checkpoint_hash
+
+        s = self.settings
+        return {
+            "checkpoint": checkpoint_hash(self.path),
+            "dtype": resolved_dtype(s.dtype, s.device),
+            "template": resolved_template(self.path, s.template),
+            "engine": s.engine,
+            "code": code_hash("evaluation.answer")[:16],
+        }
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[Batch]:
+        from evaluation.answer import answers
+
+        if self._engine is None:
+            self._engine = open_engine(self.path, self.settings)
+        yield from answers(self._engine, questions, loaders=self.settings.loaders)
+
+
+def open_engine(path: str | Path, settings: Settings) -> Any:
+    """The engine that answers with a checkpoint: Hugging Face, vLLM in this process, or a server."""
+    if settings.engine == "hf":
+        from evaluation.model import Answerer
+
+        return Answerer.load(
+            path,
+            batch_size=settings.batch_size,
+            max_batch_tokens=settings.max_batch_tokens,
+            device=settings.device,
+            dtype=settings.dtype,
+            template=settings.template,
+        )
+    from evaluation.engines import open_server, open_vllm
+
+    return open_vllm(path, settings) if settings.engine == "vllm" else open_server(path, settings)

@@ -8,6 +8,7 @@ checkpoint with transformers' own names is opened through a renamed copy, and on
 mode "base" gets one tile of each image, made by the code that makes it in training.
 """
 
+import argparse
 import copy
 import json
 import sys
@@ -16,14 +17,15 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from training.hub import local_copy
-from training.images import PixelLoader
-from training.models import hub_key, load_processor, quiet
+
+# torch and transformers take seconds to import: only functions import them, so that --help is instant.
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def import_vllm() -> Any:
@@ -49,6 +51,8 @@ def start(
     image_mode: "anyres" tiles images although the checkpoint's own mode is "base". options: further arguments
     of vllm.LLM. Raises ImportError with an install hint, HubError.
     """
+    from training.models import load_processor
+
     vllm = import_vllm()
     folder = local_copy(checkpoint)
     if (image_mode or load_processor(folder)[1]) == "base":
@@ -68,7 +72,7 @@ def start(
 
 
 def request(
-    ids: np.ndarray, images: Sequence[Image.Image], image_id: int, repeats: Sequence[int]
+    ids: np.ndarray, images: "Sequence[Image.Image]", image_id: int, repeats: Sequence[int]
 ) -> dict[str, Any]:
     """The request for rendered token ids [T], in which image i has `repeats[i]` placeholders."""
     data = {"multi_modal_data": {"image": list(images)}} if images else {}
@@ -96,6 +100,8 @@ def with_hub_keys(checkpoint: Path, folder: Path) -> Path:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
     from transformers import AutoConfig
+
+    from training.models import hub_key, quiet
 
     with quiet():
         config = AutoConfig.from_pretrained(str(checkpoint))
@@ -152,6 +158,8 @@ def register_one_tile() -> None:
 
 def one_tile(processor: Any) -> Any:
     """A copy of LLaVA-OneVision's processor that gives one tile of each image, as mode "base" in training."""
+    from training.images import PixelLoader
+
     out = copy.copy(processor)
     out.image_processor = copy.copy(processor.image_processor)
     out.image_processor.__class__ = _one_tile_class(type(processor.image_processor))
@@ -179,19 +187,23 @@ def main(arguments: list[str]) -> None:
     """`serve CHECKPOINT ...`: vLLM's own server, with the differences above.
 
     The model is served under the name it is given here, and no sampling setting comes from the checkpoint's
-    generation_config.json.
+    generation_config.json. Raises ImportError with an install hint, HubError.
     """
-    if len(arguments) < 2 or arguments[0] != "serve" or arguments[1].startswith("-"):
-        sys.exit(f"usage: python -m training.in_vllm serve CHECKPOINT [arguments of vllm serve]\n\n{__doc__}")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.in_vllm", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("command", choices=["serve"])
+    parser.add_argument("checkpoint", help="a checkpoint directory or Hub name; also the model's name")
+    parser.add_argument("others", nargs=argparse.REMAINDER, help="arguments of `vllm serve`")
+    given = parser.parse_args(arguments)
     import_vllm()
     from vllm.entrypoints.cli.main import main as vllm_main
 
     register_one_tile()
-    _, name, *others = arguments
     with TemporaryDirectory(prefix="winnow-vllm-") as scratch:
-        folder = with_hub_keys(local_copy(name), Path(scratch))
-        own = ["--served-model-name", name, "--generation-config", "vllm", "--enable-prefix-caching"]
-        sys.argv = ["vllm", "serve", str(folder), *own, *others]
+        folder = with_hub_keys(local_copy(given.checkpoint), Path(scratch))
+        own = ["--served-model-name", given.checkpoint, "--generation-config", "vllm"]
+        sys.argv = ["vllm", "serve", str(folder), *own, "--enable-prefix-caching", *given.others]
         vllm_main()
 
 

@@ -19,7 +19,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     opened = open_suite(suite, inputs["bench"], limit=config["limit"], not_judged=config["not_judged"])
     settings = Settings(batch_size=config["batch_size"], max_batch_tokens=config["max_batch_tokens"])
     judgements = read_judgements(inputs["judgements"]) if "judgements" in inputs else {}
-    summary = score_suite(opened, inputs["answers"], judgements, out, settings)
+    summary = score_suite(opened, [inputs["answers"]], judgements, out, settings)
     entries = {name: entry for name, entry in summary["benchmarks"].items() if "missing" not in entry}
     for name, entry in summary["benchmarks"].items():
         if "missing" in entry:

@@ -28,7 +28,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     same = ("timeout", "retries", "input_price", "output_price", "max_cost_usd", "token_field")
     found = judge_suite(
         opened,
-        inputs["answers"],
+        [inputs["answers"]],
         JudgeServer(
             config["model"],
             config["version"],

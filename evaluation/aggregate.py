@@ -120,7 +120,20 @@ def compare(
         n={b.name: first[b.name]["n"] for b in suite},
         protocol=summaries[0]["protocol"],
         pools=pools,
+        units={b.name: first[b.name]["units"] for b in suite},
+        reading={b.name: _reading([summary["benchmarks"][b.name] for summary in summaries]) for b in suite},
     )
+
+
+def _reading(entries: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """How the answers of all runs to one benchmark were read, see `Comparison.reading`."""
+    n = sum(entry["n"] for entry in entries)
+    gaps = [entry["lenient"] - entry["value"] for entry in entries if entry["lenient"] is not None]
+    return {
+        "unparsed": sum(entry["unparsed"] for entry in entries) / n,
+        "truncated": sum(entry["truncated"] for entry in entries) / n,
+        "lenient": mean(gaps) if len(gaps) == len(entries) else None,
+    }
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ class ArmResult:
 class Comparison:
     """All arms in the order of the runs, with chance, blind level (metric's scale), size of each benchmark.
 
-    `baseline` is one arm, or {budget: arm}; `pools` are the pool seeds that every arm was run on.
+    `baseline` is one arm, or {budget: arm}; `pools` are the pool seeds that every arm was run on; `units`
+    counts those of each benchmark. `reading`: of each benchmark, over the answers of all arms, the shares
+    "unparsed" and "truncated", and "lenient": what the uniform reading adds to the value (metric's scale).
     """
 
     suite: Suite
@@ -88,6 +90,8 @@ class Comparison:
     n: dict[str, int]
     protocol: dict[str, Any]
     pools: tuple[int | None, ...] = (None,)
+    units: dict[str, int] = field(default_factory=dict)
+    reading: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def baselines(self) -> tuple[str, ...]:

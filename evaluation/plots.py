@@ -200,8 +200,9 @@ def draw_radar(comparison: Comparison, path: Path) -> Path:
         )
     axes.set_ylim(0, edge)
     axes.set_rlabel_position(180 / len(suite))
+    what = "capability" if all(b.capability for b in suite) else "benchmark"
     axes.set_title(
-        f"Score by capability in % of the {'full-data arm' if relative else 'highest possible score'}",
+        f"Score by {what} in % of the {'full-data arm' if relative else 'highest possible score'}",
         fontsize=11,
         pad=26,
     )

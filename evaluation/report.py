@@ -12,6 +12,7 @@ from typing import Any
 
 from curation.printable import inert_markdown
 from evaluation.comparison import ArmResult, Comparison
+from evaluation.conditions import SHOWN, benchmark_section, warnings
 from evaluation.plots import draw_all
 from evaluation.stats import Interval
 from evaluation.tables import DASH, compact_table, comparison_table, grounding_table, markdown, pool_table
@@ -67,6 +68,7 @@ def render(comparison: Comparison, context: Context, figures: Sequence[str] = ()
     sections: list[tuple[str, Callable[[], str]]] = [
         ("", lambda: _summary(comparison, context)),
         ("Results", lambda: _results(comparison, figures)),
+        ("Benchmarks", lambda: benchmark_section(comparison)),
         ("Pool", lambda: _pool(context)),
         ("Subsets", lambda: _subsets(context)),
         ("Scorer", lambda: _scorer(context)),
@@ -82,21 +84,30 @@ def render(comparison: Comparison, context: Context, figures: Sequence[str] = ()
 
 
 def _summary(comparison: Comparison, context: Context) -> str:
-    """One sentence for each arm that has a baseline, after a warning if the protocol was modified."""
-    lines = (
-        [
+    """One sentence for each arm that has a baseline, after warnings about protocol and benchmarks."""
+    lines = []
+    if _has_no_scale(context):
+        lines.append(
+            "- **protocol: the recipe's own** (no scale file is named): not comparable with results under "
+            "another protocol, and kept out of paper tables."
+        )
+    elif context.modified:
+        lines.append(
             f"- **protocol: modified** ({len(context.modified)} frozen settings overridden, listed below): "
             "not comparable with other results, and kept out of paper tables."
-        ]
-        if context.modified
-        else []
-    )
+        )
+    lines += [f"- {warning}" for warning in warnings(comparison)]
     lines += [
         _verdict(arm, comparison.arm(arm.baseline), arm.difference, len(comparison.suite))
         for arm in comparison.arms
         if arm.difference and arm.baseline and arm.arm != comparison.reference_arm
     ]
     return "\n".join(lines)
+
+
+def _has_no_scale(context: Context) -> bool:
+    """Whether the recipe has no frozen settings that it could have modified."""
+    return "scale" in context.protocol and context.protocol["scale"] is None
 
 
 def _verdict(arm: ArmResult, base: ArmResult, d: Interval, n_benchmarks: int) -> str:
@@ -126,7 +137,7 @@ def _results(comparison: Comparison, figures: Sequence[str]) -> str:
         "benchmarks of score / full-data score (the definition of mmSSR, arXiv 2503.13383). >Rand: number "
         "of benchmarks above the baseline's mean. Intervals: bootstrap over seeds within each arm and over "
         "questions within each benchmark, the same questions for both arms; not corrected for the number of "
-        "arms. p: Welch's test over seeds. Unparsed answers score 0."
+        "arms. p: Welch's test over seeds. Unparsed: see below, under benchmarks."
     )
     if len(comparison.pools) > 1:
         legend += (
@@ -135,7 +146,8 @@ def _results(comparison: Comparison, figures: Sequence[str]) -> str:
             "evaluation/stats.py). No p is given, since seeds of one pool are not independent. Facts about "
             "pools and mixes of subsets are means over pools."
         )
-    legend += " Blind: best guess without the image, from the most frequent answers of the pool."
+    if any(level is not None for level in comparison.levels("blind")):
+        legend += " Blind: best guess without the image, from the most frequent answers of the pool."
     legend += _control_legend(comparison) + _targeted_legend(comparison)
     images = "\n\n".join(f"![{Path(name).stem}]({name})" for name in figures)
     tables = [
@@ -232,7 +244,7 @@ def _subsets(context: Context) -> str:
                 [[a, *row] for a, row in zip(names, shares, strict=True)],
             )
         )
-    for kind in dict.fromkeys(kind for subset in context.subsets for kind in subset.mix):
+    for kind in dict.fromkeys(kind for subset in context.subsets for kind, mix in subset.mix.items() if mix):
         parts.append(_mix(kind, context.subsets))
     return "\n".join(parts)
 
@@ -285,10 +297,12 @@ def _seconds(context: Context) -> str:
 def _protocol(comparison: Comparison, context: Context) -> str:
     settings = {
         **context.protocol,
-        **{f"evaluation.{key}": value for key, value in comparison.protocol.items()},
+        **{f"evaluation.{key}": value for key, value in comparison.protocol.items() if key not in SHOWN},
     }
-    line = f"Protocol: {'modified' if context.modified else 'as frozen in the scale file'}."
-    changed = "\n".join(f"- modified: `{change}`" for change in context.modified)
+    own = _has_no_scale(context)
+    kind = "the recipe's own" if own else "modified" if context.modified else "as frozen in the scale file"
+    line = f"Protocol: {kind}."
+    changed = "" if own else "\n".join(f"- modified: `{change}`" for change in context.modified)
     return "\n\n".join(
         part
         for part in (

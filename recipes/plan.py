@@ -110,6 +110,11 @@ def _compare(
         **{key: [inputs[key] for inputs in by_pool] for key in by_pool[0]},
         "selects": [run.select for run in runs],
         "trains": [run.train for run in runs],
+        "answers": [run.evaluate.inputs["answers"] for run in runs],
+        "judgements": [
+            run.evaluate.inputs["judgements"] for run in runs if "judgements" in run.evaluate.inputs
+        ]
+        or None,
         "evaluates": [run.evaluate for run in runs],
         "probes": [node for pool in pools for node in pool.probes] or None,
     }

@@ -295,7 +295,7 @@ def test_comparison_json_keeps_the_keys_of_shipped_results(runs):
     assert shipped
     for file in shipped:
         theirs = json.loads(file.read_text())
-        assert ours.keys() == theirs.keys(), file
+        assert theirs.keys() <= ours.keys(), file  # older ones lack what is new
         assert all(arm.keys() <= ours["arms"][0].keys() for arm in theirs["arms"]), file
     arm = next(arm for arm in ours["arms"] if arm["arm"] == "mmssr")
     assert ours["full_arm"] == "full" and 50 < arm["full"] < 100

@@ -128,6 +128,53 @@ def test_legend_says_why_there_are_dashes(comparison):
     )
 
 
+def test_what_the_numbers_are_is_said_by_benchmark(comparison):
+    assert list(comparison.reading) == ["t0", "t1", "t2", "t3"] and comparison.reading["t0"]["lenient"] == 0
+    pairs = bench(
+        "t0", "Pairs", metric=["p", "c"], unit={"name": "image pair", "by": ["id"]}, scale=2800, chance=1050,
+        tasks=[{"task": "t0", "n": 2374}], deviations=["no coin"],
+    )  # fmt: skip
+    circular = bench(
+        "t1", "Rings", unit={"name": "ring", "by": ["i"], "modulo": 9}, tasks=[{"task": "t1", "n": 60}]
+    )
+    whole = replace(
+        comparison,
+        suite=toy_suite(pairs, circular, *comparison.suite.benchmarks[2:]),
+        units={**comparison.units, "t0": 50, "t1": 60},
+        chance={**comparison.chance, "t0": 1050.0},
+        reading={"t0": {"unparsed": 0.25, "truncated": 0.5, "lenient": 280.0}},
+        protocol={
+            "suite": "toy", "engine": "hf", "template": "checkpoint", "dtype": "bfloat16",
+            "not_judged": ["mmvet"],
+            "deviations": {"t0": ["no coin", "no hint"]}, "imported": {"samples.jsonl": "ab12"},
+            "judges": {"t1": {"judge_model": "m", "judge_version": "2", "prompt": "p", "prompt_version": 1,
+                              "attempts": 3, "deviations": ["another model"]}},
+        },
+    )  # fmt: skip
+    text = render(whole, CONTEXT)
+    summary = text[: text.index("## Results")]
+    assert "**data: incomplete** (Pairs 100 of 2,374 questions)" in summary, "60 rings are whole"
+    assert "**not judged**: mmvet; left out of every arm's mean." in summary
+    assert "**imported**: the answers were not made here (hf)" in summary
+    assert "| Pairs | p+c | 2,800 | image pair | 50 | 100 | 2,374 | 1,050 | 25.0 % | 50.0 % | +10.0 |" in text
+    assert "| Rings | score | 1 | ring | 60 | 60 | 60 | 0.25 | – | – | – |" in text
+    assert "by the checkpoint's own chat template (template: checkpoint), weights in bfloat16" in text
+    assert "- Pairs: no coin; no hint." in text and "- samples.jsonl: ab12" in text
+    assert "- Rings: m (2), prompt p version 1, up to 3 attempts; another model." in text
+    assert "evaluation.deviations" not in text and "evaluation.judges" not in text
+
+
+def test_a_whole_evaluation_has_no_warnings(comparison):
+    summary = render(comparison, CONTEXT).partition("## Results")[0]
+    assert not any(word in summary for word in ("incomplete", "not judged", "imported", "protocol"))
+
+
+def test_a_recipe_without_a_scale_modifies_nothing(comparison):
+    text = render(comparison, replace(CONTEXT, protocol={"scale": None}, modified=["pool", "base"]))
+    assert "**protocol: the recipe's own** (no scale file is named)" in text
+    assert "modified" not in text and "kept out of paper tables" in text
+
+
 def test_modified_protocol_is_announced_at_the_top(comparison):
     text = render(comparison, replace(CONTEXT, modified=["sft.lr: 0.001 -> 0.01"]))
     assert (

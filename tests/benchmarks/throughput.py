@@ -83,11 +83,11 @@ def main() -> None:
             size,
             lambda: score_gradients(pool, BASE, root / "gradients", dim=1024),
         )
-        evaluate(BASE, "mini", bench_dir=root / "bench", out=root / "warm_eval", limit=2)
+        evaluate(BASE, "mini", data=root / "bench", out=root / "warm_eval", limit=2)
         rate(
             f"evaluation, {n_capabilities} benchmarks",
             n_capabilities * ITEMS,
-            lambda: evaluate(root / "fit16random", "mini", bench_dir=root / "bench", out=root / "eval"),
+            lambda: evaluate(root / "fit16random", "mini", data=root / "bench", out=root / "eval"),
         )
 
 

@@ -19,12 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from training.hub import local_copy
 
-# torch and transformers take seconds to import: only functions import them, so that --help is instant.
+# numpy, torch and transformers are imported by functions only, so that --help is instant.
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 
@@ -72,18 +71,20 @@ def start(
 
 
 def request(
-    ids: np.ndarray, images: "Sequence[Image.Image]", image_id: int, repeats: Sequence[int]
+    ids: "np.ndarray", images: "Sequence[Image.Image]", image_id: int, repeats: Sequence[int]
 ) -> dict[str, Any]:
     """The request for rendered token ids [T], in which image i has `repeats[i]` placeholders."""
     data = {"multi_modal_data": {"image": list(images)}} if images else {}
     return {"prompt_token_ids": one_placeholder_each(ids, image_id, repeats), **data}
 
 
-def one_placeholder_each(ids: np.ndarray, image_id: int, repeats: Sequence[int]) -> list[int]:
+def one_placeholder_each(ids: "np.ndarray", image_id: int, repeats: Sequence[int]) -> list[int]:
     """Token ids with one placeholder for each image, from ids [T] in which image i has `repeats[i]` of them.
 
     vLLM expands placeholders itself.
     """
+    import numpy as np
+
     keep, begin = np.ones(len(ids), bool), 0
     for count in repeats:
         begin += int(np.argmax(ids[begin:] == image_id))

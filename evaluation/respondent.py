@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ class Checkpoint:
         from training.models import checkpoint_hash
 
         s = self.settings
+        dtype = resolved_dtype(s.dtype, s.device)
+        # In float32 an answer does not depend on its batch; in the shorter types one in some dozen does.
+        batch = {} if dtype == "float32" else {"batch": [s.batch_size, s.max_batch_tokens]}
         return {
             "checkpoint": checkpoint_hash(self.path),
-            "dtype": resolved_dtype(s.dtype, s.device),
+            "dtype": dtype,
+            **batch,
             "template": resolved_template(self.path, s.template),
-            "engine": s.engine,
-            "code": code_hash("evaluation.answer")[:16],
+            "engine": f"vllm {version('vllm')}" if s.engine == "vllm" else s.engine,
+            "code": code_hash("evaluation.answer" if s.engine == "hf" else "evaluation.engines")[:16],
         }
 
     def answers(self, questions: Sequence[Question]) -> Iterator[Batch]:

@@ -97,8 +97,8 @@ class Vllm(Section):
     dtype: str = "auto"
     allow_anyres: bool = Field(
         False,
-        description="vLLM tiles images as the processor does; a checkpoint that was trained on one base tile "
-        "(image_mode: base) is refused unless this is set",
+        description="have vLLM tile images as the processor does, also for a checkpoint that was trained on "
+        "one base tile (image_mode: base); without it such a checkpoint gets its one tile",
     )
     block: int = Field(64, ge=1, description="samples whose prefixes fit into the KV cache together")
     llm: dict[str, Any] = Field(

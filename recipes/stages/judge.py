@@ -49,4 +49,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     ]:
         raise RecipeError(f"evaluation.judge: {' '.join(missing)}")
     write_judgements(found, out)
-    return {"judged": {name: sum(map(len, entry["verdicts"].values())) for name, entry in found.items()}}
+    return {
+        "judged": {name: sum(map(len, entry["verdicts"].values())) for name, entry in found.items()},
+        "cost": {name: entry["cost"] for name, entry in found.items()},
+    }

@@ -39,5 +39,4 @@ if [ "${1:-}" = "--install-only" ]; then
 fi
 export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" # GiB; the default is a share of all memory
 export VLLM_LOGGING_LEVEL="${VLLM_LOGGING_LEVEL:-ERROR}"
-export PYTHONSAFEPATH=1 # the folder of the script has modules that are named as packages
 exec "$python" tests/benchmarks/vllm_real.py "$@"

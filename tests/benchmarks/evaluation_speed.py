@@ -1,6 +1,6 @@
 """Answers per second beside lmms-eval's own model classes: same questions, same tiny checkpoints, one run.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/evaluation.py [--questions 480] [--batch-size 16] [--device cpu]
+OMP_NUM_THREADS=1 python tests/benchmarks/evaluation_speed.py [--questions 480] [--batch-size 16] [--device cpu]
 
 lmms-eval 0.7.3 asks LLaVA with its class `llava_hf`, which takes one question at a time, and Qwen2.5-VL with
 `qwen2_5_vl`, in batches of `--batch-size`. Ours is measured with as many rows, and with as many tokens as a
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from evaluation.model import Answerer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# In place of this script's own folder, in which `evaluation` would be this file; imports follow in functions.
-sys.path[0] = str(Path(__file__).parents[1] / "support")
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 SIDES = (56, 84, 112)
 LIMITS = (4, 16, 64)

@@ -42,7 +42,9 @@ class Mirror:
             raise MirrorError(f"mirror {self.folder} does not exist, or is no folder")
 
     def rows(self, data: Data) -> "Dataset":
-        """The rows of a split. Raises MirrorError if they are missing, incomplete or damaged."""
+        """The rows of a split that count. Raises MirrorError if they are missing, incomplete or damaged."""
+        if data.where:
+            return _only(self.rows(_whole(data)), *data.where)
         files = self.files(data)
         if data.file and _is_small(files[0]):
             return _small(files[0])
@@ -51,7 +53,12 @@ class Mirror:
         return arrow_cache.mapped(partial(self._tables, data, files), folder / name)
 
     def digest(self, data: Data) -> str:
-        """16 hex digits of the content of the split's files. Names and places of the files do not count."""
+        """16 hex digits of the content of the split's files, and of which rows count.
+
+        Names and places of the files do not matter.
+        """
+        if data.where:
+            return _digest([self.digest(_whole(data)), repr(data.where)])
         files = self.files(data) + (self.files(_split_of(data.images, data)) if data.images else [])
         small = data.file and _is_small(files[0])  # nothing is written beside files that are read as they are
         return _digest(sha256(file) if small else self.hashes.of(file) for file in files)
@@ -83,6 +90,10 @@ class Mirror:
     def questions(self, benchmark: Benchmark, task: Task) -> int:
         """Number of questions of a task; circular copies of a question count once. Raises MirrorError."""
         data, unit = benchmark.data_of(task), benchmark.unit
+        if data.where:
+            column, values = data.where
+            kept = (str(v) in values for file in self.files(data) for v in arrow_cache.column(file, column))
+            return sum(kept)
         if unit.modulo is None:
             return sum(arrow_cache.open_parquet(file).metadata.num_rows for file in self.files(data))
         return len({number % unit.modulo for number in self._column(data, unit.by[0])})
@@ -151,6 +162,15 @@ class Mirror:
         joined = [data.images.column] if data.images else []
         if missing := [name for name in wanted if name not in columns and name not in joined]:
             raise MirrorError(f"{files[0]} lacks column {', '.join(missing)}; it has {', '.join(columns)}")
+
+
+def _whole(data: Data) -> Data:
+    return data.model_copy(update={"where": None})
+
+
+def _only(rows: "Dataset", column: str, values: Sequence[str]) -> "Dataset":
+    """The rows with one of these values in a column."""
+    return rows.select([at for at, value in enumerate(rows[column]) if str(value) in values])
 
 
 def splits_of(benchmark: Benchmark) -> list[Data]:

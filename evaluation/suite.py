@@ -43,6 +43,9 @@ class Data(Entry):
     file: str | None = Field(None, description="Parquet file of the data folder, instead of a repository")
     id: str | None = Field(None, description="column that names a question; null: its position")
     images: Images | None = Field(None, description="where the images are, if not beside the questions")
+    where: tuple[str, tuple[str, ...]] | None = Field(
+        None, description="a column and the values of the rows that count; null: all rows"
+    )
     columns: tuple[str, ...] = Field((), description="columns that prompts and scorers read")
     licence: str = Field("", description="licence as the repository states it")
     megabytes: float | None = Field(None, description="rough size of the download")

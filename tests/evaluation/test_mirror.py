@@ -418,3 +418,15 @@ def test_validation_items_must_not_be_reported(whole):
         check_disjoint(reported, items)
     with pytest.raises(MirrorError, match="no column text"):
         check_disjoint(reported, items, "text")
+
+
+def test_rows_that_count_are_named_by_a_column(whole):
+    (perception,) = [b for b in load_suite("llava10") if b.name == "mme_perception"]
+    (everything_of,) = [b for b in load_suite("mm14") if b.name == "mme"]
+    opened, (task,) = Mirror(whole), perception.tasks
+    rows, everything = (opened.rows(b.data_of(b.tasks[0])) for b in (perception, everything_of))
+    categories = set(perception.data.where[1])
+    assert set(rows["category"]) == categories < set(everything["category"])
+    assert len(rows) == sum(c in categories for c in everything["category"])
+    assert opened.questions(perception, task) == len(rows)
+    assert opened.digest(perception.data_of(task)) != opened.digest(everything_of.data)

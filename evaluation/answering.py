@@ -127,7 +127,7 @@ def units_of(parts: Sequence[Part], known: Sequence[Mapping[int, Answer]]) -> li
 def ask(
     parts: Sequence[Part],
     respondent: Respondent,
-    folder: Path | None,
+    folder: Path,
     *,
     workers: "Workers | None" = None,
     on_progress: Progress | None = None,
@@ -138,15 +138,19 @@ def ask(
     it is kept.
     """
     about = respondent.identity
+    own = [part.identity(about) for part in parts]
+    paths = [path_of(folder, part.name, identity) for part, identity in zip(parts, own, strict=True)]
     with ExitStack() as stack:
-        files = [
-            stack.enter_context(Answers(path_of(folder, part.name, own) if folder else None, own))
-            for part in parts
-            for own in [part.identity(about)]
-        ]
+        opened: dict[int, Answers] = {}
+        # In the order of their names: two processes that wait for each other's files would wait for ever.
+        for at in sorted(range(len(parts)), key=paths.__getitem__):
+            opened[at] = stack.enter_context(Answers(paths[at], own[at]))
+        files = [opened[at] for at in range(len(parts))]
         units = units_of(parts, [file.known for file in files])
         total = sum(len(part.indices) for part in parts)
         done = total - sum(len(unit.indices) for unit in units)
+        if on_progress:
+            on_progress(done, total)
         work = workers(units) if workers else _inline(parts, respondent, units)
         for at, batch in work:
             for index, prompt, answer in batch:

@@ -32,25 +32,24 @@ class AnswersError(ValueError):
 
 
 class Answers:
-    """The answers to one task by the question's index, in memory and in `path` (None: in memory only).
+    """The answers to one task by the question's index, in memory and in the file `path`.
 
     `prompts`: the hash of what was asked. Use as a context manager, or call `close`. Another process that
     opens the same file waits until it is closed here, and then knows all of it.
     """
 
-    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.identity = dict(identity)
         self.known: dict[int, Answer] = {}
         self.prompts: dict[int, str] = {}
-        self._file: IO[str] | None = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            self._open(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._open(path)
 
     def _open(self, path: Path) -> None:
-        if not path.stat().st_size:
+        if b"\n" not in path.read_bytes():  # new, or killed within the first line
+            self._file.truncate(0)
             self._write({"identity": self.identity})
             return
         own, self.known, self.prompts = _read(path)
@@ -58,8 +57,7 @@ class Answers:
             raise AnswersError(f"{path} holds the answers of another model or prompt: move it away")
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        if self._file:
-            self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps(line) + "\n")
 
     def add(self, index: int, answer: Answer, prompt: str) -> None:
         """Add one answer; `prompt` is the hash of what was asked. Call `flush` after a batch."""
@@ -69,13 +67,11 @@ class Answers:
 
     def flush(self) -> None:
         """Hand all added answers to the operating system: they then survive the death of this process."""
-        if self._file:
-            self._file.flush()
+        self._file.flush()
         killpoints.reach("answers")
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -33,7 +33,7 @@ class Checkpoint:
             "dtype": dtype,
             **batch,
             "template": resolved_template(self.path, s.template),
-            "engine": f"vllm {version('vllm')}" if s.engine == "vllm" else s.engine,
+            "engine": engine_name(s.engine),
             "code": code_hash("evaluation.answer" if s.engine == "hf" else "evaluation.engines")[:16],
         }
 
@@ -43,6 +43,13 @@ class Checkpoint:
         if self._engine is None:
             self._engine = open_engine(self.path, self.settings)
         yield from answers(self._engine, questions, loaders=self.settings.loaders)
+
+
+def engine_name(engine: str) -> str:
+    """The engine in a result: the version of vLLM, or the name of a served model, never an address."""
+    if engine == "hf":
+        return engine
+    return f"vllm {version('vllm')}" if engine == "vllm" else f"server {engine.partition('#')[2]}".strip()
 
 
 def open_engine(path: str | Path, settings: Settings) -> Any:

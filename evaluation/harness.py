@@ -134,12 +134,13 @@ def score_suite(
     folders: Sequence[Path],
     judgements: Mapping[str, Judged],
     out: Path,
-    settings: Settings,
+    settings: Settings | None,
     about: Identity | None = None,
 ) -> dict[str, Any]:
     """Writes scores.parquet and summary.json from answers and judgements; returns the summary.
 
-    `about`: whose answers, where `folders` may hold those of several respondents.
+    `about`: whose answers, where `folders` may hold those of several respondents. `settings`: None if it is
+    not known how they were asked (`evaluation.imported`).
     """
     tables: list[pa.Table] = []
     entries: dict[str, Any] = {}
@@ -163,6 +164,7 @@ def score_suite(
         "benchmarks": entries,
         "protocol": _protocol(opened, identity, settings, judgements),
         "checkpoint": identity.get("checkpoint", ""),
+        **({"imported_files": identity["files"]} if "files" in identity else {}),
     }
     scores = pa.concat_tables(tables) if tables else SCORES_SCHEMA.empty_table()
     _write(out, scores, summary)
@@ -170,10 +172,10 @@ def score_suite(
 
 
 def _protocol(
-    opened: Opened, about: Mapping[str, Any], settings: Settings, judgements: Mapping[str, Judged]
+    opened: Opened, about: Mapping[str, Any], settings: Settings | None, judgements: Mapping[str, Judged]
 ) -> dict[str, Any]:
     """Everything that must be equal for two evaluations to be comparable."""
-    code = closure.code_hash("evaluation.score")
+    code = closure.code_hash("evaluation.lenient", "evaluation.units")
     judges = {name: j["protocol"] for name, j in sorted(judgements.items()) if "protocol" in j}
     deviations = {b.name: list(b.deviations) for b in opened.suite if b.deviations}
     return {
@@ -181,13 +183,14 @@ def _protocol(
         "tasks": _digest([code, *(f"{name} {task}" for name, (task, _) in opened.content.items())]),
         "data": _digest(f"{name} {data}" for name, (_, data) in opened.content.items()),
         "lmms_eval": version("lmms-eval"),
-        "batch_size": settings.batch_size,
-        "max_batch_tokens": settings.max_batch_tokens,
-        "chunk": CHUNK,
+        "batch_size": settings.batch_size if settings else None,
+        "max_batch_tokens": settings.max_batch_tokens if settings else None,
+        "chunk": CHUNK if settings else None,
         "limit": opened.limit,
         "dtype": about.get("dtype"),
         "template": about.get("template"),
         "engine": about.get("engine"),
+        **({"imported": about["imported"]} if "imported" in about else {}),
         **({"not_judged": list(opened.not_judged)} if opened.not_judged else {}),
         **({"judges": judges} if judges else {}),
         **({"deviations": deviations} if deviations else {}),

@@ -260,11 +260,29 @@ class Answerer:
 
 def open_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """Model and processor of a checkpoint directory, with every weight in it. Raises CheckpointError."""
-    from transformers import (
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-        AutoConfig,
-        AutoModelForImageTextToText,
-    )
+    from transformers import AutoModelForImageTextToText
+
+    processor = check_checkpoint(path)
+    with quiet():
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            str(path), dtype=dtype, output_loading_info=True
+        )
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} weights, which would be random numbers: {first}; "
+            "save the checkpoint again, or merge its adapters first"
+        )
+    return model.eval(), processor
+
+
+def check_checkpoint(path: Path) -> Any:
+    """The processor of a directory that holds an image-text-to-text checkpoint, whose weights are not read.
+
+    Raises CheckpointError.
+    """
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} has no config.json: it is not a checkpoint directory")
@@ -283,18 +301,7 @@ def open_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             raise CheckpointError(
                 f"{path} is a {config.model_type} model, which does not turn images and text into text"
             )
-        processor = _open_processor(path)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            str(path), dtype=dtype, output_loading_info=True
-        )
-        model, info = loaded
-    if missing := sorted(info["missing_keys"]):
-        first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise CheckpointError(
-            f"{path} lacks {len(missing)} weights, which would be random numbers: {first}; "
-            "save the checkpoint again, or merge its adapters first"
-        )
-    return model.eval(), processor
+        return _open_processor(path)
 
 
 def _open_processor(path: Path) -> Any:

@@ -8,6 +8,7 @@ With GPUs, worker k sees only the k-th of them (CUDA_VISIBLE_DEVICES).
 
 import multiprocessing
 import os
+import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,7 @@ def _receive(end: Connection) -> tuple[str, Any]:
 
 def _serve(end: Connection, opened: Open, device: str | None) -> None:
     """A worker's life: units in, batches out, until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     try:

@@ -60,7 +60,13 @@ class Questions:
         """The task on these rows. Raises EvaluationError if lmms-eval is missing or the task refuses them."""
         split = benchmark.data_of(task).split
         with _quiet():
-            return cls(benchmark, task, _lmms_task(suite, benchmark, task.task, split, rows), split)
+            lmms_task = _lmms_task(suite, benchmark, task.task, split, rows)
+            filters = [answer_filter.name for answer_filter in lmms_task._filters]
+            if benchmark.filter not in filters:
+                raise EvaluationError(
+                    f"{benchmark.name}: its task has no filter {benchmark.filter!r}, only {', '.join(filters)}"
+                )
+            return cls(benchmark, task, lmms_task, split)
 
     def __len__(self) -> int:
         return len(self.docs)
@@ -102,6 +108,17 @@ class Questions:
     def messages(self, index: int) -> Messages:
         """The prompt of a question, with its images decoded."""
         return self._task.doc_to_messages(self._rows[index])
+
+    def text(self, index: int) -> str:
+        """The text of a question's prompt, as the task writes it."""
+        with _quiet():
+            return str(self._task.doc_to_text(deepcopy(self.docs[index])))
+
+    def answer_key(self, index: int) -> Any:
+        """The task's reference answer in its own form (text, position, several texts); None without one."""
+        with _quiet():
+            doc = deepcopy(self.docs[index])
+            return None if self._task.config.doc_to_target is None else self._task.doc_to_target(doc)
 
     def results(self, texts: Sequence[str], docs: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
         """What the official scorer returns for these answers to the first questions (or to `docs`)."""

@@ -64,7 +64,8 @@ class Questions:
             filters = [answer_filter.name for answer_filter in lmms_task._filters]
             if benchmark.filter not in filters:
                 raise EvaluationError(
-                    f"{benchmark.name}: its task has no filter {benchmark.filter!r}, only {', '.join(filters)}"
+                    f"{benchmark.name}: its task has no filter {benchmark.filter!r}, only "
+                    f"{', '.join(filters)}"
                 )
             return cls(benchmark, task, lmms_task, split)
 

@@ -112,7 +112,7 @@ def _lists(comparison: Comparison) -> Iterator[str]:
     """Deviations from lmms-eval's own tasks, judges, imported files: a list each, where there are any."""
     labels = {b.name: b.label for b in comparison.suite}
     deviations = comparison.protocol.get("deviations", {})
-    if own := [f"- {labels[name]}: {'; '.join(deviations[name])}." for name in labels if name in deviations]:
+    if own := [f"- {labels[name]}: {text}." for name in labels for text in deviations.get(name, ())]:
         yield "\n".join(["Deviations from lmms-eval's own tasks:\n", *own])
     if judges := comparison.protocol.get("judges", {}):
         yield "\n".join(

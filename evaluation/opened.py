@@ -92,8 +92,12 @@ def reduced(suite: Suite, *, not_judged: bool) -> Suite:
 
 
 def asked(benchmark: Benchmark) -> dict[str, Any]:
-    """What of a benchmark decides what is asked, as JSON: tasks, data, generation settings, judge."""
-    return benchmark.model_dump(mode="json", include={"name", "tasks", "data", "generation", "judge"})
+    """What of a benchmark decides what is asked, as JSON: tasks, data, generation settings, judge.
+
+    The filter is one of the task's, which is not opened with another.
+    """
+    names = {"name", "tasks", "data", "generation", "judge", "filter"}
+    return benchmark.model_dump(mode="json", include=names)
 
 
 def suite_to_ask(tasks: str, benchmarks: Sequence[Mapping[str, Any]]) -> Suite:

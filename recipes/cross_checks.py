@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from recipes.document import KeyPath
 from recipes.errors import nearest
-from recipes.schema import MiniPool, Recipe, required
+from recipes.schema import Bench, MiniPool, Recipe, required
 
 
 def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
@@ -67,7 +67,7 @@ def _held_out_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         (("probe", "bench"), recipe.probe and recipe.probe.bench),
         (("gradient", "validation"), recipe.gradient and recipe.gradient.validation),
     ):
-        if section and recipe.bench and section.seed == recipe.bench.seed:
+        if isinstance(section, Bench) and recipe.bench and section.seed == recipe.bench.seed:
             yield (
                 (*key, "seed"),
                 f"seed {section.seed} draws the items that the arms are compared on; give another seed",

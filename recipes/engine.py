@@ -107,7 +107,8 @@ def finished_repetitions(plan: Plan, root: Path) -> int:
     states = survey(plan, root).states
     runs = [n for n in plan.nodes if n.kind == "evaluate"]
     unfinished = [n.repetition for n in plan.nodes[-1].parents() if states[n.name] != "done"]
-    return min(unfinished, default=max(n.repetition for n in runs) + 1)
+    # What comes before all repetitions has a negative number: while it is unfinished, none is finished.
+    return max(0, min(unfinished, default=max(n.repetition for n in runs) + 1))
 
 
 def _closure(start: Iterable[Node], above: Callable[[Node], Iterable[Node]]) -> set[Node]:

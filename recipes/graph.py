@@ -75,12 +75,14 @@ class Plan:
     """Nodes in an order in which they can run; each name and each hash occurs once.
 
     `refusals`: why stages of a kind cannot run as planned, which matters only if one of them is needed.
+    `notes`: what a dry run says besides the stages.
     """
 
     stages: Stages
     nodes: list[Node] = field(default_factory=list)
     by_hash: dict[str, Node] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(
         self,

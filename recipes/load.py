@@ -24,7 +24,7 @@ SERVERS = (
     "scoring.server.",
     "quality.judge.server.",
     "evaluation.judge.server.",
-    "evaluation.data.",
+    "evaluation.data",
 )
 """Keys of the protocol's sections that are not part of the protocol: where a model is served or data lie."""
 

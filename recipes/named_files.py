@@ -5,13 +5,15 @@ The stage opens them by the name in its config; the input only carries the hash.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curation.closure import file_hash
+from recipes.document import KeyPath
 from recipes.errors import RecipeError
 from recipes.external import External, Fingerprints, expanded, several
 from recipes.load import Loaded
-from recipes.schema import Bench, NotJudged, required
+from recipes.schema import Bench, NotJudged, SuiteItems, required
 from training.spec import FitSpec
 
 if TYPE_CHECKING:
@@ -49,34 +51,62 @@ def prompts_input(rater: str, name: str, loaded: Loaded, prints: Fingerprints) -
         raise RecipeError(f"{loaded.locate(rater, 'prompts')}: {rater}.prompts: {error}") from error
 
 
-def suite_inputs(loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
-    """The suite of the evaluation, and the YAML files and Python functions of its tasks.
+@dataclass(frozen=True)
+class NamedSuite:
+    """A suite and the mirror of its data, as the keys `suite_key` and `mirror_key` of a recipe name them."""
+
+    name: str
+    mirror: str | None
+    suite_key: KeyPath
+    mirror_key: KeyPath
+    not_judged: bool = False
+
+    @classmethod
+    def of_evaluation(cls, loaded: Loaded) -> "NamedSuite":
+        """The suite that the arms are compared on."""
+        section = loaded.recipe.evaluation
+        keys = ("evaluation", "suite"), ("evaluation", "data", "mirror")
+        mirror = section.data.mirror if section.data else None
+        return cls(section.suite, mirror, *keys, not_judged=isinstance(section.judge, NotJudged))
+
+    @classmethod
+    def of_items(cls, section: SuiteItems, *key: str) -> "NamedSuite":
+        """The suite of the validation items at `key`."""
+        return cls(section.suite, section.mirror, (*key, "suite"), (*key, "mirror"))
+
+
+def suite_inputs(named: NamedSuite, loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
+    """The suite, and the YAML files and Python functions of its tasks.
 
     Raises RecipeError for an unknown or invalid suite, and for tasks that do not exist.
     """
     from evaluation.suites import path_of
 
-    where, suite = loaded.locate("evaluation", "suite"), suite_of(loaded)
+    suite = suite_of(named, loaded)
     try:
         tasks = task_files(suite, [task.task for b in suite for task in b.tasks], prints)
     except (FileNotFoundError, ImportError) as error:
-        raise RecipeError(f"{where}: evaluation.suite: {error}") from error
-    return {"suite": several([path_of(loaded.recipe.evaluation.suite)], prints), "tasks": tasks}
+        raise _at(named.suite_key, loaded, error) from error
+    return {"suite": several([path_of(named.name)], prints), "tasks": tasks}
 
 
-def suite_of(loaded: Loaded) -> "Suite":
-    """The suite of the evaluation, without its judged benchmarks where they are declared not judged.
+def suite_of(named: NamedSuite, loaded: Loaded) -> "Suite":
+    """The suite, without its judged benchmarks where they are declared not judged.
 
     Raises RecipeError for an unknown or invalid suite.
     """
     from evaluation.opened import reduced
     from evaluation.suite import load_suite
 
-    evaluation = loaded.recipe.evaluation
     try:
-        return reduced(load_suite(evaluation.suite), not_judged=isinstance(evaluation.judge, NotJudged))
+        return reduced(load_suite(named.name), not_judged=named.not_judged)
     except (ValueError, FileNotFoundError) as error:
-        raise RecipeError(f"{loaded.locate('evaluation', 'suite')}: evaluation.suite: {error}") from error
+        raise _at(named.suite_key, loaded, error) from error
+
+
+def _at(key: KeyPath, loaded: Loaded, error: Exception) -> RecipeError:
+    """The error with the place in the recipe."""
+    return RecipeError(f"{loaded.locate(*key)}: {'.'.join(key)}: {error}")
 
 
 def task_files(suite: "Suite", tasks: list[str], prints: Fingerprints) -> External:
@@ -92,12 +122,13 @@ def task_files(suite: "Suite", tasks: list[str], prints: Fingerprints) -> Extern
     return External(data.path, prints.text("\n".join([data.hash, *code])))
 
 
-def mirror_input(loaded: Loaded, benchmarks: "Sequence[Benchmark]", prints: Fingerprints) -> External:
-    """The data of these benchmarks in the recipe's mirror, identified by content. Raises RecipeError."""
+def mirror_input(
+    named: NamedSuite, loaded: Loaded, benchmarks: "Sequence[Benchmark]", prints: Fingerprints
+) -> External:
+    """The data of these benchmarks in the suite's mirror, identified by content. Raises RecipeError."""
     from evaluation.mirror import Mirror, MirrorError
 
-    where = loaded.locate("evaluation", "data", "mirror")
-    folder = expanded(required(loaded.recipe.evaluation.data).mirror, where)
+    folder = expanded(required(named.mirror), loaded.locate(*named.mirror_key))
     try:
         mirror = Mirror(folder)
         digests = []
@@ -105,8 +136,20 @@ def mirror_input(loaded: Loaded, benchmarks: "Sequence[Benchmark]", prints: Fing
             mirror.check(benchmark, strict=False)
             digests += [mirror.digest(benchmark.data_of(task)) for task in benchmark.tasks]
     except MirrorError as error:
-        raise RecipeError(f"{where}: evaluation.data.mirror: {error}") from error
+        raise _at(named.mirror_key, loaded, error) from error
     return External(folder.resolve(), prints.text("\n".join(digests)))
+
+
+def mirror_questions(named: NamedSuite, loaded: Loaded, suite: "Suite") -> dict[str, int]:
+    """Number of questions of each benchmark in the suite's mirror. Raises RecipeError."""
+    from evaluation.mirror import Mirror, MirrorError
+
+    folder = expanded(required(named.mirror), loaded.locate(*named.mirror_key))
+    try:
+        mirror = Mirror(folder)
+        return {b.name: sum(mirror.questions(b, task) for task in b.tasks) for b in suite}
+    except MirrorError as error:
+        raise _at(named.mirror_key, loaded, error) from error
 
 
 def work_of_bench(bench: Bench) -> float:

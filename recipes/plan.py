@@ -14,9 +14,10 @@ from recipes.code import Stages
 from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
-from recipes.named_files import deepspeed_input, work_of_bench
+from recipes.named_files import NamedSuite, deepspeed_input, work_of_bench
 from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_signals import PoolPlan
+from recipes.plan_validation import ValidationPlan
 from recipes.schema import Arm, LlavaPool, MiniPool, Recipe, required
 
 
@@ -60,12 +61,16 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
         plan.add("bench", dump(recipe.bench), {}, work=work_of_bench(recipe.bench)) if recipe.bench else None
     )
     seeds = recipe.drawn_pools()
-    pools = [_pool(plan, loaded, prints, seed, bench, base, tagged=len(seeds) > 1) for seed in seeds]
+    named = NamedSuite.of_evaluation(loaded)
+    evaluation = EvaluationPlan(plan, loaded, prints, bench, recipe.bench, named)
+    validation = ValidationPlan(plan, loaded, prints, evaluation)
+    pools = [
+        _pool(plan, loaded, prints, seed, bench, base, validation, tagged=len(seeds) > 1) for seed in seeds
+    ]
     for pool in pools:
         for signal in dict.fromkeys(signal for arm in recipe.arms.values() for signal in arm.learned()):
             pool.signal(signal)
     trained = {"base": base, **deepspeed_input(required(recipe.train), loaded, prints)}
-    evaluation = EvaluationPlan(plan, loaded, prints, bench, recipe.bench)
     planned = [
         (number, pool, name, *seeds_of_run)
         for number in range(recipe.repetitions())
@@ -74,11 +79,13 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
         for seeds_of_run in arm.runs()[number : number + 1]
     ]
     runs = [_run(*one, trained, evaluation) for one in planned if repetitions is None or one[0] < repetitions]
+    plan.notes.append(evaluation.cost(len({run.evaluate.hash for run in runs})))
     arm_order = {name: at for at, name in enumerate(recipe.arms)}
     pool_order = {seed: at for at, seed in enumerate(seeds)}
     # The sort is stable, so the runs of an arm on a pool stay in the order of their seeds.
     runs.sort(key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]]))
-    _compare(plan, loaded, pools, runs, evaluation.shared, planned_runs=len(planned))
+    shared = {**evaluation.shared, "held_out": validation.checks or None}
+    _compare(plan, loaded, pools, runs, shared, planned_runs=len(planned))
 
 
 def _compare(
@@ -165,6 +172,7 @@ def _pool(
     seed: int | None,
     bench: Node | None,
     base: External,
+    validation: ValidationPlan,
     *,
     tagged: bool,
 ) -> PoolPlan:
@@ -187,7 +195,7 @@ def _pool(
         inputs = {"source": source, "images": images}
     inputs["tokenizer"] = _model(loaded, prints, external.PROCESSOR_FILES)
     pool = plan.add("pool", config, inputs, name=stage_name("pool", *tag), work=size)
-    return PoolPlan(plan, loaded, prints, seed, tag, pool, source, base, size)
+    return PoolPlan(plan, loaded, prints, seed, tag, pool, source, base, size, validation=validation)
 
 
 def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:

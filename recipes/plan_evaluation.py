@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from recipes.external import Fingerprints
 from recipes.graph import Node, Plan, dump, stage_name
 from recipes.load import Loaded
-from recipes.named_files import mirror_input, suite_inputs, suite_of
-from recipes.schema import Bench, EvaluationJudge, NotJudged
+from recipes.named_files import NamedSuite, mirror_input, mirror_questions, suite_inputs, suite_of
+from recipes.schema import Bench, EvaluationJudge
 
 if TYPE_CHECKING:
     from evaluation.suite import Benchmark
@@ -25,9 +25,9 @@ ASKED = ("batch_size", "max_batch_tokens", "dtype", "template", "loaders")
 class EvaluationPlan:
     """Plans the evaluation of checkpoints on one set of benchmark items.
 
-    `items`: the stage that draws the mini world's items, or None for a mirror. `problem` says why no
-    checkpoint can be evaluated; the plan is then made without the evaluation's inputs and refused when an
-    evaluation is needed (`recipes.engine.refuse_unrunnable`).
+    `named`: the suite. `items`: the stage that draws the mini world's items, or None for a mirror. `problem`
+    says why no checkpoint can be evaluated; the plan is then made without the evaluation's inputs, and
+    refused when an evaluation is needed (`recipes.engine.refuse_unrunnable`).
     """
 
     plan: Plan
@@ -35,18 +35,22 @@ class EvaluationPlan:
     prints: Fingerprints
     items: Node | None
     section: Bench | None
+    named: NamedSuite
     problem: str | None = None
     shared: dict[str, Any] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.suite = suite_of(self.loaded)
-        self.shared = dict(suite_inputs(self.loaded, self.prints))
+        self.suite = suite_of(self.named, self.loaded)
+        self.shared = dict(suite_inputs(self.named, self.loaded, self.prints))
         self.problem = self._problem()
         if self.problem is None:
-            in_mirror = self.loaded.recipe.evaluation.data is not None or self.items is None
-            self.shared["bench"] = (
-                mirror_input(self.loaded, list(self.suite), self.prints) if in_mirror else self.items
-            )
+            in_mirror = self.named.mirror is not None or self.items is None
+            if in_mirror:
+                self.held = mirror_questions(self.named, self.loaded, self.suite)
+                self.shared["bench"] = mirror_input(self.named, self.loaded, list(self.suite), self.prints)
+            else:
+                self.shared["bench"] = self.items
         elif self.items:
             self.shared["bench"] = self.items
         if self.problem:
@@ -63,7 +67,7 @@ class EvaluationPlan:
                     f"evaluation.judge: missing; {', '.join(judged)} of suite {name!r} need a judge: name a "
                     "model and its server, or write `judge: not judged` to leave them out of every arm's mean"
                 )
-        if evaluation.data is None and self.items is None:
+        if self.named.mirror is None and self.items is None:
             remote = sorted({b.data.repo for b in self.suite if b.data.repo})
             if not remote:
                 return (
@@ -75,9 +79,31 @@ class EvaluationPlan:
                 f"them with `python -m evaluation.data fetch {name} --mirror DIR` and name DIR, or stop "
                 "before the evaluation with --until"
             )
-        if evaluation.data is None and any(b.data.repo for b in self.suite):
+        if self.named.mirror is None and any(b.data.repo for b in self.suite):
             return f"evaluation.data.mirror: missing; suite {name!r} reads data that `bench` does not draw"
         return None
+
+    def cost(self, checkpoints: int) -> str:
+        """In words: how much these checkpoints are asked, how long that takes and what else it needs."""
+        minutes = sum(benchmark.gpu_minutes for benchmark in self.suite)
+        asked = sum(self.questions(benchmark) for benchmark in self.suite)
+        time = (
+            f"about {minutes * checkpoints:,.0f} GPU-minutes for a 7B model on one H100"
+            if minutes
+            else "GPU-minutes unknown"
+        )
+        judged = [benchmark.name for benchmark in self.suite if benchmark.judge]
+        section = self.loaded.recipe.evaluation.judge
+        if isinstance(section, EvaluationJudge) and judged:
+            judge = f"judged by {section.model}: {', '.join(judged)}"
+        elif self.named.not_judged:
+            judge = "benchmarks that need a judge are left out"
+        else:
+            judge = f"a judge is needed: {', '.join(judged)}" if judged else "no judge needed"
+        return (
+            f"evaluation: suite {self.suite.name}, {len(self.suite)} benchmarks, {checkpoints} checkpoints x "
+            f"{asked:,.0f} questions; on the whole data {time}; {judge}"
+        )
 
     def add(
         self, model: Node, *names: str | int, shuffled: bool, limit: int | None, repetition: int = 0
@@ -87,10 +113,10 @@ class EvaluationPlan:
         judge = self._judge(answers, names, limit, repetition)
         evaluation = self.loaded.recipe.evaluation
         config = {
-            "suite": evaluation.suite,
+            "suite": self.named.name,
             "limit": limit,
             **dump(evaluation, "batch_size", "max_batch_tokens"),
-            "not_judged": isinstance(evaluation.judge, NotJudged),
+            "not_judged": self.named.not_judged,
         }
         inputs = {**self.shared, "answers": answers, **({"judgements": judge} if judge else {})}
         return self.plan.add(
@@ -127,13 +153,15 @@ class EvaluationPlan:
             config,
             {"model": model, **shared},
             name=stage_name("answer", *names),
-            work=sum(min(self._questions(b), limit or 2**31) for b in self.suite) * (1 + shuffled),
+            work=sum(min(self.questions(b), limit or 2**31) for b in self.suite) * (1 + shuffled),
             repetition=repetition,
         )
 
-    def _questions(self, benchmark: "Benchmark") -> float:
-        """Number of questions of a benchmark, for time estimates."""
-        return self.section.items if self.section and self.items else benchmark.expected or 1000
+    def questions(self, benchmark: "Benchmark") -> float:
+        """Number of questions of a benchmark, for estimates: those in the mirror, or those that are drawn."""
+        if self.section and self.items:
+            return self.section.items
+        return self.held.get(benchmark.name) or benchmark.expected or 1000
 
     def _judge(
         self, answers: Node, names: tuple[str | int, ...], limit: int | None, repetition: int
@@ -143,12 +171,12 @@ class EvaluationPlan:
         judged = [benchmark for benchmark in self.suite if benchmark.judge]
         if not judged or not isinstance(section, EvaluationJudge):
             return None
-        config = {"suite": self.loaded.recipe.evaluation.suite, "limit": limit, **dump(section)}
+        config = {"suite": self.named.name, "limit": limit, **dump(section)}
         return self.plan.add(
             "judge",
             config,
             {**self.shared, "answers": answers},
             name=stage_name("judge", *names),
-            work=sum(self._questions(benchmark) for benchmark in judged),
+            work=sum(self.questions(benchmark) for benchmark in judged),
             repetition=repetition,
         )

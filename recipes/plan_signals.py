@@ -13,16 +13,20 @@ from curation import catalogue
 from curation.catalogue import Signal
 from recipes.errors import RecipeError, nearest
 from recipes.graph import Node, dump, samples_seen
-from recipes.named_files import work_of_bench
+from recipes.named_files import NamedSuite, work_of_bench
 from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_fits import PoolFits, without
+from recipes.plan_validation import ValidationPlan
 from recipes.schema import (
     QUALITY_COLUMNS,
     QUALITY_MODELS,
     Bench,
     Clustering,
+    DrawnSuiteItems,
+    LlavaItems,
     ModelsQuality,
     Probe,
+    SuiteItems,
 )
 
 CUSTOM = "curation.signals.custom:produce_custom"
@@ -43,6 +47,7 @@ class PoolPlan(PoolFits):
     subset-value regressor learns from.
     """
 
+    validation: ValidationPlan = field(kw_only=True)
     signals: dict[str, Node] = field(default_factory=dict)
     probes: list[Node] = field(default_factory=list)
 
@@ -137,7 +142,7 @@ class PoolPlan(PoolFits):
         if need == "vectors":
             return self._vectors(section, star)
         if need == "validation":
-            return self._validation(section.validation)
+            return self._validation(section.validation, "gradient", "validation")
         if need == "indicators":
             return [self.signal(name) for name in self._indicators(section)]
         if need == "subsets":
@@ -262,22 +267,32 @@ class PoolPlan(PoolFits):
 
     def _probe_evaluations(self, probe: Probe) -> list[Node]:
         """InstructionGPT-4: train on subsets of known content and evaluate each on validation items."""
-        bench = self._validation(probe.bench)
+        evaluation, limit = self._probe_items(probe.bench)
         train = probe.train or self.section("train")
         subsets = self._probe_subsets(probe)
-        evaluation = EvaluationPlan(self.plan, self.loaded, self.prints, bench, probe.bench)
         evaluates = []
         for k in range(probe.subsets):
             inputs = {"pool": self.pool, "subset": subsets, "base": self.base, **self.deepspeed(train)}
             config = {**dump(train), "seed": probe.seed, "subset": k}
             work = samples_seen(train, probe.size)
             fit = self.add("train", config, inputs, work, "probe", k)
-            evaluates.append(evaluation.add(fit, "probe", k, *self.tag, shuffled=False, limit=None))
+            evaluates.append(evaluation.add(fit, "probe", k, *self.tag, shuffled=False, limit=limit))
             self.probes += [fit, evaluates[-1]]
         return evaluates
 
-    def _validation(self, section: Bench) -> Node:
-        """Validation items, drawn with another seed than the items that the arms are compared on."""
+    def _probe_items(self, section: Bench | SuiteItems) -> tuple[EvaluationPlan, int | None]:
+        """(the evaluation of a probe, the number of questions of each task that it asks; None: all)."""
+        key = ("probe", "bench")
+        if isinstance(section, SuiteItems):
+            return self.validation.evaluation(section, *key), section.items
+        drawn = self._validation(section, *key)
+        named = NamedSuite.of_evaluation(self.loaded)
+        return EvaluationPlan(self.plan, self.loaded, self.prints, drawn, section, named), None
+
+    def _validation(self, section: Bench | LlavaItems | DrawnSuiteItems, *key: str) -> Node:
+        """Validation items; the mini world's are drawn with another seed than those of the comparison."""
+        if not isinstance(section, Bench):
+            return self.validation.samples(section, *key)
         return self.plan.add(
             "bench", dump(section), {}, name=f"bench[{section.seed}]", work=work_of_bench(section)
         )

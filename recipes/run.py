@@ -144,6 +144,8 @@ def _show_plan(
 
     rows = [(n.name, state(n.name), present.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes]
     console.print(stage_table(rows, f"{loaded.recipe.name}, protocol {loaded.protocol}"))
+    for note in plan.notes:
+        console.print(note, markup=False, soft_wrap=True)
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)
     console.print(

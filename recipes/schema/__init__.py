@@ -14,9 +14,12 @@ from recipes.schema.signals import (
     QUALITY_COLUMNS,
     QUALITY_MODELS,
     Clustering,
+    DrawnSuiteItems,
     Gradient,
+    LlavaItems,
     ModelsQuality,
     Probe,
+    SuiteItems,
 )
 from recipes.schema.sweep import SweepFile
 from recipes.schema.teachers import ApiTeacher, MetadataTeacher, Server
@@ -28,9 +31,11 @@ __all__ = [
     "Arm",
     "Bench",
     "Clustering",
+    "DrawnSuiteItems",
     "Evaluation",
     "EvaluationJudge",
     "Gradient",
+    "LlavaItems",
     "LlavaPool",
     "MetadataTeacher",
     "MiniPool",
@@ -45,6 +50,7 @@ __all__ = [
     "SeedModel",
     "Server",
     "Styler",
+    "SuiteItems",
     "SweepFile",
     "required",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from recipes.schema.base import Fraction, PathText, Section, Seed
+from recipes.schema.base import Fraction, PathText, Section, Seed, default_kind
 from recipes.schema.data import Bench
 from recipes.schema.models import SeedModel, Vllm
 from recipes.schema.teachers import Server
@@ -120,6 +120,38 @@ class ModelsQuality(Section):
         return [name for name in QUALITY_COLUMNS if getattr(self, name) is not None]
 
 
+class LlavaItems(Section):
+    """The user's own validation items."""
+
+    kind: Literal["llava"]
+    source: PathText = Field(
+        description="JSON or JSONL file in LLaVA's format; the field `source` of an item names its task"
+    )
+    images: PathText | None = Field(
+        None, description="directory that image paths are relative to; default: that of `source`"
+    )
+
+
+class SuiteItems(Section):
+    """Validation items of real benchmarks: a suite whose data are other splits than the reported ones."""
+
+    kind: Literal["suite"]
+    suite: str = Field(description="a name in evaluation/suites, or a path; its file names the splits")
+    mirror: PathText = Field(description="folder with the repositories of that suite")
+    items: int | None = Field(None, ge=1, description="the first N questions of each task; default: all")
+
+
+class DrawnSuiteItems(SuiteItems):
+    """Such items, drawn at random, with their reference answers."""
+
+    items: int | None = Field(None, ge=1, description="questions drawn of each task; default: all")
+    seed: Seed = Field(0, description="draws the items")
+
+
+Validation = Annotated[Bench | LlavaItems | DrawnSuiteItems, Field(discriminator="kind")]
+ProbeItems = Annotated[Bench | SuiteItems, Field(discriminator="kind")]
+
+
 class Gradient(Section):
     """Projected LoRA gradients at checkpoints of a warm-up training, compared with those of validation items.
 
@@ -133,8 +165,9 @@ class Gradient(Section):
     )
     dim: int = Field(1024, ge=1, description="length of a projected gradient, for each adapter")
     seed: Seed = Field(0, description="draws the projection")
-    validation: Bench = Field(
-        description="items whose gradients are the target; must not be those that the arms are compared on"
+    validation: Annotated[Validation, default_kind("mini")] = Field(
+        description="items whose gradients are the target: of the mini world, the user's own (llava) or of "
+        "real benchmarks (suite); must not be those that the arms are compared on, which is checked"
     )
 
 
@@ -144,8 +177,9 @@ class Probe(Section):
     subsets: int = Field(30, ge=3, description="number of subsets: clusters of images, made equally large")
     size: int = Field(114, ge=1, description="samples of each subset")
     seed: Seed = 0
-    bench: Bench = Field(
-        description="items that the probes are evaluated on; must not be those that the arms are compared on"
+    bench: Annotated[ProbeItems, default_kind("mini")] = Field(
+        description="items that the probes are evaluated on: of the mini world, or of real benchmarks "
+        "(suite); must not be those that the arms are compared on, which is checked"
     )
     train: FitSpec | None = Field(None, description="training of a probe; default: that of the arms")
     regressor: Literal["ridge", "mlp", "set_attention"] = "ridge"

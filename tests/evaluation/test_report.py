@@ -159,7 +159,7 @@ def test_what_the_numbers_are_is_said_by_benchmark(comparison):
     assert "| Pairs | p+c | 2,800 | image pair | 50 | 100 | 2,374 | 1,050 | 25.0 % | 50.0 % | +10.0 |" in text
     assert "| Rings | score | 1 | ring | 60 | 60 | 60 | 0.25 | – | – | – |" in text
     assert "by the checkpoint's own chat template (template: checkpoint), weights in bfloat16" in text
-    assert "- Pairs: no coin; no hint." in text and "- samples.jsonl: ab12" in text
+    assert "- Pairs: no coin.\n- Pairs: no hint." in text and "- samples.jsonl: ab12" in text
     assert "- Rings: m (2), prompt p version 1, up to 3 attempts; another model." in text
     assert "evaluation.deviations" not in text and "evaluation.judges" not in text
 

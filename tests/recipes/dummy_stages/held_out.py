@@ -1,0 +1,3 @@
+"""Dummy stage `held_out`."""
+
+from dummy_stages.body import run  # noqa: F401

@@ -113,22 +113,33 @@ def run_inline(schedule: Schedule, display: Display) -> None:
 
 
 def run_pool(schedule: Schedule, display: Display, workers: int) -> None:
-    """Run up to `workers` stages concurrently, in single-threaded processes that are reused."""
+    """Run up to `workers` stages concurrently, in single-threaded processes that are reused.
+
+    With GPUs there are no more workers than GPUs, and each sees one of its own.
+    """
+    from evaluation.placement import visible_devices
+
+    devices = list(dict.fromkeys(visible_devices(workers)))
+    places = devices if devices != [None] else [None] * workers
     pool: list[_Worker] = []
     with contextlib.ExitStack() as stack:
         try:
-            _work_off(schedule, display, workers, pool, stack)
+            _work_off(schedule, display, places, pool, stack)
         except KeyboardInterrupt:
             _terminate(pool)
             raise
 
 
 def _work_off(
-    schedule: Schedule, display: Display, workers: int, pool: list["_Worker"], stack: contextlib.ExitStack
+    schedule: Schedule,
+    display: Display,
+    places: Sequence[str | None],
+    pool: list["_Worker"],
+    stack: contextlib.ExitStack,
 ) -> None:
     failure: StageError | None = None
     while True:
-        while failure is None and (idle := _idle(pool, workers, stack)) and (task := schedule.next()):
+        while failure is None and (idle := _idle(pool, places, stack)) and (task := schedule.next()):
             display.start(task.name)
             idle().give(task)
         busy = [worker for worker in pool if worker.task]
@@ -161,28 +172,32 @@ def _terminate(pool: list["_Worker"]) -> None:
         worker.signal(signal.SIGKILL)
 
 
-def _idle(pool: list["_Worker"], workers: int, stack: contextlib.ExitStack) -> Callable[[], "_Worker"] | None:
-    """A function that returns an idle worker, or starts one while there are fewer than `workers`."""
+def _idle(
+    pool: list["_Worker"], places: Sequence[str | None], stack: contextlib.ExitStack
+) -> Callable[[], "_Worker"] | None:
+    """A function that returns an idle worker, or starts one while a place (GPU, or None) is free."""
     if free := next((w for w in pool if w.alive and not w.task), None):
         return lambda: free
 
     def start() -> _Worker:
-        pool.append(stack.enter_context(_Worker()))
+        pool.append(stack.enter_context(_Worker(places[len(pool)])))
         return pool[-1]
 
-    return start if len(pool) < workers else None
+    return start if len(pool) < len(places) else None
 
 
 class _Worker:
-    """A spawned process that performs one task after the other."""
+    """A spawned process that performs one task after the other, on the GPU `device` if there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
         # Not fork: it would copy a parent that may hold threads and locks.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         # Not a daemon: daemons must not start processes, which stages do (torchrun, data loaders).
         self.process = context.Process(target=_worker, args=(theirs,), daemon=False)
-        with _environment(ONE_THREAD):
+        # Set before the process starts: what it imports first may already look for GPUs.
+        gpu = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        with _environment(ONE_THREAD | gpu):
             self.process.start()
         theirs.close()
         self.task: Task | None = None

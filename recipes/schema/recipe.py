@@ -36,11 +36,22 @@ class Resources(Section):
     """Where stages run. Never changes a result."""
 
     executor: Literal["inline", "pool"] = Field(
-        "inline", description="this process, or single-threaded worker processes"
+        "inline",
+        description="this process, or single-threaded worker processes, each with one GPU of its own; a stage "
+        "that uses several GPUs needs `inline`: a training with `train.deepspeed` on more than one, "
+        "`answer_workers` above 1",
     )
-    workers: int = Field(2, ge=1, le=1024, description="worker processes of the pool, all on this machine")
+    workers: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="worker processes of the pool, all on this machine; with GPUs, at most as many as these",
+    )
     answer_workers: int = Field(
-        1, ge=1, le=1024, description="processes that answer one checkpoint's benchmarks, one for each GPU"
+        1,
+        ge=1,
+        le=1024,
+        description="processes that answer one checkpoint's benchmarks, one for each GPU",
     )
 
 

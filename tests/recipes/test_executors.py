@@ -115,6 +115,47 @@ def test_the_pool_reuses_concurrent_single_threaded_processes(task, tmp_path):
     assert os.environ.get("OMP_NUM_THREADS") == threads, "the parent's own setting is restored"
 
 
+@pytest.mark.parametrize("given, shown", [(None, {"0", "1"}), ("5,GPU-7a", {"5", "GPU-7a"})])
+def test_each_worker_of_the_pool_sees_one_gpu_of_its_own(task, tmp_path, monkeypatch, given, shown):
+    _pretend_gpus(monkeypatch, given, 2)
+    meet = {"meet": [str(tmp_path / "meet"), 2]}  # each waits until both are running
+    seen = _devices(schedule(task("a", **meet), task("b", **meet), task("c")), workers=4)
+    assert {seen["a"], seen["b"]} == shown and seen["c"] in shown
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == given, "the parent's own setting is restored"
+
+
+def test_there_are_no_more_workers_than_gpus(task, monkeypatch):
+    _pretend_gpus(monkeypatch, None, 1)
+    assert set(_devices(schedule(task("a"), task("b"), task("c")), workers=3).values()) == {"0"}
+
+
+def test_without_a_gpu_nothing_is_hidden(task, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert _devices(schedule(task("a")), workers=2) == {"a": None}
+
+
+def _pretend_gpus(monkeypatch, given, n):
+    """`n` GPUs for this process, and CUDA_VISIBLE_DEVICES as `given`."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: n)
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+
+
+def _devices(plan, workers):
+    """CUDA_VISIBLE_DEVICES of the process that performed each task; at most one process per GPU."""
+    shown = Recorder()
+    run_pool(plan, shown, workers)
+    about = {e[1].name: e[1].summary for e in shown.events if e[0] == "finish"}
+    processes = {v["pid"] for v in about.values()}
+    gpus = {v["gpu"] for v in about.values()}
+    assert gpus == {None} or len(processes) == len(gpus)
+    return {name: v["gpu"] for name, v in about.items()}
+
+
 def test_output_of_a_worker_goes_to_the_log_beside_the_artefact(task, capfd):
     made = task("a", print="noise of a library")
     pool(schedule(made), Recorder())

@@ -15,7 +15,7 @@ class Unpicklable(Exception):
 
 
 def run(config, inputs, out, progress):
-    """Returns the process id and OMP_NUM_THREADS."""
+    """Returns the process id, OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES."""
     (out / "started").write_text(config["name"])
     if "print" in config:
         print(config["print"], flush=True)
@@ -37,7 +37,8 @@ def run(config, inputs, out, progress):
         raise Unpicklable
     if "fail" in config:
         raise ValueError(config["fail"])
-    return {"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS"), "gpu": gpu}
 
 
 def _meet(folder, number, name):

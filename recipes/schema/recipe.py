@@ -37,7 +37,7 @@ class Resources(Section):
 
     executor: Literal["inline", "pool"] = Field(
         "inline",
-        description="this process, or single-threaded worker processes, each with one GPU of its own; a stage "
+        description="this process, or single-threaded worker processes, each with a GPU of its own; a stage "
         "that uses several GPUs needs `inline`: a training with `train.deepspeed` on more than one, "
         "`answer_workers` above 1",
     )

@@ -80,7 +80,7 @@ def _start(context: Any, stack: ExitStack, opened: Open, device: str | None) -> 
 def _receive(end: Connection) -> tuple[str, Any]:
     try:
         return end.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):  # the latter if it died before it read what was sent
         return "failed", "its process died without a message (killed, or out of memory)"
 
 

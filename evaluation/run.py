@@ -14,7 +14,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -200,18 +200,20 @@ def judge_of(options: argparse.Namespace) -> "JudgeServer | None":
 
 @contextmanager
 def _bar(name: str) -> Iterator[Any]:
-    """A bar on stderr once something is done, so that what is all there shows none."""
-    from contextlib import ExitStack
-
-    from curation.signals.core.progress import shown
+    """A bar on stderr for each count from 1 up; what is all there shows none."""
+    from curation.progress import shown
 
     with ExitStack() as stack:
         report: Any = None
+        last = 0
 
         def progress(done: int, total: int) -> None:
-            nonlocal report
-            report = report or stack.enter_context(shown(name))
+            nonlocal report, last
+            if report is None or done <= last:  # the next benchmark's judgements
+                stack.close()
+                report = stack.enter_context(shown(name))
             report(done, total)
+            last = done
 
         yield progress
 

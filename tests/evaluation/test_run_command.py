@@ -258,6 +258,19 @@ def test_a_file_where_the_results_should_be_is_refused(tmp_path):
     assert issubclass(FileExistsError, run.refusals())
 
 
+def test_each_benchmark_that_is_judged_is_counted_from_the_start(capsys):
+    from evaluation.run import _bar
+
+    with _bar("judgements") as progress:
+        for done, total in ((1, 2), (2, 2), (1, 1), (1, 3), (3, 3)):
+            progress(done, total)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said] == [
+        *("judgements: 2 of 2 (100%)", "judgements: 1 of 1 (100%)", "judgements: 3 of 3 (100%)")
+    ]
+    assert not any("-" in line for line in said)
+
+
 def test_stopping_restores_the_handlers():
     from evaluation.run import stoppable, stopped
 

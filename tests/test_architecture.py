@@ -57,6 +57,7 @@ ANYWHERE = {
     "curation.nearest",
     "curation.own_code",
     "curation.printable",
+    "curation.progress",
     "curation.taxonomy",
 }
 """Modules that every package may import; they import nothing of the project but each other."""

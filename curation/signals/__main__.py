@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """The summary of the producer that the command line asks for. Raises ProducerError, CommandError."""
     from curation.pool.read import Pool
-    from curation.signals.core.progress import shown
+    from curation.progress import shown
 
     params = yaml_params(given.param)
     make = _built_in if given.producer in COMMANDS else _custom

@@ -1,17 +1,16 @@
-"""Progress of a producer: a live bar with the remaining time in a terminal, plain lines elsewhere."""
+"""Progress of a long computation: a live bar with the remaining time in a terminal, plain lines elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from curation.signals.core.table import Progress
+Progress = Callable[[int, int], None]
+"""Receives (done, total)."""
 
 
 @contextmanager
-def shown(name: str, every: float = 10.0) -> "Iterator[Progress]":
+def shown(name: str, every: float = 10.0) -> Iterator[Progress]:
     """Show the calls of the yielded callback on stderr; plain lines are at least `every` seconds apart."""
     if not sys.stderr.isatty():
         yield plain_lines(name, every)
@@ -50,7 +49,7 @@ def plain_lines(
     every: float,
     write: Callable[[str], object] | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> "Progress":
+) -> Progress:
     """A callback that writes `name: done of total (percent), samples/s, time left`.
 
     The speed is measured since the previous line.

@@ -143,8 +143,9 @@ def _image_of(feature: Any, image: Any) -> Any:
 
     if isinstance(feature, List):
         return List(_image_of(feature.feature, image))
-    plain = {"bytes": Value("binary"), "path": Value("string")}
-    return image if feature == plain else feature
+    # A column of paths that are all missing has the type null.
+    plain = [{"bytes": Value("binary"), "path": Value(path)} for path in ("string", "null")]
+    return image if feature in plain else feature
 
 
 def _check_bytes(table: "pa.Table", features: "Features", file: Path) -> None:

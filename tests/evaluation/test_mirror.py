@@ -430,3 +430,19 @@ def test_rows_that_count_are_named_by_a_column(whole):
     assert len(rows) == sum(c in categories for c in everything["category"])
     assert opened.questions(perception, task) == len(rows)
     assert opened.digest(perception.data_of(task)) != opened.digest(everything_of.data)
+
+
+def test_images_whose_paths_are_all_missing_are_images(tmp_path, small):
+    from datasets import Image
+
+    encoded = pq.read_table(next(small.rglob("*.parquet")))
+    (name, picture), *_ = [
+        (name, value)
+        for name, value in encoded.slice(0, 1).to_pylist()[0].items()
+        if isinstance(value, dict) and "bytes" in value
+    ]
+    rows = [{"question": "?", name: {"bytes": picture["bytes"], "path": None}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "own.parquet")
+    assert pa.types.is_null(pq.read_schema(tmp_path / "own.parquet").field(name).type.field("path").type)
+    features = Mirror(tmp_path).rows(Data(file="own.parquet")).features
+    assert isinstance(features[name], Image)

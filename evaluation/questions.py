@@ -122,17 +122,9 @@ class Questions:
             return None if self._task.config.doc_to_target is None else self._task.doc_to_target(doc)
 
     def results(self, texts: Sequence[str], docs: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
-        """What the official scorer returns for these answers to the first questions (or to `docs`).
-
-        Raises EvaluationError if the task does not have the benchmark's filter.
-        """
+        """What the official scorer returns for these answers to the first questions (or to `docs`)."""
         from lmms_eval.api.instance import Instance
 
-        filters = [answer_filter.name for answer_filter in self._task._filters]
-        if self.benchmark.filter not in filters:
-            raise EvaluationError(
-                f"{self.name}: its task has no filter {self.benchmark.filter!r}, only {', '.join(filters)}"
-            )
         docs = self.docs[: len(texts)] if docs is None else docs
         instances = [
             Instance("generate_until", (), 0, {"task": self.task.task, "doc_id": i, "repeats": 1}, [text])

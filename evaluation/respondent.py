@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ class Checkpoint:
     settings: Settings = field(default_factory=Settings)
     _engine: Any = None
 
-    @property
+    @cached_property  # it reads all weights
     def identity(self) -> dict[str, Any]:
+        """Raises CheckpointError for what is no image-text-to-text checkpoint."""
         from curation.closure import code_hash
-        from evaluation.model import resolved_dtype, resolved_template
+        from evaluation.model import check_checkpoint, resolved_dtype, resolved_template
+        from training.hub import local_copy
         from training.models import checkpoint_hash
 
+        check_checkpoint(local_copy(self.path))
         s = self.settings
         dtype = resolved_dtype(s.dtype, s.device)
         # In float32 an answer does not depend on its batch; in the shorter types one in some dozen does.

@@ -48,7 +48,7 @@ from evaluation.units import UnitError
 
 pytestmark = pytest.mark.slow
 
-BY_NAME = {benchmark.name: benchmark for benchmark in load_suite("rules")}
+BY_NAME = {benchmark.name: benchmark for name in ("llava10", "rules") for benchmark in load_suite(name)}
 SUITES = ("mm14", "mmssr10", "llava10", "rules")
 LOWEST = {"llava_w": 10.0}
 """The lowest value of a benchmark, where it is not 0: grades of LLaVA-W are 1 to 10."""
@@ -94,6 +94,7 @@ def test_a_model_that_is_always_right_or_wrong_or_unreadable(suite, model, mirro
 
 THEIRS: dict[str, tuple[tuple[str, ...], float]] = {
     "mme": (("mme/mme_perception_score", "mme/mme_cognition_score"), 1),
+    "mme_perception": (("mme/mme_perception_score",), 1),
     "mmstar": (("mmstar/average",), 1),
     "ai2d": (("ai2d/exact_match,flexible-extract",), 1),
     "scienceqa": (("scienceqa_img/exact_match",), 1),
@@ -160,8 +161,10 @@ def no_coin(options):
 def test_values_are_those_of_lmms_evals_own_evaluation(uneven, tmp_path, monkeypatch):
     """All of lmms-eval's counterparts in one run; where it draws a letter, the answers name one."""
     rule = mixed("seed", gold, in_words, wrong, gold)
-    model = Scripted("mixed", rule)
-    ours = evaluate(Path("none"), "rules", data=uneven, out=tmp_path / "out", model=model)["benchmarks"]
+    options = {"data": uneven, "model": Scripted("mixed", rule)}
+    ours = evaluate(Path("none"), "rules", out=tmp_path / "out", **options)["benchmarks"]
+    part = {"only": ["mme_perception"], "out": tmp_path / "part", **options}
+    ours |= evaluate(Path("none"), "llava10", **part)["benchmarks"]
     monkeypatch.chdir(uneven)  # a repository's name is then that of a local folder
     monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("random.choice", no_coin)

@@ -26,7 +26,7 @@ from evaluation.results import (
     read_scores,
     read_summary,
 )
-from evaluation.stats import Interval, mean, paired_bootstrap, std, unit_weights, welch
+from evaluation.stats import Interval, PairedBootstrap, mean, std, unit_weights, welch
 from evaluation.suite import Benchmark, Suite
 
 __all__ = [
@@ -98,13 +98,14 @@ def compare(
     pools = _check_pools(units)
     reference_means = units[reference].benchmark_means() if reference in units else None
     first = summaries[0]["benchmarks"]
+    bases = _Baseline.of_arms(arms, baseline, units, suite, resamples, seed)
     results = tuple(
         _arm_result(
             group,
             units[name],
             suite,
             reference_means,
-            _Baseline.of(group[0], baseline, units, resamples, seed),
+            bases.get(name),
             _unparsed(group, suite),
             _grounding(group, answers, suite),
         )
@@ -216,38 +217,57 @@ def _check_pools(units: Mapping[str, _Units]) -> tuple[int | None, ...]:
 
 @dataclass(frozen=True)
 class _Baseline:
-    """What an arm is compared with, and how the intervals of the differences are drawn."""
+    """What an arm is compared with, and the questions drawn for the intervals of all differences: over all
+    benchmarks (`whole`), and of each alone.
+    """
 
     units: _Units
-    resamples: int
-    seed: int
+    whole: PairedBootstrap
+    alone: tuple[PairedBootstrap, ...]
 
     @classmethod
-    def of(
+    def of_arms(
         cls,
-        run: Run,
+        arms: Mapping[str, Sequence[Run]],
         baseline: str | Mapping[str, str] | None,
         units: Mapping[str, _Units],
+        suite: Suite,
         resamples: int,
         seed: int,
-    ) -> "_Baseline | None":
-        """The one baseline, or that of the arm's budget; None for a baseline itself."""
-        name = baseline.get(str(run.budget)) if isinstance(baseline, Mapping) else baseline
-        if name is None or name == run.arm or name not in units:
-            return None
-        return cls(units[name], resamples, seed)
-
-    def difference(self, units: _Units, benchmarks: Sequence[int], scales: Sequence[float]) -> Interval:
-        """Mean of `units` over these benchmarks minus the baseline's, in % of the scales."""
-        sides = [[[unit[k] for k in benchmarks] for unit in side.scores] for side in (units, self.units)]
-        interval = paired_bootstrap(
-            *sides,
-            pools=(units.pools, self.units.pools),
-            scale=[scales[k] for k in benchmarks],
-            strata=[units.strata[k] for k in benchmarks],
-            resamples=self.resamples,
-            seed=self.seed,
+    ) -> "dict[str, _Baseline]":
+        """The one baseline, or that of the arm's budget, of each arm that has one; none is its own."""
+        pairs: dict[str, str] = {}
+        for arm, group in arms.items():
+            name = baseline.get(str(group[0].budget)) if isinstance(baseline, Mapping) else baseline
+            if name is not None and name != arm and name in units:
+                pairs[arm] = name
+        if not pairs:
+            return {}
+        # In the order of their names: the last digits of a product may depend on the order of its rows.
+        drawn = [units[name] for name in sorted({*pairs, *pairs.values()})]
+        settings: dict[str, Any] = {
+            "pools": {arm.arm: arm.pools for arm in drawn},
+            "resamples": resamples,
+            "seed": seed,
+        }
+        scales, strata = [b.scale for b in suite], drawn[0].strata
+        alone = tuple(
+            PairedBootstrap.of(
+                {arm.arm: [[unit[k]] for unit in arm.scores] for arm in drawn},
+                scale=[scales[k]],
+                strata=[strata[k]],
+                **settings,
+            )
+            for k in range(len(suite))
         )
+        whole = PairedBootstrap.of(
+            {arm.arm: arm.scores for arm in drawn}, scale=scales, strata=strata, first=alone[0], **settings
+        )
+        return {arm: cls(units[base], whole, alone) for arm, base in pairs.items()}
+
+    def difference(self, arm: str, drawn: PairedBootstrap) -> Interval:
+        """Mean of the arm minus the baseline's, in % of the scales."""
+        interval = drawn.difference(arm, self.units.arm)
         return Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
 
 
@@ -325,11 +345,13 @@ def _differences(units: _Units, suite: Suite, base: _Baseline | None) -> dict[st
     p = welch(units.means(scales), base.units.means(scales)).p if len(pool_means) == 1 else math.nan
     return {
         "above": above,
-        "difference": base.difference(units, range(len(suite)), scales),
+        "difference": base.difference(units.arm, base.whole),
         "p": None if math.isnan(p) else p,
         "baseline": base.units.arm,
         "pool_differences": tuple(x - y for x, y in zip(pool_means, base_means, strict=True)),
-        "benchmark_differences": {b.name: base.difference(units, [k], scales) for k, b in enumerate(suite)},
+        "benchmark_differences": {
+            b.name: base.difference(units.arm, drawn) for b, drawn in zip(suite, base.alone, strict=True)
+        },
     }
 
 

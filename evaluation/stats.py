@@ -1,7 +1,8 @@
 """Statistics of a comparison: pure functions on arrays, seeded, tested against closed forms and scipy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 Units = Sequence[Sequence[NDArray[np.float64]]]
 """Scores of one arm: [unit][benchmark] -> float64[questions]. A unit is an independent repetition (a seed).
 """
+BLOCK_BYTES = 1 << 25
+"""Memory of the draws of questions that are held together: a matrix of all resamples takes 16 bytes for each
+question of each."""
 
 
 @dataclass(frozen=True)
@@ -118,40 +122,85 @@ def paired_bootstrap(
     pools of five seeds then cover 90 to 96 %, whether pools, seeds or both cause the noise.
     Raises ValueError if the arms do not have the same questions or pools.
     """
-    _check_same_questions(a, b)
-    pools_a, pools_b = pools or ([0] * len(a), [0] * len(b))
-    shared = _check_same_pools(a, b, pools_a, pools_b)
-    rng = np.random.default_rng(seed)
-    n_benchmarks = len(a[0])
-    means_a, means_b = np.zeros((len(a), resamples)), np.zeros((len(b), resamples))
-    for k in range(n_benchmarks):
-        of_questions = strata[k] if strata else [0] * len(a[0][k])
-        weights = _weights_in_strata(rng, of_questions, resamples) / (
-            n_benchmarks * (1.0 if scale is None else scale[k])
-        )
-        means_a += np.stack([unit[k] for unit in a]) @ weights.T
-        means_b += np.stack([unit[k] for unit in b]) @ weights.T
-    inside_a, inside_b = _by_pool(means_a, pools_a, shared), _by_pool(means_b, pools_b, shared)
+    sides, of_sides = {"a": a, "b": b}, None if pools is None else {"a": pools[0], "b": pools[1]}
+    drawn = PairedBootstrap.of(
+        sides, pools=of_sides, scale=scale, strata=strata, resamples=resamples, seed=seed
+    )
+    return drawn.difference("a", "b", level)
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """The resampled questions of several arms, drawn once for all: `paired_bootstrap` of any two of them.
+
+    arms, pools, scale: as for `paired_bootstrap`, by the arm's name. means: the mean of each unit over the
+    questions of each resample, float64[units, resamples]. rng: the generator after the questions were drawn;
+    every difference goes on from there.
+    """
+
+    arms: Mapping[str, Units]
+    pools: Mapping[str, Sequence[int | None]]
+    scale: Sequence[float] | None
+    means: Mapping[str, NDArray[np.float64]]
+    rng: np.random.Generator
+
+    @classmethod
+    def of(
+        cls,
+        arms: Mapping[str, Units],
+        *,
+        pools: Mapping[str, Sequence[int | None]] | None = None,
+        scale: Sequence[float] | None = None,
+        strata: Sequence[Sequence[Any]] | None = None,
+        resamples: int = 2000,
+        seed: int = 0,
+        first: "PairedBootstrap | None" = None,
+    ) -> "PairedBootstrap":
+        """Draw the questions. `first`: the bootstrap of the first benchmark alone with the same other
+        arguments, whose draws are then not made again.
+
+        Raises ValueError if the arms do not have the same questions.
+        """
+        _check_same_questions(*arms.values())
+        rng = np.random.default_rng(seed) if first is None else deepcopy(first.rng)
+        units = [unit for arm in arms.values() for unit in arm]
+        total = np.concatenate([first.means[name] for name in arms]) if first else 0.0
+        for k in range(0 if first is None else 1, len(units[0])):
+            of_questions = strata[k] if strata else [0] * len(units[0][k])
+            drawn = _means_of_drawn(rng, [unit[k] for unit in units], of_questions, resamples)
+            total = total + drawn / (1.0 if scale is None else scale[k])
+        ends = np.cumsum([len(arm) for arm in arms.values()])[:-1]
+        means = dict(zip(arms, np.split(total / len(units[0]), ends), strict=True))
+        return cls(arms, pools or {name: [0] * len(arm) for name, arm in arms.items()}, scale, means, rng)
+
+    def difference(self, a: str, b: str, level: float = 0.95) -> Interval:
+        """The interval of mean(a) - mean(b). Raises ValueError if the two do not have the same pools."""
+        shared = _check_same_pools(self.arms[a], self.arms[b], self.pools[a], self.pools[b])
+        inside = [_by_pool(self.means[name], self.pools[name], shared) for name in (a, b)]
+        drawn = _drawn_differences(deepcopy(self.rng), *inside)
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        values = [grand_mean(self.arms[name], self.scale, self.pools[name]) for name in (a, b)]
+        return Interval(values[0] - values[1], float(low), float(high))
+
+
+def _drawn_differences(
+    rng: np.random.Generator, inside_a: list[NDArray[np.float64]], inside_b: list[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """float64[resamples]: the resampled differences of two arms, given as float64[units, resamples] of each
+    pool; draws units, and pools if there are several."""
+    pairs = list(zip(inside_a, inside_b, strict=True))
+    resamples = inside_a[0].shape[1]
     drawn = np.mean(
         [
             (_weights(rng, len(x), resamples).T * x).sum(0) - (_weights(rng, len(y), resamples).T * y).sum(0)
-            for x, y in zip(inside_a, inside_b, strict=True)
+            for x, y in pairs
         ],
         axis=0,
     )
-    if len(shared) > 1:
-        within = mean(
-            [
-                _variance_of_mean(x.mean(1)) + _variance_of_mean(y.mean(1))
-                for x, y in zip(inside_a, inside_b, strict=True)
-            ]
-        )
-        drawn += _between_pools(
-            rng, np.stack([x.mean(0) - y.mean(0) for x, y in zip(inside_a, inside_b, strict=True)]), within
-        )
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    value = grand_mean(a, scale, pools_a) - grand_mean(b, scale, pools_b)
-    return Interval(value, float(low), float(high))
+    if len(pairs) > 1:
+        within = mean([_variance_of_mean(x.mean(1)) + _variance_of_mean(y.mean(1)) for x, y in pairs])
+        drawn += _between_pools(rng, np.stack([x.mean(0) - y.mean(0) for x, y in pairs]), within)
+    return drawn
 
 
 def grand_mean(
@@ -201,26 +250,41 @@ def _between_pools(
     return math.sqrt(unexplained / (n * (n - 1))) * (student * deviations).sum(0)
 
 
+def _draws(n: int) -> int:
+    """How many of n items a resample draws."""
+    return max(n - 1, 1)
+
+
 def _weights(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.float64]:
-    """float64[resamples, n]: share of each of n items in a resample of max(n - 1, 1) draws."""
-    draws = max(n - 1, 1)
-    return rng.multinomial(draws, np.full(n, 1 / n), size=resamples) / draws
+    """float64[resamples, n]: share of each of n items in a resample."""
+    return rng.multinomial(_draws(n), np.full(n, 1 / n), size=resamples) / _draws(n)
 
 
-def _weights_in_strata(
-    rng: np.random.Generator, strata: Sequence[Any], resamples: int
+def _means_of_drawn(
+    rng: np.random.Generator, scores: Sequence[NDArray[np.float64]], strata: Sequence[Any], resamples: int
 ) -> NDArray[np.float64]:
-    """float64[resamples, n] with rows of sum 1: units drawn within their strata, which keep their shares."""
-    out = np.zeros((resamples, len(strata)))
+    """float64[len(scores), resamples]: means of drawn questions, the same for all `scores` (float64[n] each).
+
+    They are drawn within their strata, which keep their shares, in blocks of at most BLOCK_BYTES: the blocks
+    do not change what is drawn.
+    """
+    out = np.zeros((len(scores), resamples))
     for rows in stratum_rows(strata):
-        out[:, rows] = _weights(rng, len(rows), resamples) * (len(rows) / len(strata))
+        n = len(rows)
+        own = np.stack([values[rows] for values in scores])
+        chances, share = np.full(n, 1 / n), n / len(strata) / _draws(n)
+        at_once = max(BLOCK_BYTES // (16 * n), 1)  # counts are drawn as int64, and multiplied as float64
+        for begin in range(0, resamples, at_once):
+            size = min(at_once, resamples - begin)
+            counts = rng.multinomial(_draws(n), chances, size=size).astype(np.float64)
+            out[:, begin : begin + size] += share * (own @ counts.T)
     return out
 
 
-def _check_same_questions(a: Units, b: Units) -> None:
-    if not a or not b:
+def _check_same_questions(*arms: Units) -> None:
+    if not all(arms):
         raise ValueError("an arm without runs cannot be compared")
-    shapes = {tuple(len(scores) for scores in unit) for unit in (*a, *b)}
+    shapes = {tuple(len(scores) for scores in unit) for arm in arms for unit in arm}
     if len(shapes) > 1:
         raise ValueError(
             f"runs answered different numbers of questions, {sorted(shapes)}: they cannot be paired"

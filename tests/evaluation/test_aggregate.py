@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from evaluation_data import TOY, bench, toy_suite, write_evaluation
 
+from evaluation import stats
 from evaluation.aggregate import (
     ResultsError,
     Run,
@@ -164,6 +165,23 @@ def test_defaults_of_the_bootstrap(runs):
     arms = [compare(runs, TOY, **options).arm("mmssr") for options in ({}, {"resamples": 2000, "seed": 0})]
     assert arms[0] == arms[1] != compare(runs, TOY, seed=1).arm("mmssr")
     assert arms[0] != compare(runs, TOY, resamples=2001).arm("mmssr")
+
+
+def test_questions_are_drawn_once_for_all_arms(runs, monkeypatch):
+    """Two benchmarks, each alone, and the second once more after the first: all seven units in each draw."""
+    drawn, real = [], stats._means_of_drawn
+    monkeypatch.setattr(
+        stats,
+        "_means_of_drawn",
+        lambda rng, scores, *rest: drawn.append(len(scores)) or real(rng, scores, *rest),
+    )
+    assert [arm.arm for arm in compare(runs, TOY).arms if arm.difference] == ["mmssr", "full"]
+    assert drawn == [7, 7, 7]
+    drawn.clear()
+    compare([run for run in runs if run.arm != "full"], TOY, baseline="mmssr")
+    assert drawn == [6, 6, 6]
+    drawn.clear()
+    assert not any(arm.difference for arm in compare(runs, TOY, baseline=None).arms) and not drawn
 
 
 def test_missing_benchmark_is_refused(runs):

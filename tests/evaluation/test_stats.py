@@ -1,14 +1,25 @@
 """Statistics against closed forms and scipy."""
 
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from evaluation import stats
 from evaluation.aggregate import _Units
-from evaluation.stats import grand_mean, mean, paired_bootstrap, std, stderr, unit_weights, welch
+from evaluation.stats import (
+    PairedBootstrap,
+    grand_mean,
+    mean,
+    paired_bootstrap,
+    std,
+    stderr,
+    unit_weights,
+    welch,
+)
 
 
 def test_mean_std_stderr_against_scipy():
@@ -147,6 +158,83 @@ def test_different_questions_are_refused():
     for unit in ([], [np.zeros(0)], [np.zeros(3), np.zeros(0)]):
         with pytest.raises(ValueError, match="no benchmarks, or a benchmark without questions"):
             paired_bootstrap([unit], [unit])
+
+
+# ------------------------------------------------------------------------------- many questions, many arms
+
+
+def _ends(interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
+
+
+def test_memory_does_not_grow_with_the_questions():
+    """A matrix of all 400 resamples of 50,000 questions takes 160 MB, twice that while it is multiplied."""
+    rng = np.random.default_rng(14)
+    a, b = [[rng.random(50_000)] for _ in range(3)], [[rng.random(50_000)] for _ in range(3)]
+    tracemalloc.start()
+    try:
+        interval = paired_bootstrap(a, b, resamples=400)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64e6
+    variance = np.var(np.mean(a, axis=0) - np.mean(b, axis=0), ddof=1) / 50_000
+    assert interval.high - interval.low > 1.96 * math.sqrt(variance)
+
+
+def test_blocks_do_not_change_what_is_drawn(monkeypatch):
+    rng = np.random.default_rng(15)
+    a, b = ([[rng.random(60), rng.random(50)] for _ in range(2)] for _ in range(2))
+    strata = [list("abc") * 20, ["x"] * 50]
+    whole = paired_bootstrap(a, b, strata=strata, resamples=101)
+    for rows in (1, 7, 100):
+        monkeypatch.setattr(stats, "BLOCK_BYTES", 16 * 20 * rows)
+        blocks = paired_bootstrap(a, b, strata=strata, resamples=101)
+        assert _ends(blocks) == pytest.approx(_ends(whole), abs=1e-14)
+
+
+def test_a_resample_draws_the_same_number_from_each_stratum():
+    """The sums of indicator scores are counts: of 4 and 9 units, 3 and 8 are drawn, shares 4/13 and 9/13."""
+    strata = list("abbabbabbabbb")
+    in_a = np.array([float(name == "a") for name in strata])
+    means = stats._means_of_drawn(np.random.default_rng(0), [in_a, 1 - in_a], strata, 50)
+    assert means == pytest.approx(np.outer([4 / 13, 9 / 13], np.ones(50)))
+    draws = np.random.default_rng(1).multinomial(12, np.full(13, 1 / 13), size=50)
+    one = stats._means_of_drawn(np.random.default_rng(1), [np.arange(13.0)], [0] * 13, 50)
+    assert one[0] == pytest.approx(draws @ np.arange(13) / 12)
+
+
+def test_arms_drawn_together_have_the_intervals_of_each_pair():
+    rng = np.random.default_rng(16)
+    pools = {"a": [0, 0, 1, 1], "b": [1, 0, 0], "c": [0, 1]}
+    arms = {name: [[rng.random(30), rng.random(40)] for _ in own] for name, own in pools.items()}
+    settings = {"strata": [list("abc") * 10, ["x"] * 40], "resamples": 200, "seed": 3}
+    scale = [2.0, 1.0]
+    drawn = PairedBootstrap.of(arms, pools=pools, scale=scale, **settings)
+    for x, y in (("a", "b"), ("c", "b"), ("a", "c"), ("a", "b")):
+        alone = paired_bootstrap(arms[x], arms[y], pools=(pools[x], pools[y]), scale=scale, **settings)
+        assert _ends(drawn.difference(x, y)) == pytest.approx(_ends(alone), abs=1e-14)
+        wide = paired_bootstrap(
+            arms[x], arms[y], pools=(pools[x], pools[y]), scale=scale, level=0.99, **settings
+        )
+        assert _ends(drawn.difference(x, y, 0.99)) == pytest.approx(_ends(wide), abs=1e-14)
+
+
+@pytest.mark.parametrize("benchmarks", [1, 3])
+def test_the_draws_of_the_first_benchmark_begin_those_of_all(monkeypatch, benchmarks):
+    rng = np.random.default_rng(17)
+    arms = {name: [[rng.random(30 + k) for k in range(benchmarks)] for _ in range(3)] for name in "ab"}
+    plain = PairedBootstrap.of(arms, scale=[3.0] * benchmarks, resamples=50)
+    first = PairedBootstrap.of(
+        {name: [unit[:1] for unit in arm] for name, arm in arms.items()}, scale=[3.0], resamples=50
+    )
+    before, drawn = _ends(first.difference("a", "b")), []
+    real = stats._means_of_drawn
+    monkeypatch.setattr(stats, "_means_of_drawn", lambda *given: drawn.append(1) or real(*given))
+    again = PairedBootstrap.of(arms, scale=[3.0] * benchmarks, resamples=50, first=first)
+    assert len(drawn) == benchmarks - 1
+    assert _ends(again.difference("a", "b")) == pytest.approx(_ends(plain.difference("a", "b")), abs=1e-14)
+    assert _ends(first.difference("a", "b")) == before
 
 
 # ------------------------------------------------------------------------------------------ several pools

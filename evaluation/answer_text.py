@@ -80,6 +80,16 @@ def conclusions(text: str) -> tuple[list[str], bool]:
     return ([weak], True) if weak else ([text], False)
 
 
+def announced(text: str) -> str | None:
+    """What follows the last "the answer is" in an answer as it was written; None without one.
+
+    Weaker words ("so", "->") may belong to a free answer itself, and its letters keep their case.
+    """
+    marks = list(re.finditer(_STRONG.pattern, text, re.IGNORECASE))
+    stated = text[marks[-1].end() :].strip(" \t\n*_.:\"'") if marks else ""
+    return stated if re.search(r"\w", stated) else None
+
+
 def without_announcements(text: str) -> str:
     """`text` with every "the answer is" replaced by a line break."""
     return _STRONG.sub("\n", text)

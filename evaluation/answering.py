@@ -20,6 +20,8 @@ from evaluation.suite import Suite
 
 CHUNK = 512
 """Questions of a unit of work. Batches are formed inside a unit, so this number is part of the protocol."""
+SHUFFLED = ".shuffled"
+"""Ending of the name of a part that is asked with the images of other questions."""
 Batch = list[tuple[Question, str, Answer]]
 """Questions, the hash of each one's prompt, and its answer."""
 Progress = Callable[[int, int], None]
@@ -66,7 +68,7 @@ class Part(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.questions.name}{'.shuffled' if self.donors else ''}"
+        return f"{self.questions.name}{SHUFFLED if self.donors else ''}"
 
     def question(self, index: int) -> Question:
         if not self.donors:
@@ -108,7 +110,7 @@ class Unit(NamedTuple):
 
 def shuffled_part(part: Part) -> Part | None:
     """The same questions with other images; None if no two have images. Without images: not asked again."""
-    others = donors(part.questions.name, part.questions.with_images())
+    others = donors(part.questions.name, part.questions.with_images)
     if not others:
         return None
     return part._replace(indices=[i for i in part.indices if i in others], donors=others)

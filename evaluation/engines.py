@@ -214,9 +214,10 @@ def open_vllm(checkpoint: str | Path, settings: "Settings") -> VllmAnswerer:
 
 
 def open_server(checkpoint: str | Path, settings: "Settings") -> ServedAnswerer:
-    """The engine at a base URL. Raises CheckpointError unless the server has exactly this checkpoint's model.
+    """The engine at a base URL; which checkpoint it serves is up to whoever started it.
 
-    The URL may name the model after a `#`; without that it must be the only one of the server.
+    The URL may name the model after a `#`; without that it must be the only one of the server. Raises
+    CheckpointError if it is not.
     """
     base_url, _, model = settings.engine.partition("#")
     client = ChatClient(base_url, model or only_model(base_url, checkpoint), timeout=TIMEOUT)

@@ -37,7 +37,7 @@ from evaluation.opened import Opened, open_suite
 from evaluation.questions import EvaluationError
 from evaluation.respondent import Checkpoint
 from evaluation.score import SCORES_SCHEMA, Answered, score_benchmark
-from evaluation.suite import Suite
+from evaluation.suite import Benchmark, Suite
 
 NOT_JUDGED = "not judged"
 """The choice to leave the benchmarks that need a judge out of every arm's mean alike."""
@@ -180,6 +180,7 @@ def _protocol(
     deviations = {b.name: list(b.deviations) for b in opened.suite if b.deviations}
     return {
         "suite": opened.suite.name,
+        "entries": _digest(_entry_text(benchmark) for benchmark in opened.suite),
         "tasks": _digest([code, *(f"{name} {task}" for name, (task, _) in opened.content.items())]),
         "data": _digest(f"{name} {data}" for name, (_, data) in opened.content.items()),
         "lmms_eval": version("lmms-eval"),
@@ -195,6 +196,17 @@ def _protocol(
         **({"judges": judges} if judges else {}),
         **({"deviations": deviations} if deviations else {}),
     }
+
+
+UNMEASURED = {"label", "capability", "gpu_minutes", "deviations"}
+"""Keys of a benchmark that change no value."""
+
+
+def _entry_text(benchmark: Benchmark) -> str:
+    """What a suite says of a benchmark, as far as it decides a value."""
+    own = benchmark.model_dump(mode="json", exclude=UNMEASURED)
+    own["data"] = {key: own["data"][key] for key in own["data"] if key not in ("licence", "megabytes")}
+    return json.dumps(own, sort_keys=True)
 
 
 def _digest(lines: Iterable[str]) -> str:

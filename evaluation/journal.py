@@ -114,10 +114,19 @@ def path_of(folder: Path, part: str, identity: Mapping[str, Any]) -> Path:
 
 def find(folder: Path, part: str) -> Path | None:
     """The file of answers to a part in a folder, None if there is none. Raises AnswersError for several."""
-    files = [f for f in sorted(folder.glob(f"{_slug(part)}-*.jsonl")) if f.stem[:-9] == _slug(part)]
+    files = _files(folder, part)
     if len(files) > 1:
         raise AnswersError(f"{folder} holds {len(files)} files of answers to {part}: which is meant?")
     return files[0] if files else None
+
+
+def has_answers(folder: Path, part: str) -> bool:
+    """Whether a folder holds answers to a part, of whichever model."""
+    return bool(_files(folder, part))
+
+
+def _files(folder: Path, part: str) -> list[Path]:
+    return [f for f in sorted(folder.glob(f"{_slug(part)}-*.jsonl")) if f.stem[:-9] == _slug(part)]
 
 
 def _slug(part: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.answering import Part, shuffled_part
-from evaluation.journal import Answer, find, path_of, read
+from evaluation.answering import SHUFFLED, Part, shuffled_part
+from evaluation.journal import Answer, find, has_answers, path_of, read
 from evaluation.questions import EvaluationError
 
 Identity = Mapping[str, Any]
@@ -43,6 +43,8 @@ def own_answers(
 
 def shuffled_answers(folders: Sequence[Path], part: Part, about: Identity | None) -> dict[int, Answer] | None:
     """The answers of a part with other images; None if it was not asked that way."""
+    if not any(has_answers(folder, f"{part.questions.name}{SHUFFLED}") for folder in folders):
+        return None  # without a look at the images of all questions
     other = shuffled_part(part)
     found = _found(folders, other, about) if other else None
     return found[1] if found else None

@@ -8,10 +8,10 @@ answer that cannot be read is `unparsed`.
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from evaluation.answer_text import clean, conclusions
+from evaluation.answer_text import announced
 from evaluation.extract import extract
 from evaluation.suite import Extractor
 
@@ -46,16 +46,11 @@ def options_of(extractor: Extractor, doc: Mapping[str, Any]) -> list[str]:
 
 def _given(value: Any) -> bool:
     """Whether an option column holds an option: tables without one hold "", "nan" or a missing value."""
-    return value is not None and value == value and str(value).strip().lower() not in ("", "nan", "none")
+    return value is not None and value == value and str(value).strip().lower() not in ("", "nan")
 
 
 def _short(text: str) -> str | None:
     """A free answer: what follows "the answer is", else the whole text; None without a word."""
     if not re.search(r"\w", text):
         return None
-    passages, announced = conclusions(clean(text))
-    return _last(passages) if announced else text.strip()
-
-
-def _last(passages: Sequence[str]) -> str | None:
-    return passages[-1].strip().rstrip(".").strip() or None
+    return announced(text) or text.strip()

@@ -61,7 +61,8 @@ class Mirror:
             return _digest([self.digest(_whole(data)), repr(data.where)])
         files = self.files(data) + (self.files(_split_of(data.images, data)) if data.images else [])
         small = data.file and _is_small(files[0])  # nothing is written beside files that are read as they are
-        return _digest(sha256(file) if small else self.hashes.of(file) for file in files)
+        hashes = [sha256(file) if small else self.hashes.of(file) for file in files]
+        return _digest([*hashes, *([repr(data.images)] if data.images else [])])
 
     def check(self, benchmark: Benchmark, *, strict: bool = False) -> None:
         """Raises MirrorError unless the data of all tasks are there, whole, and have the columns.
@@ -97,6 +98,16 @@ class Mirror:
         if unit.modulo is None:
             return sum(arrow_cache.open_parquet(file).metadata.num_rows for file in self.files(data))
         return len({number % unit.modulo for number in self._column(data, unit.by[0])})
+
+    def columns(self, data: Data, names: Sequence[str]) -> list[dict[str, Any]]:
+        """These columns of the rows that count; no image is read. Raises MirrorError."""
+        wanted = list(dict.fromkeys([*names, *([data.where[0]] if data.where else [])]))
+        values = {name: [v for f in self.files(data) for v in arrow_cache.column(f, name)] for name in wanted}
+        rows = [dict(zip(wanted, row, strict=True)) for row in zip(*values.values(), strict=True)]
+        if data.where:
+            column, kept = data.where
+            rows = [row for row in rows if str(row[column]) in kept]
+        return rows
 
     def read(self, data: Data) -> None:
         """Read every row once and keep nothing. Raises MirrorError for data that are damaged inside."""

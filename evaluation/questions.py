@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from evaluation.suite import Benchmark, Suite, Task
@@ -76,13 +76,13 @@ class Questions:
     def name(self) -> str:
         """Benchmark and task; the benchmark alone if it has no other task."""
         name = self.benchmark.name
-        return f"{name}/{self.task.task}" if len(self.benchmark.tasks) > 1 else name
+        return f"{name}/{self.task.name}" if len(self.benchmark.tasks) > 1 else name
 
     def id(self, index: int) -> str:
         """The name of a question: the data's own, else its position."""
         column = self.benchmark.data.id
         own = str(self.docs[index][column]) if column else str(index)
-        return f"{self.task.task}/{own}" if len(self.benchmark.tasks) > 1 else own
+        return f"{self.task.name}/{own}" if len(self.benchmark.tasks) > 1 else own
 
     def question(self, index: int) -> Question:
         return Question(
@@ -94,17 +94,19 @@ class Questions:
             self.generation,
         )
 
+    @cached_property
     def with_images(self) -> list[bool]:
-        """Whether each question has an image, without decoding any."""
-        from datasets import Image
-
-        media = [name for name, feature in self._rows.features.items() if _is_media(feature)]
-        rows = self._rows.select_columns(media)
-        for name in media:
-            feature = rows.features[name]
-            raw = Image(decode=False)
-            rows = rows.cast_column(name, raw if isinstance(feature, Image) else type(feature)(raw))
-        return [any(row.values()) for row in rows] if media else [False] * len(self)
+        """Whether each question has an image; reads no pixel."""
+        has = [False] * len(self)
+        for name, feature in self._rows.features.items():
+            if _is_media(feature):
+                column = self._rows.select_columns([name]).with_format("arrow")
+                at = 0
+                for batch in column.iter(256):
+                    for held in _held(batch[name]):
+                        has[at] |= held
+                        at += 1
+        return has
 
     def messages(self, index: int) -> Messages:
         """The prompt of a question, with its images decoded."""
@@ -208,7 +210,23 @@ def _lmms_task(suite: Suite, benchmark: Benchmark, name: str, split: str, rows: 
     config |= {"task": name, "test_split": split, "validation_split": None, "training_split": None}
     if not len(rows):
         raise EvaluationError(f"{benchmark.name}: its data hold no question")
-    return TaskOfRows(config=config)
+    stops = "until" in (config.get("generation_kwargs") or {})
+    task = TaskOfRows(config=config)
+    if not stops:
+        # lmms-eval adds a stop at the first blank line, which its own models for LLaVA and Qwen ignore: an
+        # answer of several paragraphs would lose all but the first.
+        task.config.generation_kwargs.pop("until", None)
+    return task
+
+
+def _held(column: Any) -> list[bool]:
+    """Whether each cell of a column of images, or of lists of them, holds one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_struct(column.type):
+        return pc.is_valid(column).to_pylist()
+    return [bool(length) for length in pc.list_value_length(column).to_pylist()]
 
 
 def _without_media(rows: "Dataset") -> "Dataset":

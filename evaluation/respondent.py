@@ -23,22 +23,38 @@ class Checkpoint:
     def identity(self) -> dict[str, Any]:
         """Raises CheckpointError for what is no image-text-to-text checkpoint."""
         from curation.closure import code_hash
-        from evaluation.model import check_checkpoint, resolved_dtype, resolved_template
+        from evaluation.model import check_checkpoint
         from training.hub import local_copy
         from training.models import checkpoint_hash
 
         check_checkpoint(local_copy(self.path))
         s = self.settings
+        code = code_hash(
+            "evaluation.answer" if s.engine == "hf" else "evaluation.engines",
+            "evaluation.questions",
+            "evaluation.shuffled",
+        )
+        return {
+            "checkpoint": checkpoint_hash(self.path),
+            **(served(s.engine, self.path) if "://" in s.engine else self._own()),
+            "code": code[:16],
+            "versions": {name: version(name) for name in ("lmms-eval", "transformers")},
+        }
+
+    def _own(self) -> dict[str, Any]:
+        """How a model in this process answers."""
+        from evaluation.model import resolved_dtype, resolved_template
+
+        s = self.settings
         dtype = resolved_dtype(s.dtype, s.device)
         # In float32 an answer does not depend on its batch; in the shorter types one in some dozen does.
         batch = {} if dtype == "float32" else {"batch": [s.batch_size, s.max_batch_tokens]}
+        engine = f"vllm {version('vllm')}" if s.engine == "vllm" else s.engine
         return {
-            "checkpoint": checkpoint_hash(self.path),
             "dtype": dtype,
             **batch,
             "template": resolved_template(self.path, s.template),
-            "engine": engine_name(s.engine),
-            "code": code_hash("evaluation.answer" if s.engine == "hf" else "evaluation.engines")[:16],
+            "engine": engine,
         }
 
     def answers(self, questions: Sequence[Question]) -> Iterator[Batch]:
@@ -49,11 +65,17 @@ class Checkpoint:
         yield from answers(self._engine, questions, loaders=self.settings.loaders)
 
 
-def engine_name(engine: str) -> str:
-    """The engine in a result: the version of vLLM, or the name of a served model, never an address."""
-    if engine == "hf":
-        return engine
-    return f"vllm {version('vllm')}" if engine == "vllm" else f"server {engine.partition('#')[2]}".strip()
+def served(engine: str, path: str | Path) -> dict[str, str]:
+    """How a server's model answers, by its name; its address is not part of a result.
+
+    The server renders the prompts and chose the type of the weights: neither is known here, nor whether it
+    serves this very checkpoint. Raises CheckpointError if it has several models and none is named.
+    """
+    from evaluation.engines import only_model
+
+    base_url, _, name = engine.partition("#")
+    model = name or only_model(base_url, path)
+    return {"dtype": "server's", "template": "server's", "engine": f"server of {model}"}
 
 
 def open_engine(path: str | Path, settings: Settings) -> Any:

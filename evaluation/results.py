@@ -86,7 +86,7 @@ def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
             "protocol": protocol_hash(summary["protocol"]),
             "checkpoint": summary["checkpoint"],
         }
-        for benchmark in suite:
+        for benchmark in suite.judged(summary["protocol"].get("not_judged", ())):
             entry = _entry(run, summary, benchmark)
             measured = {benchmark.official: (entry["value"], entry["stderr"])}
             for reading in ("lenient", "shuffled"):

@@ -20,7 +20,7 @@ from evaluation.lenient import read
 from evaluation.questions import EvaluationError, Questions
 from evaluation.stats import stratified_stderr
 from evaluation.suite import Benchmark
-from evaluation.units import Layout, layout, unit_scores
+from evaluation.units import Layout, layout, of_whole, unit_scores
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -74,7 +74,8 @@ def score_benchmark(benchmark: Benchmark, parts: Sequence[Answered]) -> tuple[pa
     docs = [doc for part in parts for doc in part.docs]
     plan = layout(benchmark, docs)
     own = [_scored(benchmark, part) for part in parts]
-    item, lenient = ([value for part in own for value in part[key]] for key in ("score", "lenient"))
+    item = [value for part in own for value in part["score"]]
+    lenient = [value for part in own for value in part["lenient"] or ()]  # none where a judge grades
     shuffled = _shuffled(benchmark, parts)
     answers = [part.answers[i] for part in parts for i in range(len(part.answers))]
     columns = {
@@ -89,16 +90,18 @@ def score_benchmark(benchmark: Benchmark, parts: Sequence[Answered]) -> tuple[pa
         "extracted": [value for part in own for value in part["extracted"]],
         "item_score": item,
         "score": unit_scores(benchmark.unit, plan.units, item),
-        "lenient": unit_scores(benchmark.unit, plan.units, lenient),
+        "lenient": lenient and unit_scores(benchmark.unit, plan.units, lenient),
         "unparsed": [value is None for part in own for value in part["extracted"]],
         "truncated": [answer.truncated for answer in answers],
         "score_shuffled": shuffled and unit_scores(benchmark.unit, plan.units, shuffled),
     }
-    columns["score_shuffled"] = columns["score_shuffled"] or [None] * len(docs)
+    for name in ("lenient", "score_shuffled"):
+        columns[name] = columns[name] or [None] * len(docs)
     table = pa.table({f.name: pa.array(columns[f.name], f.type) for f in SCORES_SCHEMA})
     entry = _entry(benchmark, table, plan, docs)
     if benchmark.judge is None or benchmark.judge.kind == "extract":
-        official = _official(parts, [part["results"] for part in own])
+        present = len(set(plan.strata))
+        official = _official(parts, [part["results"] for part in own]) * of_whole(benchmark, present)
         if not math.isclose(entry["value"], official, abs_tol=AGREEMENT * benchmark.scale):
             raise EvaluationError(
                 f"{benchmark.name}: the sum of weight x score is {entry['value']!r}, the task's own "
@@ -115,7 +118,7 @@ def _scored(benchmark: Benchmark, part: Answered) -> dict[str, Any]:
     extracted = [read(benchmark.extractor, doc, text) for doc, text in zip(docs, texts, strict=True)]
     if benchmark.judge and benchmark.judge.kind == "score":
         grades = [float(part.verdicts[i]) for i in range(len(docs))]
-        return {"score": grades, "lenient": grades, "extracted": extracted, "results": []}
+        return {"score": grades, "lenient": None, "extracted": extracted, "results": []}
     judged = [str(part.verdicts.get(i, text)) for i, text in enumerate(texts)]
     results = questions.results(judged)
     scores = questions.scores(results)

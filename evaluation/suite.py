@@ -66,6 +66,11 @@ class Task(Entry):
     split: str | None = None
     file: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The task with the data that it names itself: a benchmark may ask one task on several data."""
+        return "/".join(part for part in (self.task, self.config, self.split, self.file) if part)
+
 
 class Unit(Entry):
     """What a score is a weighted sum over: questions that share the values of the columns `by`.
@@ -85,11 +90,13 @@ class Weight(Entry):
     """Weights of units: all alike (1/n) or, with columns `by`, 1/n of the unit's category.
 
     `across` says how the categories' means combine. `points` is what a score of 1 is worth, so that weights
-    lead to the metric's published scale.
+    lead to the metric's published scale. `categories`: how many categories a sum has; where a limit leaves
+    some out, the sum of the others is extended to all of them.
     """
 
     by: tuple[str, ...] = ()
     across: Literal["mean", "sum"] = "mean"
+    categories: int | None = Field(None, ge=1)
     points: float = Field(1.0, gt=0)
 
 
@@ -162,6 +169,13 @@ class Benchmark(Entry):
     def _not_empty(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:
             raise ValueError("must not be empty")
+        return value
+
+    @field_validator("tasks")
+    @classmethod
+    def _different(cls, value: tuple[Task, ...]) -> tuple[Task, ...]:
+        if len({task.name for task in value}) < len(value):
+            raise ValueError("a task may be asked more than once on different data only")
         return value
 
     @property

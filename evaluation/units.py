@@ -41,12 +41,18 @@ def layout(benchmark: Benchmark, docs: Docs) -> Layout:
         if stratum_of.setdefault(name, stratum) != stratum:
             raise UnitError(f"{benchmark.name}: {benchmark.unit.name} {name!r} is in two categories")
     sizes, questions = Counter(stratum_of.values()), Counter(units)
-    shares = len(sizes) if benchmark.weight.across == "mean" else 1
+    shares = 1 / of_whole(benchmark, len(sizes)) if benchmark.weight.across == "sum" else len(sizes)
     weights = [
         benchmark.weight.points / (sizes[stratum] * shares * questions[name])
         for name, stratum in zip(units, strata, strict=True)
     ]
     return Layout(units, strata, weights)
+
+
+def of_whole(benchmark: Benchmark, present: int) -> float:
+    """By how much a sum over the categories that are present is extended to all of them; 1 with all data."""
+    weight = benchmark.weight
+    return (weight.categories or present) / present if weight.across == "sum" else 1.0
 
 
 def unit_names(unit: Unit, docs: Docs) -> list[str]:

@@ -140,6 +140,21 @@ def mirror_input(
     return External(folder.resolve(), prints.text("\n".join(digests)))
 
 
+def check_limit(named: NamedSuite, loaded: Loaded, suite: "Suite", limit: int) -> None:
+    """Raises RecipeError if the first `limit` questions of a task hold a part of a unit."""
+    from evaluation import units
+    from evaluation.mirror import Mirror
+
+    mirror = Mirror(expanded(required(named.mirror), loaded.locate(*named.mirror_key)))
+    for benchmark in suite:
+        for task in benchmark.tasks if benchmark.unit.by else ():
+            rows = mirror.columns(benchmark.data_of(task), benchmark.unit.by)
+            try:
+                units.check_limit(benchmark, rows, limit)
+            except units.UnitError as error:
+                raise RecipeError(f"{loaded.locate('limit')}: limit: {error}") from error
+
+
 def mirror_questions(named: NamedSuite, loaded: Loaded, suite: "Suite") -> dict[str, int]:
     """Number of questions of each benchmark in the suite's mirror. Raises RecipeError."""
     from evaluation.mirror import Mirror, MirrorError

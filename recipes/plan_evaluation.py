@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from recipes.external import Fingerprints
 from recipes.graph import Node, Plan, dump, stage_name
 from recipes.load import Loaded
-from recipes.named_files import NamedSuite, mirror_input, mirror_questions, suite_inputs, suite_of
+from recipes.named_files import (
+    NamedSuite,
+    check_limit,
+    mirror_input,
+    mirror_questions,
+    suite_inputs,
+    suite_of,
+)
 from recipes.schema import Bench, EvaluationJudge
 
 if TYPE_CHECKING:
@@ -49,6 +56,8 @@ class EvaluationPlan:
             if in_mirror:
                 self.held = mirror_questions(self.named, self.loaded, self.suite)
                 self.shared["bench"] = mirror_input(self.named, self.loaded, list(self.suite), self.prints)
+                if self.named.mirror_key[0] == "evaluation" and self.loaded.recipe.limit is not None:
+                    check_limit(self.named, self.loaded, self.suite, self.loaded.recipe.limit)
             else:
                 self.shared["bench"] = self.items
         elif self.items:

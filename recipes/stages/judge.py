@@ -6,11 +6,9 @@ from typing import Any
 from recipes.stages.counting import counter
 from recipes.stages.serving import spent
 
-RESUMES = True
-
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes judgements.json; the replies that were paid for are kept in `replies/`.
+    """Writes judgements.json; the replies that were paid for are kept in store/judge/replies.
 
     Raises RecipeError if a verdict is missing: a benchmark without all verdicts has no value. The next run
     continues with what was paid for.
@@ -39,7 +37,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
             deadline=config["deadline"],
             **{name: server[name] for name in same},
         ),
-        out / "replies",
+        out.parent / "replies",
         on_progress=counter(progress),
     )
     for name, entry in found.items():

@@ -1,6 +1,6 @@
 """Answers per second beside lmms-eval's own model classes: same questions, same tiny checkpoints, one run.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/evaluation_speed.py [--questions 480] [--batch-size 16] [--device cpu]
+OMP_NUM_THREADS=1 python tests/benchmarks/evaluation_speed.py [--questions 480] [--batch-size 16]
 
 lmms-eval 0.7.3 asks LLaVA with its class `llava_hf`, which takes one question at a time, and Qwen2.5-VL with
 `qwen2_5_vl`, in batches of `--batch-size`. Ours is measured with as many rows, and with as many tokens as a

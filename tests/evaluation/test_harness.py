@@ -118,7 +118,17 @@ def test_outputs(bench_dir, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["benchmarks"]["mini_spatial"]["value"] == 0.5 and summary["protocol"]["batch_size"] == 64
     assert set(summary["protocol"]) == {
-        *("suite", "tasks", "data", "lmms_eval", "batch_size", "max_batch_tokens", "chunk", "limit"),
+        *(
+            "suite",
+            "entries",
+            "tasks",
+            "data",
+            "lmms_eval",
+            "batch_size",
+            "max_batch_tokens",
+            "chunk",
+            "limit",
+        ),
         *("dtype", "template", "engine"),
     }
     assert {(s["unit"], s["stratum"], s["weight"]) for s in scores[:1]} == {("0", "", 1 / N)}

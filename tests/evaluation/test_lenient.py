@@ -115,3 +115,17 @@ def test_the_data_may_name_the_kind():
 )
 def test_where_options_stand(options, doc, found):
     assert options_of(Extractor(kind="choice", options=options), doc) == found
+
+
+@pytest.mark.parametrize("text", ["So Good", "Just so stories", "Therefore Inc.", r"\frac{A}{B} -> C"])
+def test_words_of_a_free_answer_are_no_announcement(text):
+    assert read(Extractor(kind="short"), {}, text) == text
+
+
+def test_what_is_announced_keeps_its_case():
+    assert read(Extractor(kind="short"), {}, "The answer is: **NOKIA**.") == "NOKIA"
+
+
+def test_none_is_an_option_like_any_other():
+    extractor, doc = Extractor(kind="choice", options=("A", "B", "C")), {"A": "one", "B": "None", "C": "two"}
+    assert options_of(extractor, doc) == ["one", "None", "two"] and read(extractor, doc, "C") == "C"

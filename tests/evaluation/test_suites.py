@@ -37,11 +37,11 @@ from evaluation.harness import NOT_JUDGED, evaluate
 from evaluation.journal import Answer
 from evaluation.judge import JudgeServer
 from evaluation.lenient import options_of, read
-from evaluation.mirror import MirrorError
+from evaluation.mirror import Mirror, MirrorError
 from evaluation.model import Answerer, CheckpointError
 from evaluation.opened import open_suite
-from evaluation.questions import EvaluationError, Questions
-from evaluation.results import read_summary
+from evaluation.questions import EvaluationError, Questions, _held
+from evaluation.results import collect, read_summary
 from evaluation.score import Answered, score_benchmark
 from evaluation.suite import Extractor, Suite, Unit, Weight, load_suite
 from evaluation.units import UnitError
@@ -84,7 +84,8 @@ def test_a_model_that_is_always_right_or_wrong_or_unreadable(suite, model, mirro
     for benchmark in whole:
         entry = summary["benchmarks"][benchmark.name]
         end = benchmark.scale if model == "oracle" else LOWEST.get(benchmark.name, 0.0)
-        assert (entry["value"], entry["lenient"]) == (end, end), benchmark.name
+        graded = benchmark.judge and benchmark.judge.kind == "score"  # whose grade no extractor reads
+        assert (entry["value"], entry["lenient"]) == (end, None if graded else end), benchmark.name
         readable = model in ("oracle", "anti-oracle")
         assert entry["unparsed"] == (0 if readable else entry["n"]), benchmark.name
         assert entry["truncated"] == 0 and entry["shuffled"] is None
@@ -619,3 +620,78 @@ def test_another_process_scores_the_same_answers_to_the_same_bytes(mirror, tmp_p
     subprocess.run(arguments, env=environment(PYTHONHASHSEED=seed), check=True, timeout=300)
     for file in ("scores.parquet", "summary.json"):
         assert (here / file).read_bytes() == (there / file).read_bytes()
+
+
+# --- what a stranger found ------------------------------------------------------------------------------
+
+
+def test_an_answer_of_several_paragraphs_is_whole(mirror):
+    """lmms-eval stops every task at a blank line unless it says otherwise; its own models ignore that."""
+    for suite in SUITES:
+        opened = open_suite(suite, mirror)
+        for name, parts in opened.parts.items():
+            stops = [part.generation.get("until") for part in parts]
+            assert stops == [None] * len(parts) or name in ("textvqa", "vizwiz"), name  # they name their own
+
+
+def test_one_task_on_two_data_is_two_parts(mirror, tmp_path):
+    both = load_suite("llava10").only(("mmbench_en", "mmbench_cn"))
+    one = both.benchmarks[0]
+    tasks = ({"task": one.tasks[0].task, "config": "en"}, {"task": one.tasks[0].task, "config": "cn"})
+    twice = type(one)(**one.model_dump(exclude={"tasks"}), tasks=tasks)
+    summary = evaluate(
+        Path("none"),
+        both.model_copy(update={"benchmarks": (twice,)}),
+        data=mirror,
+        out=tmp_path,
+        model=Scripted("oracle", gold),
+    )
+    assert summary["benchmarks"][one.name]["value"] == 100
+    assert len(list((tmp_path / "answers").iterdir())) == 2
+    with pytest.raises(ValueError, match="on different data only"):
+        type(one)(**one.model_dump(exclude={"tasks"}), tasks=(tasks[0], tasks[0]))
+
+
+def test_a_suite_with_another_entry_is_another_protocol(mirror, tmp_path):
+    suite = load_suite("rules").only(("ai2d",))
+    (entry,) = suite
+    changed = entry.model_copy(update={"generation": {"max_new_tokens": 1}})
+    for name, benchmark in (("a", entry), ("b", changed), ("c", entry.model_copy(update={"label": "x"}))):
+        own = suite.model_copy(update={"benchmarks": (benchmark,)})
+        evaluate(Path("none"), own, data=mirror, out=tmp_path / name, model=Scripted("oracle", gold))
+    runs = {name: Run(name, 0, 0, "1", tmp_path / name) for name in "abc"}
+    assert compare([runs["a"], runs["c"]], suite, reference=None, baseline=None).arms
+    with pytest.raises(ResultsError, match=r"different protocols .*entries"):
+        compare([runs["a"], runs["b"]], suite, reference=None, baseline=None)
+
+
+def test_long_form_results_leave_out_what_is_not_judged(mirror, tmp_path):
+    suite = load_suite("mm14").only(("ai2d", "mmvet"))
+    model = Scripted("oracle", gold)
+    evaluate(Path("none"), suite, data=mirror, out=tmp_path, model=model, judge=NOT_JUDGED)
+    rows = collect([Run("a", 0, 0, "1", tmp_path)], suite).to_pylist()
+    assert {row["benchmark"] for row in rows} == {"ai2d"}
+
+
+def test_another_place_of_the_images_is_other_content(mirror):
+    (gqa,) = load_suite("llava10").only(("gqa",))
+    data = gqa.data_of(gqa.tasks[0])
+    other = data.model_copy(update={"images": data.images.model_copy(update={"column": "picture"})})
+    opened = Mirror(mirror)
+    assert opened.digest(data) != opened.digest(other)
+
+
+def test_scoring_looks_at_no_image_unless_images_were_shuffled(mirror, tmp_path, monkeypatch):
+    suite = load_suite("rules").only(("ai2d",))
+    monkeypatch.setattr(Questions, "with_images", property(lambda self: pytest.fail("images were read")))
+    evaluate(Path("none"), suite, data=mirror, out=tmp_path, model=Scripted("oracle", gold))
+
+
+def test_which_questions_have_images(mirror):
+    opened = open_suite(load_suite("mm14").only(("mmmu", "ai2d")), mirror)
+    (mmmu,), (ai2d,) = opened.parts["mmmu"], opened.parts["ai2d"]
+    assert all(mmmu.with_images) and len(mmmu.with_images) == len(mmmu)
+    assert ai2d.with_images == [True] * len(ai2d)
+    rows = [{"image": {"bytes": b"x", "path": None}}, {"image": None}]
+    assert _held(pa.table({"image": [row["image"] for row in rows]})["image"]) == [True, False]
+    assert _held(pa.table({"image": [[{"bytes": b"x"}], [], None]})["image"]) == [True, False, False]

@@ -11,7 +11,7 @@ from scipy.stats import norm, sem
 
 from evaluation.stats import paired_bootstrap, stratified_stderr, stratum_rows
 from evaluation.suite import Benchmark, Unit, Weight
-from evaluation.units import UnitError, check_limit, layout, unit_names, unit_scores
+from evaluation.units import UnitError, check_limit, layout, of_whole, unit_names, unit_scores
 
 PAIRS = Unit(name="pair", by=("category", "image"), score="pair")
 
@@ -196,3 +196,10 @@ def test_each_benchmark_has_its_own_strata(values):
     arms = [[[values, levels]], [[np.zeros(len(values)), np.zeros(8)]]]
     both = paired_bootstrap(*arms, strata=[STRATA, list("aaaabbbb")], resamples=20_000)
     assert half_width(both) == pytest.approx(norm.ppf(0.975) * closed_form(values) / 2, rel=0.05)
+
+
+def test_a_sum_of_categories_of_which_some_are_missing_stands_for_all():
+    weight = Weight(by=("category",), across="sum", categories=4, points=100)
+    part = layout(benchmark(weight=weight), docs("aab"))
+    assert sum(part.weights) == pytest.approx(400), "a right answer to everything is the top of the scale"
+    assert of_whole(benchmark(weight=weight), 2) == 2.0 and of_whole(benchmark(weight=weight), 4) == 1.0

@@ -90,6 +90,13 @@ def refused(*overrides: str) -> str:
 # ------------------------------------------------------------------------------------------ refusals
 
 
+def test_a_limit_that_splits_a_unit_is_refused_before_anything_is_trained(own):
+    assert "limit: limit 3 splits rotation group '1' of mmbench_v11" in refused("limit=3")
+    refuse_unrunnable(
+        plan("limit=2", "evaluation.suite=mm14", "evaluation.judge=not judged", file="own.yaml")
+    )
+
+
 def test_an_unknown_suite_is_refused(own):
     message = refused("evaluation.suite=rulez")
     assert "evaluation.suite: " in message and "rulez" in message and "rules" in message

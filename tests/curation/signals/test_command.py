@@ -13,8 +13,8 @@ import pytest
 
 from curation.catalogue import COMMANDS
 from curation.command import CommandError, yaml_params
-from curation.signals.__main__ import find_model, main
 from curation.progress import duration, plain_lines, shown
+from curation.signals.__main__ import find_model, main
 from curation.signals.core.table import SignalError, read_metadata, read_signal
 from curation.signals.custom import ProducerError, check_params, get_producer, produce_custom
 

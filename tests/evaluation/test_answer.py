@@ -2,8 +2,10 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from PIL import Image, ImageFile
 
 from evaluation import answer
-from evaluation.answer import AHEAD, WINDOW, AnswerError, answers
+from evaluation.answer import AHEAD, AHEAD_BYTES, WINDOW, WINDOW_BYTES, AnswerError, answers
 from evaluation.model import Answer, Answerer
 from evaluation.prompts import Prompt
 
@@ -122,6 +124,91 @@ def test_loaders_render_ahead_but_not_without_bound(monkeypatch):
     assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
 
 
+def page(i: int, width: int, height: int, mode: str = "RGB", path: Any = None) -> Question:
+    """A question whose image, decoded to RGB, takes width x height x 4 bytes; given by its path if any."""
+    picture: Any = Image.new(mode, (width, height))
+    if path is not None:
+        picture.save(path)
+        picture = path
+    content = [{"type": "image", "url": picture}, {"type": "text", "text": "what is it ?" + " dog" * (i % 7)}]
+    return Question("pages", i, lambda: [{"role": "user", "content": content}])
+
+
+@pytest.mark.parametrize("loaders", [0, 1, 4])
+def test_a_window_ends_at_the_bound_of_decoded_bytes(tmp_path, monkeypatch, loaders):
+    """The question that reaches the bound is the last; a path counts as the image in it, grey as RGB."""
+    monkeypatch.setattr(answer, "WINDOW", 5)
+    monkeypatch.setattr(answer, "WINDOW_BYTES", 4 * 10_000)
+    questions = [
+        *(page(i, 50, 100) for i in range(4)),  # 5,000 pixels each: two reach 10,000
+        page(4, 49, 100, path=tmp_path / "4.png"),  # 4,900 and 5,000 do not, with 101 more they do
+        page(5, 50, 100, "L"),
+        page(6, 1, 101),
+        page(7, 400, 100),  # one alone is beyond
+        *(page(i, 10, 10) for i in range(8, 14)),  # small ones: five, and the one left
+    ]
+    engine, windows = Fake(), []
+    real = engine.batches
+    monkeypatch.setattr(engine, "batches", lambda lengths: windows.append(len(lengths)) or real(lengths))
+    found = [q.index for batch in answers(engine, questions, loaders=loaders) for q, _, _ in batch]
+    assert windows == [2, 2, 3, 1, 5, 1]
+    begins = np.cumsum([0, *windows])
+    assert [i for a, b in pairwise(begins) for i in sorted(found[a:b])] == [*range(14)]
+
+
+def test_answers_to_big_images_do_not_depend_on_loaders_or_the_bound(tmp_path, monkeypatch):
+    answerer = Answerer.load(tiny_models.build("anyres", tmp_path / "m"), batch_size=3)
+    questions = [page(i, 200 + 40 * (i % 3), 300) for i in range(11)]
+    free = list(answers(answerer, questions))
+    monkeypatch.setattr(answer, "WINDOW_BYTES", 4 * 4 * 200 * 300)
+    monkeypatch.setattr(answer, "AHEAD_BYTES", 1)
+    runs = [list(answers(answerer, questions, loaders=n)) for n in (0, 1, 4)]
+    assert runs[0] == runs[1] == runs[2] and (len(runs[0]), len(free)) == (5, 4)  # windows of 4, 4, 3
+    one, other = ({q.index: (p, a) for b in run for q, p, a in b} for run in (free, runs[0]))
+    assert one == other and len(one) == 11
+
+
+def test_loaders_hold_few_big_images_beyond_the_window(monkeypatch):
+    monkeypatch.setattr(answer, "WINDOW", 4)
+    monkeypatch.setattr(answer, "AHEAD_BYTES", 4 * 5_000 * 6)
+    engine = Fake(wait=0.002)
+    stream = answers(engine, [page(i, 50, 100) for i in range(40)], loaders=3)
+    next(stream)
+    deadline = time.monotonic() + 10
+    while len(engine.rendered) < 4 + 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert 4 + 6 <= len(engine.rendered) <= 4 + 6 + 2, "six reach the bound; two loaders may be at one more"
+    assert len([*stream]) == 9 and len(engine.rendered) == 40
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_a_window_is_let_go_before_the_next_is_read(monkeypatch, loaders):
+    """While a question is rendered, at most those of its window and of what is ahead are in memory."""
+    monkeypatch.setattr(answer, "WINDOW", 8)
+    monkeypatch.setattr(answer, "AHEAD", 3)
+
+    class Content(str):
+        """Text that can be referred to weakly."""
+
+    alive: weakref.WeakSet[Content] = weakref.WeakSet()
+    engine, most = Fake(), []
+    real = engine.prompt
+
+    def prompt(messages):
+        rendered = real(messages)
+        content = Content(f"{rendered.content} {len(most)}")
+        alive.add(content)
+        most.append(len(alive))
+        return rendered._replace(content=content)
+
+    monkeypatch.setattr(engine, "prompt", prompt)
+    monkeypatch.setattr(engine, "generate", lambda prompts, _: [Answer("", False, 1) for _ in prompts])
+    assert sum(len(batch) for batch in answers(engine, [ask(i) for i in range(40)], loaders=loaders)) == 40
+    assert 8 <= max(most) <= 8 + (3 + loaders if loaders else 0) + 1
+
+
 def test_batches_are_collated_in_a_loader_while_the_model_answers(tmp_path, monkeypatch):
     answerer = Answerer.load(tiny_models.build("base", tmp_path / "base"), batch_size=2)
     where = []
@@ -170,4 +257,5 @@ def test_errors_of_the_model_are_raised_as_they_are(monkeypatch):
 
 
 def test_no_questions_are_no_batches():
-    assert list(answers(Fake(), [], loaders=1)) == [] and WINDOW > AHEAD > 0
+    assert list(answers(Fake(), [], loaders=1)) == []
+    assert WINDOW > AHEAD > 0 and WINDOW_BYTES > AHEAD_BYTES > 0

@@ -277,10 +277,14 @@ def test_drawn_items_are_right_answers_and_held_apart_from_reported_questions(ow
     draw("development.yaml", "again")
     assert (own / "again/items.json").read_bytes() == (own / "items/items.json").read_bytes()
     samples = read_validation(own / "bad", own / "scratch")
-    assert {sample.source for sample in samples} == {"mmmu", "blink/blink_counting", "blink/blink_jigsaw"}
+    assert {sample.source for sample in samples} == {
+        "mmmu",
+        "blink/blink_counting/Counting",
+        "blink/blink_jigsaw/Jigsaw",
+    }
     assert all(s.turns[0].question.count("<image>") == len(s.images) for s in samples)
     assert all(s.turns[0].answer.strip("()") in "ABCD" for s in samples if s.source != "mmmu")
-    with pytest.raises(EvaluationError, match="blink/blink_counting: none of 2 questions has a reference"):
+    with pytest.raises(EvaluationError, match="blink/blink_counting/Counting: none of 2 questions has a reference"):
         draw("hidden.yaml", "hidden")
 
     assert check("gradient.validation", "apart", items=own / "items")["items"] == 2

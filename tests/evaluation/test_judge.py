@@ -326,6 +326,7 @@ print("judged")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_kill_in_the_middle_pays_for_no_answer_twice(workers, tmp_path):
     root = Path(__file__).parents[2]

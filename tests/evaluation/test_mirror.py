@@ -132,6 +132,7 @@ def test_rows_are_mapped_from_one_arrow_file(small):
     assert first["question_id"][0] == "existence/0000.png" and len(first) == 56  # four files, in order
 
 
+@pytest.mark.slow
 def test_two_processes_may_be_first(small):
     code = (
         "from evaluation.mirror import Mirror; from evaluation.suite import Data; from pathlib import Path\n"

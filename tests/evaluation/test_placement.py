@@ -19,6 +19,8 @@ from evaluation.journal import Answer
 from evaluation.placement import on_workers, visible_devices
 from evaluation.questions import EvaluationError, Question
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 
 class Asked:
     """Questions of a task about pictures, without lmms-eval."""
@@ -88,7 +90,6 @@ def tiny(tmp_path_factory) -> Path:
     return tiny_models.build("llava", tmp_path_factory.mktemp("tiny") / "llava")
 
 
-@pytest.mark.slow
 def test_a_checkpoint_answers_the_same_on_four_workers(tiny, tmp_path):
     """On two, with lmms-eval's tasks and scores: tests/evaluation/test_suites.py."""
     from evaluation.respondent import Checkpoint

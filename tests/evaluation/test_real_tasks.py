@@ -20,6 +20,8 @@ from evaluation.tasks import files_of, folder_of, task_file
 pytest.importorskip("lmms_eval")
 from lmms_eval.utils import load_yaml_config
 
+pytestmark = pytest.mark.slow  # lmms-eval's functions take long to import
+
 SUITES = ("mm14", "mmssr10", "llava10", "rules")
 FOLDER = folder_of("real")
 OWN = sorted(path.stem for path in FOLDER.glob("[!_]*.yaml"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from curation.progress import Progress
 from evaluation.journal import Answer, Answers, path_of
 from evaluation.questions import Question, Questions
 from evaluation.shuffled import donors, shuffled_question
@@ -24,7 +25,6 @@ SHUFFLED = ".shuffled"
 """Ending of the name of a part that is asked with the images of other questions."""
 Batch = list[tuple[Question, str, Answer]]
 """Questions, the hash of each one's prompt, and its answer."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

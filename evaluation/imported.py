@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curation.command import CommandError, CommandParser, fail
+from curation.command import CommandError, CommandParser
 from evaluation.run import (
     add_judge,
     add_suite,
@@ -31,10 +31,8 @@ from evaluation.run import (
     judged_and_scored,
     open_for,
     prepared,
-    refusals,
+    run_command,
     status_of,
-    stoppable,
-    stopped,
 )
 
 if TYPE_CHECKING:
@@ -58,14 +56,7 @@ class Joined:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = parser().parse_args(arguments)
-    with stoppable():
-        try:
-            return _run(options)
-        except refusals() as error:
-            return fail(error, 2)
-        except KeyboardInterrupt as stop:
-            return stopped(stop, options.out)
+    return run_command(parser().parse_args(arguments), _run)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -10,12 +10,13 @@ missing and why. A reply is kept as soon as it is paid for, so another call asks
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from curation.printable import printable, visible
+from curation.progress import Progress
 from curation.teacher.answers import KeptAnswers
 from curation.teacher.base import Cost
 from curation.teacher.chat import ChatClient, ChatFailure, ChatSetupError, CostCapReached, Message
@@ -31,9 +32,6 @@ PRESETS: dict[str, str | None] = {
     "openai": None,
 }
 """Addresses by name: those at which vLLM and SGLang serve unless told otherwise, and OpenAI's own."""
-
-Progress = Callable[[int, int], None]
-"""Receives (requests done, requests in total)."""
 
 
 @dataclass(frozen=True)

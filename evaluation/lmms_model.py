@@ -1,4 +1,4 @@
-"""Chat models for lmms-eval: one that answers through an Answerer, and the same with shuffled images.
+"""A chat model for lmms-eval that answers through an Answerer.
 
 python -m lmms_eval --model winnow --model_args pretrained=runs/base --tasks ... --batch_size 16
 """
@@ -12,11 +12,10 @@ import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
+from curation.progress import Progress
 from evaluation.answer import answers
 from evaluation.model import Answerer, Messages
 from training.models import checkpoint_hash
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

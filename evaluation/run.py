@@ -13,7 +13,7 @@ signal n stopped it.
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -39,10 +39,14 @@ class _Stopped(KeyboardInterrupt):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = parser().parse_args(arguments)
+    return run_command(parser().parse_args(arguments), _run)
+
+
+def run_command(options: argparse.Namespace, run: Callable[[argparse.Namespace], int]) -> int:
+    """The exit status of `run(options)`: 2 for what it refuses, 128 + n for signal n."""
     with stoppable():
         try:
-            return _run(options)
+            return run(options)
         except refusals() as error:
             return fail(error, 2)
         except KeyboardInterrupt as stop:

@@ -31,6 +31,14 @@ class Run:
     evaluate: Node
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What the trainings of all arms share: their config (all but the seed) and inputs."""
+
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+
+
 def make_plan(
     loaded: Loaded,
     stages: Stages | None = None,
@@ -70,7 +78,8 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
     for pool in pools:
         for signal in dict.fromkeys(signal for arm in recipe.arms.values() for signal in arm.learned()):
             pool.signal(signal)
-    trained = {"base": base, **deepspeed_input(required(recipe.train), loaded, prints)}
+    spec = required(recipe.train)
+    trained = Trained(dump(spec), {"base": base, **deepspeed_input(spec, loaded, prints)})
     planned = [
         (number, pool, name, *seeds_of_run)
         for number in range(recipe.repetitions())
@@ -134,21 +143,18 @@ def _run(
     arm_name: str,
     seed: int,
     train_seed: int,
-    trained: dict[str, Any],
+    trained: Trained,
     evaluation: EvaluationPlan,
 ) -> Run:
-    """select, train, answers and scores of one repetition.
-
-    `trained` are the inputs that all trainings share.
-    """
+    """select, train, answers and scores of one repetition."""
     recipe, plan = pool.loaded.recipe, pool.plan
     arm, spec = recipe.arms[arm_name], required(recipe.train)
     select = _select(pool, arm_name, seed, number)
     names: tuple[str | int, ...] = (arm_name, *pool.tag, *dict.fromkeys((seed, train_seed)))
     train = plan.add(
         "train",
-        {**dump(spec), "seed": train_seed},
-        {"pool": pool.pool, "subset": select, **trained},
+        {**trained.config, "seed": train_seed},
+        {"pool": pool.pool, "subset": select, **trained.inputs},
         name=stage_name("train", *names),
         work=samples_seen(spec, _expected_rows(arm, pool.size)),
         repetition=number,
@@ -230,10 +236,11 @@ def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:
 
 def _columns(pool: PoolPlan, arm: Arm, seed: int, repetition: int) -> Iterator[tuple[str, Node]]:
     """What an arm's selector reads besides the pool; an oracle's signals come from one stage."""
-    yield from ((f"signal_{signal}", pool.signal(signal)) for signal in arm.learned())
-    if "reference" in arm.needs():
+    needs = arm.needs()
+    yield from ((f"signal_{signal}", pool.signal(signal)) for signal in arm.learned(needs))
+    if "reference" in needs:
         yield "reference", _select(pool, required(arm.reference), seed, repetition)
-    if "seed_rows" in arm.needs():
+    if "seed_rows" in needs:
         yield "seed_rows", pool.fit("seed_model")
     if arm.signals != "learned":
         yield "signal_oracle", pool.oracle(arm.signals == "oracle_knows_wrong")

@@ -5,6 +5,7 @@ that is added to the suite, only answers that do not exist yet are asked for (re
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -120,11 +121,10 @@ class EvaluationPlan:
         """The stages for one checkpoint; returns `evaluate`, which scores."""
         answers = self._answer(model, names, shuffled, limit, repetition)
         judge = self._judge(answers, names, limit, repetition)
-        evaluation = self.loaded.recipe.evaluation
         config = {
             "suite": self.named.name,
             "limit": limit,
-            **dump(evaluation, "batch_size", "max_batch_tokens"),
+            **self._scored,
             "not_judged": self.named.not_judged,
         }
         inputs = {**self.shared, "answers": answers, **({"judgements": judge} if judge else {})}
@@ -145,17 +145,7 @@ class EvaluationPlan:
         limit: int | None,
         repetition: int,
     ) -> Node:
-        from evaluation.opened import asked
-
-        evaluation = self.loaded.recipe.evaluation
-        config = {
-            **dump(evaluation, *ASKED),
-            "limit": limit,
-            "shuffled": shuffled,
-            "workers": self.loaded.recipe.resources.answer_workers,
-            "tasks": self.suite.tasks,
-            "benchmarks": [asked(benchmark) for benchmark in self.suite],
-        }
+        config = {**self._asked, "limit": limit, "shuffled": shuffled}
         shared = {name: value for name, value in self.shared.items() if name != "suite"}
         return self.plan.add(
             "answer",
@@ -165,6 +155,23 @@ class EvaluationPlan:
             work=sum(min(self.questions(b), limit or 2**31) for b in self.suite) * (1 + shuffled),
             repetition=repetition,
         )
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        """The config that all stages `answer` share."""
+        from evaluation.opened import asked
+
+        return {
+            **dump(self.loaded.recipe.evaluation, *ASKED),
+            "workers": self.loaded.recipe.resources.answer_workers,
+            "tasks": self.suite.tasks,
+            "benchmarks": [asked(benchmark) for benchmark in self.suite],
+        }
+
+    @cached_property
+    def _scored(self) -> dict[str, Any]:
+        """The keys of the section `evaluation` that all stages `evaluate` share."""
+        return dump(self.loaded.recipe.evaluation, "batch_size", "max_batch_tokens")
 
     def questions(self, benchmark: "Benchmark") -> float:
         """Number of questions of a benchmark, for estimates: those in the mirror, or those that are drawn."""

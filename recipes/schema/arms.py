@@ -1,5 +1,6 @@
 """The arms of an experiment: one selector at one budget each."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -101,11 +102,14 @@ class Arm(Section):
 
         return tuple(needs(self.selector, self.params))
 
-    def learned(self) -> list[str]:
-        """The signals that have to be computed for this arm; an oracle replaces capability and style."""
+    def learned(self, needs: Sequence[str] | None = None) -> list[str]:
+        """The signals that have to be computed for this arm; an oracle replaces capability and style.
+
+        `needs`: what `needs()` returned, if it was asked before.
+        """
         return [
             name
-            for name in self.needs()
+            for name in (self.needs() if needs is None else needs)
             if name not in NO_SIGNALS and (self.signals == "learned" or name not in ORACLE)
         ]
 

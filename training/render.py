@@ -1,24 +1,27 @@
-"""From conversations to token ids: chat template, assistant-only labels, image tokens, branches.
+"""From conversations to token ids: chat template, labels, image tokens, branches.
 
-    renderer = Renderer(processor, image_mode="base")
+    renderer = Renderer(processor, image_mode="base", rules=RenderRules(image_first=True))
     encoded = renderer.encode(sample)
 
 Templates receive plain string contents in which `<image>` marks the place of an image. A checkpoint's own
 template is used if it accepts such contents and marks the assistant's answer, end-of-turn included, with {%
-generation %}; otherwise one of `training/templates/` is used.
+generation %}; otherwise one of `training/templates/` is used. Rules about the text (`system`, `image_first`)
+become part of the template, so that a checkpoint saved with it is asked as it was trained.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 import numpy as np
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
-from training.images import Picture, PixelLoader
+from training.images import ImageError, Picture, PixelLoader
 
 IGNORE = -100
 """Label of a token without loss."""
@@ -27,6 +30,14 @@ TEMPLATES = Path(__file__).parent / "templates"
 _MARK = "\x00"
 """Placeholder for a query that is inserted later; occurs in no text."""
 _PROBE = [{"role": "user", "content": "why <image> so"}, {"role": "assistant", "content": "because"}]
+_CHATML = ("<|im_start|>", "<|im_end|>")
+_COUNTING = (
+    "num_image_tokens",
+    "num_additional_image_tokens",
+    "patch_size",
+    "vision_feature_select_strategy",
+)
+"""What a processor, beside its image processor, counts image tokens with."""
 
 
 class RenderError(ValueError):
@@ -35,6 +46,33 @@ class RenderError(ValueError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRules:
+    """What a training decides about its texts and labels.
+
+    `system`: the system prompt of conversations that bring none of their own; None: the template's default.
+    `image_first`: the image of a turn with exactly one goes before its text, on a line of its own, as LLaVA
+    and LLaVA-NeXT place it. `loss_tokens`: "answer" (answers with their end marker) or "llava_next" (the
+    whole assistant turn, header and newline included, and every turn marker and newline of the other roles;
+    ChatML only). `loss_turns`: "all" answers or the "last" one.
+    """
+
+    system: str | None = None
+    image_first: bool = False
+    loss_tokens: Literal["answer", "llava_next"] = "answer"
+    loss_turns: Literal["all", "last"] = "all"
+
+    def __post_init__(self) -> None:
+        if self.system is not None and not self.system.strip():
+            raise ValueError("system: give a text, or None for the template's own")
+        if self.loss_tokens not in ("answer", "llava_next"):
+            raise ValueError(f"loss_tokens must be one of answer, llava_next, got {self.loss_tokens!r}")
+        if self.loss_turns not in ("all", "last"):
+            raise ValueError(f"loss_turns must be one of all, last, got {self.loss_turns!r}")
+        if self.loss_tokens == "llava_next" and self.loss_turns == "last":
+            raise ValueError("loss_tokens: llava_next labels all turns; leave loss_turns at all")
 
 
 class Branch(NamedTuple):
@@ -70,7 +108,14 @@ class Encoded:
 class Renderer:
     """Renders samples for one checkpoint's processor. Only the tokens of branches are cached."""
 
-    def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        image_mode: str = "anyres",
+        cache_mb: int = 256,
+        rules: RenderRules | None = None,
+    ) -> None:
+        self.rules, self.image_mode = rules or RenderRules(), image_mode
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.loader = PixelLoader(processor, image_mode, cache_mb)
@@ -80,19 +125,55 @@ class Renderer:
         self._special = {k: v for k, v in self.tokenizer.special_tokens_map.items() if isinstance(v, str)}
         self._special.setdefault("bos_token", "")
         self._backend = self.tokenizer.backend_tokenizer
-        self.template = find_template(processor, self._special)
+        self.template = with_rules(find_template(processor, self._special), self.rules)
+        self._markers = self._marker_ids() if self.rules.loss_tokens == "llava_next" else ()
         self._suffixes: dict[tuple[str, str | None, bool], tuple[np.ndarray, np.ndarray, Branch]] = {}
 
-    def encode(self, sample: Sample, loss_turns: str = "all") -> Encoded:
-        """The conversation with loss on "all" answers or the "last" one. Raises RenderError, ImageError."""
-        if not sample.turns:
-            raise RenderError("no_assistant_turn", f"sample {sample.id} has no turn with an answer")
-        first = 0 if loss_turns == "all" else len(sample.turns) - 1
-        if any(not turn.answer.strip() for turn in sample.turns[first:]):
-            raise RenderError("empty_answer", f"sample {sample.id}")
-        text, spans = self._render(_messages(sample))
-        ids, mask = self._tokenise(text, spans[first:])
-        return self._finish(ids, np.where(mask, ids, IGNORE), sample)
+    def encode(self, sample: Sample, loss_turns: str | None = None) -> Encoded:
+        """The conversation, labelled by the rules; `loss_turns` overrides theirs.
+
+        Raises RenderError, ImageError.
+        """
+        text, spans = self._labelled_text(sample, loss_turns)
+        return self._encoded(self._encodings([text])[0], spans, sample)
+
+    def encode_many(self, samples: Sequence[Sample]) -> list[Encoded | RenderError | ImageError]:
+        """As `encode` for each sample, in order, tokenised in one call of the tokenizer (in parallel).
+
+        A sample that cannot be rendered gives its error in place of an example.
+        """
+        texts: list[str] = []
+        spans: list[list[tuple[int, int]] | RenderError] = []
+        for sample in samples:
+            try:
+                text, own = self._labelled_text(sample)
+                texts.append(text)
+                spans.append(own)
+            except RenderError as error:
+                spans.append(error)
+        encodings = iter(self._encodings(texts))
+        return [
+            own if isinstance(own, RenderError) else self._encoded_or_error(next(encodings), own, sample)
+            for sample, own in zip(samples, spans, strict=True)
+        ]
+
+    def fingerprint(self) -> str:
+        """Hex sha256 of everything that decides what `encode` gives for a sample: tokenizer, template, rules
+        and how an image is counted. Two renderers with the same fingerprint can share their examples.
+        """
+        self._plain_backend()
+        images = self.processor.image_processor
+        settings = {
+            "template": self.template,
+            "special": self._special,
+            "rules": asdict(self.rules),
+            "images": [type(images).__name__, images.to_dict()],
+            "image_mode": self.image_mode,
+            "processor": {name: getattr(self.processor, name, None) for name in _COUNTING},
+        }
+        digest = hashlib.sha256(self._backend.to_str().encode())
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+        return digest.hexdigest()
 
     def prompt(self, sample: Sample) -> Encoded:
         """Everything before the answer of the last turn (that answer is not used); no labels."""
@@ -174,16 +255,61 @@ class Renderer:
     ) -> tuple[str, list[tuple[int, int]]]:
         return _render(self.template, messages, self._special, add_generation_prompt)
 
+    def _labelled_text(
+        self, sample: Sample, loss_turns: str | None = None
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text of a conversation and the character spans that carry a loss. Raises RenderError."""
+        if not sample.turns:
+            raise RenderError("no_assistant_turn", f"sample {sample.id} has no turn with an answer")
+        first = 0 if (loss_turns or self.rules.loss_turns) == "all" else len(sample.turns) - 1
+        if any(not turn.answer.strip() for turn in sample.turns[first:]):
+            raise RenderError("empty_answer", f"sample {sample.id}")
+        text, spans = self._render(_messages(sample))
+        if self.rules.loss_tokens == "llava_next":
+            return text, [_whole_turn(text, *span) for span in spans]
+        return text, spans[first:]
+
+    def _encoded(self, encoding: Any, spans: list[tuple[int, int]], sample: Sample) -> Encoded:
+        ids, mask = _masked(encoding, spans)
+        if self._markers:
+            mask |= np.isin(ids, self._markers)
+        return self._finish(ids, np.where(mask, ids, IGNORE), sample)
+
+    def _encoded_or_error(
+        self, encoding: Any, spans: list[tuple[int, int]], sample: Sample
+    ) -> Encoded | RenderError | ImageError:
+        try:
+            return self._encoded(encoding, spans, sample)
+        except (RenderError, ImageError) as error:
+            return error
+
+    def _marker_ids(self) -> tuple[int, ...]:
+        """Ids of ChatML's turn markers and of a single newline."""
+        ids = []
+        for text in (*_CHATML, "\n"):
+            own = self._encodings([text])[0].ids
+            if len(own) != 1 or (text in _CHATML and text not in self.template):
+                raise ValueError(
+                    f"loss_tokens: llava_next needs a ChatML template and a tokenizer with {text!r} as one token; "
+                    "use loss_tokens: answer with this checkpoint"
+                )
+            ids += own
+        return tuple(ids)
+
     def _tokenise(self, text: str, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
         """Ids int32 [T], and a mask bool [T] of the tokens that overlap one of the character spans."""
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        ids = np.array(encoding.ids, dtype=np.int32)
-        mask = np.zeros(len(ids), dtype=bool)
-        if spans:
-            offsets = np.array(encoding.offsets)
-            for start, end in spans:
-                mask |= (offsets[:, 1] > start) & (offsets[:, 0] < end)
-        return ids, mask
+        return _masked(self._encodings([text])[0], spans)
+
+    def _encodings(self, texts: list[str]) -> list[Any]:
+        self._plain_backend()
+        return self._backend.encode_batch(texts, add_special_tokens=False)
+
+    def _plain_backend(self) -> None:
+        """Switch off what a call of the processor may have left switched on: it would cut or pad texts."""
+        if self._backend.truncation is not None:
+            self._backend.no_truncation()
+        if self._backend.padding is not None:
+            self._backend.no_padding()
 
     def _finish(self, ids: np.ndarray, labels: np.ndarray, sample: Sample) -> Encoded:
         """Repeat each image placeholder as often as its image has tokens."""
@@ -202,8 +328,49 @@ class Renderer:
         return Encoded(ids, labels, tuple(sample.images), name=sample.id)
 
 
+def _masked(encoding: Any, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int32 [T], and a mask bool [T] of the tokens that overlap one of the character spans."""
+    ids = np.array(encoding.ids, dtype=np.int32)
+    mask = np.zeros(len(ids), dtype=bool)
+    if spans and len(ids):
+        offsets = np.array(encoding.offsets)
+        for start, end in spans:
+            mask |= (offsets[:, 1] > start) & (offsets[:, 0] < end)
+    return ids, mask
+
+
+def _whole_turn(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span of a ChatML turn, from its start marker to the newline after its end marker."""
+    return text.rindex(_CHATML[0], 0, start), end + (text[end : end + 1] == "\n")
+
+
+def with_rules(template: str, rules: RenderRules) -> str:
+    """The chat template with the rules about texts written before it; the template itself without any."""
+    head = ""
+    if rules.system is not None:
+        head += _SYSTEM.replace("SYSTEM", json.dumps(rules.system, ensure_ascii=False))
+    return head + _IMAGE_FIRST * rules.image_first + template
+
+
+_SYSTEM = """\
+{%- if not messages or messages[0]['role'] != 'system' -%}
+{%- set messages = [{'role': 'system', 'content': SYSTEM}] + messages -%}
+{%- endif %}"""
+# The white space that LLaVA strips goes too, so that `Q\n<image>` becomes `<image>\nQ`.
+_IMAGE_FIRST = """\
+{%- set placed = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- set content = message['content'] -%}
+{%- if message['role'] == 'user' and content is string and content.count('<image>') == 1 -%}
+{%- set content = ('<image>\\n' + content.replace('<image>', '').strip()).strip() -%}
+{%- endif -%}
+{%- set placed.messages = placed.messages + [dict(message, content=content)] -%}
+{%- endfor -%}
+{%- set messages = placed.messages %}"""
+
+
 def _messages(sample: Sample) -> list[dict[str, str]]:
-    out = []
+    out = [] if sample.system is None else [{"role": "system", "content": sample.system}]
     for turn in sample.turns:
         out += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
     return out
@@ -213,7 +380,9 @@ def _asked(messages: list[dict[str, str]], query: str, flat: bool) -> list[dict[
     """The conversation with a query: as one more user turn, or (`flat`) as the last line of the only turn."""
     if not flat:
         return [*messages, {"role": "user", "content": query}]
-    return [{"role": "user", "content": "\n".join([*(message["content"] for message in messages), query])}]
+    system = [message for message in messages if message["role"] == "system"]
+    lines = [message["content"] for message in messages if message["role"] != "system"]
+    return [*system, {"role": "user", "content": "\n".join([*lines, query])}]
 
 
 def _render(

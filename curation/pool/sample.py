@@ -17,10 +17,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation. `images`: paths, or PIL images of data drawn on the fly, in placeholder order."""
+    """One conversation. `images`: paths, or PIL images of data drawn on the fly, in placeholder order.
+
+    `system`: the system prompt that the data give; None: the model's own.
+    """
 
     row: int
     id: str
     source: str
     images: tuple[Path | Any, ...]
     turns: tuple[Turn, ...]
+    system: str | None = None

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from curation.pool.sample import Sample, Turn
-from training.render import IGNORE, TEMPLATES, Renderer, RenderError, _fits, _render, find_template
+from training.images import ImageError
+from training.render import (
+    IGNORE,
+    TEMPLATES,
+    Renderer,
+    RenderError,
+    RenderRules,
+    _fits,
+    _render,
+    find_template,
+    with_rules,
+)
 
 
 def words(renderer, ids):
@@ -128,3 +139,106 @@ def test_turns_that_do_not_tokenise_independently_are_refused(loaded, sample):
     renderer.template = "{{ messages | length }} " + renderer.template
     with pytest.raises(ValueError, match="independently"):
         renderer.branches(sample, [("score ?", None)])
+
+
+def test_a_batch_of_samples_gives_what_each_gives_alone(renderer, samples, tmp_path):
+    bad = [
+        Sample(90, "silent", "t", (), ()),
+        Sample(91, "unplaced", "t", samples[0].images, (Turn("what ?", "red"),)),
+    ]
+    mixed = [samples[0], bad[0], *samples[1:8], bad[1], samples[8]]
+    # What a call of the processor leaves switched on must not reach the ids.
+    renderer.tokenizer(["a", "b c"], padding="max_length", max_length=3, truncation=True)
+    many = renderer.encode_many(mixed)
+    assert [m.reason for m in many if isinstance(m, RenderError)] == ["no_assistant_turn", "image_count"]
+    kept = [m for m in many if not isinstance(m, RenderError)]
+    for one, sample in zip(kept, [s for s in mixed if s not in bad], strict=True):
+        alone = renderer.encode(sample)
+        assert one.name == sample.id and one.images == sample.images
+        np.testing.assert_array_equal(one.input_ids, alone.input_ids)
+        np.testing.assert_array_equal(one.labels, alone.labels)
+    assert renderer.encode_many([]) == []
+
+
+def test_a_batch_names_the_image_that_cannot_be_measured(loaded, tmp_path):
+    absent = Sample(0, "absent", "t", (tmp_path / "no.png",), (Turn("<image> what ?", "red"),))
+    fine = Sample(1, "fine", "t", (), (Turn("what ?", "red"),))
+    first, second = Renderer(loaded[1], "anyres").encode_many([absent, fine])
+    assert isinstance(first, ImageError) and first.reason == "missing_image"
+    assert second.name == "fine"
+
+
+def test_the_fingerprint_changes_with_everything_that_changes_an_example(loaded, renderer):
+    _, processor = loaded
+    prints = {
+        Renderer(processor, mode, rules=rules).fingerprint()
+        for mode in ("base", "anyres")
+        for rules in (
+            None,
+            RenderRules(system="what is"),
+            RenderRules(image_first=True),
+            RenderRules(loss_turns="last"),
+        )
+    }
+    assert len(prints) == 8 and renderer.fingerprint() in prints
+    before, pins = renderer.fingerprint(), processor.image_processor.image_grid_pinpoints
+    processor.image_processor.image_grid_pinpoints = [[64, 128]]
+    try:
+        assert renderer.fingerprint() != before
+    finally:
+        processor.image_processor.image_grid_pinpoints = pins
+    renderer.tokenizer(["a", "b c"], padding="max_length", max_length=3, truncation=True)
+    assert renderer.fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    ("question", "placed"),
+    [
+        ("what ?\n<image>", "<image>\nwhat ?"),
+        ("what <image> is ?", "<image>\nwhat  is ?"),
+        ("<image>", "<image>"),
+        (" what ? ", " what ? "),
+        ("<image> and\n<image>", "<image> and\n<image>"),
+    ],
+)
+def test_image_first_moves_the_only_image_of_a_turn(question, placed):
+    template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": "a <image> b"}]
+    text, _ = _render(with_rules(template, RenderRules(image_first=True)), chat, {})
+    assert text == f"[{placed}][a <image> b]"
+
+
+def test_a_systems_text_is_written_as_it_is_and_gives_way_to_the_samples_own():
+    said = 'Say "naïve" \\ {{ 1 }} 😀.\nThen stop'
+    template = with_rules(
+        "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}", RenderRules(said)
+    )
+    user = {"role": "user", "content": "q"}
+    assert _render(template, [user], {})[0] == f"system:{said};user:q;"
+    assert _render(template, [{"role": "system", "content": "own"}, user], {})[0] == "system:own;user:q;"
+
+
+def test_a_system_turn_is_part_of_every_text_of_a_sample(renderer, sample):
+    own = replace(sample, system="the cat")
+    for ids in (renderer.encode(own).input_ids, renderer.context(own, flat=True).input_ids):
+        assert words(renderer, ids[:4]) == ["<|user|>", "the", "cat", "<|user|>"]
+    assert "cat" not in words(renderer, renderer.context(sample, flat=True).input_ids)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"system": " "},
+        {"loss_tokens": "all"},
+        {"loss_turns": "first"},
+        {"loss_tokens": "llava_next", "loss_turns": "last"},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rules):
+    with pytest.raises(ValueError, match=next(iter(rules))):
+        RenderRules(**rules)
+
+
+def test_labels_of_llava_next_need_chatml(loaded):
+    with pytest.raises(ValueError, match="ChatML"):
+        Renderer(loaded[1], "base", rules=RenderRules(loss_tokens="llava_next"))

@@ -290,7 +290,7 @@ class Renderer:
             own = self._encodings([text])[0].ids
             if len(own) != 1 or (text in _CHATML and text not in self.template):
                 raise ValueError(
-                    f"loss_tokens: llava_next needs a ChatML template and a tokenizer with {text!r} as one token; "
+                    f"loss_tokens: llava_next needs a ChatML template and {text!r} as one token; "
                     "use loss_tokens: answer with this checkpoint"
                 )
             ids += own

@@ -67,7 +67,8 @@ class Pool:
     def _sample(self, row: int) -> Sample:
         record = parse_record(json.loads(self.raw(row)))
         images = tuple(self.images / path for path in record.images)
-        return Sample(row, self._ids[row].as_py(), self._sources[row].as_py(), images, record.turns)
+        own = self._ids[row].as_py(), self._sources[row].as_py()
+        return Sample(row, *own, images, record.turns, record.system)
 
     def _checked(self, row: int) -> int:
         if not 0 <= row < len(self):

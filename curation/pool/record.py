@@ -12,11 +12,13 @@ REASONS: dict[str, str] = {
     "broken_json": "the record is not valid JSON, is nested too deeply, or has an integer of too many digits",
     "not_an_object": "the record is not a JSON object",
     "bad_conversations": "`conversations` is not a list of {from, value} texts",
-    "odd_roles": "a speaker is neither human nor gpt, or the two do not alternate",
+    "odd_roles": "a speaker is none of human, gpt and, in the first place, system; or human and gpt do not "
+    "alternate",
     "no_assistant_turn": "no question has an answer",
     "empty_answer": "an answer has no text",
     "bad_image_field": "`image` is neither a path nor a list of paths, or the record has a video",
-    "image_count_mismatch": "the questions hold more or fewer <image> placeholders than there are images",
+    "image_count_mismatch": "the questions hold more or fewer <image> placeholders than there are images, "
+    "or a system prompt holds one",
     "placeholder_in_answer": "an answer holds an <image> placeholder",
     "bad_unicode": "the text holds a lone surrogate, which no tokenizer accepts",
     "image_outside": "the image path, or a link at its end, leaves the image folder",
@@ -29,7 +31,7 @@ REASONS: dict[str, str] = {
 }
 """Reason code -> meaning."""
 
-_HUMAN, _ASSISTANT = {"human", "user"}, {"gpt", "assistant"}
+_HUMAN, _ASSISTANT, _SYSTEM = {"human", "user"}, {"gpt", "assistant"}, "system"
 _SOURCE_KEYS = ("source", "data_source", "image_source")
 
 
@@ -45,6 +47,7 @@ class BadRecord(ValueError):
 class Record:
     """The parts of a record that the pool uses.
 
+    `system`: the text of a system turn before the others; None without one, or with a blank one.
     `content_hash`: 32 hex digits over image paths and conversation. `skipped_first`, `skipped_last`: whether
     an answer before the first question, or a question after the last answer, was left out.
     """
@@ -56,15 +59,16 @@ class Record:
     content_hash: str
     skipped_first: bool
     skipped_last: bool
+    system: str | None = None
 
     def text(self) -> str:
-        """All questions and answers without image placeholders, for counting tokens."""
+        """System prompt, questions and answers without image placeholders, for counting tokens."""
         parts = (
             part
             for turn in self.turns
             for part in (turn.question.replace(IMAGE_PLACEHOLDER, ""), turn.answer)
         )
-        return "\n".join(parts)
+        return "\n".join([*([self.system] if self.system else []), *parts])
 
 
 def parse_record(value: Any) -> Record:
@@ -79,10 +83,11 @@ def parse_record(value: Any) -> Record:
     images = _images(value)
     spoken = _spoken(value.get("conversations"))
     digest = _content_hash(images, spoken)
-    turns = _pair(spoken)
+    system, dialogue = _without_system(spoken)
+    turns = _pair(dialogue)
     _check_turns(turns, len(images))
-    first, last = spoken[0][0] in _ASSISTANT, spoken[-1][0] in _HUMAN
-    return Record(record_id(value), _source(value, images), images, turns, digest, first, last)
+    first, last = dialogue[0][0] in _ASSISTANT, dialogue[-1][0] in _HUMAN
+    return Record(record_id(value), _source(value, images), images, turns, digest, first, last, system)
 
 
 def record_id(value: Any) -> str | None:
@@ -114,10 +119,22 @@ def _spoken(conversations: Any) -> list[tuple[str, str]]:
         role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
         if not isinstance(role, str) or not isinstance(text, str):
             raise BadRecord("bad_conversations", f"turn {number} must be {{from: text, value: text}}")
-        if role not in _HUMAN and role not in _ASSISTANT:
+        if role not in _HUMAN and role not in _ASSISTANT and (number or role != _SYSTEM):
             raise BadRecord("odd_roles", f"turn {number} is from {role[:40]!r}")
         spoken.append((role, text))
     return spoken
+
+
+def _without_system(spoken: list[tuple[str, str]]) -> tuple[str | None, list[tuple[str, str]]]:
+    """(the system prompt or None, the turns after it)."""
+    if spoken[0][0] != _SYSTEM:
+        return None, spoken
+    text = spoken[0][1]
+    if IMAGE_PLACEHOLDER in text:
+        raise BadRecord("image_count_mismatch", f"an {IMAGE_PLACEHOLDER} placeholder in the system prompt")
+    if len(spoken) == 1:
+        raise BadRecord("no_assistant_turn", "a system prompt alone")
+    return text if text.strip() else None, spoken[1:]
 
 
 def _pair(spoken: list[tuple[str, str]]) -> tuple[Turn, ...]:

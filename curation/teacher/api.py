@@ -58,6 +58,9 @@ EARLY = 20
 """From this many failures on, a share above `max_failed` stops the run before all samples are done."""
 
 
+_HEADINGS = {"system": "System prompt:", "user": "Question:", "assistant": "Answer:"}
+
+
 class InvalidAnswer(ValueError):
     """An answer that is not a valid label; the message is sent back to the teacher."""
 
@@ -146,7 +149,7 @@ class ApiTeacher:
                 else [{"type": "text", "text": turn["content"]}]
             )
             parts += [
-                {"type": "text", "text": "Question:" if turn["role"] == "user" else "Answer:"},
+                {"type": "text", "text": _HEADINGS[turn["role"]]},
                 *content,
             ]
         return [{"role": "system", "content": self.system}, {"role": "user", "content": parts}]

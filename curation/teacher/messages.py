@@ -55,7 +55,8 @@ def image_part(picture: Path | str | Image.Image, detail: str | None = None) -> 
 
 
 def conversation(sample: Sample, detail: str | None = None) -> list[dict[str, Any]]:
-    """User and assistant messages of a sample, each image in the place of its placeholder. Raises Unsendable.
+    """The messages of a sample (its system prompt, if it has one, then user and assistant), each image in the
+    place of its placeholder. Raises Unsendable.
 
     detail: as for `image_part`.
     """
@@ -65,6 +66,8 @@ def conversation(sample: Sample, detail: str | None = None) -> list[dict[str, An
         raise Unsendable(
             "image_count", f"sample {sample.id}: {count} placeholders, {len(sample.images)} images"
         )
+    if sample.system is not None:
+        messages.append({"role": "system", "content": sample.system})
     for turn in sample.turns:
         messages.append({"role": "user", "content": _parts(turn.question, pictures, detail)})
         messages.append({"role": "assistant", "content": turn.answer})

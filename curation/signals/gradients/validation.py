@@ -69,7 +69,8 @@ def validation_hash(samples: Sequence[Sample]) -> str:
     """sha256 over tasks, conversations and image contents, in order."""
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(repr((sample.source, [(t.question, t.answer) for t in sample.turns])).encode())
+        turns = [(turn.question, turn.answer) for turn in sample.turns]
+        digest.update(repr((sample.source, sample.system, turns)).encode())
         for image in sample.images:
             digest.update(image.tobytes() if isinstance(image, Image.Image) else Path(image).read_bytes())
     return digest.hexdigest()

@@ -95,7 +95,8 @@ def read_grade(text: str) -> float | None:
 
 def transcript(sample: "Sample") -> str:
     """The conversation as plain text without image placeholders."""
-    return "\n\n".join(
+    turns = [
         f"User: {turn.question.replace(IMAGE_PLACEHOLDER, ' ').strip()}\nAssistant: {turn.answer.strip()}"
         for turn in sample.turns
-    )
+    ]
+    return "\n\n".join([*([f"System: {sample.system.strip()}"] if sample.system else []), *turns])

@@ -78,11 +78,11 @@ class ServerEngine:
         return reply.logprobs[0] if reply.logprobs and reply.logprobs[0] else Failed("no_logprobs")
 
     def _ask(self, messages: list[Message], query: str, max_tokens: int, logprobs: bool = False) -> Reply:
-        with_query = (
-            [_with_last_line(messages[0], query)]
-            if self.flat
-            else [*messages, {"role": "user", "content": query}]
-        )
+        if self.flat:
+            *system, asked, _ = messages  # the last is the empty answer of `_as_one_turn`
+            with_query = [*system, _with_last_line(asked, query)]
+        else:
+            with_query = [*messages, {"role": "user", "content": query}]
         return self.client.complete(with_query, max_tokens, logprobs=logprobs)
 
     def _messages(self, sample: Sample) -> list[Message] | Failed:

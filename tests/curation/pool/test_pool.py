@@ -197,3 +197,22 @@ def test_command_line_builds_and_shows(data, capsys):
     assert "5 samples of 5 records" in capsys.readouterr().out
     assert main(["info", out]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 5
+
+
+def test_a_system_turn_is_the_samples_system_prompt(tmp_path):
+    talk = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    led = [talk[1], *talk]  # an answer before the first question
+    records = [
+        {"id": "with", "conversations": [{"from": "system", "value": "be very kind"}, *talk]},
+        {"id": "without", "conversations": talk},
+        {"id": "blank", "conversations": [{"from": "system", "value": " "}, *talk]},
+        {"id": "led", "conversations": [{"from": "system", "value": "be kind"}, *led]},
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    summary = build_pool(tmp_path / "data.json", tmp_path, tmp_path / "pool")
+    pool = Pool.open(tmp_path / "pool")
+    assert [sample.system for sample in pool.samples()] == ["be very kind", None, None, "be kind"]
+    assert all(sample.turns == (Turn("hi", "hello"),) for sample in pool.samples())
+    assert pool.table["text_tokens"].to_pylist() == [5, 2, 2, 4]
+    assert len(set(pool.table["content_hash"].to_pylist())) == 4
+    assert summary["skipped_turns"] == {"answer_before_question": 1, "question_without_answer": 0}

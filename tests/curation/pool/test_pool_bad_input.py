@@ -91,12 +91,18 @@ BAD = {
         talk(human(), {"value": "no speaker"}),
     ],
     "odd_roles": [
-        talk({"from": "system", "value": "be kind"}, human(), gpt()),
+        talk(human(), {"from": "system", "value": "be kind"}, human(), gpt()),
+        talk({"from": "system", "value": "be kind"}, {"from": "system", "value": "or not"}, human(), gpt()),
         talk(human(), gpt(), gpt()),
         talk(human(), human(), gpt()),
         talk(human(), {"from": "bard", "value": "hi"}),
     ],
-    "no_assistant_turn": [talk(human()), talk(gpt()), talk(gpt(), human())],
+    "no_assistant_turn": [
+        talk(human()),
+        talk(gpt()),
+        talk(gpt(), human()),
+        talk({"from": "system", "value": "be kind"}),
+    ],
     "empty_answer": [
         talk(human(), gpt("")),
         talk(human(), gpt("  \n")),
@@ -108,6 +114,7 @@ BAD = {
         talk(human(), gpt(), image="fine.png"),
         talk(human("<image><image>"), gpt(), image="fine.png"),
         talk(human("<image>"), gpt(), image=["fine.png", "fine.jpg"]),
+        talk({"from": "system", "value": "<image>"}, human("<image>"), gpt(), image="fine.png"),
     ],
     "bad_image_field": [
         talk(human("<image>"), gpt(), image=3),

@@ -278,6 +278,8 @@ def test_images_replace_their_placeholders(tmp_path, small_pool):
         assert caught.value.reason == reason
     with pytest.raises(Unsendable, match="image_count"):
         conversation(Sample(0, "s", "t", (picture,), (Turn("no placeholder", "a"),)))
+    told = Sample(0, "s", "t", (), (Turn("q", "a"),), system="be kind")
+    assert [m["content"] for m in conversation(told)] == ["be kind", "q", "a"]
 
 
 @pytest.fixture

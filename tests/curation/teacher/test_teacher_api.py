@@ -68,6 +68,14 @@ def test_the_request_to_the_teacher(small_pool):
     assert "response_format" not in server.requests[1] and server.requests[0]["temperature"] == 0.0
 
 
+def test_a_samples_system_prompt_is_shown_as_such():
+    sample = Sample(5, "s5", "t", (), (Turn("one two", "three"),), system="be kind")
+    with serve(answer=lambda body: json.dumps(truth(body))) as server:
+        next(teacher_of(server).label([sample]))
+    texts = [part["text"] for part in server.requests[0]["messages"][1]["content"]]
+    assert texts == ["System prompt:", "be kind", "Question:", "one two", "Answer:", "three"]
+
+
 def bad_answers():
     good = dict.fromkeys(CAPABILITY_KEYS, 3) | {"styles": []}
     return [

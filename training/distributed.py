@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from training.deepspeed import path_of
+from training.families import of_config
 
 
 def inside_torchrun() -> bool:
@@ -38,36 +39,29 @@ def start_engine() -> None:
 
 
 def touch_vision(inner: Any) -> None:
-    """Make text-only batches run the vision tower on one blank tile, times zero, while training.
+    """Make text-only batches read one blank image, of which no feature is used, while training.
 
     Otherwise ranks with and without images disagree on which parameters have gradients: gloo fails, NCCL
-    hangs. `inner` is the model under the language-model head. The tower must run inside `forward`: DeepSpeed
-    gathers the sharded parameters in hooks that run before it.
+    hangs. `inner` is the model under the language-model head. The blank image goes through the model's own
+    `forward`, so that parameters are gathered, and gradients arrive, in the order in which they do for real
+    images: ZeRO pairs them by that order over the ranks.
     """
-    plain, side = inner.forward, inner.config.vision_config.image_size
+    family, plain, features = of_config(inner.config), inner.forward, inner.get_image_features
+    blank = family.blank(inner.config)
 
-    def forward(
-        input_ids: Any = None, pixel_values: Any = None, inputs_embeds: Any = None, **kwargs: Any
-    ) -> Any:
-        if inner.training and pixel_values is None and inputs_embeds is None:
-            inputs_embeds = inner.get_input_embeddings()(input_ids)
-            blank = 0.0 * _blank_features(inner, inputs_embeds, side)
-            return plain(inputs_embeds=inputs_embeds + blank.to(inputs_embeds.dtype), **kwargs)
-        return plain(input_ids=input_ids, pixel_values=pixel_values, inputs_embeds=inputs_embeds, **kwargs)
+    def forward(input_ids: Any = None, pixel_values: Any = None, **inputs: Any) -> Any:
+        if not inner.training or input_ids is None or pixel_values is not None:
+            return plain(input_ids=input_ids, pixel_values=pixel_values, **inputs)
+        inner.get_image_features = lambda *args, **options: family.no_rows(features(*args, **options))
+        try:
+            return plain(input_ids=input_ids, **{**inputs, **on(input_ids.device)})
+        finally:
+            inner.get_image_features = features
+
+    def on(device: torch.device) -> dict[str, torch.Tensor]:
+        return {name: value.to(device) for name, value in blank.items()}
 
     inner.forward = forward
-
-
-def _blank_features(inner: Any, like: torch.Tensor, side: int) -> torch.Tensor:
-    """Sum of the projected features of one black tile, on the device of `like`."""
-    pixels = like.new_zeros(1, 3, side, side)
-    sizes = {}
-    if hasattr(inner, "image_newline"):  # OneVision: an entry of 2 asks for a single tile
-        sizes = {
-            "image_sizes": torch.tensor([[side, side]], device=like.device),
-            "batch_num_images": torch.tensor([2], device=like.device),
-        }
-    return torch.cat(list(inner.get_image_features(pixels, **sizes, return_dict=True).pooler_output)).sum()
 
 
 def gathered(trainer: Any, plain_model: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as tvf
 
 from curation.pool.images import strict_decoding
+from training import families
 
 Picture = Path | str | Image.Image
 
@@ -60,8 +61,8 @@ def image_size(picture: Picture) -> tuple[int, int]:
 class PixelLoader:
     """Turns the images of a batch into the model's pixel inputs.
 
-    `image_mode`: "base" (one tile per image) or "anyres". It applies to LLaVA-OneVision: LLaVA-1.5 always
-    resizes to a fixed size, Qwen2.5-VL keeps an image's own size within the processor's limits.
+    `image_mode`: "base" (one tile per image) or "anyres" (as the family's processor does it). Only some
+    families have "base": the others always do as their processor does.
     `cache_mb`: RAM for decoded "base" tiles of image files; images given as PIL objects are never cached.
     """
 
@@ -70,10 +71,8 @@ class PixelLoader:
             raise ValueError(f"image_mode must be 'base' or 'anyres', got {image_mode!r}")
         self.processor = processor
         self.images = processor.image_processor
-        self.onevision = hasattr(processor, "num_image_tokens")
-        # Qwen2-VL and later: each image is a grid of merged patches.
-        self.grids = hasattr(self.images, "merge_size")
-        self.base = image_mode == "base" and self.onevision
+        self.family = families.of_processor(processor)
+        self.base = image_mode == "base" and self.family.one_tile
         self._cache: dict[str, torch.Tensor] = {}
         self._room = cache_mb << 20
         if self.base:
@@ -81,10 +80,12 @@ class PixelLoader:
             # (x * rescale - mean) / std = (x - mean / rescale) / (std / rescale): one pass less over pixels.
             self._mean = torch.tensor(self.images.image_mean).view(1, 3, 1, 1) / self.images.rescale_factor
             self._std = torch.tensor(self.images.image_std).view(1, 3, 1, 1) / self.images.rescale_factor
-            # One token per patch of the tile, and the newline that OneVision appends to each image.
-            self._count = lru_cache(maxsize=None)(lambda size, single: processor.num_image_tokens + 1)
-        else:
-            self._count = lru_cache(maxsize=100_000)(self._library_count)
+        self._ids = lru_cache(maxsize=10_000)(self._image_ids)
+
+    @property
+    def grids(self) -> bool:
+        """Whether each image is a grid of merged patches, and positions have three rows (Qwen's families)."""
+        return self.family.three_rows
 
     @property
     def has_room(self) -> bool:
@@ -92,14 +93,18 @@ class PixelLoader:
         return self.base and self._room > 0
 
     def tokens(self, pictures: Sequence[Picture]) -> list[int]:
-        """Number of image tokens of each picture of one sample. Raises ImageError.
+        """Number of tokens that replace the placeholder of each picture of one sample. Raises ImageError.
 
         Reads the headers if the number depends on the size.
         """
+        return [len(ids) for ids in self.image_ids(pictures)]
+
+    def image_ids(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
+        """The tokens int32 [n] that replace each placeholder of one sample's pictures. Raises ImageError."""
+        if self.base:  # each takes the same, whatever its size
+            return [self._ids(self._side, False)] * len(pictures)
         single = len(pictures) == 1
-        if self.base:
-            return [self._count((0, 0), single) for _ in pictures]
-        return [self._count_of(picture, image_size(picture), single) for picture in pictures]
+        return [self._ids_of(picture, image_size(picture), single) for picture in pictures]
 
     def check(self, picture: Picture) -> None:
         """Raise ImageError for an unreadable picture. Decodes it if the cache has room, else its header."""
@@ -128,33 +133,16 @@ class PixelLoader:
     def batch(self, samples: Sequence[Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Pixel inputs for images from `read`, one list per sample; {} when no sample has an image.
 
-        base: pixel_values float32 [images, 3, side, side]; anyres: [images, tiles, 3, side, side],
-        zero-padded tiles; both with image_sizes int64 [images, 2] and batch_num_images int64. LLaVA-1.5:
-        pixel_values only. Qwen2.5-VL: pixel_values [patches, values per patch] and image_grid_thw int64
-        [images, 3], in patches.
+        base: pixel_values float32 [images, 3, side, side], and what else the model wants for one tile each;
+        else as the family's `pixels` says.
         """
         samples = [list(pixels) for pixels in samples if pixels]
-        flat = [image for pixels in samples for image in pixels]
-        if not flat:
+        if not samples:
             return {}
-        if self.base:
-            return self._base_batch(flat)
-        if self.grids:
-            out = self.images(flat, return_tensors="pt")
-            return {key: out[key] for key in ("pixel_values", "image_grid_thw")}
-        if not self.onevision:
-            return {"pixel_values": self.images(flat, return_tensors="pt")["pixel_values"]}
-        out = self.images(samples, return_tensors="pt")
-        return {key: torch.as_tensor(out[key]) for key in ("pixel_values", "image_sizes", "batch_num_images")}
-
-    def _base_batch(self, tiles: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        pixels = torch.stack(tiles).float().sub_(self._mean).div_(self._std)
-        # batch_num_images other than 1 makes the model take one tile per image (its multi-image branch).
-        return {
-            "pixel_values": pixels,
-            "image_sizes": torch.tensor([self._side] * len(tiles)),
-            "batch_num_images": torch.tensor([max(len(tiles), 2)]),
-        }
+        if not self.base:
+            return self.family.pixels(self.processor, samples)
+        tiles = torch.stack([tile for pixels in samples for tile in pixels])
+        return self.family.tiles(tiles.float().sub_(self._mean).div_(self._std), self._side)
 
     def _square(self, pixels: torch.Tensor) -> torch.Tensor:
         _, height, width = pixels.shape
@@ -171,17 +159,14 @@ class PixelLoader:
             )
         return pixels
 
-    def _count_of(self, picture: Picture, size: tuple[int, int], single: bool) -> int:
+    def _ids_of(self, picture: Picture, size: tuple[int, int], single: bool) -> np.ndarray:
         try:
-            return self._count(size, single)
+            return self._ids(size, single)
         except ValueError as error:  # Qwen's processors refuse extreme aspect ratios
             raise ImageError(picture, "broken_image", str(error)) from error
 
-    def _library_count(self, size: tuple[int, int], single: bool) -> int:
-        if self.onevision and not single:
-            return self.processor.num_image_tokens + 1
-        # Private, but the only way to a processor's count without pixels; a test compares it with the model.
-        return self.processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0]
+    def _image_ids(self, size: tuple[int, int], single: bool) -> np.ndarray:
+        return self.family.image_ids(self.processor, size, single)
 
 
 def _interpolation(image_processor: Any) -> tvf.InterpolationMode:

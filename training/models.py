@@ -7,7 +7,6 @@ save_checkpoint(model, processor, Path("runs/copy"))
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,8 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from curation import killpoints
+from training import families
+from training.families import PARTS
 from training.hub import local_copy
 
 CHECKPOINT_FILES = (
@@ -44,29 +45,6 @@ CHECKPOINT_FILES = (
 
 COMPLETE = "COMPLETE"
 """Marker file of a finished directory, written last: its presence means that the directory is complete."""
-
-PARTS: dict[str, str] = {
-    "vision": r"\bvision_tower\.|\bvisual\.(?!merger\.)",
-    "projector": r"multi_modal_projector\.|image_newline|\bvisual\.merger\.",
-    "language": r".",
-}
-"""Part -> pattern on in-memory parameter names; the first that matches applies."""
-
-LORA_LAYERS: dict[str, str] = {
-    "vision": (
-        r".*vision_tower.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
-        r"|.*visual\.blocks\..*\.(qkv|proj|gate_proj|up_proj|down_proj)"
-    ),
-    "projector": r".*multi_modal_projector\.linear_[12]|.*visual\.merger\.mlp\.[02]",
-    "language": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
-}
-"""Part -> the linear layers of it that LoRA adapts (full match on module names)."""
-
-_LLAVA_TYPES = ("llava", "llava_next", "llava_onevision")
-_TOWER_TYPES = ("siglip_vision_model", "clip_vision_model")
-_BARE_TOWER = re.compile(
-    r"^((?:model\.)?vision_tower\.)(?=(?:embeddings|encoder|pre_layrnorm|post_layernorm|head)\.)"
-)
 
 
 @contextmanager
@@ -271,17 +249,24 @@ def onevision_processor(
 
 
 def part_of(name: str) -> str:
-    """The part ("vision", "projector" or "language") that a parameter name belongs to."""
-    return next(part for part, pattern in PARTS.items() if re.search(pattern, name))
+    """The part ("vision", "projector" or "language") that a parameter name belongs to.
+
+    Without the model's family: no name of one family's vision or projector is another part of another's.
+    """
+    found = {family.part_of(name) for family in families.FAMILIES} - {"language"}
+    return found.pop() if found else "language"
 
 
 def freeze(model: PreTrainedModel, parts: Iterable[str]) -> None:
     """Disable the gradients of the named parts; ValueError for an unknown part."""
     parts = set(parts)
-    if unknown := parts - PARTS.keys():
+    if unknown := parts - set(PARTS):
         raise ValueError(f"unknown parts {sorted(unknown)}: must be among {sorted(PARTS)}")
+    if not parts:
+        return
+    family = families.of_config(model.config)
     for name, parameter in model.named_parameters():
-        if part_of(name) in parts:
+        if family.part_of(name) in parts:
             parameter.requires_grad_(False)
 
 
@@ -296,7 +281,7 @@ def add_lora(
     """A PeftModel around `model` with LoRA on the linear layers of `parts`; everything else is frozen."""
     from peft import LoraConfig, get_peft_model
 
-    targets = "|".join(f"({LORA_LAYERS[part]})" for part in parts)
+    targets = families.of_config(model.config).lora_targets(tuple(parts))
     scale: Any = alpha  # PEFT's annotation says int, but it takes any number
     return get_peft_model(
         model, LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=targets)
@@ -309,13 +294,15 @@ def merge_lora(model: Any) -> PreTrainedModel:
 
 
 def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
-    """Write a Hugging Face checkpoint (safetensors, canonical key names, processor), COMPLETE last."""
+    """Write a Hugging Face checkpoint (safetensors, the Hub's key names, processor), COMPLETE last."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / COMPLETE).unlink(missing_ok=True)
-    weights = {hub_key(model.config, name): weight for name, weight in model.state_dict().items()}
     with quiet():
-        model.save_pretrained(out, state_dict=weights)
+        if families.find(model.config.model_type) is None:
+            model.save_pretrained(out)
+        else:
+            model.save_pretrained(out, state_dict=hub_weights(model), save_original_format=False)
         killpoints.reach("inside checkpoint")
         processor.save_pretrained(out)
     killpoints.reach("before complete")
@@ -323,16 +310,26 @@ def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:
     return out
 
 
+def hub_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Hub name -> weight; of weights that are tied, the one that the others are tied to."""
+    tied = tied_names(model)
+    weights = model.state_dict()
+    return {hub_key(model.config, name): weights[name] for name in weights if name not in tied}
+
+
+def tied_names(model: PreTrainedModel) -> set[str]:
+    """In-memory names of the weights that are tied to another one, and which a checkpoint leaves out."""
+    return set(model.all_tied_weights_keys)
+
+
 def hub_key(config: Any, name: str) -> str:
     """The name of a weight in the checkpoints on the Hub of the model that `config` describes.
 
-    transformers names the parameters of SigLIP and CLIP towers without the `vision_model.` that those
-    checkpoints have, and reads both; vLLM reads the names of the Hub only. Other names stay as they are.
+    In-memory names and names in files by transformers are both understood; names of an unknown family stay as
+    they are.
     """
-    tower = getattr(getattr(config, "vision_config", None), "model_type", None)
-    if config.model_type in _LLAVA_TYPES and tower in _TOWER_TYPES:
-        return _BARE_TOWER.sub(r"\1vision_model.", name)
-    return name
+    family = families.find(config.model_type)
+    return family.hub_key(config, name) if family else name
 
 
 DTYPES = ("float32", "bfloat16", "float16")

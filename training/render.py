@@ -21,6 +21,7 @@ import numpy as np
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
+from training import families
 from training.images import ImageError, Picture, PixelLoader
 
 IGNORE = -100
@@ -86,8 +87,9 @@ class Branch(NamedTuple):
 class Encoded:
     """One example, image placeholders expanded.
 
-    `input_ids`, `labels`: int32 [T]; the label of a token without loss is IGNORE. With `branches`, the first
-    `prefix` tokens are shared, and the branches follow one after the other.
+    `input_ids`, `labels`: int32 [T]; a token without loss has the label IGNORE. `image_spans`: (start, stop)
+    of the tokens of each image. With `branches`, the first `prefix` tokens are shared, and the branches
+    follow one after the other.
     """
 
     input_ids: np.ndarray
@@ -96,6 +98,7 @@ class Encoded:
     branches: tuple[Branch, ...] = ()
     prefix: int = 0
     name: str = ""
+    image_spans: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -312,7 +315,7 @@ class Renderer:
             self._backend.no_padding()
 
     def _finish(self, ids: np.ndarray, labels: np.ndarray, sample: Sample) -> Encoded:
-        """Repeat each image placeholder as often as its image has tokens."""
+        """Replace each image placeholder by the tokens of its image."""
         at = np.flatnonzero(ids == self.image_id)
         if len(at) != len(sample.images):
             detail = (
@@ -320,12 +323,59 @@ class Renderer:
             )
             raise RenderError("image_count", detail)
         labels = labels.astype(np.int32)
-        if len(at):
-            repeats = np.ones(len(ids), dtype=np.int64)
-            repeats[at] = self.loader.tokens(sample.images)
-            labels[at] = IGNORE
-            ids, labels = np.repeat(ids, repeats), np.repeat(labels, repeats)
-        return Encoded(ids, labels, tuple(sample.images), name=sample.id)
+        if not len(at):
+            return Encoded(ids, labels, name=sample.id)
+        tokens = self.loader.image_ids(sample.images)
+        counts = np.array([len(own) for own in tokens])
+        repeats = np.ones(len(ids), dtype=np.int64)
+        repeats[at] = counts
+        starts = at + np.cumsum(counts) - counts - np.arange(len(at))
+        labels[at] = IGNORE
+        ids, labels = np.repeat(ids, repeats), np.repeat(labels, repeats)
+        spans = [(int(start), int(start + count)) for start, count in zip(starts, counts, strict=True)]
+        for (start, stop), own in zip(spans, tokens, strict=True):
+            ids[start:stop] = own
+        return Encoded(ids, labels, tuple(sample.images), name=sample.id, image_spans=tuple(spans))
+
+
+def fitted(encoded: Encoded, max_length: int | None, too_long: str = "drop") -> Encoded:
+    """The example, `truncated` if it is longer than `max_length` tokens and `too_long` is "truncate".
+
+    Raises RenderError (too_long) for a longer one under "drop" or "error", and for one that has no token with
+    a loss left.
+    """
+    if max_length is None or len(encoded) <= max_length:
+        return encoded
+    detail = f"{encoded.name}: {len(encoded)} tokens, at most {max_length} are allowed"
+    if too_long != "truncate":
+        raise RenderError("too_long", detail)
+    short = truncated(encoded, max_length)
+    if not (short.labels[1:] != IGNORE).any():
+        raise RenderError("too_long", f"{detail}, and no token with a loss is among them")
+    return short
+
+
+def truncated(encoded: Encoded, max_length: int) -> Encoded:
+    """The first `max_length` tokens of an example, as LLaVA truncates, but no part of an image.
+
+    An image that does not fit goes with all that follows it. If one of several images is left, it goes too:
+    LLaVA-OneVision would tile it as the only one of its sample, into other tokens than it has here.
+    """
+    if encoded.branches:
+        raise ValueError(f"{encoded.name}: an example with branches cannot be truncated")
+    if len(encoded.image_spans) != len(encoded.images):
+        raise ValueError(f"{encoded.name}: the places of its images are not known")
+    kept = [stop for _, stop in encoded.image_spans if stop <= max_length]
+    left = 0 if len(kept) == 1 < len(encoded.images) else len(kept)
+    starts = [start for start, _ in encoded.image_spans[left:]]
+    end = min([max_length, len(encoded), *starts[:1]])
+    return replace(
+        encoded,
+        input_ids=encoded.input_ids[:end],
+        labels=encoded.labels[:end],
+        images=encoded.images[:left],
+        image_spans=encoded.image_spans[:left],
+    )
 
 
 def _masked(encoding: Any, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -404,11 +454,7 @@ def find_template(processor: Any, special: dict[str, str]) -> str:
     """The chat template for a processor; ValueError when neither its own nor a shipped one fits."""
     own = [processor.chat_template, processor.tokenizer.chat_template]
     image_token = getattr(processor, "image_token", IMAGE_PLACEHOLDER)
-    shipped = "llava_onevision" if "<|im_start|>" in processor.tokenizer.get_vocab() else None
-    if hasattr(processor, "num_additional_image_tokens"):
-        shipped = "llava_1_5"
-    elif image_token == "<|image_pad|>":
-        shipped = "qwen2_5_vl"
+    shipped = families.of_processor(processor).template(processor)
     candidates = [text for text in own if isinstance(text, str)]
     if shipped:
         candidates.append((TEMPLATES / f"{shipped}.jinja").read_text())

@@ -8,12 +8,15 @@ from training.images import ImageError
 from training.render import (
     IGNORE,
     TEMPLATES,
+    Encoded,
     Renderer,
     RenderError,
     RenderRules,
     _fits,
     _render,
     find_template,
+    fitted,
+    truncated,
     with_rules,
 )
 
@@ -113,7 +116,7 @@ def test_shipped_templates_mark_answers_with_their_end():
     assert marked["llava_1_5"] == ("<s>" + "USER: <image>\nhi ASSISTANT: yo</s>" * 2, ["yo</s>"] * 2)
 
 
-class FakeProcessor:
+class LlavaOnevisionProcessor:
     def __init__(self, template, words):
         self.chat_template = template
         self.tokenizer = type(
@@ -129,9 +132,9 @@ def test_template_without_marks_or_for_lists_of_parts_is_replaced():
     unmarked = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     ours = (TEMPLATES / "llava_onevision.jinja").read_text()
     for template in (listed, unmarked, None):
-        assert find_template(FakeProcessor(template, ["<|im_start|>"]), {}) == ours
+        assert find_template(LlavaOnevisionProcessor(template, ["<|im_start|>"]), {}) == ours
         with pytest.raises(ValueError, match="generation"):
-            find_template(FakeProcessor(template, []), {})
+            find_template(LlavaOnevisionProcessor(template, []), {})
 
 
 def test_turns_that_do_not_tokenise_independently_are_refused(loaded, sample):
@@ -242,3 +245,61 @@ def test_rules_that_make_no_sense_are_refused(rules):
 def test_labels_of_llava_next_need_chatml(loaded):
     with pytest.raises(ValueError, match="ChatML"):
         Renderer(loaded[1], "base", rules=RenderRules(loss_tokens="llava_next"))
+
+
+def pictured(spans, length=20):
+    """An example of `length` tokens whose last 12 carry a loss, except in the images' `spans`."""
+    ids = np.arange(length, dtype=np.int32)
+    labels = np.where(ids >= length - 12, ids, IGNORE).astype(np.int32)
+    for start, stop in spans:
+        labels[start:stop] = IGNORE
+    return Encoded(ids, labels, tuple(f"{i}.png" for i in range(len(spans))), name="x", image_spans=spans)
+
+
+@pytest.mark.parametrize(
+    ("spans", "limit", "length", "images"),
+    [
+        ((), 12, 12, 0),
+        ((), 30, 20, 0),
+        (((2, 6),), 12, 12, 1),
+        (((2, 6),), 6, 6, 1),
+        (((2, 6),), 5, 2, 0),
+        (((1, 3), (4, 6), (10, 14)), 13, 10, 2),
+        (((1, 3), (4, 6), (10, 14)), 14, 14, 3),
+        (((2, 6), (10, 14)), 12, 2, 0),  # one of two is left: it would be tiled
+    ],
+)
+def test_truncation_keeps_whole_images_and_the_beginning(spans, limit, length, images):
+    whole = pictured(spans)
+    short = truncated(whole, limit)
+    assert (len(short), len(short.images), len(short.image_spans)) == (length, images, images)
+    np.testing.assert_array_equal(short.input_ids, whole.input_ids[:length])
+    np.testing.assert_array_equal(short.labels, whole.labels[:length])
+
+
+def test_an_image_keeps_its_tokens_when_an_example_is_truncated(renderer, sample):
+    whole = renderer.encode(
+        replace(
+            sample,
+            images=sample.images * 2,
+            turns=(Turn("<image> what ?", "red"), Turn("<image> is it ?", "no")),
+        )
+    )
+    (a, b), (c, d) = whole.image_spans
+    assert {*whole.input_ids[a:b], *whole.input_ids[c:d]} == {renderer.image_id}
+    assert len(whole) - (b - a) - (d - c) == (whole.input_ids != renderer.image_id).sum()
+    assert (whole.labels[a:b] == IGNORE).all() and len(truncated(whole, d)) == d
+    with pytest.raises(ValueError, match="branches"):
+        truncated(renderer.branches(sample, [("score ?", None)]), 4)
+    with pytest.raises(ValueError, match="not known"):
+        truncated(replace(whole, image_spans=()), 4)
+
+
+def test_what_is_too_long_is_dropped_or_cut_and_needs_a_loss_that_is_left():
+    whole = pictured(())
+    assert fitted(whole, None) is whole and fitted(whole, 20) is whole
+    assert len(fitted(whole, 12, "truncate")) == 12
+    for limit, policy in ((19, "drop"), (19, "error"), (8, "truncate")):
+        with pytest.raises(RenderError) as caught:
+            fitted(whole, limit, policy)
+        assert caught.value.reason == "too_long"

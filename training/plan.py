@@ -11,6 +11,7 @@ import numpy as np
 
 from curation.pool.sample import Sample
 from training.images import ImageError
+from training.packing import PackRule, micro_steps_needed
 from training.render import IGNORE, Encoded, Renderer, RenderError
 
 
@@ -85,23 +86,79 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def global_batches(
-    count: int, batch_size: int, seed: int, epoch: int, lengths: np.ndarray | None = None
+    count: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    lengths: np.ndarray | None = None,
+    has_image: np.ndarray | None = None,
+    drop_last: bool = False,
 ) -> list[np.ndarray]:
     """Indices of each optimizer step of one epoch; every example once, the last batch may be smaller.
 
-    With `lengths` the examples of a batch have similar lengths: they are sorted within windows of 50 batches,
-    and then the batches are shuffled.
+    With `lengths` int [count] the examples of a batch have similar lengths: they are sorted within windows of
+    50 batches, and then the batches are shuffled. With `has_image` bool [count] instead, batches hold
+    examples with images only or without only, see `_by_modality`. `drop_last` leaves a smaller batch out.
     """
-    order = epoch_order(count, seed, epoch)
+    if lengths is not None and has_image is not None:
+        raise ValueError("batches are grouped by length or by modality: give lengths or has_image, not both")
     if lengths is not None:
-        window = 50 * batch_size
-        parts = [order[i : i + window] for i in range(0, count, window)]
-        order = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in parts])
-    batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
-    if lengths is not None:
-        shuffle = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
-        batches = [batches[i] for i in shuffle]
-    return batches
+        batches = _by_length(count, batch_size, seed, epoch, lengths)
+    elif has_image is not None:
+        batches = _by_modality(batch_size, seed, epoch, has_image)
+    else:
+        batches = _cut(epoch_order(count, seed, epoch), batch_size)
+    return [batch for batch in batches if len(batch) == batch_size or not drop_last]
+
+
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _by_length(count: int, batch_size: int, seed: int, epoch: int, lengths: np.ndarray) -> list[np.ndarray]:
+    windows = _cut(epoch_order(count, seed, epoch), 50 * batch_size)
+    order = np.concatenate([window[np.argsort(-lengths[window], kind="stable")] for window in windows])
+    batches = _cut(order, batch_size)
+    shuffle = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
+    return [batches[i] for i in shuffle]
+
+
+def _by_modality(batch_size: int, seed: int, epoch: int, has_image: np.ndarray) -> list[np.ndarray]:
+    """Batches as LLaVA's `group_by_modality_length` composes them.
+
+    Examples with and without images are shuffled apart and cut into batches, and the batches of both kinds
+    are shuffled. The last batch of each kind, full or not, is held back; what is held back comes at the end,
+    in the order of its indices. LLaVA sorts by length only within a batch, which decides the rank that gets
+    an example (see `even_chunks`) and not the batch that it is in. If all examples are of one kind, nothing
+    is held back.
+    """
+    order = epoch_order(len(has_image), seed, epoch)
+    kinds = [_cut(order[has_image[order] == kind], batch_size) for kind in (True, False)]
+    if not all(kinds):
+        return kinds[0] or kinds[1]
+    batches = kinds[0][:-1] + kinds[1][:-1]
+    shuffle = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
+    held_back = np.sort(np.concatenate([kinds[0][-1], kinds[1][-1]]))
+    return [batches[i] for i in shuffle] + _cut(held_back, batch_size)
+
+
+def even_chunks(batch: np.ndarray, lengths: np.ndarray, chunks: int) -> list[np.ndarray]:
+    """A batch cut into equally many examples with even sums of `lengths`, as LLaVA's sampler deals it to
+    ranks.
+
+    The longest example first, each into the chunk with the smallest sum that is not full yet. A batch that
+    does not divide evenly is dealt in turn instead.
+    """
+    order = batch[np.argsort(-lengths[batch], kind="stable")]
+    if len(batch) % chunks:
+        return [order[i::chunks] for i in range(chunks)]
+    out: list[list[int]] = [[] for _ in range(chunks)]
+    sums = np.zeros(chunks)
+    for index in order.tolist():
+        at = int(sums.argmin())
+        out[at].append(index)
+        sums[at] = np.inf if len(out[at]) == len(batch) // chunks else sums[at] + lengths[index]
+    return [np.array(chunk, dtype=np.int64) for chunk in out]
 
 
 class PlannedBatches:
@@ -109,6 +166,11 @@ class PlannedBatches:
 
     The examples of an optimizer step do not depend on the number of ranks. An empty share becomes a filler,
     written as -1 - index: an example without loss, since every rank must take part in every step.
+
+    `lengths`: group by length; `has_image`: group by modality; neither: random (see `global_batches`). With
+    `packs`, the examples of a step are packed: a micro-batch is one pack, and `accumulation` is at least the
+    number that `micro_steps` gives. Without, examples are dealt in turn or, with `deal` int [count], into
+    chunks with even sums of it.
     """
 
     def __init__(
@@ -118,24 +180,62 @@ class PlannedBatches:
         seed: int,
         *,
         lengths: np.ndarray | None = None,
+        has_image: np.ndarray | None = None,
+        drop_last: bool = False,
+        packs: PackRule | None = None,
+        deal: np.ndarray | None = None,
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
     ) -> None:
-        self.count, self.batch_size, self.seed, self.lengths = count, batch_size, seed, lengths
+        if drop_last and count < batch_size:
+            raise ValueError(f"drop_last leaves nothing of {count} examples in batches of {batch_size}")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.lengths, self.has_image, self.drop_last = lengths, has_image, drop_last
+        self.packs, self.deal = packs, deal
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.epoch = 0
 
     @property
     def steps(self) -> int:
         """Optimizer steps in one epoch."""
-        return -(-self.count // self.batch_size)
+        return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
+
+    def steps_of(self, epoch: int) -> list[np.ndarray]:
+        """The examples of each optimizer step of an epoch."""
+        return global_batches(
+            self.count, self.batch_size, self.seed, epoch, self.lengths, self.has_image, self.drop_last
+        )
+
+    def micro_steps(self, epochs: int) -> int:
+        """Micro-steps that each step of `epochs` epochs takes when packed; the `accumulation` to set."""
+        if self.packs is None:
+            raise ValueError("micro_steps is known for packed batches only: give packs")
+        steps = (step for epoch in range(epochs) for step in self.steps_of(epoch))
+        return micro_steps_needed(steps, self.packs.lengths, self.world, self.packs.cap)
+
+    def shares(self, step: np.ndarray) -> list[list[list[int]]]:
+        """Examples of a global batch as [micro-step][rank] -> indices; an empty share is one filler."""
+        if self.packs is not None:
+            plan = self.packs.pack(step, self.world, self.accumulation)
+            shares = [[[int(step[i]) for i in own] for own in micro] for micro in plan.packs]
+            cheapest = int(step[self.packs.costs[step].argmin()])
+        else:
+            parts = self.world * self.accumulation
+            dealt = (
+                [step[i::parts] for i in range(parts)]
+                if self.deal is None
+                else even_chunks(step, self.deal, parts)
+            )
+            flat = [[int(i) for i in share] for share in dealt]
+            shares = [flat[i : i + self.world] for i in range(0, parts, self.world)]
+            cheapest = int(step[0])
+        return [[own or [-1 - cheapest] for own in micro] for micro in shares]
 
     def __len__(self) -> int:
         return self.steps * self.accumulation
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in global_batches(self.count, self.batch_size, self.seed, self.epoch, self.lengths):
-            for micro in range(self.accumulation):
-                share = batch[self.rank + micro * self.world :: self.world * self.accumulation]
-                yield [int(i) for i in share] or [-1 - int(batch[0])]
+        for step in self.steps_of(self.epoch):
+            for micro in self.shares(step):
+                yield micro[self.rank]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from curation.pool.sample import Sample, Turn
-from training.plan import PlannedBatches, global_batches, prepare
+from training.packing import PackRule
+from training.plan import PlannedBatches, even_chunks, global_batches, prepare
 from training.render import IGNORE
 
 
@@ -92,3 +93,72 @@ def test_fillers_carry_no_loss(renderer, samples):
     data = Examples([renderer.encode(s) for s in samples[:3]], lazy=False, max_length=None)
     assert (data[-3].labels == IGNORE).all()
     assert np.array_equal(data[-3].input_ids, data[2].input_ids)
+
+
+def test_batches_by_modality_follow_llavas_rule():
+    has_image = np.random.default_rng(0).random(203) < 0.7
+    batches = global_batches(203, 8, seed=5, epoch=0, has_image=has_image)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(203))
+    kinds = has_image.sum(), (~has_image).sum()
+    pure = sum(-(-int(n) // 8) - 1 for n in kinds)  # the last batch of each kind is held back
+    assert all(len(set(has_image[b])) == 1 and len(b) == 8 for b in batches[:pure])
+    assert {bool(has_image[b[0]]) for b in batches[:pure]} == {True, False}
+    rest = np.concatenate(batches[pure:])
+    assert rest.tolist() == sorted(rest.tolist()) and 2 <= len(rest) <= 16
+    first = [bool(has_image[b[0]]) for b in batches[:pure]]
+    assert first != sorted(first, reverse=True)  # kinds are mixed over the epoch
+    other = global_batches(203, 8, seed=5, epoch=1, has_image=has_image)
+    assert not np.array_equal(np.concatenate(batches), np.concatenate(other))
+
+
+def test_batches_of_one_modality_are_the_random_ones():
+    one = global_batches(30, 8, 1, 0, has_image=np.ones(30, dtype=bool))
+    random = global_batches(30, 8, 1, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(one, random, strict=True))
+    with pytest.raises(ValueError, match="not both"):
+        global_batches(3, 2, 0, 0, np.ones(3), np.ones(3, dtype=bool))
+
+
+def test_drop_last_leaves_the_smaller_batch_out():
+    plan = PlannedBatches(21, 8, 0, drop_last=True)
+    assert plan.steps == 2 and [len(s) for s in plan.steps_of(0)] == [8, 8]
+    assert PlannedBatches(16, 8, 0, drop_last=True).steps == 2
+    mixed = PlannedBatches(21, 8, 0, has_image=np.arange(21) % 3 > 0, drop_last=True)
+    assert [len(s) for s in mixed.steps_of(0)] == [8, 8]
+    with pytest.raises(ValueError, match="drop_last leaves nothing"):
+        PlannedBatches(5, 8, 0, drop_last=True)
+
+
+def test_even_chunks_deal_longest_first_into_the_shortest_chunk():
+    lengths = np.array([9, 1, 7, 3, 5, 2])
+    chunks = even_chunks(np.arange(6), lengths, 2)
+    # 9 | 7; 5 to the second (12); 3 to the first (12), 2 to the first (equal sums), 1 to the second
+    assert [c.tolist() for c in chunks] == [[0, 3, 5], [2, 4, 1]]
+    uneven = even_chunks(np.arange(5), lengths, 2)
+    assert [c.tolist() for c in uneven] == [[0, 4, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_packed_ranks_share_each_global_batch(world):
+    lengths = np.random.default_rng(0).integers(20, 400, 85)
+    rule = PackRule(lengths, lengths.astype(float), 900)
+    plan = dict(count=85, batch_size=16, seed=3, packs=rule, world=world)
+    accumulation = PlannedBatches(**plan).micro_steps(epochs=2)
+    ranks = [PlannedBatches(**plan, rank=r, accumulation=accumulation) for r in range(world)]
+    for epoch in (0, 1):
+        for sampler in ranks:
+            sampler.epoch = epoch
+        seen = [list(sampler) for sampler in ranks]
+        assert {len(batches) for batches in seen} == {6 * accumulation}
+        for step, wanted in enumerate(global_batches(85, 16, 3, epoch)):
+            part = slice(step * accumulation, (step + 1) * accumulation)
+            packs = [micro for batches in seen for micro in batches[part]]
+            assert all(lengths[micro].sum() <= 900 for micro in packs if micro[0] >= 0)
+            assert sorted(i for micro in packs for i in micro if i >= 0) == sorted(wanted.tolist())
+            cheapest = wanted[lengths[wanted].argmin()]
+            assert all(lengths[-1 - micro[0]] == lengths[cheapest] for micro in packs if micro[0] < 0)
+
+
+def test_micro_steps_are_known_for_packs_only():
+    with pytest.raises(ValueError, match="give packs"):
+        PlannedBatches(21, 8, 0).micro_steps(1)

@@ -106,3 +106,49 @@ def samples_of(tmp_path):
 @pytest.fixture
 def samples(samples_of) -> list[Sample]:
     return samples_of(24)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_processor():
+    """golden_processor(table) -> a new processor with the golden tokenizer, four tokens an image."""
+    return make_golden_processor
+
+
+def make_golden_processor(table: str):
+    from transformers import (
+        CLIPImageProcessor,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    file, side = str(GOLDEN / f"{table.removesuffix('_v1')}_tokenizer.json"), {"height": 28, "width": 28}
+    if table == "vicuna_v1":
+        special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_file=file, additional_special_tokens=["<image>"], **special
+        )
+        images = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=side)
+        return LlavaProcessor(
+            images,
+            tokenizer,
+            patch_size=14,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+        )
+    special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=file, additional_special_tokens=["<|im_start|>", "<image>"], **special
+    )
+    return LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size=side, image_grid_pinpoints=[[28, 28], [28, 56], [56, 28]]),
+        tokenizer,
+        LlavaOnevisionVideoProcessor(size=side),
+        num_image_tokens=3,
+        vision_feature_select_strategy="full",
+    )

@@ -113,7 +113,7 @@ def test_shipped_templates_mark_answers_with_their_end():
         assert text.startswith(prompt)
     half = "<|im_start|>user\n<image>\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
     assert marked["llava_onevision"] == (half * 2, ["yo<|im_end|>"] * 2)
-    assert marked["llava_1_5"] == ("<s>" + "USER: <image>\nhi ASSISTANT: yo</s>" * 2, ["yo</s>"] * 2)
+    assert marked["llava_1_5"] == ("<s>" + "USER: <image>\nhi ASSISTANT: yo</s>" * 2, [" yo</s>"] * 2)
 
 
 class LlavaOnevisionProcessor:

@@ -1,5 +1,6 @@
 """Checkpoints by name: those that ship with the project, and those on the Hugging Face Hub."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,11 @@ class HubModel:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
-def local_copy(source: str | Path, revision: str | None = None) -> Path:
+def local_copy(source: str | Path, revision: str | None = None, files: Sequence[str] = FILES) -> Path:
     """The directory of a checkpoint: `source` itself, or its snapshot from the Hub, downloaded if needed.
 
-    Only safetensors weights are downloaded. Raises HubError when `source` is neither.
+    `files`: patterns of what is downloaded; of weights only safetensors, if not given. Raises HubError when
+    `source` is neither.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -33,7 +35,7 @@ def local_copy(source: str | Path, revision: str | None = None) -> Path:
     if Path(source).is_dir():
         return Path(source)
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=FILES))
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at {revision}" if revision else ""
         raise HubError(f"{source}{at} is not a directory and was not found on the Hub ({error})") from error

@@ -10,7 +10,8 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
     source = inputs["model"]
     if is_llava_next_layout(source):
-        convert_llava_next(source, out)
+        # One tile per image is how mmSSR runs its raters, which it trained with anyres.
+        convert_llava_next(source, out, image_mode="base")
         progress.say(f"converted {source} from LLaVA-NeXT's layout")
         return {"converted": True}
     for file in source.iterdir():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from recipes.errors import RecipeError, StageError, StoreError
 from recipes.stop import Stopped, end_descendants, stoppable
+from training.interrupt import Interrupted
 
 
 def exit_status(command: Callable[[], int]) -> int:
@@ -25,7 +26,7 @@ def exit_status(command: Callable[[], int]) -> int:
         except StoreError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        except Stopped as stopped:
+        except (Stopped, Interrupted) as stopped:
             end_descendants()
             print(stopped, file=sys.stderr)
             return stopped.status

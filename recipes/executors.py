@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from recipes.errors import StageError
-from recipes.stop import GRACE
+from recipes.stop import GRACE, Stopped
 from recipes.task import Outcome, Task, perform
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -125,8 +125,8 @@ def run_pool(schedule: Schedule, display: Display, workers: int) -> None:
     with contextlib.ExitStack() as stack:
         try:
             _work_off(schedule, display, places, pool, stack)
-        except KeyboardInterrupt:
-            _terminate(pool)
+        except KeyboardInterrupt as stop:
+            _terminate(pool, stop.grace if isinstance(stop, Stopped) else GRACE)
             raise
 
 
@@ -161,11 +161,11 @@ def _work_off(
         raise failure
 
 
-def _terminate(pool: list["_Worker"]) -> None:
-    """Send SIGTERM to all workers and their child processes, and SIGKILL after GRACE seconds."""
+def _terminate(pool: list["_Worker"], grace: float) -> None:
+    """Send SIGTERM to all workers and their child processes, and SIGKILL after `grace` seconds."""
     for worker in pool:
         worker.signal(signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + grace
     for worker in pool:
         worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
     for worker in pool:

@@ -21,24 +21,28 @@ if TYPE_CHECKING:
 
 
 def deepspeed_input(train: FitSpec, loaded: Loaded, prints: Fingerprints) -> dict[str, External]:
-    """The DeepSpeed configuration of a training, if it has one.
+    """What of a training's DeepSpeed configuration decides its outcome, if anything does.
 
     Raises RecipeError unless it is a JSON object.
     """
     if train.deepspeed is None:
         return {}
     from training.deepspeed import path_of
+    from training.identity import deciding
 
     where = loaded.locate("train", "deepspeed")
     try:
         file = path_of(train.deepspeed)
-        if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
             raise RecipeError(f"{where}: deepspeed: {file} must hold a JSON object")
     except FileNotFoundError as error:
         raise RecipeError(f"{where}: deepspeed: {error}") from error
     except ValueError as error:
         raise RecipeError(f"{where}: deepspeed: {file} is not valid JSON: {error}") from error
-    return {"deepspeed": several([file], prints)}
+    decides = deciding(config, train.precision)
+    text = json.dumps(decides, sort_keys=True)
+    return {"deepspeed": External(file, prints.text(text))} if decides else {}
 
 
 def prompts_input(rater: str, name: str, loaded: Loaded, prints: Fingerprints) -> dict[str, External]:

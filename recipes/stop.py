@@ -1,4 +1,7 @@
-"""Stopping a run on SIGINT, SIGTERM or SIGHUP: child processes end, and a message says what is kept."""
+"""Stopping a run by a signal: child processes end, and a message says what is kept.
+
+A training takes SIGTERM and SIGUSR1 itself (training/interrupt.py), to save what it has reached.
+"""
 
 import signal
 import threading
@@ -6,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a child process."""
+SAVE_GRACE = 600.0
+"""The same after SIGTERM or SIGUSR1, for a stage that may be saving a checkpoint; others end at once."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,6 +27,11 @@ class Stopped(KeyboardInterrupt):
     def status(self) -> int:
         """128 + the signal's number, the convention of shells."""
         return 128 + self.number
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a stage has to end: long where the signal asks to save, as those of schedulers do."""
+        return SAVE_GRACE if self.number in (signal.SIGTERM, signal.SIGUSR1) else GRACE
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}{self.kept}; run the same command to resume"

@@ -1,10 +1,33 @@
 """The settings that decide the outcome of a training, as a pydantic model that recipes embed."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+if TYPE_CHECKING:
+    from training.render import RenderRules
 
 Part = Literal["vision", "projector", "language"]
+
+OPERATIONAL: dict[str, str] = {
+    "save_steps": "when a state to resume from is saved",
+    "save_minutes": "when a state to resume from is saved",
+    "cache_mb": "where decoded images are kept",
+    "micro_batch": "how a step is cut; its loss is the same (but see PER_MICROBATCH)",
+    "processes": "over how many processes a step is spread (as micro_batch)",
+    "nodes": "over how many processes a step is spread (as micro_batch)",
+    "rendezvous": "where the nodes meet",
+    "gradient_checkpointing": "activations that are computed twice are the same",
+    "deepspeed": "where parameters and states lie; what of it decides the outcome is in `training.identity`",
+}
+"""Field -> why it is not part of a training's identity: its outcome differs by rounding only, if at all."""
+LIMITS: dict[str, str] = {
+    "max_bad_fraction": "whether a training is stopped",
+    "loss_spike": "whether a training is stopped",
+}
+"""Field -> why it does not decide the weights; but a finished training may not satisfy another limit."""
+PER_MICROBATCH = {"micro_batch", "processes", "nodes"}
+"""OPERATIONAL fields that decide the outcome while the loss is a mean over micro-batches."""
 
 
 class LoraSpec(BaseModel):
@@ -34,38 +57,111 @@ class FitSpec(BaseModel):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps")
     weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(
-        1.0, ge=0, description="the gradient norm is clipped to this; 0: no clipping"
+    max_grad_norm: float | None = Field(
+        1.0, ge=0, description="the gradient norm is clipped to this; none or 0: no clipping"
     )
     seed: int = Field(0, ge=0)
     lora: LoraSpec | None = None
+    train_parts: tuple[Part, ...] = Field(
+        (),
+        description="with `lora`: parts that are trained fully beside the adapters, as LLaVA-1.5's projector",
+    )
     freeze: tuple[Part, ...] = ()
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
-    deepspeed: str | None = Field(None, description="zero2, zero3 or the path of a DeepSpeed JSON config")
-    processes: int | None = Field(None, gt=0, description="DeepSpeed processes; default: GPUs, or 2 on CPU")
+    deepspeed: str | None = Field(
+        None,
+        description="zero0, zero1, zero2, zero3, zero2_offload, zero3_offload or the path of a DeepSpeed JSON "
+        "config; default: no DeepSpeed, and DDP over several processes",
+    )
+    processes: int | None = Field(
+        None,
+        gt=0,
+        description="processes per node; default: one without DeepSpeed on one node, else one for each GPU",
+    )
+    nodes: int = Field(1, gt=0, description="nodes; inside a Slurm allocation, `srun` starts them")
+    rendezvous: str | None = Field(
+        None,
+        pattern=r"^[^\s:]+(:\d{1,5})?$",
+        description="host or host:port of the first node, where the others find it; default: its host name and a "
+        "free port; it also keeps `srun` from being used",
+    )
     loss_norm: Literal["token", "microbatch"] = Field(
         "token", description="loss is the mean over the labels of the global batch, or of each micro-batch"
     )
     loss_turns: Literal["all", "last"] = "all"
+    loss_tokens: Literal["answer", "llava_next"] = Field(
+        "answer",
+        description="labels on answers with their end marker; or, as LLaVA-NeXT with Qwen, on whole "
+        "assistant turns and on the turn markers and newlines of all roles",
+    )
+    system: str | None = Field(
+        None,
+        pattern=r"\S",
+        description="system prompt of samples without one of their own; default: the chat template's",
+    )
+    image_first: bool = Field(
+        False, description="the only image of a turn goes before its text, as LLaVA places it"
+    )
     save_steps: int | None = Field(
         None, gt=0, description="save a checkpoint to resume from every this many steps"
     )
-    max_length: int | None = Field(None, gt=0, description="tokens; longer examples are rejected and counted")
+    save_minutes: float | None = Field(
+        20, gt=0, description="save one also after this many minutes without one; null: never by time"
+    )
+    loss_spike: float | None = Field(
+        None, gt=1, description="stop when a step's loss exceeds this many times the median of the 50 before"
+    )
+    max_length: int | None = Field(None, gt=0, description="tokens; for longer examples see `too_long`")
+    too_long: Literal["drop", "truncate", "error"] = Field(
+        "drop",
+        description="examples longer than max_length are left out and counted apart from bad ones, truncated "
+        "as LLaVA does (but never inside an image), or stop the training",
+    )
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="stop when more than this share of the examples is rejected"
     )
     grouping: Literal["random", "length"] = "random"
     cache_mb: int = Field(256, ge=0, description="RAM for decoded images")
 
+    @field_validator("max_grad_norm", mode="before")
+    @classmethod
+    def _no_clipping_is_none(cls, value: Any) -> Any:
+        return None if value in ("none", 0) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> "FitSpec":
         if self.lora and self.freeze:
             raise ValueError("lora freezes everything but its adapters: leave `freeze` empty")
+        if self.train_parts and not self.lora:
+            raise ValueError("train_parts are parts beside LoRA's adapters: give `lora`, or use `freeze`")
+        if self.lora and (both := set(self.lora.parts) & set(self.train_parts)):
+            raise ValueError(
+                f"{sorted(both)}: a part has adapters (lora.parts) or is in train_parts, not both"
+            )
         if set(self.freeze) == {"vision", "projector", "language"}:
             raise ValueError("all parts are frozen: nothing to train")
+        if self.loss_tokens == "llava_next" and self.loss_turns == "last":
+            raise ValueError("loss_tokens: llava_next labels all turns; leave `loss_turns` at all")
         return self
+
+    def distributed(self) -> bool:
+        """Whether the training runs in torchrun processes of its own."""
+        return bool(self.deepspeed) or (self.processes or 1) > 1 or self.nodes > 1
+
+    def render_rules(self) -> "RenderRules":
+        """What decides the texts and labels of the examples."""
+        from training.render import RenderRules
+
+        return RenderRules(self.system, self.image_first, self.loss_tokens, self.loss_turns)
 
     def lr_of(self) -> dict[str, float]:
         """Peak learning rate of each part."""
         return {part: self.part_lr.get(part, self.lr) for part in ("vision", "projector", "language")}
+
+    def identity(self, limits: bool = False) -> dict[str, Any]:
+        """The fields that decide the outcome, as JSON values; `limits`: also those that may refuse it."""
+        left_out = set(OPERATIONAL) | (set() if limits else set(LIMITS))
+        if self.loss_norm == "microbatch":
+            left_out -= PER_MICROBATCH
+        return self.model_dump(mode="json", exclude=left_out)

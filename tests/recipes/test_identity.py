@@ -125,10 +125,13 @@ def test_a_new_selector_signal_or_data_file_changes_no_hash(checkout):
 # -------------------------------------------------------------------------- files in a config
 
 
-def test_the_content_of_a_deepspeed_file_is_hashed(project):
-    (project / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+def test_what_decides_in_a_deepspeed_file_is_hashed(project):
+    """Where states lie is not part of a result's identity; the optimizer is."""
+    (project / "ds.json").write_text('{"optimizer": {"type": "Adam"}, "zero_optimization": {"stage": 2}}')
     before = hashes("demo.yaml", ["train.deepspeed=ds.json"])
-    (project / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
+    (project / "ds.json").write_text('{"optimizer": {"type": "Adam"}, "zero_optimization": {"stage": 3}}')
+    assert hashes("demo.yaml", ["train.deepspeed=ds.json"]) == before
+    (project / "ds.json").write_text('{"optimizer": {"type": "Lamb"}, "zero_optimization": {"stage": 3}}')
     assert changed(before, hashes("demo.yaml", ["train.deepspeed=ds.json"])) == {
         "train",
         "answer",

@@ -125,6 +125,13 @@ def test_train_seeds_share_a_selection(project):
         ("track.wandb.mode=disabled", set()),
         ("train.save_steps=5", {"compare"}),  # which reports the modified protocol
         ("train.cache_mb=5", {"compare"}),
+        ("train.save_minutes=5", {"compare"}),
+        ("train.micro_batch=5", {"compare"}),
+        ("train.processes=4", {"compare"}),
+        ("train.deepspeed=zero3", {"compare"}),
+        ("train.gradient_checkpointing=true", {"compare"}),
+        ("train.max_bad_fraction=0.5", AFTER_SELECT),
+        ("train.max_grad_norm=none", AFTER_SELECT),
         ("description=other", {"compare"}),
         ("name=other", {"compare"}),
         ("evaluation.batch_size=5", {"answer", "evaluate", "compare"}),

@@ -5,6 +5,7 @@ A source has `hash` (of its content), `images` (the folder that image paths are 
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from PIL import Image
 
 from curation.pool.read import Pool
 from curation.pool.sample import Sample
+from training.images import decode
 from training.render import Encoded
 from training.token_store.layout import DRAWN, save
 
@@ -83,8 +85,9 @@ class ListSource:
     @cached_property
     def images(self) -> str:
         """The folder that all image files share: a moved data set is still the same."""
-        files = {str(p) for e in self.examples for p in e.images if not isinstance(p, Image.Image)}
-        return os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
+        pictures = (picture for example in self.examples for picture in example.images)
+        folders = {os.path.dirname(os.path.abspath(p)) for p in pictures if not isinstance(p, Image.Image)}
+        return os.path.commonpath(folders) if folders else ""
 
     @cached_property
     def hash(self) -> str:
@@ -94,14 +97,16 @@ class ListSource:
         digest = hashlib.sha256()
         for example in self.examples:
             digest.update(repr(_content(example)).encode("utf-8", "surrogatepass"))
-            for picture in example.images:
-                drawn = isinstance(picture, Image.Image)
-                name = drawn_name(picture) if drawn else os.path.relpath(picture, self.images)
-                digest.update(repr(name).encode())
+            digest.update(repr([self._name(picture) for picture in example.images]).encode())
         return digest.hexdigest()
 
     def part(self, start: int, stop: int, folder: Path) -> list[Example]:
         return [_on_disk(self.examples[row], folder) for row in range(start, stop)]
+
+    def _name(self, picture: Any) -> str:
+        return (
+            drawn_name(picture) if isinstance(picture, Image.Image) else os.path.relpath(picture, self.images)
+        )
 
 
 def _content(example: Example) -> tuple[Any, ...]:
@@ -118,18 +123,19 @@ def drawn_name(image: Image.Image) -> str:
 
 
 def _on_disk(example: Example, folder: Path) -> Example:
-    """The example with PIL images replaced by PNG files of the pixels that the training would read."""
-    if not any(isinstance(picture, Image.Image) for picture in example.images):
+    """The example with absolute paths, and PNG files of their pixels in place of PIL images."""
+    if not example.images:
         return example
-    paths = [_saved(p, folder) if isinstance(p, Image.Image) else p for p in example.images]
+    paths = [_saved(p, folder) if isinstance(p, Image.Image) else _absolute(p) for p in example.images]
     return replace(example, images=tuple(paths))
 
 
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
 def _saved(image: Image.Image, folder: Path) -> Path:
-    import io
-
-    from training.images import decode
-
+    """The PNG file of what a training reads of a PIL image: `decode` of both is the same."""
     path = folder / DRAWN / drawn_name(image)
     if not path.exists():
         path.parent.mkdir(exist_ok=True)

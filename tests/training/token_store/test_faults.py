@@ -1,4 +1,4 @@
-"""Damage, full disks, killed and concurrent writers: a store is whole, refused with a reason, or continued."""
+"""Damage, full disks, killed and concurrent writers: a store is whole, refused with reason, or continued."""
 
 import os
 import resource

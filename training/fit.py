@@ -95,7 +95,8 @@ def _fit(
     keep_adapters: bool,
 ) -> dict[str, Any]:
     processor, mode = load_processor(base)
-    renderer = Renderer(processor, mode, spec.cache_mb)
+    renderer = Renderer(processor, mode, spec.cache_mb, spec.render_rules())
+    processor.chat_template = renderer.kept_template()
     lazy = not isinstance(examples, (list, tuple))
     prepared = Prepared(examples, []) if lazy else _prepare(spec, examples, renderer)
     identity = _identity(spec, base, prepared, lazy, keep_adapters)
@@ -139,7 +140,7 @@ def _fit(
 
 def _prepare(spec: FitSpec, examples: Sequence[Any], renderer: Renderer) -> Prepared:
     """All examples rendered and checked; TooManyBad or ValueError when too few are left."""
-    prepared = prepare(examples, renderer, max_length=spec.max_length, loss_turns=spec.loss_turns)
+    prepared = prepare(examples, renderer, max_length=spec.max_length, too_long=spec.too_long)
     _limit(spec, prepared)
     if not prepared.examples:
         raise ValueError("no examples to train on")
@@ -149,7 +150,7 @@ def _prepare(spec: FitSpec, examples: Sequence[Any], renderer: Renderer) -> Prep
 def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
     """TooManyBad above `max_bad_fraction`; `late` examples turned out to be bad during the training."""
     total = len(prepared.examples) + len(prepared.rejected)
-    bad = len(prepared.rejected) + late
+    bad = prepared.bad + late
     if bad > spec.max_bad_fraction * total:
         counts = prepared.counts | ({"broken_image_late": late} if late else {})
         raise TooManyBad(counts, total, spec.max_bad_fraction)

@@ -12,7 +12,7 @@ import numpy as np
 from curation.pool.sample import Sample
 from training.images import ImageError
 from training.packing import PackRule, micro_steps_needed
-from training.render import IGNORE, Encoded, Renderer, RenderError
+from training.render import IGNORE, Encoded, Renderer, RenderError, fitted
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,36 @@ class Prepared:
         """Number of rejected examples for each reason."""
         return dict(Counter(r.reason for r in self.rejected))
 
+    @property
+    def bad(self) -> int:
+        """Number of rejected examples that count against `max_bad_fraction`: all but those too long."""
+        return sum(r.reason != "too_long" for r in self.rejected)
+
 
 def prepare(
     examples: Sequence[Sample | Encoded],
     renderer: Renderer,
     *,
     max_length: int | None = None,
-    loss_turns: str = "all",
+    too_long: str = "drop",
 ) -> Prepared:
-    """Render and check every example. Images are opened (and decoded while the loader's cache has room)."""
+    """Render and check every example. Images are opened (and decoded while the loader's cache has room).
+
+    `too_long`: "drop", "truncate" or "error" for examples longer than `max_length` tokens; RenderError under
+    "error".
+    """
     kept, rejected = [], []
     for index, example in enumerate(examples):
         try:
-            encoded = example if isinstance(example, Encoded) else renderer.encode(example, loss_turns)
-            check(encoded, max_length)
+            encoded = example if isinstance(example, Encoded) else renderer.encode(example)
+            check(encoded)
+            encoded = fitted(encoded, max_length, too_long)
             for picture in encoded.images:
                 renderer.loader.check(picture)
             kept.append(encoded)
         except (RenderError, ImageError) as error:
+            if (error.reason, too_long) == ("too_long", "error"):
+                raise
             name = example.name if isinstance(example, Encoded) else example.id
             rejected.append(Rejected(index, name, error.reason, str(error)))
     return Prepared(kept, rejected)

@@ -178,6 +178,14 @@ class Renderer:
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
+    def kept_template(self) -> str | None:
+        """The chat template for the processor of a checkpoint that is trained here.
+
+        Its own, unless rules changed the text: then theirs, so that it is asked as it was trained.
+        """
+        changed = self.rules.system is not None or self.rules.image_first
+        return self.template if changed else self.processor.chat_template
+
     def prompt(self, sample: Sample) -> Encoded:
         """Everything before the answer of the last turn (that answer is not used); no labels."""
         text, _ = self._render(_messages(sample)[:-1], add_generation_prompt=True)
@@ -348,7 +356,7 @@ def fitted(encoded: Encoded, max_length: int | None, too_long: str = "drop") -> 
         return encoded
     detail = f"{encoded.name}: {len(encoded)} tokens, at most {max_length} are allowed"
     if too_long != "truncate":
-        raise RenderError("too_long", detail)
+        raise RenderError("too_long", detail + "; too_long can drop or truncate it" * (too_long == "error"))
     short = truncated(encoded, max_length)
     if not (short.labels[1:] != IGNORE).any():
         raise RenderError("too_long", f"{detail}, and no token with a loss is among them")

@@ -6,7 +6,7 @@ import pytest
 from curation.pool.sample import Sample, Turn
 from training.packing import PackRule
 from training.plan import PlannedBatches, even_chunks, global_batches, prepare
-from training.render import IGNORE
+from training.render import IGNORE, RenderError
 
 
 def test_every_bad_sample_is_counted_under_its_reason(renderer, samples_of, tmp_path):
@@ -39,6 +39,19 @@ def test_every_bad_sample_is_counted_under_its_reason(renderer, samples_of, tmp_
     assert all(mixed[r.index].id == r.name for r in prepared.rejected)
     assert sum(prepared.counts.values()) + len(prepared.examples) == len(mixed)
     assert prepared.counts["broken_image"] == 2
+
+
+def test_what_is_too_long_is_left_out_apart_from_bad_ones_or_truncated_or_an_error(renderer, samples_of):
+    good = samples_of(3)
+    long = Sample(16, "long", "t", (), (Turn("what ?", "red " * 90),))
+    silent = Sample(10, "silent", "t", (), ())
+    dropped = prepare([*good, long, silent], renderer, max_length=60)
+    assert dropped.counts == {"too_long": 1, "no_assistant_turn": 1} and dropped.bad == 1
+    cut = prepare([*good, long, silent], renderer, max_length=60, too_long="truncate")
+    assert cut.counts == {"no_assistant_turn": 1} and len(cut.examples[-1]) == 60
+    np.testing.assert_array_equal(cut.examples[-1].input_ids, renderer.encode(long).input_ids[:60])
+    with pytest.raises(RenderError, match="too_long: long: .* at most 60"):
+        prepare([*good, long], renderer, max_length=60, too_long="error")
 
 
 def test_encoded_examples_are_checked_too(renderer, samples):

@@ -1,10 +1,11 @@
-"""From encoded examples to model inputs: padding, pixels, and the tree attention of branches.
+"""From encoded examples to model inputs: padding or packing, pixels, and the tree attention of branches.
 
 batch = Collator(pad_id, loader)(examples)
 loss = model(**batch).loss
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,38 +36,82 @@ def grid_positions(is_image: np.ndarray, grids: Sequence[Sequence[int]], merge: 
 
 
 class Collator:
-    """Pads a list of Encoded into one batch.
+    """Makes one batch of a list of Encoded: padded, or packed into one row.
 
-    A batch has input_ids, labels, attention_mask int64 [B, T] and the pixel inputs of `PixelLoader.batch`;
-    for Qwen2.5-VL also mm_token_type_ids [B, T] (1 at image tokens). A batch of branch examples instead has
-    attention_mask bool [B, 1, T, T], position_ids int64 [B, T] (Qwen2.5-VL: [3, B, T]) and branch_index int64
-    [branches, 2] = (batch row, position whose logits predict the first token of the answer). Remove
-    branch_index before calling the model. The two kinds of examples cannot share a batch.
+    A padded batch has input_ids, labels, attention_mask int64 [B, T] and the pixel inputs of
+    `PixelLoader.batch`; for Qwen2.5-VL also mm_token_type_ids [B, T] (1 at image tokens). A batch of branch
+    examples instead has attention_mask bool [B, 1, T, T], position_ids int64 [B, T] (Qwen2.5-VL: [3, B, T])
+    and branch_index int64 [branches, 2] = (batch row, position whose logits predict the first token of the
+    answer). Remove branch_index before calling the model. The two kinds of examples cannot share a batch.
+
+    A `packed` batch has the examples one after the other: input_ids, labels int64 [1, T], position_ids int64
+    [1, T] (Qwen2.5-VL: [4, 1, T]) that start again with each example, and what varlen attention wants:
+    cu_seq_lens_q and _k int32 [examples + 1], the borders of the examples, and max_length_q and _k, the
+    length of the longest; use_cache is False. No label is on the first token of an example: the last one of
+    the example before would predict it. There is no attention_mask: see training/attention.py. `multiple`
+    rounds T up with a last segment of padding, so that a compiled model sees fewer shapes.
 
     An image that cannot be decoded raises ImageError. With `mute_broken`, its example instead loses its
     labels and its image becomes blank, and `broken` (example name -> error) records it.
     """
 
     def __init__(
-        self, pad_id: int, loader: PixelLoader, side: str = "right", mute_broken: bool = False
+        self,
+        pad_id: int,
+        loader: PixelLoader,
+        side: str = "right",
+        mute_broken: bool = False,
+        packed: bool = False,
+        multiple: int = 1,
     ) -> None:
         if side not in {"right", "left"}:
             raise ValueError(f"side must be 'right' or 'left', got {side!r}")
         self.pad_id, self.loader, self.side, self.mute_broken = pad_id, loader, side, mute_broken
-        self.image_id: int = loader.processor.image_token_id
+        self.packed, self.multiple = packed, multiple
+        self.family = loader.family
         self.broken: dict[str, ImageError] = {}
 
-    def __call__(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: Sequence[Encoded]) -> dict[str, Any]:
         """The batch of these examples, in their order."""
         examples, pixels = zip(*map(self._read, examples), strict=True)
-        batch = self._pad(examples) | self.loader.batch(pixels)
-        if self.loader.grids:
-            batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_id).int()
+        images = self.loader.batch(pixels)
+        if self.packed:
+            return self._pack(examples, images)
+        batch = self._pad(examples) | images
+        batch |= self.family.extra_inputs(self.loader.processor, batch["input_ids"])
         if any(example.branches for example in examples):
-            batch |= self._tree(
-                examples, batch["input_ids"].shape[1], self._prefix_positions(examples, batch)
-            )
+            prefixes = self._positions(examples, images, [example.prefix for example in examples])
+            batch |= self._tree(examples, batch["input_ids"].shape[1], prefixes)
         return batch
+
+    def _pack(self, examples: Sequence[Encoded], images: dict[str, torch.Tensor]) -> dict[str, Any]:
+        if any(example.branches for example in examples):
+            raise ValueError("examples with branches cannot be packed")
+        sizes = [len(example) for example in examples]
+        positions = self._positions(examples, images, sizes)
+        ids = [example.input_ids for example in examples]
+        labels = [example.labels for example in examples]
+        if padding := -sum(sizes) % self.multiple:
+            sizes.append(padding)
+            positions.append(np.broadcast_to(np.arange(padding), (len(positions[0]), padding)))
+            ids.append(np.full(padding, self.pad_id, dtype=np.int32))
+            labels.append(np.full(padding, IGNORE, dtype=np.int32))
+        borders = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+        targets = np.concatenate(labels).astype(np.int64)
+        targets[borders[:-1]] = IGNORE
+        input_ids = torch.from_numpy(np.concatenate(ids).astype(np.int64))[None]
+        return {
+            "input_ids": input_ids,
+            "labels": torch.from_numpy(targets)[None],
+            "position_ids": torch.from_numpy(self.family.packed_positions(positions)),
+            "cu_seq_lens_q": torch.from_numpy(borders),
+            "cu_seq_lens_k": torch.from_numpy(borders),
+            "max_length_q": max(sizes),
+            "max_length_k": max(sizes),
+            "use_cache": False,  # with a cache, transformers does not look for packs
+            **images,
+            **self.family.extra_inputs(self.loader.processor, input_ids),
+        }
 
     def _pad(self, examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         width = max(len(example) for example in examples)
@@ -82,17 +127,18 @@ class Collator:
             "attention_mask": torch.from_numpy(mask),
         }
 
-    def _prefix_positions(
-        self, examples: Sequence[Encoded], batch: dict[str, torch.Tensor]
+    def _positions(
+        self, examples: Sequence[Encoded], images: dict[str, torch.Tensor], sizes: Sequence[int]
     ) -> list[np.ndarray]:
-        """Positions of each prefix: int64 [1, prefix], or [3, prefix] for image grids (Qwen2.5-VL)."""
-        if not self.loader.grids:
-            return [np.arange(example.prefix)[None] for example in examples]
-        grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
-        merge = self.loader.images.merge_size
+        """Positions of the first tokens of each example: int64 [1, size], or [3, size] for image grids."""
+        grids = iter(self.family.grids(images))
         return [
-            grid_positions(e.input_ids[: e.prefix] == self.image_id, [next(grids) for _ in e.images], merge)
-            for e in examples
+            self.family.positions(
+                self.loader.processor,
+                example.input_ids[:size],
+                [next(grids) for _ in example.images] if self.family.three_rows else (),
+            )
+            for example, size in zip(examples, sizes, strict=True)
         ]
 
     def _tree(

@@ -1,0 +1,117 @@
+"""The estimate of one training: volume, FLOPs, hours, memory of a process and sizes on disk.
+
+cost = estimate(shape, spec, lengths, gpu="h100", world=8)
+cost.hours, cost.memory.gpu, cost.fits
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.estimate.flops import flops
+from training.estimate.gpus import gpu_of
+from training.estimate.lengths import Lengths
+from training.estimate.memory import Disk, Engine, Forward, Memory, disk, memory
+from training.estimate.shapes import Shape
+from training.spec import FitSpec
+
+MFU = 0.4
+"""Assumed share of a GPU's peak that the counted FLOPs reach, where nobody has measured it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one training costs. `seconds` is time on `world` GPUs, None without a named GPU."""
+
+    parameters: int
+    trained: int
+    steps: int
+    samples: int
+    tokens: int
+    flops: float
+    memory: Memory
+    disk: Disk
+    engine: Engine
+    gpu: str | None
+    mfu: float
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Hours of one GPU."""
+        return self.flops / (gpu_of(self.gpu).tflops * 1e12 * self.mfu) / 3600 if self.gpu else None
+
+    @property
+    def hours(self) -> float | None:
+        """Hours until it is finished, on all of its GPUs."""
+        return None if self.gpu_hours is None else self.gpu_hours / self.engine.world
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the peak of a process fits into the named GPU."""
+        return self.memory.gpu <= gpu_of(self.gpu).gib * 2**30 if self.gpu else None
+
+
+def estimate(
+    shape: Shape,
+    spec: FitSpec,
+    lengths: Lengths,
+    *,
+    gpu: str | None = None,
+    world: int | None = None,
+    mfu: float = MFU,
+) -> Cost:
+    """The cost of training a model of this shape on examples of these lengths.
+
+    `world`: processes, one for each GPU; default: those of the spec. Raises ValueError when no example is
+    left, or for an unknown GPU, and FileNotFoundError for an unknown DeepSpeed configuration.
+    """
+    if gpu is not None:
+        gpu_of(gpu)
+    world = world or processes_of(spec)
+    engine = Engine.of(spec.deepspeed, world)
+    lengths = lengths.within(spec.max_length, spec.too_long)
+    if not len(lengths):
+        raise ValueError("no example is left to train on")
+    steps, passes = volume(spec, len(lengths))
+    return Cost(
+        parameters=shape.parameters(),
+        trained=sum(shape.trained(spec).values()),
+        steps=steps,
+        samples=round(passes * len(lengths)),
+        tokens=round(passes * float(lengths.tokens.sum())),
+        flops=passes * flops(shape, spec, lengths),
+        memory=memory(shape, spec, engine, heaviest(spec, lengths, engine.world)),
+        disk=disk(shape, spec, engine),
+        engine=engine,
+        gpu=gpu,
+        mfu=mfu,
+    )
+
+
+def processes_of(spec: FitSpec) -> int:
+    """Processes that a spec names, over all nodes; 1 where it leaves them to the machine."""
+    return spec.nodes * (spec.processes or 1)
+
+
+def volume(spec: FitSpec, count: int) -> tuple[int, float]:
+    """(optimizer steps, passes over the examples), as `training.fit` counts them."""
+    whole, rest = divmod(count, spec.batch_size)
+    dropped = rest if getattr(spec, "drop_last", False) and whole else 0
+    per_epoch = whole + (1 if rest and not dropped else 0)
+    steps = spec.max_steps or math.ceil(spec.epochs * per_epoch)
+    epochs, left = divmod(steps, per_epoch)
+    seen = epochs * (count - dropped) + min(left * spec.batch_size, count)
+    return steps, seen / count
+
+
+def heaviest(spec: FitSpec, lengths: Lengths, world: int) -> Forward:
+    """The largest forward pass that a process may meet: a full pack, or the longest examples, padded."""
+    cap, longest = getattr(spec, "pack_tokens", None), lengths.longest(spec.max_length)
+    micro = min(spec.micro_batch or math.ceil(spec.batch_size / world), len(lengths))
+    labels, patches = (int(np.sort(counts)[-micro:].sum()) for counts in (lengths.labels, lengths.patches))
+    if cap is None:
+        return Forward(micro * longest, labels, patches)
+    tokens, total = max(cap, longest), max(1, int(lengths.tokens.sum()))
+    each = [math.ceil(tokens * int(counts.sum()) / total) for counts in (lengths.labels, lengths.patches)]
+    return Forward(tokens, *each)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from training.images import ImageError, PixelLoader, image_size
+from training.images import ImageError, image_size
 from training.render import IGNORE, Encoded, RenderError
 from training.token_store.layout import BRANCH, DRAWN, IMAGE, Info, schema
 
@@ -52,10 +52,10 @@ class Columns:
         self._rows: dict[str, list[Any]] = {field.name: [] for field in schema(pa.uint32())}
         self._counts: dict[str, list[int]] = {name: [] for name in ("tokens", "runs", "images", "branches")}
 
-    def add(self, example: Encoded, loader: PixelLoader) -> None:
+    def add(self, example: Encoded) -> None:
         """One encoded example. Raises RenderError and ImageError, and then adds nothing."""
-        images = self._images(example, loader)
         self._check(example)
+        images = self._images(example)
         stored, runs = compact(example.input_ids, self.info.image_id)
         tokens = example.input_ids[stored].astype(np.uint32)
         labelled = example.labels[stored] != IGNORE
@@ -119,13 +119,12 @@ class Columns:
         for name, counts in self._counts.items():
             counts.append(len(row[name]))
 
-    def _images(self, example: Encoded, loader: PixelLoader) -> list[dict[str, Any]]:
-        tokens = loader.tokens(example.images) if example.images else []
+    def _images(self, example: Encoded) -> list[dict[str, Any]]:
         images = []
-        for picture, count in zip(example.images, tokens, strict=True):
+        for picture, (start, stop) in zip(example.images, example.image_spans, strict=True):
             name, drawn = self._name(str(picture))
             height, width = image_size(picture)  # reads the header also where the tokens do not depend on it
-            images.append(dict(name=name, drawn=drawn, tokens=count, height=height, width=width))
+            images.append(dict(name=name, drawn=drawn, start=start, stop=stop, height=height, width=width))
         return images
 
     def _name(self, path: str) -> tuple[str, bool]:
@@ -142,6 +141,8 @@ class Columns:
             raise RenderError("no_assistant_turn", f"{example.name}: no token carries a loss")
         if not np.array_equal(example.labels[carries], example.input_ids[carries]):
             raise ValueError(f"{example.name}: a label must be the token at its own place, or {IGNORE}")
+        if len(example.image_spans) != len(example.images):
+            raise ValueError(f"{example.name}: the places of its images are not known")
         if carries[example.input_ids == self.info.image_id].any():
             raise ValueError(f"{example.name}: an image token cannot carry a label")
         top = np.iinfo(self.info.token_type).max
@@ -157,7 +158,7 @@ def _row_hash(
     example: Encoded,
 ) -> bytes:
     """16 bytes over what is trained: tokens, labels, image lengths and names, branches."""
-    names = [(image["name"], image["drawn"]) for image in images]
+    names = [(image["name"], image["drawn"], image["start"], image["stop"]) for image in images]
     head = repr([len(tokens), len(runs), names, [tuple(b) for b in example.branches], example.prefix])
     digest = hashlib.blake2b(head.encode("utf-8", "surrogateescape"), digest_size=16)
     for array in (tokens.astype("<u4"), runs.astype("<u4"), np.packbits(labelled)):

@@ -42,11 +42,13 @@ IMAGE = pa.struct(
     [
         ("name", pa.string()),
         ("drawn", pa.bool_()),
-        ("tokens", pa.uint32()),
+        ("start", pa.int32()),
+        ("stop", pa.int32()),
         ("height", pa.int32()),
         ("width", pa.int32()),
     ]
 )
+"""`name`: path below the folder of images; `start`, `stop`: its tokens, all runs expanded."""
 BRANCH = pa.struct([("prompt", pa.int32()), ("total", pa.int32())])
 
 

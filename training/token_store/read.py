@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from training.plan import Rejected
-from training.render import IGNORE, Branch, Encoded, RenderError
+from training.render import IGNORE, Branch, Encoded, RenderError, fitted
 from training.token_store.build import expand
 from training.token_store.layout import DRAWN, Info, Shard, StoreMismatch, check_shard, read_info, shard_path
 
@@ -86,17 +86,19 @@ class TokenStore:
             shard.tokens[start:stop], shard.label_mask(start, stop), runs, self.info.image_id
         )
         branches = shard.branches[shard.branch_starts[at] : shard.branch_starts[at + 1]]
+        images = self.images(row)
         return Encoded(
             ids,
             labels,
-            tuple(self._image_path(image) for image in self.images(row)),
+            tuple(self._image_path(image) for image in images),
             tuple(Branch(**branch) for branch in branches.to_pylist()),
             int(shard.prefix[at]),
             shard.ids[at].as_py(),
+            tuple((image["start"], image["stop"]) for image in images),
         )
 
     def images(self, row: int) -> list[dict[str, Any]]:
-        """name, drawn, tokens, height and width of each image of a row."""
+        """name, drawn, start, stop, height and width of each image of a row."""
         shard, at = self._at(row)
         return shard.images[shard.image_starts[at] : shard.image_starts[at + 1]].to_pylist()
 
@@ -187,9 +189,7 @@ class StoredExamples(Sequence[Encoded]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         example = self.store.encoded(int(self.rows[index]))
-        if self.max_length is not None and len(example) > self.max_length:
-            return _truncated(example, self.max_length)
-        return example
+        return fitted(example, self.max_length, "truncate")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -206,19 +206,17 @@ class StoredExamples(Sequence[Encoded]):
         """Deal with the examples that are longer than `max_length`."""
         for index in np.flatnonzero(self.lengths > max_length):
             example = self.store.encoded(int(self.rows[index]))
-            detail = f"too_long: {example.name}: {len(example)} tokens, at most {max_length} are allowed"
-            if too_long == "error":
-                raise RenderError("too_long", detail.removeprefix("too_long: "))
-            if too_long == "truncate":
-                example = _truncated(example, max_length)
-                if labels := int((example.labels[1:] != IGNORE).sum()):
-                    self.lengths[index], self.labels_count[index] = len(example), labels
-                    self.n_images[index] = len(example.images)
-                    self.image_tokens[index] = (example.input_ids == self.store.info.image_id).sum()
-                    continue
-                detail += ", and no token with a loss is among them"
-            self.lengths[index] = 0
-            self.rejected.append(Rejected(int(index), example.name, "too_long", detail))
+            try:
+                example = fitted(example, max_length, too_long)
+            except RenderError as error:
+                if too_long == "error":
+                    raise
+                self.rejected.append(Rejected(int(index), example.name, error.reason, str(error)))
+                self.lengths[index] = 0
+                continue
+            self.lengths[index], self.n_images[index] = len(example), len(example.images)
+            self.labels_count[index] = (example.labels[1:] != IGNORE).sum()
+            self.image_tokens[index] = (example.input_ids == self.store.info.image_id).sum()
 
     def _keep(self) -> None:
         """Leave out the rejected ones, whose length is 0."""
@@ -226,9 +224,3 @@ class StoredExamples(Sequence[Encoded]):
         for name in ("rows", "lengths", "labels_count", "n_images", "image_tokens"):
             setattr(self, name, getattr(self, name)[kept])
         self.rejected.sort(key=lambda rejected: rejected.index)
-
-
-def _truncated(example: Encoded, max_length: int) -> Encoded:
-    from training.render import truncated
-
-    return truncated(example, max_length)

@@ -13,7 +13,7 @@ from PIL import Image
 from curation.pool.read import Pool
 from curation.pool.sample import Sample, Turn
 from training.images import decode
-from training.render import IGNORE, Encoded, Renderer, RenderError, RenderRules
+from training.render import IGNORE, Encoded, Renderer, RenderError, RenderRules, truncated
 from training.token_store import ListSource, PoolSource, RendererOf, StoreMismatch, TokenStore, write
 from training.token_store.build import compact, expand, token_type
 
@@ -23,11 +23,8 @@ def same(stored: Encoded, expected: Encoded) -> None:
         got, wanted = getattr(stored, name), getattr(expected, name)
         assert got.dtype == wanted.dtype and got.tolist() == wanted.tolist()
     assert [str(p) for p in stored.images] == [str(p) for p in expected.images]
-    assert (stored.branches, stored.prefix, stored.name) == (
-        expected.branches,
-        expected.prefix,
-        expected.name,
-    )
+    for name in ("branches", "prefix", "name", "image_spans"):
+        assert getattr(stored, name) == getattr(expected, name)
 
 
 def test_a_pool_comes_back_as_rendered(pool_of, stored, renderer):
@@ -128,6 +125,31 @@ def test_too_long_examples(pool_of, stored):
     assert set(examples.counts) == {"too_long"} and examples.lengths.max() <= limit
     with pytest.raises(RenderError, match=f"too_long: .* tokens, at most {limit} are allowed"):
         store.examples(range(24), max_length=limit, too_long="error")
+
+
+def test_long_examples_are_truncated_as_the_renderer_does(tmp_path, draw):
+    """By the lengths of what is read then; one of which no answer is left is listed."""
+    picture = tmp_path / "a.png"
+    draw(0).save(picture)
+    talk = [Turn("what is at a1 ? " * 3, "the dog " * 5)]
+    samples = [
+        Sample(0, "text", "s", (), (Turn("where ?", "a1 " * 40),)),
+        Sample(1, "question", "s", (), (Turn("where ? " * 40, "a1"),)),
+        Sample(2, "late image", "s", (picture, picture), (*talk, Turn("<image> and <image>", "red"))),
+    ]
+    factory = RendererOf(tiny_models.build("base", tmp_path / "model"))
+    renderer, store = factory(), write(ListSource(samples), factory, tmp_path / "store", workers=1)
+    limit = len(renderer.encode(samples[2])) - 4
+    examples = store.examples(range(3), max_length=limit, too_long="truncate")
+    assert [(r.index, r.reason) for r in examples.rejected] == [(1, "too_long")]
+    for index, row in enumerate(examples.rows):
+        expected = truncated(renderer.encode(samples[row]), limit)
+        same(examples[index], expected)
+        assert examples.lengths[index] == len(expected) <= limit
+        assert examples.labels_count[index] == (expected.labels[1:] != IGNORE).sum()
+        assert examples.n_images[index] == len(expected.images) == 0
+        assert examples.image_tokens[index] == 0
+    assert examples.fingerprint() != store.examples([0, 2]).fingerprint()
 
 
 def test_drawn_images_are_files_of_the_store(tmp_path, draw, factory, renderer):

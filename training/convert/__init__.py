@@ -2,7 +2,8 @@
 
 - `llava_layout`: checkpoints that LLaVA's or LLaVA-NeXT's own code wrote (LLaVA-1.5, LLaVA-NeXT, OneVision)
 - `assembled`: a language model, a vision tower and a projector file
-- `source`, `images`, `tower`, `target`, `weights`: what both need
+- `blueprint` decides the class and the image mode; `config`, `processor`, `weights`, `write` make it;
+  `source`, `language`, `tower`, `images` read what it is made of
 
     convert_llava_next("llava-v1.5-7b", Path("checkpoints/llava15"))
     assemble("vicuna-7b-v1.5", "clip-vit-large-patch14-336", Path("mm_projector.bin"), Path("start"))

@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.convert.blueprint import Blueprint
 from training.convert.images import read_images
 from training.convert.language import config_alone
 from training.convert.source import ConversionError, directory, read_tokenizer, weight_files
-from training.convert.target import Blueprint, write
 from training.convert.tower import describe
 from training.convert.weights import Stream, language_names, projector_names, tower_names
+from training.convert.write import write
 
 if TYPE_CHECKING:  # imported inside functions only, as in training.convert.source
     import torch
@@ -55,6 +56,7 @@ def assemble(
     images = read_images(image_aspect or usual, grids or usual_grids, tower.side)
     merge = "flat" if tower.kind == "clip" and not images.tiled else "spatial_unpad"
     blueprint = Blueprint(text, tower, merge, images, image_mode)
+    decided = blueprint.record()
     files, tower_files = (
         weight_files(folder),
         weight_files(directory(vision)),
@@ -62,7 +64,7 @@ def assemble(
     record = {
         "source": {"language": str(language), "vision": str(vision), "projector": str(projector)},
         "vision_tower": str(tower_files[0].parent),
-        **blueprint.record(),
+        **decided,
     }
     made = {} if merge == "flat" else {"model.image_newline": _newline(text.hidden_size, seed)}
     return write(

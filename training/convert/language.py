@@ -85,6 +85,9 @@ def config_alone(folder: Path) -> "PretrainedConfig":
             f"the language model must be one of {', '.join(ALONE)}"
         )
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         raise ConversionError(f"{folder}/config.json cannot be read ({error})") from error
+    # These describe the directory, not the part of a model; the weights carry their own dtype.
+    config.name_or_path, config.architectures, config.dtype = "", None, None
+    return config

@@ -1,7 +1,7 @@
 """Checkpoints that LLaVA's or LLaVA-NeXT's own code wrote.
 
 Their classes (LlavaLlama-, LlavaMistral-, LlavaQwenForCausalLM: a tower, a two-layer projector, a language
-model) compute the same as a class of Transformers (see `training.convert.target`), under other parameter
+model) compute the same as a class of Transformers (see `training.convert.blueprint`), under other parameter
 names. Weights are memory-mapped, one file at a time, and keep their dtype; only an enlarged embedding is
 copied. A weight without a parameter, or a parameter without a weight, is an error. `conversion.json` lists
 the weights that LLaVA stores but never uses.
@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.convert.blueprint import Blueprint
 from training.convert.images import Images, read_images
 from training.convert.language import LANGUAGES, problems, text_config, with_defaults
 from training.convert.source import (
@@ -21,9 +22,9 @@ from training.convert.source import (
     stores,
     weight_files,
 )
-from training.convert.target import Blueprint, write
 from training.convert.tower import Tower, describe, stored_elsewhere
 from training.convert.weights import LLAVA_TOWER, Stream, llava_names, tower_names
+from training.convert.write import write
 
 if TYPE_CHECKING:  # imported inside functions only, as in training.convert.source
     from transformers import PreTrainedTokenizerBase
@@ -85,12 +86,12 @@ def convert_llava_next(
     blueprint = Blueprint(
         text_config(settings, kind), tower, settings.get("mm_patch_merge_type") or "flat", images, image_mode
     )
-    files = weight_files(source)
+    decided, files = blueprint.record(), weight_files(source)
     elsewhere = [] if stores(files, LLAVA_TOWER) else _tower_files(source, settings, vision_tower)
     record = {
         "source": str(src),
         "vision_tower": str(elsewhere[0].parent) if elsewhere else None,
-        **blueprint.record(),
+        **decided,
     }
     return write(
         blueprint,

@@ -61,6 +61,11 @@ class Tower:
         return self.config["image_size"]
 
     @property
+    def patches(self) -> int:
+        """Patches of a tile, each of which is a token."""
+        return (self.side // self.config["patch_size"]) ** 2
+
+    @property
     def class_tokens(self) -> int:
         """Tokens before those of the patches, which are not read: 1 in CLIP, none in SigLIP."""
         return int(self.kind == "clip")

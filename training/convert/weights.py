@@ -70,9 +70,10 @@ def fill(
     added = {name: value for name, value in (made or {}).items() if name not in weights.filled}
     weights.filled |= added.keys()
     _check_complete(model, what, expected, weights)
+    table = model.get_input_embeddings().weight
+    added = {name: value.to(table.dtype) for name, value in added.items()}
     model.load_state_dict(added, strict=False, assign=True)
     model.tie_weights()
-    table = model.get_input_embeddings().weight
     if head is not None and not _equal(head, table):
         raise ConversionError(
             f"{what}: tie_word_embeddings is true, but lm_head.weight differs from the embeddings"

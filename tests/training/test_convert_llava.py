@@ -305,7 +305,7 @@ class Touch:
 
 TURNS = [("user", "<image>\nQ"), ("assistant", "A"), ("user", "R"), ("assistant", "B")]
 PROMPTS = {
-    "llava_next_mistral": "<s>[INST] <image>\nQ [/INST] {A </s>}[INST] R [/INST] {B </s>}",
+    "llava_next_mistral": "<s>[INST] <image>\nQ [/INST]{ A </s>}[INST] R [/INST]{ B </s>}",
     "llava_next_llama_3": (
         "<s><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision assistant. "
         "You are able to understand the visual content that the user provides, and assist the user with a "

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation.pool.images import rgb
 from evaluation.arrow_cache import BATCH_ROWS
 from evaluation.opened import Opened
 from evaluation.questions import Messages, Questions
@@ -171,5 +172,5 @@ def _pictures(part: Questions, index: int) -> list[Any]:
 
 def _pixels(pictures: Sequence[Any]) -> tuple[str, ...]:
     """A hash of the size and pixels of each image."""
-    rgb = [picture.convert("RGB") for picture in pictures]
-    return tuple(hashlib.sha256(repr(p.size).encode() + p.tobytes()).hexdigest() for p in rgb)
+    decoded = [rgb(picture) for picture in pictures]
+    return tuple(hashlib.sha256(repr(p.size).encode() + p.tobytes()).hexdigest() for p in decoded)

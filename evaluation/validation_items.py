@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from curation.pool.images import rgb
 from evaluation.opened import Opened
 from evaluation.questions import EvaluationError, Questions
 from evaluation.shuffled import images
@@ -99,7 +100,7 @@ def _save(pictures: list[Any], name: str, index: int, out: Path) -> list[str]:
     """Write the images without loss; returns their paths relative to `out`."""
     paths = [f"images/{name.replace('/', '-')}-{index}-{k}.png" for k in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
-        picture.convert("RGB").save(out / path)
+        rgb(picture).save(out / path)
     return paths
 
 

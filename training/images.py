@@ -15,7 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as tvf
 
-from curation.pool.images import strict_decoding
+from curation.pool.images import rgb, strict_decoding, upright_size
 from training import families
 
 Picture = Path | str | Image.Image
@@ -42,20 +42,26 @@ def open_image(picture: Picture) -> Image.Image:
 
 
 def decode(picture: Picture) -> torch.Tensor:
-    """uint8 RGB tensor [3, H, W]. Raises ImageError for missing, truncated or unreadable files."""
+    """uint8 RGB tensor [3, H, W] by the rule of `curation.pool.images.rgb`.
+
+    Raises ImageError for missing, truncated or unreadable files.
+    """
     image = open_image(picture)
     try:
         with strict_decoding():
-            array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            array = np.array(rgb(image))
     except (OSError, SyntaxError, ValueError) as error:  # PIL raises all three on damaged data
         raise ImageError(picture, "broken_image", str(error)) from error
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def image_size(picture: Picture) -> tuple[int, int]:
-    """(height, width) in pixels, from the header. Raises ImageError."""
-    width, height = open_image(picture).size
-    return height, width
+    """(height, width) in pixels of what `decode` gives, from the header. Raises ImageError."""
+    image = open_image(picture)
+    try:
+        return upright_size(image)
+    except (OSError, SyntaxError, ValueError) as error:  # a damaged EXIF block
+        raise ImageError(picture, "broken_image", str(error)) from error
 
 
 class PixelLoader:

@@ -1,4 +1,7 @@
-"""Whether an image file exists and is complete, by its header and last bytes; decoded only if in doubt."""
+"""Image files: whether one exists and is complete, and the one rule by which all of the project decodes it.
+
+A file is complete by its header and last bytes; it is decoded only if in doubt. `rgb` is the decoding rule.
+"""
 
 import os
 import stat
@@ -7,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from PIL import Image, ImageFile
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from curation.pool.record import BadRecord
 
@@ -15,6 +19,7 @@ from curation.pool.record import BadRecord
 # very end.
 _TAIL_BYTES = 64
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x00\x3b"}
+_XMP = "XML:com.adobe.xmp"
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -30,6 +35,49 @@ def strict_decoding() -> Iterator[None]:
         yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = previous
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The image in mode RGB as a viewer shows it; training, signals, teacher and judge see these pixels.
+
+    Turned upright as its EXIF orientation says; transparent pixels on white; 16 bits a pixel scaled to 8
+    (v / 257, rounded); palette, grey, CMYK and others converted by PIL. Of an animation, the first frame.
+    Returns the image itself if there is nothing to do. Raises what PIL raises for damaged data, so use it
+    within `strict_decoding`.
+    """
+    if orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8, from the header alone; 1 if it has none or an invalid one."""
+    if image.format == "TIFF":  # Pillow gives a TIFF's size, and turns it while decoding, by itself
+        return 1
+    # It would decode a PNG to look for EXIF data behind the pixels; `upright_size` must not, and must agree.
+    if image.format == "PNG" and not {"exif", "Raw profile type exif", _XMP} & image.info.keys():
+        return 1
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in range(1, 9) else 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of `rgb(image)` in pixels, from the header alone."""
+    width, height = image.size
+    return (width, height) if orientation(image) >= 5 else (height, width)
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Whether any reader decodes the image to the pixels of `rgb`, so that its file can be sent as it is."""
+    return (
+        image.mode in ("1", "L", "P", "RGB") and orientation(image) == 1 and not image.has_transparency_data
+    )
 
 
 def path_inside(root: str, name: str) -> str:

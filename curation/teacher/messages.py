@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from curation.pool.images import strict_decoding
+from curation.pool.images import is_plain, rgb, strict_decoding
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
 
 _SENT_UNCHANGED = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
@@ -25,7 +25,9 @@ class Unsendable(ValueError):
 def data_url(picture: Path | str | Image.Image) -> str:
     """An image as a data URL: a complete JPEG, PNG, WebP or GIF file unchanged, anything else as PNG.
 
-    Raises Unsendable for a missing or broken file.
+    A file that readers decode differently (one that is to be turned upright, is transparent or has 16 bits a
+    pixel) goes as PNG too, decoded by the rule of `curation.pool.images.rgb`. Raises Unsendable for a missing
+    or broken file.
     """
     try:
         data: bytes | None = None
@@ -36,9 +38,9 @@ def data_url(picture: Path | str | Image.Image) -> str:
             image = Image.open(io.BytesIO(data))
         with strict_decoding():
             image.load()
-        kind = _SENT_UNCHANGED.get(image.format or "")
-        if data is None or kind is None:
-            data, kind = _png(image), "image/png"
+            kind = _SENT_UNCHANGED.get(image.format or "")
+            if data is None or kind is None or not is_plain(image):
+                data, kind = _png(image), "image/png"
     except FileNotFoundError as error:
         raise Unsendable("missing_image", str(picture)) from error
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -89,5 +91,5 @@ def _parts(text: str, pictures: Iterator[Any], detail: str | None) -> str | list
 
 def _png(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    image.convert("RGB").save(out, "PNG")
+    rgb(image).save(out, "PNG")
     return out.getvalue()

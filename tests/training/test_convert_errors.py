@@ -13,6 +13,7 @@ from llava_layouts import TOWER, original_config, write_original
 
 from training.convert import ConversionError, convert_llava_next, is_llava_next_layout
 from training.convert.__main__ import main
+from training.convert.source import directory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -188,6 +189,22 @@ def test_settings_of_the_wrong_type_are_listed(tmp_path):
     ):
         (source / "config.json").write_text(json.dumps(original_config(made[3], False, **changes)))
         assert_refused(tmp_path, [str(source), "--out", str(tmp_path / "out")], message)
+
+
+def test_a_repository_without_safetensors_is_downloaded_with_its_pickles(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked, folder = [], tmp_path / "snapshot"
+    folder.mkdir()
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, revision=None, allow_patterns=None: asked.append(allow_patterns) or str(folder),
+    )
+    assert directory("nobody/llava-pickled") == folder
+    assert [("*.bin" in patterns) for patterns in asked] == [False, True]
+    (folder / "model.safetensors").touch()
+    assert directory("nobody/llava") == folder and "*.bin" not in asked[2] and len(asked) == 3
 
 
 def test_wrong_usage_is_status_2(capsys):

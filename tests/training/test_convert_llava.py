@@ -259,7 +259,12 @@ def test_what_is_missing_or_does_not_fit_is_one_line(tmp_path, parts, tower):
 def test_the_command_assembles(tmp_path, parts, capsys):
     language, tower, projector = write_alone(tmp_path, parts)
     parts_of_it = ["--language", str(language), "--vision", str(tower), "--projector", str(projector)]
-    main(["assemble", *parts_of_it, "--image-aspect", "crop", "--out", str(tmp_path / "out")])
+    (tmp_path / "words").mkdir()
+    llama_tokenizer(pad=True).save_pretrained(tmp_path / "words")
+    (language / "tokenizer.json").unlink()
+    words = ["--tokenizer", str(tmp_path / "words")]
+    main(["assemble", *parts_of_it, *words, "--image-aspect", "crop", "--out", str(tmp_path / "out")])
+    assert load(tmp_path / "out")[1].tokenizer.pad_token == "<unk>"
     assert "llava, image mode crop; 58 embedding rows added, 0 weights" in capsys.readouterr().out
 
 

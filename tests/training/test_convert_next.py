@@ -19,9 +19,12 @@ from llava_parts import (
 )
 from PIL import Image
 
+from curation.pool.sample import Sample, Turn
+from training.collate import Collator
 from training.convert import ConversionError, convert_llava_next
 from training.convert.images import Images, read_grids, read_images
 from training.models import load
+from training.render import Renderer
 
 NEXT = {"tower": True, "newline": True, "mm_patch_merge_type": "spatial_unpad", "rope_theta": 1e4}
 CLIP, SIGLIP = ({**SHAPE, "model_type": f"{kind}_vision_model"} for kind in ("clip", "siglip"))
@@ -134,6 +137,23 @@ def test_several_images_of_a_llava_next_are_all_tiled(tmp_path):
         expected = parts.logits(inputs["input_ids"][0], processor.image_token_id, features)
         actual = model(**inputs).logits[0][:, :ROWS]
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_renderer_and_the_collator_feed_a_converted_llava_next(tmp_path):
+    parts = make_parts()
+    source = write_llava(
+        tmp_path / "s", parts, **NEXT, image_aspect_ratio="anyres", image_grid_pinpoints=WIDE
+    )
+    model, processor = load(convert_llava_next(source, tmp_path / "out", vision_config=CLIP))
+    renderer = Renderer(processor, model.config.image_mode)
+    images = (picture(0, 2 * SIDE, SIDE // 2),)
+    encoded = renderer.encode(Sample(0, "a", "t", images, (Turn("<image>\nWhat?", "Two."),)))
+    batch = Collator(renderer.pad_id, renderer.loader)([encoded])
+    batch.pop("labels")
+    features = [packed(parts, batch["pixel_values"][0], 1, 2, images[0].size)]
+    expected = parts.logits(encoded.input_ids.astype(int), renderer.image_id, features)
+    torch.testing.assert_close(model(**batch).logits[0][:, :ROWS], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

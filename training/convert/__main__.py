@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.convert import ConversionError, assemble, convert_llava_next
-from training.convert.source import read_object
+from training.convert.source import directory, read_object, read_tokenizer
 from training.hub import HubError
 
 MODES = ("base", "pad", "crop", "anyres")
@@ -73,6 +73,7 @@ def _assembler() -> argparse.ArgumentParser:
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory to create")
+    parser.add_argument("--tokenizer", help="directory or Hub name of another tokenizer")
     parser.add_argument("--image-aspect", help="pad, crop, square, anyres or anyres_max_N")
     parser.add_argument(
         "--grids",
@@ -87,6 +88,7 @@ def _convert(args: argparse.Namespace) -> None:
         args.out,
         vision_config=read_object(args.vision_config) if args.vision_config else None,
         vision_tower=args.vision_tower,
+        tokenizer=read_tokenizer(directory(args.tokenizer)) if args.tokenizer else None,
         image_aspect=args.image_aspect,
         grids=args.grids,
         image_mode=args.image_mode,
@@ -99,6 +101,7 @@ def _assemble(args: argparse.Namespace) -> None:
         args.vision,
         args.projector,
         args.out,
+        tokenizer=read_tokenizer(directory(args.tokenizer)) if args.tokenizer else None,
         image_aspect=args.image_aspect,
         grids=args.grids,
         image_mode=args.image_mode,

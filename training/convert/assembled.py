@@ -18,6 +18,7 @@ from training.convert.write import write
 
 if TYPE_CHECKING:  # imported inside functions only, as in training.convert.source
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 ONEVISION = ("anyres_max_9", "(1x1),...,(6x6)")
 """Image aspect and grids of LLaVA-OneVision (arXiv 2408.03326, section 3.2)."""
@@ -29,6 +30,7 @@ def assemble(
     projector: Path,
     out: Path,
     *,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     image_aspect: str | None = None,
     grids: Any = None,
     image_mode: str | None = None,
@@ -38,6 +40,7 @@ def assemble(
 
     language, vision: directory or Hub name of a Llama, Mistral, Qwen2 or Qwen3, and of a CLIP or SigLIP.
     projector: two linear layers, as LLaVA's first stage saves them (`mm_projector.bin`) or as safetensors.
+    tokenizer: as in `convert_llava_next`.
     image_aspect: "pad" by default for CLIP, which makes a LLaVA-1.5; "anyres_max_9" for SigLIP, which makes a
         LLaVA-OneVision. "anyres" with CLIP makes a LLaVA-NeXT. grids: for anyres, as in `convert_llava_next`;
         by default (1x1),...,(6x6) for SigLIP.
@@ -69,7 +72,7 @@ def assemble(
     made = {} if merge == "flat" else {"model.image_newline": _newline(text.hidden_size, seed)}
     return write(
         blueprint,
-        read_tokenizer(folder),
+        tokenizer or read_tokenizer(folder),
         lambda model: [
             Stream(files, language_names()),
             Stream(tower_files, tower_names(model)),

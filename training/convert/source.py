@@ -75,7 +75,8 @@ def read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     except Exception as error:  # the tokenizers library raises a bare Exception for a broken tokenizer.json
         hint = ""
         if (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists():
-            hint = "; a tokenizer.model needs sentencepiece and protobuf in versions that fit each other"
+            hint = "; a tokenizer.model needs sentencepiece and protobuf in versions that fit each other: "
+            hint += "else give --tokenizer, a directory with a tokenizer.json"
         raise ConversionError(f"the tokenizer in {folder} cannot be loaded ({error}){hint}") from error
 
 

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel, PrinterCallback, set_seed
 from curation.pool.sample import Sample
 from training.adapters import FOLDER as ADAPTERS
 from training.adapters import AdapterKeeper, check_can_keep
+from training.aspects import set_aspect
 from training.collate import Collator
 from training.distributed import gathered, inside_torchrun, read_config, touch_vision
 from training.models import (
@@ -36,6 +37,7 @@ from training.models import (
     add_lora,
     checkpoint_hash,
     freeze,
+    image_mode,
     load,
     load_processor,
     merge_lora,
@@ -95,6 +97,7 @@ def _fit(
     keep_adapters: bool,
 ) -> dict[str, Any]:
     processor, mode = load_processor(base)
+    mode = set_aspect(processor, mode, spec.image_aspect, spec.image_grids)
     renderer = Renderer(processor, mode, spec.cache_mb, spec.render_rules())
     processor.chat_template = renderer.kept_template()
     lazy = not isinstance(examples, (list, tuple))
@@ -255,9 +258,10 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
 
 def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
     """The model ready to train. Call it after `_arguments`, which make ZeRO-3 shard the model on loading."""
-    model, _ = load(
+    model, processor = load(
         base, dtype=torch.bfloat16 if spec.deepspeed and spec.precision == "bf16" else torch.float32
     )
+    set_aspect(processor, image_mode(model), spec.image_aspect, spec.image_grids, model.config)
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()

@@ -1,8 +1,9 @@
-"""Pixels: decoding, one-tile ("base") or anyres preprocessing, image token counts, a bounded cache.
+"""Pixels: decoding, one square ("base", "pad") or the processor's own preprocessing, image tokens, a cache.
 
 "base" does what LLaVA-OneVision's image processor does to an image of a multi-image sample, without the
-overhead of the
-processor: pad to a square with the mean colour, resize, normalise.
+overhead of the processor: pad to a square with the mean colour, resize, normalise. "pad" is how LLaVA-1.5 was
+trained (arXiv 2310.03744, section 3.3): the same square in front of CLIP's processor, whose crop then takes
+nothing away; of a 640 x 360 picture that crop keeps 56 %.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from curation.pool.images import rgb, strict_decoding, upright_size
 from training import families
 
 Picture = Path | str | Image.Image
+MODES = ("base", "pad", "crop", "anyres")
+"""How an image becomes the model's input; a checkpoint's config says it as `image_mode` (default: anyres)."""
 
 
 class ImageError(ValueError):
@@ -67,22 +70,27 @@ def image_size(picture: Picture) -> tuple[int, int]:
 class PixelLoader:
     """Turns the images of a batch into the model's pixel inputs.
 
-    `image_mode`: "base" (one tile per image) or "anyres" (as the family's processor does it). Only some
-    families have "base": the others always do as their processor does.
-    `cache_mb`: RAM for decoded "base" tiles of image files; images given as PIL objects are never cached.
+    `image_mode`: "base" (one tile per image), "pad" (LLaVA-1.5: a padded square), "crop" (LLaVA-1.5: the
+    middle, as its processor does it) or "anyres" (as the family's processor does it). Only some families have
+    "base": the others do as their processor does. `training.aspects` says which model has which.
+    `cache_mb`: RAM for decoded squares of image files; images given as PIL objects are never cached.
     """
 
     def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
-        if image_mode not in {"base", "anyres"}:
-            raise ValueError(f"image_mode must be 'base' or 'anyres', got {image_mode!r}")
+        if image_mode not in MODES:
+            raise ValueError(f"image_mode must be one of {', '.join(MODES)}, got {image_mode!r}")
         self.processor = processor
         self.images = processor.image_processor
         self.family = families.of_processor(processor)
         self.base = image_mode == "base" and self.family.one_tile
+        self.square = self.base or image_mode == "pad"
         self._cache: dict[str, torch.Tensor] = {}
         self._room = cache_mb << 20
+        if self.square:
+            cropped = getattr(self.images, "do_center_crop", False)
+            shape = self.images.crop_size if cropped else self.images.size
+            self._side = (shape["height"], shape["width"])
         if self.base:
-            self._side = (self.images.size["height"], self.images.size["width"])
             # (x * rescale - mean) / std = (x - mean / rescale) / (std / rescale): one pass less over pixels.
             self._mean = torch.tensor(self.images.image_mean).view(1, 3, 1, 1) / self.images.rescale_factor
             self._std = torch.tensor(self.images.image_std).view(1, 3, 1, 1) / self.images.rescale_factor
@@ -96,7 +104,7 @@ class PixelLoader:
     @property
     def has_room(self) -> bool:
         """Whether the cache would keep another decoded image."""
-        return self.base and self._room > 0
+        return self.square and self._room > 0
 
     def tokens(self, pictures: Sequence[Picture]) -> list[int]:
         """Number of tokens that replace the placeholder of each picture of one sample. Raises ImageError.
@@ -107,7 +115,7 @@ class PixelLoader:
 
     def image_ids(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
         """The tokens int32 [n] that replace each placeholder of one sample's pictures. Raises ImageError."""
-        if self.base:  # each takes the same, whatever its size
+        if self.square:  # each takes the same, whatever its size
             return [self._ids(self._side, False)] * len(pictures)
         single = len(pictures) == 1
         return [self._ids_of(picture, image_size(picture), single) for picture in pictures]
@@ -121,11 +129,11 @@ class PixelLoader:
 
     def blank(self, picture: Picture) -> torch.Tensor:
         """Zeros of the shape that `read` gives for an image with a readable header but broken pixels."""
-        return torch.zeros(3, *(self._side if self.base else image_size(picture)), dtype=torch.uint8)
+        return torch.zeros(3, *(self._side if self.square else image_size(picture)), dtype=torch.uint8)
 
     def read(self, picture: Picture) -> torch.Tensor:
-        """uint8 RGB [3, H, W]: the square tile in "base" mode, else the whole image. Raises ImageError."""
-        if not self.base:
+        """uint8 RGB [3, H, W]: the square of "base" and "pad", else the whole image. Raises ImageError."""
+        if not self.square:
             return decode(picture)
         key = None if isinstance(picture, Image.Image) else str(picture)
         if key is not None and key in self._cache:

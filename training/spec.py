@@ -103,6 +103,16 @@ class FitSpec(BaseModel):
     image_first: bool = Field(
         False, description="the only image of a turn goes before its text, as LLaVA places it"
     )
+    image_aspect: str | None = Field(
+        None,
+        pattern=r"^(base|pad|crop|anyres|anyres_max_[1-9]\d*)$",
+        description="one tile (base), a square padded with the mean colour or cropped, or tiles (anyres; "
+        "anyres_max_9: with a limit); default: as the base has it; see training/aspects.py",
+    )
+    image_grids: str | list[tuple[int, int]] | None = Field(
+        None,
+        description="sizes that tiles are laid on: [height, width] in pixels, or in tiles `(1x1),...,(6x6)`",
+    )
     save_steps: int | None = Field(
         None, gt=0, description="save a checkpoint to resume from every this many steps"
     )

@@ -9,6 +9,7 @@ optimizer steps taken so far, and `lr`, the mean learning rate of the epoch's st
 """
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -44,11 +45,9 @@ class Kept:
 
 
 def check_can_keep(spec: "FitSpec") -> None:
-    """ValueError unless a training by `spec` has adapters to keep, in one process."""
-    if not spec.lora or spec.deepspeed:
-        raise ValueError(
-            "adapters are kept of a LoRA training in one process: set `lora`, and no `deepspeed`"
-        )
+    """ValueError unless a training by `spec` has adapters to keep."""
+    if not spec.lora:
+        raise ValueError("adapters are kept of a LoRA training: set `lora`")
 
 
 def kept_adapters(out: Path) -> list[Kept]:
@@ -90,45 +89,85 @@ class AdapterKeeper(TrainerCallback):
         save_adapter(kwargs["model"], kwargs["optimizer"], self.folder / str(epoch), record)
 
 
-def save_adapter(model: Any, optimizer: torch.optim.Optimizer, folder: Path, record: dict[str, Any]) -> None:
-    """Write the adapter of `model` (a PeftModel) and Adam's state.
+def save_adapter(model: Any, optimizer: Any, folder: Path, record: dict[str, Any]) -> None:
+    """Write the adapter of `model` (a PeftModel) and Adam's state; rank 0 writes, and all ranks must call it.
 
     The path of the base model is left out, so that the same training always writes the same bytes.
     """
-    model.save_pretrained(folder, save_embedding_layers=False)
-    config = folder / "adapter_config.json"
-    config.write_text(
-        json.dumps(
-            {**json.loads(config.read_text()), "base_model_name_or_path": None}, indent=1, sort_keys=True
+    weights = [weight for _, weight in _adapter_weights(model)]
+    with _whole(weights):
+        if _writes():
+            model.save_pretrained(folder, save_embedding_layers=False)
+    if _writes():
+        config = folder / "adapter_config.json"
+        config.write_text(
+            json.dumps(
+                {**json.loads(config.read_text()), "base_model_name_or_path": None}, indent=1, sort_keys=True
+            )
         )
-    )
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     save_adam(model, optimizer, folder / ADAM)
-    (folder / RECORD).write_text(json.dumps(record))
+    if _writes():
+        (folder / RECORD).write_text(json.dumps(record))
 
 
-def save_adam(model: Any, optimizer: torch.optim.Optimizer, path: Path, adapter: str = "default") -> Path:
+def save_adam(model: Any, optimizer: Any, path: Path, adapter: str = "default") -> Path:
     """Write Adam's moments (float32) and step count for the LoRA weights of `model` (a PeftModel).
 
-    Raises AdapterError if the optimizer has no state of them.
+    `optimizer` is PyTorch's, or accelerate's or DeepSpeed's around it; under DeepSpeed all ranks must call
+    this, and rank 0 writes. Raises AdapterError if the optimizer has no state of the adapter.
     """
     tensors: dict[str, torch.Tensor] = {}
-    steps: set[int] = set()
-    for name, parameter in model.named_parameters():
-        if f".{adapter}.weight" in name and parameter in optimizer.state:
-            state = optimizer.state[parameter]
-            plain = plain_name(name.removesuffix(".weight"), adapter)
-            tensors |= {
-                f"{plain}.{kind}": state[kind].detach().cpu().contiguous()
-                for kind in ("exp_avg", "exp_avg_sq")
-            }
-            steps.add(int(state["step"]))
-    if len(steps) != 1:
+    steps = _steps(optimizer)
+    for name, weight in _adapter_weights(model, adapter):
+        plain = plain_name(name.removesuffix(".weight"), adapter)
+        for kind in ("exp_avg", "exp_avg_sq"):
+            moment = _moment(optimizer, weight, kind)
+            if moment is not None:
+                tensors[f"{plain}.{kind}"] = moment.detach().float().cpu().contiguous()
+    if not tensors or len(steps) != 1:
         raise AdapterError(
             "the optimizer has no state of the adapter, or its weights have taken different numbers of steps"
         )
-    save_file(tensors | {"step": torch.tensor(steps.pop())}, path)
+    if _writes():
+        save_file(tensors | {"step": torch.tensor(steps.pop())}, path)
     return path
+
+
+def _adapter_weights(model: Any, adapter: str = "default") -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, weight) for name, weight in model.named_parameters() if f".{adapter}.weight" in name]
+
+
+def _writes() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _whole(weights: list[torch.nn.Parameter]) -> AbstractContextManager[Any]:
+    """While the block runs, every rank has the whole of these weights, which ZeRO-3 spreads over them."""
+    if not any(hasattr(weight, "ds_id") for weight in weights):
+        return nullcontext()
+    import deepspeed
+
+    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(weights)
+    return context
+
+
+def _moment(optimizer: Any, weight: torch.nn.Parameter, kind: str) -> torch.Tensor | None:
+    """The whole moment of a weight: from the ranks that share it under ZeRO, else from the optimizer."""
+    if hasattr(weight, "ds_id") or hasattr(weight, "_hp_mapping"):
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        moment: torch.Tensor | None = safe_get_full_optimizer_state(weight, kind)
+        return moment
+    state = optimizer.state.get(weight)
+    return state[kind] if state else None
+
+
+def _steps(optimizer: Any) -> set[int]:
+    """The numbers of steps that the weights (under ZeRO: this rank's share of them) have taken."""
+    while hasattr(optimizer, "optimizer"):  # accelerate's and DeepSpeed's wrappers
+        optimizer = optimizer.optimizer
+    return {int(state["step"]) for state in optimizer.state.values() if "step" in state}
 
 
 def plain_name(name: str, adapter: str) -> str:

@@ -1,4 +1,4 @@
-"""What a training needs of DeepSpeed inside a torchrun process: configuration, engine, ZeRO's quirks.
+"""What a training needs inside a torchrun process: process group, engine, ZeRO's quirks.
 
 Nothing here starts processes: `training.launch` does, and `training.rank` is what they run.
 """
@@ -20,22 +20,71 @@ def inside_torchrun() -> bool:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """A shipped DeepSpeed config by name (zero2, zero3), or a JSON file by path. Raises FileNotFoundError."""
+    """A shipped DeepSpeed config by name (zero2, zero3_offload...), or a JSON file by path. Raises
+    FileNotFoundError."""
     return json.loads(path_of(name).read_text())
 
 
-def start_engine() -> None:
-    """Initialise DeepSpeed's process group. Call it before constructing TrainingArguments and the model."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
+def start_engine(deepspeed: str | None) -> None:
+    """Initialise the process group of this rank, DeepSpeed's with a DeepSpeed configuration.
 
-    if not torch.cuda.is_available():
+    Call it before constructing TrainingArguments and the model.
+    """
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if on_gpu else "gloo"
+    if deepspeed is None:
+        torch.distributed.init_process_group(backend)
+        return
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed as library
+
+    if not on_gpu:
         # DeepSpeed would compile this op at start, for an all-reduce that only inference uses. It has no
         # public switch.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+        library.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    library.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+
+
+class WrongEngine(RuntimeError):
+    """The training would run under another engine than the settings name."""
+
+
+def check_engine(engine: Any, config: dict[str, Any] | None) -> str:
+    """What trains the model of this rank, in words: `plain`, `DDP`, `ZeRO-2, optimizer state on cpu`.
+
+    `engine` is the Trainer's wrapped model. Raises WrongEngine unless it is what the DeepSpeed `config`
+    asks for (None: DDP, if there are several processes): accelerate can silently fall back to DDP.
+    """
+    if config is None:
+        wanted = "DDP" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "plain"
+    else:
+        zero = config.get("zero_optimization", {})
+        devices = [zero.get(f"offload_{part}", {}).get("device") for part in ("optimizer", "param")]
+        wanted = _zero(zero.get("stage", 0), *devices)
+    found = _in_use(engine)
+    if found != wanted:
+        raise WrongEngine(
+            f"the settings ask for {wanted}, but {found} is in use: start the training by torchrun"
+        )
+    return found
+
+
+def _in_use(engine: Any) -> str:
+    """The same words, from what the engine itself reports."""
+    if type(engine).__name__ != "DeepSpeedEngine":
+        return "DDP" if isinstance(engine, torch.nn.parallel.DistributedDataParallel) else "plain"
+    parts = engine.zero_offload_optimizer(), engine.zero_offload_param()
+    devices = [getattr(part.device, "value", part.device) if part else None for part in parts]
+    return _zero(engine.zero_optimization_stage(), *devices)
+
+
+def _zero(stage: int, optimizer: str | None, parameters: str | None) -> str:
+    away = {"optimizer state": optimizer, "parameters": parameters}
+    places = [f"{what} on {device}" for what, device in away.items() if device not in (None, "none")]
+    return ", ".join([f"ZeRO-{stage}", *places])
 
 
 def touch_vision(inner: Any) -> None:

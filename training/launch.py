@@ -1,71 +1,85 @@
-"""Start a training where it has to run: in this process, or under DeepSpeed in torchrun processes of its own.
+"""Start a training where it has to run: in this process, or in torchrun processes on one or several nodes.
 
-    launch(FitSpec(deepspeed="zero2"), base, samples, out)
+    launch(FitSpec(deepspeed="zero2", processes=8), base, samples, out)
+    python -m training.launch --job OUT.job              # on each further node, where no Slurm starts them
 
-DeepSpeed always gets new processes, so that no engine or process group outlives one training.
+Distributed trainings always get new processes, so that no engine or process group outlives one training.
+On several nodes the launcher is node 0, and the folder beside `out` is how the nodes find each other
+(training/job.py); inside a Slurm allocation the launcher starts all nodes itself, by `srun`.
 """
 
-import json
+import argparse
 import os
-import pickle
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from curation.pool.sample import Sample
-from training import parent_death, rank
-from training.adapters import check_can_keep
-from training.distributed import read_config
-from training.fit import fit
-from training.render import Encoded
+from training import job as jobs
+from training import slurm
+from training.agent import Agent, LaunchError, Superseded, attend, claim, environment, is_rank
+from training.interrupt import Interrupted, Signals
+from training.job import EXITS, JOB, RANKS, RESULT, Job
 from training.spec import FitSpec
-from training.trainer import Progress
 
-END_SECONDS = 3.0
-"""How long torchrun is given to end its ranks when the training is stopped."""
-ROOT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from curation.pool.sample import Sample
+    from training.render import Encoded
 
+__all__ = ["LaunchError", "launch"]
 
-class LaunchError(RuntimeError):
-    """The distributed training failed; the message ends with the last lines that it printed."""
+EARLIER_SECONDS = 60.0
+"""How long a start waits for the ranks of an earlier one to end: a killed launcher's may still save."""
+RESULT_SECONDS = 60.0
+"""How late a shared file system may show a file that another node has written."""
 
 
 def launch(
     spec: FitSpec,
     base: str | Path,
-    examples: Sequence[Sample | Encoded],
+    examples: "Sequence[Sample | Encoded]",
     out: Path,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
     *,
     keep_adapters: bool = False,
 ) -> dict[str, Any]:
-    """Train as `training.fit.fit` does and return its result; a DeepSpeed spec runs in torchrun processes.
+    """Train as `training.fit.fit` does and return its result; with several processes, through torchrun.
 
-    Raises what `fit` raises. Under DeepSpeed raises LaunchError when a process fails, ImportError without
-    DeepSpeed, ValueError for lazy data or `keep_adapters`.
+    Raises what `fit` raises in this process. With several processes it raises LaunchError, which says which
+    rank failed and why, Interrupted after SIGTERM or SIGUSR1, ImportError without DeepSpeed, and ValueError
+    for data that cannot be sent to other processes.
     """
-    if not spec.deepspeed:
-        return fit(spec, base, examples, out, on_progress, keep_adapters=keep_adapters)
+    from training.adapters import check_can_keep
+
     if keep_adapters:
         check_can_keep(spec)
-    _require_deepspeed()
-    read_config(spec.deepspeed)  # fails here, before any process starts
-    if not isinstance(examples, (list, tuple)):
-        raise ValueError("DeepSpeed needs a list of examples: lazy data cannot be sent to other processes")
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="winnow-fit-") as folder:
-        job = Path(folder)
-        with (job / "job.pickle").open("wb") as handle:
-            pickle.dump({"spec": spec, "base": str(base), "examples": examples, "out": str(out)}, handle)
-        _run(job, spec.processes or torch.cuda.device_count() or 2, on_progress)
-        return json.loads((job / "result.json").read_text())
+    if not spec.distributed():
+        from training.fit import fit
+
+        return fit(spec, base, examples, out, on_progress, keep_adapters=keep_adapters)
+    if spec.deepspeed:
+        _require_deepspeed()
+        from training.distributed import read_config
+
+        read_config(spec.deepspeed)  # fails here, before any process starts
+    by_srun = _place(spec)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    _wait_for_earlier(jobs.folder_of(out))
+    job = jobs.create(
+        spec,
+        base,
+        examples,
+        out,
+        keep_adapters=keep_adapters,
+        nodes=spec.nodes,
+        processes=spec.processes or _devices() or (2 if spec.nodes == 1 else 1),
+    )
+    if by_srun:
+        _by_srun(job, on_progress)
+    else:
+        attend(job, 0, on_progress)
+    return _result(job)
 
 
 def _require_deepspeed() -> None:
@@ -75,57 +89,132 @@ def _require_deepspeed() -> None:
         raise ImportError("DeepSpeed is not installed: pip install winnow[deepspeed]")
 
 
-def _run(job: Path, processes: int, on_progress: Progress | None) -> None:
-    """Run the ranks of `job` to their end; LaunchError when one fails."""
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    guard = [sys.executable, "-m", parent_death.__name__, str(os.getpid())]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        # A run killed while compiling leaves a lock that later runs would wait for: each has its own folder.
-        "TORCH_EXTENSIONS_DIR": str(job / "extensions"),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
-    with (job / "output.txt").open("wb") as output:
-        child = subprocess.Popen(
-            [*guard, sys.executable, "-m", *torchrun, "-m", rank.__name__, str(job)],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+def _devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _place(spec: FitSpec) -> bool:
+    """Whether `srun` starts the nodes. Raises LaunchError where the environment cannot hold the training."""
+    if (tasks := slurm.tasks(os.environ)) > 1:
+        raise LaunchError(
+            f"this command runs in {tasks} tasks of `srun`, and each would start the whole training: run it "
+            "once (in the batch script, without `srun`); it starts the other nodes itself"
         )
-        try:
-            _follow(child, job / "progress.jsonl", on_progress)
-        finally:
-            if child.poll() is None:
-                child.terminate()
-                try:
-                    child.wait(timeout=END_SECONDS)
-                except subprocess.TimeoutExpired:
-                    child.kill()  # its ranks end with it (training/parent_death.py)
-                    child.wait()
-    if child.returncode != 0:
-        printed = _last_lines((job / "output.txt").read_text(errors="replace"))
-        raise LaunchError(f"the DeepSpeed training failed with exit code {child.returncode}:\n{printed}")
+    if spec.nodes == 1 or spec.rendezvous or not slurm.inside(os.environ):
+        return False
+    if (there := slurm.nodes(os.environ)) < spec.nodes:
+        raise LaunchError(f"the training asks for {spec.nodes} nodes, and the Slurm allocation has {there}")
+    return True
 
 
-def _last_lines(output: str, lines: int = 30) -> str:
-    """The last lines that the ranks printed before torchrun's own report on which rank failed."""
-    printed = output.splitlines()
-    end = next((i for i, line in enumerate(printed) if "torch/distributed/elastic" in line), len(printed))
-    return "\n".join(printed[max(0, end - lines) : end])
+def _wait_for_earlier(folder: Path) -> None:
+    """Wait until no rank of an earlier start is left here: two must never write to one checkpoint."""
+    ranks = [record["process"] for record in _ranks(folder)]
+    end = time.monotonic() + EARLIER_SECONDS
+    while alive := [process for process in ranks if is_rank(process, folder)]:
+        if time.monotonic() > end:
+            raise LaunchError(
+                f"{folder}: an earlier start of this training still runs (processes {alive}): wait for it "
+                "or end it"
+            )
+        time.sleep(0.2)
 
 
-def _follow(child: subprocess.Popen[bytes], path: Path, on_progress: Progress | None) -> None:
-    """Pass on the progress lines that rank 0 appends to `path` until the child has ended."""
-    seen = 0
-    while child.poll() is None or (path.exists() and seen < path.stat().st_size):
-        if path.exists():
-            with path.open() as handle:
-                handle.seek(seen)
-                for line in iter(handle.readline, ""):
-                    if not line.endswith("\n"):  # still being written
-                        break
-                    seen += len(line.encode())
-                    if on_progress:
-                        on_progress(*json.loads(line))
+def _ranks(folder: Path) -> Iterator[dict[str, Any]]:
+    for file in (folder / RANKS).glob("[0-9]*.json"):
+        if record := jobs.read_json(file):
+            yield record
+
+
+def _by_srun(job: Job, on_progress: Callable[[int, int, str], None] | None) -> None:
+    """Run all nodes as one step of the allocation that this process is in."""
+    agents = [sys.executable, "-m", "training.launch", "--job", str(job.folder)]
+    with Signals() as signals:
+        command = [*slurm.srun(job.nodes), *agents]
+        Agent(job, None, on_progress).run(command, slurm.for_steps(environment(job, 0)), signals)
+
+
+def _result(job: Job) -> dict[str, Any]:
+    """The result that rank 0 has written; all but the logs of the job is removed."""
+    end = time.monotonic() + RESULT_SECONDS
+    while (result := job.read(RESULT)) is None or len(job.records(EXITS)) < job.nodes:
+        if time.monotonic() > end:
+            break
         time.sleep(0.1)
+    if result is None:
+        raise LaunchError(f"{job.folder}: the ranks have ended well, but rank 0 has left no result")
+    if len(job.records(EXITS)) == job.nodes:
+        jobs.clean(job)
+    return dict(result)
+
+
+# ---------------------------------------------------------------------------------------- further nodes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Take part in a training that another node has started, or in each that appears."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.launch",
+        description="One further node of a distributed training: started on each node but the first.",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--job", type=Path, help="job folder of one training (OUT.job, beside its checkpoint)")
+    which.add_argument(
+        "--jobs",
+        type=Path,
+        metavar="DIR",
+        help="take part in every training whose job folder appears below DIR (three levels)",
+    )
+    parser.add_argument(
+        "--node", type=int, help="number of this node; default: Slurm's, or the next free one"
+    )
+    parser.add_argument(
+        "--wait", type=float, default=3600, metavar="SECONDS", help="for a training to appear [%(default)s]"
+    )
+    args = parser.parse_args(argv)
+    try:
+        while True:
+            job = _appeared(args.job or args.jobs, args.wait, several=args.jobs is not None)
+            if _take_part(job, args.node) and args.job:
+                return 0
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.status
+
+
+def _take_part(job: Job, number: int | None) -> bool:
+    """Run this node's ranks; False when the training was started anew meanwhile."""
+    node = slurm.node(os.environ) if number is None else number
+    node = claim(job) if node is None else node
+    print(f"node {node} of {job.nodes}: {job.out}", flush=True)
+    try:
+        attend(job, node)
+    except Superseded:
+        return False
+    return True
+
+
+def _appeared(folder: Path, seconds: float, *, several: bool) -> Job:
+    """A job that waits for nodes, in this folder or (`several`) below it. LaunchError when none appears."""
+    end = time.monotonic() + seconds
+    while True:
+        for file in _job_files(folder) if several else [folder / JOB]:
+            if file.exists() and (job := jobs.read(file.parent)).nodes > 1 and not job.records(EXITS):
+                return job
+        if time.monotonic() > end:
+            raise LaunchError(f"{folder}: no training on several nodes appeared within {seconds:.0f} s")
+        time.sleep(1)
+
+
+def _job_files(folder: Path) -> Iterator[Path]:
+    for pattern in (f"*.job/{JOB}", f"*/*.job/{JOB}", f"*/*/*.job/{JOB}"):
+        yield from folder.glob(pattern)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,5 +1,6 @@
-"""Trainings through `launch`: in this process, and under DeepSpeed in torchrun processes that die with it."""
+"""Trainings through `launch`: in this process, and in torchrun processes on one node or two."""
 
+import json
 import os
 import pickle
 import signal
@@ -11,10 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from PIL import Image
+from processes import environment
 from safetensors.torch import load_file
 
-from training.distributed import read_config, touch_vision
+from curation.pool.sample import Sample, Turn
+from training.distributed import WrongEngine, check_engine, read_config, touch_vision
 from training.fit import FitSpec, LoraSpec, fit
+from training.interrupt import Interrupted
 from training.launch import LaunchError, launch
 from training.models import load
 from training.plan import global_batches
@@ -23,6 +28,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = FitSpec(epochs=2, batch_size=4, lr=3e-3, warmup=0.1)
+LORA = SPEC.model_copy(update={"lora": LoraSpec(r=2, alpha=4)})
+LONG = SPEC.model_copy(update={"epochs": 10_000})
 
 
 def test_a_spec_without_deepspeed_trains_in_this_process(base, samples, tmp_path):
@@ -37,28 +44,51 @@ def test_a_spec_without_deepspeed_trains_in_this_process(base, samples, tmp_path
 
 
 def test_a_deepspeed_spec_needs_the_launcher(base, samples, tmp_path):
-    spec = SPEC.model_copy(update={"deepspeed": "zero2"})
     with pytest.raises(ValueError, match=r"use training\.launch\.launch"):
-        fit(spec, base, samples, tmp_path / "out")
-    with pytest.raises(ValueError, match="adapters are kept of a LoRA training in one process"):
-        launch(spec, base, samples, tmp_path / "out", keep_adapters=True)
+        fit(SPEC.model_copy(update={"deepspeed": "zero2"}), base, samples, tmp_path / "out")
+    with pytest.raises(ValueError, match="adapters are kept of a LoRA training"):
+        launch(SPEC.model_copy(update={"processes": 2}), base, samples, tmp_path / "out", keep_adapters=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_launched_is_refused_before_any_process_starts(base, tmp_path, monkeypatch):
     monkeypatch.setattr("training.launch._require_deepspeed", lambda: None)
-    monkeypatch.setattr("training.launch._run", None)
+    monkeypatch.setattr("training.launch.attend", None)
     with pytest.raises(FileNotFoundError, match="zero9"):
         launch(SPEC.model_copy(update={"deepspeed": "zero9"}), base, [], tmp_path / "out")
-    with pytest.raises(ValueError, match="DeepSpeed needs a list of examples"):
-        launch(SPEC.model_copy(update={"deepspeed": "zero2"}), base, range(3), tmp_path / "out")
+    with pytest.raises(ValueError, match="the examples cannot be sent to other processes"):
+        launch(SPEC.model_copy(update={"processes": 2}), base, (lambda: 0,), tmp_path / "out")
+
+
+ENGINES = {
+    "zero0": "ZeRO-0",
+    "zero1": "ZeRO-1",
+    "zero2": "ZeRO-2",
+    "zero3": "ZeRO-3",
+    "zero2_offload": "ZeRO-2, optimizer state on cpu",
+    "zero3_offload": "ZeRO-3, optimizer state on cpu, parameters on cpu",
+}
+"""Shipped configurations, and what the engine must say about itself."""
 
 
 def test_shipped_configs_are_read_and_unknown_ones_are_named():
-    assert read_config("zero2")["zero_optimization"]["stage"] == 2
-    assert read_config("zero3")["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is True
-    with pytest.raises(FileNotFoundError, match="'zero9' does not exist: shipped are zero2, zero3"):
+    shipped = {file.stem for file in (ROOT / "training/deepspeed").glob("*.json")}
+    assert shipped == ENGINES.keys()
+    for name in shipped:
+        assert read_config(name)["zero_optimization"]["stage"] == int(name[4])
+        assert read_config(name)["zero_force_ds_cpu_optimizer"] is False  # nothing has to be compiled
+    with pytest.raises(FileNotFoundError, match="'zero9' does not exist: shipped are zero0, zero1, zero2, z"):
         read_config("zero9")
+
+
+def test_another_engine_than_the_settings_name_is_refused(monkeypatch):
+    layer = torch.nn.Linear(1, 1)
+    assert check_engine(layer, None) == "plain"
+    with pytest.raises(WrongEngine, match="ask for ZeRO-3, but plain is in use"):
+        check_engine(layer, read_config("zero3"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(WrongEngine, match="ask for DDP, but plain is in use"):
+        check_engine(layer, None)
 
 
 def test_text_only_batch_reaches_the_tower_without_changing_the_loss(base, renderer, samples):
@@ -82,41 +112,185 @@ def ranks_without_images(samples):
     return [(k, r) for k, b in enumerate(plan) for r in (0, 1) if not any(samples[i].images for i in b[r::2])]
 
 
-@pytest.mark.parametrize("stage", ["zero2", "zero3"])
-def test_two_processes_lose_what_one_process_loses(base, samples_of, tmp_path, stage):
-    pytest.importorskip("deepspeed")
-    mixed = samples_of(17)  # the last batch of an epoch has one sample: the second rank gets a filler
+def differences(ours: Path, theirs: Path) -> float:
+    """The largest difference between two checkpoints, which must have the same names."""
+    a, b = load_file(ours / "model.safetensors"), load_file(theirs / "model.safetensors")
+    assert a.keys() == b.keys()
+    return max((a[k] - b[k]).abs().max().item() for k in a)
+
+
+def mixed_samples(folder: Path, count: int) -> list[Sample]:
+    """One image each, but every third is text only and every fourth has two."""
+    pictures = []
+    for number, colour in enumerate([(220, 30, 30), (30, 30, 220)]):
+        pictures.append(folder / f"{number}.png")
+        Image.new("RGB", (64, 64), colour).save(pictures[-1])
+    samples = []
+    for row in range(count):
+        images = [] if row % 3 == 2 else [pictures[row % 2]] * (2 if row % 4 == 1 else 1)
+        question = " ".join([*["<image>"] * len(images), "what colour ?"])
+        turns = (Turn(question, ("red", "blue")[row % 2]), Turn(f"score {row % 10} ?", f"yes {row % 10} ."))
+        samples.append(Sample(row, f"s{row}", "test", tuple(images), turns))
+    return samples
+
+
+@pytest.fixture(scope="module")
+def plain(base, tmp_path_factory):
+    """(17 samples, their plain training, the same with LoRA and kept adapters).
+
+    The last batch of an epoch has one sample: the second of two ranks gets a filler.
+    """
+    folder = tmp_path_factory.mktemp("plain")
+    mixed = mixed_samples(folder, 17)
     assert ranks_without_images(mixed), "no rank ever lacks images: the hard case is not tested"
-    plain = fit(SPEC, base, mixed, tmp_path / "plain")
-    calls = []
-    split = launch(
-        SPEC.model_copy(update={"deepspeed": stage, "processes": 2}),
-        base,
-        mixed,
-        tmp_path / "split",
-        lambda *call: calls.append(call),
+    fit(SPEC, base, mixed, folder / "full")
+    fit(LORA, base, mixed, folder / "lora", keep_adapters=True)
+    return mixed, folder / "full", folder / "lora"
+
+
+def losses(out: Path) -> list[float]:
+    return json.loads((out / "fit.json").read_text())["result"]["losses"]
+
+
+def same_adapters(ours: Path, theirs: Path) -> None:
+    """LESS reads the same adapters, learning rates and moments of Adam from both."""
+    for epoch in ("1", "2"):
+        a, b = ours / "adapters" / epoch, theirs / "adapters" / epoch
+        assert (a / "kept.json").read_text() == (b / "kept.json").read_text()
+        assert (a / "adapter_config.json").read_text() == (b / "adapter_config.json").read_text()
+        for file in ("adam.safetensors", "adapter_model.safetensors"):
+            mine, other = load_file(a / file), load_file(b / file)
+            assert mine.keys() == other.keys()
+            for key, value in other.items():
+                assert torch.allclose(mine[key].float(), value.float(), rtol=1e-4, atol=1e-6), (file, key)
+        assert int(load_file(a / "adam.safetensors")["step"]) == 5 * int(epoch)
+
+
+def check_engines(
+    folder: Path, base: Path, plain, specs: dict[str, FitSpec], engines: dict[str, str]
+) -> None:
+    """Train with two ranks under each engine, in one start, and compare with the plain trainings."""
+    samples, full, lora = plain
+    folder.mkdir()
+    (folder / "work.pickle").write_bytes(pickle.dumps((base, samples, list(specs.items()))))
+    script = ROOT / "tests/support/many_engines.py"
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc_per_node=2", str(script), str(folder)],
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
     )
-    assert len(split["losses"]) == 10
-    assert split["losses"] == pytest.approx(plain["losses"], abs=2e-5)
-    assert calls[-1][:2] == (10, 10)
-    assert {k: v for k, v in split.items() if k in {"tokens", "samples_seen", "dropped"}} == {
-        k: v for k, v in plain.items() if k in {"tokens", "samples_seen", "dropped"}
+    assert done.returncode == 0, done.stderr[-5000:]
+    for name, spec in specs.items():
+        assert {(folder / f"{name}.engine-{rank}").read_text() for rank in (0, 1)} == {engines[name]}
+        wanted = lora if spec.lora else full
+        assert losses(folder / name) == pytest.approx(losses(wanted), abs=2e-5)
+        assert differences(folder / name, wanted) < 1e-3
+        if spec.lora:
+            same_adapters(folder / name, lora)
+
+
+def test_every_deepspeed_engine_trains_as_one_process_does_and_keeps_the_same_adapters(base, plain, tmp_path):
+    pytest.importorskip("deepspeed")
+    specs, engines = {}, {}
+    for name, words in ENGINES.items():
+        for kind, spec in (("full", SPEC), ("lora", LORA)):
+            specs[f"{name}-{kind}"] = spec.model_copy(update={"deepspeed": name, "processes": 2})
+            engines[f"{name}-{kind}"] = words
+    check_engines(tmp_path / "engines", base, plain, specs, engines)
+
+
+def test_ddp_trains_as_one_process_does_and_keeps_the_same_adapters(base, plain, tmp_path):
+    specs = {
+        "full": SPEC.model_copy(update={"processes": 2}),
+        "checkpointing": SPEC.model_copy(update={"processes": 2, "gradient_checkpointing": True}),
+        "micro": SPEC.model_copy(update={"processes": 2, "micro_batch": 1}),
+        "lora": LORA.model_copy(update={"processes": 2}),
     }
-    ours, theirs = (
-        load_file(tmp_path / "split/model.safetensors"),
-        load_file(tmp_path / "plain/model.safetensors"),
+    check_engines(tmp_path / "ddp", base, plain, specs, dict.fromkeys(specs, "DDP"))
+
+
+# ----------------------------------------------------------------------------------------- several nodes
+
+SRUN = """#!/bin/sh
+# Slurm's srun on this machine alone: a task for each node.
+while [ "${1#--}" != "$1" ]; do shift; done
+for node in 0 1; do
+    SLURM_NODEID=$node SLURM_PROCID=$node SLURM_STEP_NUM_TASKS=2 "$@" & pids="$pids $!"
+done
+status=0
+for pid in $pids; do wait $pid || status=$?; done
+exit $status
+"""
+
+
+def test_two_nodes_of_an_allocation_train_as_one_process_does(base, plain, tmp_path, monkeypatch):
+    pytest.importorskip("deepspeed")
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in {"JOB_ID": "7", "NNODES": "2", "JOB_NODELIST": "localhost"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    samples, full, _ = plain
+    calls: list[tuple] = []
+    spec = SPEC.model_copy(update={"deepspeed": "zero2", "nodes": 2, "processes": 1})
+    result = launch(spec, base, samples, tmp_path / "out", lambda *call: calls.append(call))
+    assert result["losses"] == pytest.approx(losses(full), abs=2e-5) and calls[-1][:2] == (10, 10)
+    assert differences(tmp_path / "out", full) < 1e-3
+    logs = sorted(path.name for path in (tmp_path / "out.job").rglob("*") if path.is_file())
+    assert logs == ["node-0.log", "node-1.log", "rank-0.log", "rank-1.log", "srun.log"]
+
+
+def further_node(out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "training.launch", "--job", f"{out}.job"]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_rank_that_is_killed_ends_both_nodes_with_its_last_words(base, samples, tmp_path):
+    def kill(step: int, *_: object) -> None:
+        record = json.loads((tmp_path / "out.job/ranks/1.json").read_text())
+        assert record["node"] == 1
+        os.kill(record["process"], signal.SIGKILL)
+
+    spec = LONG.model_copy(update={"nodes": 2, "processes": 1, "rendezvous": "127.0.0.1"})
+    other = further_node(tmp_path / "out")
+    with pytest.raises(LaunchError) as failure:
+        launch(spec, base, samples, tmp_path / "out", kill)
+    first = str(failure.value).splitlines()[0]
+    assert first.startswith("the training failed: rank 1 (node 1, ") and first.endswith(
+        "was killed by SIGKILL"
     )
-    assert ours.keys() == theirs.keys() == load_file(base / "model.safetensors").keys()
-    assert max((ours[k] - theirs[k]).abs().max() for k in ours) < 1e-3
-    load(tmp_path / "split")
+    _, printed = other.communicate(timeout=60)
+    assert other.returncode == 1 and "rank 1 (node 1, " in printed
+    assert not (tmp_path / "out/COMPLETE").exists()
 
 
 def test_the_error_of_a_failed_rank_is_reported(base, samples_of, tmp_path):
-    pytest.importorskip("deepspeed")
-    spec = SPEC.model_copy(update={"deepspeed": "zero2", "processes": 1, "lr": 1e30, "warmup": 0.0})
-    with pytest.raises(LaunchError, match="TrainingDiverged: loss is"):
+    spec = SPEC.model_copy(update={"processes": 2, "lr": 1e30, "warmup": 0.0})
+    with pytest.raises(
+        LaunchError, match=r"rank . \(node 0, .*\) raised .*TrainingDiverged: loss is"
+    ) as failure:
         launch(spec, base, samples_of(8), tmp_path / "out")
+    assert "its last lines" in str(failure.value) and "Traceback" in str(failure.value)
     assert not (tmp_path / "out/COMPLETE").exists()
+
+
+def test_a_stopped_training_saves_and_goes_on_with_the_same_command(base, plain, tmp_path):
+    samples, full, _ = plain
+    spec = SPEC.model_copy(update={"processes": 2})
+
+    def stop(step: int, *_: object) -> None:
+        if step < 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM after step \d+, which is saved in") as stopped:
+        launch(spec, base, samples, tmp_path / "out", stop)
+    assert stopped.value.checkpoint.is_dir() and stopped.value.status == 128 + signal.SIGTERM
+    steps: list[int] = []
+    result = launch(spec, base, samples, tmp_path / "out", lambda step, *_: steps.append(step))
+    assert steps[0] > stopped.value.step and len(result["losses"]) == 10
+    assert differences(tmp_path / "out", full) < 1e-3
 
 
 # ------------------------------------------------------------------------------- death of the launcher
@@ -191,7 +365,7 @@ launch(spec, base, samples, out, lambda step, steps, message: print(step, flush=
 
 def test_torchrun_and_its_ranks_die_with_the_killed_launcher(base, samples_of, tmp_path):
     pytest.importorskip("deepspeed")
-    spec = SPEC.model_copy(update={"deepspeed": "zero2", "processes": 2, "epochs": 10_000})
+    spec = LONG.model_copy(update={"deepspeed": "zero2", "processes": 2})
     job = tmp_path / "job.pickle"
     job.write_bytes(pickle.dumps((spec, base, samples_of(16), tmp_path / "out")))
     launcher = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""DeepSpeed configurations by name: zero2, zero3."""
+"""DeepSpeed configurations by name: zero0, zero1, zero2, zero3, zero2_offload, zero3_offload."""
 
 from pathlib import Path
 

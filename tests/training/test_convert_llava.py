@@ -21,10 +21,13 @@ from llava_parts import (
 from PIL import Image
 from safetensors.torch import save_file
 
+from curation.pool.sample import Sample, Turn
+from training.collate import Collator
 from training.convert import ConversionError, assemble, convert_llava_next, is_llava_next_layout
 from training.convert.__main__ import main
 from training.convert.processor import TEMPLATES, chat_template
 from training.models import COMPLETE, load
+from training.render import Renderer
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -124,20 +127,12 @@ def test_names_and_words_are_those_of_the_hubs_llava_1_5(tmp_path, parts, tower)
 
 
 def test_the_prompt_is_vicunas(tmp_path, parts, tower):
-    from training.render import _render, find_template
-
     out = convert_llava_next(write_llava(tmp_path / "s", parts), tmp_path / "out", vision_tower=tower)
-    _, processor = load(out)
-    special = {"bos_token": "<s>", "eos_token": "</s>"}
-    turns = [("user", "<image>\nWhat?"), ("assistant", "A cat."), ("user", "Sure?"), ("assistant", "Yes.")]
-    messages = [{"role": role, "content": content} for role, content in turns]
-    text, spans = _render(find_template(processor, special), messages, special)
-    assert text == (
+    assert marked(load(out)[1].chat_template) == (
         "<s>A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions. "
-        "USER: <image>\nWhat? ASSISTANT: A cat.</s>USER: Sure? ASSISTANT: Yes.</s>"
+        "USER: <image>\nQ ASSISTANT:{ A</s>}USER: R ASSISTANT:{ B</s>}"
     )
-    assert [text[start:end].strip() for start, end in spans] == ["A cat.</s>", "Yes.</s>"]
 
 
 @pytest.mark.parametrize(("aspect", "mode"), [("pad", "pad"), ("square", "crop"), ("crop", "crop")])
@@ -155,6 +150,27 @@ def test_padded_or_cropped_as_the_aspect_says(tmp_path, parts, tower, aspect, mo
     pixels = processor.image_processor([wide], return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(pixels, normalised(square, CLIP_MEAN, CLIP_STD), atol=1e-5, rtol=0)
     assert model.config.image_mode == mode
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("aspect", ["pad", "crop"])
+def test_the_renderer_and_the_collator_feed_a_converted_llava_1_5(tmp_path, parts, tower, aspect):
+    source = write_llava(tmp_path / "source", parts, image_aspect_ratio=aspect)
+    model, processor = load(convert_llava_next(source, tmp_path / "out", vision_tower=tower))
+    renderer = Renderer(processor, model.config.image_mode)
+    wide = picture(0, SIDE, SIDE // 2) if aspect == "pad" else picture(0, 2 * SIDE, SIDE)
+    square = wide.crop((SIDE // 2, 0, SIDE // 2 + SIDE, SIDE))
+    if aspect == "pad":
+        square = Image.new("RGB", (SIDE, SIDE), (122, 116, 104))
+        square.paste(wide, (0, SIDE // 4))
+    images, turns = (wide, picture(1)), (Turn("<image> or <image>?", "Two."), Turn("Why?", "So."))
+    encoded = renderer.encode(Sample(0, "a", "t", images, turns))
+    batch = Collator(renderer.pad_id, renderer.loader)([encoded])
+    batch.pop("labels")
+    tiles = torch.stack([normalised(each, CLIP_MEAN, CLIP_STD) for each in (square, images[1])])
+    ids = encoded.input_ids.astype(int)
+    expected = parts.logits(ids, renderer.image_id, list(parts.features(tiles)))
+    torch.testing.assert_close(model(**batch).logits[0][:, :ROWS], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_parts_make_a_llava_1_5(tmp_path, parts):
@@ -321,17 +337,20 @@ PROMPTS = {
         "<|start_header_id|>assistant<|end_header_id|>\n\n{B<|eot_id|>}"
     ),
 }
-"""Template -> the conversation in TURNS, each part with loss in braces."""
+"""Template -> what `marked` gives."""
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_the_prompts_of_llava_nexts_other_language_models(name):
+    assert marked((TEMPLATES / f"{name}.jinja").read_text()) == PROMPTS[name]
+
+
+def marked(template):
+    """The conversation in TURNS by a chat template, each part with loss in braces."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    messages = [{"role": role, "content": content} for role, content in TURNS]
-    template = (TEMPLATES / f"{name}.jinja").read_text()
     texts, spans = render_jinja_template(
-        [messages],
+        [[{"role": role, "content": content} for role, content in TURNS]],
         chat_template=template,
         return_assistant_tokens_mask=True,
         bos_token="<s>",
@@ -340,7 +359,7 @@ def test_the_prompts_of_llava_nexts_other_language_models(name):
     text = texts[0]
     for start, end in reversed(spans[0]):
         text = f"{text[:start]}{{{text[start:end]}}}{text[end:]}"
-    assert text == PROMPTS[name]
+    return text
 
 
 def test_the_template_follows_the_marks_of_the_tokenizer():

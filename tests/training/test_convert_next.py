@@ -162,7 +162,6 @@ def test_the_renderer_and_the_collator_feed_a_converted_llava_next(tmp_path):
         ("pad", None, "base"),
         ("anyres_max_9", None, "anyres"),
         ("anyres", "base", "base"),
-        ("square", None, "crop"),
     ],
 )
 def test_the_image_mode_of_a_onevision(tmp_path, aspect, given, mode):
@@ -180,6 +179,21 @@ def test_the_image_mode_of_a_onevision(tmp_path, aspect, given, mode):
     tiled = aspect.startswith("anyres")
     assert config["image_mode"] == mode
     assert config["image_grid_pinpoints"] == [[SIDE, 2 * SIDE if tiled else SIDE]]
+
+
+def test_a_onevision_is_never_cropped(tmp_path):
+    source = write_llava(
+        tmp_path / "s",
+        make_parts("qwen2", clip=False),
+        "LlavaQwenForCausalLM",
+        **NEXT,
+        image_aspect_ratio=None,
+    )
+    message = (
+        "image_mode crop does not fit llava_onevision .* image aspect crop: it must be one of base, anyres"
+    )
+    with pytest.raises(ConversionError, match=message):
+        convert_llava_next(source, tmp_path / "out", vision_config=SIGLIP)
 
 
 @pytest.mark.parametrize(

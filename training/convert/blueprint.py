@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | `flat` (LLaVA-1.5) | LlavaForConditionalGeneration | pad, crop |
 | `spatial_unpad`, CLIP (LLaVA-NeXT) | LlavaNextForConditionalGeneration | anyres |
-| `spatial_unpad`, SigLIP (LLaVA-OneVision) | LlavaOnevisionForConditionalGeneration | pad, crop, anyres |
+| `spatial_unpad`, SigLIP (LLaVA-OneVision) | LlavaOnevisionForConditionalGeneration | pad, anyres |
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported inside functions only, as in training.convert.sour
 IMAGE_MODES = {
     "llava": ("pad", "crop"),
     "llava_next": ("anyres",),
-    "llava_onevision": ("base", "crop", "anyres"),
+    "llava_onevision": ("base", "anyres"),
 }
 """Class -> the values of `image_mode` that it knows; "base" is one padded tile and a newline.
 

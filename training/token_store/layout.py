@@ -11,6 +11,7 @@ which of several writers was the last.
 
 import hashlib
 import json
+import mmap
 import os
 import socket
 import time
@@ -203,9 +204,10 @@ class Shard:
 
     def __init__(self, path: Path, key: str, rows: int) -> None:
         check_shard(path, key)
-        buffer = pa.memory_map(str(path)).read_buffer().slice(HEADER_BYTES)
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            batch = pa.ipc.open_file(pa.BufferReader(buffer)).get_batch(0)
+            batch = pa.ipc.open_file(pa.py_buffer(self._map).slice(HEADER_BYTES)).get_batch(0)
         except pa.ArrowInvalid as error:
             raise _damaged(path, str(error)) from error
         if batch.num_rows != rows:
@@ -221,6 +223,11 @@ class Shard:
         self.length, self.labels = batch["length"].to_numpy(), batch["labels"].to_numpy()
         self.image_tokens = batch["image_tokens"].to_numpy()
         self.hash = np.frombuffer(batch["hash"].buffers()[1], np.uint8).reshape(rows, 16)
+
+    def release(self) -> None:
+        """Give back the pages that reads have mapped; what is read again is mapped again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # Linux; elsewhere the system alone decides
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     @property
     def n_images(self) -> np.ndarray:

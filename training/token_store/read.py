@@ -1,10 +1,10 @@
 """Read a token store: a sequence of encoded examples whose tokens stay in the memory-mapped files."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -18,6 +18,9 @@ from training.token_store.layout import DRAWN, Info, Shard, StoreMismatch, check
 TooLong = Literal["error", "drop", "truncate"]
 _OPEN_SHARDS = 512
 """Each open shard holds a file descriptor, of which a process often has 1,024."""
+_RELEASE_EVERY = 2_000
+"""Reads after which mapped pages are given back. A read maps 64 KB around what it needs, and without this a
+rank would soon count the whole store, which all ranks share, as memory of its own."""
 _CHECKERS = 4
 
 
@@ -30,7 +33,8 @@ class TokenStore:
 
     def __init__(self, folder: Path, info: Info) -> None:
         self.folder, self.info = folder, info
-        self._shard = lru_cache(_OPEN_SHARDS)(self._open_shard)
+        self._opened: OrderedDict[int, Shard] = OrderedDict()
+        self._reads = 0
 
     @classmethod
     def open(
@@ -77,6 +81,7 @@ class TokenStore:
 
     def encoded(self, row: int) -> Encoded:
         """One stored example at its full length. Raises ValueError for a rejected row."""
+        self._count_read()
         shard, at = self._at(row)
         if not shard.length[at]:
             raise ValueError(f"row {row} of {self.folder} was rejected: {shard.details[at].as_py()}")
@@ -128,8 +133,18 @@ class TokenStore:
         return shard.ids[at].as_py(), shard.reasons[at].as_py(), shard.details[at].as_py()
 
     def _column(self, name: str) -> np.ndarray:
-        parts = [getattr(self._shard(shard), name) for shard in range(self.info.shards)]
+        parts = []
+        for number in range(self.info.shards):
+            shard = self._shard(number)
+            parts.append(getattr(shard, name).copy())
+            shard.release()
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    def _count_read(self) -> None:
+        self._reads += 1
+        if self._reads % _RELEASE_EVERY == 0:
+            for shard in list(self._opened.values()):
+                shard.release()
 
     def _at(self, row: int) -> tuple[Shard, int]:
         if not 0 <= row < len(self):
@@ -137,9 +152,15 @@ class TokenStore:
         number, at = divmod(int(row), self.info.shard_rows)
         return self._shard(number), at
 
-    def _open_shard(self, number: int) -> Shard:
-        start, stop = self.info.bounds(number)
-        return Shard(shard_path(self.folder, number), self.info.key, stop - start)
+    def _shard(self, number: int) -> Shard:
+        shard = self._opened.get(number)
+        if shard is None:
+            start, stop = self.info.bounds(number)
+            shard = Shard(shard_path(self.folder, number), self.info.key, stop - start)
+            self._opened[number] = shard
+            if len(self._opened) > _OPEN_SHARDS:
+                self._opened.popitem(last=False)
+        return shard
 
     def _image_path(self, image: dict[str, Any]) -> Path:
         root = self.folder / DRAWN if image["drawn"] else Path(self.info.images)

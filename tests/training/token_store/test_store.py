@@ -14,7 +14,7 @@ from curation.pool.read import Pool
 from curation.pool.sample import Sample, Turn
 from training.images import decode
 from training.render import IGNORE, Encoded, Renderer, RenderError, RenderRules, truncated
-from training.token_store import ListSource, PoolSource, RendererOf, StoreMismatch, TokenStore, write
+from training.token_store import ListSource, PoolSource, RendererOf, StoreMismatch, TokenStore, read, write
 from training.token_store.build import compact, expand, token_type
 
 
@@ -42,6 +42,19 @@ def test_a_pool_comes_back_as_rendered(pool_of, stored, renderer):
         assert examples.image_tokens[index] == (expected.input_ids == renderer.image_id).sum()
     assert [image["height"] for image in store.images(0)] == [64]
     assert [e.name for e in examples[1:3]] == [pool[0].id, pool[6].id]
+
+
+def test_pages_and_files_are_given_back(pool_of, stored, renderer, monkeypatch):
+    """Which changes nothing in what is read: here after each read, with one open file."""
+    monkeypatch.setattr(read, "_RELEASE_EVERY", 1)
+    monkeypatch.setattr(read, "_OPEN_SHARDS", 1)
+    pool = pool_of(30)
+    store = stored(pool)
+    first = store.encoded(0)
+    for row in (29, 3, 12, 0):
+        same(store.encoded(row), renderer.encode(pool[row]))
+    same(first, renderer.encode(pool[0]))
+    assert len(store._opened) == 1
 
 
 @pytest.mark.parametrize("kind", tiny_models.KINDS)

@@ -4,19 +4,19 @@
 
 `out` holds the checkpoint, `fit.log.jsonl` (one line per step), `fit.rejected.jsonl`, `fit.json` (spec and
 result, the same for equal trainings), `fit.times.log` and, written last, COMPLETE. During the training,
-`out/checkpoints/` holds what a resume needs. `training.launch` starts the processes of a DeepSpeed training.
+`out/checkpoints/` holds what a resume needs (training/checkpoints.py). `training.launch` starts the processes
+of a training that needs several.
 """
 
-import hashlib
 import json
 import math
 import os
 import random
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from transformers import PreTrainedModel, PrinterCallback, set_seed
+from transformers import PrinterCallback, set_seed
 
 from curation.pool.sample import Sample
-from training.adapters import FOLDER as ADAPTERS
 from training.adapters import AdapterKeeper, check_can_keep
 from training.aspects import set_aspect
+from training.checkpoints import FOLDER, Engine, Saver, explained, refuse_finished, start_folder, to_resume
 from training.collate import Collator
-from training.distributed import gathered, inside_torchrun, read_config, touch_vision
+from training.distributed import inside_torchrun, read_config, touch_vision
+from training.families import of_config
+from training.identity import Identity
+from training.interrupt import Signals
 from training.models import (
     COMPLETE,
     add_lora,
@@ -40,22 +43,14 @@ from training.models import (
     image_mode,
     load,
     load_processor,
-    merge_lora,
     quiet,
-    save_checkpoint,
 )
-from training.plan import PlannedBatches, Prepared, Rejected, TooManyBad, global_batches, prepare
+from training.plan import PlannedBatches, Prepared, TooManyBad, prepare
 from training.render import Encoded, Renderer
+from training.saving import save_model
 from training.spec import FitSpec, LoraSpec
-from training.trainer import (
-    Examples,
-    OneDeviceArguments,
-    PlannedTrainer,
-    Progress,
-    StepLog,
-    answer_only_logits,
-    last_complete,
-)
+from training.step_log import Progress, StepLog
+from training.trainer import Examples, OneDeviceArguments, PlannedTrainer, answer_only_logits
 
 __all__ = ["FitSpec", "LoraSpec", "fit"]
 
@@ -75,13 +70,17 @@ def fit(
     counted. Any other sequence is lazy data: an item is read, as Encoded, when its step comes, and a bad one
     raises RenderError; `grouping="length"` needs its method `lengths()` (int[n], any unit).
     `on_progress(step, steps, message)`. `keep_adapters`: also leave the adapter of each epoch with Adam's
-    state in `out`/adapters (training/adapters.py); for LoRA in one process. Returns steps, seconds,
-    samples_seen, tokens, losses (one per step), dropped {reason: count} and samples_per_second. Raises
-    TooManyBad, TrainingDiverged, FileExistsError when `out` holds another training, and ValueError for
-    `keep_adapters` without LoRA or with DeepSpeed, or for a DeepSpeed spec outside torchrun.
+    state in `out`/adapters (training/adapters.py); for LoRA without `train_parts`. Returns steps, seconds,
+    samples_seen, tokens, losses (one per step), dropped {reason: count}, doubts (settings that rarely suit
+    such a model) and samples_per_second. Raises TooManyBad, TrainingDiverged, AnotherTraining when `out`
+    holds another training, CheckpointError for a state that cannot be resumed from, SaveError for a disk that
+    is full, Interrupted after a signal, and ValueError for `keep_adapters` without LoRA, or for a DeepSpeed
+    spec outside torchrun.
     """
     if keep_adapters:
         check_can_keep(spec)
+        if spec.train_parts:
+            raise ValueError("keep_adapters keeps nothing but adapters: leave `train_parts` empty")
     if spec.deepspeed and not inside_torchrun():
         raise ValueError("a DeepSpeed training runs in torchrun processes: use training.launch.launch")
     with _isolated(spec.seed), quiet():
@@ -102,42 +101,64 @@ def _fit(
     processor.chat_template = renderer.kept_template()
     lazy = not isinstance(examples, (list, tuple))
     prepared = Prepared(examples, []) if lazy else _prepare(spec, examples, renderer)
-    identity = _identity(spec, base, prepared, lazy, keep_adapters)
+    names = [] if lazy else [example.name for example in prepared.examples]
+    batches = _batches(spec, prepared, lazy)
+    identity = Identity.of(
+        spec,
+        checkpoint_hash(base),
+        prepared.examples,
+        lazy=lazy,
+        world=batches.world,
+        keep_adapters=keep_adapters,
+    )
     if (out / COMPLETE).exists():
         return _finished(out, identity)
 
-    batches = _batches(spec, prepared, lazy)
     steps = spec.max_steps or math.ceil(spec.epochs * batches.steps)
-    if batches.rank == 0:
-        _start_folder(out, identity, prepared.rejected)
+    writes = batches.rank == 0
+    if writes:
+        start_folder(out, identity, prepared.rejected, names)
+    _all_ranks(batches)  # none may look for a state to resume from before what is torn is removed
     args = _arguments(spec, out, steps, batches)
     collator = Collator(renderer.pad_id, renderer.loader, mute_broken=True)
-    log = StepLog(out / "fit.log.jsonl", batches, on_progress, writes=batches.rank == 0)
+    name_of = names.__getitem__ if names else str
+    log = StepLog(out / "fit.log.jsonl", batches, on_progress, writes, name_of, spec.loss_spike)
     data = Examples(prepared.examples, lazy, spec.max_length)
-    trainer = PlannedTrainer(
-        model=_model(spec, base, batches.world),
-        args=args,
-        train_dataset=data,
-        data_collator=collator,
-        callbacks=[log, *([AdapterKeeper(out, batches)] if keep_adapters else [])],
-        batches=batches,
-        part_lr=spec.lr_of(),
-        per_microbatch=spec.loss_norm == "microbatch",
-    )
-    trainer.remove_callback(PrinterCallback)
-    log.trainer = trainer
-    seconds = _train(trainer, out)
-    _limit(spec, prepared, len(collator.broken))
-    result: dict[str, Any] = {
-        "steps": steps,
-        "seconds": round(seconds, 3),
-        "samples_per_second": round(data.read / seconds, 1),
-        **_volume(prepared.examples, batches, steps, lazy),
-        "losses": log.losses,
-        "dropped": prepared.counts | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
-    }
-    record = {"identity": identity, "spec": spec.model_dump(), "result": result}
-    _write(trainer, spec, base, processor, out, record)
+    engine = Engine.of(read_config(spec.deepspeed) if spec.deepspeed else None, batches.world)
+    model, doubts = _model(spec, base, batches.world)
+    if writes:
+        _say(doubts, steps, on_progress)
+    with Signals() as signals:
+        trainer = PlannedTrainer(
+            model=model,
+            args=args,
+            train_dataset=data,
+            data_collator=collator,
+            callbacks=[
+                log,
+                *([AdapterKeeper(out, batches)] if keep_adapters else []),
+                Saver(spec, engine, signals, batches.rank),
+            ],
+            batches=batches,
+            part_lr=spec.lr_of(),
+            engine=engine,
+            per_microbatch=spec.loss_norm == "microbatch",
+        )
+        trainer.remove_callback(PrinterCallback)
+        seconds = _train(trainer, out)
+        _limit(spec, prepared, len(collator.broken))
+        result: dict[str, Any] = {
+            "steps": steps,
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(data.read / seconds, 1),
+            **_volume(prepared.examples, batches, steps, lazy),
+            "losses": log.losses,
+            "dropped": prepared.counts
+            | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
+            "doubts": doubts,
+        }
+        record = {"identity": identity.hash, "decides": identity.decides(), "spec": spec.model_dump()}
+        _write(trainer.model, processor, out, {**record, "result": result}, batches)
     return result
 
 
@@ -163,46 +184,22 @@ TIMES = ("seconds", "samples_per_second")
 """Entries of the result that differ between equal trainings, kept apart so that fit.json does not."""
 
 
-def _identity(spec: FitSpec, base: str | Path, prepared: Prepared, lazy: bool, keep_adapters: bool) -> str:
-    """Hash of everything that decides the outcome, so that a resume never continues another training."""
-    digest = hashlib.sha256(spec.model_dump_json().encode() + b"adapters" * keep_adapters)
-    digest.update(checkpoint_hash(base).encode())
-    digest.update(str(len(prepared.examples)).encode())
-    names = {} if lazy else _image_names(prepared.examples)
-    for example in [] if lazy else prepared.examples:
-        for array in (example.input_ids, example.labels):
-            digest.update(array.tobytes())
-        digest.update(repr([names.get(str(p), "drawn") for p in example.images]).encode())
-    return digest.hexdigest()
+TIMES = ("seconds", "samples_per_second")
+"""Entries of the result that differ between equal trainings, kept apart so that fit.json does not."""
 
 
-def _image_names(examples: Sequence[Encoded]) -> dict[str, str]:
-    """Image path -> path below the folder that all images share: a moved data set is still the same."""
-    paths = {str(p) for example in examples for p in example.images if isinstance(p, (str, Path))}
-    shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    return {path: os.path.relpath(path, shared) for path in paths}
-
-
-def _finished(out: Path, identity: str) -> dict[str, Any]:
-    """The result of the finished training in `out`; FileExistsError when it is not this training."""
-    record = json.loads((out / "fit.json").read_text()) if (out / "fit.json").exists() else {}
-    if record.get("identity") != identity:
-        raise FileExistsError(
-            f"{out} holds another finished checkpoint: remove it or train into another directory"
-        )
+def _finished(out: Path, identity: Identity) -> dict[str, Any]:
+    """The result of the finished training in `out`. Raises AnotherTraining when it is not this training."""
+    refuse_finished(out, identity)
+    shutil.rmtree(out / FOLDER, ignore_errors=True)  # left there by a kill right after COMPLETE was written
     times = json.loads((out / "fit.times.log").read_text())
-    return record["result"] | times
+    return json.loads((out / "fit.json").read_text())["result"] | times
 
 
-def _start_folder(out: Path, identity: str, rejected: list[Rejected]) -> None:
-    """Prepare `out`, and remove what another, unfinished training left there."""
-    marker = out / "checkpoints" / "identity"
-    if marker.parent.exists() and (not marker.exists() or marker.read_text() != identity):
-        shutil.rmtree(marker.parent)
-        shutil.rmtree(out / ADAPTERS, ignore_errors=True)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(identity)
-    (out / "fit.rejected.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in rejected))
+def _all_ranks(batches: PlannedBatches) -> None:
+    """Wait until every rank is here."""
+    if batches.world > 1:
+        torch.distributed.barrier()
 
 
 def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
@@ -231,7 +228,7 @@ def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
 
 def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) -> OneDeviceArguments:
     return OneDeviceArguments(
-        output_dir=str(out / "checkpoints"),
+        output_dir=str(out / FOLDER),
         max_steps=steps,
         per_device_train_batch_size=math.ceil(spec.batch_size / (batches.world * batches.accumulation)),
         gradient_accumulation_steps=batches.accumulation,
@@ -239,15 +236,15 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
         lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
         warmup_steps=math.ceil(spec.warmup * steps),
         weight_decay=spec.weight_decay,
-        max_grad_norm=spec.max_grad_norm,
+        max_grad_norm=spec.max_grad_norm or 0.0,  # 0: Trainer does not clip
         seed=spec.seed,
         bf16=spec.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=True,  # else Trainer turns it off with gradient checkpointing
         deepspeed=read_config(spec.deepspeed) if spec.deepspeed else None,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if spec.save_steps else "no",
-        save_steps=spec.save_steps or 500,
+        save_strategy="no",  # `Saver` says when
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
@@ -256,12 +253,17 @@ def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) ->
     )
 
 
-def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
-    """The model ready to train. Call it after `_arguments`, which make ZeRO-3 shard the model on loading."""
+def _model(spec: FitSpec, base: str | Path, world: int) -> tuple[Any, list[str]]:
+    """The model ready to train, and doubts about the settings (see `FitSpec.doubts`).
+
+    Call it after `_arguments`, which make ZeRO-3 shard the model on loading.
+    """
     model, processor = load(
         base, dtype=torch.bfloat16 if spec.deepspeed and spec.precision == "bf16" else torch.float32
     )
     set_aspect(processor, image_mode(model), spec.image_aspect, spec.image_grids, model.config)
+    of_config(model.config)  # raises for a family whose names in files are not known
+    size = sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters())
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -269,17 +271,25 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> Any:
     if world > 1:
         touch_vision(model.model)
     freeze(model, spec.freeze)
-    if not spec.lora:
-        return model
-    set_seed(
-        spec.seed
-    )  # loading draws random numbers, and different ones under ZeRO-3; adapters must not depend on it
-    return add_lora(model, **spec.lora.model_dump())
+    if spec.lora:
+        # Loading draws random numbers, and different ones under ZeRO-3; adapters must not depend on it.
+        set_seed(spec.seed)
+        model = add_lora(model, **spec.lora.model_dump(), train_parts=spec.train_parts)
+    return model, spec.doubts(size)
+
+
+def _say(doubts: Sequence[str], steps: int, on_progress: Progress | None) -> None:
+    """Report each doubt as progress at step 0, or as a Python warning where nobody follows the progress."""
+    for doubt in doubts:
+        if on_progress:
+            on_progress(0, steps, f"warning: {doubt}")
+        else:
+            warnings.warn(doubt, stacklevel=2)
 
 
 def _train(trainer: PlannedTrainer, out: Path) -> float:
-    """Train, from the newest complete checkpoint if there is one; returns seconds."""
-    checkpoint = last_complete(out / "checkpoints")
+    """Train, from the newest complete state if there is one; returns seconds."""
+    checkpoint = to_resume(out / FOLDER)
     begin = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return time.monotonic() - begin
@@ -290,42 +300,25 @@ def _volume(examples: Sequence[Encoded], batches: PlannedBatches, steps: int, la
     samples = tokens = 0
     lengths = np.zeros(0, dtype=int) if lazy else np.array([len(e) for e in examples])
     for epoch in range(math.ceil(steps / batches.steps)):
-        plan = global_batches(batches.count, batches.batch_size, batches.seed, epoch, batches.lengths)
-        for indices in islice(plan, steps - epoch * batches.steps):
+        for indices in islice(batches.steps_of(epoch), steps - epoch * batches.steps):
             samples += len(indices)
             tokens += 0 if lazy else int(lengths[indices].sum())
     return {"samples_seen": samples, "tokens": None if lazy else tokens}
 
 
-def _write(
-    trainer: PlannedTrainer,
-    spec: FitSpec,
-    base: str | Path,
-    processor: Any,
-    out: Path,
-    record: dict[str, Any],
-) -> None:
+def _write(model: Any, processor: Any, out: Path, record: dict[str, Any], batches: PlannedBatches) -> None:
     """Rank 0 writes the checkpoint; all ranks take part where weights are sharded."""
-    if spec.deepspeed:
-        model = gathered(trainer, lambda: _model(spec.model_copy(update={"deepspeed": None}), base, world=1))
-    else:
-        model = trainer.model
-    if not trainer.args.should_save:
-        return
-    result = record["result"]
-    times = {name: result[name] for name in TIMES}
-    (out / "fit.times.log").write_text(json.dumps(times))
-    kept = {name: value for name, value in result.items() if name not in TIMES}
-    (out / "fit.json").write_text(json.dumps({**record, "result": kept}, indent=1))
-    save_checkpoint(_plain(model), processor, out)
-    shutil.rmtree(out / "checkpoints")
-
-
-def _plain(model: Any) -> PreTrainedModel:
-    """Adapters merged, and without the `use_cache` that Trainer writes into the config."""
-    model = merge_lora(model)
-    vars(model.config).pop("use_cache", None)
-    return model
+    writes = batches.rank == 0
+    if writes:
+        result = record["result"]
+        times = {name: result[name] for name in TIMES}
+        (out / "fit.times.log").write_text(json.dumps(times))
+        kept = {name: value for name, value in result.items() if name not in TIMES}
+        (out / "fit.json").write_text(json.dumps({**record, "result": kept}, indent=1))
+    with explained(out / FOLDER):
+        save_model(model, processor, out, writes=writes)
+    if writes:
+        shutil.rmtree(out / FOLDER)
 
 
 @contextmanager
@@ -337,9 +330,8 @@ def _isolated(seed: int) -> Iterator[None]:
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     environment = {k: v for k, v in os.environ.items() if k.startswith("ACCELERATE_")}
-    alone = (
-        not inside_torchrun()
-    )  # in a rank, that state holds the process group that start_engine brought up
+    # In a rank, that state holds the process group that start_engine brought up.
+    alone = not inside_torchrun()
     if alone:
         AcceleratorState._reset_state(True)
     set_seed(seed)

@@ -13,7 +13,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -122,13 +122,20 @@ class Identity:
             digest.update(self.rows.astype("<u8").tobytes())
         return digest.hexdigest()
 
+    def without_rows(self) -> Self:
+        """The same without the hashes of the examples."""
+        return replace(self, rows=None)
+
+    def decides(self) -> dict[str, Any]:
+        """What decides, without the examples' hashes, as JSON values."""
+        return {"settings": self.settings, "base": self.base, "count": self.count}
+
     def write(self, folder: Path) -> None:
         """Write it into `folder`, the rows first."""
         if self.rows is not None:
             with atomic.replacing(folder / ROWS) as temporary, temporary.open("wb") as handle:
                 np.save(handle, self.rows)
-        own = {"hash": self.hash, "settings": self.settings, "base": self.base, "count": self.count}
-        atomic.write_json(folder / FILE, {**own, "rows": self.rows is not None})
+        atomic.write_json(folder / FILE, {**self.decides(), "rows": self.rows is not None})
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -162,14 +169,17 @@ class Identity:
         if np.array_equal(self.rows, earlier.rows):
             return []
         before, now = Counter(earlier.rows.tolist()), Counter(self.rows.tolist())
-        new, gone = now - before, (before - now).total()
-        if not new and not gone:
+        gone, seen, at = (before - now).total(), Counter[int](), []
+        for index, row in enumerate(self.rows.tolist()):
+            seen[row] += 1
+            if seen[row] > before[row]:  # equal examples may occur several times
+                at.append(index)
+        if not at and not gone:
             return ["examples are in another order"]
-        at = [index for index, row in enumerate(self.rows.tolist()) if row in new]
         which = ", ".join(str(names[i]) if len(names) > i else f"row {i}" for i in at[:NAMED])
         such = f", such as {which}" if which else ""
         return [
-            f"examples differ: {new.total()} of {self.count} rows are new{such}; "
+            f"examples differ: {len(at)} of {self.count} rows are new{such}; "
             f"{gone} of the {earlier.count} before are gone"
         ]
 

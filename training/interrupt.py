@@ -41,7 +41,8 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """While the block runs, SIGNALS are noted in `received` (0: none) instead of ending the process.
 
-    Does nothing outside the main thread, where Python cannot set signal handlers.
+    If one was received and the block nevertheless comes to its end, it is raised again after it. Does nothing
+    outside the main thread, where Python cannot set signal handlers.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,8 @@ class Signals:
         for number, handler in self._before.items():
             # None: a handler that was not set from Python, which cannot be put back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+        if self.received and error is None:
+            signal.raise_signal(self.received)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number

@@ -77,6 +77,9 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTr
     with quiet():
         model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=dtype)
         processor = AutoProcessor.from_pretrained(str(path))
+    # Qwen's classes say False about the loss of their own. Ours takes the number of labels of the step
+    # (training/trainer.py), and Trainer passes it to models only that do not say so.
+    model.accepts_loss_kwargs = True
     return model.eval(), processor
 
 
@@ -251,10 +254,10 @@ def onevision_processor(
 def part_of(name: str) -> str:
     """The part ("vision", "projector" or "language") that a parameter name belongs to.
 
-    Without the model's family: no name of one family's vision or projector is another part of another's.
+    Without the model's family; what is the projector of one family is the projector of all that have it.
     """
-    found = {family.part_of(name) for family in families.FAMILIES} - {"language"}
-    return found.pop() if found else "language"
+    found = {family.part_of(name) for family in families.FAMILIES}
+    return next(part for part in ("projector", "vision", "language") if part in found)
 
 
 def freeze(model: PreTrainedModel, parts: Iterable[str]) -> None:
@@ -277,15 +280,24 @@ def add_lora(
     alpha: float,
     dropout: float = 0.0,
     parts: Iterable[str] = ("language",),
+    train_parts: Iterable[str] = (),
 ) -> Any:
-    """A PeftModel around `model` with LoRA on the linear layers of `parts`; everything else is frozen."""
+    """A PeftModel around `model` with LoRA on the linear layers of `parts`; everything else is frozen.
+
+    `train_parts` are trained fully beside the adapters.
+    """
     from peft import LoraConfig, get_peft_model
 
-    targets = families.of_config(model.config).lora_targets(tuple(parts))
+    family, whole = families.of_config(model.config), set(train_parts)
     scale: Any = alpha  # PEFT's annotation says int, but it takes any number
-    return get_peft_model(
-        model, LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=targets)
+    adapted = get_peft_model(
+        model,
+        LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=family.lora_targets(tuple(parts))),
     )
+    for name, parameter in adapted.named_parameters():
+        if family.part_of(name) in whole:  # PEFT's `modules_to_save` would train a copy, under other names
+            parameter.requires_grad_(True)
+    return adapted
 
 
 def merge_lora(model: Any) -> PreTrainedModel:

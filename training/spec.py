@@ -9,10 +9,13 @@ if TYPE_CHECKING:
 
 Part = Literal["vision", "projector", "language"]
 
+LARGE = 10**9
+"""Number of parameters above which `FitSpec.doubts` asks."""
 OPERATIONAL: dict[str, str] = {
     "save_steps": "when a state to resume from is saved",
     "save_minutes": "when a state to resume from is saved",
     "cache_mb": "where decoded images are kept",
+    "from_preset": "a label; the settings themselves decide",
     "micro_batch": "how a step is cut; its loss is the same (but see PER_MICROBATCH)",
     "processes": "over how many processes a step is spread (as micro_batch)",
     "nodes": "over how many processes a step is spread (as micro_batch)",
@@ -38,6 +41,14 @@ class LoraSpec(BaseModel):
     alpha: float = Field(32, gt=0, description="scale numerator: the update is multiplied by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1)
     parts: tuple[Part, ...] = ("language",)
+
+
+class FromPreset(BaseModel):
+    """Which of `training.presets` settings come from, and the dotted keys whose values are not the preset's."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    changed: tuple[str, ...] = ()
 
 
 class FitSpec(BaseModel):
@@ -133,6 +144,9 @@ class FitSpec(BaseModel):
     )
     grouping: Literal["random", "length"] = "random"
     cache_mb: int = Field(256, ge=0, description="RAM for decoded images")
+    from_preset: FromPreset | None = Field(
+        None, description="written by `preset`: the preset that these settings come from, and what was changed"
+    )
 
     @field_validator("max_grad_norm", mode="before")
     @classmethod
@@ -168,6 +182,24 @@ class FitSpec(BaseModel):
     def lr_of(self) -> dict[str, float]:
         """Peak learning rate of each part."""
         return {part: self.part_lr.get(part, self.lr) for part in ("vision", "projector", "language")}
+
+    def doubts(self, parameters: int) -> list[str]:
+        """Settings that rarely suit a model of so many parameters, each with what to consider.
+
+        The defaults suit models of some millions. Published rates for 7B are 1e-5 to 2e-5, with LoRA 2e-4
+        (Liu et al., arXiv 2310.03744; Li et al., arXiv 2408.03326).
+        """
+        if parameters <= LARGE:
+            return []
+        usual, high = ("1e-4 to 2e-4", 1e-3) if self.lora else ("1e-5 to 2e-5", 1e-4)
+        doubts = []
+        if max(self.lr_of().values()) >= high:
+            doubts.append(f"lr {max(self.lr_of().values()):g}: {usual} are usual")
+        if self.precision == "fp32":
+            doubts.append("precision fp32: bf16 takes half the memory and is several times faster on a GPU")
+        if not self.gradient_checkpointing:
+            doubts.append("gradient_checkpointing false: activations may not fit into a GPU's memory")
+        return [f"{doubt} for a model of {parameters / 1e9:.1f}B parameters" for doubt in doubts]
 
     def identity(self, limits: bool = False) -> dict[str, Any]:
         """The fields that decide the outcome, as JSON values; `limits`: also those that may refuse it."""

@@ -1,30 +1,23 @@
-"""A thin subclass of the Hugging Face Trainer: rates per part, planned batches, markers, engine check."""
+"""A thin subclass of the Hugging Face Trainer: rates per part, planned batches, states of any engine."""
 
-import json
-import math
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
 from curation import killpoints
-from training.models import COMPLETE, part_of
+from training.checkpoints import CheckpointError, Engine, explained, step_of
+from training.distributed import check_engine
+from training.models import part_of
 from training.plan import PlannedBatches, check
 from training.render import IGNORE, Encoded
-
-RESUME_FILE = "trained.safetensors"
-Progress = Callable[[int, int, str], None]
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss is no longer finite."""
+from training.saving import named_weights, write_weights
+from training.states import RESUME_FILE, restore
 
 
 class OneDeviceArguments(TrainingArguments):
@@ -101,7 +94,8 @@ def answer_only_logits(model: PreTrainedModel) -> None:
 class PlannedTrainer(Trainer):
     """Trainer over PlannedBatches; the loss is the mean over the labels of the global batch.
 
-    With `per_microbatch` it is the mean over the micro-batches of their own means.
+    With `per_microbatch` it is the mean over the own means of the micro-batches that have labels. A state
+    that was saved under another engine than `engine` is translated (training/states.py).
     """
 
     def __init__(
@@ -109,11 +103,15 @@ class PlannedTrainer(Trainer):
         *,
         batches: PlannedBatches,
         part_lr: dict[str, float],
+        engine: Engine,
         per_microbatch: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.batches, self.part_lr = batches, part_lr
+        self.add_callback(_EngineCheck(self))
+        self.batches, self.part_lr, self.engine = batches, part_lr, engine
+        self.per_microbatch = per_microbatch
+        self._weight = 1.0
         if per_microbatch:
             self.model_accepts_loss_kwargs = False  # Trainer then passes no num_items_in_batch
 
@@ -141,14 +139,30 @@ class PlannedTrainer(Trainer):
         """The model's own loss."""
         inputs.pop("branch_index", None)
         # Under causal attention no token sees the right padding, and without a mask sdpa takes its fast path.
-        if inputs["attention_mask"].dim() == 2:
+        if (mask := inputs.get("attention_mask")) is not None and mask.dim() == 2:
             inputs.pop("attention_mask")
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        killpoints.reach("inside step")
+        if not self.per_microbatch:
+            return found
+        return (self._weight * found[0], found[1]) if return_outputs else self._weight * found
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
-        """As in Trainer, but a global batch without any label (all muted) has loss 0, not 0/0."""
+        """As in Trainer, but a global batch without any label (all muted) has loss 0, not 0/0.
+
+        With `per_microbatch`, also the factor that makes Trainer's mean over all micro-batches one over those
+        that have labels: fillers, and examples whose image is broken, do not weigh.
+        """
         samples, labels = super().get_batch_samples(*args, **kwargs)
+        if self.per_microbatch:
+            real = sum(bool((batch["labels"][:, 1:] != IGNORE).any()) for batch in samples)
+            counts = torch.tensor([len(samples), real], device=self.args.device)
+            if self.engine.world > 1:
+                torch.distributed.all_reduce(counts)
+            self._weight = float(counts[0]) / max(1.0, float(counts[1]))
         return samples, labels.clamp(min=1) if torch.is_tensor(labels) else labels
+
+    # ------------------------------------------------------------------------------ states to resume from
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save what a resume needs (not a usable checkpoint): trained parameters, under in-memory names.
@@ -160,21 +174,47 @@ class PlannedTrainer(Trainer):
         if output_dir is None:
             raise ValueError("save_model needs an output_dir")
         Path(output_dir).mkdir(parents=True, exist_ok=True)
+        killpoints.reach("before save")
         if not self.is_deepspeed_enabled and self.args.should_save:
-            killpoints.reach("before save")
-            save_file(self._trained(), Path(output_dir) / RESUME_FILE)
-            killpoints.reach("inside save")  # the optimizer's state is still to be written
+            write_weights(named_weights(self._trained().items()), Path(output_dir) / RESUME_FILE)
+        killpoints.reach("inside save")  # the optimizer's state is still to be written
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # Private methods of Trainer are overridden here and below because it has no public ones for states.
+        # If they are renamed, the tests that kill, resume and fill the disk fail.
+        with explained(Path(str(self.args.output_dir))):
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        killpoints.reach(
+            "optimizer saved"
+        )  # the random states and Trainer's counters are still to be written
+        super()._save_rng_state(output_dir)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        # A private method of Trainer, overridden as the counterpart of save_model. If it is ever renamed,
-        # Trainer looks for its own files, and the tests that resume a killed training fail.
-        saved, current = load_file(Path(resume_from_checkpoint) / RESUME_FILE), self._trained()
-        if saved.keys() != current.keys():
-            raise RuntimeError(f"{resume_from_checkpoint} was written by a training of different parameters")
-        for name, parameter in current.items():
-            parameter.copy_(saved[name])
+        if self._foreign(resume_from_checkpoint):
+            return
+        current = self._trained()
+        with safe_open(Path(resume_from_checkpoint) / RESUME_FILE, "pt") as saved:
+            if set(saved.keys()) != current.keys():
+                raise CheckpointError(f"{resume_from_checkpoint} has other parameters than this training")
+            for name, parameter in current.items():
+                parameter.copy_(saved.get_tensor(name))
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume: str | None) -> Any:
+        foreign = self._foreign(resume)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None if foreign else resume)
+        if foreign and resume is not None:
+            folder = Path(resume)
+            names = _in_order_of_optimizer(self.model, self.part_lr, self.args.weight_decay)
+            restore(self, folder, Engine.read(folder), step_of(folder), names)
+        return prepared
+
+    def _foreign(self, checkpoint: str | None) -> bool:
+        """Whether a state has to be translated."""
+        return checkpoint is not None and not self.engine.reads(Engine.read(Path(checkpoint)))
 
     def _trained(self) -> dict[str, torch.Tensor]:
         model: Any = self.model
@@ -185,77 +225,19 @@ class PlannedTrainer(Trainer):
         return 0
 
 
-class StepLog(TrainerCallback):
-    """A JSON line per step, progress calls, checks for divergence and the engine, epochs, checkpoint markers.
+class _EngineCheck(TrainerCallback):
+    """Refuses to train without the requested engine: accelerate can silently fall back to another."""
 
-    `writes`: only rank 0 writes files and reports progress. Set `trainer` before the training starts.
-    """
-
-    def __init__(
-        self, path: Path, batches: PlannedBatches, on_progress: Progress | None, writes: bool
-    ) -> None:
-        self.path, self.batches, self.on_progress, self.writes = path, batches, on_progress, writes
-        self.trainer: PlannedTrainer | None = None
-        self.losses: list[float] = []
-        self._last_call = 0.0
+    def __init__(self, trainer: PlannedTrainer) -> None:
+        self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refuse to train without the requested engine (accelerate can silently fall back to DDP)."""
-        engine = self.trainer and self.trainer.model_wrapped
-        if args.deepspeed and type(engine).__name__ != "DeepSpeedEngine":
-            raise RuntimeError(
-                "a DeepSpeed config was given, but DeepSpeed is not in use: start the training with torchrun"
-            )
-        self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        if self.writes:
-            lines = [json.dumps(entry) + "\n" for entry in state.log_history if "loss" in entry]
-            self.path.write_text("".join(lines))
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Set the sampler's epoch, derived from the step so that it is right after a resume too."""
-        self.batches.epoch = state.global_step // self.batches.steps
-
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """Record the step's loss; stop with TrainingDiverged when it is not finite."""
-        if logs is None or "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise TrainingDiverged(
-                f"loss is {logs['loss']} at step {state.global_step}: lower the learning rate"
-            )
-        self.losses.append(logs["loss"])
-        if self.writes:
-            with self.path.open("a") as handle:
-                handle.write(json.dumps({**logs, "step": state.global_step}) + "\n")
-            self._report(state)
-        killpoints.reach("step")
-
-    def _report(self, state: Any) -> None:
-        """Report progress, at most five times a second."""
-        now = time.monotonic()
-        done = state.global_step >= state.max_steps
-        if self.on_progress and (done or now - self._last_call > 0.2):
-            self._last_call = now
-            self.on_progress(state.global_step, state.max_steps, f"loss {self.losses[-1]:.4f}")
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as complete after every rank has written its part, then delete older ones."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if not self.writes:
-            return
-        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        killpoints.reach("before mark")
-        (newest / COMPLETE).touch()
-        killpoints.reach("after mark")
-        for other in Path(args.output_dir).glob("checkpoint-*"):
-            if other != newest:
-                shutil.rmtree(other)
+        """Compare the engine with the settings. Raises WrongEngine."""
+        check_engine(self.trainer.model_wrapped, args.deepspeed)
 
 
-def last_complete(folder: Path) -> Path | None:
-    """The newest checkpoint under `folder` with a marker; one without was interrupted while being written."""
-    marked = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(marked, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+def _in_order_of_optimizer(model: Any, lr: dict[str, float], weight_decay: float) -> list[str]:
+    """Names of the trained parameters in the order in which the optimizer counts them."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = param_groups(model, lr, weight_decay)
+    return [names[id(parameter)] for group in groups for parameter in group["params"]]

@@ -21,7 +21,14 @@ def train(
     from training.spec import FitSpec
 
     spec = FitSpec(**{**config, "seed": seed})
-    result = launch(spec, base, examples, out, counter(progress), keep_adapters=keep_adapters)
+    count = counter(progress)
+
+    def report(step: int, steps: int, message: str) -> None:
+        if step == 0:  # what the training has doubts about
+            progress.say(message)
+        count(step, steps)
+
+    result = launch(spec, base, examples, out, report, keep_adapters=keep_adapters)
     losses = result["losses"]
     tail = losses[-max(1, len(losses) // 10) :]  # the mean of the last tenth, as single steps are noisy
     progress.say(

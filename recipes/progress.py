@@ -117,10 +117,20 @@ def display(
     return (LiveDisplay if console.is_terminal else PlainDisplay)(console, expected, on_finish)
 
 
-def stage_table(rows: Sequence[tuple[str, str, float | None]], title: str) -> Table:
-    """A table of (stage, state, seconds); unknown seconds are shown as `?`."""
+def stage_table(
+    rows: Sequence[tuple[str, str, float | None]],
+    title: str,
+    columns: Sequence[str] = (),
+    cells: Sequence[Sequence[str]] = (),
+) -> Table:
+    """A table of (stage, state, seconds); unknown seconds are shown as `?`.
+
+    `columns`, `cells`: headings and, for each row, the texts of further columns.
+    """
     table = Table("stage", "state", title=title, title_justify="left")
-    table.add_column("seconds", justify="right")
-    for name, state, seconds in rows:
-        table.add_row(name.replace("[", r"\["), state, "?" if seconds is None else f"{seconds:.1f}")
+    for column in ("seconds", *columns):
+        table.add_column(column, justify="right")
+    for number, (name, state, seconds) in enumerate(rows):
+        more = cells[number] if columns else ()
+        table.add_row(name.replace("[", r"\["), state, "?" if seconds is None else f"{seconds:.1f}", *more)
     return table

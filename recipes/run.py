@@ -132,9 +132,10 @@ def _run(options: argparse.Namespace, package: str) -> int:
 def _show_plan(
     loaded: "Loaded", plan: "Plan", root: Path, options: argparse.Namespace, console: "Console"
 ) -> int:
-    """Print the stages, which of them are cached, and the expected seconds."""
+    """Print the stages, which of them are cached, expected seconds, and what the trainings cost."""
     from recipes.engine import survey
     from recipes.progress import stage_table
+    from recipes.training_costs import TrainingCosts
 
     present = survey(plan, root, options.until, options.force)
     todo = {node.name for node in present.todo}
@@ -143,8 +144,14 @@ def _show_plan(
         return "new" if name in todo else "cached" if present.states[name] == "done" else "not needed"
 
     rows = [(n.name, state(n.name), present.expected[n.name] if n.name in todo else 0.0) for n in plan.nodes]
-    console.print(stage_table(rows, f"{loaded.recipe.name}, protocol {loaded.protocol}"))
-    for note in plan.notes:
+    costs = TrainingCosts(loaded, root)
+    each = [costs.of(node) if node.name in todo else None for node in plan.nodes]
+    known_costs = [cost for cost in each if cost]
+    columns = costs.columns if known_costs else ()
+    title = f"{loaded.recipe.name}, protocol {loaded.protocol}"
+    console.print(stage_table(rows, title, columns, [costs.cells(cost) for cost in each]))
+    total = [costs.total(known_costs)] if known_costs else []
+    for note in (*plan.notes, *costs.notes, *total):
         console.print(note, markup=False, soft_wrap=True)
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)

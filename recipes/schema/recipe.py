@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recipes.schema.arms import Arm
 from recipes.schema.base import (
@@ -29,6 +29,7 @@ from recipes.schema.signals import (
     Scoring,
 )
 from recipes.schema.teachers import ApiTeacher, MetadataTeacher
+from training.estimate.gpus import gpu_of
 from training.spec import FitSpec
 
 
@@ -53,6 +54,19 @@ class Resources(Section):
         le=1024,
         description="processes that answer one checkpoint's benchmarks, one for each GPU",
     )
+    gpu: str | None = Field(
+        None, description="GPU that a dry run estimates the hours of the trainings for: h100, a100_80, ..."
+    )
+    mfu: float | None = Field(
+        None, gt=0, le=1, description="share of its peak that they reach; default: 0.4, assumed"
+    )
+
+    @field_validator("gpu")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None:
+            gpu_of(name)
+        return name
 
 
 class Wandb(Section):

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     add("--stages", metavar="A,B", default=STAGES, help=f"DeepSpeed settings; default: {STAGES}")
     add("--samples", metavar="N", type=count, default=665_000, help="default: 665000, LLaVA-1.5's mixture")
     add("--text", metavar="TOKENS", type=count, default=300, help="text tokens of a sample; default: 300")
-    add("--images", metavar="N", type=float, default=1, help="images of a sample; default: 1")
+    add("--images", metavar="N", type=whole_number(0), default=1, help="images of a sample; default: 1")
     add("--tokens", metavar="DIR", help="a token store: its lengths, instead of --samples and --text")
     add("--pool", metavar="DIR", help="a pool: its token counts, instead of --samples and --text")
     return command
@@ -70,11 +70,11 @@ def _print(options: argparse.Namespace) -> int:
 def _costs(options: argparse.Namespace, mfu: float) -> Iterator[tuple[str, Any]]:
     """(model, cost) for each model and stage."""
     from training.estimate.cost import estimate
-    from training.estimate.published import image_cost
+    from training.estimate.published import image_tokens
 
     spec = spec_of(options.preset, options.settings)
     for shape in _shapes(options):
-        lengths = _lengths(options, *image_cost(shape))
+        lengths = _lengths(options, image_tokens(shape))
         for stage in options.stages.split(","):
             own = type(spec)(**{**spec.model_dump(), "deepspeed": stage, "processes": None, "nodes": 1})
             yield shape.name, estimate(shape, own, lengths, gpu=options.gpu, world=options.gpus, mfu=mfu)
@@ -108,15 +108,15 @@ def _shapes(options: argparse.Namespace) -> Iterator[Any]:
         yield from map(shape_of, options.models.split(","))
 
 
-def _lengths(options: argparse.Namespace, image_tokens: int, patches: int) -> Any:
+def _lengths(options: argparse.Namespace, image_tokens: int) -> Any:
     """Lengths counted in a token store or a pool, else as the options assume them."""
     from training.estimate import lengths
 
     if options.tokens:
-        return lengths.of_store(Path(options.tokens), patches / image_tokens)
+        return lengths.of_store(Path(options.tokens))
     if options.pool:
-        return lengths.of_pool(Path(options.pool), image_tokens, patches / image_tokens)
-    return lengths.Lengths.assumed(options.samples, options.text, options.images, image_tokens, patches)
+        return lengths.of_pool(Path(options.pool), image_tokens)
+    return lengths.Lengths.assumed(options.samples, options.text, options.images, image_tokens)
 
 
 if __name__ == "__main__":

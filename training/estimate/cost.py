@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.estimate.flops import flops
 from training.estimate.gpus import gpu_of
 from training.estimate.lengths import Lengths
 from training.estimate.memory import Disk, Engine, Forward, Memory, disk, memory
-from training.estimate.shapes import Shape
+from training.estimate.shapes import PARTS, Shape, fully_trained
 from training.spec import FitSpec
 
 MFU = 0.4
@@ -39,7 +38,7 @@ class Cost:
     @property
     def gpu_hours(self) -> float | None:
         """Hours of one GPU."""
-        return self.flops / (gpu_of(self.gpu).tflops * 1e12 * self.mfu) / 3600 if self.gpu else None
+        return self.flops / (gpu_of(self.gpu).peak * self.mfu) / 3600 if self.gpu else None
 
     @property
     def hours(self) -> float | None:
@@ -81,12 +80,26 @@ def estimate(
         samples=round(passes * len(lengths)),
         tokens=round(passes * float(lengths.tokens.sum())),
         flops=passes * flops(shape, spec, lengths),
-        memory=memory(shape, spec, engine, heaviest(spec, lengths, engine.world)),
+        memory=memory(shape, spec, engine, heaviest(shape, spec, lengths, engine.world)),
         disk=disk(shape, spec, engine),
         engine=engine,
         gpu=gpu,
         mfu=mfu,
     )
+
+
+def flops(shape: Shape, spec: FitSpec, lengths: Lengths) -> float:
+    """FLOPs of one pass over the examples, as `training.flops` counts them."""
+    each = shape.sizes.training(
+        lengths.tokens,
+        lengths.labels,
+        lengths.patches(shape),
+        lengths.images,
+        trained=[part for part in PARTS if fully_trained(spec, part)],
+        lora=spec.lora.parts if spec.lora else (),
+        rank=spec.lora.r if spec.lora else 0,
+    )
+    return float(each.sum())
 
 
 def processes_of(spec: FitSpec) -> int:
@@ -105,13 +118,12 @@ def volume(spec: FitSpec, count: int) -> tuple[int, float]:
     return steps, seen / count
 
 
-def heaviest(spec: FitSpec, lengths: Lengths, world: int) -> Forward:
+def heaviest(shape: Shape, spec: FitSpec, lengths: Lengths, world: int) -> Forward:
     """The largest forward pass that a process may meet: a full pack, or the longest examples, padded."""
     cap, longest = getattr(spec, "pack_tokens", None), lengths.longest(spec.max_length)
     micro = min(spec.micro_batch or math.ceil(spec.batch_size / world), len(lengths))
-    labels, patches = (int(np.sort(counts)[-micro:].sum()) for counts in (lengths.labels, lengths.patches))
+    columns = (lengths.labels, lengths.patches(shape))
     if cap is None:
-        return Forward(micro * longest, labels, patches)
+        return Forward(micro * longest, *(int(np.sort(counts)[-micro:].sum()) for counts in columns))
     tokens, total = max(cap, longest), max(1, int(lengths.tokens.sum()))
-    each = [math.ceil(tokens * int(counts.sum()) / total) for counts in (lengths.labels, lengths.patches)]
-    return Forward(tokens, *each)
+    return Forward(tokens, *(math.ceil(tokens * int(counts.sum()) / total) for counts in columns))

@@ -1,30 +1,34 @@
-"""GPUs by name: the peak of their dense matrix units and the memory that a process can use."""
+"""GPUs by name: what they could compute at most, and the memory that a process can use."""
 
 from dataclasses import dataclass
+
+from training.flops import PEAKS
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """`tflops`: peak of dense bf16 products with fp32 sums, 10^12 FLOP/s. `gib`: usable memory in GiB."""
+    """`device`: its name in `training.flops.PEAKS`. `gib`: memory that a process can use, in GiB."""
 
-    tflops: float
+    device: str
     gib: float
+
+    @property
+    def peak(self) -> float:
+        """FLOP/s of dense bf16 products at most."""
+        return PEAKS[self.device]
 
 
 GPUS = {
-    "a100_40": Gpu(312, 39.4),
-    "a100_80": Gpu(312, 79.2),
-    "a800_80": Gpu(312, 79.2),
-    "h100": Gpu(989, 79.2),
-    "h200": Gpu(989, 139.8),
-    "b200": Gpu(2250, 178.4),
-    "l40s": Gpu(362, 44.4),
-    "rtx3090": Gpu(71, 23.6),
-    "rtx4090": Gpu(165, 23.5),
-    "mi300x": Gpu(1307, 191.5),
+    "a100_40": Gpu("A100", 39.4),
+    "a100_80": Gpu("A100", 79.2),
+    "h100": Gpu("H100", 79.2),
+    "h200": Gpu("H200", 139.8),
+    "b200": Gpu("B200", 178.4),
+    "l40s": Gpu("L40S", 44.4),
+    "l4": Gpu("L4", 22.0),
+    "rtx4090": Gpu("RTX 4090", 23.5),
 }
-"""Peaks are those of the makers' data sheets (SXM modules, without sparsity); memory is what is left of the
-nominal size after the driver's own share, rounded down."""
+"""Memory is what is left of the nominal size after the driver's own share, rounded down."""
 
 
 def gpu_of(name: str) -> Gpu:

@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from training.estimate.shapes import Shape
+from training.flops import image_patches
+
 LABEL_SHARE = 1 / 3
 """Assumed share of a sample's text tokens that carry a loss, where nobody has counted them."""
 ASSUMED_IMAGES = "; images of 640 x 480 pixels assumed"
@@ -16,15 +19,16 @@ ASSUMED_IMAGES = "; images of 640 x 480 pixels assumed"
 
 @dataclass(frozen=True)
 class Lengths:
-    """One entry for each example: `tokens` int [n] (image tokens included), `labels` int [n] and `patches`.
+    """Of each example, int [n]: `tokens` (image tokens included), `labels`, `image_tokens` and `images`.
 
-    `patches` int [n] are the positions that the vision tower computes for its images. `source` says in words
-    where the numbers are from. `counted`: whether they are of real examples, the longest among them.
+    `source` says in words where the numbers are from. `counted`: whether they are of real examples, the
+    longest among them.
     """
 
     tokens: np.ndarray
     labels: np.ndarray
-    patches: np.ndarray
+    image_tokens: np.ndarray
+    images: np.ndarray
     source: str
     counted: bool = True
 
@@ -32,12 +36,18 @@ class Lengths:
         return len(self.tokens)
 
     @classmethod
-    def assumed(cls, count: int, text: int, images: float, image_tokens: int, patches: int) -> "Lengths":
+    def assumed(cls, count: int, text: int, images: int, image_tokens: int) -> "Lengths":
         """`count` equal examples of `text` tokens, a third of them labels, and `images` images."""
-        tokens = np.full(count, round(text + images * image_tokens))
-        labels = np.full(count, max(1, round(LABEL_SHARE * text)))
-        source = f"assumed: {text} text tokens and {images:g} images of {image_tokens} tokens a sample"
-        return cls(tokens, labels, np.full(count, round(images * patches)), source, counted=False)
+        columns = (text + images * image_tokens, max(1, round(LABEL_SHARE * text)), images * image_tokens)
+        source = f"assumed: {text} text tokens and {images} images of {image_tokens} tokens a sample"
+        arrays = (np.full(count, value) for value in (*columns, images))
+        return cls(*arrays, source, counted=False)
+
+    def patches(self, shape: Shape) -> np.ndarray:
+        """Patches that the vision tower sees of each example, int [n]."""
+        # OneVision appends a newline to each image, which is no patch and must not count as another tile.
+        added = self.images if shape.sizes.tile else 0
+        return image_patches(shape.sizes, self.image_tokens - added, self.images)
 
     def longest(self, limit: int | None) -> int:
         """Tokens of the longest example; where lengths are assumed, the limit: most data reach it."""
@@ -45,12 +55,15 @@ class Lengths:
 
     def take(self, rows: np.ndarray) -> "Lengths":
         """Of these examples only."""
-        return replace(self, tokens=self.tokens[rows], labels=self.labels[rows], patches=self.patches[rows])
+        columns = ("tokens", "labels", "image_tokens", "images")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
     def resized(self, count: int) -> "Lengths":
         """`count` examples with these lengths in the same proportions: those of a subset not chosen yet."""
+        if count == len(self):
+            return self
         rows = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
-        return self if count == len(self) else self.take(np.argsort(self.tokens, kind="stable")[rows])
+        return self.take(np.argsort(self.tokens, kind="stable")[rows])
 
     def within(self, limit: int | None, policy: str) -> "Lengths":
         """What a limit of tokens leaves: longer examples are cut (`policy` truncate) or left out."""
@@ -61,37 +74,43 @@ class Lengths:
         return self.take(np.flatnonzero(self.tokens <= limit))
 
 
-def of_pool(folder: Path, image_tokens: int, ratio: float, rows: np.ndarray | None = None) -> Lengths:
+def of_pool(folder: Path, image_tokens: int, rows: np.ndarray | None = None) -> Lengths:
     """Of a pool's table: text tokens without the chat template's, and image tokens.
 
-    `image_tokens`: of an image, where the pool has not counted them; `ratio`: positions of the tower for an
-    image token; `rows`: default all. A third of the text is taken to carry a loss. Raises PoolError.
+    `image_tokens`: of an image, where the pool has not counted them; `rows`: default all. A third of the text
+    is taken to carry a loss. Raises PoolError.
     """
     from curation.pool.read import read_info, read_table
 
     table = read_table(folder, read_info(folder, ("n",)))
     text = table["text_tokens"].to_numpy().astype(np.int64)
-    assumed = pc.multiply(table["n_images"], pa.scalar(image_tokens, pa.int64()))
-    images = pc.coalesce(pc.cast(table["image_tokens"], pa.int64()), assumed).to_numpy()
+    images = table["n_images"].to_numpy().astype(np.int64)
+    own = table["image_tokens"]
+    counted = np.asarray(pc.fill_null(pc.cast(own, pa.int64()), -1))
+    seen = np.where(counted < 0, images * image_tokens, counted)
     labels = np.maximum(1, np.round(LABEL_SHARE * text)).astype(np.int64)
-    counted = table["image_tokens"].null_count == 0
-    source = "the pool's text tokens, without the chat template's" + ("" if counted else ASSUMED_IMAGES)
-    lengths = Lengths(text + images, labels, np.round(ratio * images).astype(np.int64), source)
+    source = "the pool's text tokens, without the chat template's" + (
+        ASSUMED_IMAGES if own.null_count else ""
+    )
+    lengths = Lengths(text + seen, labels, seen, images, source)
     return lengths if rows is None else lengths.take(rows)
 
 
-def of_store(folder: Path, ratio: float, rows: np.ndarray | None = None) -> Lengths:
-    """Of a token store, counted; `ratio`: positions of the tower for an image token. Raises StoreError."""
+def of_store(folder: Path, rows: np.ndarray | None = None) -> Lengths:
+    """Of the rows of a token store (default: all) that were not rejected. Raises StoreError."""
     from training.token_store import TokenStore
 
     store = TokenStore.open(folder, verify=False)
-    kept = np.flatnonzero(store.lengths) if rows is None else rows[store.lengths[rows] > 0]
-    patches = np.round(ratio * store.image_tokens[kept]).astype(np.int64)
-    return Lengths(store.lengths[kept], store.labels_count[kept], patches, "counted: the token store")
+    kept = np.arange(len(store)) if rows is None else rows
+    kept = kept[store.lengths[kept] > 0]
+    columns = (store.lengths, store.labels_count, store.image_tokens, store.n_images)
+    return Lengths(*(column[kept] for column in columns), "counted: the token store")
 
 
-def of_encoded(examples: Sequence[Any], patches: Sequence[int]) -> Lengths:
-    """Of rendered examples (training.render.Encoded); `patches`: of the images of each."""
+def of_encoded(examples: Sequence[Any], image_id: int) -> Lengths:
+    """Of rendered examples (training.render.Encoded); `image_id`: the image token."""
     tokens = np.array([len(example) for example in examples])
     labels = np.array([int((example.labels[1:] >= 0).sum()) for example in examples])
-    return Lengths(tokens, labels, np.array(patches), "counted: rendered examples")
+    image_tokens = np.array([int((example.input_ids == image_id).sum()) for example in examples])
+    images = np.array([len(example.images) for example in examples])
+    return Lengths(tokens, labels, image_tokens, images, "counted: rendered examples")

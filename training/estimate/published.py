@@ -43,12 +43,11 @@ _QWEN_VISION = {
 
 @dataclass(frozen=True)
 class Published:
-    """A model on the Hub; 640 x 480 pixels are `image_tokens` tokens, `patches` positions of the tower."""
+    """A model on the Hub, and the tokens of an image of 640 x 480 pixels."""
 
     hub: str
     config: Mapping[str, Any]
     image_tokens: int
-    patches: int
 
 
 def _llama(hidden: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
@@ -72,15 +71,13 @@ def _decoder(
 
 def _llava(hub: str, text: dict[str, Any]) -> Published:
     config = {"model_type": "llava", "vision_config": _CLIP, "text_config": text}
-    return Published(hub, config | {"tie_word_embeddings": False}, 576, 577)
+    return Published(hub, config | {"tie_word_embeddings": False}, 576)
 
 
 def _onevision(hub: str, text: dict[str, Any]) -> Published:
     """A 640 x 480 image is the whole picture and 2 x 2 tiles (anyres), 54 x 41 tokens of which are kept."""
     config = {"model_type": "llava_onevision", "vision_config": _SIGLIP, "text_config": text}
-    return Published(
-        hub, config | {"tie_word_embeddings": text["tie_word_embeddings"]}, 729 + 54 * 40 + 40, 5 * 729
-    )
+    return Published(hub, config | {"tie_word_embeddings": text["tie_word_embeddings"]}, 729 + 54 * 40 + 40)
 
 
 def _qwen(hub: str, text: dict[str, Any]) -> Published:
@@ -92,7 +89,7 @@ def _qwen(hub: str, text: dict[str, Any]) -> Published:
         "text_config": {**text, "model_type": "qwen2_5_vl_text", "rope_parameters": rotary},
         "tie_word_embeddings": text["tie_word_embeddings"],
     }
-    return Published(hub, config, 23 * 17, 46 * 34)
+    return Published(hub, config, 23 * 17)
 
 
 PUBLISHED = {
@@ -134,18 +131,18 @@ def shape_of(name: str) -> Shape:
     return Shape.of_config(name, published_of(name).config)
 
 
-def image_cost(shape: Shape) -> tuple[int, int]:
-    """(tokens, positions of the tower) of an image of 640 x 480 pixels. Raises ShapeError.
+def image_tokens(shape: Shape) -> int:
+    """Tokens of an image of 640 x 480 pixels. Raises ShapeError.
 
     With one tile an image (image mode "base", LLaVA-1.5) they follow from the tower; else they are those of
     the published models of the same type.
     """
-    span, config = round(shape.tower_span), shape.config
+    tile, config = shape.sizes.tile, shape.config
     if config.get("image_mode") == "base":
-        return span + 1, span  # OneVision appends a newline to each image
+        return tile + 1  # OneVision appends a newline to each image
     if config["model_type"] == "llava":
-        return span - 1, span  # CLIP's class token is left out
+        return tile
     for model in PUBLISHED.values():
         if model.config["model_type"] == config["model_type"]:
-            return model.image_tokens, model.patches
+            return model.image_tokens
     raise ShapeError(f"{shape.name}: what an image costs a {config['model_type']} is not known here")

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from training.flops import Part as Sized
+from training.flops import Shape as Sizes
 from training.spec import FitSpec, Part
 
 PARTS: tuple[Part, ...] = ("vision", "projector", "language")
@@ -147,25 +149,34 @@ class Shape:
         return next(weight for weight in self.weights if weight.name.endswith("embed_tokens.weight"))
 
     @cached_property
-    def tower_span(self) -> float:
-        """Positions that one position of the tower attends to: those of its tile, or of its window.
+    def sizes(self) -> Sizes:
+        """What its FLOPs depend on."""
+        head = self.vocabulary * self.hidden
+        language, vision = self._sizes("language"), self._sizes("vision")
+        return Sizes(language, Sized(head), vision, self._sizes("projector"), self._tile, self._merge)
 
-        Of a tower of whole images (Qwen), those of its blocks with full attention are taken to be an image of
-        640 x 480 pixels.
-        """
-        vision = self.config.get("vision_config", {})
-        table = next((w for w in self.weights if re.search(r"position_embedding|pos_embed", w.name)), None)
-        whole = table.shape[-2] if table else (640 // 14) * (480 // 14)
-        window, full = vision.get("window_size"), vision.get("fullatt_block_indexes")
-        if window is None or full is None:
-            return float(whole)
-        count, inside = self.blocks("vision").count, (window // vision["patch_size"]) ** 2
-        return (len(full) * whole + (count - len(full)) * inside) / count
+    def _sizes(self, part: Part) -> Sized:
+        inside = [weight for weight in self.weights if weight.part == part]
+        matrices = sum(weight.size for weight in inside if weight.multiplies)
+        sides = sum(sum(weight.shape) for weight in inside if weight.adaptable)
+        if part == "projector":
+            return Sized(matrices, sides)
+        blocks = self.blocks(part)
+        return Sized(matrices, sides, blocks.count * blocks.query)
 
     @property
-    def pooled(self) -> int:
-        """Positions of the tower that the projector merges into one."""
-        return self.config.get("vision_config", {}).get("spatial_merge_size", 1) ** 2
+    def _tile(self) -> int:
+        """Patches of a tile; 0 for a tower of whole images (Qwen). CLIP's table also has a class token."""
+        table = [weight for weight in self.weights if re.search(r"\.position_embeddings?\b", weight.name)]
+        return math.isqrt(table[0].shape[-2]) ** 2 if table else 0
+
+    @property
+    def _merge(self) -> int:
+        """Patches of the tower that become one image token."""
+        vision = self.config.get("vision_config", {})
+        ratio = self.config.get("downsample_ratio")
+        side = vision.get("spatial_merge_size") or (round(1 / ratio) if ratio else None)
+        return (side or self.config.get("scale_factor") or 1) ** 2
 
     def blocks(self, part: Part) -> Blocks:
         """The blocks of `vision` or `language`."""

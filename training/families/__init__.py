@@ -7,13 +7,25 @@ family.part_of("model.vision_tower.encoder.layers.0.mlp.fc1.weight")      # "vis
 from typing import Any
 
 from training.families.base import PARTS, Family
+from training.families.internvl import InternVl
 from training.families.llava import Llava
+from training.families.llava_next import LlavaNext
 from training.families.llava_onevision import LlavaOnevision
 from training.families.qwen2_5_vl import Qwen25Vl
+from training.families.qwen3_vl import Qwen3Vl
+from training.families.smolvlm import SmolVlm
 
 __all__ = ["FAMILIES", "PARTS", "Family", "UnknownFamily", "find", "of_config", "of_processor"]
 
-FAMILIES: tuple[Family, ...] = (Llava(), LlavaOnevision(), Qwen25Vl())
+FAMILIES: tuple[Family, ...] = (
+    Llava(),
+    LlavaNext(),
+    LlavaOnevision(),
+    Qwen25Vl(),
+    Qwen3Vl(),
+    InternVl(),
+    SmolVlm(),
+)
 
 
 class UnknownFamily(ValueError):

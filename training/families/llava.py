@@ -10,6 +10,12 @@ from typing import Any
 
 from training.families.base import Family
 
+HUB_NAMES = (
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"^model\.(?=vision_tower\.|multi_modal_projector\.|image_newline$)", ""),
+)
+"""From names with transformers' wrapper `model.` to those without, which had the decoder's own inside."""
 _TOWERS = ("siglip_vision_model", "clip_vision_model")
 _BARE_TOWER = re.compile(r"^(vision_tower\.)(?=(?:embeddings|encoder|pre_layrnorm|post_layernorm|head)\.)")
 
@@ -20,11 +26,7 @@ class Llava(Family):
     name = "llava"
     model_types = ("llava",)
     processors = ("LlavaProcessor",)
-    hub_names = (
-        (r"^model\.language_model\.", "language_model.model."),
-        (r"^lm_head\.", "language_model.lm_head."),
-        (r"^model\.(?=vision_tower\.|multi_modal_projector\.|image_newline$)", ""),
-    )
+    hub_names = HUB_NAMES
 
     def hub_key(self, config: Any, name: str) -> str:
         """As in `Family`. The modules of a SigLIP or CLIP tower are below `vision_model.` on the Hub."""

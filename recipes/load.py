@@ -17,6 +17,8 @@ from recipes.cross_checks import cross_checks
 from recipes.document import Document, KeyPath, merge, parse_overrides, read_yaml, shortened
 from recipes.errors import RecipeError, nearest
 from recipes.schema import Protocol, Recipe
+from training import presets
+from training.presets import LABEL
 
 HERE = Path(__file__).parent
 SERVERS = (
@@ -40,6 +42,10 @@ class Loaded:
     def locate(self, *path: str) -> str:
         """`file:line` of a key or, if the recipe does not contain it, of the nearest key above it."""
         return Document({}, self.where).locate(path)
+
+    def presets(self) -> dict[str, dict[str, Any]]:
+        """The preset of each training, by the training's dotted key: its name and the changed keys."""
+        return dict(_labels(self.recipe.model_dump(mode="json"), ()))
 
     def renamed(self, name: str) -> "Loaded":
         """The same recipe under another name, and so with another run directory."""
@@ -69,12 +75,43 @@ def resolve(own: Document, beside: Path) -> Loaded:
     scale = Document()
     if own.data.get("scale") is not None:
         scale = read_with_parents(find_scale(own.data["scale"], beside, own.locate(("scale",))))
-    document = merge(scale, own)
+    document = with_presets(merge(scale, own))
     announce_imports(document)
     recipe = validate(Recipe, document)
     for key, problem in cross_checks(recipe):
         raise RecipeError(f"{document.locate(key)}: {'.'.join(key)}: {problem}")
-    return Loaded(recipe, tuple(changed_keys(recipe, scale)), document.where)
+    return Loaded(recipe, tuple(changed_keys(recipe, with_presets(scale))), document.where)
+
+
+def _labels(values: dict[str, Any], path: KeyPath) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in values.items():
+        if key == LABEL and value:
+            yield ".".join(path), value
+        elif isinstance(value, dict):
+            yield from _labels(value, (*path, key))
+
+
+def with_presets(document: Document) -> Document:
+    """The document with each training's `preset` replaced by its settings. Raises RecipeError.
+
+    What the document sets beside `preset` takes precedence, and is recorded under `from_preset`.
+    """
+    return Document(_with_presets(document.data, document, ()), document.where)
+
+
+def _with_presets(data: dict[str, Any], document: Document, path: KeyPath) -> dict[str, Any]:
+    out = {}
+    for key, value in data.items():
+        own = (*path, key)
+        if key == "train" and isinstance(value, dict):
+            try:
+                value = presets.expanded(value)
+            except presets.UnknownPreset as error:
+                raise RecipeError(f"{document.locate((*own, 'preset'))}: {'.'.join(own)}: {error}") from error
+        elif isinstance(value, dict):
+            value = _with_presets(value, document, own)
+        out[key] = value
+    return out
 
 
 _announced: set[str] = set()
@@ -229,7 +266,9 @@ def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:
     frozen = {k: v for k, v in scale.data.items() if k in Protocol.model_fields}
     standard = validate(Protocol, Document(frozen, scale.where)).model_dump(mode="json")
     actual = recipe.model_dump(mode="json", include=set(Protocol.model_fields))
-    yield from (key for key in _differences(standard, actual, ()) if not key.startswith(SERVERS))
+    for key in _differences(standard, actual, ()):
+        if not key.startswith(SERVERS) and LABEL not in key.split("."):
+            yield key
 
 
 def _differences(a: Any, b: Any, path: KeyPath) -> Iterator[str]:

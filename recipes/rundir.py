@@ -37,6 +37,9 @@ def resolved_yaml(loaded: Loaded) -> str:
     head = f"# Resolved recipe; can be run as it is. protocol: {loaded.protocol}"
     if loaded.modified:
         head += f" ({', '.join(loaded.modified)})"
+    for key, preset in loaded.presets().items():
+        changed = f", changed: {', '.join(preset['changed'])}" if preset["changed"] else ""
+        head += f"\n# {key}: preset {preset['name']}{changed}"
     values = loaded.recipe.model_dump(mode="json")  # with nulls, which may override values of the scale
     order = ["name", "description", "goal", "scale"]
     values = {
@@ -100,6 +103,7 @@ def write_lineage(run: Path, loaded: Loaded, plan: Plan, root: Path) -> None:
             "scale": loaded.recipe.scale,
             "protocol": loaded.protocol,
             "modified": list(loaded.modified),
+            "presets": loaded.presets(),
             "environments": environments,
             "stages": stages,
         },

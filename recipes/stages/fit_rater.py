@@ -19,8 +19,10 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         styler_targets,
     )
     from curation.teacher.labels import read_labels
+    from training.aspects import set_aspect
     from training.models import image_mode, load
     from training.render import Renderer
+    from training.spec import FitSpec
 
     pool, rater, seed = Pool.open(inputs["pool"]), config["rater"], config["seed"]
     queries = load_queries(config["prompts"])
@@ -34,7 +36,10 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         f"capabilities), {len(held_out)} held out"
     )
     model, processor = load(inputs["base"])
-    examples = RaterExamples(pool, Renderer(processor, image_mode(model)), targets)
+    spec = FitSpec(**config["train"])
+    mode = set_aspect(processor, image_mode(model), spec.image_aspect, spec.image_grids)
+    renderer = Renderer(processor, mode, rules=spec.render_rules())
+    examples = RaterExamples(pool, renderer, targets)
     # A list, because `train` reads any other sequence lazily, which skips the audit of bad examples.
     listed = [examples[i] for i in range(len(examples))]
     summary = train(config["train"], seed, inputs["base"], listed, out, progress)

@@ -4,6 +4,7 @@ import pytest
 
 from recipes.errors import RecipeError
 from recipes.load import load
+from recipes.rundir import resolved_yaml
 
 
 def edit(project, old, new):
@@ -295,3 +296,35 @@ def test_goal_base_requires_its_section(project):
     assert "pretrain: missing" in problem(file="base.yaml")
     (project / "base.yaml").write_text("name: b\ngoal: base\npretrain: {steps: 3}\n")
     assert load("base.yaml").recipe.pretrain == {"steps": 3}
+
+
+def test_a_scale_names_a_preset_and_a_recipe_changes_some_of_it(project):
+    scale = project / "scales" / "tiny.yaml"
+    lines = [line for line in scale.read_text().splitlines() if not line.startswith("train:")]
+    scale.write_text("\n".join([*lines, "train: {preset: onevision_si_7b, batch_size: 8}"]) + "\n")
+    loaded = load("demo.yaml")
+    assert loaded.protocol == "standard" and loaded.recipe.train.lr == 1e-5
+    assert loaded.presets() == {"train": {"name": "onevision_si_7b", "changed": ["batch_size"]}}
+    changed = load("demo.yaml", ["train.lr=2e-5", "train.part_lr.vision=1e-6"])
+    assert changed.modified == ("train.lr", "train.part_lr.vision")
+    assert changed.presets()["train"]["changed"] == ["batch_size", "lr", "part_lr.vision"]
+    other = load("demo.yaml", ["train.preset=llava15_lora"])
+    assert other.recipe.train.lora.r == 128 and other.recipe.train.batch_size == 8
+    assert "train.lora" in other.modified and other.presets()["train"]["name"] == "llava15_lora"
+
+
+def test_a_resolved_recipe_keeps_the_preset_and_what_was_changed(project):
+    loaded = load("demo.yaml", ["train.preset=mmssr_subset_sft", "seed_model.train.preset=llava15_lora"])
+    text = resolved_yaml(loaded)
+    changed = loaded.presets()["train"]["changed"]
+    assert f"# train: preset mmssr_subset_sft, changed: {', '.join(changed)}" in text and "lr" in changed
+    (project / "again.yaml").write_text(text)
+    again = load("again.yaml")
+    assert again.recipe == loaded.recipe and again.presets() == loaded.presets()
+
+
+def test_an_unknown_preset_names_its_line_and_those_that_exist(project):
+    edit(project, "arms:", "train: {preset: llava15_ful}\narms:")
+    message = problem()
+    assert "demo.yaml:" in message and "train: preset 'llava15_ful' does not exist" in message
+    assert "did you mean llava15_full?" in message

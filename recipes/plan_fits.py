@@ -105,13 +105,14 @@ class PoolFits:
         """The LoRA training whose adapters the gradients are computed at."""
         own = self.section("gradient").warmup
         where, section = ("gradient", "warmup") if own else ("seed_model",), own or self.section("seed_model")
-        if section.train.lora is None or section.train.deepspeed:
+        if section.train.lora is None:
             raise RecipeError(
                 f"{self.loaded.locate(*where)}: {'.'.join(where)}.train: gradients are computed at the "
-                "adapters of a LoRA training in one process; give `lora`, and no `deepspeed`"
+                "adapters of a LoRA training; give `lora`"
             )
         work = samples_seen(section.train, self.size * section.share)
-        return self.add("fit_warmup", dump(section), {"pool": self.pool, "base": self.base}, work)
+        inputs = {"pool": self.pool, "base": self.base, **self.deepspeed(section.train)}
+        return self.add("fit_warmup", dump(section), inputs, work)
 
     def _rater(self, name: str) -> Node:
         """Scorer or styler; a model that is given by path is converted if necessary, not trained."""

@@ -91,6 +91,8 @@ class Agent:
         finally:
             if child.poll() is None:
                 self._end(child)
+            if self.node is not None and self.job.read(f"{EXITS}/{self.node}.json") is None:
+                self.job.write(f"{EXITS}/{self.node}.json", {"torchrun": child.returncode})
         self._conclude(child.returncode)
 
     def _watch(self, child: subprocess.Popen[bytes], signals: Signals) -> None:
@@ -187,8 +189,6 @@ class Agent:
 
     def _conclude(self, status: int) -> None:
         """Nothing when the ranks have ended well; else the reason is raised."""
-        if self.node is not None and self.job.read(f"{EXITS}/{self.node}.json") is None:
-            self.job.write(f"{EXITS}/{self.node}.json", {"torchrun": status})
         if status == 0:
             return
         if number := self.job.read(STOP):

@@ -1,7 +1,8 @@
 """Start a training where it has to run: in this process, or in torchrun processes on one or several nodes.
 
     launch(FitSpec(deepspeed="zero2", processes=8), base, samples, out)
-    python -m training.launch --job OUT.job              # on each further node, where no Slurm starts them
+    python -m training.launch --job OUT.job    # on each further node, where no Slurm starts them
+    python -m training.launch --jobs DIR       # the same for every training of a recipe, below DIR
 
 Distributed trainings always get new processes, so that no engine or process group outlives one training.
 On several nodes the launcher is node 0, and the folder beside `out` is how the nodes find each other
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,13 +176,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--wait", type=float, default=3600, metavar="SECONDS", help="for a training to appear [%(default)s]"
     )
     args = parser.parse_args(argv)
+    folder = args.job or args.jobs
     try:
-        while True:
-            job = _appeared(args.job or args.jobs, args.wait, several=args.jobs is not None)
-            if _take_part(job, args.node) and args.job:
-                return 0
-    except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        while job := _appeared(folder, args.wait, several=args.job is None):
+            try:
+                if _take_part(job, args.node) and args.job:
+                    return 0
+            except LaunchError as error:
+                print(f"error: {error}", file=sys.stderr)
+                if args.job:
+                    return 1
+        print(f"error: {folder}: no training on several nodes appeared in {args.wait:.0f} s", file=sys.stderr)
         return 1
     except Interrupted as stop:
         print(stop, file=sys.stderr)
@@ -199,15 +205,17 @@ def _take_part(job: Job, number: int | None) -> bool:
     return True
 
 
-def _appeared(folder: Path, seconds: float, *, several: bool) -> Job:
-    """A job that waits for nodes, in this folder or (`several`) below it. LaunchError when none appears."""
+def _appeared(folder: Path, seconds: float, *, several: bool) -> Job | None:
+    """A job that waits for nodes, in this folder or (`several`) below it; None when none appears in time."""
     end = time.monotonic() + seconds
     while True:
         for file in _job_files(folder) if several else [folder / JOB]:
-            if file.exists() and (job := jobs.read(file.parent)).nodes > 1 and not job.records(EXITS):
-                return job
+            with suppress(FileNotFoundError):  # not yet there, or just finished
+                job = jobs.read(file.parent)
+                if not job.records(EXITS) and len(job.records(job.joined)) < job.nodes:
+                    return job
         if time.monotonic() > end:
-            raise LaunchError(f"{folder}: no training on several nodes appeared within {seconds:.0f} s")
+            return None
         time.sleep(1)
 
 

@@ -214,6 +214,8 @@ def test_gradients_are_computed_at_the_checkpoints_of_a_warm_up(asking, project)
     assert {run["arm"]: run["targeted"] for run in runs} == {"a": False, "random": True}
     own = asking("gradient", overrides=["gradient.warmup={share: 0.05, train: {epochs: 4, lora: {r: 8}}}"])
     assert own["fit_warmup"].config["share"] == 0.05 and own["fit_warmup"].config["train"]["epochs"] == 4
+    many = asking("gradient", overrides=["seed_model.train={deepspeed: zero3, processes: 8, lora: {r: 4}}"])
+    assert many["fit_warmup"].config["train"]["deepspeed"] == "zero3"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,6 @@ def test_gradients_are_computed_at_the_checkpoints_of_a_warm_up(asking, project)
             "seed_model.train.lora=null",
             r"seed_model.train: gradients are computed at the adapters of a LoRA training",
         ),
-        ("seed_model.train.deepspeed=zero2", "in one process"),
         (
             "gradient.warmup={train: {lora: {r: 8}, seed: 3}}",
             r"gradient.warmup.train.seed: this training is seeded by gradient.warmup.seed",

@@ -4,15 +4,18 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
+from processes import wait_for
 
-from training import agent, job, slurm
+from training import agent, job, launch, slurm
 from training.agent import Agent, LaunchError, claim, failed
 from training.interrupt import Signals
 from training.last_words import last_words
-from training.launch import _place, main
+from training.launch import _appeared, _place, main
 from training.spec import FitSpec
 
 
@@ -228,4 +231,34 @@ def test_a_request_to_stop_reaches_nodes_that_still_wait(two):
 
 def test_a_node_that_waits_in_vain_says_so(tmp_path, capsys):
     assert main(["--job", str(tmp_path / "out.job"), "--wait", "0"]) == 1
-    assert "no training on several nodes appeared within 0 s" in capsys.readouterr().err
+    assert "no training on several nodes appeared in 0 s" in capsys.readouterr().err
+
+
+def test_a_node_takes_part_in_what_waits_for_nodes_below_a_folder(tmp_path, monkeypatch):
+    store = tmp_path / "store" / "train"
+    store.mkdir(parents=True)
+    ended = new_job(store, FitSpec(nodes=2, seed=1))
+    ended.write("exits/0.json", {"torchrun": 0})
+    assert _appeared(tmp_path, 0, several=True) is None
+    waits = job.create(FitSpec(nodes=2), "b", [], store / "other", keep_adapters=False, nodes=2, processes=1)
+    assert _appeared(tmp_path, 0, several=True) == waits == _appeared(waits.folder, 0, several=False)
+    claim(waits)
+    waits.write(f"{waits.joined}/0.json", {"host": "h0", "beat": 1})
+    assert _appeared(tmp_path, 0, several=True) is None  # all have come
+
+
+def test_a_start_waits_for_the_ranks_of_an_earlier_one(two, monkeypatch):
+    module = [sys.executable, "-c", "import time; time.sleep(60)", str(two.folder)]
+    earlier = subprocess.Popen(module)
+    two.write("ranks/0.json", {"node": 0, "host": "h0", "process": earlier.pid})
+    monkeypatch.setattr(launch, "EARLIER_SECONDS", 0.3)
+    wait_for(lambda: agent.is_rank(earlier.pid, two.folder))
+    try:
+        with pytest.raises(
+            LaunchError, match=rf"an earlier start .* still runs \(processes \[{earlier.pid}\]\)"
+        ):
+            launch._wait_for_earlier(two.folder)
+    finally:
+        earlier.kill()
+        earlier.wait()
+    launch._wait_for_earlier(two.folder)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from training.render import Encoded
+
 
 def import_vllm() -> Any:
     """The package vllm. Raises ImportError with an install hint."""
@@ -76,6 +78,20 @@ def request(
     """The request for rendered token ids [T], in which image i has `repeats[i]` placeholders."""
     data = {"multi_modal_data": {"image": list(images)}} if images else {}
     return {"prompt_token_ids": one_placeholder_each(ids, image_id, repeats), **data}
+
+
+def request_of(encoded: "Encoded", image_id: int, images: "Sequence[Image.Image]") -> dict[str, Any]:
+    """The request for a rendered prompt of any family: each image's tokens become one placeholder again.
+
+    Unlike `request`, for families whose images bring other tokens than the placeholder too.
+    """
+    import numpy as np
+
+    keep, ids = np.ones(len(encoded), bool), encoded.input_ids.copy()
+    for start, stop in encoded.image_spans:
+        ids[start], keep[start + 1 : stop] = image_id, False
+    data = {"multi_modal_data": {"image": list(images)}} if images else {}
+    return {"prompt_token_ids": ids[keep].tolist(), **data}
 
 
 def one_placeholder_each(ids: "np.ndarray", image_id: int, repeats: Sequence[int]) -> list[int]:

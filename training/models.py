@@ -292,7 +292,9 @@ def add_lora(
     scale: Any = alpha  # PEFT's annotation says int, but it takes any number
     adapted = get_peft_model(
         model,
-        LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=family.lora_targets(tuple(parts))),
+        LoraConfig(
+            r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=family.lora_targets(tuple(parts))
+        ),
     )
     for name, parameter in adapted.named_parameters():
         if family.part_of(name) in whole:  # PEFT's `modules_to_save` would train a copy, under other names

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from training import in_vllm
 from training.images import PixelLoader
 from training.models import load, load_processor
-from training.render import Renderer
+from training.render import Encoded, Renderer
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,16 @@ def test_each_image_keeps_one_placeholder():
     assert in_vllm.request(np.array([1, 2]), [], 9, []) == {"prompt_token_ids": [1, 2]}
     image = picture(0, (4, 4))
     assert in_vllm.request(ids, [image] * 3, 9, [3, 2, 1])["multi_modal_data"] == {"image": [image] * 3}
+
+
+def test_tokens_around_those_of_an_image_belong_to_its_placeholder():
+    ids = np.array([1, 7, 9, 9, 8, 2, 7, 9, 8], np.int32)
+    encoded = Encoded(ids, ids, image_spans=((1, 5), (6, 9)))
+    image = Image.new("RGB", (2, 2))
+    request = in_vllm.request_of(encoded, 9, [image, image])
+    assert request == {"prompt_token_ids": [1, 9, 2, 9], "multi_modal_data": {"image": [image, image]}}
+    assert encoded.input_ids.tolist() == [1, 7, 9, 9, 8, 2, 7, 9, 8]
+    assert in_vllm.request_of(Encoded(ids[:1], ids[:1]), 9, []) == {"prompt_token_ids": [1]}
 
 
 def test_a_checkpoint_with_the_names_of_the_hub_is_opened_as_it_is(tiny, tmp_path):

@@ -201,20 +201,27 @@ def measure_stages(pool: Any, factory: Callable[[], Any], out: Path) -> None:
 
 
 def measure_scaling(pool: Any, factory: Callable[[], Any], out: Path) -> None:
-    """The same with one process and with two, and without the start, which costs as much for any size."""
+    """The same with one process and with two, without the start, which costs as much for any size."""
     from training.token_store import PoolSource, write
 
     for workers in (1, 2):
         spent = []
+        times: list[tuple[int, float]] = []
+
+        def note(done: int, total: int, times: list[tuple[int, float]] = times) -> None:
+            times.append((done, time.monotonic()))
+
         for size in (1024, len(pool)):
+            folder, begin = out / f"{workers} {size}", cpu()
+            times.clear()
             source = PoolSource(head(pool, size))
-            begin, wall = cpu(), time.monotonic()
-            write(source, factory, out / f"{workers} {size}", workers=workers, shard_rows=512)
-            spent.append((cpu() - begin, time.monotonic() - wall))
-        used, wall = (np.subtract(*spent[::-1])) / (len(pool) - 1024) * 1e3
+            write(source, factory, folder, workers=workers, shard_rows=512, on_progress=note)
+            spent.append(cpu() - begin)
+        (first, start), (last, end) = times[1], times[-1]
         print(
-            f"{workers} process(es): {spent[0][0]:.0f} CPU s for the first 1,024 samples, "
-            f"then {used:.2f} CPU s and {wall:.2f} s for 1,000",
+            f"{workers} process(es): {spent[0]:.0f} CPU s for the first 1,024 samples, then "
+            f"{(spent[1] - spent[0]) / (len(pool) - 1024) * 1e3:.2f} CPU s for 1,000; "
+            f"{(last - first) / (end - start):.0f} samples/s after the first shard",
             flush=True,
         )
 

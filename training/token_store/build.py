@@ -34,7 +34,7 @@ def compact(ids: np.ndarray, image_id: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expand(tokens: np.ndarray, labelled: np.ndarray, runs: np.ndarray, image_id: int) -> tuple[Any, Any]:
-    """Input ids and labels int32 [T] of stored tokens, each run of image tokens at its full length."""
+    """Input ids and labels int32 [T] of stored tokens, each run of image tokens at its length; copies."""
     ids = tokens.astype(np.int32)
     labels = np.where(labelled, ids, np.int32(IGNORE))
     if len(runs):

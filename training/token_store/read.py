@@ -18,9 +18,6 @@ from training.token_store.layout import DRAWN, Info, Shard, StoreMismatch, check
 TooLong = Literal["error", "drop", "truncate"]
 _OPEN_SHARDS = 512
 """Each open shard holds a file descriptor, of which a process often has 1,024."""
-_RELEASE_EVERY = 2_000
-"""Reads after which mapped pages are given back. A read maps 64 KB around what it needs, and without this a
-rank would soon count the whole store, which all ranks share, as memory of its own."""
 _CHECKERS = 4
 
 
@@ -34,7 +31,6 @@ class TokenStore:
     def __init__(self, folder: Path, info: Info) -> None:
         self.folder, self.info = folder, info
         self._opened: OrderedDict[int, Shard] = OrderedDict()
-        self._reads = 0
 
     @classmethod
     def open(
@@ -81,18 +77,16 @@ class TokenStore:
 
     def encoded(self, row: int) -> Encoded:
         """One stored example at its full length. Raises ValueError for a rejected row."""
-        self._count_read()
         shard, at = self._at(row)
         if not shard.length[at]:
             raise ValueError(f"row {row} of {self.folder} was rejected: {shard.details[at].as_py()}")
         start, stop = shard.starts[at], shard.starts[at + 1]
         runs = shard.runs[shard.run_starts[at] : shard.run_starts[at + 1]]
-        ids, labels = expand(
-            shard.tokens[start:stop], shard.label_mask(start, stop), runs, self.info.image_id
-        )
+        labelled = shard.label_mask(start, stop)
+        ids, labels = expand(shard.tokens[start:stop], labelled, runs, self.info.image_id)
         branches = shard.branches[shard.branch_starts[at] : shard.branch_starts[at + 1]]
         images = self.images(row)
-        return Encoded(
+        example = Encoded(
             ids,
             labels,
             tuple(self._image_path(image) for image in images),
@@ -101,6 +95,9 @@ class TokenStore:
             shard.ids[at].as_py(),
             tuple((image["start"], image["stop"]) for image in images),
         )
+        # A fault may map a megabyte of the file: after some thousand reads, a rank would seem to use it all.
+        shard.release()
+        return example
 
     def images(self, row: int) -> list[dict[str, Any]]:
         """name, drawn, start, stop, height and width of each image of a row."""
@@ -139,12 +136,6 @@ class TokenStore:
             parts.append(getattr(shard, name).copy())
             shard.release()
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
-
-    def _count_read(self) -> None:
-        self._reads += 1
-        if self._reads % _RELEASE_EVERY == 0:
-            for shard in list(self._opened.values()):
-                shard.release()
 
     def _at(self, row: int) -> tuple[Shard, int]:
         if not 0 <= row < len(self):

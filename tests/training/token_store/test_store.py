@@ -45,8 +45,7 @@ def test_a_pool_comes_back_as_rendered(pool_of, stored, renderer):
 
 
 def test_pages_and_files_are_given_back(pool_of, stored, renderer, monkeypatch):
-    """Which changes nothing in what is read: here after each read, with one open file."""
-    monkeypatch.setattr(read, "_RELEASE_EVERY", 1)
+    """Which changes nothing in what is read; here with one open file."""
     monkeypatch.setattr(read, "_OPEN_SHARDS", 1)
     pool = pool_of(30)
     store = stored(pool)

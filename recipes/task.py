@@ -78,7 +78,7 @@ def perform(task: Task, progress: Progress) -> Outcome:
 
 def _run(task: Task, state: str, roots: dict[str, Any], progress: Progress) -> Outcome:
     resumes = state == "unfinished" and not task.force and task.stages.resumes(task.kind)
-    store.begin(task.out, keep=resumes and _same_inputs(task.out, roots))
+    store.begin(task.out, keep=resumes and keeps(task.out, roots))
     store.write_json(task.out / "begun.json", roots)
     started = time.perf_counter()
     try:
@@ -124,6 +124,15 @@ def _verified_roots(task: Task) -> dict[str, Any]:
         else:
             roots[key] = root(paths, digests)
     return roots
+
+
+def keeps(out: Path, roots: dict[str, Any]) -> bool:
+    """Whether what an unfinished stage left is kept, for the stage to go on with.
+
+    With other inputs it is not, unless it holds a saved state of a training: that is never deleted, and the
+    training itself goes on with it or says what differs (training/checkpoints.py).
+    """
+    return _same_inputs(out, roots) or any(out.rglob("checkpoints/checkpoint-*/COMPLETE"))
 
 
 def _same_inputs(out: Path, roots: dict[str, Any]) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
+RESUMES = True
+
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the checkpoint and split.json (training rows and held-out rows)."""

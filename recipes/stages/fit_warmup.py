@@ -9,6 +9,8 @@ from typing import Any
 
 from recipes.stages.fitting import train
 
+RESUMES = True
+
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
     """Writes adapters/<epoch>, and the checkpoint with the last adapter merged."""

@@ -290,3 +290,16 @@ def test_a_lock_waits_and_a_killed_holder_releases_it(tmp_path):
     holder.stdout.close()
     with store.lock(path, lambda: pytest.fail("no process holds the lock")):
         pass
+
+
+def test_a_saved_state_of_a_training_outlives_changed_inputs(tmp_path):
+    """The training goes on with it or says what differs; everything else is begun anew."""
+    from recipes.store import write_json
+    from recipes.task import keeps
+
+    write_json(tmp_path / "begun.json", {"subset": "a"})
+    state = tmp_path / "checkpoints" / "checkpoint-40"
+    state.mkdir(parents=True)
+    assert keeps(tmp_path, {"subset": "a"}) and not keeps(tmp_path, {"subset": "b"})
+    (state / "COMPLETE").touch()
+    assert keeps(tmp_path, {"subset": "b"})

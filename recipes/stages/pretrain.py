@@ -106,6 +106,7 @@ def _train_phase(
     number: int, phase: dict[str, Any], start: Path, target: Path, progress: Any, on_step: Any
 ) -> None:
     from curation.mini.captions import CaptionStream
+    from training.aspects import set_aspect
     from training.launch import launch
     from training.models import image_mode, load
     from training.render import Renderer
@@ -117,4 +118,6 @@ def _train_phase(
     progress.say(
         f"phase {phase['name']}: {len(stream)} samples, {len(stream) // spec.batch_size} steps, lr {spec.lr}"
     )
-    launch(spec, start, _Encoded(stream, Renderer(processor, image_mode(model))), target, on_step)
+    mode = set_aspect(processor, image_mode(model), spec.image_aspect, spec.image_grids)
+    renderer = Renderer(processor, mode, rules=spec.render_rules())
+    launch(spec, start, _Encoded(stream, renderer), target, on_step)

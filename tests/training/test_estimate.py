@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from curation.pool.sample import Sample, Turn
+from training import presets
 from training.estimate.__main__ import main, spec_of
 from training.estimate.cost import estimate, flops, heaviest, volume
 from training.estimate.lengths import Lengths, of_encoded
@@ -298,3 +299,14 @@ def test_the_command_prints_every_model_and_stage(capsys, monkeypatch):
     assert "model must be one of" in capsys.readouterr().err
     assert main(["--mfu", "3"]) == 2
     assert spec_of(None, ["lr=2e-5", "freeze=[vision]"]).freeze == ("vision",)
+
+
+@pytest.mark.parametrize("preset", presets.names())
+def test_every_preset_has_an_estimate_of_its_published_size(preset, capsys, monkeypatch):
+    """The 7B fits on 80 GB under the published ZeRO-3, as it did when it was published (128 or 8 GPUs)."""
+    monkeypatch.setenv("COLUMNS", "180")
+    model = {"llava": "llava15_7b", "qwen2": "qwen25vl_7b"}.get(preset[:5], "onevision_7b")
+    gpus = "8" if model != "onevision_7b" else "128"
+    assert main(["--preset", preset, "--models", model, "--stages", "zero3", "--gpus", gpus]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "zero3" in line)
+    assert row.split("│")[-3].strip() == "fits", row

@@ -76,26 +76,17 @@ def _costs(options: argparse.Namespace, mfu: float) -> Iterator[tuple[str, Any]]
     for shape in _shapes(options):
         lengths = _lengths(options, image_tokens(shape))
         for stage in options.stages.split(","):
-            own = type(spec)(**{**spec.model_dump(), "deepspeed": stage, "processes": None, "nodes": 1})
+            own = spec.model_copy(update={"deepspeed": stage})
             yield shape.name, estimate(shape, own, lengths, gpu=options.gpu, world=options.gpus, mfu=mfu)
 
 
 def spec_of(preset: str | None, settings: Sequence[str]) -> Any:
     """The FitSpec of a preset (default: FitSpec's own values) with settings over it. Raises ValueError."""
     from curation.command import yaml_params
+    from training.presets import fit_spec
     from training.spec import FitSpec
 
-    return FitSpec(**{**(_preset(preset) if preset else {}), **yaml_params(settings)})
-
-
-def _preset(name: str) -> dict[str, Any]:
-    import yaml
-
-    from training import presets
-    from training.shipped import shipped_file
-
-    content = yaml.safe_load(shipped_file(Path(presets.__file__).parent, name, ".yaml", "preset").read_text())
-    return content["train"]
+    return fit_spec(preset, **yaml_params(settings)) if preset else FitSpec(**yaml_params(settings))
 
 
 def _shapes(options: argparse.Namespace) -> Iterator[Any]:

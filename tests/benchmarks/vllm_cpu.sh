@@ -2,6 +2,7 @@
 # Compare the engines with a real vLLM on CPUs: an environment of its own, then vllm_real.py in it.
 #
 #   tests/benchmarks/vllm_cpu.sh                # installs for 2 to 5 minutes, about 7 GB, then compares
+#   tests/benchmarks/vllm_cpu.sh families       # a checkpoint of each model family instead: vllm_families.py
 #   tests/benchmarks/vllm_cpu.sh --install-only
 #   VLLM_ENV=/data/vllm-env tests/benchmarks/vllm_cpu.sh --questions 56
 #
@@ -29,7 +30,7 @@ if [ ! -e "$env/COMPLETE" ]; then
     printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' >"$metadata/METADATA"
     # What this package imports on the way of a checkpoint, and the package itself without its dependencies:
     # they would replace what vLLM is bound to.
-    "$env/bin/uv" pip install --quiet --python "$python" accelerate peft pyarrow scipy rich matplotlib
+    "$env/bin/uv" pip install --quiet --python "$python" accelerate peft pyarrow scipy rich matplotlib num2words
     "$env/bin/uv" pip install --quiet --python "$python" --no-deps --editable .
     touch "$env/COMPLETE"
 fi
@@ -39,4 +40,9 @@ if [ "${1:-}" = "--install-only" ]; then
 fi
 export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" # GiB; the default is a share of all memory
 export VLLM_LOGGING_LEVEL="${VLLM_LOGGING_LEVEL:-ERROR}"
-exec "$python" tests/benchmarks/vllm_real.py "$@"
+script=vllm_real.py
+if [ "${1:-}" = "families" ]; then
+    script=vllm_families.py
+    shift
+fi
+exec "$python" "tests/benchmarks/$script" "$@"

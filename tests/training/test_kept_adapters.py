@@ -106,7 +106,7 @@ def test_a_resume_leaves_the_same_adapters(base, kept, tmp_path):
             raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.trainer.time.monotonic", iter(range(10_000)).__next__)  # every step reports
+        patch.setattr("training.step_log.time.monotonic", iter(range(10_000)).__next__)  # every step reports
         with pytest.raises(Stopped):
             fit(spec, base, kept[0], tmp_path / "out", stop, keep_adapters=True)
     assert [adapter.step for adapter in kept_adapters(tmp_path / "out")] == [3]

@@ -20,7 +20,7 @@ from training.spec import FitSpec
 SETTINGS = {"save_steps", "cache_mb", "loaders", "workers"}
 """Config keys that are not hashed because they cannot change a result; keys in `params` always are.
 
-Of a training's settings, `FitSpec.identity` says which decide its outcome.
+Of a training's settings, `FitSpec.deciding` says which decide its outcome.
 """
 TRAINING = set(FitSpec.model_fields) - {"seed"}
 """The keys by which a training's settings are recognised; its seed is given apart."""
@@ -154,9 +154,8 @@ def samples_seen(train: FitSpec, rows: float) -> float:
 def _without_settings(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
-    if config.keys() >= TRAINING:
-        own = {key: value for key, value in config.items() if key in TRAINING}
-        deciding = FitSpec.model_validate(own).identity(limits=True)
+    if "loss_norm" in config and config.keys() >= TRAINING:
+        deciding = FitSpec.deciding(config["loss_norm"], limits=True)
         config = {key: value for key, value in config.items() if key not in TRAINING or key in deciding}
     counted = {key: value for key, value in config.items() if key not in SETTINGS}
     if isinstance(server := counted.get("server"), dict):

@@ -1,5 +1,6 @@
 """The settings that decide the outcome of a training, as a pydantic model that recipes embed."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -203,7 +204,13 @@ class FitSpec(BaseModel):
 
     def identity(self, limits: bool = False) -> dict[str, Any]:
         """The fields that decide the outcome, as JSON values; `limits`: also those that may refuse it."""
-        left_out = set(OPERATIONAL) | (set() if limits else set(LIMITS))
-        if self.loss_norm == "microbatch":
+        return self.model_dump(mode="json", include=set(self.deciding(self.loss_norm, limits)))
+
+    @classmethod
+    @cache
+    def deciding(cls, loss_norm: str, limits: bool = False) -> frozenset[str]:
+        """The names of these fields."""
+        left_out = OPERATIONAL.keys() | (set() if limits else LIMITS.keys())
+        if loss_norm == "microbatch":
             left_out -= PER_MICROBATCH
-        return self.model_dump(mode="json", exclude=left_out)
+        return frozenset(cls.model_fields.keys() - left_out)

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -39,10 +40,12 @@ class TokenStore:
         *,
         source: str | None = None,
         renderer: str | None = None,
+        images: Path | str | None = None,
         verify: bool = True,
     ) -> "TokenStore":
         """A finished store. `source`: the hash that its samples must have; `renderer`: the fingerprint.
 
+        `images`: where the folder of images is now, if it is not where it was when the store was written.
         `verify`: also compare the checksums of all shards. Raises StoreError for a store that is incomplete
         or damaged, StoreMismatch for one of other samples or of another renderer.
         """
@@ -60,7 +63,7 @@ class TokenStore:
         with ThreadPoolExecutor(_CHECKERS) as checkers:
             paths = [shard_path(folder, shard) for shard in range(info.shards)]
             list(checkers.map(lambda path: check_shard(path, info.key, verify), paths))
-        return cls(folder, info)
+        return cls(folder, info if images is None else replace(info, images=str(images)))
 
     def __len__(self) -> int:
         return self.info.rows
@@ -158,12 +161,12 @@ class TokenStore:
         return root / image["name"]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.folder,)
+        return _reopen, (self.folder, self.info.images)
 
 
-def _reopen(folder: Path) -> TokenStore:
+def _reopen(folder: Path, images: str) -> TokenStore:
     """The store in another process, without reading all of it again to verify it."""
-    return TokenStore.open(folder, verify=False)
+    return TokenStore.open(folder, images=images, verify=False)
 
 
 class StoredExamples(Sequence[Encoded]):

@@ -17,12 +17,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from curation.pool.sample import Sample
+from training.aspects import Grids, set_aspect
 from training.images import ImageError, PixelLoader, image_size
 from training.parent_death import terminate_with_parent
 from training.render import Encoded, Renderer, RenderError, RenderRules
+from training.spec import FitSpec
 from training.token_store.build import Columns, token_type
 from training.token_store.layout import Info, Shard, StoreError, begin, check_shard, save_shard, shard_path
 from training.token_store.read import TokenStore
@@ -44,17 +46,28 @@ _CHECKERS = 4
 
 @dataclass(frozen=True)
 class RendererOf:
-    """Makes the renderer of a checkpoint, in any process. `image_mode` None: the checkpoint's own."""
+    """Makes the renderer of a checkpoint, in any process. `image_mode` None: the checkpoint's own.
+
+    `aspect`, `grids`: how images are fitted to the model, as `training.aspects.set_aspect` takes them.
+    """
 
     base: str | Path
     rules: RenderRules | None = None
     image_mode: str | None = None
+    aspect: str | None = None
+    grids: Grids | None = None
+
+    @classmethod
+    def for_training(cls, spec: FitSpec, base: str | Path) -> Self:
+        """The renderer of a training of `base` with these settings."""
+        return cls(base, spec.render_rules(), aspect=spec.image_aspect, grids=spec.image_grids)
 
     def __call__(self) -> Renderer:
         from training.models import load_processor
 
         processor, mode = load_processor(self.base)
-        return Renderer(processor, self.image_mode or mode, cache_mb=0, rules=self.rules)
+        mode = set_aspect(processor, self.image_mode or mode, self.aspect, self.grids)
+        return Renderer(processor, mode, cache_mb=0, rules=self.rules)
 
 
 def write(
@@ -111,8 +124,8 @@ def _info(source: Source, renderer: Renderer, shard_rows: int | None) -> Info:
 
 
 def _processes(rows: int) -> int:
-    """As many as there are cores, but none that would not do more than it costs to start."""
-    return min(len(os.sched_getaffinity(0)), -(-rows // _ROWS_PER_START))
+    """As many as there are cores, but none that would not do more than it costs to start; 0 and 1: none."""
+    return min(len(os.sched_getaffinity(0)), rows // _ROWS_PER_START)
 
 
 def _size(info: Info, shard: int) -> int:

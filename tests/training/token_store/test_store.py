@@ -14,6 +14,7 @@ from curation.pool.read import Pool
 from curation.pool.sample import Sample, Turn
 from training.images import decode
 from training.render import IGNORE, Encoded, Renderer, RenderError, RenderRules, truncated
+from training.spec import FitSpec
 from training.token_store import ListSource, PoolSource, RendererOf, StoreMismatch, TokenStore, read, write
 from training.token_store.build import compact, expand, token_type
 
@@ -198,6 +199,10 @@ def test_the_fingerprint_follows_what_is_trained(tmp_path, pool_of, stored, fact
     assert prints[0] == prints[3] and len(set(prints)) == 3
     other = write(PoolSource(pool), factory, tmp_path / "other", workers=1, shard_rows=5)
     assert other.examples([0, 1, 2]).fingerprint() == prints[0]
+    rows = [23, 0, 9, 1, 17, 23]
+    single = [store.hashes(np.array([row])) for row in rows]
+    assert store.hashes(np.array(rows)).tolist() == np.concatenate(single).tolist()
+    assert len({tuple(hash_) for hash_ in store.hashes(np.arange(24)).tolist()}) == 24
     last = RendererOf(factory.base, RenderRules(loss_turns="last"))
     other = write(PoolSource(pool), last, tmp_path / "last", workers=1)
     assert other.examples([0, 1, 2]).fingerprint() != prints[0]
@@ -224,6 +229,14 @@ def test_a_store_moves_with_its_pool(tmp_path, pool_of, stored):
     after = stored(moved).examples([0, 1])
     assert after.fingerprint() == before.fingerprint()
     assert after[0].images[0].parent == elsewhere and after[0].images[0].is_file()
+
+
+def test_a_finished_store_is_read_with_images_at_another_place(tmp_path, pool_of, stored):
+    store = stored(pool_of(16))
+    there = TokenStore.open(store.folder, images=tmp_path / "elsewhere").examples([0, 1])
+    for examples in (there, pickle.loads(pickle.dumps(there))):
+        assert examples[0].images[0].parent == tmp_path / "elsewhere"
+        assert examples.fingerprint() == store.examples([0, 1]).fingerprint()
 
 
 def test_progress_and_what_is_kept(tmp_path, pool_of, factory):
@@ -277,3 +290,16 @@ def test_the_renderer_of_a_checkpoint(base):
         isinstance(RendererOf(base)(), Renderer)
         and RendererOf(base, image_mode="base")().image_mode == "base"
     )
+
+
+def test_the_renderer_of_a_training_has_its_rules_and_tiles(base):
+    side = RendererOf(base)().processor.image_processor.size["height"]
+    plain = FitSpec()
+    spec = FitSpec(
+        system="Be kind.", image_first=True, image_aspect="anyres_max_4", image_grids=[(side, side)]
+    )
+    made = RendererOf.for_training(spec, base)()
+    assert made.rules == spec.render_rules() and made.image_mode == "anyres"
+    assert made.processor.image_processor.image_grid_pinpoints == [[side, side]]
+    prints = {RendererOf.for_training(one, base)().fingerprint() for one in (plain, spec, FitSpec(lr=1))}
+    assert len(prints) == 2

@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
-from training.collate import Collator, grid_positions
+from training import families
+from training.collate import Collator
 from training.hub import local_copy
 from training.images import PixelLoader, decode
 from training.render import IGNORE, Encoded, Renderer, RenderError
@@ -32,7 +33,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 `url` is a PIL image or a path."""
 
-FAMILIES = ("llava", "llava_onevision", "qwen2_5_vl")
+FAMILIES = tuple(model_type for family in families.FAMILIES for model_type in family.model_types)
 """Model types that training renders; any other is asked through its own processor and `generate`."""
 TEMPLATES = ("training", "checkpoint")
 _PARTS = [
@@ -152,7 +153,7 @@ class FamilyEncoder(Encoder):
     def collate(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         """As `training.collate.Collator`, without labels, and with position_ids: 0 for padding.
 
-        They are int64 [B, T], or [3, B, T] for Qwen2.5-VL.
+        They are int64 [B, T], or [3, B, T] for Qwen's models.
         """
         examples = [prompt.content for prompt in prompts]
         batch = self._collator(examples)
@@ -161,18 +162,13 @@ class FamilyEncoder(Encoder):
         return batch
 
     def _positions(self, examples: Sequence[Encoded], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        rows, width = batch["input_ids"].shape
-        grids = iter(batch["image_grid_thw"].tolist() if "image_grid_thw" in batch else [])
-        out = np.zeros((3 if self.loader.grids else 1, rows, width), dtype=np.int64)
+        family, (rows, width) = self.loader.family, batch["input_ids"].shape
+        grids = iter(family.grids(batch))
+        out = np.zeros((3 if family.three_rows else 1, rows, width), dtype=np.int64)
         for row, example in enumerate(examples):
-            at = slice(width - len(example), width)
-            if self.loader.grids:
-                own = [next(grids) for _ in example.images]
-                merge = self.loader.images.merge_size
-                out[:, row, at] = grid_positions(example.input_ids == self.image_id, own, merge)
-            else:
-                out[:, row, at] = np.arange(len(example))
-        return torch.from_numpy(out if self.loader.grids else out[0])
+            own = [next(grids) for _ in example.images] if family.three_rows else []
+            out[:, row, width - len(example) :] = family.positions(self.processor, example.input_ids, own)
+        return torch.from_numpy(out if family.three_rows else out[0])
 
 
 class RendererEncoder(FamilyEncoder):
@@ -203,9 +199,9 @@ class OwnTemplateEncoder(FamilyEncoder):
             raise RenderError(
                 "image_count", f"{len(at)} image tokens in the prompt, {len(pictures)} images in the messages"
             )
-        repeats = np.ones(len(ids), dtype=np.int64)
-        repeats[at] = self.loader.tokens(pictures)
-        ids = np.repeat(ids, repeats)
+        parts = np.split(ids, np.sort([*at, *at + 1]))  # text, image, text, image, text
+        parts[1::2] = self.loader.image_ids(pictures)
+        ids = np.concatenate(parts)
         return Encoded(ids, np.full_like(ids, IGNORE), pictures)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_families
 import tiny_models
 import torch
 from PIL import Image
@@ -35,10 +36,17 @@ def tiny(tmp_path_factory) -> Path:
     )
 
 
+OTHERS = ("llava_next", "qwen3_vl", "internvl", "smolvlm")
+KINDS = (*tiny_models.KINDS, *OTHERS)
+IMAGE = dict.fromkeys(("qwen", "qwen3_vl"), "<|vision_start|><|image_pad|><|vision_end|>")
+IMAGE |= {"internvl": "<IMG_CONTEXT>"}
+
+
 @pytest.fixture(scope="module")
 def families(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("families")
-    return {kind: tiny_models.build(kind, root / kind) for kind in tiny_models.KINDS}
+    folders = {kind: tiny_models.build(kind, root / kind) for kind in tiny_models.KINDS}
+    return folders | {kind: tiny_families.build(kind, root / kind) for kind in OTHERS}
 
 
 def _picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -59,7 +67,7 @@ def _mixed() -> list[list[dict]]:
     return [_ask(0), two, text_only, _ask(1, (150, 60)), _ask(5, (70, 70))]
 
 
-@pytest.mark.parametrize("kind", tiny_models.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_batch_size_does_not_change_answers(families, kind):
     one, many, few = (
         Answerer.load(families[kind], batch_size=n, max_batch_tokens=t).answer(_mixed(), max_new_tokens=8)
@@ -68,7 +76,7 @@ def test_batch_size_does_not_change_answers(families, kind):
     assert one == many == few and len(set(one)) > 1
 
 
-@pytest.mark.parametrize("kind", tiny_models.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_own_decoding_equals_generate(families, kind):
     answerer = Answerer.load(families[kind])
     prompts = [answerer.prompt(messages) for messages in [*_mixed(), *map(_ask, range(6, 12))]]
@@ -151,7 +159,7 @@ def test_a_broken_image_is_not_swallowed(tiny, tmp_path):
         Answerer.load(tiny).answer([[{"role": "user", "content": content}]])
 
 
-@pytest.mark.parametrize("kind", ["llava", "base", "anyres", "qwen"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_own_path_and_the_processors_agree(families, kind, monkeypatch):
     """A family's pixels and positions are what the checkpoint's processor and `generate` make of them."""
     template = (
@@ -162,8 +170,7 @@ def test_the_own_path_and_the_processors_agree(families, kind, monkeypatch):
     model, processor = load(families[kind])
     if kind == "base":
         model.config.image_mode = "anyres"  # one tile of the processor's own making
-    image = "<|vision_start|><|image_pad|><|vision_end|>" if kind == "qwen" else "<image>"
-    processor.chat_template = template.replace("IMAGE", image)
+    processor.chat_template = template.replace("IMAGE", IMAGE.get(kind, "<image>"))
     questions = [_ask(0, (64, 64)), _ask(1, (150, 60)), _ask(5, (70, 90))]
     ours = Answerer(model, processor, batch_size=4, template="checkpoint")
     first = ours.answer(questions, max_new_tokens=8)
@@ -177,12 +184,12 @@ def test_the_own_path_and_the_processors_agree(families, kind, monkeypatch):
 
 def test_a_family_that_training_lacks_is_asked_through_its_processor():
     from transformers import (
+        CLIPImageProcessor,
         CLIPVisionConfig,
         LlamaConfig,
-        LlavaNextConfig,
-        LlavaNextForConditionalGeneration,
-        LlavaNextImageProcessor,
-        LlavaNextProcessor,
+        LlavaProcessor,
+        VipLlavaConfig,
+        VipLlavaForConditionalGeneration,
     )
 
     tokenizer = build_tokenizer()
@@ -195,19 +202,19 @@ def test_a_family_that_training_lacks_is_asked_through_its_processor():
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    grid = [[28, 56], [56, 28], [56, 56]]
     image = tokenizer.convert_tokens_to_ids("<image>")
     torch.manual_seed(0)
-    model = LlavaNextForConditionalGeneration(
-        LlavaNextConfig(
-            vision_config=vision, text_config=text, image_token_index=image, image_grid_pinpoints=grid
+    model = VipLlavaForConditionalGeneration(
+        VipLlavaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_index=image,
+            image_seq_length=4,
+            vision_feature_layers=[-1, -2],
         )
     )
-    pixels = LlavaNextImageProcessor(
-        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
-    )
-    processor = LlavaNextProcessor(
-        pixels,
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
         tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tiny_families
 import tiny_models
 from byte_tokenizer import build_byte_tokenizer
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from curation.mini.tokenizer import TEMPLATE
 from curation.pool.sample import Sample, Turn
 from evaluation.prompts import (
+    FAMILIES,
     OwnTemplate,
     TemplateError,
     flatten,
@@ -29,15 +31,29 @@ CASES = [
     ("anyres", "llava_onevision"),
     ("anyres", "llava_next_qwen"),
     ("qwen", "qwen2_5_vl"),
+    ("llava", "llava_v1"),
+    ("llava_next", "llava_1_5"),
+    ("llava_next", "llava_next_mistral"),
+    ("llava_next", "llava_next_llama_3"),
+    ("qwen3_vl", "qwen3_vl"),
+    ("internvl", "internvl"),
+    ("smolvlm", "smolvlm"),
     ("llava", "mini"),
     ("base", "mini"),
 ]
+OWN = {"llava_v1", "llava_next_qwen", "llava_next_mistral", "llava_next_llama_3"}
+"""Templates that `training.convert` writes into a checkpoint, or that its own template leads to."""
 MODEL_TYPE = {
     "llava": "llava",
     "base": "llava_onevision",
     "anyres": "llava_onevision",
     "qwen": "qwen2_5_vl",
+    "llava_next": "llava_next",
+    "qwen3_vl": "qwen3_vl",
+    "internvl": "internvl",
+    "smolvlm": "smolvlm",
 }
+OTHERS = tuple(kind for kind in MODEL_TYPE if kind not in tiny_models.KINDS)
 # As the checkpoints on the Hub have them, in short: contents are lists of parts, no mark of the answer.
 IN_PLACE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
@@ -60,6 +76,7 @@ def processors(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curation.mini.tokenizer.build_tokenizer", build_byte_tokenizer)
         folders = {kind: tiny_models.build(kind, root / kind) for kind in tiny_models.KINDS}
+    folders |= {kind: tiny_families.build(kind, root / kind) for kind in OTHERS}
     return {kind: (folder, *load_processor(folder)) for kind, folder in folders.items()}
 
 
@@ -106,14 +123,15 @@ def conversation(name):
 def with_template(processor, name):
     """Sets the template of that name; None leaves the checkpoint without one, so that the shipped is used."""
     own = TEMPLATE if name == "mini" else None
-    if name == "llava_next_qwen":  # what training.convert writes into a checkpoint
+    if name in OWN:
         own = (TEMPLATES / f"{name}.jinja").read_text()
     processor.chat_template = processor.tokenizer.chat_template = own
 
 
 def test_every_shipped_template_is_in_the_comparison():
     assert {name for _, name in CASES} == {path.stem for path in TEMPLATES.glob("*.jinja")} | {"mini"}
-    assert {kind for kind, _ in CASES} == set(tiny_models.KINDS)
+    assert {kind for kind, _ in CASES} == set(MODEL_TYPE)
+    assert set(MODEL_TYPE.values()) == set(FAMILIES), "every family that training renders"
 
 
 @pytest.mark.parametrize("kind, template", CASES)
@@ -137,10 +155,11 @@ def test_the_prompt_of_an_evaluation_is_the_prompt_of_the_training(processors, k
 
 
 @pytest.mark.parametrize("template", ["training", "checkpoint"])
-@pytest.mark.parametrize("kind", tiny_models.KINDS)
+@pytest.mark.parametrize("kind", MODEL_TYPE)
 def test_an_image_keeps_its_place(processors, kind, template):
     _, processor, mode = processors[kind]
-    processor.chat_template = IN_PLACE if kind == "qwen" else IMAGES_FIRST
+    images_first = IMAGES_FIRST.replace("<image>", processor.image_token)
+    processor.chat_template = IN_PLACE if kind in ("qwen", "qwen3_vl") else images_first
     encoder = open_encoder(MODEL_TYPE[kind], processor, mode, template)
     message = {"role": "user", "content": [text("left"), image(draw(0)), text("middle"), image(draw(1))]}
     ids = encoder.prompt([message]).content.input_ids
@@ -208,7 +227,7 @@ def test_auto_is_the_checkpoints_own_template_unless_it_was_trained_here(process
     assert template_of("qwen2_5_vl", processor) == "checkpoint"
     assert template_of("qwen2_5_vl", processor, trained=True) == "training"
     assert template_of("qwen2_5_vl", processor, "training") == "training"
-    assert template_of("llava_next", processor, trained=True) == "checkpoint"
+    assert template_of("vipllava", processor, trained=True) == "checkpoint"
     processor.chat_template = processor.tokenizer.chat_template = None
     assert template_of("qwen2_5_vl", processor) == "training"  # nothing else is there
     _, processor, _ = processors["base"]
@@ -234,8 +253,8 @@ def test_what_no_template_can_do_is_an_error(processors):
     _, processor, _ = processors["llava"]
     with pytest.raises(TemplateError, match="one of auto, training, checkpoint, got 'own'"):
         template_of("llava", processor, "own")
-    with pytest.raises(TemplateError, match="not for llava_next: use 'checkpoint'"):
-        template_of("llava_next", processor, "training")
+    with pytest.raises(TemplateError, match="not for vipllava: use 'checkpoint'"):
+        template_of("vipllava", processor, "training")
     processor.chat_template = processor.tokenizer.chat_template = None
     with pytest.raises(TemplateError, match="has no chat template"):
         OwnTemplate(processor)

@@ -142,7 +142,7 @@ class VllmAnswerer:
         ]
 
     def _request(self, prompt: Prompt) -> dict[str, Any]:
-        from training.in_vllm import request
+        from training.in_vllm import request_of
 
         if isinstance(self.encoder, ProcessorEncoder):
             text, pictures = prompt.content
@@ -151,10 +151,7 @@ class VllmAnswerer:
             data = {"multi_modal_data": {"image": list(pictures)}} if pictures else {}
             return {"prompt_token_ids": ids, **data}
         assert isinstance(self.encoder, FamilyEncoder)
-        encoded, loader = prompt.content, self.encoder.loader
-        return request(
-            encoded.input_ids, encoded.images, self.encoder.image_id, loader.tokens(encoded.images)
-        )
+        return request_of(prompt.content, self.encoder.image_id, prompt.content.images)
 
 
 class Client(Protocol):

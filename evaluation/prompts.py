@@ -201,8 +201,10 @@ class OwnTemplateEncoder(FamilyEncoder):
             )
         parts = np.split(ids, np.sort([*at, *at + 1]))  # text, image, text, image, text
         parts[1::2] = self.loader.image_ids(pictures)
+        ends = np.cumsum([len(part) for part in parts])
+        spans = [(int(start), int(stop)) for start, stop in zip(ends[:-1:2], ends[1::2], strict=True)]
         ids = np.concatenate(parts)
-        return Encoded(ids, np.full_like(ids, IGNORE), pictures)
+        return Encoded(ids, np.full_like(ids, IGNORE), pictures, image_spans=tuple(spans))
 
 
 class ProcessorEncoder(Encoder):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_families
 import tiny_models
 from chat_server import serve
 from PIL import Image
@@ -26,11 +27,14 @@ from evaluation.prompts import ProcessorEncoder
 from training.models import load_processor
 from training.render import Encoded
 
+OTHERS = ("qwen3_vl", "internvl", "smolvlm")
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
-    return {kind: tiny_models.build(kind, root / kind) for kind in tiny_models.KINDS}
+    folders = {kind: tiny_models.build(kind, root / kind) for kind in tiny_models.KINDS}
+    return folders | {kind: tiny_families.build(kind, root / kind) for kind in OTHERS}
 
 
 def picture(seed, size=(64, 64)):
@@ -75,9 +79,10 @@ class Engine:
         encoder, images = self.answerer.encoder, request.get("multi_modal_data", {}).get("image", [])
         ids = np.array(request["prompt_token_ids"], np.int32)
         assert (ids == encoder.image_id).sum() == len(images)
-        repeats = np.ones(len(ids), dtype=int)
-        repeats[ids == encoder.image_id] = encoder.loader.tokens(images)
-        ids = np.repeat(ids, repeats)
+        at = np.flatnonzero(ids == encoder.image_id)
+        parts = np.split(ids, np.sort([*at, *at + 1]))
+        parts[1::2] = encoder.loader.image_ids(images)
+        ids = np.concatenate(parts)
         encoded = Encoded(ids, np.full_like(ids, -100), tuple(images))
         return types.SimpleNamespace(content=encoded, length=len(ids))
 
@@ -97,7 +102,7 @@ def opened(answerer, tiles=False):
     )
 
 
-@pytest.mark.parametrize("kind", ["base", "llava", "qwen"])
+@pytest.mark.parametrize("kind", ["base", "llava", "qwen", *OTHERS])
 def test_vllm_is_asked_what_the_model_is_asked(vllm, tiny, kind):
     answerer = Answerer.load(tiny[kind], dtype="float32")
     engine, conversations = opened(answerer), [*SINGLE, TWO]

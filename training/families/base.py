@@ -6,10 +6,12 @@ define is as in the LLaVA classes of transformers.
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 PARTS = ("vision", "projector", "language")
 """The parts of a model that can be trained, frozen and adapted separately; each parameter belongs to one."""
@@ -78,16 +80,18 @@ class Family:
         token = np.int32(processor.image_token_id)
         return np.broadcast_to(token, (self.image_tokens(processor, size, single),))  # one token in memory
 
-    def pixels(self, processor: Any, samples: Sequence[Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def pixels(
+        self, processor: Any, samples: Sequence[Sequence["torch.Tensor"]]
+    ) -> dict[str, "torch.Tensor"]:
         """The model's pixel inputs for samples of uint8 RGB images [3, H, W]; every sample has an image."""
         flat = [image for images in samples for image in images]
         return {"pixel_values": processor.image_processor(flat, return_tensors="pt")["pixel_values"]}
 
-    def tiles(self, pixels: torch.Tensor, side: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def tiles(self, pixels: "torch.Tensor", side: tuple[int, int]) -> dict[str, "torch.Tensor"]:
         """The model's pixel inputs for normalised images [N, 3, *side], one tile each (`one_tile` only)."""
         raise NotImplementedError(f"{self.name} has no image mode 'base'")
 
-    def grids(self, inputs: dict[str, torch.Tensor]) -> list[list[int]]:
+    def grids(self, inputs: dict[str, "torch.Tensor"]) -> list[list[int]]:
         """What `positions` needs to know of each image, from pixel inputs; [] if positions have one row."""
         return []
 
@@ -113,12 +117,14 @@ class Family:
         counts = np.concatenate([np.arange(each.shape[1]) for each in positions])
         return np.concatenate([counts[None], rows])[:, None]
 
-    def extra_inputs(self, processor: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def extra_inputs(self, processor: Any, input_ids: "torch.Tensor") -> dict[str, "torch.Tensor"]:
         """Inputs that follow from the token ids int64 [B, T], beside pixels and positions."""
         return {}
 
-    def blank(self, config: Any) -> dict[str, torch.Tensor]:
+    def blank(self, config: Any) -> dict[str, "torch.Tensor"]:
         """The model's pixel inputs for one black image as small as it can be."""
+        import torch
+
         side = config.vision_config.image_size
         return {"pixel_values": torch.zeros(1, 3, side, side)}
 
@@ -130,4 +136,4 @@ class Family:
 
 def _no_rows(value: Any) -> Any:
     """A tensor, or a list of tensors at any depth, without its rows."""
-    return value[:0] if torch.is_tensor(value) else [_no_rows(each) for each in value]
+    return [_no_rows(each) for each in value] if isinstance(value, (list, tuple)) else value[:0]

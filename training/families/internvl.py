@@ -7,13 +7,15 @@ An image is cut into up to 12 tiles and a thumbnail (arXiv 2404.16821, section 3
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from training.families.base import ATTENTION_AND_MLP, Family
 from training.families.llava import HUB_NAMES
+
+if TYPE_CHECKING:
+    import torch
 
 
 class InternVl(Family):
@@ -40,13 +42,17 @@ class InternVl(Family):
         ids[0], ids[-1] = processor.start_image_token_id, processor.end_image_token_id
         return ids
 
-    def pixels(self, processor: Any, samples: Sequence[Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def pixels(
+        self, processor: Any, samples: Sequence[Sequence["torch.Tensor"]]
+    ) -> dict[str, "torch.Tensor"]:
         """pixel_values [tiles of all images, 3, side, side]."""
         flat = [image for images in samples for image in images]
         # The image processor's own default is one tile; InternVL's processor asks it to cut.
         out = processor.image_processor(flat, return_tensors="pt", crop_to_patches=True)
         return {"pixel_values": out["pixel_values"]}
 
-    def blank(self, config: Any) -> dict[str, torch.Tensor]:
+    def blank(self, config: Any) -> dict[str, "torch.Tensor"]:
         """One black tile."""
+        import torch
+
         return {"pixel_values": torch.zeros(1, 3, *config.vision_config.image_size)}

@@ -7,12 +7,14 @@ vLLM reads both).
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from training.families.base import ATTENTION_AND_MLP, Family
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Qwen25Vl(Family):
@@ -28,15 +30,20 @@ class Qwen25Vl(Family):
         "projector": r".*\bvisual\.merger\.mlp\.[02]",
         "language": rf".*\blanguage_model\..*\.{ATTENTION_AND_MLP}",
     }
-    hub_names = ((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model."))
+    hub_names: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"^model\.visual\.", "visual."),
+        (r"^model\.language_model\.", "model."),
+    )
 
-    def pixels(self, processor: Any, samples: Sequence[Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def pixels(
+        self, processor: Any, samples: Sequence[Sequence["torch.Tensor"]]
+    ) -> dict[str, "torch.Tensor"]:
         """pixel_values [patches, values per patch] and image_grid_thw int64 [images, 3], in patches."""
         flat = [image for images in samples for image in images]
         out = processor.image_processor(flat, return_tensors="pt")
         return {key: out[key] for key in ("pixel_values", "image_grid_thw")}
 
-    def grids(self, inputs: dict[str, torch.Tensor]) -> list[list[int]]:
+    def grids(self, inputs: dict[str, "torch.Tensor"]) -> list[list[int]]:
         """(time, height, width) of each image in patches."""
         return inputs["image_grid_thw"].tolist() if "image_grid_thw" in inputs else []
 
@@ -62,12 +69,14 @@ class Qwen25Vl(Family):
         out[:, at:] = position + np.arange(len(is_image) - at)
         return out
 
-    def extra_inputs(self, processor: Any, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def extra_inputs(self, processor: Any, input_ids: "torch.Tensor") -> dict[str, "torch.Tensor"]:
         """mm_token_type_ids int32 [B, T]: 1 at image tokens."""
         return {"mm_token_type_ids": (input_ids == processor.image_token_id).int()}
 
-    def blank(self, config: Any) -> dict[str, torch.Tensor]:
+    def blank(self, config: Any) -> dict[str, "torch.Tensor"]:
         """One black image of one token: as many patches as are merged into it."""
+        import torch
+
         vision = config.vision_config
         side = vision.spatial_merge_size
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2

@@ -8,12 +8,14 @@ num2words.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from training.families.base import ATTENTION_AND_MLP, Family
+
+if TYPE_CHECKING:
+    import torch
 
 
 class SmolVlm(Family):
@@ -50,13 +52,17 @@ class SmolVlm(Family):
         backend = processor.tokenizer.backend_tokenizer
         return np.array(backend.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
-    def pixels(self, processor: Any, samples: Sequence[Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def pixels(
+        self, processor: Any, samples: Sequence[Sequence["torch.Tensor"]]
+    ) -> dict[str, "torch.Tensor"]:
         """pixel_values [1, tiles, 3, side, side] and pixel_attention_mask [1, tiles, side, side]."""
         flat = [image for images in samples for image in images]
         out = processor.image_processor([flat], return_tensors="pt")
         return {key: out[key] for key in ("pixel_values", "pixel_attention_mask")}
 
-    def blank(self, config: Any) -> dict[str, torch.Tensor]:
+    def blank(self, config: Any) -> dict[str, "torch.Tensor"]:
         """One black tile."""
+        import torch
+
         side = config.vision_config.image_size
         return {"pixel_values": torch.zeros(1, 1, 3, side, side)}

@@ -43,14 +43,16 @@ class PlainState(State):
     def __init__(self, checkpoint: Path, names: Sequence[str]) -> None:
         self._file = checkpoint / RESUME_FILE
         saved = torch.load(checkpoint / "optimizer.pt", mmap=True, weights_only=True, map_location="cpu")
-        self._moments = dict(zip(names, (saved["state"][at] for at in range(len(names))), strict=True))
+        self._moments = {name: saved["state"][at] for at, name in enumerate(names) if at in saved["state"]}
         self.step = float(next(iter(self._moments.values()))["step"])
 
     def read(self, name: str, kind: str) -> torch.Tensor:
-        if kind != "fp32":
+        if kind != "fp32" and name in self._moments:
             return self._moments[name][kind]
         with safe_open(self._file, "pt") as file:
-            return file.get_tensor(name)
+            value = file.get_tensor(name)
+        # A parameter that never had a gradient has no moments here, and zeros under ZeRO.
+        return value if kind == "fp32" else torch.zeros_like(value)
 
 
 class ZeroState(State):
@@ -82,7 +84,7 @@ def convert(checkpoint: Path, out: Path) -> None:
         strict=True,
         inject_missing_state=True,
     )
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ds_to_universal.main(options)
 
 
@@ -110,6 +112,9 @@ def restore(trainer: Any, checkpoint: Path, saved: Engine, step: int, names: Seq
             _into_zero(trainer.deepspeed, parameters, state, names)
     schedule = torch.load(checkpoint / "scheduler.pt", weights_only=True)
     trainer.lr_scheduler.load_state_dict(schedule)
+    # The schedule sets the rate of a step at the end of the one before, so that this one is set by hand.
+    for group, rate in zip(trainer.optimizer.param_groups, schedule["_last_lr"], strict=True):
+        group["lr"] = rate
     _barrier(trainer)
     if trainer.batches.rank == 0:
         shutil.rmtree(converted, ignore_errors=True)
@@ -133,9 +138,7 @@ def _into_plain(
 def _into_zero(engine: Any, parameters: dict[str, Any], state: State, names: Sequence[str]) -> None:
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-    link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
-    if link is not None:
-        link()  # ZeRO 1 and 2 know which moments are whose only after this, usually at the first step
+    _begin_moments(engine.optimizer, state.step)
     for name in names:
         own = parameters[name]
         shape = getattr(own, "ds_shape", own.shape)
@@ -144,9 +147,20 @@ def _into_zero(engine: Any, parameters: dict[str, Any], state: State, names: Seq
         for kind in MOMENTS:
             safe_set_full_optimizer_state(own, state.read(name, kind).view(shape).to(own.device), kind)
         _set_working_copy(own, value)
-    for entry in engine.optimizer.optimizer.state.values():
-        entry["step"] = torch.tensor(state.step, device=entry["exp_avg"].device)
     engine.global_steps = int(state.step)
+
+
+def _begin_moments(sharded: Any, step: float) -> None:
+    """Give this rank's shares of the moments a place; DeepSpeed itself does so only at the first step."""
+    third = hasattr(sharded, "fp32_partitioned_groups_flat")
+    shares = sharded.fp32_partitioned_groups_flat if third else sharded.single_partition_of_fp32_groups
+    for share in shares:
+        sharded.optimizer.state[share] = {
+            "step": torch.tensor(step, device=share.device),
+            **{kind: torch.zeros_like(share.data) for kind in MOMENTS},
+        }
+    if not third:
+        sharded._lazy_init_hp_params_optimizer_state()  # which part of a share is whose moment
 
 
 def _set_working_copy(parameter: Any, value: torch.Tensor) -> None:

@@ -20,6 +20,8 @@ TooLong = Literal["error", "drop", "truncate"]
 _OPEN_SHARDS = 512
 """Each open shard holds a file descriptor, of which a process often has 1,024."""
 _CHECKERS = 4
+_SPREAD = 0x9E3779B97F4A7C15
+"""Odd: a product with it, modulo 2**64, is different for each length."""
 
 
 class TokenStore:
@@ -125,7 +127,19 @@ class TokenStore:
 
     def hashes(self, rows: np.ndarray) -> np.ndarray:
         """uint8 [n, 16]: hash of each row's content."""
-        return self._column("hash")[rows]
+        numbers, places = np.divmod(rows, self.info.shard_rows)
+        out = np.empty((len(rows), 16), np.uint8)
+        order = np.argsort(numbers, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(rows) else []:
+            shard = self._shard(int(numbers[at[0]]))
+            out[at] = shard.hash[places[at]]
+            shard.release()
+        return out
+
+    def name(self, row: int) -> str:
+        """The id of a row, without reading its tokens."""
+        shard, at = self._at(row)
+        return str(shard.ids[at].as_py())
 
     def rejection(self, row: int) -> tuple[str, str, str]:
         """(id, reason, detail) of a rejected row."""
@@ -210,6 +224,16 @@ class StoredExamples(Sequence[Encoded]):
     def counts(self) -> dict[str, int]:
         """Number of rejected examples for each reason."""
         return dict(Counter(rejected.reason for rejected in self.rejected))
+
+    def name(self, index: int) -> str:
+        """The name of an example, without reading its tokens."""
+        return self.store.name(int(self.rows[index]))
+
+    def row_hashes(self) -> np.ndarray:
+        """uint64 [n]: a hash of what is trained of each example."""
+        whole = np.ascontiguousarray(self.store.hashes(self.rows)[:, :8]).view("<u8")[:, 0]
+        # The store's hashes are of whole examples; a truncated one is told by its length.
+        return whole + self.lengths.astype(np.uint64) * np.uint64(_SPREAD)
 
     def fingerprint(self) -> str:
         """sha256 over everything of these examples that decides the outcome of a training, in their order."""

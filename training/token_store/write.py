@@ -17,18 +17,20 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from curation.pool.sample import Sample
 from training.aspects import Grids, set_aspect
 from training.images import ImageError, PixelLoader, image_size
 from training.parent_death import terminate_with_parent
 from training.render import Encoded, Renderer, RenderError, RenderRules
-from training.spec import FitSpec
 from training.token_store.build import Columns, token_type
 from training.token_store.layout import Info, Shard, StoreError, begin, check_shard, save_shard, shard_path
 from training.token_store.read import TokenStore
 from training.token_store.source import Example, Part, Source
+
+if TYPE_CHECKING:
+    from training.spec import FitSpec
 
 Progress = Callable[[int, int], None]
 """Receives (rows done, rows in total)."""
@@ -58,7 +60,7 @@ class RendererOf:
     grids: Grids | None = None
 
     @classmethod
-    def for_training(cls, spec: FitSpec, base: str | Path) -> Self:
+    def for_training(cls, spec: "FitSpec", base: str | Path) -> Self:
         """The renderer of a training of `base` with these settings."""
         return cls(base, spec.render_rules(), aspect=spec.image_aspect, grids=spec.image_grids)
 

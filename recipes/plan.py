@@ -58,7 +58,7 @@ def make_plan(
 
 
 def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions: int | None = None) -> None:
-    """bench; source, pool, fits, signals for each pool; select, train, evaluate for each run; compare.
+    """bench; source, pool, fits, signals, tokens for each pool; select, train, evaluate of each run; compare.
 
     Breadth first: the first run of every arm on every pool, then the second, and so on, so that an
     interrupted study has complete repetitions to compare. `repetitions` limits the plan to the first ones.
@@ -154,7 +154,7 @@ def _run(
     train = plan.add(
         "train",
         {**trained.config, "seed": train_seed},
-        {"pool": pool.pool, "subset": select, **trained.inputs},
+        {"pool": pool.pool, "tokens": pool.own_tokens, "subset": select, **trained.inputs},
         name=stage_name("train", *names),
         work=samples_seen(spec, _expected_rows(arm, pool.size)),
         repetition=number,
@@ -199,9 +199,10 @@ def _pool(
         where = loaded.locate("pool", "images")
         images = external.images(section.images, source.local, limit, where, prints)
         inputs = {"source": source, "images": images}
-    inputs["tokenizer"] = _model(loaded, prints, external.PROCESSOR_FILES)
+    inputs["tokenizer"] = processor = _model(loaded, prints, external.PROCESSOR_FILES)
     pool = plan.add("pool", config, inputs, name=stage_name("pool", *tag), work=size)
-    return PoolPlan(plan, loaded, prints, seed, tag, pool, source, base, size, validation=validation)
+    given = (plan, loaded, prints, seed, tag, pool, source, base, processor, size)
+    return PoolPlan(*given, validation=validation)
 
 
 def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:

@@ -1,6 +1,7 @@
-"""The fits of one pool: teacher labels, seed model, gradient warm-up, scorer and styler."""
+"""The token stores and fits of one pool: teacher labels, seed model, gradient warm-up, scorer and styler."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from recipes import external
@@ -12,13 +13,17 @@ from recipes.named_files import deepspeed_input, prompts_input
 from recipes.schema import ApiTeacher, Rater
 from training.spec import FitSpec
 
+RENDERED = {"system", "image_first", "loss_tokens", "loss_turns", "image_aspect", "image_grids"}
+"""Settings of a training that its tokens depend on."""
+
 
 @dataclass
 class PoolFits:
     """One pool and the models that are trained on it or given for it; a stage is added when first needed.
 
     `seed` is None for a pool that is not drawn; `tag` is the pool's part in the names of stages, empty for a
-    single pool. `fits` are the stages by the name under which `compare` reads them.
+    single pool. `processor` is the base without its weights. `fits` are the stages by the name under which
+    `compare` reads them.
     """
 
     plan: Plan
@@ -29,6 +34,7 @@ class PoolFits:
     pool: Node
     source: Node | External
     base: External
+    processor: External
     size: int
     fits: dict[str, Node] = field(default_factory=dict)
 
@@ -51,6 +57,22 @@ class PoolFits:
         """Add a stage of this pool; `parts` and the pool's tag distinguish its name."""
         name = stage_name(kind, *parts, *self.tag)
         return self.plan.add(kind, config, inputs, name=name, work=work, **options)
+
+    @cached_property
+    def own_tokens(self) -> Node:
+        """The token store that the trainings of the arms read."""
+        return self.tokens(self.section("train"))
+
+    def tokens(self, train: FitSpec, *parts: str) -> Node:
+        """The pool's samples as tokens, by the rules of a training of the base.
+
+        `parts` are in the name of the stage unless the rules are those of the arms' training.
+        """
+        specs = train, self.section("train")
+        rules, own = (spec.model_dump(mode="json", include=RENDERED) for spec in specs)
+        config = {**rules, "workers": self.loaded.recipe.resources.token_workers}
+        inputs = {"pool": self.pool, "processor": self.processor}
+        return self.add("tokens", config, inputs, self.size, *(() if rules == own else parts))
 
     def section(self, name: str) -> Any:
         """A section of the recipe by its dotted name.
@@ -97,7 +119,7 @@ class PoolFits:
         """The base, trained on a random share of the pool, or on a subset that an earlier round chose."""
         section = self.section("seed_model")
         config = dump(section) if subset is None else {"seed": section.seed, "train": dump(section)["train"]}
-        inputs = {"pool": self.pool, "base": self.base, "subset": subset, **self.deepspeed(section.train)}
+        inputs = {**self.trained(section.train, "seed_model"), "subset": subset}
         work = samples_seen(section.train, self.size * section.share)
         return self.add("fit_seed", config, inputs, work, *parts)
 
@@ -111,7 +133,7 @@ class PoolFits:
                 "adapters of a LoRA training; give `lora`"
             )
         work = samples_seen(section.train, self.size * section.share)
-        inputs = {"pool": self.pool, "base": self.base, **self.deepspeed(section.train)}
+        inputs = self.trained(section.train, "warmup")
         return self.add("fit_warmup", dump(section), inputs, work)
 
     def _rater(self, name: str) -> Node:
@@ -136,6 +158,11 @@ class PoolFits:
         }
         work = samples_seen(section.train, examples)
         return self.add("fit_rater", {"rater": name, **config}, inputs | self.prompts(name), work, name)
+
+    def trained(self, train: FitSpec, *parts: str) -> dict[str, Any]:
+        """What a training of the base on samples of the pool reads; `parts` as in `tokens`."""
+        tokens = self.tokens(train, *parts)
+        return {"pool": self.pool, "base": self.base, "tokens": tokens, **self.deepspeed(train)}
 
     def deepspeed(self, train: FitSpec) -> dict[str, External]:
         return deepspeed_input(train, self.loaded, self.prints)

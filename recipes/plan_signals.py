@@ -272,7 +272,7 @@ class PoolPlan(PoolFits):
         subsets = self._probe_subsets(probe)
         evaluates = []
         for k in range(probe.subsets):
-            inputs = {"pool": self.pool, "subset": subsets, "base": self.base, **self.deepspeed(train)}
+            inputs = {**self.trained(train, "probe"), "subset": subsets}
             config = {**dump(train), "seed": probe.seed, "subset": k}
             work = samples_seen(train, probe.size)
             fit = self.add("train", config, inputs, work, "probe", k)

@@ -54,6 +54,12 @@ class Resources(Section):
         le=1024,
         description="processes that answer one checkpoint's benchmarks, one for each GPU",
     )
+    token_workers: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="processes that tokenise a pool; default: one for each core, but fewer for a small pool",
+    )
     gpu: str | None = Field(
         None, description="GPU that a dry run estimates the hours of the trainings for: h100, a100_80, ..."
     )

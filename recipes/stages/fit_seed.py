@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recipes.stages.fitting import train
+from recipes.stages.fitting import stored, train
 
 RESUMES = True
 
@@ -25,6 +25,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         rows = select(pool.table, max(1, round(config["share"] * len(pool))), config["seed"]).rows.tolist()
     which = "samples chosen in the previous round" if "subset" in inputs else "random samples"
     progress.say(f"seed model: {len(rows)} {which}")
-    summary = train(config["train"], config["seed"], inputs["base"], list(pool.samples(rows)), out, progress)
+    examples = stored(inputs, rows, config["train"])
+    summary = train(config["train"], config["seed"], inputs["base"], examples, out, progress)
     (out / "seed_rows.json").write_text(json.dumps(rows))
     return {**summary, "samples": len(rows)}

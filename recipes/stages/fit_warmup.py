@@ -7,7 +7,7 @@ with Adam's state; gradients are computed at these.
 from pathlib import Path
 from typing import Any
 
-from recipes.stages.fitting import train
+from recipes.stages.fitting import stored, train
 
 RESUMES = True
 
@@ -25,7 +25,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         config["train"],
         config["seed"],
         inputs["base"],
-        list(pool.samples(rows)),
+        stored(inputs, rows, config["train"]),
         out,
         progress,
         keep_adapters=True,

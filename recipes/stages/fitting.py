@@ -1,9 +1,26 @@
-"""Shared by the stages that train: from a recipe's settings to a FitSpec, progress and summary."""
+"""Shared by the stages that train: from a recipe's settings to a FitSpec, examples, progress and summary."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from recipes.stages.counting import counter
+
+
+def stored(inputs: dict[str, Path], rows: Sequence[int], config: dict[str, Any]) -> Any:
+    """The examples (StoredExamples) of these rows of the pool, from the token store of stage `tokens`.
+
+    `config`: the training's section of the recipe. Raises RenderError for an example that is too long, if
+    that is an error.
+    """
+    from curation.pool.read import Pool
+    from training.spec import FitSpec
+    from training.token_store import TokenStore
+
+    pool, spec = Pool.open(inputs["pool"]), FitSpec(**config)
+    # The engine has verified the files. The images may have moved with the pool since they were written.
+    store = TokenStore.open(inputs["tokens"] / "store", source=pool.hash, images=pool.images, verify=False)
+    return store.examples(rows, spec.max_length, spec.too_long)
 
 
 def train(

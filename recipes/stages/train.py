@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recipes.stages.fitting import train
+from recipes.stages.fitting import stored, train
 
 RESUMES = True
 
@@ -14,12 +14,9 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
 
     The training seed decides the order of the samples, not their rank in the subset.
     """
-    from curation.pool.read import Pool
-
     settings = {key: value for key, value in config.items() if key != "subset"}
     rows = sorted(_rows(inputs["subset"], config.get("subset")))
-    samples = list(Pool.open(inputs["pool"]).samples(rows))
-    return train(settings, config["seed"], inputs["base"], samples, out, progress)
+    return train(settings, config["seed"], inputs["base"], stored(inputs, rows, settings), out, progress)
 
 
 def _rows(folder: Path, number: int | None) -> list[int]:

@@ -1,5 +1,6 @@
 """The graph of stages: its nodes, and what their hashes depend on."""
 
+import dataclasses
 import time
 
 import pytest
@@ -8,13 +9,16 @@ from plans import AFTER_LABELS, AFTER_RATERS, AFTER_SELECT, STAGES, by_name, cha
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.plan import make_plan
+from recipes.plan_fits import RENDERED
 from training.hub import HubModel
+from training.spec import FitSpec
+from training.token_store import RendererOf
 
 
 def test_the_chain(project):
     nodes = by_name()
     kinds = {node.family for node in nodes.values()}
-    assert kinds == {"bench", "source", "pool", "labels", *AFTER_LABELS}
+    assert kinds == {"bench", "source", "pool", "tokens", "labels", *AFTER_LABELS}
     assert sorted(nodes["select[mmssr,0]"].inputs) == ["pool", "signal_capability", "signal_style"]
     assert sorted(nodes["select[random,0]"].inputs) == ["pool"]
     assert nodes["train[random,1]"].config["seed"] == 1
@@ -68,7 +72,7 @@ def test_parents_come_first(project):
 )
 def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
     (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms: {{a: {arm}}}\n")
-    always = {"bench", "source", "pool", "select", "train", "answer", "evaluate", "compare"}
+    always = {"bench", "source", "pool", "tokens", "select", "train", "answer", "evaluate", "compare"}
     assert {node.family for node in plan(file="one.yaml").nodes} - always == kinds
 
 
@@ -159,7 +163,7 @@ def test_a_change_of_one_arm_leaves_the_others(project):
 
 def test_limit_shortens_pool_and_benchmarks_but_draws_nothing_again(project):
     nodes = by_name("limit=50")
-    assert changed(by_name(), nodes) == {"pool", "labels", *AFTER_LABELS}
+    assert changed(by_name(), nodes) == {"pool", "tokens", "labels", *AFTER_LABELS}
     assert nodes["pool"].config["limit"] == nodes["evaluate[full,0]"].config["limit"] == 50
     assert nodes["compare"].config["protocol"] == "modified"
 
@@ -222,6 +226,62 @@ def test_missing_data_names_the_stage_that_needs_it(project, missing):
         plan(file="own.yaml")
 
 
+# -------------------------------------------------------------------------- token stores
+
+
+def test_the_pool_is_tokenised_once_for_all_trainings_by_the_same_rules(project):
+    nodes = by_name("arms.again={selector: mllm_selector, budget: 10%, rounds: 2}")
+    tokens = [node for node in nodes.values() if node.kind == "tokens"]
+    assert [node.name for node in tokens] == ["tokens"] and tokens[0].inputs["pool"] is nodes["pool"]
+    readers = [node for node in nodes.values() if node.kind in ("train", "fit_seed", "fit_warmup")]
+    assert len(readers) > 6 and all(node.inputs["tokens"] is tokens[0] for node in readers)
+
+
+def test_a_training_by_other_rules_has_tokens_of_its_own(project):
+    arm = "arms.again={selector: mllm_selector, budget: 10%}"
+    nodes = by_name(arm, "seed_model.train.system=Be kind.", "pool_seeds=2")
+    assert [name for name, node in nodes.items() if node.kind == "tokens"] == [
+        "tokens[seed_model,p0]",
+        "tokens[seed_model,p1]",
+        "tokens[p0]",
+        "tokens[p1]",
+    ]
+    assert nodes["fit_seed[p1]"].inputs["tokens"].config["system"] == "Be kind."
+    assert nodes["train[full,p1,0]"].inputs["tokens"] is nodes["tokens[p1]"]
+
+
+def test_tokens_depend_on_what_the_renderer_reads_only(project):
+    tokens = by_name()["tokens"]
+    assert (
+        by_name("train.lr=0.5", "train.max_length=50", "resources.token_workers=7")["tokens"].hash
+        == tokens.hash
+    )
+    (project / "base" / "model.safetensors").write_bytes(b"other weights")
+    assert by_name()["tokens"].hash == tokens.hash
+    assert by_name("train.image_first=true")["tokens"].hash != tokens.hash
+    (project / "base" / "config.json").write_text("{ }")
+    assert by_name()["tokens"].hash != tokens.hash
+
+
+def test_the_settings_of_tokens_are_those_that_a_renderer_takes(tmp_path):
+    other = {
+        "system": "Be kind.",
+        "image_first": True,
+        "loss_tokens": "llava_next",
+        "loss_turns": "last",
+        "image_aspect": "pad",
+        "image_grids": "(1x1),(1x2)",
+    }
+    assert other.keys() == RENDERED
+    for key, value in other.items():
+        assert RendererOf.for_training(FitSpec(**{key: value}), tmp_path) != RendererOf.for_training(
+            FitSpec(), tmp_path
+        ), key
+    plain = RendererOf.for_training(FitSpec(), tmp_path)
+    taken = dataclasses.asdict(plain)["rules"].keys() | {"image_aspect", "image_grids"}
+    assert taken == RENDERED, "a new rule of the renderer is a key of stage `tokens` too"
+
+
 def test_goal_base_is_one_stage(project):
     (project / "b.yaml").write_text("name: b\ngoal: base\npretrain: {steps: 3}\n")
     assert [(n.kind, n.config) for n in plan(file="b.yaml").nodes] == [("pretrain", {"steps": 3})]
@@ -242,5 +302,5 @@ def test_ten_thousand_arms_are_planned_within_five_cpu_seconds(project):
     )
     loaded = load("many.yaml")
     started = time.process_time()
-    assert len(make_plan(loaded, STAGES).nodes) == 40_004
+    assert len(make_plan(loaded, STAGES).nodes) == 40_005
     assert time.process_time() - started < 5, "CPU seconds"

@@ -36,6 +36,13 @@ class Document:
             (self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe"
         )
 
+    def has(self, path: KeyPath) -> bool:
+        """Whether the document gives a value for the key."""
+        value: Any = self.data
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value is not None
+
 
 def read_yaml(path: Path) -> Document:
     """One YAML file with the line of every key.

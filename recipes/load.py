@@ -29,6 +29,8 @@ SERVERS = (
     "evaluation.data",
 )
 """Keys of the protocol's sections that are not part of the protocol: where a model is served or data lie."""
+LEFT_OPEN = ("pool.source", "pool.images", "evaluation.judge")
+"""Keys that a scale may leave out for the recipe to give, which then does not modify the protocol."""
 
 
 @dataclass(frozen=True)
@@ -264,10 +266,17 @@ def _parts(annotation: Any) -> Iterator[Any]:
 def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:
     """Dotted frozen keys whose value differs from the scale's; without a scale, all that the recipe sets."""
     frozen = {k: v for k, v in scale.data.items() if k in Protocol.model_fields}
+    given = tuple(key for key in LEFT_OPEN if not scale.has(tuple(key.split("."))))
+    if (
+        "pool.source" in given
+        and isinstance(pool := frozen.get("pool"), dict)
+        and pool.get("kind") == "llava"
+    ):
+        frozen["pool"] = {**pool, "source": "left open"}
     standard = validate(Protocol, Document(frozen, scale.where)).model_dump(mode="json")
     actual = recipe.model_dump(mode="json", include=set(Protocol.model_fields))
     for key in _differences(standard, actual, ()):
-        if not key.startswith(SERVERS) and LABEL not in key.split("."):
+        if not key.startswith((*SERVERS, *given)) and LABEL not in key.split("."):
             yield key
 
 

@@ -18,7 +18,10 @@ from recipes.named_files import NamedSuite, deepspeed_input, work_of_bench
 from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_signals import PoolPlan
 from recipes.plan_validation import ValidationPlan
-from recipes.schema import Arm, LlavaPool, MiniPool, Recipe, required
+from recipes.schema import Arm, LlavaPool, MiniPool, required
+
+UNKNOWN_SIZE = 1_000
+"""Estimated samples of a LLaVA file without conversations, which stage `pool` will refuse."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ def _pool(
     """source and pool of one pool seed; `seed` is None for a pool that is not drawn."""
     # mypy infers the common base class of a union that passes through a generic function.
     section = cast(MiniPool | LlavaPool, required(loaded.recipe.pool))
-    limit, size = loaded.recipe.limit, _pool_size(loaded.recipe)
+    limit = loaded.recipe.limit
     tag = (f"p{seed}",) if tagged else ()
     config = {**dump(section, "kind", "max_bad_fraction"), "limit": limit}
     source: Node | External
@@ -194,11 +197,14 @@ def _pool(
         name = stage_name("source", *tag)
         source = plan.add("source", drawn, {"bench": bench}, name=name, work=section.size)
         inputs: dict[str, Any] = {"source": source}
+        size = section.size
     else:
         source = external.data_file(section.source, loaded.locate("pool", "source"), "pool", prints)
         where = loaded.locate("pool", "images")
         images = external.images(section.images, source.local, limit, where, prints)
         inputs = {"source": source, "images": images}
+        size = prints.records(source.local) or UNKNOWN_SIZE
+    size = min(size, limit or size)
     inputs["tokenizer"] = processor = _model(loaded, prints, external.PROCESSOR_FILES)
     pool = plan.add("pool", config, inputs, name=stage_name("pool", *tag), work=size)
     given = (plan, loaded, prints, seed, tag, pool, source, base, processor, size)
@@ -260,12 +266,6 @@ def _targeted(selector: str) -> bool:
     from curation.selectors.registry import get_selector
 
     return Selector.of(get_selector(selector)).targeted
-
-
-def _pool_size(recipe: Recipe) -> int:
-    """Samples in the pool; a LLaVA file is not read here and estimated at 1,000 samples or the limit."""
-    size = recipe.pool.size if isinstance(recipe.pool, MiniPool) else 1_000
-    return min(size, recipe.limit or size)
 
 
 def _expected_rows(arm: Arm, size: int) -> float:

@@ -37,7 +37,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     tokens, image_tokens = int(store.lengths.sum(dtype=int)), int(store.image_tokens.sum(dtype=int))
     progress.say(
         f"{len(store):,} samples, {tokens:,} tokens ({image_tokens:,} of images), "
-        f"{sum(rejected.values())} rejected {rejected or ''}, {rate:.0f} samples/s"
+        f"{sum(rejected.values())} rejected{f' {rejected}' if rejected else ''}, {rate:.0f} samples/s"
     )
     return {
         "samples": len(store),

@@ -5,6 +5,9 @@
 The models are random, tiny, and trained for a few steps. Prints one JSON object for each: how many greedy
 answers of the Hugging Face model vLLM repeats (question with one image, with two, and without), or the error
 with which vLLM refuses the checkpoint. The two of a family are loaded in a process of their own.
+
+With two images LLaVA-OneVision is expected to differ: vLLM tiles them, the Hugging Face model and training
+take one tile of each.
 """
 
 import argparse

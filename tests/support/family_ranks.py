@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from curation.pool.sample import Sample, Turn
 from training.collate import Collator
 from training.distributed import touch_vision
+from training.loss import install
 from training.models import image_mode, load
 from training.render import IGNORE, Renderer
-from training.trainer import answer_only_logits
 
 WORLD, RATE = 2, 1e-3
 
@@ -85,7 +85,7 @@ def labels_in(step: list[dict[str, torch.Tensor]]) -> int:
 def prepared(folder: Path):
     model, processor = load(folder)
     mode = image_mode(model)
-    answer_only_logits(model)
+    install(model)
     return model.train(), batches_of(processor, mode)
 
 

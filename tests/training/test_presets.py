@@ -54,6 +54,14 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+def test_steps_are_made_as_in_the_scripts(name):
+    """`group_by_modality_length` everywhere; `dataloader_drop_last` and `torch_compile` in OneVision's."""
+    spec = presets.fit_spec(name)
+    later = not name.startswith("llava15")
+    assert (spec.grouping, spec.drop_last, spec.compile) == ("modality_length", later, later)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_rates_batches_and_lengths_are_the_published_ones(name):
     lr, vision, projector, batch, length = PUBLISHED[name]
     spec = presets.fit_spec(name)

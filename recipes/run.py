@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
 @contextmanager
 def tracked(loaded: "Loaded", place: Path, console: "Console") -> Iterator[Callable[..., None]]:
     """Log stages, comparison and plots to wandb as the recipe asks; its failures do not stop the run."""
+    from recipes.graph import store_path
     from recipes.stop import GRACE
     from recipes.tracker import FINISH_SECONDS, Tracker
 
@@ -83,6 +84,10 @@ def tracked(loaded: "Loaded", place: Path, console: "Console") -> Iterator[Calla
     def on_stage(node: "Node", outcome: "Outcome") -> None:
         finished.add(node.kind)
         tracker.stage(node.name, outcome.seconds, outcome.state == "cached")
+        if outcome.state != "cached":  # the run that trained it has logged a cached one
+            folder = store_path(place.parents[1], node.kind, node.hash)
+            for log in sorted([*folder.glob("fit.log.jsonl"), *folder.glob("*/fit.log.jsonl")]):
+                tracker.training("/".join([node.name, *log.parent.relative_to(folder).parts]), log)
 
     seconds = FINISH_SECONDS
     try:

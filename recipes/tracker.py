@@ -1,4 +1,6 @@
-"""Weights & Biases for a run: seconds of the stages, comparison table, plots. It never stops a run.
+"""Weights & Biases for a run: seconds of the stages, steps of the trainings, comparison table, plots.
+
+It never stops a run.
 
     tracker = Tracker.start("offline", project="winnow", name="mmssr_30pct", run_dir=Path("runs/mmssr_30pct"),
     config={...})
@@ -100,6 +102,10 @@ class Tracker:
     def stage(self, name: str, seconds: float, cached: bool = False) -> None:
         """Log one finished stage."""
         self._send({"kind": "stage", "name": name, "seconds": seconds, "cached": cached})
+
+    def training(self, name: str, log: Path) -> None:
+        """Log each step of a finished training from its `fit.log.jsonl`: loss, learning rate, meters."""
+        self._send({"kind": "training", "name": name, "path": str(Path(log).resolve())})
 
     def comparison(self, comparison: Mapping[str, Any]) -> None:
         """Log comparison.json: a table with one row for each arm, and the main values as summary."""

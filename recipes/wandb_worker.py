@@ -8,7 +8,7 @@ wait for a server that does not answer.
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,10 @@ def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
                 f"cached/{message['name']}": int(message["cached"]),
             }
         )
+    elif message["kind"] == "training":
+        run.define_metric(f"{message['name']}/*", step_metric=f"{message['name']}/step")
+        for step in training_steps(message["name"], Path(message["path"])):
+            run.log(step)
     elif message["kind"] == "pictures":
         run.log({Path(path).stem: wandb.Image(path) for path in message["paths"]})
     elif message["kind"] == "comparison":
@@ -85,6 +89,13 @@ def _log(wandb: Any, run: Any, message: Mapping[str, Any]) -> None:
         )
     else:
         raise ValueError(f"unknown message {message['kind']!r}")
+
+
+def training_steps(name: str, log: Path) -> Iterator[dict[str, float]]:
+    """The numbers of each line of a training's step log, their keys preceded by its name."""
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        yield {f"{name}/{key}": value for key, value in entry.items() if isinstance(value, (int, float))}
 
 
 COLUMNS = (

@@ -24,14 +24,17 @@ HALF = (torch.bfloat16, torch.float16)
 """The types that varlen kernels take."""
 
 
-def choose(model: PreTrainedModel, choice: Choice = "auto") -> str:
+def choose(model: PreTrainedModel, choice: Choice = "auto", on_gpu: bool | None = None) -> str:
     """Set the attention of the language model; returns what packs will use.
+
+    `on_gpu`: whether it will run on a GPU; default: whether it is there now.
 
     auto: "varlen" where PyTorch has it and the model is on a GPU, else "flash" if flash-attn is installed
     there, else "segments" (one call of sdpa for each example). sdpa: transformers' own, which builds a mask
     of all tokens of a pack by all tokens. varlen, flash: these or a ValueError that says what is missing.
     """
-    on_gpu = next(model.parameters()).device.type == "cuda"
+    if on_gpu is None:
+        on_gpu = next(model.parameters()).device.type == "cuda"
     if choice == "auto":
         choice = (
             "varlen" if on_gpu and varlen_kernel() else "flash" if on_gpu and has_flash_attn() else "auto"
@@ -115,6 +118,10 @@ def packed_attention(
         raise ValueError(
             "packs support neither attention dropout nor sliding windows nor softcap: train padded"
         )
+    device = query.device.type
+    if torch.is_autocast_enabled(device):  # rotary embeddings leave queries and keys in float32
+        half = torch.get_autocast_dtype(device)
+        query, key, value = query.to(half), key.to(half), value.to(half)
     if query.is_cuda and query.dtype in HALF and varlen_kernel():
         return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scaling), None
     return _segments(query, key, value, cu_seq_lens_q, scaling), None

@@ -72,7 +72,7 @@ class Engine:
 # ---------------------------------------------------------------------------------------- the folder
 
 
-def start_folder(out: Path, identity: Identity, rejected: Sequence[Any], names: Sequence[str]) -> None:
+def start_folder(out: Path, identity: Identity, names: Sequence[str] = ()) -> None:
     """Prepare `out` for this training: to go on with its own states, or to begin.
 
     Raises AnotherTraining when there is a complete state of another one; what is incomplete is removed.
@@ -95,8 +95,6 @@ def start_folder(out: Path, identity: Identity, rejected: Sequence[Any], names: 
     ):  # an interrupted save; its files must not mix with the next one's
         if not (torn / COMPLETE).exists():
             shutil.rmtree(torn)
-    lines = [json.dumps(asdict(one)) + "\n" for one in rejected]
-    (out / "fit.rejected.jsonl").write_text("".join(lines))
 
 
 def refuse_finished(out: Path, identity: Identity) -> None:

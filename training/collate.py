@@ -5,6 +5,7 @@ loss = model(**batch).loss
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ class Collator:
     rounds T up with a last segment of padding, so that a compiled model sees fewer shapes.
 
     An image that cannot be decoded raises ImageError. With `mute_broken`, its example instead loses its
-    labels and its image becomes blank, and `broken` (example name -> error) records it.
+    labels, its image becomes blank (or, where not even its size can be read, all its images go), and `broken`
+    (example name -> error) records it. An image of another size than the tokens were made for is a
+    TokenMismatch. The first token of an example never has a label: nothing predicts it.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Collator:
         for row, example in enumerate(examples):
             at = slice(width - len(example), width) if self.side == "left" else slice(0, len(example))
             ids[row, at], labels[row, at], mask[row, at] = example.input_ids, example.labels, 1
+            labels[row, at.start] = IGNORE
         return {
             "input_ids": torch.from_numpy(ids),
             "labels": torch.from_numpy(labels),
@@ -179,6 +183,42 @@ class Collator:
                 if not self.mute_broken:
                     raise
                 self.broken[example.name] = error
-                pixels.append(self.loader.blank(picture))
-                example = example.muted()
-        return example, pixels
+                try:
+                    pixels.append(self.loader.blank(picture))
+                except ImageError:  # as many tokens as it has cannot be filled
+                    return without_images(example, self.loader.processor.image_token_id).muted(), []
+        self._check_tokens(example, pixels)
+        return (example.muted() if example.name in self.broken else example), pixels
+
+    def _check_tokens(self, example: Encoded, pixels: Sequence[torch.Tensor]) -> None:
+        """TokenMismatch unless each image still takes the tokens that the example has for it."""
+        if len(example.image_spans) != len(pixels):  # places unknown
+            return
+        single = len(pixels) == 1
+        for (start, stop), own, picture in zip(example.image_spans, pixels, example.images, strict=True):
+            needed = self.loader.tokens_of_size(tuple(own.shape[1:]), single)
+            if needed != stop - start:
+                raise TokenMismatch(
+                    f"{example.name}: {picture} ({own.shape[2]} x {own.shape[1]} pixels) takes {needed} "
+                    f"tokens, but the example has {stop - start} for it: the file has changed since it was "
+                    "tokenised; restore it, or write the token store again"
+                )
+
+
+class TokenMismatch(ValueError):
+    """An image takes another number of tokens than its example has for it."""
+
+
+def without_images(example: Encoded, image_id: int) -> Encoded:
+    """The example without its images and their tokens."""
+    kept = example.input_ids != image_id
+    for start, stop in example.image_spans:  # some families have tokens between an image's rows
+        kept[start:stop] = False
+    return replace(
+        example,
+        input_ids=example.input_ids[kept],
+        labels=example.labels[kept],
+        images=(),
+        image_spans=(),
+        prefix=int(kept[: example.prefix].sum()),
+    )

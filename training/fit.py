@@ -2,8 +2,9 @@
 
     fit(FitSpec(epochs=1, lr=1e-3, batch_size=32), base, samples, out)
 
-`out` holds the checkpoint, `fit.log.jsonl` (one line per step), `fit.rejected.jsonl`, `fit.json` (spec and
-result, the same for equal trainings), `fit.times.log` and, written last, COMPLETE. During the training,
+`out` holds the checkpoint, `fit.log.jsonl` (a line per step: loss, rate, gradient norm, meters),
+`fit.rejected.jsonl`, `fit.json` (spec and result, the same for equal trainings), `fit.times.log` and, written
+last, COMPLETE. During the training,
 `out/checkpoints/` holds what a resume needs (training/checkpoints.py). `training.launch` starts the processes
 of a training that needs several.
 """
@@ -13,6 +14,7 @@ import math
 import os
 import random
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,17 +26,26 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from transformers import PrinterCallback, set_seed
+from transformers import AutoConfig, PrinterCallback, set_seed
 
 from curation.pool.sample import Sample
+from training import flops
 from training.adapters import AdapterKeeper, check_can_keep
 from training.aspects import set_aspect
+from training.attention import choose
+from training.blocks import compile_blocks, recompute
 from training.checkpoints import FOLDER, Engine, Saver, explained, refuse_finished, start_folder, to_resume
 from training.collate import Collator
+from training.data import Data
 from training.distributed import inside_torchrun, read_config, touch_vision
 from training.families import of_config
+from training.hub import local_copy
 from training.identity import Identity
 from training.interrupt import Signals
+from training.listed import listed
+from training.loader import Assembler, Examples, default_workers, workers_explained
+from training.loss import install
+from training.meters import Meters
 from training.models import (
     COMPLETE,
     add_lora,
@@ -45,12 +56,13 @@ from training.models import (
     load_processor,
     quiet,
 )
-from training.plan import PlannedBatches, Prepared, TooManyBad, prepare
+from training.plan import PlannedBatches
+from training.quarantine import Quarantine
 from training.render import Encoded, Renderer
 from training.saving import save_model
 from training.spec import FitSpec, LoraSpec
 from training.step_log import Progress, StepLog
-from training.trainer import Examples, OneDeviceArguments, PlannedTrainer, answer_only_logits
+from training.trainer import OneDeviceArguments, PlannedTrainer
 
 __all__ = ["FitSpec", "LoraSpec", "fit"]
 
@@ -66,16 +78,20 @@ def fit(
 ) -> dict[str, Any]:
     """Train `base` on `examples` into the checkpoint `out` (LoRA merged); resumes an interrupted training.
 
-    `examples`: a list or tuple is rendered, checked and measured before the training, and bad examples are
-    counted. Any other sequence is lazy data: an item is read, as Encoded, when its step comes, and a bad one
-    raises RenderError; `grouping="length"` needs its method `lengths()` (int[n], any unit).
+    `examples`: those of a token store, or a list or tuple, which is put into a temporary one; bad ones are
+    left out and counted. Any other sequence is lazy data: an item is read, as Encoded, when its step comes,
+    and a bad one raises RenderError (in a worker: RuntimeError with its text); `grouping="length"` needs its
+    method `lengths()` (int[n], any unit), and it cannot be packed. An example whose image cannot be decoded
+    when its turn comes is trained without loss, and counted as `broken_image_late`.
+
     `on_progress(step, steps, message)`. `keep_adapters`: also leave the adapter of each epoch with Adam's
     state in `out`/adapters (training/adapters.py); for LoRA without `train_parts`. Returns steps, seconds,
     samples_seen, tokens, losses (one per step), dropped {reason: count}, doubts (settings that rarely suit
-    such a model) and samples_per_second. Raises TooManyBad, TrainingDiverged, AnotherTraining when `out`
-    holds another training, CheckpointError for a state that cannot be resumed from, SaveError for a disk that
-    is full, Interrupted after a signal, and ValueError for `keep_adapters` without LoRA, or for a DeepSpeed
-    spec outside torchrun.
+    such a model), samples_per_second and meters (training/meters.py; since the last resume). Raises
+    TooManyBad, TrainingDiverged, AnotherTraining when `out` holds another training, CheckpointError for a
+    state that cannot be resumed from, SaveError for a disk that is full, StoreMismatch for the store of
+    another tokenizer or template, TokenMismatch for an image that has changed, WorkerDied, Interrupted after
+    a signal, and ValueError for `keep_adapters` without LoRA, or for a DeepSpeed spec outside torchrun.
     """
     if keep_adapters:
         check_can_keep(spec)
@@ -83,8 +99,18 @@ def fit(
             raise ValueError("keep_adapters keeps nothing but adapters: leave `train_parts` empty")
     if spec.deepspeed and not inside_torchrun():
         raise ValueError("a DeepSpeed training runs in torchrun processes: use training.launch.launch")
-    with _isolated(spec.seed), quiet():
-        return _fit(spec, base, examples, Path(out), on_progress, keep_adapters)
+    with _isolated(spec.seed), quiet(), _in_store(spec, base, examples) as own:
+        return _fit(spec, base, own, Path(out), on_progress, keep_adapters)
+
+
+@contextmanager
+def _in_store(spec: FitSpec, base: str | Path, examples: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The examples; those of a list from a token store that exists while the block runs."""
+    if not isinstance(examples, (list, tuple)):
+        yield examples
+        return
+    with tempfile.TemporaryDirectory(prefix="winnow-tokens-") as folder:
+        yield listed(spec, base, examples, Path(folder))
 
 
 def _fit(
@@ -97,17 +123,16 @@ def _fit(
 ) -> dict[str, Any]:
     processor, mode = load_processor(base)
     mode = set_aspect(processor, mode, spec.image_aspect, spec.image_grids)
-    renderer = Renderer(processor, mode, spec.cache_mb, spec.render_rules())
+    workers = default_workers() if spec.workers is None else spec.workers
+    renderer = Renderer(processor, mode, spec.cache_mb // max(1, workers), spec.render_rules())
     processor.chat_template = renderer.kept_template()
-    lazy = not isinstance(examples, (list, tuple))
-    prepared = Prepared(examples, []) if lazy else _prepare(spec, examples, renderer)
-    names = [] if lazy else [example.name for example in prepared.examples]
-    batches = _batches(spec, prepared, lazy)
+    data = Data.of(spec, examples, renderer, lambda: _shape(base))
+    batches = _batches(spec, data)
     identity = Identity.of(
         spec,
         checkpoint_hash(base),
-        prepared.examples,
-        lazy=lazy,
+        data.examples,
+        lazy=data.lazy,
         world=batches.world,
         keep_adapters=keep_adapters,
     )
@@ -116,14 +141,26 @@ def _fit(
 
     steps = spec.max_steps or math.ceil(spec.epochs * batches.steps)
     writes = batches.rank == 0
+    rejected = out / "fit.rejected.jsonl"
+    quarantine = Quarantine(rejected, data.rejected, len(data.examples), spec.max_bad_fraction, writes)
+    quarantine.check()
+    if not len(data.examples):
+        raise ValueError("no examples to train on")
     if writes:
-        start_folder(out, identity, prepared.rejected, names)
+        start_folder(out, identity, data.names)
     _all_ranks(batches)  # none may look for a state to resume from before what is torn is removed
     args = _arguments(spec, out, steps, batches)
-    collator = Collator(renderer.pad_id, renderer.loader, mute_broken=True)
-    name_of = names.__getitem__ if names else str
-    log = StepLog(out / "fit.log.jsonl", batches, on_progress, writes, name_of, spec.loss_spike)
-    data = Examples(prepared.examples, lazy, spec.max_length)
+    collator = Collator(renderer.pad_id, renderer.loader, mute_broken=True, packed=batches.packs is not None)
+    meters = _meters(data, batches)
+    log = StepLog(
+        out / "fit.log.jsonl",
+        batches,
+        on_progress,
+        writes,
+        data.names.__getitem__,
+        spec.loss_spike,
+        meters,
+    )
     engine = Engine.of(read_config(spec.deepspeed) if spec.deepspeed else None, batches.world)
     model, doubts = _model(spec, base, batches.world)
     if writes:
@@ -132,10 +169,11 @@ def _fit(
         trainer = PlannedTrainer(
             model=model,
             args=args,
-            train_dataset=data,
-            data_collator=collator,
+            train_dataset=Examples(data.examples, data.lazy, spec.max_length),
+            data_collator=Assembler(collator, renderer.image_id),
             callbacks=[
                 log,
+                quarantine,
                 *([AdapterKeeper(out, batches)] if keep_adapters else []),
                 Saver(spec, engine, signals, batches.rank),
             ],
@@ -143,18 +181,20 @@ def _fit(
             part_lr=spec.lr_of(),
             engine=engine,
             per_microbatch=spec.loss_norm == "microbatch",
+            workers=workers,
+            meters=meters,
+            costs=data.costs,
         )
         trainer.remove_callback(PrinterCallback)
         seconds = _train(trainer, out)
-        _limit(spec, prepared, len(collator.broken))
         result: dict[str, Any] = {
             "steps": steps,
             "seconds": round(seconds, 3),
-            "samples_per_second": round(data.read / seconds, 1),
-            **_volume(prepared.examples, batches, steps, lazy),
+            "samples_per_second": round(meters.total.samples / seconds, 1),
+            "meters": meters.summary(),
+            **_volume(data, batches, steps),
             "losses": log.losses,
-            "dropped": prepared.counts
-            | ({"broken_image_late": len(collator.broken)} if collator.broken else {}),
+            "dropped": quarantine.counts,
             "doubts": doubts,
         }
         record = {"identity": identity.hash, "decides": identity.decides(), "spec": spec.model_dump()}
@@ -162,29 +202,18 @@ def _fit(
     return result
 
 
-def _prepare(spec: FitSpec, examples: Sequence[Any], renderer: Renderer) -> Prepared:
-    """All examples rendered and checked; TooManyBad or ValueError when too few are left."""
-    prepared = prepare(examples, renderer, max_length=spec.max_length, too_long=spec.too_long)
-    _limit(spec, prepared)
-    if not prepared.examples:
-        raise ValueError("no examples to train on")
-    return prepared
+def _shape(base: str | Path) -> flops.Shape:
+    """Sizes of the base, as FLOPs depend on them."""
+    return flops.Shape.of(AutoConfig.from_pretrained(str(local_copy(base))))
 
 
-def _limit(spec: FitSpec, prepared: Prepared, late: int = 0) -> None:
-    """TooManyBad above `max_bad_fraction`; `late` examples turned out to be bad during the training."""
-    total = len(prepared.examples) + len(prepared.rejected)
-    bad = prepared.bad + late
-    if bad > spec.max_bad_fraction * total:
-        counts = prepared.counts | ({"broken_image_late": late} if late else {})
-        raise TooManyBad(counts, total, spec.max_bad_fraction)
+def _meters(data: Data, batches: PlannedBatches) -> Meters:
+    """Meters of all ranks; MFU where FLOPs and the device's peak are known."""
+    known = data.costs is not None and torch.cuda.is_available()
+    return Meters(batches.world, flops.peak(torch.cuda.get_device_name()) if known else None)
 
 
-TIMES = ("seconds", "samples_per_second")
-"""Entries of the result that differ between equal trainings, kept apart so that fit.json does not."""
-
-
-TIMES = ("seconds", "samples_per_second")
+TIMES = ("seconds", "samples_per_second", "meters")
 """Entries of the result that differ between equal trainings, kept apart so that fit.json does not."""
 
 
@@ -202,35 +231,37 @@ def _all_ranks(batches: PlannedBatches) -> None:
         torch.distributed.barrier()
 
 
-def _batches(spec: FitSpec, prepared: Prepared, lazy: bool) -> PlannedBatches:
-    """The batches of this rank."""
+def _batches(spec: FitSpec, data: Data) -> PlannedBatches:
+    """The batches of this rank. Raises ValueError for lazy data that lacks what the settings need."""
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    lengths = None
-    if spec.grouping == "length":
-        if lazy and not hasattr(prepared.examples, "lengths"):
-            raise ValueError(
-                "grouping 'length' needs a list of examples, or lazy data with a method lengths()"
-            )
-        own: Any = prepared.examples
-        lengths = own.lengths() if lazy else np.array([len(e) for e in own])
     micro = spec.micro_batch or math.ceil(spec.batch_size / world)
-    accumulation = math.ceil(spec.batch_size / (world * micro))
-    return PlannedBatches(
-        len(prepared.examples),
+    by_modality = spec.grouping == "modality_length"
+    batches = PlannedBatches(
+        len(data.examples),
         spec.batch_size,
         spec.seed,
-        lengths=lengths,
+        lengths=data.need("lengths", "grouping 'length'") if spec.grouping == "length" else None,
+        has_image=data.need("has_image", "grouping 'modality_length'") if by_modality else None,
+        drop_last=spec.drop_last,
+        packs=data.pack_rule(spec.pack_tokens) if spec.pack_tokens else None,
+        deal=data.need("lengths", "grouping 'modality_length'") if by_modality else None,
         rank=rank,
         world=world,
-        accumulation=accumulation,
+        accumulation=math.ceil(spec.batch_size / (world * micro)),
     )
+    if spec.pack_tokens:
+        epochs = math.ceil(spec.max_steps / batches.steps if spec.max_steps else spec.epochs)
+        batches.accumulation = batches.micro_steps(epochs)
+    return batches
 
 
 def _arguments(spec: FitSpec, out: Path, steps: int, batches: PlannedBatches) -> OneDeviceArguments:
     return OneDeviceArguments(
         output_dir=str(out / FOLDER),
         max_steps=steps,
-        per_device_train_batch_size=math.ceil(spec.batch_size / (batches.world * batches.accumulation)),
+        per_device_train_batch_size=1
+        if batches.packs
+        else math.ceil(spec.batch_size / (batches.world * batches.accumulation)),
         gradient_accumulation_steps=batches.accumulation,
         learning_rate=spec.lr,
         lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
@@ -265,9 +296,10 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> tuple[Any, list[str]]
     of_config(model.config)  # raises for a family whose names in files are not known
     size = sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters())
     if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    answer_only_logits(model)
+        recompute(model, every=int(spec.gradient_checkpointing))
+    if spec.pack_tokens or spec.attention != "auto":
+        choose(model, spec.attention, on_gpu=torch.cuda.is_available())
+    install(model, spec.loss_chunk)
     if world > 1:
         touch_vision(model.model)
     freeze(model, spec.freeze)
@@ -275,6 +307,8 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> tuple[Any, list[str]]
         # Loading draws random numbers, and different ones under ZeRO-3; adapters must not depend on it.
         set_seed(spec.seed)
         model = add_lora(model, **spec.lora.model_dump(), train_parts=spec.train_parts)
+    if spec.compile:
+        compile_blocks(model)
     return model, spec.doubts(size)
 
 
@@ -291,19 +325,23 @@ def _train(trainer: PlannedTrainer, out: Path) -> float:
     """Train, from the newest complete state if there is one; returns seconds."""
     checkpoint = to_resume(out / FOLDER)
     begin = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with workers_explained():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        trainer.close()
     return time.monotonic() - begin
 
 
-def _volume(examples: Sequence[Encoded], batches: PlannedBatches, steps: int, lazy: bool) -> dict[str, Any]:
+def _volume(data: Data, batches: PlannedBatches, steps: int) -> dict[str, Any]:
     """Samples, and tokens without padding, of the whole schedule; tokens of lazy data are unknown (None)."""
     samples = tokens = 0
-    lengths = np.zeros(0, dtype=int) if lazy else np.array([len(e) for e in examples])
+    lengths = None if data.lazy else data.lengths
     for epoch in range(math.ceil(steps / batches.steps)):
         for indices in islice(batches.steps_of(epoch), steps - epoch * batches.steps):
             samples += len(indices)
-            tokens += 0 if lazy else int(lengths[indices].sum())
-    return {"samples_seen": samples, "tokens": None if lazy else tokens}
+            tokens += 0 if lengths is None else int(lengths[indices].sum())
+    return {"samples_seen": samples, "tokens": None if lengths is None else tokens}
 
 
 def _write(model: Any, processor: Any, out: Path, record: dict[str, Any], batches: PlannedBatches) -> None:

@@ -104,7 +104,9 @@ class Identity:
         if spec.loss_norm == "microbatch":
             micro = spec.micro_batch or math.ceil(spec.batch_size / world)
             settings = {key: value for key, value in settings.items() if key not in PER_MICROBATCH}
-            settings["micro_batches"] = world * math.ceil(spec.batch_size / (world * micro))
+            cut = {"micro_batches": world * math.ceil(spec.batch_size / (world * micro))}
+            packed = {"pack_tokens": spec.pack_tokens, "processes": world}
+            settings |= packed if spec.pack_tokens else cut
         if spec.deepspeed:
             from training.distributed import read_config
 

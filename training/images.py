@@ -96,15 +96,21 @@ class PixelLoader:
             self._std = torch.tensor(self.images.image_std).view(1, 3, 1, 1) / self.images.rescale_factor
         self._ids = lru_cache(maxsize=10_000)(self._image_ids)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which decodes and counts for itself."""
+        return {**vars(self), "_ids": None, "_cache": {}, "_room": self._room + self._cached()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._ids = lru_cache(maxsize=10_000)(self._image_ids)
+
+    def _cached(self) -> int:
+        return sum(tile.numel() for tile in self._cache.values())
+
     @property
     def grids(self) -> bool:
         """Whether each image is a grid of merged patches, and positions have three rows (Qwen's families)."""
         return self.family.three_rows
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the cache would keep another decoded image."""
-        return self.square and self._room > 0
 
     def tokens(self, pictures: Sequence[Picture]) -> list[int]:
         """Number of tokens that replace the placeholder of each picture of one sample. Raises ImageError.
@@ -120,12 +126,9 @@ class PixelLoader:
         single = len(pictures) == 1
         return [self._ids_of(picture, image_size(picture), single) for picture in pictures]
 
-    def check(self, picture: Picture) -> None:
-        """Raise ImageError for an unreadable picture. Decodes it if the cache has room, else its header."""
-        if self.has_room:
-            self.read(picture)
-        else:
-            open_image(picture)
+    def tokens_of_size(self, size: tuple[int, int], single: bool) -> int:
+        """Number of tokens of an image from `read`, (height, width); `single`: the only one of its sample."""
+        return len(self._ids(self._side if self.square else size, single and not self.square))
 
     def blank(self, picture: Picture) -> torch.Tensor:
         """Zeros of the shape that `read` gives for an image with a readable header but broken pixels."""

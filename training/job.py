@@ -1,7 +1,8 @@
 """The folder through which the processes of one distributed training talk to each other.
 
     job.json          the work: settings, base, checkpoint, nodes and processes, and where the data is
-    data.pickle       the examples, or what opens them where they lie
+    data.pickle       what opens the examples where they lie: in a token store, mostly
+    tokens/           the token store of examples that were given as a list
     nodes/ID/0.json   a file for each node of this start: host, and a beat that changes while its agent lives
     go.json           all nodes have joined: where they meet
     ranks/0.json      a file for each rank: its node, host and process
@@ -26,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.listed import listed
 from training.spec import FitSpec
 
-JOB, DATA = "job.json", "data.pickle"
+JOB, DATA, TOKENS = "job.json", "data.pickle", "tokens"
 NODES, RANKS, FAILED, EXITS, LOGS = "nodes", "ranks", "failed", "exits", "logs"
 GO, STOP, INTERRUPTED = "go.json", "stop.json", "interrupted.json"
 RESULT, PROGRESS = "result.json", "progress.jsonl"
@@ -102,10 +104,16 @@ def create(
 ) -> Job:
     """Write the folder of a new job, in place of an earlier one's; job.json is written last.
 
-    Raises DataNotShared for examples that cannot be pickled.
+    A list of examples is put into a token store, which all ranks map; that of an earlier start is kept if it
+    is of the same examples. Raises DataNotShared for other examples that cannot be pickled, and RenderError
+    for one that is too long while `too_long` is "error".
     """
     folder = folder_of(out)
-    shutil.rmtree(folder, ignore_errors=True)
+    for entry in folder.iterdir() if folder.exists() else ():
+        if entry.name != TOKENS:
+            _remove(entry)
+    if isinstance(examples, (list, tuple)):
+        examples = listed(spec, base, examples, folder / TOKENS)
     start = uuid.uuid4().hex[:12]
     for kind in (f"{NODES}/{start}", RANKS, FAILED, EXITS, LOGS):
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -114,8 +122,8 @@ def create(
             pickle.dump(examples, handle)
         except (pickle.PicklingError, TypeError, AttributeError) as error:  # what pickle raises, by object
             raise DataNotShared(
-                f"the examples cannot be sent to other processes ({error}): give a list of samples, or data "
-                "that opens its files again when it is unpickled"
+                f"the examples cannot be sent to other processes ({error}): give a list of samples, the "
+                "examples of a token store, or data that opens its files again when it is unpickled"
             ) from error
     where = base if Path(base).is_absolute() else _absolute(base)
     work = {
@@ -146,9 +154,15 @@ def read(folder: Path) -> Job:
 def clean(job: Job) -> None:
     """Remove all but the logs of a job that has succeeded."""
     for entry in job.folder.iterdir():
-        if entry.name == LOGS:
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if entry.name != LOGS:
+            _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

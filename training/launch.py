@@ -48,6 +48,8 @@ def launch(
 ) -> dict[str, Any]:
     """Train as `training.fit.fit` does and return its result; with several processes, through torchrun.
 
+    Then a list of examples is written into a token store beside `out` first, which all ranks map.
+
     Raises what `fit` raises in this process. With several processes it raises LaunchError, which says which
     rank failed and why, Interrupted after SIGTERM or SIGUSR1, ImportError without DeepSpeed, and ValueError
     for data that cannot be sent to other processes.

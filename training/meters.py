@@ -100,6 +100,10 @@ class Meters:
         self._start = self._began = self.clock()
         self._seconds = 0.0
 
+    def start(self) -> None:
+        """The training begins now: what came before, such as building the engine, is not its time."""
+        self._start = self._began = self.clock()
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Time spent in the block counts as waiting for data."""

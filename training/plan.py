@@ -1,18 +1,15 @@
-"""Before the training: validate examples, reject bad ones with a reason, measure lengths, plan the batches.
+"""Before the training: what is left out and why, and which examples each step and rank trains on.
 
 Reason codes: no_assistant_turn, empty_answer, image_count, too_long, missing_image, broken_image.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from curation.pool.sample import Sample
-from training.images import ImageError
 from training.packing import PackRule, micro_steps_needed
-from training.render import IGNORE, Encoded, Renderer, RenderError, fitted
+from training.render import IGNORE, Encoded, RenderError
 
 
 @dataclass(frozen=True)
@@ -33,53 +30,6 @@ class TooManyBad(ValueError):
             f"{sum(counts.values())} of {total} examples rejected ({counts}), at most {limit:.2%} are allowed"
         )
         self.counts = counts
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The examples to train on, in input order, and the rejected ones."""
-
-    examples: Sequence[Encoded]
-    rejected: list[Rejected]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of rejected examples for each reason."""
-        return dict(Counter(r.reason for r in self.rejected))
-
-    @property
-    def bad(self) -> int:
-        """Number of rejected examples that count against `max_bad_fraction`: all but those too long."""
-        return sum(r.reason != "too_long" for r in self.rejected)
-
-
-def prepare(
-    examples: Sequence[Sample | Encoded],
-    renderer: Renderer,
-    *,
-    max_length: int | None = None,
-    too_long: str = "drop",
-) -> Prepared:
-    """Render and check every example. Images are opened (and decoded while the loader's cache has room).
-
-    `too_long`: "drop", "truncate" or "error" for examples longer than `max_length` tokens; RenderError under
-    "error".
-    """
-    kept, rejected = [], []
-    for index, example in enumerate(examples):
-        try:
-            encoded = example if isinstance(example, Encoded) else renderer.encode(example)
-            check(encoded)
-            encoded = fitted(encoded, max_length, too_long)
-            for picture in encoded.images:
-                renderer.loader.check(picture)
-            kept.append(encoded)
-        except (RenderError, ImageError) as error:
-            if (error.reason, too_long) == ("too_long", "error"):
-                raise
-            name = example.name if isinstance(example, Encoded) else example.id
-            rejected.append(Rejected(index, name, error.reason, str(error)))
-    return Prepared(kept, rejected)
 
 
 def check(encoded: Encoded, max_length: int | None = None) -> None:

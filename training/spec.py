@@ -1,7 +1,7 @@
 """The settings that decide the outcome of a training, as a pydantic model that recipes embed."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from training.render import RenderRules
 
 Part = Literal["vision", "projector", "language"]
+PARTS: tuple[Part, ...] = ("vision", "projector", "language")
 
 LARGE = 10**9
 """Number of parameters above which `FitSpec.doubts` asks."""
@@ -21,6 +22,11 @@ OPERATIONAL: dict[str, str] = {
     "processes": "over how many processes a step is spread (as micro_batch)",
     "nodes": "over how many processes a step is spread (as micro_batch)",
     "rendezvous": "where the nodes meet",
+    "pack_tokens": "how a step is cut, as micro_batch",
+    "workers": "who reads the examples, in the same order",
+    "attention": "which kernel computes the same sums",
+    "loss_chunk": "how many logits exist at one time",
+    "compile": "which kernels compute the same sums",
     "gradient_checkpointing": "activations that are computed twice are the same",
     "deepspeed": "where parameters and states lie; what of it decides the outcome is in `training.identity`",
 }
@@ -30,7 +36,7 @@ LIMITS: dict[str, str] = {
     "loss_spike": "whether a training is stopped",
 }
 """Field -> why it does not decide the weights; but a finished training may not satisfy another limit."""
-PER_MICROBATCH = {"micro_batch", "processes", "nodes"}
+PER_MICROBATCH = {"micro_batch", "pack_tokens", "processes", "nodes"}
 """OPERATIONAL fields that decide the outcome while the loss is a mean over micro-batches."""
 
 
@@ -45,7 +51,7 @@ class LoraSpec(BaseModel):
 
 
 class FromPreset(BaseModel):
-    """Which of `training.presets` settings come from, and the dotted keys whose values are not the preset's."""
+    """Which of `training.presets` settings come from, and the dotted keys whose values differ from it."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -65,7 +71,17 @@ class FitSpec(BaseModel):
         default_factory=dict, description="peak learning rate of a part; default: lr"
     )
     batch_size: int = Field(16, gt=0, description="examples per optimizer step, over all processes")
-    micro_batch: int | None = Field(None, gt=0, description="examples per forward pass of a process")
+    micro_batch: int | None = Field(
+        None,
+        gt=0,
+        description="examples per forward pass of a process; without effect where `pack_tokens` is set",
+    )
+    pack_tokens: int | None = Field(
+        None,
+        gt=0,
+        description="the examples of a step go into packs of at most so many tokens, without padding and "
+        "balanced over the processes by FLOPs; a longer example is alone in its pack; default: padding",
+    )
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps")
     weight_decay: float = Field(0.0, ge=0)
@@ -80,11 +96,25 @@ class FitSpec(BaseModel):
     )
     freeze: tuple[Part, ...] = ()
     precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = Field(
+        False, description="compute activations twice: of each block, or of every n-th decoder block only"
+    )
+    attention: Literal["auto", "sdpa", "varlen", "flash"] = Field(
+        "auto",
+        description="attention over packs, see training/attention.py; auto: varlen or flash-attn on a GPU",
+    )
+    loss_chunk: int = Field(2048, gt=0, description="labelled tokens whose logits exist at one time")
+    compile: bool = Field(False, description="torch.compile of each decoder block")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="loader processes of each rank, which read and decode ahead of it; default: up to 8 with "
+        "a GPU, else none",
+    )
     deepspeed: str | None = Field(
         None,
-        description="zero0, zero1, zero2, zero3, zero2_offload, zero3_offload or the path of a DeepSpeed JSON "
-        "config; default: no DeepSpeed, and DDP over several processes",
+        description="zero0, zero1, zero2, zero3, zero2_offload, zero3_offload or the path of a DeepSpeed "
+        "JSON config; default: no DeepSpeed, and DDP over several processes",
     )
     processes: int | None = Field(
         None,
@@ -95,8 +125,8 @@ class FitSpec(BaseModel):
     rendezvous: str | None = Field(
         None,
         pattern=r"^[^\s:]+(:\d{1,5})?$",
-        description="host or host:port of the first node, where the others find it; default: its host name and a "
-        "free port; it also keeps `srun` from being used",
+        description="host or host:port of the first node, where the others find it; default: its name and "
+        "a free port; it also keeps `srun` from being used",
     )
     loss_norm: Literal["token", "microbatch"] = Field(
         "token", description="loss is the mean over the labels of the global batch, or of each micro-batch"
@@ -143,10 +173,16 @@ class FitSpec(BaseModel):
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="stop when more than this share of the examples is rejected"
     )
-    grouping: Literal["random", "length"] = "random"
+    grouping: Literal["random", "length", "modality_length"] = Field(
+        "random",
+        description="random; length: the examples of a step have like lengths, which changes what a step is "
+        "made of; modality_length: as LLaVA's sampler, steps with images or without",
+    )
+    drop_last: bool = Field(False, description="leave out the last step of an epoch if it is smaller")
     cache_mb: int = Field(256, ge=0, description="RAM for decoded images")
     from_preset: FromPreset | None = Field(
-        None, description="written by `preset`: the preset that these settings come from, and what was changed"
+        None,
+        description="written by `preset`: the preset that these settings come from, and what was changed",
     )
 
     @field_validator("max_grad_norm", mode="before")
@@ -169,6 +205,12 @@ class FitSpec(BaseModel):
         if self.loss_tokens == "llava_next" and self.loss_turns == "last":
             raise ValueError("loss_tokens: llava_next labels all turns; leave `loss_turns` at all")
         return self
+
+    def trained(self) -> tuple[Part, ...]:
+        """The parts whose own weights are trained; adapters are beside them."""
+        if self.lora:
+            return self.train_parts
+        return tuple(part for part in PARTS if part not in self.freeze)
 
     def distributed(self) -> bool:
         """Whether the training runs in torchrun processes of its own."""
@@ -200,6 +242,10 @@ class FitSpec(BaseModel):
             doubts.append("precision fp32: bf16 takes half the memory and is several times faster on a GPU")
         if not self.gradient_checkpointing:
             doubts.append("gradient_checkpointing false: activations may not fit into a GPU's memory")
+        if self.grouping == "length":
+            doubts.append(
+                "grouping length: steps of like lengths; pack_tokens is as fast and keeps them random"
+            )
         return [f"{doubt} for a model of {parameters / 1e9:.1f}B parameters" for doubt in doubts]
 
     def identity(self, limits: bool = False) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from curation import killpoints
 from training.checkpoints import newest_complete
 
 if TYPE_CHECKING:
+    from training.meters import Meters
     from training.plan import PlannedBatches
 
 Progress = Callable[[int, int, str], None]
@@ -31,6 +32,7 @@ class StepLog(TrainerCallback):
     """A JSON line per step, progress calls, checks for divergence, epochs.
 
     `name_of`: example index -> its name, for messages. `writes`: only rank 0 writes files and reports.
+    `meters` of the step are in its line, and in short in the progress.
     """
 
     def __init__(
@@ -41,18 +43,23 @@ class StepLog(TrainerCallback):
         writes: bool,
         name_of: Callable[[int], str] = str,
         spike: float | None = None,
+        meters: "Meters | None" = None,
     ) -> None:
         self.path, self.batches, self.on_progress, self.writes = path, batches, on_progress, writes
-        self.name_of, self.spike = name_of, spike
+        self.name_of, self.spike, self.meters = name_of, spike, meters
         self.losses: list[float] = []
         self._last_call = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take over the log of the steps before a resume."""
-        self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        """Take over the log of the steps before a resume, with the meters that their lines have."""
+        steps = [entry for entry in state.log_history if "loss" in entry]
+        self.losses = [entry["loss"] for entry in steps]
         if self.writes:
-            lines = [json.dumps(entry) + "\n" for entry in state.log_history if "loss" in entry]
+            metered = {line["step"]: line for line in read_log(self.path)}
+            lines = [json.dumps(metered.get(entry["step"], {}) | entry) + "\n" for entry in steps]
             self.path.write_text("".join(lines))
+        if self.meters:
+            self.meters.start()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the sampler's epoch, derived from the step so that it is right after a resume too."""
@@ -69,7 +76,8 @@ class StepLog(TrainerCallback):
         self.losses.append(logs["loss"])
         if self.writes:
             with self.path.open("a") as handle:
-                handle.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+                meters = self.meters.record() if self.meters else {}
+                handle.write(json.dumps({**logs, "step": state.global_step, **meters}) + "\n")
             self._report(state)
         killpoints.reach("step")
 
@@ -103,7 +111,14 @@ class StepLog(TrainerCallback):
         done = state.global_step >= state.max_steps
         if self.on_progress and (done or now - self._last_call > 0.2):
             self._last_call = now
-            self.on_progress(state.global_step, state.max_steps, f"loss {self.losses[-1]:.4f}")
+            speed = f", {self.meters.line()}" if self.meters else ""
+            self.on_progress(state.global_step, state.max_steps, f"loss {self.losses[-1]:.4f}{speed}")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a step log that are whole; [] where there is none."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def rows_of_step(batches: "PlannedBatches", step: int) -> list[int]:

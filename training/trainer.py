@@ -1,21 +1,25 @@
 """A thin subclass of the Hugging Face Trainer: rates per part, planned batches, states of any engine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from curation import killpoints
 from training.checkpoints import CheckpointError, Engine, explained, step_of
 from training.distributed import check_engine
+from training.loader import ABOUT, Late, Waiting, batches_of, end_workers
+from training.loss import filler_factor
+from training.meters import Meters
 from training.models import part_of
-from training.plan import PlannedBatches, check
-from training.render import IGNORE, Encoded
+from training.plan import PlannedBatches
+from training.quarantine import LATE
 from training.saving import named_weights, write_weights
 from training.states import RESUME_FILE, restore
 
@@ -27,29 +31,6 @@ class OneDeviceArguments(TrainingArguments):
     def n_gpu(self) -> int:
         """Number of GPUs that this process uses: 0 or 1."""
         return min(super().n_gpu, 1)
-
-
-class Examples(torch.utils.data.Dataset):
-    """Examples by index; index -1 - i is example i without loss. `lazy` data is checked when it is read.
-
-    `read` counts the examples that this process has read, fillers excluded.
-    """
-
-    def __init__(self, examples: Sequence[Encoded], lazy: bool, max_length: int | None) -> None:
-        self.examples, self.lazy, self.max_length = examples, lazy, max_length
-        self.read = 0
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Encoded:
-        if index < 0:
-            return self.examples[-1 - index].muted()
-        example = self.examples[index]
-        self.read += 1
-        if self.lazy:
-            check(example, self.max_length)
-        return example
 
 
 def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
@@ -67,35 +48,13 @@ def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: flo
     return list(groups.values())
 
 
-def answer_only_logits(model: PreTrainedModel) -> None:
-    """Make `model`, when called with labels, compute logits at the labelled tokens only.
-
-    Loss and gradients equal those of the full logits; with answers of a few tokens and Qwen2's vocabulary of
-    152k it saves gigabytes. It replaces `forward` on the instance, so that it also runs inside a DeepSpeed
-    engine or under LoRA.
-    """
-    plain = model.forward
-
-    def forward(labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
-        if labels is None:
-            return plain(**kwargs)
-        # The hidden state at position t predicts the token at t + 1.
-        hidden = model.model(**kwargs).last_hidden_state[:, :-1]
-        targets = labels[:, 1:]
-        keep = targets != IGNORE
-        logits = model.get_output_embeddings()(hidden[keep]).float()
-        total = torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
-        count = keep.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutput(loss=total / count, logits=logits)
-
-    model.forward = forward
-
-
 class PlannedTrainer(Trainer):
     """Trainer over PlannedBatches; the loss is the mean over the labels of the global batch.
 
     With `per_microbatch` it is the mean over the own means of the micro-batches that have labels. A state
-    that was saved under another engine than `engine` is translated (training/states.py).
+    that was saved under another engine than `engine` is translated (training/states.py). `data_collator` is
+    an Assembler, whose batches run through `workers` processes; `meters` count them, with the FLOPs `costs`
+    (float64 [n], None: unknown) of their examples.
     """
 
     def __init__(
@@ -105,20 +64,33 @@ class PlannedTrainer(Trainer):
         part_lr: dict[str, float],
         engine: Engine,
         per_microbatch: bool = False,
+        workers: int = 0,
+        meters: Meters | None = None,
+        costs: np.ndarray | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.add_callback(_EngineCheck(self))
         self.batches, self.part_lr, self.engine = batches, part_lr, engine
-        self.per_microbatch = per_microbatch
+        self.per_microbatch, self.workers = per_microbatch, workers
+        self.meters, self.costs = meters or Meters(ranks=engine.world), costs
         self._weight = 1.0
+        self._late: list[Late] = []
+        self._loader: DataLoader | None = None
         if per_microbatch:
             self.model_accepts_loss_kwargs = False  # Trainer then passes no num_items_in_batch
 
     def get_train_dataloader(self) -> DataLoader:
         """The planned batches of this rank. They are sharded already: accelerate must not wrap the loader."""
         data: Any = self.train_dataset
-        return DataLoader(data, batch_sampler=self.batches, collate_fn=self.data_collator)
+        assembler: Any = self.data_collator
+        self._loader = batches_of(data, self.batches, assembler, self.workers)
+        return self._loader
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        if self._loader is not None:
+            end_workers(self._loader)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the groups of `param_groups`."""
@@ -147,20 +119,57 @@ class PlannedTrainer(Trainer):
             return found
         return (self._weight * found[0], found[1]) if return_outputs else self._weight * found
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | int | None]:
         """As in Trainer, but a global batch without any label (all muted) has loss 0, not 0/0.
 
         With `per_microbatch`, also the factor that makes Trainer's mean over all micro-batches one over those
         that have labels: fillers, and examples whose image is broken, do not weigh.
         """
-        samples, labels = super().get_batch_samples(*args, **kwargs)
+        waiting = Waiting(epoch_iterator, self.meters)
+        samples, labels = super().get_batch_samples(waiting, num_batches, device)
+        for batch in samples:
+            about = batch.pop(ABOUT)
+            flops = 0.0 if self.costs is None else float(self.costs[list(about.rows)].sum())
+            self.meters.add(replace(about.counts, flops=flops))
+            self._late += about.late
         if self.per_microbatch:
-            real = sum(bool((batch["labels"][:, 1:] != IGNORE).any()) for batch in samples)
-            counts = torch.tensor([len(samples), real], device=self.args.device)
-            if self.engine.world > 1:
-                torch.distributed.all_reduce(counts)
-            self._weight = float(counts[0]) / max(1.0, float(counts[1]))
+            own = [batch["labels"] for batch in samples]
+            self._weight = filler_factor(own, self._total, self.engine.world)
         return samples, labels.clamp(min=1) if torch.is_tensor(labels) else labels
+
+    def _total(self, count: int) -> int:
+        """The sum of a number over the ranks."""
+        total = torch.tensor(count, device=self.args.device)
+        if self.engine.world > 1:
+            torch.distributed.all_reduce(total)
+        return int(total)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in Trainer; with a step's loss, its meters are settled and its broken examples are logged."""
+        entry: dict[str, Any] = dict(logs)
+        if "loss" in logs and (late := self._settled()):
+            entry[LATE] = [list(astuple(one)) for one in late]
+        super().log(entry, start_time)
+
+    def _settled(self) -> list[Late]:
+        """The examples that a step has found to be broken on any rank; its meters are added up."""
+        late, self._late = self._late, []
+        counts, loads = self.meters.own()
+        if self.engine.world == 1:
+            self.meters.step()
+            return late
+        mine = torch.tensor([*counts, *loads, len(late)], dtype=torch.float64, device=self.args.device)
+        gathered = [torch.empty_like(mine) for _ in range(self.engine.world)]
+        torch.distributed.all_gather(gathered, mine)
+        ranks = [numbers.tolist() for numbers in gathered]
+        self.meters.step([(numbers[: len(counts)], numbers[len(counts) : -1]) for numbers in ranks])
+        if not any(numbers[-1] for numbers in ranks):
+            return []
+        parts: list[Any] = [None] * self.engine.world
+        torch.distributed.all_gather_object(parts, late)
+        return [one for part in parts for one in part]
 
     # ------------------------------------------------------------------------------ states to resume from
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recipes.tracker import Tracker
-from recipes.wandb_worker import comparison_rows
+from recipes.wandb_worker import comparison_rows, training_steps
 
 ARM = {
     "arm": "mmssr",
@@ -68,13 +68,16 @@ def test_offline_run_is_written_below_the_run_directory(wandb_home, tmp_path, pi
         "offline", project="winnow", name="x", run_dir=tmp_path / "run", config={"a": 1}, say=warnings.append
     )
     tracker.stage("pool", 1.5)
+    (tmp_path / "fit.log.jsonl").write_text('{"step": 1, "loss": 2.5, "mfu": null, "data_wait": 0.25}\n')
+    tracker.training("train[a]", tmp_path / "fit.log.jsonl")
     tracker.comparison(COMPARISON)
     tracker.pictures([picture])
     status = tracker.finish()
     assert status.ok and warnings == [] and str(status).startswith("wandb: offline"), status
     assert status.path.is_relative_to(tmp_path / "run")
     record = next(status.path.glob("*.wandb")).read_bytes()
-    for text in (b"seconds/pool", b"mean/mmssr", b"comparison", b"means"):
+    steps = (b"train[a]/loss", b"train[a]/step", b"train[a]/data_wait")
+    for text in (b"seconds/pool", b"mean/mmssr", b"comparison", b"means", *steps):
         assert text in record, text
     assert list(status.path.rglob("media/images/means_*.png")) and list(
         status.path.rglob("media/table/comparison_*.json")
@@ -105,6 +108,13 @@ def test_an_unreachable_server_takes_seconds_and_the_run_is_kept_offline(wandb_h
         and "timed out" in warnings[0]
     )
     assert time.monotonic() - start < 100, "seconds, mostly imports on a slow machine"
+
+
+def test_a_step_of_a_training_is_its_numbers(tmp_path):
+    lines = [{"step": 1, "loss": 2.5, "mfu": None}, {"step": 2, "loss": 2.0, "late": [[3, "a", "b"]]}]
+    (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    steps = list(training_steps("t", tmp_path / "log"))
+    assert steps == [{"t/step": 1, "t/loss": 2.5}, {"t/step": 2, "t/loss": 2.0}]
 
 
 def test_disabled_starts_nothing(tmp_path):

@@ -1,66 +1,10 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from curation.pool.sample import Sample, Turn
+from training.loader import Examples
 from training.packing import PackRule
-from training.plan import PlannedBatches, even_chunks, global_batches, prepare
-from training.render import IGNORE, RenderError
-
-
-def test_every_bad_sample_is_counted_under_its_reason(renderer, samples_of, tmp_path):
-    good = samples_of(6)
-    (tmp_path / "broken.png").write_text("no image")
-    good[0].images[0].with_suffix(".cut.png").write_bytes(good[0].images[0].read_bytes()[:60])
-    cut = good[0].images[0].with_suffix(".cut.png")
-    asks = (Turn("<image> what ?", "red"),)
-    bad = [
-        Sample(10, "silent", "t", (), ()),
-        Sample(11, "empty", "t", (), (Turn("what ?", ""),)),
-        Sample(12, "absent", "t", (tmp_path / "absent.png",), asks),
-        Sample(13, "broken", "t", (tmp_path / "broken.png",), asks),
-        Sample(14, "cut", "t", (cut,), asks),
-        Sample(15, "unplaced", "t", good[0].images, (Turn("what ?", "red"),)),
-        Sample(16, "long", "t", (), (Turn("what ?", "red " * 90),)),
-    ]
-    mixed = [good[0], *bad[:3], *good[1:4], *bad[3:], *good[4:]]
-    prepared = prepare(mixed, renderer, max_length=90)
-    assert [e.name for e in prepared.examples] == [s.id for s in good]
-    assert {r.name: r.reason for r in prepared.rejected} == {
-        "silent": "no_assistant_turn",
-        "empty": "empty_answer",
-        "absent": "missing_image",
-        "broken": "broken_image",
-        "cut": "broken_image",
-        "unplaced": "image_count",
-        "long": "too_long",
-    }
-    assert all(mixed[r.index].id == r.name for r in prepared.rejected)
-    assert sum(prepared.counts.values()) + len(prepared.examples) == len(mixed)
-    assert prepared.counts["broken_image"] == 2
-
-
-def test_what_is_too_long_is_left_out_apart_from_bad_ones_or_truncated_or_an_error(renderer, samples_of):
-    good = samples_of(3)
-    long = Sample(16, "long", "t", (), (Turn("what ?", "red " * 90),))
-    silent = Sample(10, "silent", "t", (), ())
-    dropped = prepare([*good, long, silent], renderer, max_length=60)
-    assert dropped.counts == {"too_long": 1, "no_assistant_turn": 1} and dropped.bad == 1
-    cut = prepare([*good, long, silent], renderer, max_length=60, too_long="truncate")
-    assert cut.counts == {"no_assistant_turn": 1} and len(cut.examples[-1]) == 60
-    np.testing.assert_array_equal(cut.examples[-1].input_ids, renderer.encode(long).input_ids[:60])
-    with pytest.raises(RenderError, match="too_long: long: .* at most 60"):
-        prepare([*good, long], renderer, max_length=60, too_long="error")
-
-
-def test_encoded_examples_are_checked_too(renderer, samples):
-    fine = renderer.encode(samples[0])
-    silent = fine.muted()
-    only_first = replace(silent, labels=np.concatenate([[1], silent.labels[1:]]).astype(np.int32))
-    prepared = prepare([fine, silent, only_first], renderer)
-    assert prepared.examples == [fine]
-    assert prepared.counts == {"no_assistant_turn": 2}  # a label on the first token is never predicted
+from training.plan import PlannedBatches, even_chunks, global_batches
+from training.render import IGNORE
 
 
 @pytest.mark.parametrize("lengths", [None, np.arange(103) % 17])
@@ -101,11 +45,10 @@ def test_ranks_share_each_global_batch_whatever_their_number(world, accumulation
 
 
 def test_fillers_carry_no_loss(renderer, samples):
-    from training.trainer import Examples
-
     data = Examples([renderer.encode(s) for s in samples[:3]], lazy=False, max_length=None)
-    assert (data[-3].labels == IGNORE).all()
-    assert np.array_equal(data[-3].input_ids, data[2].input_ids)
+    row, filler = data[-3]
+    assert row == -3 and (filler.labels == IGNORE).all()
+    assert np.array_equal(filler.input_ids, data[2][1].input_ids) and data[2][0] == 2
 
 
 def test_batches_by_modality_follow_llavas_rule():

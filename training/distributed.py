@@ -5,7 +5,6 @@ Nothing here starts processes: `training.launch` does, and `training.rank` is wh
 
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -111,29 +110,3 @@ def touch_vision(inner: Any) -> None:
         return {name: value.to(device) for name, value in blank.items()}
 
     inner.forward = forward
-
-
-def gathered(trainer: Any, plain_model: Callable[[], Any]) -> Any:
-    """The trained model with unsharded weights, to be saved by rank 0. All ranks must call this.
-
-    Under ZeRO-3 the shards are collected into a new model made by `plain_model`: the collected names are not
-    those of the Hugging Face layout, so they must not be written as they are. Raises RuntimeError if they do
-    not fit.
-    """
-    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
-
-    if not is_deepspeed_zero3_enabled():
-        return trainer.model
-    weights = trainer.accelerator.get_state_dict(trainer.deepspeed)
-    unset_hf_deepspeed_config()  # or `plain_model` would be sharded as well
-    if not trainer.args.should_save:
-        return trainer.model
-    model = plain_model()
-    result = model.load_state_dict(weights, strict=False)
-    missing = [key for key in result.missing_keys if not key.endswith("lm_head.weight")]  # tied
-    if missing or result.unexpected_keys:
-        raise RuntimeError(
-            f"collected weights do not fit the model: missing {missing}, unexpected {result.unexpected_keys}"
-        )
-    model.tie_weights()
-    return model

@@ -23,7 +23,6 @@ from training.hub import local_copy
 
 # numpy, torch and transformers are imported by functions only, so that --help is instant.
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
     from training.render import Encoded
@@ -72,18 +71,13 @@ def start(
     return llm
 
 
-def request(
-    ids: "np.ndarray", images: "Sequence[Image.Image]", image_id: int, repeats: Sequence[int]
+def request_of(
+    encoded: "Encoded", image_id: int, images: "Sequence[Image.Image]", ending: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """The request for rendered token ids [T], in which image i has `repeats[i]` placeholders."""
-    data = {"multi_modal_data": {"image": list(images)}} if images else {}
-    return {"prompt_token_ids": one_placeholder_each(ids, image_id, repeats), **data}
+    """The request for a rendered prompt of any family, followed by the tokens `ending`.
 
-
-def request_of(encoded: "Encoded", image_id: int, images: "Sequence[Image.Image]") -> dict[str, Any]:
-    """The request for a rendered prompt of any family: each image's tokens become one placeholder again.
-
-    Unlike `request`, for families whose images bring other tokens than the placeholder too.
+    Each image's tokens, the placeholder and others, become one placeholder again: vLLM expands placeholders
+    itself.
     """
     import numpy as np
 
@@ -91,22 +85,7 @@ def request_of(encoded: "Encoded", image_id: int, images: "Sequence[Image.Image]
     for start, stop in encoded.image_spans:
         ids[start], keep[start + 1 : stop] = image_id, False
     data = {"multi_modal_data": {"image": list(images)}} if images else {}
-    return {"prompt_token_ids": ids[keep].tolist(), **data}
-
-
-def one_placeholder_each(ids: "np.ndarray", image_id: int, repeats: Sequence[int]) -> list[int]:
-    """Token ids with one placeholder for each image, from ids [T] in which image i has `repeats[i]` of them.
-
-    vLLM expands placeholders itself.
-    """
-    import numpy as np
-
-    keep, begin = np.ones(len(ids), bool), 0
-    for count in repeats:
-        begin += int(np.argmax(ids[begin:] == image_id))
-        keep[begin + 1 : begin + count] = False
-        begin += count
-    return ids[keep].tolist()
+    return {"prompt_token_ids": [*ids[keep].tolist(), *ending], **data}
 
 
 def with_hub_keys(checkpoint: Path, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Checkpoints: load, build a tiny one, freeze parts, add and merge LoRA, save with canonical names, hash.
+"""Checkpoints: load, build a tiny one, freeze parts, add LoRA, save with canonical names, hash.
 
 model, processor = load("runs/base")
 save_checkpoint(model, processor, Path("runs/copy"))
@@ -300,11 +300,6 @@ def add_lora(
         if family.part_of(name) in whole:  # PEFT's `modules_to_save` would train a copy, under other names
             parameter.requires_grad_(True)
     return adapted
-
-
-def merge_lora(model: Any) -> PreTrainedModel:
-    """The plain model with adapters merged into its weights; without adapters, the model itself."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def save_checkpoint(model: PreTrainedModel, processor: Any, out: Path) -> Path:

@@ -3,34 +3,27 @@
     renderer = Renderer(processor, image_mode="base", rules=RenderRules(image_first=True))
     encoded = renderer.encode(sample)
 
-Templates receive plain string contents in which `<image>` marks the place of an image. A checkpoint's own
-template is used if it accepts such contents and marks the assistant's answer, end-of-turn included, with {%
-generation %}; otherwise one of `training/templates/` is used. Rules about the text (`system`, `image_first`)
-become part of the template, so that a checkpoint saved with it is asked as it was trained.
+Which chat template writes the text, `training.chat_template` decides. Rules about the text (`system`,
+`image_first`) become part of it, so that a checkpoint saved with it is asked as it was trained.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jinja2
 import numpy as np
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
-from training import families
+from training.chat_template import PROBE, find_template, messages_of, render, with_query, with_rules
 from training.images import ImageError, Picture, PixelLoader
 
 IGNORE = -100
 """Label of a token without loss."""
 
-TEMPLATES = Path(__file__).parent / "templates"
 _MARK = "\x00"
 """Placeholder for a query that is inserted later; occurs in no text."""
-_PROBE = [{"role": "user", "content": "why <image> so"}, {"role": "assistant", "content": "because"}]
 _CHATML = ("<|im_start|>", "<|im_end|>")
 _COUNTING = (
     "num_image_tokens",
@@ -128,7 +121,9 @@ class Renderer:
         self._special = {k: v for k, v in self.tokenizer.special_tokens_map.items() if isinstance(v, str)}
         self._special.setdefault("bos_token", "")
         self._backend = self.tokenizer.backend_tokenizer
-        self.template = with_rules(find_template(processor, self._special), self.rules)
+        self.template = with_rules(
+            find_template(processor, self._special), self.rules.system, self.rules.image_first
+        )
         self._markers = self._marker_ids() if self.rules.loss_tokens == "llava_next" else ()
         self._suffixes: dict[tuple[str, str | None, bool], tuple[np.ndarray, np.ndarray, Branch]] = {}
 
@@ -188,7 +183,7 @@ class Renderer:
 
     def prompt(self, sample: Sample) -> Encoded:
         """Everything before the answer of the last turn (that answer is not used); no labels."""
-        text, _ = self._render(_messages(sample)[:-1], add_generation_prompt=True)
+        text, _ = self._render(messages_of(sample)[:-1], add_generation_prompt=True)
         ids, _ = self._tokenise(text, [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
@@ -198,7 +193,7 @@ class Renderer:
         `flat`: the conversation is written as alternating lines of one user turn whose last line is the
         query, instead of as turns before the query.
         """
-        ids, _ = self._tokenise(self._before_query(_messages(sample), flat), [])
+        ids, _ = self._tokenise(self._before_query(messages_of(sample), flat), [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
     def branches(
@@ -226,7 +221,7 @@ class Renderer:
         """Tokens of an answer to a query as the model would generate them, without the end of the turn."""
         ids, _, branch = self._suffix(question, answer, flat)
         text, spans = self._render(
-            [*_asked(_PROBE, question, flat), {"role": "assistant", "content": answer}]
+            [*with_query(PROBE, question, flat), {"role": "assistant", "content": answer}]
         )
         start = text.index(answer, spans[-1][0])
         _, inside = self._tokenise(text, [(start, start + len(answer))])
@@ -236,7 +231,7 @@ class Renderer:
     def _before_query(self, messages: list[dict[str, str]], flat: bool) -> str:
         if not flat:
             return self._render(messages)[0]
-        text, _ = self._render(_asked(messages, _MARK, flat), add_generation_prompt=True)
+        text, _ = self._render(with_query(messages, _MARK, flat), add_generation_prompt=True)
         return text[: text.rindex(_MARK)]
 
     def _suffix(self, question: str, answer: str | None, flat: bool) -> tuple[np.ndarray, np.ndarray, Branch]:
@@ -248,8 +243,8 @@ class Renderer:
     def _render_suffix(
         self, question: str, answer: str | None, flat: bool
     ) -> tuple[np.ndarray, np.ndarray, Branch]:
-        head, _ = self._tokenise(self._before_query(_PROBE, flat), [])
-        asked = _asked(_PROBE, question, flat)
+        head, _ = self._tokenise(self._before_query(PROBE, flat), [])
+        asked = with_query(PROBE, question, flat)
         prompt, _ = self._tokenise(self._render(asked, add_generation_prompt=True)[0], [])
         ids, mask = prompt, np.zeros(len(prompt), bool)
         if answer is not None:
@@ -264,7 +259,7 @@ class Renderer:
     def _render(
         self, messages: list[dict[str, str]], add_generation_prompt: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
-        return _render(self.template, messages, self._special, add_generation_prompt)
+        return render(self.template, messages, self._special, add_generation_prompt)
 
     def _labelled_text(
         self, sample: Sample, loss_turns: str | None = None
@@ -275,7 +270,7 @@ class Renderer:
         first = 0 if (loss_turns or self.rules.loss_turns) == "all" else len(sample.turns) - 1
         if any(not turn.answer.strip() for turn in sample.turns[first:]):
             raise RenderError("empty_answer", f"sample {sample.id}")
-        text, spans = self._render(_messages(sample))
+        text, spans = self._render(messages_of(sample))
         if self.rules.loss_tokens == "llava_next":
             return text, [_whole_turn(text, *span) for span in spans]
         return text, spans[first:]
@@ -400,91 +395,3 @@ def _masked(encoding: Any, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np
 def _whole_turn(text: str, start: int, end: int) -> tuple[int, int]:
     """The span of a ChatML turn, from its start marker to the newline after its end marker."""
     return text.rindex(_CHATML[0], 0, start), end + (text[end : end + 1] == "\n")
-
-
-def with_rules(template: str, rules: RenderRules) -> str:
-    """The chat template with the rules about texts written before it; the template itself without any."""
-    head = ""
-    if rules.system is not None:
-        head += _SYSTEM.replace("SYSTEM", json.dumps(rules.system, ensure_ascii=False))
-    return head + _IMAGE_FIRST * rules.image_first + template
-
-
-_SYSTEM = """\
-{%- if not messages or messages[0]['role'] != 'system' -%}
-{%- set messages = [{'role': 'system', 'content': SYSTEM}] + messages -%}
-{%- endif %}"""
-# The white space that LLaVA strips goes too, so that `Q\n<image>` becomes `<image>\nQ`.
-_IMAGE_FIRST = """\
-{%- set placed = namespace(messages=[]) -%}
-{%- for message in messages -%}
-{%- set content = message['content'] -%}
-{%- if message['role'] == 'user' and content is string and content.count('<image>') == 1 -%}
-{%- set content = ('<image>\\n' + content.replace('<image>', '').strip()).strip() -%}
-{%- endif -%}
-{%- set placed.messages = placed.messages + [dict(message, content=content)] -%}
-{%- endfor -%}
-{%- set messages = placed.messages %}"""
-
-
-def _messages(sample: Sample) -> list[dict[str, str]]:
-    out = [] if sample.system is None else [{"role": "system", "content": sample.system}]
-    for turn in sample.turns:
-        out += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
-    return out
-
-
-def _asked(messages: list[dict[str, str]], query: str, flat: bool) -> list[dict[str, str]]:
-    """The conversation with a query: as one more user turn, or (`flat`) as the last line of the only turn."""
-    if not flat:
-        return [*messages, {"role": "user", "content": query}]
-    system = [message for message in messages if message["role"] == "system"]
-    lines = [message["content"] for message in messages if message["role"] != "system"]
-    return [*system, {"role": "user", "content": "\n".join([*lines, query])}]
-
-
-def _render(
-    template: str,
-    messages: list[dict[str, str]],
-    special: dict[str, str],
-    add_generation_prompt: bool = False,
-) -> tuple[str, list[tuple[int, int]]]:
-    """The text of one conversation, and the character span of each answer with its end-of-turn token."""
-    options: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **special}
-    rendered: Any = render_jinja_template(
-        [messages], chat_template=template, return_assistant_tokens_mask=True, **options
-    )
-    texts, spans = rendered
-    return texts[0], spans[0]
-
-
-def find_template(processor: Any, special: dict[str, str]) -> str:
-    """The chat template for a processor; ValueError when neither its own nor a shipped one fits."""
-    own = [processor.chat_template, processor.tokenizer.chat_template]
-    image_token = getattr(processor, "image_token", IMAGE_PLACEHOLDER)
-    shipped = families.of_processor(processor).template(processor)
-    candidates = [text for text in own if isinstance(text, str)]
-    if shipped:
-        candidates.append((TEMPLATES / f"{shipped}.jinja").read_text())
-    for template in candidates:
-        if _fits(template, special, image_token):
-            return template
-    raise ValueError(
-        "no chat template accepts string contents and has {% generation %} marks: add one to the checkpoint"
-    )
-
-
-def _fits(template: str, special: dict[str, str], image_token: str = IMAGE_PLACEHOLDER) -> bool:
-    """Whether the template renders string contents, replaces `<image>` by the image token, and marks each
-    answer together with its end-of-turn token."""
-    if "generation" not in template:
-        return False
-    try:
-        text, spans = _render(template, _PROBE, special)
-    except (jinja2.TemplateError, TypeError):  # a template for contents that are lists of parts
-        return False
-    before, after = _PROBE[0]["content"].split(IMAGE_PLACEHOLDER)
-    if len(spans) != 1 or before not in text or after not in text or text.count(image_token) != 1:
-        return False
-    marked = text[slice(*spans[0])].strip()
-    return marked.startswith(_PROBE[1]["content"]) and marked != _PROBE[1]["content"]

@@ -90,9 +90,11 @@ def _log_lines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def _with_vision_of(seeing: Path, start: Path, out: Path) -> Path:
     """A checkpoint with the vision tower and projector of `seeing` and the decoder of `start`."""
-    from training.models import load, part_of, save_checkpoint
+    from training.families import of_config
+    from training.models import load, save_checkpoint
 
     model, processor = load(start)
+    part_of = of_config(model.config).part_of
     weights = load(seeing)[0].state_dict()
     model.load_state_dict({k: v for k, v in weights.items() if part_of(k) != "language"}, strict=False)
     return save_checkpoint(model, processor, out)

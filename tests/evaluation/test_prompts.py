@@ -21,9 +21,10 @@ from evaluation.prompts import (
     resolved_template,
     template_of,
 )
+from training.chat_template import TEMPLATES
 from training.images import ImageError
 from training.models import load_processor
-from training.render import IGNORE, TEMPLATES, Renderer
+from training.render import IGNORE, Renderer
 
 CASES = [
     ("llava", "llava_1_5"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from encoded_lengths import of_encoded
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +15,7 @@ from curation.pool.sample import Sample, Turn
 from training import presets
 from training.estimate.__main__ import main, spec_of
 from training.estimate.cost import estimate, flops, heaviest, volume
-from training.estimate.lengths import Lengths, of_encoded
+from training.estimate.lengths import Lengths
 from training.estimate.memory import RESERVE, Engine, Forward, activations, memory
 from training.estimate.published import PUBLISHED, image_tokens, published_of, shape_of
 from training.estimate.shapes import PARTS, Shape, ShapeError

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from encoded_lengths import of_encoded
 
 from training.estimate.cost import estimate
-from training.estimate.lengths import of_encoded
 from training.estimate.shapes import Shape
 from training.fit import fit
 from training.spec import FitSpec, LoraSpec

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training.fit import FitSpec, fit
-from training.models import add_lora, checkpoint_hash, load, merge_lora, save_checkpoint
+from training.models import add_lora, checkpoint_hash, load, save_checkpoint
 from training.plan import PlannedBatches
 from training.saving import SaveError, Weight, check_space, save_model, weights_of, write_weights
 from training.step_log import StepLog, TrainingDiverged, rows_of_step
@@ -151,7 +151,7 @@ def test_lora_is_merged_into_what_is_written_as_peft_merges_it(base, tmp_path, d
     before = {name: weight.clone() for name, weight in adapted.state_dict().items()}
     save_model(adapted, processor, tmp_path / "ours")
     assert all(torch.equal(weight, before[name]) for name, weight in adapted.state_dict().items())
-    save_checkpoint(merge_lora(adapted), processor, tmp_path / "merged")
+    save_checkpoint(adapted.merge_and_unload(), processor, tmp_path / "merged")
     ours = load_file(tmp_path / "ours" / "model.safetensors")
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     assert ours.keys() == merged.keys() and all(torch.equal(ours[k], merged[k]) for k in ours)

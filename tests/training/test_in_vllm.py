@@ -49,17 +49,6 @@ def renamed(source, folder, shards=1):
     return folder
 
 
-def test_each_image_keeps_one_placeholder():
-    ids = np.array([1, 9, 9, 9, 2, 9, 9, 3, 9])
-    assert in_vllm.one_placeholder_each(ids, 9, [3, 2, 1]) == [1, 9, 2, 9, 3, 9]
-    adjacent = np.array([9, 9, 9, 9, 1])
-    assert in_vllm.one_placeholder_each(adjacent, 9, [1, 3]) == [9, 9, 1]
-    assert in_vllm.one_placeholder_each(np.array([1, 2]), 9, []) == [1, 2]
-    assert in_vllm.request(np.array([1, 2]), [], 9, []) == {"prompt_token_ids": [1, 2]}
-    image = picture(0, (4, 4))
-    assert in_vllm.request(ids, [image] * 3, 9, [3, 2, 1])["multi_modal_data"] == {"image": [image] * 3}
-
-
 def test_tokens_around_those_of_an_image_belong_to_its_placeholder():
     ids = np.array([1, 7, 9, 9, 8, 2, 7, 9, 8], np.int32)
     encoded = Encoded(ids, ids, image_spans=((1, 5), (6, 9)))
@@ -67,7 +56,9 @@ def test_tokens_around_those_of_an_image_belong_to_its_placeholder():
     request = in_vllm.request_of(encoded, 9, [image, image])
     assert request == {"prompt_token_ids": [1, 9, 2, 9], "multi_modal_data": {"image": [image, image]}}
     assert encoded.input_ids.tolist() == [1, 7, 9, 9, 8, 2, 7, 9, 8]
-    assert in_vllm.request_of(Encoded(ids[:1], ids[:1]), 9, []) == {"prompt_token_ids": [1]}
+    adjacent = Encoded(ids[1:5].repeat(2), ids[1:5].repeat(2), image_spans=((0, 3), (3, 8)))
+    assert in_vllm.request_of(adjacent, 9, [image, image])["prompt_token_ids"] == [9, 9]
+    assert in_vllm.request_of(Encoded(ids[:1], ids[:1]), 9, [], (4, 5)) == {"prompt_token_ids": [1, 4, 5]}
 
 
 def test_a_checkpoint_with_the_names_of_the_hub_is_opened_as_it_is(tiny, tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from curation.pool.sample import Sample, Turn
 from training.adapters import AdapterError, kept_adapters
 from training.fit import FitSpec, LoraSpec, fit
-from training.models import checkpoint_hash, load, merge_lora
+from training.models import checkpoint_hash, load
 from training.step_log import TrainingDiverged
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,7 @@ def test_the_last_adapter_is_what_the_checkpoint_has_merged(base, kept):
     from peft import PeftModel
 
     def merged(folder):
-        return merge_lora(PeftModel.from_pretrained(load(base)[0], str(folder))).state_dict()
+        return PeftModel.from_pretrained(load(base)[0], str(folder)).merge_and_unload().state_dict()
 
     first, *_, last = (merged(adapter.folder) for adapter in kept_adapters(kept[1]))
     trained = load(kept[1])[0].state_dict()

@@ -17,7 +17,6 @@ from training.models import (
     hub_key,
     image_mode,
     load,
-    merge_lora,
     part_of,
     save_checkpoint,
 )
@@ -128,7 +127,7 @@ def test_merged_lora_equals_the_adapted_model_and_keeps_canonical_names(
     batch = Collator(renderer.pad_id, renderer.loader)([renderer.encode(s) for s in samples[:4]])
     with torch.no_grad():
         before = adapted.eval()(**batch).logits
-        merged = merge_lora(adapted)
+        merged = adapted.merge_and_unload()
         after = merged(**batch).logits
         assert not torch.allclose(before, load(base)[0](**batch).logits, atol=1e-2)
     torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)

@@ -4,20 +4,16 @@ import numpy as np
 import pytest
 
 from curation.pool.sample import Sample, Turn
+from training.chat_template import TEMPLATES, _fits, find_template, render, with_rules
 from training.images import ImageError
 from training.render import (
     IGNORE,
-    TEMPLATES,
     Encoded,
     Renderer,
     RenderError,
     RenderRules,
-    _fits,
-    _render,
-    find_template,
     fitted,
     truncated,
-    with_rules,
 )
 
 
@@ -56,7 +52,7 @@ def test_ids_equal_the_processors_own(loaded, renderer, sample):
     image = sample.images[0]
     two = Sample(0, "x", "t", (image, image), (Turn("<image> <image> what ?", "red"),))
     chat = [{"role": "user", "content": "<image> <image> what ?"}]
-    text, _ = _render(renderer.template, chat, {"bos_token": ""}, True)
+    text, _ = render(renderer.template, chat, {"bos_token": ""}, True)
     theirs = processor(images=[[image, image]], text=[text], add_special_tokens=False)["input_ids"][0]
     assert renderer.prompt(two).input_ids.tolist() == list(theirs)
 
@@ -107,9 +103,9 @@ def test_shipped_templates_mark_answers_with_their_end():
     for name in ("llava_onevision", "llava_1_5"):
         template = (TEMPLATES / f"{name}.jinja").read_text()
         assert _fits(template, special)
-        text, spans = _render(template, chat, special)
+        text, spans = render(template, chat, special)
         marked[name] = (text, [text[a:b] for a, b in spans])
-        prompt, _ = _render(template, chat[:-1], special, True)
+        prompt, _ = render(template, chat[:-1], special, True)
         assert text.startswith(prompt)
     half = "<|im_start|>user\n<image>\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
     assert marked["llava_onevision"] == (half * 2, ["yo<|im_end|>"] * 2)
@@ -207,18 +203,16 @@ def test_the_fingerprint_changes_with_everything_that_changes_an_example(loaded,
 def test_image_first_moves_the_only_image_of_a_turn(question, placed):
     template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
     chat = [{"role": "user", "content": question}, {"role": "assistant", "content": "a <image> b"}]
-    text, _ = _render(with_rules(template, RenderRules(image_first=True)), chat, {})
+    text, _ = render(with_rules(template, image_first=True), chat, {})
     assert text == f"[{placed}][a <image> b]"
 
 
 def test_a_systems_text_is_written_as_it_is_and_gives_way_to_the_samples_own():
     said = 'Say "naïve" \\ {{ 1 }} 😀.\nThen stop'
-    template = with_rules(
-        "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}", RenderRules(said)
-    )
+    template = with_rules("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}", said)
     user = {"role": "user", "content": "q"}
-    assert _render(template, [user], {})[0] == f"system:{said};user:q;"
-    assert _render(template, [{"role": "system", "content": "own"}, user], {})[0] == "system:own;user:q;"
+    assert render(template, [user], {})[0] == f"system:{said};user:q;"
+    assert render(template, [{"role": "system", "content": "own"}, user], {})[0] == "system:own;user:q;"
 
 
 def test_a_system_turn_is_part_of_every_text_of_a_sample(renderer, sample):

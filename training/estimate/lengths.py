@@ -1,9 +1,7 @@
 """How long the examples of a training are: from the token store, from the pool's table, or assumed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -105,12 +103,3 @@ def of_store(folder: Path, rows: np.ndarray | None = None) -> Lengths:
     kept = kept[store.lengths[kept] > 0]
     columns = (store.lengths, store.labels_count, store.image_tokens, store.n_images)
     return Lengths(*(column[kept] for column in columns), "counted: the token store")
-
-
-def of_encoded(examples: Sequence[Any], image_id: int) -> Lengths:
-    """Of rendered examples (training.render.Encoded); `image_id`: the image token."""
-    tokens = np.array([len(example) for example in examples])
-    labels = np.array([int((example.labels[1:] >= 0).sum()) for example in examples])
-    image_tokens = np.array([int((example.input_ids == image_id).sum()) for example in examples])
-    images = np.array([len(example.images) for example in examples])
-    return Lengths(tokens, labels, image_tokens, images, "counted: rendered examples")

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from curation.pool.sample import Sample
@@ -20,7 +19,7 @@ from curation.signals.raters.engine import DigitLogProbs, Failed, Listed, read_d
 from curation.signals.raters.queries import Queries
 from curation.teacher.chat import TOP_LOGPROBS
 from training.images import ImageError
-from training.in_vllm import import_vllm, request, start
+from training.in_vllm import import_vllm, request_of, start
 from training.models import checkpoint_hash, load_processor
 from training.render import Renderer, RenderError
 
@@ -121,14 +120,10 @@ class VllmEngine:
                 for picture in sample.images
             ]
             context = self.renderer.context(sample, self.flat)
-            repeats = self.renderer.loader.tokens(sample.images) if images else []
         except (ImageError, RenderError) as error:
             return Failed(error.reason, engine=False)
         endings = [[*self.renderer.query_tokens(query, self.flat), *ending] for query in queries]
-        return [
-            request(np.append(context.input_ids, tokens), images, self.renderer.image_id, repeats)
-            for tokens in endings
-        ]
+        return [request_of(context, self.renderer.image_id, images, tokens) for tokens in endings]
 
     def _listed(self, prompts: list[dict[str, Any]]) -> list[dict[int, float]]:
         """Token id -> log-probability of the tokens listed after each prompt."""

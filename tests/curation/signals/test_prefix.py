@@ -24,7 +24,6 @@ from curation.signals.raters.style import style_question
 from curation.signals.raters.targets import RaterExamples, scorer_targets
 from curation.signals.raters.trie import Question
 from curation.taxonomy import CAPABILITY_KEYS
-from training.collate import grid_positions
 from training.models import load_processor
 from training.render import IGNORE, Renderer
 
@@ -198,8 +197,9 @@ def test_positions_of_grids_are_the_models_own(checkpoints):
     assert len({tuple(grid) for grid in batch["image_grid_thw"].tolist()}) > 1
     for row, sample in enumerate(SAMPLES):
         length = int(batch["attention_mask"][row].sum())
-        is_image = (batch["input_ids"][row, :length] == vlm.renderer.image_id).numpy()
-        ours = grid_positions(is_image, [next(grids) for _ in sample.images], 2)
+        own = [next(grids) for _ in sample.images]
+        family = vlm.renderer.loader.family
+        ours = family.positions(vlm.processor, batch["input_ids"][row, :length].numpy(), own)
         assert ours.tolist() == theirs[:, row, :length].tolist()
 
 

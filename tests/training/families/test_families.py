@@ -14,10 +14,11 @@ from transformers import AutoModelForImageTextToText
 
 from curation.pool.sample import Sample, Turn
 from training import families
+from training.chat_template import TEMPLATES, messages_of
 from training.collate import Collator
 from training.fit import fit
-from training.models import add_lora, freeze, load, merge_lora, part_of, save_checkpoint
-from training.render import IGNORE, TEMPLATES, Renderer, _messages
+from training.models import add_lora, freeze, load, part_of, save_checkpoint
+from training.render import IGNORE, Renderer
 from training.spec import FitSpec, LoraSpec
 
 SAMPLES = (TEXT, LONG, ONE, WIDE, PAIR)
@@ -101,7 +102,7 @@ def collated(renderer, samples):
 
 def by_the_processor(renderer, processor, samples):
     """The same samples through the processor itself, from the text of our template."""
-    texts = [renderer._render(_messages(sample))[0] for sample in samples]
+    texts = [renderer._render(messages_of(sample))[0] for sample in samples]
     images = [list(sample.images) for sample in samples if sample.images] or None
     return processor(text=texts, images=images, return_tensors="pt", padding=True, add_special_tokens=False)
 
@@ -277,7 +278,7 @@ def test_merged_lora_is_saved_with_the_names_of_the_base(name, base, renderer, t
     with torch.no_grad():
         before = adapted.eval()(**batch).logits
         assert not torch.allclose(before, load(base)[0](**batch).logits, atol=1e-2)
-        saved = save_checkpoint(merge_lora(adapted), processor, tmp_path / "merged")
+        saved = save_checkpoint(adapted.merge_and_unload(), processor, tmp_path / "merged")
         assert keys_of(saved) == keys_of(base)
         torch.testing.assert_close(load(saved)[0](**batch).logits, before, atol=1e-4, rtol=1e-4)
 

@@ -1,10 +1,14 @@
 """Shared by the stages that train: from a recipe's settings to a FitSpec, examples, progress and summary."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from recipes.stages.counting import counter
+
+SAY_SECONDS = 60.0
+"""A training says its loss and speed at most this often."""
 
 
 def stored(inputs: dict[str, Path], rows: Sequence[int], config: dict[str, Any]) -> Any:
@@ -33,16 +37,26 @@ def train(
     *,
     keep_adapters: bool = False,
 ) -> dict[str, Any]:
-    """Train `base` on `examples` into `out` with a recipe's training section; returns the stage's summary."""
+    """Train `base` on `examples` into `out` with a recipe's training section.
+
+    Returns the stage's summary: steps, samples, tokens, what was dropped, losses, and the meters of the whole
+    training (training/meters.py).
+    """
     from training.launch import launch
     from training.spec import FitSpec
 
     spec = FitSpec(**{**config, "seed": seed})
     count = counter(progress)
 
+    said = time.monotonic()
+
     def report(step: int, steps: int, message: str) -> None:
+        nonlocal said
         if step == 0:  # what the training has doubts about
             progress.say(message)
+        elif time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            progress.say(f"step {step} of {steps}: {message}")
         count(step, steps)
 
     result = launch(spec, base, examples, out, report, keep_adapters=keep_adapters)
@@ -60,4 +74,5 @@ def train(
         "samples_per_second": round(result["samples_per_second"], 1),
         "first_loss": round(losses[0], 4),
         "last_loss": round(sum(tail) / len(tail), 4),
+        "meters": result["meters"],
     }

@@ -272,7 +272,7 @@ class _Book:
         """Print the table of stages and the seconds by kind."""
         self.wall = wall
         done = [self.outcomes[name] for name in self.nodes if name in self.outcomes]
-        console.print(stage_table([(o.name, o.state, o.seconds) for o in done], "stages"))
+        console.print(stage_table([(o.name, o.state, o.seconds) for o in done], "stages"), crop=False)
         console.print(
             "seconds by stage: " + ", ".join(f"{k} {s:.1f}" for k, s in self.seconds_by_kind().items()),
             markup=False,

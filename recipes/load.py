@@ -4,6 +4,7 @@ Command-line overrides take precedence over the recipe, the recipe over the file
 scale file. Every error names the file, the line, the dotted key and what is allowed.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from recipes.errors import RecipeError, nearest
 from recipes.schema import Protocol, Recipe
 from training import presets
 from training.presets import LABEL
+from training.spec import FitSpec
 
 HERE = Path(__file__).parent
 SERVERS = (
@@ -276,13 +278,35 @@ def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:
     standard = validate(Protocol, Document(frozen, scale.where)).model_dump(mode="json")
     actual = recipe.model_dump(mode="json", include=set(Protocol.model_fields))
     for key in _differences(standard, actual, ()):
-        if not key.startswith((*SERVERS, *given)) and LABEL not in key.split("."):
+        if not key.startswith((*SERVERS, *given)):
             yield key
 
 
 def _differences(a: Any, b: Any, path: KeyPath) -> Iterator[str]:
     if isinstance(a, dict) and isinstance(b, dict):
+        if b.keys() == FitSpec.model_fields.keys():
+            names = FitSpec.deciding(b["loss_norm"], limits=True)
+            a, b = ({**{k: v[k] for k in names}, "deepspeed": _deciding_deepspeed(v)} for v in (a, b))
         for key in sorted(a.keys() | b.keys()):
             yield from _differences(a.get(key), b.get(key), (*path, key))
     elif a != b:
         yield ".".join(path)
+
+
+def _deciding_deepspeed(train: dict[str, Any]) -> str:
+    """What of a training's DeepSpeed configuration decides its outcome; "{}" also where there is none.
+
+    A configuration that cannot be read is its name: planning refuses it.
+    """
+    if train["deepspeed"] is None:
+        return "{}"
+    from training.deepspeed import path_of
+    from training.identity import deciding
+
+    try:
+        config = json.loads(path_of(train["deepspeed"]).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return str(train["deepspeed"])
+    if not isinstance(config, dict):
+        return str(train["deepspeed"])
+    return json.dumps(deciding(config, train["precision"]), sort_keys=True)

@@ -125,12 +125,19 @@ def stage_table(
 ) -> Table:
     """A table of (stage, state, seconds); unknown seconds are shown as `?`.
 
-    `columns`, `cells`: headings and, for each row, the texts of further columns.
+    `columns`, `cells`: headings and, for each row, the texts of further columns. No cell is cut or wrapped,
+    headings may be; print it with `crop=False`, or a narrow console leaves out the last columns.
     """
-    table = Table("stage", "state", title=title, title_justify="left")
-    for column in ("seconds", *columns):
-        table.add_column(column, justify="right")
-    for number, (name, state, seconds) in enumerate(rows):
-        more = cells[number] if columns else ()
-        table.add_row(name.replace("[", r"\["), state, "?" if seconds is None else f"{seconds:.1f}", *more)
+    headings = ("stage", "state", "seconds", *columns)
+    lines = [
+        (name, state, "?" if seconds is None else f"{seconds:.1f}", *(cells[number] if columns else ()))
+        for number, (name, state, seconds) in enumerate(rows)
+    ]
+    table = Table(title=title, title_justify="left")
+    for at, heading in enumerate(headings):
+        words = max(map(len, heading.split()))
+        width = max([words, *(len(line[at]) for line in lines)])
+        table.add_column(heading, justify="left" if at < 2 else "right", min_width=width)
+    for line in lines:
+        table.add_row(*(text.replace("[", r"\[") for text in line))
     return table

@@ -154,7 +154,7 @@ def _show_plan(
     known_costs = [cost for cost in each if cost]
     columns = costs.columns if known_costs else ()
     title = f"{loaded.recipe.name}, protocol {loaded.protocol}"
-    console.print(stage_table(rows, title, columns, [costs.cells(cost) for cost in each]))
+    console.print(stage_table(rows, title, columns, [costs.cells(cost) for cost in each]), crop=False)
     total = [costs.total(known_costs)] if known_costs else []
     for note in (*plan.notes, *costs.notes, *total):
         console.print(note, markup=False, soft_wrap=True)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from training import interrupt
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a child process."""
-SAVE_GRACE = 600.0
-"""The same after SIGTERM or SIGUSR1, for a stage that may be saving a checkpoint; others end at once."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -30,8 +30,11 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def grace(self) -> float:
-        """Seconds that a stage has to end: long where the signal asks to save, as those of schedulers do."""
-        return SAVE_GRACE if self.number in (signal.SIGTERM, signal.SIGUSR1) else GRACE
+        """Seconds that a stage has to end: those of a training that saves, where the signal asks for it.
+
+        Stages that do not train end at once all the same.
+        """
+        return interrupt.SAVE_SECONDS if self.number in interrupt.SIGNALS else GRACE
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}{self.kept}; run the same command to resume"

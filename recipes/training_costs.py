@@ -53,8 +53,10 @@ class TrainingCosts:
     def _estimate(self, shape: "Shape", spec: FitSpec, node: Node, rows: Any, count: int) -> "Cost | None":
         from training.estimate.cost import MFU, estimate
 
-        lengths = self._lengths_of(shape, _input(node, "pool"))
-        chosen = lengths.take(rows) if rows is not None and lengths.counted else lengths.resized(count)
+        chosen = self._tokenised(node, rows, count)
+        if chosen is None:
+            lengths = self._lengths_of(shape, _input(node, "pool"))
+            chosen = lengths.take(rows) if rows is not None and lengths.counted else lengths.resized(count)
         mfu = self.resources.mfu or MFU
         try:
             return estimate(shape, spec, chosen, gpu=self.resources.gpu, mfu=mfu)
@@ -88,6 +90,29 @@ class TrainingCosts:
             )
         return None
 
+    def _tokenised(self, node: Node, rows: Any, count: int) -> "Lengths | None":
+        """Lengths of the rows, or of `count` rows not chosen yet, if the pool is tokenised for this training."""
+        tokens = node.inputs.get("tokens")
+        if not isinstance(tokens, Node) or not self._built(tokens):
+            return None
+        from training.estimate.lengths import of_store
+        from training.token_store import StoreError
+        from training.token_store.layout import read_info
+
+        store = store_path(self.root, tokens.kind, tokens.hash) / "store"
+        try:
+            lengths, total = of_store(store, rows), read_info(store).rows
+        except StoreError as error:
+            self._note(f"{tokens.name} cannot be read: {error}")
+            return None
+        self._note(f"trainings are estimated from {total:,} samples of {tokens.name}, {lengths.source}")
+        if rows is not None or not len(lengths):
+            return lengths
+        return lengths.resized(max(1, round(count * len(lengths) / total)))  # as many are rejected
+
+    def _built(self, node: Node) -> bool:
+        return (store_path(self.root, node.kind, node.hash) / "done.json").is_file()
+
     def _lengths_of(self, shape: "Shape", pool: Any) -> "Lengths":
         """Lengths of the samples of a pool: counted if it is in the store, else assumed."""
         if pool.hash in self._lengths:
@@ -96,8 +121,11 @@ class TrainingCosts:
         from training.estimate.published import image_tokens
 
         place, each = store_path(self.root, "pool", pool.hash), image_tokens(shape)
-        built = (place / "done.json").is_file()
-        lengths = of_pool(place, each) if built else Lengths.assumed(round(pool.work), TEXT_TOKENS, 1, each)
+        lengths = (
+            of_pool(place, each)
+            if self._built(pool)
+            else Lengths.assumed(round(pool.work), TEXT_TOKENS, 1, each)
+        )
         self._note(f"trainings are estimated from {len(lengths):,} samples of {pool.name}, {lengths.source}")
         self._lengths[pool.hash] = lengths
         return lengths
@@ -105,14 +133,11 @@ class TrainingCosts:
     def _rows(self, node: Node) -> Any:
         """Rows of the subset that a stage trains on, if it is chosen already."""
         subset = node.inputs.get("subset")
-        if not isinstance(subset, Node) or subset.kind != "select":
-            return None
-        place = store_path(self.root, subset.kind, subset.hash)
-        if not (place / "done.json").is_file():
+        if not isinstance(subset, Node) or subset.kind != "select" or not self._built(subset):
             return None
         from curation.subset import read_subset
 
-        return read_subset(place)["row"].to_numpy()
+        return read_subset(store_path(self.root, subset.kind, subset.hash))["row"].to_numpy()
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

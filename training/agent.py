@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from training import elastic, parent_death, slurm
-from training.interrupt import SIGNALS, Interrupted, Signals
+from training.interrupt import SAVE_SECONDS, SIGNALS, Interrupted, Signals
 from training.job import EXITS, FAILED, GO, INTERRUPTED, JOB, RANKS, STOP, Job, Progress
 from training.last_words import last_words
 
@@ -28,8 +28,6 @@ JOIN_SECONDS = 600.0
 """How long the nodes of a training wait for each other at its start."""
 LOST_SECONDS = 180.0
 """A node whose agent shows no sign of life for this long is lost; file systems may show one a minute late."""
-SAVE_SECONDS = 900.0
-"""How long ranks that are asked to stop may take to end their step and save."""
 END_SECONDS = 3.0
 """How long torchrun is given to end its ranks when the training is stopped at once."""
 OTHERS_SECONDS = 60.0

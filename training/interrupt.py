@@ -14,6 +14,8 @@ from types import FrameType, TracebackType
 from typing import Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SAVE_SECONDS = 900.0
+"""How long a training that is asked to stop may take to end its step and save, for all who wait for it."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,5 +1,7 @@
 """Recipe files: merging, overrides, and a clear error for everything that can be wrong with them."""
 
+import json
+
 import pytest
 
 from recipes.errors import RecipeError
@@ -79,7 +81,14 @@ def test_a_scale_may_extend_a_scale(project):
     "override, modified",
     [
         ("train.lr=0.5", ("train.lr",)),
-        ("train.deepspeed=zero2", ("train.deepspeed",)),
+        ("train.deepspeed=zero2", ()),
+        ("train={deepspeed: zero2, precision: bf16}", ("train.deepspeed", "train.precision")),
+        ("train.deepspeed=own.json", ("train.deepspeed",)),
+        ("train.deepspeed=nowhere", ("train.deepspeed",)),  # refused when it is planned
+        ("train={processes: 8, nodes: 2, save_minutes: 5, workers: 2, micro_batch: 3}", ()),
+        ("seed_model.train.save_steps=7", ()),
+        ("train={processes: 8, loss_norm: microbatch}", ("train.loss_norm", "train.processes")),
+        ("train.max_bad_fraction=0.5", ("train.max_bad_fraction",)),
         ("pool.defects.near_duplicates=0.5", ("pool.defects.near_duplicates",)),
         ("limit=10", ("limit",)),
         ("seed_model.train.lora=null", ("seed_model.train.lora",)),
@@ -91,6 +100,7 @@ def test_a_scale_may_extend_a_scale(project):
     ],
 )
 def test_an_override_of_a_frozen_key_is_stamped(project, override, modified):
+    (project / "own.json").write_text(json.dumps({"optimizer": {"type": "SGD"}}))
     loaded = load("demo.yaml", [override])
     assert loaded.modified == modified
     assert loaded.protocol == ("modified" if modified else "standard")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.pool.sample import Sample, Turn
 from recipes.code import Stages
 from recipes.graph import store_path
 from recipes.load import load
@@ -75,6 +76,36 @@ def test_lengths_are_those_of_a_pool_and_a_subset_that_are_built(real):
     assert expected == pytest.approx(0.3 * full.tokens, rel=0.01)
 
 
+def test_lengths_are_those_of_a_finished_token_store(real, monkeypatch):
+    from training.token_store import ListSource, RendererOf, write
+
+    costs, stages = planned(real)
+    train, subset = stages["train[full,0]"], stages["select[random,0]"]
+    place = store_path(real, "tokens", train.inputs["tokens"].hash)
+    samples = [
+        Sample(n, str(n), "made", (), (Turn("why", "so " * n),)) for n in range(20)
+    ]  # the first has no answer
+    store = write(ListSource(samples), RendererOf(real / "base"), place / "store", workers=1)
+    assert costs.of(train).samples == 600, "an unfinished stage is not read"
+    (place / "done.json").write_text("{}")
+    costs = TrainingCosts(load("demo.yaml"), real)
+    full = costs.of(train)
+    assert full.samples == 600 * 19 / 20 and full.tokens / full.samples == pytest.approx(
+        store.lengths.sum() / 19, rel=0.01
+    )
+    assert any("20 samples of tokens, counted: the token store" in note for note in costs.notes)
+    chosen = store_path(real, "select", subset.hash)
+    chosen.mkdir(parents=True)
+    (chosen / "done.json").write_text("{}")
+    rows = pa.table({"row": pa.array([0, 7, 19], pa.int32())})
+    monkeypatch.setattr("curation.subset.read_subset", lambda folder: rows)
+    part = costs.of(stages["train[random,0]"])
+    assert part.samples == 2 and part.tokens == store.lengths[[7, 19]].sum()
+    next((place / "store").glob("*.shard")).unlink()
+    costs = TrainingCosts(load("demo.yaml"), real)
+    assert costs.of(train).samples == 600 and any("cannot be read" in note for note in costs.notes)
+
+
 def test_a_training_of_steps_has_these_steps(real):
     costs, stages = planned(real, "train.max_steps=7")
     cost = costs.of(stages["train[full,0]"])
@@ -88,6 +119,15 @@ def test_a_dry_run_prints_the_costs_and_their_total(real, capsys, monkeypatch):
     assert "a100_80 hours" in out and "GB a process" in out and "7 trainings:" in out and "40% MFU" in out
     assert main(["demo.yaml", "resources.gpu=h1000", "--dry-run"], "dummy_stages") == 2
     assert "gpu must be one of" in capsys.readouterr().err
+
+
+def test_a_narrow_table_cuts_no_name_and_no_cell(real, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["demo.yaml", "resources.gpu=a100_80", "--dry-run"], "dummy_stages") == 0
+    out = capsys.readouterr().out
+    _, stages = planned(real)
+    assert all(f" {name} " in out for name in stages) and "…" not in out
+    assert all(line.rstrip().endswith("│") for line in out.splitlines() if line.startswith("│"))
 
 
 def test_a_base_without_shapes_is_said_once(project, capsys):

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from training.flops import PEAKS
-
 
 @dataclass(frozen=True)
 class Gpu:
@@ -15,6 +13,8 @@ class Gpu:
     @property
     def peak(self) -> float:
         """FLOP/s of dense bf16 products at most."""
+        from training.flops import PEAKS  # loads numpy, which a recipe or --help does not need
+
         return PEAKS[self.device]
 
 

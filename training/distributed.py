@@ -13,6 +13,17 @@ from training.deepspeed import path_of
 from training.families import of_config
 
 
+OWN = {
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "bf16": {"enabled": "auto"},
+}
+"""What a config that leaves it out gets, the training's own settings: DeepSpeed itself would clip at 1.0, and
+compute without float32 masters."""
+
+
 def inside_torchrun() -> bool:
     """Whether this process is a rank that torchrun started."""
     return "TORCHELASTIC_RUN_ID" in os.environ
@@ -21,7 +32,7 @@ def inside_torchrun() -> bool:
 def read_config(name: str) -> dict[str, Any]:
     """A shipped DeepSpeed config by name (zero2, zero3_offload...), or a JSON file by path. Raises
     FileNotFoundError."""
-    return json.loads(path_of(name).read_text())
+    return OWN | json.loads(path_of(name).read_text())
 
 
 def start_engine(deepspeed: str | None) -> None:
@@ -90,7 +101,8 @@ def touch_vision(inner: Any) -> None:
     """Make text-only batches read one blank image, of which no feature is used, while training.
 
     Otherwise ranks with and without images disagree on which parameters have gradients: gloo fails, NCCL
-    hangs. `inner` is the model under the language-model head. The blank image goes through the model's own
+    hangs. One process does the same where vision or projector are trained: a step of texts then moves them as it
+    does on several ranks, by Adam's moments. `inner` is the model under the language-model head. The blank image goes through the model's own
     `forward`, so that parameters are gathered, and gradients arrive, in the order in which they do for real
     images: ZeRO pairs them by that order over the ranks.
     """

@@ -300,7 +300,7 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> tuple[Any, list[str]]
     if spec.pack_tokens or spec.attention != "auto":
         choose(model, spec.attention, on_gpu=torch.cuda.is_available())
     install(model, spec.loss_chunk)
-    if world > 1:
+    if world > 1 or _sees(spec):
         touch_vision(model.model)
     freeze(model, spec.freeze)
     if spec.lora:
@@ -310,6 +310,13 @@ def _model(spec: FitSpec, base: str | Path, world: int) -> tuple[Any, list[str]]
     if spec.compile:
         compile_blocks(model)
     return model, spec.doubts(size)
+
+
+def _sees(spec: FitSpec) -> bool:
+    """Whether something that an image reaches first is trained: one process then counts a step of texts as
+    several do, with gradients of 0, from which Adam's moments and weight decay go on."""
+    adapted = spec.lora.parts if spec.lora else ()
+    return bool({"vision", "projector"} & {*spec.trained(), *adapted})
 
 
 def _say(doubts: Sequence[str], steps: int, on_progress: Progress | None) -> None:

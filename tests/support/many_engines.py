@@ -2,7 +2,8 @@
 
     torchrun --nproc_per_node 2 tests/support/many_engines.py FOLDER    # FOLDER/work.pickle: see `main`
 
-Writes FOLDER/<name>, a checkpoint for each setting, and FOLDER/<name>.engine-<rank>, what trained it.
+Writes FOLDER/<name>, a checkpoint for each setting, and FOLDER/<name>.engine-<rank>, what trained it; under
+DeepSpeed also FOLDER/<name>.clipping-<rank>, the gradient norm above which it clips, 0.0 for never.
 """
 
 import os
@@ -29,6 +30,8 @@ def main(folder: Path) -> None:
         def note(trainer, engine, *args, name=name, **options):
             found = check_engine(engine, trainer.args.deepspeed)
             (folder / f"{name}.engine-{rank}").write_text(found)
+            if spec.deepspeed:
+                (folder / f"{name}.clipping-{rank}").write_text(str(engine.gradient_clipping()))
             return plain(trainer, engine, *args, **options)
 
         with patch.object(PlannedTrainer, "training_step", note):

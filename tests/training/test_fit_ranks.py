@@ -1,5 +1,6 @@
 """Several ranks: killed and resumed, resumed by other engines, and the memory that the final save takes."""
 
+import json
 import os
 import pickle
 import shutil
@@ -110,6 +111,31 @@ def test_a_state_is_resumed_by_another_stage_on_another_number_of_ranks(base, da
     launch(SPEC.model_copy(update={"deepspeed": "zero2", "processes": 3}), base, data, tmp_path / "cut")
     fit(SPEC, base, data, tmp_path / "whole")
     assert largest_difference(tmp_path / "cut", tmp_path / "whole") < ROUNDING
+
+
+def test_clipping_of_the_settings_reaches_deepspeed_whatever_its_config_leaves_out(base, data, tmp_path):
+    pytest.importorskip("deepspeed")
+    config = {"zero_optimization": {"stage": 2}, "zero_allow_untested_optimizer": True}
+    config |= {"zero_force_ds_cpu_optimizer": False}
+    (tmp_path / "bare.json").write_text(json.dumps(config))
+    spec = SPEC.model_copy(update={"max_steps": 1, "save_steps": None, "processes": 1})
+    bare = str(tmp_path / "bare.json")
+    specs = {
+        f"{name}-{norm}": spec.model_copy(update={"deepspeed": path, "max_grad_norm": norm})
+        for name, path in (("shipped", "zero2"), ("bare", bare))
+        for norm in (None, 0.5)
+    }
+    (tmp_path / "work.pickle").write_bytes(pickle.dumps((base, data, list(specs.items()))))
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc_per_node=1", str(ROOT / "tests/support/many_engines.py"), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    found = {name: float((tmp_path / f"{name}.clipping-0").read_text()) for name in specs}
+    assert found == {name: 0.5 if name.endswith("0.5") else 0.0 for name in specs}
 
 
 def test_a_failed_rank_is_never_silent(base, data, tmp_path):

@@ -15,27 +15,6 @@ from training.images import ImageError, PixelLoader
 from training.render import IGNORE, Encoded
 
 
-def grid_positions(is_image: np.ndarray, grids: Sequence[Sequence[int]], merge: int) -> np.ndarray:
-    """Positions int64 [3, T] (time, height, width) for Qwen2.5-VL's multimodal rotary embedding.
-
-    A text token has the same number three times, an image's tokens count rows and columns, and the next text
-    token continues after the larger of these (arXiv 2409.12191, section 2.1).
-    `is_image`: bool [T]. `grids`: (time, height, width) of each image in patches; `merge` x `merge` patches
-    are a token.
-    """
-    out, at, position = np.zeros((3, len(is_image)), dtype=np.int64), 0, 0
-    for time, height, width in grids:
-        start = at + int(np.argmax(is_image[at:]))
-        out[:, at:start] = position + np.arange(start - at)
-        position += start - at
-        shape = (time, height // merge, width // merge)
-        at = start + int(np.prod(shape))
-        out[:, start:at] = position + np.indices(shape).reshape(3, -1)
-        position += max(shape[1:])
-    out[:, at:] = position + np.arange(len(is_image) - at)
-    return out
-
-
 class Collator:
     """Makes one batch of a list of Encoded: padded, or packed into one row.
 
@@ -169,7 +148,7 @@ class Collator:
         causal = torch.ones(width, width, dtype=torch.bool).tril()
         return {
             "attention_mask": (visible & causal)[:, None],
-            "position_ids": torch.from_numpy(positions if self.loader.grids else positions[0]),
+            "position_ids": torch.from_numpy(positions if self.family.three_rows else positions[0]),
             "branch_index": torch.tensor(index),
         }
 

@@ -107,11 +107,6 @@ class PixelLoader:
     def _cached(self) -> int:
         return sum(tile.numel() for tile in self._cache.values())
 
-    @property
-    def grids(self) -> bool:
-        """Whether each image is a grid of merged patches, and positions have three rows (Qwen's families)."""
-        return self.family.three_rows
-
     def tokens(self, pictures: Sequence[Picture]) -> list[int]:
         """Number of tokens that replace the placeholder of each picture of one sample. Raises ImageError.
 

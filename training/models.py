@@ -251,15 +251,6 @@ def onevision_processor(
     )
 
 
-def part_of(name: str) -> str:
-    """The part ("vision", "projector" or "language") that a parameter name belongs to.
-
-    Without the model's family; what is the projector of one family is the projector of all that have it.
-    """
-    found = {family.part_of(name) for family in families.FAMILIES}
-    return next(part for part in ("projector", "vision", "language") if part in found)
-
-
 def freeze(model: PreTrainedModel, parts: Iterable[str]) -> None:
     """Disable the gradients of the named parts; ValueError for an unknown part."""
     parts = set(parts)

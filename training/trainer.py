@@ -14,10 +14,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from curation import killpoints
 from training.checkpoints import CheckpointError, Engine, explained, step_of
 from training.distributed import check_engine
+from training.families import of_config
 from training.loader import ABOUT, Late, Waiting, batches_of, end_workers
 from training.loss import filler_factor
 from training.meters import Meters
-from training.models import part_of
 from training.plan import PlannedBatches
 from training.quarantine import LATE
 from training.saving import named_weights, write_weights
@@ -33,13 +33,14 @@ class OneDeviceArguments(TrainingArguments):
         return min(super().n_gpu, 1)
 
 
-def param_groups(model: torch.nn.Module, lr: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
+def param_groups(model: Any, lr: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
     """Optimizer groups per (part, decay), every trained parameter once; biases and norms are not decayed."""
+    family = of_config(model.config)
     groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = part_of(name)
+        part = family.part_of(name)
         dims = len(getattr(parameter, "ds_shape", parameter.shape))  # a ZeRO-3 shard itself is flat
         decay = weight_decay if dims > 1 else 0.0
         new = {"params": [], "lr": lr[part], "weight_decay": decay, "name": part}

@@ -19,7 +19,8 @@ from training.estimate.lengths import Lengths
 from training.estimate.memory import RESERVE, Engine, Forward, activations, memory
 from training.estimate.published import PUBLISHED, image_tokens, published_of, shape_of
 from training.estimate.shapes import PARTS, Shape, ShapeError
-from training.models import add_lora, freeze, load, part_of
+from training.families import of_config
+from training.models import add_lora, freeze, load
 from training.plan import global_batches
 from training.spec import FitSpec, LoraSpec
 
@@ -88,9 +89,9 @@ def batch_of(folder: Path, processor):
 @pytest.mark.parametrize("kind", KINDS)
 def test_shapes_of_a_file_and_of_a_configuration_are_those_of_the_model(kind, checkpoints):
     model, _ = load(checkpoints(kind))
-    expected = dict.fromkeys(PARTS, 0)
+    expected, family = dict.fromkeys(PARTS, 0), of_config(model.config)
     for name, parameter in model.named_parameters():
-        expected[part_of(name)] += parameter.numel()
+        expected[family.part_of(name)] += parameter.numel()
     from_file = Shape.of_checkpoint(checkpoints(kind))
     from_config = Shape.of_config(kind, model.config.to_dict())
     for shape in (from_file, from_config):

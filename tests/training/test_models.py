@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from training.families import of_config
 from training.models import (
     COMPLETE,
     add_lora,
@@ -17,7 +18,6 @@ from training.models import (
     hub_key,
     image_mode,
     load,
-    part_of,
     save_checkpoint,
 )
 
@@ -102,6 +102,7 @@ def test_tokenizer_without_image_token_is_refused(tmp_path, tokenizer):
 def test_parts_and_freezing(base):
     model, _ = load(base)
     names = [name for name, _ in model.named_parameters()]
+    part_of = of_config(model.config).part_of
     assert {part_of(name) for name in names} == {"vision", "projector", "language"}
     assert part_of("model.image_newline") == "projector"
     freeze(model, ["vision", "language"])
@@ -119,6 +120,7 @@ def test_merged_lora_equals_the_adapted_model_and_keeps_canonical_names(
     model, processor = load(base)
     plain = {name for name, _ in model.named_modules()}
     adapted = add_lora(model, r=4, alpha=8, parts=parts)
+    part_of = of_config(model.config).part_of
     touched = {part_of(name) for name, p in adapted.named_parameters() if p.requires_grad}
     assert touched == set(parts)
     for name, parameter in adapted.named_parameters():

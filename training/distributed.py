@@ -12,7 +12,6 @@ import torch
 from training.deepspeed import path_of
 from training.families import of_config
 
-
 OWN = {
     "train_batch_size": "auto",
     "train_micro_batch_size_per_gpu": "auto",
@@ -101,10 +100,10 @@ def touch_vision(inner: Any) -> None:
     """Make text-only batches read one blank image, of which no feature is used, while training.
 
     Otherwise ranks with and without images disagree on which parameters have gradients: gloo fails, NCCL
-    hangs. One process does the same where vision or projector are trained: a step of texts then moves them as it
-    does on several ranks, by Adam's moments. `inner` is the model under the language-model head. The blank image goes through the model's own
-    `forward`, so that parameters are gathered, and gradients arrive, in the order in which they do for real
-    images: ZeRO pairs them by that order over the ranks.
+    hangs. One process that trains vision or projector does the same: a step of texts then moves them as it
+    does on several ranks, by Adam's moments. `inner` is the model under the language-model head. The blank
+    image goes through the model's own `forward`, so that parameters are gathered, and gradients arrive, in
+    the order in which they do for real images: ZeRO pairs them by that order over the ranks.
     """
     family, plain, features = of_config(inner.config), inner.forward, inner.get_image_features
     blank = family.blank(inner.config)

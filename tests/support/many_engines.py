@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
         def note(trainer, engine, *args, name=name, **options):
             found = check_engine(engine, trainer.args.deepspeed)
             (folder / f"{name}.engine-{rank}").write_text(found)
-            if spec.deepspeed:
+            if trainer.args.deepspeed:
                 (folder / f"{name}.clipping-{rank}").write_text(str(engine.gradient_clipping()))
             return plain(trainer, engine, *args, **options)
 

@@ -129,12 +129,11 @@ def _start_worker(number: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def end_workers(loader: DataLoader[Any]) -> None:
-    """End the workers of a loader, which otherwise live until the training's objects are collected."""
+def end_workers(batches: Iterator[Any]) -> None:
+    """End the workers of a loader's iterator, which otherwise live as long as the training's objects."""
     # There is no public way to end persistent workers.
-    iterator, loader._iterator = loader._iterator, None
-    if iterator is not None and hasattr(iterator, "_shutdown_workers"):
-        iterator._shutdown_workers()
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
 
 
 class Waiting(Iterator[Any]):

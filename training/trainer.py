@@ -77,7 +77,7 @@ class PlannedTrainer(Trainer):
         self.meters, self.costs = meters or Meters(ranks=engine.world), costs
         self._weight = 1.0
         self._late: list[Late] = []
-        self._loader: DataLoader | None = None
+        self._reading: Iterator[Any] | None = None
         if per_microbatch:
             self.model_accepts_loss_kwargs = False  # Trainer then passes no num_items_in_batch
 
@@ -85,13 +85,12 @@ class PlannedTrainer(Trainer):
         """The planned batches of this rank. They are sharded already: accelerate must not wrap the loader."""
         data: Any = self.train_dataset
         assembler: Any = self.data_collator
-        self._loader = batches_of(data, self.batches, assembler, self.workers)
-        return self._loader
+        return batches_of(data, self.batches, assembler, self.workers)
 
     def close(self) -> None:
         """End the loader's workers."""
-        if self._loader is not None:
-            end_workers(self._loader)
+        if self._reading is not None:
+            end_workers(self._reading)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the groups of `param_groups`."""
@@ -128,6 +127,7 @@ class PlannedTrainer(Trainer):
         With `per_microbatch`, also the factor that makes Trainer's mean over all micro-batches one over those
         that have labels: fillers, and examples whose image is broken, do not weigh.
         """
+        self._reading = epoch_iterator  # after a resume, of another loader than `get_train_dataloader` gave
         waiting = Waiting(epoch_iterator, self.meters)
         samples, labels = super().get_batch_samples(waiting, num_batches, device)
         for batch in samples:

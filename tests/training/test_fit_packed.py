@@ -19,7 +19,7 @@ from training.launch import launch
 from training.loader import WorkerDied
 from training.plan import TooManyBad
 from training.render import Renderer, RenderRules
-from training.step_log import read_log
+from training.step_log import StepLog, read_log
 from training.token_store import ListSource, RendererOf, StoreMismatch, write
 
 pytestmark = pytest.mark.slow
@@ -169,8 +169,6 @@ def test_broken_images_are_counted_and_without_loss(base, breaking, tmp_path, wo
 
 
 def test_late_ones_and_meters_survive_a_resume(base, breaking, tmp_path, monkeypatch):
-    from training.step_log import StepLog
-
     spec = LENIENT.model_copy(update={"save_steps": 1, "epochs": 1})
     whole = fit(spec, base, breaking, tmp_path / "whole")
     plain, stop = StepLog.on_log, {"at": 3}
@@ -222,6 +220,22 @@ def test_the_first_token_never_has_a_label(renderer, samples):
 def test_no_worker_is_left(base, samples, tmp_path):
     fit(PACKED.model_copy(update={"workers": 2, "max_steps": 1}), base, samples, tmp_path / "out")
     assert not multiprocessing.active_children()
+
+
+def test_no_worker_is_left_when_a_training_or_a_resumed_one_fails(base, samples, tmp_path, monkeypatch):
+    plain, failing = StepLog.on_log, {"at": 0}
+
+    def on_log(self, args, state, *rest, **options):
+        if state.global_step == failing["at"]:
+            raise RuntimeError("stopped")
+        return plain(self, args, state, *rest, **options)
+
+    monkeypatch.setattr(StepLog, "on_log", on_log)
+    spec = SPEC.model_copy(update={"epochs": 1, "workers": 1, "save_steps": 1})
+    for failing["at"] in (2, 3):
+        with pytest.raises(RuntimeError, match="stopped") as error:
+            fit(spec, base, samples, tmp_path / "out")
+        assert not multiprocessing.active_children(), error  # while `error` keeps the training's objects
 
 
 def test_what_reads_images_travels_to_a_spawned_worker(renderer, samples):

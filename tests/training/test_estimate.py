@@ -241,7 +241,8 @@ def test_memory_falls_with_the_stage_and_the_processes():
         14 * shape.parameters() / 8
     )
     whole, again = of("zero2", 8).activations, of("zero2", 8, gradient_checkpointing=True).activations
-    assert again < whole / 10
+    half = of("zero2", 8, gradient_checkpointing=2).activations
+    assert again < whole / 10 and 0.4 * whole < half < 0.65 * whole
     assert of("zero2", 8, freeze=("vision", "language")).optimizer < of("zero2", 8).optimizer / 100
     assert of(None, 1).states == 16 * shape.parameters()
     assert of(None, 1).buffers > RESERVE

@@ -145,8 +145,10 @@ def activations(shape: Shape, spec: FitSpec, forward: Forward) -> int:
         blocks = shape.blocks(part)
         each = block_bytes(blocks, spec, part) + _adapter_bytes(shape, spec, part, blocks.count)
         kept = blocks.count * each
-        if spec.gradient_checkpointing:  # each block's input, and one block that is computed again
-            kept = blocks.count * blocks.hidden * weight_bytes(spec) + each
+        if spec.gradient_checkpointing:  # the inputs of these blocks, and one block that is computed again
+            every = int(spec.gradient_checkpointing) if part == "language" else 1
+            again = -(-blocks.count // every)
+            kept = (blocks.count - again + 1) * each + again * blocks.hidden * weight_bytes(spec)
         total += positions * round(kept)
     return total
 

@@ -91,7 +91,7 @@ class TrainingCosts:
         return None
 
     def _tokenised(self, node: Node, rows: Any, count: int) -> "Lengths | None":
-        """Lengths of the rows, or of `count` rows not chosen yet, if the pool is tokenised for this training."""
+        """Lengths of the rows, or of `count` rows not chosen yet, if the store of its tokens is finished."""
         tokens = node.inputs.get("tokens")
         if not isinstance(tokens, Node) or not self._built(tokens):
             return None

@@ -21,7 +21,7 @@ from typing import Any
 
 from training import elastic, parent_death, slurm
 from training.interrupt import SAVE_SECONDS, SIGNALS, Interrupted, Signals
-from training.job import EXITS, FAILED, GO, INTERRUPTED, JOB, RANKS, STOP, Job, Progress
+from training.job import EXITS, FAILED, GO, INTERRUPTED, RANKS, STOP, Job, Progress
 from training.last_words import last_words
 
 JOIN_SECONDS = 600.0
@@ -72,7 +72,7 @@ class Agent:
         self.beats, self.last_beat = 0, -BEAT_SECONDS
 
     def run(self, command: list[str], environment: dict[str, str], signals: Signals) -> None:
-        """Run the command to its end. Raises LaunchError and Interrupted."""
+        """Run the command to its end. Raises LaunchError, Interrupted and Superseded."""
         guard = [sys.executable, "-m", parent_death.__name__, str(os.getpid())]
         with self.job.log_of_node(self.node).open("ab") as output:
             # A session of its own: what the launcher's group is sent (Ctrl-C), the launcher passes on.
@@ -90,7 +90,7 @@ class Agent:
             if child.poll() is None:
                 self._end(child)
             if self.node is not None and self.job.read(f"{EXITS}/{self.node}.json") is None:
-                self.job.write(f"{EXITS}/{self.node}.json", {"torchrun": child.returncode})
+                self.job.end(self.node, {"torchrun": child.returncode})
         self._conclude(child.returncode)
 
     def _watch(self, child: subprocess.Popen[bytes], signals: Signals) -> None:
@@ -123,14 +123,17 @@ class Agent:
                 self.on_progress(*line)
 
     def beat(self) -> bool:
-        """Show a sign of life once a second; True when one was due."""
+        """Show a sign of life once a second; True when one was due. Raises Superseded."""
         if time.monotonic() - self.last_beat < BEAT_SECONDS:
             return False
         self.last_beat = time.monotonic()
         if self.node is not None:
             self.beats += 1
             mine = {"host": socket.gethostname(), "beat": self.beats}
-            self.job.write(f"{self.job.joined}/{self.node}.json", mine)
+            try:
+                self.job.write(f"{self.job.joined}/{self.node}.json", mine)
+            except FileNotFoundError as error:
+                raise Superseded(f"{self.job.folder} holds a later start of this training") from error
         return True
 
     def hears_node_0(self) -> bool:
@@ -159,7 +162,7 @@ class Agent:
             silent = now - self.heard[node][1]
             if node != self.node and node not in exits and silent > LOST_SECONDS:
                 lost = f"node {node} ({record['host']}) has shown no sign of life for {silent:.0f} s"
-                self.job.write(f"{EXITS}/{node}.json", {"lost": lost})
+                self.job.end(node, {"lost": lost})
                 return True
         return False
 
@@ -255,25 +258,22 @@ def _join(agent: Agent, signals: Signals) -> list[str]:
     mine = _meeting_point(job) if agent.node == 0 else None
     end = time.monotonic() + JOIN_SECONDS
     while True:
-        try:
-            agent.beat()
-        except FileNotFoundError as error:
-            raise Superseded from error
+        agent.beat()
         joined = job.records(job.joined)
         if mine and len(joined) == job.nodes:
             job.write(GO, mine)
-        if agent.node and (job.read(JOB) or {}).get("id") != job.id:
+        if agent.node and not job.current():
             raise Superseded
         if (meeting := job.read(GO)) and agent.hears_node_0():
             return [str(part) for part in meeting]
         number = signals.received or job.read(STOP)
         if number or job.records(EXITS):
-            job.write(f"{EXITS}/{agent.node}.json", {"join": 1})
+            job.end(agent.node, {"join": 1})
             if number:
                 raise StoppedEarly(number, Path(job.out))
             raise LaunchError(f"{job.folder}: another node gave up before all had joined")
         if time.monotonic() > end:
-            job.write(f"{EXITS}/{agent.node}.json", {"join": 1})
+            job.end(agent.node, {"join": 1})
             missing = ", ".join(str(n) for n in range(job.nodes) if n not in joined)
             if not missing:
                 raise LaunchError(
@@ -299,7 +299,7 @@ def _meeting_point(job: Job) -> tuple[str, int]:
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
-            job.write(f"{EXITS}/0.json", {"join": 1})
+            job.end(0, {"join": 1})
             raise LaunchError(
                 f"rendezvous {job.spec.rendezvous}: port {given} of {socket.gethostname()} is not free "
                 f"({os.strerror(error.errno)}): choose another, or leave it out for a free one"

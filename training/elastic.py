@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training import job as jobs
 from training import rank
-from training.job import EXITS, Job
+from training.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(parse_args(torchrun_arguments(job, args.node, args.meeting)))
     except ChildFailedError as error:
         codes = {str(number): failure.exitcode for number, failure in error.failures.items()}
-        job.write(f"{EXITS}/{args.node}.json", codes)
+        job.end(args.node, codes)
         return 1
     return 0
 

@@ -80,6 +80,15 @@ class Job:
         """Write a JSON file of the folder."""
         write_json(self.folder / name, content)
 
+    def current(self) -> bool:
+        """Whether the folder still holds this start, not a later one of the same training."""
+        return bool((self.read(JOB) or {}).get("id") == self.id)
+
+    def end(self, node: int, codes: dict[str, Any]) -> None:
+        """Write down how this node's ranks ended; for a later start, which they do not concern, nothing."""
+        if self.current():
+            self.write(f"{EXITS}/{node}.json", codes)
+
     def records(self, kind: str) -> dict[int, Any]:
         """The files of `joined`, `ranks`, `failed` or `exits` by their number."""
         found = {int(file.stem): read_json(file) for file in sorted((self.folder / kind).glob("[0-9]*.json"))}

@@ -93,13 +93,13 @@ def two(tmp_path):
 
 def new_job(folder, spec):
     return job.create(
-        spec, "base", ["sample"], folder / "out", keep_adapters=False, nodes=spec.nodes, processes=1
+        spec, "base", range(1), folder / "out", keep_adapters=False, nodes=spec.nodes, processes=1
     )
 
 
 def test_a_job_is_read_as_it_was_written(two, tmp_path):
     assert job.read(tmp_path / "out.job") == two
-    assert two.examples() == ["sample"] and two.base == "base" and two.cwd == os.getcwd()
+    assert two.examples() == range(1) and two.base == "base" and two.cwd == os.getcwd()
     assert json.loads((two.folder / "job.json").read_text())["spec"]["nodes"] == 2
     again = new_job(tmp_path, two.spec)
     assert again.id != two.id and again.records(again.joined) == {}
@@ -107,7 +107,9 @@ def test_a_job_is_read_as_it_was_written(two, tmp_path):
 
 def test_data_that_cannot_be_sent_is_refused(tmp_path):
     with pytest.raises(job.DataNotShared, match="cannot be sent to other processes"):
-        job.create(FitSpec(), "b", [lambda: 0], tmp_path / "out", keep_adapters=False, nodes=1, processes=2)
+        job.create(
+            FitSpec(), "b", iter(lambda: 0, 1), tmp_path / "out", keep_adapters=False, nodes=1, processes=2
+        )
     assert not (tmp_path / "out.job/job.json").exists()
 
 
@@ -223,6 +225,22 @@ def test_a_node_leaves_a_start_that_was_replaced(two, tmp_path):
         agent.attend(two, 1)
 
 
+def test_a_node_whose_start_is_replaced_ends_its_ranks_and_leaves_the_new_one_alone(two, tmp_path):
+    """As where the launcher is killed and starts again before the ranks of this node have noticed."""
+    replaced = [sys.executable, "-c", "import time; time.sleep(60)"]
+    watching = Agent(two, 1, None)
+    watching.beat()
+    watching.last_beat = 0.0
+    new_job(tmp_path, two.spec)
+    begun = time.monotonic()
+    with pytest.raises(agent.Superseded), Signals() as signals:
+        watching.run(replaced, dict(os.environ), signals)
+    assert time.monotonic() - begun < 30
+    assert not list((two.folder / job.EXITS).iterdir()), "the new start must not look failed"
+    two.end(0, {"0": 1})
+    assert not list((two.folder / job.EXITS).iterdir())
+
+
 def test_a_request_to_stop_reaches_nodes_that_still_wait(two):
     two.write("stop.json", signal.SIGTERM)
     with pytest.raises(agent.StoppedEarly, match="stopped by SIGTERM, and nothing new was saved"):
@@ -240,7 +258,9 @@ def test_a_node_takes_part_in_what_waits_for_nodes_below_a_folder(tmp_path, monk
     ended = new_job(store, FitSpec(nodes=2, seed=1))
     ended.write("exits/0.json", {"torchrun": 0})
     assert _appeared(tmp_path, 0, several=True) is None
-    waits = job.create(FitSpec(nodes=2), "b", [], store / "other", keep_adapters=False, nodes=2, processes=1)
+    waits = job.create(
+        FitSpec(nodes=2), "b", range(0), store / "other", keep_adapters=False, nodes=2, processes=1
+    )
     assert _appeared(tmp_path, 0, several=True) == waits == _appeared(waits.folder, 0, several=False)
     claim(waits)
     waits.write(f"{waits.joined}/0.json", {"host": "h0", "beat": 1})

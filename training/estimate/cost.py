@@ -110,7 +110,7 @@ def processes_of(spec: FitSpec) -> int:
 def volume(spec: FitSpec, count: int) -> tuple[int, float]:
     """(optimizer steps, passes over the examples), as `training.fit` counts them."""
     whole, rest = divmod(count, spec.batch_size)
-    dropped = rest if getattr(spec, "drop_last", False) and whole else 0
+    dropped = rest if spec.drop_last and whole else 0
     per_epoch = whole + (1 if rest and not dropped else 0)
     steps = spec.max_steps or math.ceil(spec.epochs * per_epoch)
     epochs, left = divmod(steps, per_epoch)
@@ -120,7 +120,7 @@ def volume(spec: FitSpec, count: int) -> tuple[int, float]:
 
 def heaviest(shape: Shape, spec: FitSpec, lengths: Lengths, world: int) -> Forward:
     """The largest forward pass that a process may meet: a full pack, or the longest examples, padded."""
-    cap, longest = getattr(spec, "pack_tokens", None), lengths.longest(spec.max_length)
+    cap, longest = spec.pack_tokens, lengths.longest(spec.max_length)
     micro = min(spec.micro_batch or math.ceil(spec.batch_size / world), len(lengths))
     columns = (lengths.labels, lengths.patches(shape))
     if cap is None:

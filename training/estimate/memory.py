@@ -186,7 +186,7 @@ def _adapter_bytes(shape: Shape, spec: FitSpec, part: str, count: int) -> float:
 
 def logits(shape: Shape, spec: FitSpec, labels: int) -> int:
     """Bytes of the loss at its peak: logits, log-probabilities and gradient in fp32, and bf16 logits."""
-    chunk = getattr(spec, "loss_chunk", None) or labels
+    chunk = spec.loss_chunk or labels
     return min(labels, chunk) * shape.vocabulary * (16 if spec.precision == "bf16" else 12)
 
 

@@ -130,10 +130,10 @@ class Family:
 
     def no_rows(self, features: Any) -> Any:
         """What `get_image_features` returned, with zero rows that still depend on all that was computed."""
-        features.pooler_output = _no_rows(features.pooler_output)
+        features.pooler_output = without_rows(features.pooler_output)
         return features
 
 
-def _no_rows(value: Any) -> Any:
+def without_rows(value: Any) -> Any:
     """A tensor, or a list of tensors at any depth, without its rows."""
-    return [_no_rows(each) for each in value] if isinstance(value, (list, tuple)) else value[:0]
+    return [without_rows(each) for each in value] if isinstance(value, (list, tuple)) else value[:0]

@@ -8,7 +8,7 @@ has no entry for "qwen3_vl", and vLLM maps from `model.visual.` and `model.langu
 
 from typing import Any, ClassVar
 
-from training.families.base import ATTENTION_AND_MLP
+from training.families.base import ATTENTION_AND_MLP, without_rows
 from training.families.qwen2_5_vl import Qwen25Vl
 
 _MERGERS = r"\bvisual\.(merger|deepstack_merger_list)\."
@@ -31,5 +31,6 @@ class Qwen3Vl(Qwen25Vl):
     def no_rows(self, features: Any) -> Any:
         """As in `Family`, for the features of the deepstack mergers too."""
         features = super().no_rows(features)
-        features.deepstack_features = [[rows[:0] for rows in layer] for layer in features.deepstack_features]
+        # tensors, or in later versions of transformers a tuple of tensors, for each layer
+        features.deepstack_features = [without_rows(layer) for layer in features.deepstack_features]
         return features

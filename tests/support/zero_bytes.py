@@ -23,6 +23,8 @@ def main(base: str, out: Path) -> None:
         if torch.distributed.get_rank() == 0:
             with out.open("a") as handle:
                 handle.write(json.dumps({"stage": stage, "precision": precision, **counted}) + "\n")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # a thread of the group must not outlive the interpreter
 
 
 def states(base: str, stage: str, precision: str) -> dict[str, int]:

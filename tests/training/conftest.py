@@ -97,6 +97,12 @@ def draw():
     return make_image
 
 
+@pytest.fixture(scope="session")
+def samples_in():
+    """samples_in(folder, count, seed=0) -> samples whose images lie in `folder`."""
+    return make_samples
+
+
 @pytest.fixture
 def samples_of(tmp_path):
     """samples_of(count, seed=0) -> samples whose images lie in tmp_path."""

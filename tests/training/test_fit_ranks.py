@@ -26,10 +26,8 @@ ROUNDING = 2e-4
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    from conftest import make_samples
-
-    return make_samples(tmp_path_factory.mktemp("images"), 24)
+def data(tmp_path_factory, samples_in):
+    return samples_in(tmp_path_factory.mktemp("images"), 24)
 
 
 def weights(folder):

@@ -44,10 +44,8 @@ def same_weights(a, b):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    from conftest import make_samples
-
-    return make_samples(tmp_path_factory.mktemp("images"), 24)
+def data(tmp_path_factory, samples_in):
+    return samples_in(tmp_path_factory.mktemp("images"), 24)
 
 
 @pytest.fixture(scope="module")

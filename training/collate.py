@@ -154,20 +154,20 @@ class Collator:
 
     def _read(self, example: Encoded) -> tuple[Encoded, list[torch.Tensor]]:
         """The example and its images as pixels; muted when an image is broken and `mute_broken` is set."""
-        pixels = []
+        pixels, is_broken = [], False
         for picture in example.images:
             try:
                 pixels.append(self.loader.read(picture))
             except ImageError as error:
                 if not self.mute_broken:
                     raise
-                self.broken[example.name] = error
+                self.broken[example.name], is_broken = error, True
                 try:
                     pixels.append(self.loader.blank(picture))
                 except ImageError:  # as many tokens as it has cannot be filled
                     return without_images(example, self.loader.processor.image_token_id).muted(), []
         self._check_tokens(example, pixels)
-        return (example.muted() if example.name in self.broken else example), pixels
+        return (example.muted() if is_broken else example), pixels
 
     def _check_tokens(self, example: Encoded, pixels: Sequence[torch.Tensor]) -> None:
         """TokenMismatch unless each image still takes the tokens that the example has for it."""

@@ -144,7 +144,10 @@ class Waiting(Iterator[Any]):
 
     def __next__(self) -> Any:
         with self.meters.waiting():
-            return next(self.batches)
+            try:
+                return next(self.batches)
+            except (ConnectionError, EOFError) as error:  # it died while it was sending a batch
+                raise _died(f"it exited unexpectedly while sending a batch, {error!r}") from error
 
 
 @contextmanager
@@ -155,7 +158,11 @@ def workers_explained() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
-        raise WorkerDied(
-            f"a loader worker has died ({error}): for lack of memory or of shared memory (/dev/shm) perhaps; "
-            "lower `workers` or `cache_mb`, then run the same command again to resume from the last state"
-        ) from error
+        raise _died(str(error)) from error
+
+
+def _died(detail: str) -> WorkerDied:
+    return WorkerDied(
+        f"a loader worker has died ({detail}): for lack of memory or of shared memory (/dev/shm) perhaps; "
+        "lower `workers` or `cache_mb`, then run the same command again to resume from the last state"
+    )

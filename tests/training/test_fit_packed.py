@@ -16,7 +16,8 @@ from curation.pool.sample import Sample, Turn
 from training.collate import Collator, TokenMismatch
 from training.fit import FitSpec, fit
 from training.launch import launch
-from training.loader import WorkerDied
+from training.loader import Waiting, WorkerDied
+from training.meters import Meters
 from training.plan import TooManyBad
 from training.render import Renderer, RenderRules
 from training.step_log import StepLog, read_log
@@ -131,6 +132,16 @@ def test_a_dead_worker_is_an_error_and_no_hang(base, samples, renderer, tmp_path
         fit(SPEC.model_copy(update={"workers": 1}), base, Deadly(encoded), tmp_path / "out")
     with pytest.raises(ValueError, match="pack_tokens needs a list of examples, those of a token store"):
         fit(PACKED, base, Lazy(encoded), tmp_path / "out")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), EOFError()])
+def test_a_worker_that_dies_while_it_sends_a_batch_is_named_too(error):
+    class Torn:
+        def __next__(self):
+            raise error
+
+    with pytest.raises(WorkerDied, match="exited unexpectedly while sending a batch"):
+        next(Waiting(Torn(), Meters()))
 
 
 # ------------------------------------------------------------------------------- images that break late

@@ -3,7 +3,8 @@
 import torch  # noqa: F401
 import transformers  # noqa: F401
 
-import training.launch  # noqa: F401
+import training.fit  # noqa: F401
+import training.token_store  # noqa: F401
 from recipes.load import load
 from recipes.plan import make_plan
 

@@ -3,7 +3,7 @@
 import torch  # noqa: F401
 import transformers  # noqa: F401
 
-import training.fit  # noqa: F401
+import training.fit
 import training.token_store  # noqa: F401
 from recipes.load import load
 from recipes.plan import make_plan

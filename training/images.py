@@ -6,7 +6,7 @@ trained (arXiv 2310.03744, section 3.3): the same square in front of CLIP's proc
 nothing away; of a 640 x 360 picture that crop keeps 56 %.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,8 @@ class PixelLoader:
     middle, as its processor does it) or "anyres" (as the family's processor does it). Only some families have
     "base": the others do as their processor does. `training.aspects` says which model has which.
     `cache_mb`: RAM for decoded squares of image files; images given as PIL objects are never cached.
+    `sizes`: (height, width) of image files by path where somebody knows them; counting the tokens of another
+    image reads its header.
     """
 
     def __init__(self, processor: Any, image_mode: str = "anyres", cache_mb: int = 256) -> None:
@@ -84,6 +86,7 @@ class PixelLoader:
         self.family = families.of_processor(processor)
         self.base = image_mode == "base" and self.family.one_tile
         self.square = self.base or image_mode == "pad"
+        self.sizes: Mapping[str, tuple[int, int]] = {}
         self._cache: dict[str, torch.Tensor] = {}
         self._room = cache_mb << 20
         if self.square:
@@ -119,7 +122,7 @@ class PixelLoader:
         if self.square:  # each takes the same, whatever its size
             return [self._ids(self._side, False)] * len(pictures)
         single = len(pictures) == 1
-        return [self._ids_of(picture, image_size(picture), single) for picture in pictures]
+        return [self._ids_of(picture, self._size(picture), single) for picture in pictures]
 
     def tokens_of_size(self, size: tuple[int, int], single: bool) -> int:
         """Number of tokens of an image from `read`, (height, width); `single`: the only one of its sample."""
@@ -170,6 +173,9 @@ class PixelLoader:
                 pixels, list(self._side), interpolation=_interpolation(self.images), antialias=True
             )
         return pixels
+
+    def _size(self, picture: Picture) -> tuple[int, int]:
+        return (self.sizes.get(str(picture)) if self.sizes else None) or image_size(picture)
 
     def _ids_of(self, picture: Picture, size: tuple[int, int], single: bool) -> np.ndarray:
         try:

@@ -7,27 +7,24 @@ damaged. Several processes, also on several nodes, may write one store at the sa
 another shard and skips what the others have finished.
 """
 
-import multiprocessing
 import os
 import socket
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from curation.pool.sample import Sample
 from training.aspects import Grids, set_aspect
 from training.images import ImageError, PixelLoader, image_size
-from training.parent_death import terminate_with_parent
 from training.render import Encoded, Renderer, RenderError, RenderRules
 from training.token_store.build import Columns, token_type
 from training.token_store.layout import Info, Shard, StoreError, begin, check_shard, save_shard, shard_path
 from training.token_store.read import TokenStore
-from training.token_store.source import Example, Part, Source
+from training.token_store.source import Part, Source
+from training.token_store.workers import each, processes, rendered
 
 if TYPE_CHECKING:
     from training.spec import FitSpec
@@ -40,9 +37,6 @@ MAX_SHARD_ROWS = 16_384
 MIN_SHARD_ROWS = 512
 _SHARDS = 64
 """A smaller store still has this many shards, so that as many processes can share the work."""
-_ROWS_PER_START = 5_000
-"""Starting a process costs about 9 CPU seconds of imports, a row of the 665K mix 2 ms."""
-_BATCH = 256
 _CHECKERS = 4
 
 
@@ -97,14 +91,14 @@ def write(
     done = info.rows - sum(_size(info, shard) for shard in todo)
     report = on_progress or (lambda done, total: None)
     report(done, info.rows)
-    count = min(workers or _processes(info.rows - done), len(todo))
+    count = min(workers or processes(info.rows - done), len(todo))
     tasks = ((shard, source.part(*info.bounds(shard), out)) for shard in _still_missing(todo, out, info))
-    written = (
-        _alone(tasks, renderer, out, info)
-        if count <= 1
-        else _parallel(tasks, renderer_factory, out, info, count)
+    own, make = partial(_write_shard, renderer, out, info), partial(_writer, renderer_factory, out, info)
+    died = (
+        f"a process that wrote {out} has died, for lack of memory perhaps; run the same command again, with "
+        "fewer workers: finished shards are kept"
     )
-    for shard in written:
+    for shard in each(tasks, own, make, workers=count, died=died):
         done += _size(info, shard)
         report(done, info.rows)
     report(info.rows, info.rows)
@@ -123,11 +117,6 @@ def _info(source: Source, renderer: Renderer, shard_rows: int | None) -> Info:
         image_id=renderer.image_id,
         images=source.images,
     )
-
-
-def _processes(rows: int) -> int:
-    """As many as there are cores, but none that would not do more than it costs to start; 0 and 1: none."""
-    return min(len(os.sched_getaffinity(0)), rows // _ROWS_PER_START)
 
 
 def _size(info: Info, shard: int) -> int:
@@ -183,78 +172,19 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-Task = tuple[int, Part]
+def _writer(factory: RendererFactory, out: Path, info: Info) -> Callable[[int, Part], int]:
+    return partial(_write_shard, factory(), out, info)
 
 
-def _alone(tasks: Iterable[Task], renderer: Renderer, out: Path, info: Info) -> Iterator[int]:
-    for shard, part in tasks:
-        _write_shard(renderer, out, info, shard, part)
-        yield shard
-
-
-def _parallel(
-    tasks: Iterable[Task], factory: RendererFactory, out: Path, info: Info, workers: int
-) -> Iterator[int]:
-    """Write shards in processes of their own. Only as many row ranges as can be worked on are in memory."""
-    tasks = iter(tasks)
-    # A process with OpenMP threads cannot fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (factory, os.getpid(), out, info)) as pool:
-        running: set[Future[int]] = set()
-        try:
-            while True:
-                running |= {pool.submit(_work, *task) for task in islice(tasks, workers + 1 - len(running))}
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BrokenProcessPool as error:
-            raise StoreError(
-                f"a process that wrote {out} has died, for lack of memory perhaps; run the same command "
-                "again, with fewer workers: finished shards are kept"
-            ) from error
-        finally:
-            for future in running:
-                future.cancel()
-
-
-_worker: tuple[Renderer, Path, Info] | None = None
-
-
-def _start_worker(factory: RendererFactory, parent: int, out: Path, info: Info) -> None:
-    global _worker
-    terminate_with_parent(parent)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    import torch
-
-    torch.set_num_threads(1)
-    _worker = factory(), out, info
-
-
-def _work(shard: int, part: Part) -> int:
-    assert _worker is not None
-    _write_shard(*_worker, shard, part)
-    return shard
-
-
-def _write_shard(renderer: Renderer, out: Path, info: Info, shard: int, part: Part) -> None:
+def _write_shard(renderer: Renderer, out: Path, info: Info, shard: int, part: Part) -> int:
     columns = Columns(info, str(out))
-    examples = iter(part)
-    while batch := list(islice(examples, _BATCH)):
-        for example, result in zip(batch, _encode(renderer, batch), strict=True):
-            name = example.name if isinstance(example, Encoded) else example.id
-            try:
-                if isinstance(result, Exception):
-                    raise result
-                columns.add(result)
-            except (RenderError, ImageError) as error:
-                columns.reject(name, error)
+    for example, result in rendered(renderer, part):
+        name = example.name if isinstance(example, Encoded) else example.id
+        try:
+            if isinstance(result, Exception):
+                raise result
+            columns.add(result)
+        except (RenderError, ImageError) as error:
+            columns.reject(name, error)
     save_shard(shard_path(out, shard), info.key, columns.batch())
-
-
-def _encode(renderer: Renderer, batch: Sequence[Example]) -> list[Any]:
-    """An Encoded, or the error instead, for each example."""
-    samples = [example for example in batch if isinstance(example, Sample)]
-    rendered = iter(renderer.encode_many(samples))
-    return [next(rendered) if isinstance(example, Sample) else example for example in batch]
+    return shard

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.pool.errors import BrokenJson
-from curation.pool.stream import read_records
+from curation.pool.stream import RangeReader, guess_start, layout_of, read_records, repeated_key
 
 RECORDS = [
     {"id": "a", "text": 'brackets ] } [ { and "quotes" \\ inside'},
@@ -76,7 +76,8 @@ def test_the_message_names_record_offset_and_what_to_do(tmp_path):
         ("", "is empty", 0),
         ("hello", "starts with neither", 0),
         ('[{"a": 1} {"b": 2}]', "expected ',' or ']'", 10),
-        ('[{"a": 1}, {"b" 2}, {"c": 3, "more": "than sixteen characters"}]', "delimiter", 16),
+        ('[{"a": 1}, {"b": 2]', "truncated", 11),
+        ('[{"a": 1}, nul, {"c": 3}]', "Expecting value", 11),
         ('[{"a": 1},, {"c": 3, "more": "than sixteen characters"}]', "Expecting value", 10),
         ('[{"a": 1}] [2]', "text follows", 11),
         ('{"data": [\n{"id": 1}\n]}', "first line is not a complete JSON", 0),
@@ -90,13 +91,67 @@ def test_files_that_are_not_a_list_of_records(tmp_path, text, message, offset):
     assert error.value.byte_offset == offset
 
 
-def test_bytes_that_are_not_utf8_are_located(tmp_path):
+@pytest.mark.parametrize("layout", ["list", "lines"])
+@pytest.mark.parametrize("chunk", [5, 1000])
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        (b'{"a": "' + b"x" * 30 + b'\xff"}', "byte {37} is not UTF-8"),
+        (b'{"a" 2}', "delimiter at byte {5}"),
+        (b'{"a": 2, "b": [1, 2}', "delimiter at byte {19}"),
+        (b'{"a": "no end, "b": 3}', "delimiter at byte {16}"),
+        (b'{"a": "a line\x01"}', "control character at byte {13}"),
+        ('{"a": "ü", "b": }'.encode(), "Expecting value at byte {17}"),
+    ],
+)
+def test_a_broken_record_costs_itself_alone(tmp_path, layout, chunk, broken, fault):
+    records = [b'{"a": 1}', broken, b'{"a": 3, "more": [{"b": 1}, {"b": 2}]}', b'{"a": 4}']
     path = tmp_path / "pool.json"
-    path.write_bytes(b'[{"id": "' + b"x" * 30 + b'\xff"}]')
-    for chunk in (5, 1000):
-        with pytest.raises(BrokenJson, match="byte 39 is not UTF-8") as error:
-            list(read_records(path, chunk_bytes=chunk))
-        assert error.value.byte_offset == 39
+    path.write_bytes(b"[" + b", ".join(records) + b"]" if layout == "list" else b"\n".join(records) + b"\n")
+    read = list(read_records(path, chunk_bytes=chunk))
+    data = path.read_bytes()
+    assert [data[item.offset :][: item.length] for item in read] == records
+    assert [bool(item.fault) for item in read] == [False, True, False, False]
+    head, _, rest = fault.partition("{")
+    place, _, tail = rest.partition("}")
+    assert f"{head}{read[1].offset + int(place)}{tail}" in read[1].fault
+
+
+def test_a_comma_before_the_bracket_loses_nothing(tmp_path):
+    path = tmp_path / "pool.json"
+    path.write_text('[{"a": 1}, {"a": 2},\n]\n')
+    assert [item.value for item in read_records(path)] == [{"a": 1}, {"a": 2}]
+    path.write_text('[{"a": 1}, {"a": 2},\n')
+    with pytest.raises(BrokenJson, match="truncated"):
+        list(read_records(path))
+
+
+RANGES = {
+    **LAYOUTS,
+    "same keys": json.dumps([{"id": i, "text": '}, {"id": ' * (i % 7)} for i in range(40)]),
+    "keys inside": json.dumps([{"id": i, "parts": [{"id": 1}, {"id": 2}] * (i % 3)} for i in range(30)]),
+    "broken inside": '[{"id": 1}, {"id" 2}, {"id": "no end}, {"id": 4}, 5, {"id": 6}]',
+}
+
+
+@pytest.mark.parametrize("layout", RANGES)
+@pytest.mark.parametrize("size", [1, 10, 50, 200])
+def test_ranges_that_follow_each_other_give_the_whole_file(tmp_path, layout, size):
+    path = tmp_path / "data.json"
+    path.write_bytes(RANGES[layout].encode())
+    whole = [(item.offset, item.length) for item in read_records(path)]
+    found, start, shape = [], None, layout_of(path)
+    for stop in range(size, path.stat().st_size + size, size):
+        reader = RangeReader(shape, start, stop, chunk_bytes=16)
+        found += [(piece.offset, len(piece.raw)) for piece in reader]
+        start = reader.next
+        if start is None:
+            break
+        guess = guess_start(shape, stop)
+        assert guess is None or guess >= stop
+        if layout in ("same keys", "lines", "windows lines") and stop > whole[0][0]:
+            assert guess == start
+    assert found == whole and start is None
 
 
 def test_a_broken_line_is_a_fault_and_a_cut_last_line_an_error(tmp_path):
@@ -144,3 +199,21 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < path.stat().st_size / 4
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        ('{"id": 1, "conversations": [{"from": "x", "value": "y"}]}', None),
+        ('{"id": 1, "id": 1, "conversations": []}', "id"),
+        ('{"id" : 1, "id": 1, "conversations": []}', "id"),
+        ('{"i\\u0064": 1, "id": 1, "conversations": []}', "id"),
+        ('{"id": 1, "conversations": [{"from": "x", "value": "y", "from": "x"}]}', "from"),
+        ('{"id": 1, "conversations": [{"from": "x", "value": ":) says \\": or \\":"}]}', None),
+        ('{"id": 1, "other": {"a": 1, "a": 2}}', "a"),
+        ('{"id": 1, "other": {"a": 1, "b": 2}}', None),
+        ("[1, 2]", None),
+    ],
+)
+def test_a_key_that_is_there_twice(record, key):
+    assert repeated_key(record.encode(), json.loads(record)) == key

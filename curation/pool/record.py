@@ -1,55 +1,67 @@
-"""Parse one LLaVA record into turns and image paths, or give the reason why it cannot be used."""
+"""Parse one record into turns and image paths, or give the reason why it cannot be used.
+
+LLaVA's form is read here; `dialects` turns every other form into it first.
+"""
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
+
+from curation.pool import dialects, sources
+from curation.pool.readable import ControlTokens, control_tokens, is_empty
+from curation.pool.reasons import REASONS, BadRecord
 from curation.pool.sample import IMAGE_PLACEHOLDER, Turn
 
-REASONS: dict[str, str] = {
-    "broken_json": "the record is not valid JSON, is nested too deeply, or has an integer of too many digits",
-    "not_an_object": "the record is not a JSON object",
-    "bad_conversations": "`conversations` is not a list of {from, value} texts",
-    "odd_roles": "a speaker is none of human, gpt and, in the first place, system; or human and gpt do not "
-    "alternate",
-    "no_assistant_turn": "no question has an answer",
-    "empty_answer": "an answer has no text",
-    "bad_image_field": "`image` is neither a path nor a list of paths, or the record has a video",
-    "image_count_mismatch": "the questions hold more or fewer <image> placeholders than there are images, "
-    "or a system prompt holds one",
-    "placeholder_in_answer": "an answer holds an <image> placeholder",
-    "bad_unicode": "the text holds a lone surrogate, which no tokenizer accepts",
-    "image_outside": "the image path, or a link at its end, leaves the image folder",
-    "image_missing": "the image file does not exist",
-    "image_empty": "the image file is empty",
-    "image_broken": "the image file cannot be read as an image",
-    "image_truncated": "the image file is truncated",
-    "duplicate_record": "the same images and conversation as an earlier record, under the same id or none",
-    "duplicate_id": "the id equals the content hash of another record",
-}
-"""Reason code -> meaning."""
+__all__ = [
+    "DEFAULT",
+    "REASONS",
+    "BadRecord",
+    "Record",
+    "RecordOptions",
+    "parse_record",
+    "record_id",
+    "repeated_key",
+]
 
 _HUMAN, _ASSISTANT, _SYSTEM = {"human", "user"}, {"gpt", "assistant"}, "system"
+_SPEAKERS = _HUMAN | _ASSISTANT
 _SOURCE_KEYS = ("source", "data_source", "image_source")
 
 
-class BadRecord(ValueError):
-    """A record that goes to quarantine; `reason` is a code of `REASONS`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
 @dataclass(frozen=True)
-class Record:
+class RecordOptions:
+    """How records are read.
+
+    `image_key`: the key of the pictures (None: `image`, else an alias of it). `source_key`: the key that
+    names the source (None: `source`, `data_source`, `image_source`). `source_depth`: how many folders of the
+    image's path name the source of a record that names none. `default_source`: the source of such a record
+    instead, as its file's name. `control_tokens`: special tokens of the base's own tokenizer, looked for
+    beside those of common templates.
+    """
+
+    image_key: str | None = None
+    source_key: str | None = None
+    source_depth: int = 1
+    default_source: str | None = None
+    control_tokens: tuple[str, ...] = ()
+
+
+DEFAULT = RecordOptions()
+
+
+class Record(NamedTuple):
     """The parts of a record that the pool uses.
 
-    `system`: the text of a system turn before the others; None without one, or with a blank one.
-    `content_hash`: 32 hex digits over image paths and conversation. `skipped_first`, `skipped_last`: whether
-    an answer before the first question, or a question after the last answer, was left out.
+    `system`: the system prompt; None without one, or with a blank one. `content_hash`: 32 hex digits over
+    image paths and conversation, the same for a conversation in any form. `skipped_first`, `skipped_last`:
+    whether an answer before the first question, or a question after the last answer, was left out.
+    `unknown`: keys of the record that were not read. `control_tokens`: how many chat-template tokens the
+    texts hold (they are kept, and encoded as plain text). `folder`: the folder of the first image if only
+    all folders together tell the source (`sources.resolve`); the source is then `unknown`.
     """
 
     id: str | None
@@ -60,6 +72,9 @@ class Record:
     skipped_first: bool
     skipped_last: bool
     system: str | None = None
+    unknown: tuple[str, ...] = ()
+    control_tokens: int = 0
+    folder: str | None = None
 
     def text(self) -> str:
         """System prompt, questions and answers without image placeholders, for counting tokens."""
@@ -71,7 +86,7 @@ class Record:
         return "\n".join([*([self.system] if self.system else []), *parts])
 
 
-def parse_record(value: Any) -> Record:
+def parse_record(value: Any, options: RecordOptions = DEFAULT) -> Record:
     """Check everything of a record but its image files. Raises BadRecord.
 
     As in LLaVA's own loader, an answer before the first question and a question after the last answer are
@@ -80,14 +95,24 @@ def parse_record(value: Any) -> Record:
     """
     if not isinstance(value, dict):
         raise BadRecord("not_an_object", type(value).__name__)
-    images = _images(value)
-    spoken = _spoken(value.get("conversations"))
-    digest = _content_hash(images, spoken)
+    plain, unknown = value, ()
+    if options.image_key is not None or not dialects.is_plain(value):
+        plain, unknown = dialects.canonical(value, options.image_key)
+    images = _images(plain)
+    spoken = _spoken(plain["conversations"])
+    encoded = _encoded(images, spoken)
+    digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+    tokens = control_tokens(options.control_tokens)
+    found = tokens if any(tokens.may_be_in(text) for _, text in spoken) else None
     system, dialogue = _without_system(spoken)
     turns = _pair(dialogue)
-    _check_turns(turns, len(images))
+    _check_turns(turns, images, plain, found)
     first, last = dialogue[0][0] in _ASSISTANT, dialogue[-1][0] in _HUMAN
-    return Record(record_id(value), _source(value, images), images, turns, digest, first, last, system)
+    source, folder = _source(value, images, options)
+    count = sum(found.count(text) for _, text in spoken) if found else 0
+    return Record(
+        record_id(value), source, images, turns, digest, first, last, system, unknown, count, folder
+    )
 
 
 def record_id(value: Any) -> str | None:
@@ -96,17 +121,36 @@ def record_id(value: Any) -> str | None:
     if isinstance(own, bool) or not isinstance(own, str | int):
         return None
     text = str(own).strip()
-    return text.encode("utf-8", "replace").decode() if text else None
+    if text.isascii():
+        return text or None
+    return text.encode("utf-8", "replace").decode()
+
+
+def repeated_key(raw: bytes, value: Any) -> str | None:
+    """A key that the JSON object `raw` has twice (a parser keeps the last, silently); None if there is none.
+
+    `value` is what `raw` parses to. Only keys of the record itself count, not those of its turns.
+    """
+    if not isinstance(value, dict):
+        return None
+    if not any(raw.count(b'"%b"' % key.encode("utf-8", "replace")) > 1 for key in value):
+        return None  # the quick way of nearly every record: text can only quote a key as \\"key\\"
+    pairs: list[tuple[str, Any]] = json.loads(raw, object_pairs_hook=list)
+    names = [name for name, _ in pairs]
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 def _images(value: dict[str, Any]) -> tuple[str, ...]:
-    if value.get("video"):
-        raise BadRecord("bad_image_field", "video samples are not supported")
     field = value.get("image")
-    paths = [] if field is None else [field] if isinstance(field, str) else field
-    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-        raise BadRecord("bad_image_field", f"image is {json.dumps(field)[:80]}")
-    return tuple(paths)
+    if not field and (field is None or field == ""):
+        if (key := dialects.turn_media(value["conversations"])) is not None:
+            raise BadRecord("unknown_media_key", f"{key}, a key of a turn, looks like media, but is not read")
+        return ()
+    if not isinstance(field, str):
+        return tuple(dialects.picture_paths(field, "image"))
+    if ":" in field or len(field) > 500:
+        dialects.refuse_elsewhere(field, "image")
+    return (field,)
 
 
 def _spoken(conversations: Any) -> list[tuple[str, str]]:
@@ -116,10 +160,10 @@ def _spoken(conversations: Any) -> list[tuple[str, str]]:
         )
     spoken = []
     for number, turn in enumerate(conversations):
-        role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+        role, text = (turn.get("from"), turn.get("value")) if type(turn) is dict else (None, None)
         if not isinstance(role, str) or not isinstance(text, str):
             raise BadRecord("bad_conversations", f"turn {number} must be {{from: text, value: text}}")
-        if role not in _HUMAN and role not in _ASSISTANT and (number or role != _SYSTEM):
+        if role not in _SPEAKERS and (number or role != _SYSTEM):
             raise BadRecord("odd_roles", f"turn {number} is from {role[:40]!r}")
         spoken.append((role, text))
     return spoken
@@ -142,38 +186,60 @@ def _pair(spoken: list[tuple[str, str]]) -> tuple[Turn, ...]:
     body = body[:-1] if body and body[-1][0] in _HUMAN else body
     if not body:
         raise BadRecord("no_assistant_turn", f"{len(spoken)} turn(s), no question with an answer")
-    for number, (role, _) in enumerate(body):
-        if role not in (_ASSISTANT if number % 2 else _HUMAN):
-            raise BadRecord(
-                "odd_roles", f"human and gpt do not alternate: {' '.join(r for r, _ in spoken)[:80]}"
-            )
-    return tuple(Turn(body[i][1], body[i + 1][1]) for i in range(0, len(body), 2))
+    turns = []
+    for (asks, question), (answers, answer) in zip(body[::2], body[1::2], strict=False):
+        if asks not in _HUMAN or answers not in _ASSISTANT:
+            break
+        turns.append(Turn(question, answer))
+    if 2 * len(turns) != len(body):
+        raise BadRecord("odd_roles", f"human and gpt do not alternate: {' '.join(r for r, _ in spoken)}")
+    return tuple(turns)
 
 
-def _check_turns(turns: tuple[Turn, ...], images: int) -> None:
+def _check_turns(
+    turns: tuple[Turn, ...], images: tuple[str, ...], value: dict[str, Any], tokens: ControlTokens | None
+) -> None:
+    """`tokens` is None if the texts hold no control token."""
+    placeholders = 0
     for number, turn in enumerate(turns):
-        if not turn.answer.strip():
+        question, answer = turn.question, turn.answer
+        if is_empty(tokens.without(answer) if tokens else answer):
             raise BadRecord("empty_answer", f"answer {number}")
-        if IMAGE_PLACEHOLDER in turn.answer:
+        if IMAGE_PLACEHOLDER in answer:
             raise BadRecord("placeholder_in_answer", f"answer {number}")
-    placeholders = sum(turn.question.count(IMAGE_PLACEHOLDER) for turn in turns)
-    if placeholders != images:
-        raise BadRecord("image_count_mismatch", f"{placeholders} <image> placeholder(s), {images} image(s)")
+        if here := question.count(IMAGE_PLACEHOLDER):
+            placeholders += here
+        elif is_empty(tokens.without(question) if tokens else question):
+            raise BadRecord("empty_question", f"question {number}")
+    if placeholders != len(images):
+        if value.get("image") == "":
+            raise BadRecord("bad_image_field", f"image is empty, with {placeholders} <image> placeholder(s)")
+        raise BadRecord(
+            "image_count_mismatch", f"{placeholders} <image> placeholder(s), {len(images)} image(s)"
+        )
 
 
-def _content_hash(images: tuple[str, ...], spoken: list[tuple[str, str]]) -> str:
-    text = json.dumps([images, spoken], ensure_ascii=False, separators=(",", ":"))
+def _encoded(images: tuple[str, ...], spoken: list[tuple[str, str]]) -> bytes:
+    """Image paths and conversation as JSON, without spaces and escapes: what the content hash is of."""
     try:
-        return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
-    except UnicodeEncodeError as error:
-        raise BadRecord("bad_unicode", f"lone surrogate {error.object[error.start]!a}") from None
+        return orjson.dumps((images, spoken))
+    except TypeError:  # orjson, like every tokenizer, takes no lone surrogate
+        raise BadRecord("bad_unicode", _surrogate([*images, *(text for _, text in spoken)])) from None
 
 
-def _source(value: dict[str, Any], images: tuple[str, ...]) -> str:
-    named = next((value[key] for key in _SOURCE_KEYS if isinstance(value.get(key), str) and value[key]), None)
-    if named is not None:
-        return named.encode("utf-8", "replace").decode()
-    if not images:
-        return "text_only"
-    parts = PurePosixPath(images[0]).parts
-    return parts[0] if len(parts) > 1 and parts[0] not in ("/", "..", ".") else "unknown"
+def _surrogate(texts: Iterable[str]) -> str:
+    found = next((c for text in texts for c in text if "\ud800" <= c <= "\udfff"), "")
+    return f"lone surrogate {found!a}"
+
+
+def _source(value: dict[str, Any], images: tuple[str, ...], options: RecordOptions) -> tuple[str, str | None]:
+    """(source, folder to resolve later)."""
+    for key in (options.source_key,) if options.source_key else _SOURCE_KEYS:
+        named = value.get(key)
+        if named and isinstance(named, str):
+            return named.encode("utf-8", "replace").decode(), None
+    if options.source_key:
+        return sources.UNKNOWN, None
+    if options.default_source is not None:
+        return options.default_source, None
+    return sources.of_path(images[0], options.source_depth) if images else (sources.TEXT_ONLY, None)

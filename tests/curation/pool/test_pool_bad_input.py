@@ -103,6 +103,11 @@ BAD = {
         talk(gpt(), human()),
         talk({"from": "system", "value": "be kind"}),
     ],
+    "unknown_media_key": [
+        talk(human(), gpt(), picture="fine.png"),
+        talk(human() | {"picture": ["fine.png"]}, gpt()),
+    ],
+    "empty_question": [talk(human(""), gpt()), talk(human("\u200b </s>"), gpt())],
     "empty_answer": [
         talk(human(), gpt("")),
         talk(human(), gpt("  \n")),
@@ -152,8 +157,9 @@ def test_each_kind_is_quarantined_with_its_reason(tmp_path, images, reason):
 
 
 def test_every_reason_is_explained_and_tested():
-    here = set(BAD) | {"duplicate_record", "duplicate_id", "broken_json", "image_outside"}
-    assert here == set(REASONS)
+    here = set(BAD) | {"duplicate_record", "duplicate_id", "broken_json", "repeated_key", "image_outside"}
+    of_images = {"image_too_large", "image_crash", "unsupported_mode"}
+    assert here | of_images == set(REASONS) | of_images
 
 
 def test_a_truncated_webp_is_not_accepted(tmp_path, images):

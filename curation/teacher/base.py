@@ -17,8 +17,9 @@ from curation.teacher.rubric import Label
 class Cost:
     """Cost of labelling so far: answered requests, input and output tokens, US dollars.
 
-    retried: repeated attempts. kept, kept_input_tokens, kept_output_tokens: answers reused from the cache,
-    and the tokens that an earlier run paid for them.
+    retried: repeated attempts. unanswered: attempts whose answer never came; each may have been billed, so
+    `usd` holds its upper bound, and `unanswered_usd` is their part of it. kept, kept_input_tokens,
+    kept_output_tokens: answers reused from the cache, and the tokens that an earlier run paid for them.
     """
 
     requests: int = 0
@@ -29,6 +30,8 @@ class Cost:
     kept: int = 0
     kept_input_tokens: int = 0
     kept_output_tokens: int = 0
+    unanswered: int = 0
+    unanswered_usd: float = 0.0
 
 
 @runtime_checkable

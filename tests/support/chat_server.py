@@ -37,7 +37,10 @@ def token_logprobs(body, blind=False, digits="012345"):
 
 
 class ChatServer:
-    """`requests`: bodies in order of arrival. `fault(number, body)`: the fault of a request, or None."""
+    """`requests`: bodies in order of arrival. `fault(number, body)`: the fault of a request, or None.
+
+    A fault that is callable gets (handler, body) and writes the whole response.
+    """
 
     def __init__(self, fault=None, blind=False, answer=None, digits="012345"):
         self.fault, self.blind, self.answer, self.digits = (
@@ -89,6 +92,8 @@ class ChatServer:
                 self.open -= 1
 
     def respond(self, handler, body, fault):
+        if callable(fault):  # writes the whole response itself
+            return fault(handler, body)
         if fault in ("slow", "pause"):
             time.sleep(1.0 if fault == "slow" else 0.03)
         if isinstance(fault, int):

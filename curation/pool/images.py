@@ -20,7 +20,12 @@ from curation.pool.record import BadRecord
 _TAIL_BYTES = 64
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x00\x3b"}
 _XMP = "XML:com.adobe.xmp"
+_CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LA", "La", "PA", "RGBA", "RGBa")
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class UnsupportedMode(ValueError):
+    """An image whose pixel values have no known range, so that nobody can say how it looks."""
 
 
 @contextmanager
@@ -42,14 +47,19 @@ def rgb(image: Image.Image) -> Image.Image:
 
     Turned upright as its EXIF orientation says; transparent pixels on white; 16 bits a pixel scaled to 8
     (v / 257, rounded); palette, grey, CMYK and others converted by PIL. Of an animation, the first frame.
-    Returns the image itself if there is nothing to do. Raises what PIL raises for damaged data, so use it
-    within `strict_decoding`.
+    Returns the image itself if there is nothing to do. Raises UnsupportedMode for floating-point pixels, for
+    integers beyond 16 bits, and for colour spaces that PIL does not convert (LAB); and what PIL raises for
+    damaged data, so use it within `strict_decoding`.
     """
     if orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        values = np.asarray(image).astype(np.int64)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise UnsupportedMode(f"mode {image.mode} with values from {values.min()} to {values.max()}")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode not in _CONVERTED:
+        raise UnsupportedMode(f"mode {image.mode}")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

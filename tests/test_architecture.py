@@ -28,6 +28,12 @@ ALLOWED = {
     "curation.selectors": {"curation.selectors", "curation.taxonomy"},
     "curation.teacher": {"curation.teacher", "curation.pool", "curation.taxonomy"},
     "curation.mini": {"curation.mini", "curation.pool", "curation.taxonomy"},
+    "curation.dedup": {
+        "curation.dedup",
+        "curation.pool",
+        "curation.selectors.primitives",
+        "curation.signals.core",
+    },
     "training": {"training", "curation.pool"},
     "curation.signals": {
         "curation.signals",

@@ -1,0 +1,1 @@
+"""Copies inside a pool: exact records, near pictures, near texts, near vectors."""

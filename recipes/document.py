@@ -1,7 +1,7 @@
 """Recipe files as nested mappings with the line of each key, and how files and overrides are merged."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,18 @@ SHOWN = 200
 """Number of characters of an invalid value that a message shows."""
 
 
+class Place(str):
+    """Where a value was given, for messages; `folder`: that of the file, None for the command line."""
+
+    __slots__ = ("folder",)
+    folder: Path | None
+
+    def __new__(cls, text: str, folder: Path | None = None) -> "Place":
+        place = super().__new__(cls, text)
+        place.folder = folder
+        return place
+
+
 @dataclass
 class Document:
     """A nested mapping, and the place (`file:line`) of each of its keys."""
@@ -35,6 +47,11 @@ class Document:
         return next(
             (self.where[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.where), "recipe"
         )
+
+    def folder(self, path: KeyPath) -> Path | None:
+        """The folder of the file that gives the value of a key; None for the command line and defaults."""
+        place = self.locate(path)
+        return place.folder if isinstance(place, Place) and self.has(path) else None
 
     def has(self, path: KeyPath) -> bool:
         """Whether the document gives a value for the key."""
@@ -58,7 +75,7 @@ def read_yaml(path: Path) -> Document:
         if tree is None or not isinstance(tree, yaml.MappingNode):
             raise RecipeError(f"{path}:1: a recipe must be a mapping of keys to values")
         _refuse_endless(tree, path)
-        document = Document(where={(): f"{path}:1"})
+        document = Document(where={(): Place(f"{path}:1", path.absolute().parent)})
         _record_lines(tree, (), path, document.where)
         document.data = loader.construct_document(tree)
     except yaml.YAMLError as error:
@@ -125,10 +142,10 @@ _FLOAT = re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
-def _place(node: yaml.Node | yaml.Event, path: Path) -> str:
+def _place(node: yaml.Node | yaml.Event, path: Path) -> Place:
     """`file:line` of a node or event."""
     mark = node.start_mark
-    return f"{path}:{mark.line + 1 if mark else 1}"
+    return Place(f"{path}:{mark.line + 1 if mark else 1}", path.absolute().parent)
 
 
 def _record_lines(tree: yaml.MappingNode, above: KeyPath, path: Path, where: dict[KeyPath, str]) -> None:
@@ -177,7 +194,16 @@ def dotted(key: KeyPath, value: Any, where: str) -> Document:
 
 def merge(under: Document, over: Document) -> Document:
     """Merge mappings key by key; `over` replaces any other value, and a section of another `kind`."""
-    return Document(_merge(under.data, over.data), {**under.where, **over.where})
+    # The keys inside a value of the command line have no place of their own: not that of the file below.
+    inside = {path: over.locate(path) for path in _paths(over.data, ())}
+    return Document(_merge(under.data, over.data), {**under.where, **inside, **over.where})
+
+
+def _paths(values: dict[str, Any], above: KeyPath) -> Iterator[KeyPath]:
+    for key, value in values.items():
+        yield (*above, str(key))
+        if isinstance(value, dict):
+            yield from _paths(value, (*above, str(key)))
 
 
 def _merge(under: Any, over: Any) -> Any:

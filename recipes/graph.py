@@ -17,10 +17,11 @@ from recipes.errors import RecipeError, nearest
 from recipes.external import External
 from training.spec import FitSpec
 
-SETTINGS = {"save_steps", "cache_mb", "loaders", "workers"}
+SETTINGS = {"save_steps", "cache_mb", "loaders", "workers", "suite", "prompts"}
 """Config keys that are not hashed because they cannot change a result; keys in `params` always are.
 
-Of a training's settings, `FitSpec.deciding` says which decide its outcome.
+The content of the files that `suite` and `prompts` name is an input; where they lie changes nothing. Of a
+training's settings, `FitSpec.deciding` says which decide its outcome.
 """
 TRAINING = set(FitSpec.model_fields) - {"seed"}
 """The keys by which a training's settings are recognised; its seed is given apart."""

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from recipes.anchors import anchored
 from recipes.cross_checks import cross_checks
 from recipes.document import Document, KeyPath, merge, parse_overrides, read_yaml, shortened
 from recipes.errors import RecipeError, nearest
@@ -31,8 +32,14 @@ SERVERS = (
     "evaluation.data",
 )
 """Keys of the protocol's sections that are not part of the protocol: where a model is served or data lie."""
-LEFT_OPEN = ("pool.source", "pool.images", "evaluation.judge")
+LEFT_OPEN = (
+    *(f"pool.{key}" for key in ("source", "images", "format", "image_key", "source_key", "source_depth")),
+    *(f"pool.{key}" for key in ("allow_outside", "max_pixels", "max_bad_fraction")),
+    "evaluation.judge",
+)
 """Keys that a scale may leave out for the recipe to give, which then does not modify the protocol."""
+EARLIER_KIND = {"llava": "file"}
+"""The kind of a pool of the user's own in recipes that were written before other formats were read."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def load(file: str, overrides: Sequence[str] = ()) -> Loaded:
     """
     path = find_recipe(file)
     written, command = read_with_parents(path), parse_overrides(overrides)
-    loaded = resolve(merge(written, command), path.parent)
+    loaded = resolve(merge(written, _renamed(command)), path.parent)
     own, scale = written.data.get("scale"), loaded.recipe.scale
     if own in (None, scale) or scale is None or "name" in command.data:
         return loaded
@@ -76,15 +83,22 @@ def load(file: str, overrides: Sequence[str] = ()) -> Loaded:
 
 def resolve(own: Document, beside: Path) -> Loaded:
     """Merge a recipe over its scale and validate it; the scale is first looked for in the folder `beside`."""
-    scale = Document()
+    scale, own = Document(), _renamed(own)
     if own.data.get("scale") is not None:
         scale = read_with_parents(find_scale(own.data["scale"], beside, own.locate(("scale",))))
     document = with_presets(merge(scale, own))
     announce_imports(document)
-    recipe = validate(Recipe, document)
+    recipe = anchored(validate(Recipe, document), document.folder)
     for key, problem in cross_checks(recipe):
         raise RecipeError(f"{document.locate(key)}: {'.'.join(key)}: {problem}")
     return Loaded(recipe, tuple(changed_keys(recipe, with_presets(scale))), document.where)
+
+
+def _renamed(document: Document) -> Document:
+    """The document with the present name of its pool's kind."""
+    pool = document.data.get("pool")
+    new = EARLIER_KIND.get(str(pool.get("kind"))) if isinstance(pool, dict) else None
+    return Document({**document.data, "pool": {**pool, "kind": new}}, document.where) if new else document
 
 
 def _labels(values: dict[str, Any], path: KeyPath) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -184,7 +198,7 @@ def read_with_parents(path: Path, children: tuple[Path, ...] = ()) -> Document:
     if path in children:
         chain = " -> ".join(p.name for p in (*children, path))
         raise RecipeError(f"{children[-1]}: extends: circular: {chain}")
-    document = read_yaml(path)
+    document = _renamed(read_yaml(path))
     parent = document.data.pop("extends", None)
     if parent is None:
         return document
@@ -269,13 +283,10 @@ def changed_keys(recipe: Recipe, scale: Document) -> Iterator[str]:
     """Dotted frozen keys whose value differs from the scale's; without a scale, all that the recipe sets."""
     frozen = {k: v for k, v in scale.data.items() if k in Protocol.model_fields}
     given = tuple(key for key in LEFT_OPEN if not scale.has(tuple(key.split("."))))
-    if (
-        "pool.source" in given
-        and isinstance(pool := frozen.get("pool"), dict)
-        and pool.get("kind") == "llava"
-    ):
+    if "pool.source" in given and isinstance(pool := frozen.get("pool"), dict) and pool.get("kind") == "file":
         frozen["pool"] = {**pool, "source": "left open"}
-    standard = validate(Protocol, Document(frozen, scale.where)).model_dump(mode="json")
+    written = Document(frozen, scale.where)
+    standard = anchored(validate(Protocol, written), written.folder).model_dump(mode="json")
     actual = recipe.model_dump(mode="json", include=set(Protocol.model_fields))
     for key in _differences(standard, actual, ()):
         if not key.startswith((*SERVERS, *given)):

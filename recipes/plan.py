@@ -18,7 +18,7 @@ from recipes.named_files import NamedSuite, deepspeed_input, work_of_bench
 from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_signals import PoolPlan
 from recipes.plan_validation import ValidationPlan
-from recipes.schema import Arm, LlavaPool, MiniPool, required
+from recipes.schema import Arm, FilePool, MiniPool, required
 
 UNKNOWN_SIZE = 1_000
 """Estimated samples of a LLaVA file without conversations, which stage `pool` will refuse."""
@@ -187,7 +187,7 @@ def _pool(
 ) -> PoolPlan:
     """source and pool of one pool seed; `seed` is None for a pool that is not drawn."""
     # mypy infers the common base class of a union that passes through a generic function.
-    section = cast(MiniPool | LlavaPool, required(loaded.recipe.pool))
+    section = cast(MiniPool | FilePool, required(loaded.recipe.pool))
     limit = loaded.recipe.limit
     tag = (f"p{seed}",) if tagged else ()
     config = {**dump(section, "kind", "max_bad_fraction"), "limit": limit}

@@ -12,6 +12,7 @@ import yaml
 from curation import atomic
 from curation.closure import REPOSITORY
 from recipes import store
+from recipes.anchors import anchored
 from recipes.code import versions
 from recipes.external import External
 from recipes.graph import Node, Plan, as_json, store_path
@@ -33,14 +34,15 @@ def open_run(loaded: Loaded, plan: Plan, root: Path) -> Path:
 
 
 def resolved_yaml(loaded: Loaded) -> str:
-    """The recipe with all values from its scale, parents, overrides and defaults."""
+    """The recipe with all values from its scale, parents, overrides and defaults, and with absolute paths."""
     head = f"# Resolved recipe; can be run as it is. protocol: {loaded.protocol}"
     if loaded.modified:
         head += f" ({', '.join(loaded.modified)})"
     for key, preset in loaded.presets().items():
         changed = f", changed: {', '.join(preset['changed'])}" if preset["changed"] else ""
         head += f"\n# {key}: preset {preset['name']}{changed}"
-    values = loaded.recipe.model_dump(mode="json")  # with nulls, which may override values of the scale
+    recipe = anchored(loaded.recipe, lambda path: Path.cwd())
+    values = recipe.model_dump(mode="json")  # with nulls, which may override values of the scale
     order = ["name", "description", "goal", "scale"]
     values = {
         k: values[k] for k in sorted(values, key=lambda k: order.index(k) if k in order else len(order))

@@ -6,7 +6,7 @@ protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how 
 
 from recipes.schema.arms import Arm
 from recipes.schema.base import required
-from recipes.schema.data import Bench, LlavaPool, MiniPool
+from recipes.schema.data import Bench, FilePool, MiniPool
 from recipes.schema.evaluation import Evaluation, EvaluationJudge, NotJudged
 from recipes.schema.models import Rater, Scorer, SeedModel, Styler
 from recipes.schema.recipe import Protocol, Recipe, Resources
@@ -34,9 +34,9 @@ __all__ = [
     "DrawnSuiteItems",
     "Evaluation",
     "EvaluationJudge",
+    "FilePool",
     "Gradient",
     "LlavaItems",
-    "LlavaPool",
     "MetadataTeacher",
     "MiniPool",
     "ModelsQuality",

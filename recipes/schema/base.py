@@ -1,8 +1,9 @@
 """The base class of all recipe sections, and the value types that they share."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -58,7 +59,23 @@ def _possible_path(text: str) -> str:
     return text
 
 
-PathText = Annotated[str, AfterValidator(_possible_path)]
+@dataclass(frozen=True)
+class Anchored:
+    """Marks a path: one that a recipe file gives is relative to that file, one of the command line to the
+    working directory. `known_by`: the value may be a name instead; then it is a path only where there is a
+    file, or a folder, at it.
+    """
+
+    known_by: Literal["any", "file", "folder"] = "any"
+
+
+PathText = Annotated[str, AfterValidator(_possible_path), Anchored()]
+NameOrFile = Annotated[str, AfterValidator(_possible_path), Anchored("file")]
+"""A shipped name, or the path of a file."""
+ModelPath = Annotated[str, AfterValidator(_possible_path), Anchored("folder")]
+"""A shipped model, a directory, or an id on the Hub."""
+WorkPath = Annotated[str, AfterValidator(_possible_path)]
+"""Always relative to the working directory: where results are kept."""
 
 # ------------------------------------------------------------------------------------------ budgets
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from recipes.schema.base import PathText, Section
+from recipes.schema.base import NameOrFile, PathText, Section
 from recipes.schema.teachers import Server
 
 NOT_JUDGED = "not judged"
@@ -42,7 +42,9 @@ class NotJudged(Section):
 class Evaluation(Section):
     """Benchmarks of every checkpoint."""
 
-    suite: str = Field("mini", description="list of benchmarks: a name in evaluation/suites, or a path")
+    suite: NameOrFile = Field(
+        "mini", description="list of benchmarks: a name in evaluation/suites, or a path"
+    )
     data: BenchmarkData | None = Field(None, description="data of the suite; the mini world makes its own")
     batch_size: int = Field(64, ge=1)
     max_batch_tokens: int | None = Field(

@@ -4,14 +4,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from recipes.schema.base import Fraction, PathText, Section, Seed
+from recipes.schema.base import Fraction, ModelPath, NameOrFile, Section, Seed
 from training.spec import FitSpec
 
 
 class Base(Section):
     """The model that every training starts from."""
 
-    path: PathText = Field(
+    path: ModelPath = Field(
         description="builtin:mini, a directory with a Hugging Face checkpoint, or a Hub id"
     )
     revision: str | None = Field(None, description="commit or tag of a Hub id")
@@ -28,7 +28,7 @@ class SeedModel(Section):
 class Rater(Section):
     """Scorer or styler: a model fine-tuned on the teacher's labels."""
 
-    path: PathText | None = Field(
+    path: ModelPath | None = Field(
         None,
         description="a trained model (directory or Hub id, in LLaVA-NeXT's or Hugging Face's layout) "
         "in place of a training, such as mengyaolyu/mmssr-7b-scorer; then only `prompts` and `mode` "
@@ -49,7 +49,9 @@ class Rater(Section):
     holdout: Fraction = Field(
         0.2, description="share of the labelled samples held out for the rank correlation"
     )
-    prompts: str = Field("compact", description="prompt set: a shipped name or the path of a YAML file")
+    prompts: NameOrFile = Field(
+        "compact", description="prompt set: a shipped name or the path of a YAML file"
+    )
     seed: Seed = Field(0, description="draws the held-out samples, and seeds the training")
     train: FitSpec | None = Field(
         None, description="the training; required unless `path` or `served` is given"

@@ -7,14 +7,14 @@ from pydantic import Field, field_validator
 from recipes.schema.arms import Arm
 from recipes.schema.base import (
     BudgetKey,
-    PathText,
     Section,
     Seeds,
+    WorkPath,
     default_kind,
     required,
     seed_list,
 )
-from recipes.schema.data import Bench, LlavaPool, MiniPool
+from recipes.schema.data import Bench, FilePool, MiniPool
 from recipes.schema.evaluation import Evaluation
 from recipes.schema.models import Base, Scorer, SeedModel, Styler
 from recipes.schema.signals import (
@@ -95,7 +95,7 @@ Qualities = Annotated[MetadataQuality | ModelsQuality, Field(discriminator="kind
 class Protocol(Section):
     """The frozen part, which a scale file supplies. An override stamps the results `protocol: modified`."""
 
-    pool: Annotated[MiniPool | LlavaPool, Field(discriminator="kind")] | None = None
+    pool: Annotated[MiniPool | FilePool, Field(discriminator="kind")] | None = None
     bench: Bench | None = None
     base: Base | None = None
     teacher: Annotated[Teachers, default_kind("metadata")] | None = None
@@ -148,7 +148,7 @@ class Recipe(Protocol):
     pretrain: dict[str, Any] | None = Field(None, description="settings of the base training (goal: base)")
     resources: Resources = Resources()
     track: Track = Track()
-    root: PathText = Field(".", description="directory that holds store/ and runs/")
+    root: WorkPath = Field(".", description="directory that holds store/ and runs/")
 
     def drawn_pools(self) -> list[int | None]:
         """The seeds of the pools on which the experiment is repeated; [None] for a pool that is not drawn."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from recipes.schema.base import Fraction, PathText, Section, Seed, default_kind
+from recipes.schema.base import Fraction, ModelPath, NameOrFile, PathText, Section, Seed, default_kind
 from recipes.schema.data import Bench
 from recipes.schema.models import SeedModel, Vllm
 from recipes.schema.teachers import Server
@@ -14,7 +14,7 @@ from training.spec import FitSpec
 class Embedding(Section):
     """Vectors of the samples' images and texts from a model's hidden states."""
 
-    path: PathText | None = Field(None, description="model (directory or Hub id); default: the base")
+    path: ModelPath | None = Field(None, description="model (directory or Hub id); default: the base")
     revision: str | None = None
     layers: list[int] = Field(
         [-1],
@@ -32,7 +32,7 @@ class Embedding(Section):
 class Clip(Section):
     """Dual encoder for the CLIP score."""
 
-    path: PathText = Field("builtin:mini_clip", description="builtin:mini_clip, directory or Hub id")
+    path: ModelPath = Field("builtin:mini_clip", description="builtin:mini_clip, directory or Hub id")
     revision: str | None = None
     text: Literal["answer", "question", "both"] = Field(
         "answer", description="the text that is compared with the image"
@@ -74,7 +74,7 @@ class MetadataQuality(Section):
 class TextModel(Section):
     """A text model that grades answers."""
 
-    path: PathText = Field(description="directory or Hub id")
+    path: ModelPath = Field(description="directory or Hub id")
     revision: str | None = Field(None, description="commit or tag of a Hub id")
 
 
@@ -136,7 +136,7 @@ class SuiteItems(Section):
     """Validation items of real benchmarks: a suite whose data are other splits than the reported ones."""
 
     kind: Literal["suite"]
-    suite: str = Field(description="a name in evaluation/suites, or a path; its file names the splits")
+    suite: NameOrFile = Field(description="a name in evaluation/suites, or a path; its file names the splits")
     mirror: PathText = Field(description="folder with the repositories of that suite")
     items: int | None = Field(None, ge=1, description="the first N questions of each task; default: all")
 
@@ -198,7 +198,7 @@ class CustomSignal(Section):
         pattern=r"^[\w.]+:\w+$", description="my_module:my_function, compute(pool, rows, **params) -> table"
     )
     params: dict[str, Any] = Field({}, description="further keyword arguments of the function")
-    path: PathText | None = Field(
+    path: ModelPath | None = Field(
         None, description="checkpoint passed to the function as the argument `model`"
     )
     revision: str | None = None

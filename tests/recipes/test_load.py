@@ -195,7 +195,7 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
         ("arms.random.seeds=[]", "at least 1 item"),
         ("resources.executor=threads", "'inline' or 'pool'"),
         ("track.wandb.mode=on", "'offline', 'online' or 'disabled'"),
-        ("pool.kind=coco", "must be one of 'mini', 'llava'"),
+        ("pool.kind=coco", "must be one of 'mini', 'file'"),
         ("arms=3", "valid dictionary"),
         ("pool.defects.leaks=1.5", "less than 1"),
         ("scorer.holdout=1.5", "less than or equal to 1"),

@@ -83,7 +83,7 @@ def test_a_dry_run_prints_stages_hours_and_memory(pool, capsys, monkeypatch):
 
 
 def test_a_scale_without_a_pool_says_what_to_give(pool):
-    with pytest.raises(RecipeError, match=r"llava15_7b\.yaml:\d+: pool\.source: missing \(path of the JSON"):
+    with pytest.raises(RecipeError, match=r"llava15_7b\.yaml:\d+: pool\.source: missing \(path of the data"):
         load("mmssr_30pct.yaml", ["scale=llava15_7b"])
 
 
@@ -94,7 +94,7 @@ def test_what_a_scale_leaves_open_is_no_modification_but_what_it_sets_is(pool):
     scale = pool / "scales" / "fixed.yaml"
     scale.parent.mkdir()
     text = (HERE / "scales" / "llava15_7b.yaml").read_text()
-    scale.write_text(text.replace("pool: {kind: llava}", "pool: {kind: llava, source: pool.json}"))
+    scale.write_text(text.replace("pool: {kind: file}", "pool: {kind: llava, source: ../pool.json}"))
     (pool / "other.json").write_text("[]")
     (pool / "own.yaml").write_text("name: own\nscale: fixed\narms: {a: {selector: random, budget: 5}}\n")
     assert load("own.yaml").protocol == "standard"

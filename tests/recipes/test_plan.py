@@ -222,7 +222,9 @@ def test_missing_data_names_the_stage_that_needs_it(project, missing):
     (project / "data.json").write_text("[]")
     (project / "pictures").mkdir()
     (project / missing).rename(project / "away")
-    with pytest.raises(RecipeError, match=rf"own.yaml:1: stage `pool` needs the (file|directory) {missing}"):
+    with pytest.raises(
+        RecipeError, match=rf"own.yaml:1: stage `pool` needs the (file|directory) {project / missing}"
+    ):
         plan(file="own.yaml")
 
 

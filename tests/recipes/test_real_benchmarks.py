@@ -171,10 +171,12 @@ def test_a_scale_may_name_the_mirror_and_a_recipe_another_place(own):
     for key in ("name", "arms", "baseline", "track"):
         recipe[key] = scale.pop(key)
     (own / "scales").mkdir()
+    scale["evaluation"]["data"]["mirror"] = "../mirror"  # a scale's paths are relative to its own file
+    scale["pool"] |= {"source": "../data.json", "images": "../images"}
     (own / "scales" / "real.yaml").write_text(yaml.safe_dump(scale))
     (own / "scaled.yaml").write_text(yaml.safe_dump({**recipe, "scale": "real"}))
     nodes = by_name(file="scaled.yaml")
-    assert nodes["answer[random,0]"].inputs["bench"].path == own / "mirror"
+    assert nodes["answer[random,0]"].inputs["bench"].path.resolve() == own / "mirror"
     (own / "mirror").rename(own / "moved")
     moved = load("scaled.yaml", ["evaluation.data.mirror=moved"])
     assert moved.protocol == "standard", "the place of the data is no setting of the protocol"

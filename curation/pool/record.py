@@ -29,7 +29,7 @@ __all__ = [
 
 _HUMAN, _ASSISTANT, _SYSTEM = {"human", "user"}, {"gpt", "assistant"}, "system"
 _SPEAKERS = _HUMAN | _ASSISTANT
-_SOURCE_KEYS = ("source", "data_source", "image_source")
+SOURCE_KEYS = ("source", "data_source", "image_source")
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _surrogate(texts: Iterable[str]) -> str:
 
 def _source(value: dict[str, Any], images: tuple[str, ...], options: RecordOptions) -> tuple[str, str | None]:
     """(source, folder to resolve later)."""
-    for key in (options.source_key,) if options.source_key else _SOURCE_KEYS:
+    for key in (options.source_key,) if options.source_key else SOURCE_KEYS:
         named = value.get(key)
         if named and isinstance(named, str):
             return named.encode("utf-8", "replace").decode(), None

@@ -4,67 +4,76 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+KEPT, DUPLICATE_RECORD, DUPLICATE_ID = range(3)
 
 
 @dataclass(frozen=True)
 class Ids:
     """Ids of n records. `missing` and `repeated` count the kept records whose own id was replaced.
 
-    `ids`: string[n]. `duplicate`: object[n], the reason code of a record to drop, None for one to keep.
+    `ids`: string[n]. `fate`: int8[n], KEPT, or DUPLICATE_RECORD or DUPLICATE_ID for a record to drop.
     """
 
-    ids: np.ndarray
-    duplicate: np.ndarray
+    ids: pa.Array
+    fate: np.ndarray
     missing: int
     repeated: int
 
     @property
     def kept(self) -> np.ndarray:
         """bool[n]: whether the record is kept."""
-        return _is_none(self.duplicate)
+        return self.fate == KEPT
 
 
 def unique_ids(own: pa.Array, content: pa.Array) -> Ids:
     """Make ids unique, independently of the order of the records (LLaVA-665K repeats ids).
 
-    `own`: string[n], null where the record has no id. `content`: string[n], the content hashes. Of identical
-    records (same own id or none, same content) the first is kept and the others are marked
-    `duplicate_record`.
+    `own`: string[n], null where the record has no id. `content`: binary[n], the content hashes. Of identical
+    records (same own id or none, same content) the first is kept and the others are DUPLICATE_RECORD.
     """
     own_code, content_code = _codes(own), _codes(content)
-    drop = np.full(len(own), None, dtype=object)
-    pair = (own_code + 1) * (content_code.max(initial=0) + 1) + content_code
-    drop[~_is_first(pair)] = "duplicate_record"
-    kept = _is_none(drop)
+    fate = np.zeros(len(own), np.int8)
+    pair = (own_code.astype(np.int64) + 1) * (content_code.max(initial=0) + 1) + content_code
+    fate[~_is_first(pair)] = DUPLICATE_RECORD
+    kept = fate == KEPT
     missing = own_code < 0
-    repeated = ~missing & (
-        np.bincount(own_code[kept & ~missing], minlength=own_code.max(initial=0) + 1)[own_code] > 1
-    )
-    hashed = np.asarray(content.to_pylist(), dtype=object)
-    ids = np.where(missing | repeated, hashed, np.asarray(own.to_pylist(), dtype=object))
-    _mark_clashes(ids, hashed, drop)
-    return Ids(ids, drop, int((missing & kept).sum()), int((repeated & kept).sum()))
+    times = np.bincount(own_code[kept & ~missing], minlength=own_code.max(initial=0) + 1)
+    repeated = ~missing & (times[own_code] > 1)
+    replaced = missing | repeated
+    hashes = hexadecimal(content.filter(pa.array(replaced)))
+    ids = pc.replace_with_mask(own, pa.array(replaced), hashes)
+    _mark_clashes(ids, content_code, fate)
+    return Ids(ids, fate, int((missing & kept).sum()), int((repeated & kept).sum()))
 
 
-def _mark_clashes(ids: np.ndarray, hashed: np.ndarray, drop: np.ndarray) -> None:
+def hexadecimal(hashes: pa.Array) -> pa.Array:
+    """string[n]: binary hashes of equal width as hex digits."""
+    width = hashes.type.byte_width
+    raw = hashes.take(pa.array(np.arange(len(hashes)))).buffers()[1]
+    digits = np.frombuffer(raw.to_pybytes().hex().encode() if raw else b"", np.uint8)[
+        : 2 * width * len(hashes)
+    ]
+    ends = np.arange(len(hashes) + 1, dtype=np.int32) * (2 * width)
+    return pa.StringArray.from_buffers(len(hashes), pa.py_buffer(ends), pa.py_buffer(digits))
+
+
+def _mark_clashes(ids: pa.Array, content_code: np.ndarray, fate: np.ndarray) -> None:
     # Replacing ids can create new clashes: a record without an id and one with a repeated id may have the
     # same content, and a record's own id may be the content hash of another one.
-    kept = np.flatnonzero(_is_none(drop))
-    code = _codes(pa.array(ids[kept], pa.string()))
-    later = kept[~_is_first(code)]
-    if len(later):
-        first_of = dict(zip(ids[kept][::-1], kept[::-1], strict=True))
-        for at in later:
-            same = hashed[at] == hashed[first_of[ids[at]]]
-            drop[at] = "duplicate_record" if same else "duplicate_id"
-
-
-def _is_none(values: np.ndarray) -> np.ndarray:
-    return values == None  # noqa: E711 - elementwise; `is` would compare the array itself
+    kept = np.flatnonzero(fate == KEPT)
+    codes = _codes(ids.take(pa.array(kept)))
+    _, firsts, place = np.unique(codes, return_index=True, return_inverse=True)
+    first = kept[firsts[place]]
+    later = first != kept
+    same = content_code[kept] == content_code[first]
+    fate[kept[later & same]] = DUPLICATE_RECORD
+    fate[kept[later & ~same]] = DUPLICATE_ID
 
 
 def _codes(values: pa.Array) -> np.ndarray:
-    return values.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return values.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def _is_first(codes: np.ndarray) -> np.ndarray:

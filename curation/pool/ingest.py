@@ -1,16 +1,16 @@
-"""Build a pool: read LLaVA records once, audit them, make ids unique, write an index of the untouched file.
+"""Build a pool: read records once, audit them, make ids unique, write an index of the untouched files.
 
 python -m curation.pool build llava_v1_5_mix665k.json --images images --out pools/665k
 """
 
 import hashlib
 import importlib.metadata
-import json
 import os
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,217 +19,262 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation import atomic
+from curation.pool import sources as source_names
+from curation.pool.assemble import (
+    Judged,
+    Written,
+    gather,
+    judge,
+    open_folders,
+    pool_hash,
+    quarantine_table,
+    write_pool,
+)
 from curation.pool.errors import PoolArgumentError, PoolError, TooManyBad
-from curation.pool.ids import Ids, unique_ids
-from curation.pool.images import image_bytes, path_inside
-from curation.pool.record import BadRecord, Record, parse_record, record_id
-from curation.pool.stream import Located, read_records
-from curation.pool.tokens import Counter as TokenCounter
+from curation.pool.image_audit import IMAGE_SCHEMA, gate
+from curation.pool.image_check import LEVELS, MAX_PIXELS
+from curation.pool.layout import PARTS, POOL_FILES, POOL_SCHEMA
+from curation.pool.parts import RANGE_BYTES, Part, Source, part_folder, scan_files, usable_cores
+from curation.pool.record import RecordOptions
+from curation.pool.scan import Range, Scanner, write_part
+from curation.pool.stream import layout_of
 from curation.pool.tokens import token_counter
 
-POOL_SCHEMA = pa.schema(
-    [
-        ("row", pa.int32()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("n_images", pa.int32()),
-        ("n_turns", pa.int32()),
-        ("text_tokens", pa.int32()),
-        ("image_tokens", pa.int32()),
-        ("image_bytes", pa.int64()),
-        ("byte_offset", pa.int64()),
-        ("byte_length", pa.int32()),
-        ("content_hash", pa.string()),
-    ]
-)
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("id", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("byte_offset", pa.int64()),
-        ("byte_length", pa.int64()),
-    ]
-)
-_SCAN_SCHEMA = pa.schema([("index", pa.int64()), *(field for field in POOL_SCHEMA if field.name != "row")])
-POOL_FILES = ("pool.json", "pool.parquet", "quarantine.parquet")
-_BATCH = 2048
+__all__ = ["POOL_SCHEMA", "Options", "build_pool", "pool_hash"]
 _EARLY = 2000
-"""After this many records the scan stops if most of them are bad (a wrong --images folder, for instance)."""
+"""If most of so many first records are bad (a wrong --images folder, for instance), the rest is not read."""
+_EARLY_BYTES = 1 << 20
+_IMAGES_AT_ONCE = 1 << 17
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How inputs are read and images checked.
+
+    `format`: of the inputs, None: detected. `image_key`, `source_key`, `source_depth`: see
+    `record.RecordOptions`. `audit`: "header" or "full". `allow_outside`: images may lie outside of the image
+    folder. `max_pixels`: larger images are not used.
+    """
+
+    format: str | None = None
+    image_key: str | None = None
+    source_key: str | None = None
+    source_depth: int = 1
+    audit: str = "header"
+    allow_outside: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def record(self, default_source: str | None = None) -> RecordOptions:
+        """The options of the records of a file."""
+        return RecordOptions(self.image_key, self.source_key, self.source_depth, default_source)
 
 
 def build_pool(
-    source: Path,
+    source: Path | str | Sequence[Path | str],
     images: Path | None,
     out: Path,
     *,
+    options: Options = Options(),
     tokenizer: str | Path | None = None,
     image_tokens: int | None = None,
     max_bad_fraction: float = 0.01,
     limit: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+    on_images: Progress | None = None,
+    range_bytes: int = RANGE_BYTES,
 ) -> dict[str, Any]:
-    """Ingest a LLaVA JSON list or JSON Lines file; returns the content of pool.json.
+    """Ingest records of one or several inputs; returns the content of pool.json.
 
-    `images` is the folder that image paths are relative to (default: the file's own). `tokenizer` counts text
-    tokens (default: white-space words); `image_tokens` is the number of tokens an image costs (default:
-    unknown, null). `limit` reads only the first records. `on_progress` receives (bytes read, bytes in total).
+    `images` is the folder that image paths are relative to (default: the first input's own). `tokenizer`
+    counts text tokens (default: white-space words); `image_tokens` is the number of tokens an image costs
+    (default: unknown, null). `limit` reads only the first records. `workers`: processes (default: one for
+    each core if the files are large; 0: none). `on_progress` receives (bytes read, bytes in total),
+    `on_images` (images checked, images).
 
-    Writes `quarantine.parquet`, `pool.parquet` (in input order) and, last, `pool.json`. Raises
-    PoolArgumentError for an argument that no data could satisfy, BrokenJson for a truncated or malformed
-    file, TooManyBad (after writing quarantine.parquet) if more than `max_bad_fraction` of the records are
-    unusable, PoolError if none is usable.
+    Writes `quarantine.parquet`, `images.parquet`, `pool.parquet` (in input order) and, last, `pool.json`. A
+    build that was killed goes on where it was. Raises PoolArgumentError for an argument that no data could
+    satisfy, BrokenJson for a truncated or malformed file, TooManyBad (after writing quarantine.parquet) if
+    more than `max_bad_fraction` of the records are unusable, PoolError if none is usable.
     """
-    source, out = Path(source), Path(out)
-    root = Path(images) if images is not None else source.parent
-    _check_paths(source, root, out)
-    _check_numbers(image_tokens, max_bad_fraction, limit)
-    count, unit = token_counter(tokenizer)
+    given = [Path(one) for one in ([source] if isinstance(source, Path | str) else source)]
+    out = Path(out)
+    root = Path(images) if images is not None else _default_root(given)
+    _check_paths(given, root, out)
+    _check_numbers(image_tokens, max_bad_fraction, limit, options)
+    unit = token_counter(tokenizer)[1]
     out.mkdir(parents=True, exist_ok=True)
     (out / "pool.json").unlink(missing_ok=True)
-    scan = _Scan(root, count, image_tokens, max_bad_fraction)
-    scan.read(source, limit, on_progress)
-    scanned = pa.Table.from_batches(scan.batches, _SCAN_SCHEMA)
-    ids = unique_ids(scanned["id"].combine_chunks(), scanned["content_hash"].combine_chunks())
-    quarantine = _quarantine(scan.bad, scanned, ids)
-    pq.write_table(quarantine, out / "quarantine.parquet")
-    _stop_if_too_bad(quarantine, scan.records, max_bad_fraction, out)
-    table = _pool_table(scanned, ids)
-    pq.write_table(table, out / "pool.parquet", compression="zstd")
-    words = unit | {"total": pc.sum(table["text_tokens"]).as_py()}
-    summary = {"hash": pool_hash(table), "n": len(table), "records": scan.records, "limit": limit}
-    summary |= {"quarantined": _counts(quarantine["reason"]), "sources": _counts(table["source"])}
-    summary |= {"ids": {"missing": ids.missing, "repeated": ids.repeated}, "skipped_turns": scan.skipped}
-    summary |= {"text_tokens": words, "image_tokens_each": image_tokens}
-    summary |= {"source": _source_entry(source, out), "images": _location(root, out)}
+    build = _Build(root, out, options, tokenizer, max_bad_fraction, limit, workers, range_bytes)
+    build.scan(given, on_progress)
+    image_table, judged = build.judge(on_images)
+    written = write_pool(out / "pool.parquet", build.parts, judged, image_tokens, build.folder_sources())
+    with atomic.replacing(out / "images.parquet") as temporary:
+        pq.write_table(image_table, temporary, compression="zstd")
+    summary = _summary(judged, written, build.parts, limit)
+    summary |= {"text_tokens": unit | {"total": written.text_tokens}, "image_tokens_each": image_tokens}
+    summary |= {"format": "llava", "options": asdict(options)}
+    summary |= {"audit": _audit(options, image_table), "files": _files(build.sources, out)}
+    summary |= {"images": _location(root, out)}
     summary["versions"] = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "pillow")}
-    _write_last(out / "pool.json", summary)
+    atomic.write_json(out / "pool.json", summary)
+    shutil.rmtree(out / PARTS)
     return summary
 
 
-def pool_hash(table: pa.Table) -> str:
-    """sha256 (hex) over id, source, content hash and image size of every row, in order.
+class _Build:
+    """The steps of a build, in order."""
 
-    It covers what the samples are, not where the files lie or how tokens are counted.
-    """
-    digest = hashlib.sha256()
-    for start in range(0, len(table), 1 << 16):
-        part = table.slice(start, 1 << 16)
-        for name in ("id", "source", "content_hash"):
-            digest.update(json.dumps(part[name].to_pylist(), separators=(",", ":")).encode())
-        digest.update(part["image_bytes"].to_numpy().astype("<i8").tobytes())
-    return digest.hexdigest()
+    def __init__(
+        self,
+        root: Path,
+        out: Path,
+        options: Options,
+        tokenizer: str | Path | None,
+        max_bad: float,
+        limit: int | None,
+        workers: int | None,
+        range_bytes: int,
+    ) -> None:
+        self._root, self._out, self._options, self._limit = root, out, options, limit
+        self._max_bad, self._workers, self._range = max_bad, workers, range_bytes
+        self._tokenizer, self._scanner = tokenizer, Scanner(tokenizer)
+        self.sources: list[Source] = []
+        self.parts: list[Part] = []
+
+    def scan(self, given: Sequence[Path], on_progress: Progress | None) -> None:
+        """Read all files; stops early if most of the first records are bad."""
+        self.sources = [Source(layout_of(path), self._options.record()) for path in given]
+        settings = asdict(self._options) | {"root": str(self._root.resolve()), "limit": self._limit}
+        settings |= {"tokenizer": str(self._tokenizer), "range": self._range}
+        self._folder = part_folder(self._out / PARTS, self.sources, settings)
+        self._stop_early()
+        size = sum(source.layout.path.stat().st_size for source in self.sources)
+        several = size > self._range and (self._limit is None or self._limit > _EARLY)
+        self.parts = scan_files(
+            self.sources,
+            self._scanner,
+            self._folder,
+            limit=self._limit,
+            workers=(usable_cores() if several else 0) if self._workers is None else self._workers,
+            range_bytes=self._range,
+            on_progress=on_progress,
+        )
+
+    def judge(self, on_images: Progress | None) -> tuple[pa.Table, Judged]:
+        """The images of all records, and the fate of each record; writes quarantine.parquet."""
+        records = gather(self.parts)
+        images = self._checked(records.names, on_images)
+        judged = judge(records, images)
+        quarantine = quarantine_table(self.parts, judged, images)
+        with atomic.replacing(self._out / "quarantine.parquet") as temporary:
+            pq.write_table(quarantine, temporary)
+        _stop_if_too_bad(quarantine, judged, self._max_bad, self._out)
+        return images, judged
+
+    def folder_sources(self) -> dict[str, str]:
+        """The source of each image folder that tells it only beside the others."""
+        folders = open_folders(self.parts)
+        return source_names.resolve(folders, self._options.source_depth, self._root) if folders else {}
+
+    def _checked(self, names: pa.Array, on_images: Progress | None) -> pa.Table:
+        """images.parquet, from checks that are kept beside the parts."""
+        tables = []
+        for start in range(0, len(names), _IMAGES_AT_ONCE):
+            kept = self._folder / f"images-{start:09d}.parquet"
+            known = pq.read_table(kept, schema=IMAGE_SCHEMA) if kept.exists() else None
+            report = on_images and partial(_shifted, on_images, start, len(names))
+            table = self._gate(names.slice(start, _IMAGES_AT_ONCE), self._options.audit, known, report)
+            if len(names) > _IMAGES_AT_ONCE:
+                with atomic.replacing(kept) as temporary:
+                    pq.write_table(table, temporary)
+            tables.append(table)
+        joined = pa.concat_tables(tables) if tables else IMAGE_SCHEMA.empty_table()
+        numbers = pa.array(np.arange(len(joined), dtype=np.int32))
+        return joined.set_column(0, IMAGE_SCHEMA.field(0), numbers).combine_chunks()
+
+    def _gate(
+        self, names: pa.Array, level: str, known: pa.Table | None = None, report: Progress | None = None
+    ) -> pa.Table:
+        return gate(
+            names.to_pylist(),
+            self._root,
+            level=level,
+            allow_outside=self._options.allow_outside,
+            max_pixels=self._options.max_pixels,
+            workers=usable_cores() if self._workers is None else self._workers,
+            on_progress=report,
+            known=known,
+        )
+
+    def _stop_early(self) -> None:
+        source = self.sources[0]
+        if source.layout.path.stat().st_size < _EARLY_BYTES:
+            return
+        path = self._folder / "first.arrow"
+        first = Range(source.layout, 0, None, path, limit=_EARLY, options=source.options)
+        batches, notes = self._scanner.scan(first)
+        if notes.records < _EARLY:
+            return
+        write_part(path, batches, notes)
+        parts = [Part(path, 0, 0, notes.records, notes)]
+        records = gather(parts)
+        images = self._gate(records.names, "header")
+        judged = judge(records, images)
+        if sum(judged.counts().values()) - _repeated(judged) > max(0.5, self._max_bad) * _EARLY:
+            quarantine = quarantine_table(parts, judged, images)
+            pq.write_table(quarantine, self._out / "quarantine.parquet")
+            _stop_if_too_bad(quarantine, judged, self._max_bad, self._out)
 
 
-def _check_paths(source: Path, root: Path, out: Path) -> None:
-    for path, noun in ((source, "pool file"), (root, "image folder")):
+def _shifted(report: Progress, start: int, total: int, done: int, _: int) -> None:
+    report(start + done, total)
+
+
+def _repeated(judged: Judged) -> int:
+    return sum(n for reason, n in judged.counts().items() if reason.startswith("duplicate_"))
+
+
+def _default_root(given: Sequence[Path]) -> Path:
+    return given[0].parent
+
+
+def _check_paths(given: Sequence[Path], root: Path, out: Path) -> None:
+    for path, noun in (*((path, "pool file") for path in given), (root, "image folder")):
         if not path.exists():
             raise PoolArgumentError(f"{noun} {path} does not exist")
-    if not source.is_file():  # a pipe has no byte offsets to index by
-        raise PoolArgumentError(f"pool file {source} is not a regular file; give one JSON or JSON Lines file")
+    for path in given:
+        if not path.is_file():  # a pipe has no byte offsets to index by
+            raise PoolArgumentError(
+                f"pool file {path} is not a regular file; give one JSON or JSON Lines file"
+            )
     if not root.is_dir():
         raise PoolArgumentError(f"image folder {root} is not a folder")
     if out.exists() and not out.is_dir():
         raise PoolArgumentError(f"output {out} is not a folder; choose another --out")
-    if source.resolve() in {(out / name).resolve() for name in (*POOL_FILES, "pool.tmp")}:
-        raise PoolArgumentError(f"a pool in {out} would overwrite its source {source}; choose another --out")
+    written = {(out / name).resolve() for name in POOL_FILES}
+    if found := next((path for path in given if path.resolve() in written), None):
+        raise PoolArgumentError(f"a pool in {out} would overwrite its source {found}; choose another --out")
 
 
-def _check_numbers(image_tokens: int | None, max_bad_fraction: float, limit: int | None) -> None:
+def _check_numbers(
+    image_tokens: int | None, max_bad_fraction: float, limit: int | None, options: Options
+) -> None:
     if not 0 <= max_bad_fraction <= 1:  # NaN fails this too
         raise PoolArgumentError(f"max_bad_fraction must be a number from 0 to 1, got {max_bad_fraction}")
     if image_tokens is not None and image_tokens < 0:
         raise PoolArgumentError(f"image_tokens must be at least 0, got {image_tokens}")
-    if limit is not None and limit < 1:
-        raise PoolArgumentError(f"limit must be at least 1, got {limit}")
+    for name, number in (("limit", limit), ("max_pixels", options.max_pixels)):
+        if number is not None and number < 1:
+            raise PoolArgumentError(f"{name} must be at least 1, got {number}")
+    if options.audit not in LEVELS:
+        raise PoolArgumentError(f"audit must be one of {', '.join(LEVELS)}, got {options.audit!r}")
 
 
-class _Scan:
-    """The pass over the file: good records as Arrow batches, bad ones as rows of the quarantine table."""
-
-    def __init__(self, root: Path, count: TokenCounter, image_tokens: int | None, max_bad: float) -> None:
-        self._root, self._count, self._each, self._max_bad = str(root), count, image_tokens, max_bad
-        # In real pools many records share an image (LLaVA-665K asks about one COCO image several times).
-        self._image_bytes = lru_cache(maxsize=1 << 16)(image_bytes)
-        self.batches: list[pa.RecordBatch] = []
-        self.bad: list[tuple] = []
-        self.records = 0
-        self.skipped = {"answer_before_question": 0, "question_without_answer": 0}
-
-    def read(self, source: Path, limit: int | None, on_progress: Callable[[int, int], None] | None) -> None:
-        """Scan the first `limit` records; stop early if most of those read are bad."""
-        total = source.stat().st_size
-        for batch in _batched(islice(read_records(source), limit), _BATCH):
-            self._add(batch)
-            if self.records >= _EARLY and len(self.bad) > max(0.5, self._max_bad) * self.records:
-                break
-            if on_progress:
-                on_progress(batch[-1].offset + batch[-1].length, total)
-
-    def _add(self, batch: list[Located]) -> None:
-        good: list[tuple[Located, Record, int]] = []
-        for item in batch:
-            try:
-                good.append((item, *self._audit(item)))
-            except BadRecord as bad:
-                self.bad.append(
-                    (item.index, record_id(item.value), bad.reason, bad.detail, item.offset, item.length)
-                )
-        self.records += len(batch)
-        self.skipped["answer_before_question"] += sum(record.skipped_first for _, record, _ in good)
-        self.skipped["question_without_answer"] += sum(record.skipped_last for _, record, _ in good)
-        texts = self._count([record.text() for _, record, _ in good]) if good else []
-        rows = [self._row(*entry, tokens) for entry, tokens in zip(good, texts, strict=True)]
-        columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_SCAN_SCHEMA)
-        self.batches.append(pa.record_batch(columns, schema=_SCAN_SCHEMA))
-
-    def _audit(self, item: Located) -> tuple[Record, int]:
-        if item.fault:
-            raise BadRecord("broken_json", item.fault)
-        record = parse_record(item.value)
-        return record, sum(self._image_bytes(path_inside(self._root, name)) for name in record.images)
-
-    def _row(self, item: Located, record: Record, size: int, tokens: int) -> tuple:
-        images = len(record.images)
-        cost = None if self._each is None else images * self._each
-        return (
-            item.index,
-            record.id,
-            record.source,
-            images,
-            len(record.turns),
-            tokens,
-            cost,
-            size,
-            item.offset,
-            item.length,
-            record.content_hash,
-        )
-
-
-def _batched(items: Iterable[Located], size: int) -> Iterator[list[Located]]:
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
-
-
-def _quarantine(bad: list[tuple], scanned: pa.Table, ids: Ids) -> pa.Table:
-    rows = list(bad)
-    for at in np.flatnonzero(~ids.kept):
-        item = scanned.slice(int(at), 1).to_pylist()[0]
-        detail = f"content {item['content_hash']}"
-        rows.append(
-            (item["index"], item["id"], ids.duplicate[at], detail, item["byte_offset"], item["byte_length"])
-        )
-    columns = (
-        zip(*sorted(rows, key=lambda row: row[0]), strict=True) if rows else [[]] * len(QUARANTINE_SCHEMA)
-    )
-    return pa.table([list(column) for column in columns], schema=QUARANTINE_SCHEMA)
-
-
-def _stop_if_too_bad(quarantine: pa.Table, records: int, allowed: float, out: Path) -> None:
-    counts = _counts(quarantine["reason"])
+def _stop_if_too_bad(quarantine: pa.Table, judged: Judged, allowed: float, out: Path) -> None:
+    counts, records = judged.counts(), judged.read()
     listed = ", ".join(f"{reason} {n:,}" for reason, n in counts.items())
     if records == 0:
         raise PoolError("the file holds no records")
@@ -248,32 +293,60 @@ def _stop_if_too_bad(quarantine: pa.Table, records: int, allowed: float, out: Pa
         )
 
 
-def _pool_table(scanned: pa.Table, ids: Ids) -> pa.Table:
-    table = scanned.drop_columns(["index"]).set_column(0, "id", pa.array(ids.ids, pa.string()))
-    table = table.filter(pa.array(ids.kept, pa.bool_()))
-    rows = pa.array(np.arange(len(table), dtype=np.int32))
-    return table.add_column(0, "row", rows).select(POOL_SCHEMA.names).cast(POOL_SCHEMA).combine_chunks()
+def _summary(judged: Judged, written: Written, parts: Sequence[Part], limit: int | None) -> dict[str, Any]:
+    notes = [part.notes for part in parts]
+    unknown: Counter[str] = sum((note.unknown for note in notes), Counter())
+    return {
+        "hash": written.hash,
+        "n": written.rows,
+        "records": judged.read(),
+        "limit": limit,
+        "quarantined": judged.counts(),
+        "sources": written.sources,
+        "ids": {"missing": judged.ids.missing, "repeated": judged.ids.repeated},
+        "skipped_turns": {
+            "answer_before_question": sum(note.skipped_first for note in notes),
+            "question_without_answer": sum(note.skipped_last for note in notes),
+        },
+        "unknown_keys": dict(sorted(unknown.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "control_tokens": sum(note.control_tokens for note in notes),
+        "repeated_content": written.repeated_content,
+    }
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    """Rows by value, most frequent first."""
-    return dict(sorted(Counter(column.to_pylist()).items(), key=lambda entry: (-entry[1], entry[0])))
+def _audit(options: Options, images: pa.Table) -> dict[str, Any]:
+    """Counts over images.parquet; null for what the level does not tell."""
+
+    def count(mask: pa.ChunkedArray) -> int:
+        return pc.sum(mask.fill_null(False)).as_py() or 0
+
+    full = options.audit == "full"
+    hashes = images["bytes_hash"].combine_chunks().drop_null()
+    reasons = pc.value_counts(images["reason"].drop_null()).to_pylist()
+    return {
+        "level": options.audit,
+        "images": len(images),
+        "alpha": count(images["alpha"]),
+        "turned": count(pc.not_equal(images["orientation"], 1)),
+        "animated": count(pc.greater(images["frames"], 1)),
+        "repeated_bytes": len(hashes) - len(hashes.dictionary_encode().dictionary) if full else None,
+        "reasons": {entry["values"]: entry["counts"] for entry in reasons},
+    }
 
 
-def _source_entry(source: Path, out: Path) -> dict[str, Any]:
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _location(source, out) | {"bytes": source.stat().st_size, "sha256": digest}
+def _files(sources: Sequence[Source], out: Path) -> list[dict[str, Any]]:
+    entries = []
+    for source in sources:
+        path = source.layout.path
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        entry = _location(path, out) | {"bytes": path.stat().st_size, "sha256": digest}
+        entries.append(entry | ({"unpacked": True} if source.unpacked else {}))
+    return entries
 
 
-def _location(path: Path, out: Path) -> dict[str, str]:
+def _location(path: Path, out: Path) -> dict[str, Any]:
     # Both paths: the relative one survives moving the pool with its data, the absolute one moving the pool
     # alone.
     absolute = path.resolve()
     return {"path": str(absolute), "relative": os.path.relpath(absolute, out.resolve())}
-
-
-def _write_last(path: Path, summary: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(summary, indent=1) + "\n")
-    os.replace(temporary, path)

@@ -1,8 +1,8 @@
-"""Open a pool and read samples by row, straight from the untouched source file."""
+"""Open a pool and read samples by row, straight from the untouched source files."""
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,43 +12,42 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.pool.errors import PoolArgumentError, PoolError
-from curation.pool.record import parse_record
+from curation.pool.record import RecordOptions, parse_record
 from curation.pool.sample import Sample
+from curation.pool.stream import decode, record_hash
 
 
 class Pool:
     """The samples that can be chosen. Only the index (`table`) is in memory; can be pickled and forked.
 
-    `table` has the columns of `ingest.POOL_SCHEMA` in row order; `hash` is the content hash; `info` is the
-    content of pool.json.
+    `table` has the columns of `layout.POOL_SCHEMA` in row order; `hash` is the content hash; `info` is the
+    content of pool.json; `files` hold the records, and `images` is the folder of their images.
     """
 
     def __init__(
-        self, folder: Path, table: pa.Table, info: dict[str, Any], source: Path, images: Path
+        self, folder: Path, table: pa.Table, info: dict[str, Any], files: Sequence[Path], images: Path
     ) -> None:
         self.folder, self.table, self.info, self.hash = folder, table, info, info["hash"]
-        self.source, self.images = source, images
+        self.files, self.images = list(files), images
+        options = info.get("options", {})
+        self.options = RecordOptions(options.get("image_key"), options.get("source_key"))
 
     @classmethod
     def open(cls, folder: Path) -> "Pool":
-        """Raises PoolError if the pool is incomplete or damaged, or its source file missing or changed."""
+        """Raises PoolError if the pool is incomplete or damaged, or a source file missing or changed."""
         folder = Path(folder)
-        info = read_info(folder, ("n", "hash", "source", "images"))
-        source = _locate(info["source"], folder, "source file")
-        if source.stat().st_size != info["source"]["bytes"]:
-            raise PoolError(
-                f"{source} has {source.stat().st_size:,} bytes, not the {info['source']['bytes']:,} that "
-                f"the pool {folder} was built from; build the pool again"
-            )
+        info = read_info(folder, ("n", "hash", "files", "images"))
+        files = [_located_file(entry, folder) for entry in info["files"]]
         return cls(
-            folder, read_table(folder, info), info, source, _locate(info["images"], folder, "image folder")
+            folder, read_table(folder, info), info, files, _locate(info["images"], folder, "image folder")
         )
 
     def __len__(self) -> int:
         return self.table.num_rows
 
     def __getitem__(self, row: int) -> Sample:
-        return self._sample(self._checked(row))
+        row = self._checked(row)
+        return self.parsed(row, decode(self.raw(row))[0])
 
     def samples(self, rows: Iterable[int] | None = None) -> Iterator[Sample]:
         """The samples of `rows`, in that order (default: all)."""
@@ -56,16 +55,31 @@ class Pool:
             yield self[row]
 
     def raw(self, row: int) -> bytes:
-        """The bytes of the record in the source file."""
+        """The bytes of the record in its source file. Raises PoolError if they are not those of the build."""
         row = self._checked(row)
-        offset, length = self._offsets[row], self._lengths[row]
-        data = os.pread(self._descriptor, length, offset)  # forked readers would share a file position
-        if len(data) != length:
-            raise PoolError(f"{self.source} ends inside row {row}; it changed since the pool was built")
+        number = self._files[row]
+        # Forked readers would share a file position.
+        data = os.pread(self._descriptor(number), self._lengths[row], self._offsets[row])
+        if record_hash(data) != self._hashes[row]:
+            raise PoolError(
+                f"{self.files[number]} changed since the pool {self.folder} was built: row {row}, "
+                f"{self._lengths[row]:,} bytes from byte {self._offsets[row]:,}, is another record; build "
+                "the pool again"
+            )
         return data
 
-    def _sample(self, row: int) -> Sample:
-        record = parse_record(json.loads(self.raw(row)))
+    @cached_property
+    def image_table(self) -> pa.Table:
+        """images.parquet: what is known of each image file."""
+        path = self.folder / "images.parquet"
+        try:
+            return pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise PoolError(f"{path} cannot be read ({error}); build the pool again") from error
+
+    def parsed(self, row: int, value: Any) -> Sample:
+        """The sample of `row`, whose record parses to `value`."""
+        record = parse_record(value, self.options)
         images = tuple(self.images / path for path in record.images)
         own = self._ids[row].as_py(), self._sources[row].as_py()
         return Sample(row, *own, images, record.turns, record.system)
@@ -75,9 +89,23 @@ class Pool:
             raise IndexError(f"row {row} of a pool with {len(self)} rows")
         return int(row)
 
+    def _descriptor(self, number: int) -> int:
+        found = self._descriptors.get(number)
+        if found is None:
+            found = self._descriptors[number] = os.open(self.files[number], os.O_RDONLY)
+        return found
+
     @cached_property
-    def _descriptor(self) -> int:
-        return os.open(self.source, os.O_RDONLY)
+    def _descriptors(self) -> dict[int, int]:
+        return {}
+
+    @cached_property
+    def _files(self) -> np.ndarray:
+        return self.table["file"].to_numpy()
+
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        return self.table["record_hash"].to_numpy()
 
     @cached_property
     def _offsets(self) -> np.ndarray:
@@ -96,11 +124,11 @@ class Pool:
         return self.table["source"].combine_chunks()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_descriptor"}
+        return {key: value for key, value in self.__dict__.items() if key != "_descriptors"}
 
     def __del__(self) -> None:
-        if "_descriptor" in self.__dict__:
-            os.close(self.__dict__.pop("_descriptor"))
+        for descriptor in self.__dict__.pop("_descriptors", {}).values():
+            os.close(descriptor)
 
 
 def read_info(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
@@ -133,6 +161,16 @@ def read_table(folder: Path, info: dict[str, Any]) -> pa.Table:
             f"{path} has {len(table):,} rows, but pool.json says {info['n']}; build the pool again"
         )
     return table
+
+
+def _located_file(entry: dict[str, Any], folder: Path) -> Path:
+    path = _locate(entry, folder, "source file")
+    if path.stat().st_size != entry["bytes"]:
+        raise PoolError(
+            f"{path} has {path.stat().st_size:,} bytes, not the {entry['bytes']:,} that the pool {folder} "
+            "was built from; build the pool again"
+        )
+    return path
 
 
 def _locate(entry: dict[str, Any], folder: Path, noun: str) -> Path:

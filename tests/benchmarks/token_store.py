@@ -229,7 +229,7 @@ def measure_scaling(pool: Any, factory: Callable[[], Any], out: Path) -> None:
 def head(pool: Any, size: int) -> Any:
     """The first rows of a pool, as a pool of their own."""
     info = pool.info | {"hash": f"{pool.hash} {size}"}
-    return type(pool)(pool.folder, pool.table.slice(0, size), info, pool.source, pool.images)
+    return type(pool)(pool.folder, pool.table.slice(0, size), info, pool.files, pool.images)
 
 
 def enlarge(small: Path, big: Path, rows: int) -> None:

@@ -54,10 +54,11 @@ class PoolSource:
         return len(self.pool)
 
     def part(self, start: int, stop: int, folder: Path) -> "PoolPart":
-        pool, columns = self.pool, self.pool.table.select(["id", "source", "byte_offset", "byte_length"])
+        pool = self.pool
+        columns = pool.table.select(["id", "source", "file", "byte_offset", "byte_length", "record_hash"])
         # A copy: a slice would be sent to another process with the buffers of the whole table.
         table = columns.take(pa.array(range(start, stop)))
-        return PoolPart(Pool(pool.folder, table, pool.info, pool.source, pool.images))
+        return PoolPart(Pool(pool.folder, table, pool.info, pool.files, pool.images))
 
 
 @dataclass(frozen=True)

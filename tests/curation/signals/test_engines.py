@@ -34,7 +34,7 @@ PROBES = 4
 
 def first_eight(pool, folder):
     """A pool of the first eight samples and copies of their images: 0 to 2 images, 1 to 3 turns."""
-    (folder / "data.json").write_text(json.dumps(json.loads(pool.source.read_text())[:8]))
+    (folder / "data.json").write_text(json.dumps(json.loads(pool.files[0].read_text())[:8]))
     shutil.copytree(pool.images / "images", folder / "images")
     build_pool(folder / "data.json", folder, folder / "pool")
     return Pool.open(folder / "pool")

@@ -226,7 +226,7 @@ def test_a_store_moves_with_its_pool(tmp_path, pool_of, stored):
     elsewhere.mkdir()
     for image in tmp_path.glob("*.png"):
         image.rename(elsewhere / image.name)
-    moved = Pool(pool.folder, pool.table, pool.info, pool.source, elsewhere)
+    moved = Pool(pool.folder, pool.table, pool.info, pool.files, elsewhere)
     after = stored(moved).examples([0, 1])
     assert after.fingerprint() == before.fingerprint()
     assert after[0].images[0].parent == elsewhere and after[0].images[0].is_file()

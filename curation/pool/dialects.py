@@ -132,7 +132,7 @@ def _unreadable(note: Any) -> tuple[str, str]:
 
 def _conversation(value: dict[str, Any], present: set[str]) -> tuple[list[Any], list[str], set[str]]:
     """(turns as {from, value}, the paths of pictures among their parts, the keys that were read)."""
-    forms = [key for key in ("conversations", "messages") if key in present]
+    forms: list[str] = [key for key in ("conversations", "messages") if key in present]
     forms += [question for question, answer in _PAIRS if {question, answer} <= present]
     if len(forms) > 1:
         raise BadRecord("bad_conversations", f"two conversations: {' and '.join(forms)}")

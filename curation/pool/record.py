@@ -95,7 +95,8 @@ def parse_record(value: Any, options: RecordOptions = DEFAULT) -> Record:
     """
     if not isinstance(value, dict):
         raise BadRecord("not_an_object", type(value).__name__)
-    plain, unknown = value, ()
+    plain: dict[str, Any] = value
+    unknown: tuple[str, ...] = ()
     if options.image_key is not None or not dialects.is_plain(value):
         plain, unknown = dialects.canonical(value, options.image_key)
     images = _images(plain)

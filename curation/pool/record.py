@@ -4,7 +4,6 @@ LLaVA's form is read here; `dialects` turns every other form into it first.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +23,6 @@ __all__ = [
     "RecordOptions",
     "parse_record",
     "record_id",
-    "repeated_key",
 ]
 
 _HUMAN, _ASSISTANT, _SYSTEM = {"human", "user"}, {"gpt", "assistant"}, "system"
@@ -125,20 +123,6 @@ def record_id(value: Any) -> str | None:
     if text.isascii():
         return text or None
     return text.encode("utf-8", "replace").decode()
-
-
-def repeated_key(raw: bytes, value: Any) -> str | None:
-    """A key that the JSON object `raw` has twice (a parser keeps the last, silently); None if there is none.
-
-    `value` is what `raw` parses to. Only keys of the record itself count, not those of its turns.
-    """
-    if not isinstance(value, dict):
-        return None
-    if not any(raw.count(b'"%b"' % key.encode("utf-8", "replace")) > 1 for key in value):
-        return None  # the quick way of nearly every record: text can only quote a key as \\"key\\"
-    pairs: list[tuple[str, Any]] = json.loads(raw, object_pairs_hook=list)
-    names = [name for name, _ in pairs]
-    return next((name for name in names if names.count(name) > 1), None)
 
 
 def _images(value: dict[str, Any]) -> tuple[str, ...]:

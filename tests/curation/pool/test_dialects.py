@@ -12,7 +12,7 @@ from curation.pool import sources
 from curation.pool.dialects import IMAGE_KEYS, looks_like_media
 from curation.pool.readable import control_tokens, is_empty
 from curation.pool.reasons import MAX_DETAIL
-from curation.pool.record import BadRecord, RecordOptions, parse_record, repeated_key
+from curation.pool.record import BadRecord, RecordOptions, parse_record
 from curation.pool.sample import Turn
 
 ASKED, ANSWERED = "<image>\nWhat is shown?", "A red square."
@@ -262,15 +262,6 @@ def test_a_picture_alone_is_a_question():
     assert parse_record(ask("<image>\u200b", image="a.jpg")).turns[0].question == "<image>\u200b"
     turns = [*ask("<image>", "dog")["conversations"], *ask("", "cat")["conversations"]]
     assert reason({"image": "a.jpg", "conversations": turns})[0] == "empty_question"
-
-
-def test_a_repeated_key_is_found_and_text_that_quotes_one_is_not():
-    twice = b'{"image":"nope.jpg", "image":"ok.jpg","conversations":[]}'
-    assert repeated_key(twice, json.loads(twice)) == "image"
-    talk = json.dumps(ask('{"image": "conversations"} "image" "image"', image="image")).encode()
-    assert repeated_key(talk, json.loads(talk)) is None
-    unicode = '{"é": 1, "é": 2}'.encode()
-    assert repeated_key(unicode, json.loads(unicode)) == "é"
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Judged:
         """Quarantined records by reason, most frequent first."""
         codes, times = np.unique(self.fate[self.fate > 0], return_counts=True)
         found = {str(_REASONS[code]): int(n) for code, n in zip(codes, times, strict=True)}
-        return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
+        return by_frequency(found)
 
     def read(self) -> int:
         """Records that are kept or quarantined."""
@@ -181,48 +181,40 @@ def _index(table: pa.Table, part: Part) -> pa.Array:
 
 @dataclass
 class Written:
-    """What pool.json says of the rows of pool.parquet."""
+    """What pool.json says of the rows of pool.parquet. `sources`: rows by source, most frequent first."""
 
     hash: str
     rows: int
     sources: dict[str, int]
     text_tokens: int
-    repeated_content: int
 
 
-def write_pool(
-    path: Path, parts: Sequence[Part], judged: Judged, image_tokens: int | None, sources: Mapping[str, str]
-) -> Written:
-    """Write pool.parquet. `sources`: the sources of the folders that parts left open."""
-    tally = _Tally()
+def write_rows(path: Path, tables: Iterator[pa.Table]) -> Written:
+    """Write pool.parquet from tables of POOL_SCHEMA, one after the other."""
+    digest, rows, text_tokens = hashlib.sha256(), 0, 0
+    sources: Counter[str] = Counter()
     with (
         atomic.replacing(path) as temporary,
         pq.ParquetWriter(temporary, POOL_SCHEMA, compression="zstd") as file,
     ):
-        for table in _even(_pool_tables(parts, judged, image_tokens, sources), _HASHED_ROWS):
-            tally.add(table)
+        for table in _even(tables, _HASHED_ROWS):
+            update_hash(digest, table)
+            rows += len(table)
+            text_tokens += pc.sum(table["text_tokens"]).as_py() or 0
+            for entry in pc.value_counts(table["source"]).to_pylist():
+                sources[entry["values"]] += entry["counts"]
             file.write_table(table)
-    content = judged.records.content.filter(pa.array(judged.fate == 0))
-    return Written(
-        tally.digest.hexdigest(),
-        tally.rows,
-        dict(sorted(tally.sources.items(), key=lambda entry: (-entry[1], entry[0]))),
-        tally.text_tokens,
-        len(content) - len(content.dictionary_encode().dictionary),
-    )
+    return Written(digest.hexdigest(), rows, by_frequency(sources), text_tokens)
 
 
-class _Tally:
-    def __init__(self) -> None:
-        self.digest, self.rows, self.text_tokens = hashlib.sha256(), 0, 0
-        self.sources: Counter[str] = Counter()
+def by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts, highest first."""
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
-    def add(self, table: pa.Table) -> None:
-        update_hash(self.digest, table)
-        self.rows += len(table)
-        self.text_tokens += pc.sum(table["text_tokens"]).as_py()
-        for entry in pc.value_counts(table["source"]).to_pylist():
-            self.sources[entry["values"]] += entry["counts"]
+
+def repetitions(values: pa.Array | pa.ChunkedArray) -> int:
+    """How many values repeat an earlier one."""
+    return len(values) - pc.count_distinct(values).as_py()
 
 
 def pool_hash(table: pa.Table) -> str:
@@ -255,9 +247,10 @@ def _even(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield held.combine_chunks()
 
 
-def _pool_tables(
+def pool_tables(
     parts: Sequence[Part], judged: Judged, image_tokens: int | None, sources: Mapping[str, str]
 ) -> Iterator[pa.Table]:
+    """The rows of pool.parquet. `sources`: the sources of the folders that parts left open."""
     before, usable_before = 0, 0
     for part, rows in _slices(parts):
         usable = judged.usable[rows]

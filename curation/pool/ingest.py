@@ -5,7 +5,6 @@ python -m curation.pool build llava_v1_5_mix665k.json --images images --out pool
 
 import hashlib
 import importlib.metadata
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,13 +23,17 @@ from curation.pool import sources as source_names
 from curation.pool.assemble import (
     Judged,
     Written,
+    by_frequency,
     gather,
     judge,
     open_folders,
     pool_hash,
+    pool_tables,
     quarantine_table,
-    write_pool,
+    repetitions,
+    write_rows,
 )
+from curation.pool.derive import location
 from curation.pool.errors import PoolArgumentError, PoolError, TooManyBad
 from curation.pool.image_audit import IMAGE_SCHEMA, gate
 from curation.pool.image_check import LEVELS, MAX_PIXELS
@@ -110,14 +113,15 @@ def build_pool(
     build = _Build(root, out, options, tokenizer, max_bad_fraction, limit, workers, range_bytes)
     build.scan(given, on_progress)
     image_table, judged = build.judge(on_images)
-    written = write_pool(out / "pool.parquet", build.parts, judged, image_tokens, build.folder_sources())
+    tables = pool_tables(build.parts, judged, image_tokens, build.folder_sources())
+    written = write_rows(out / "pool.parquet", tables)
     with atomic.replacing(out / "images.parquet") as temporary:
         pq.write_table(image_table, temporary, compression="zstd")
     summary = _summary(judged, written, build.parts, limit)
     summary |= {"text_tokens": unit | {"total": written.text_tokens}, "image_tokens_each": image_tokens}
     summary |= {"format": "llava", "options": asdict(options)}
     summary |= {"audit": _audit(options, image_table), "files": _files(build.sources, out)}
-    summary |= {"images": _location(root, out)}
+    summary |= {"images": location(root, out)}
     summary["versions"] = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "pillow")}
     atomic.write_json(out / "pool.json", summary)
     shutil.rmtree(out / PARTS)
@@ -308,9 +312,9 @@ def _summary(judged: Judged, written: Written, parts: Sequence[Part], limit: int
             "answer_before_question": sum(note.skipped_first for note in notes),
             "question_without_answer": sum(note.skipped_last for note in notes),
         },
-        "unknown_keys": dict(sorted(unknown.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "unknown_keys": by_frequency(unknown),
         "control_tokens": sum(note.control_tokens for note in notes),
-        "repeated_content": written.repeated_content,
+        "repeated_content": repetitions(judged.records.content.filter(pa.array(judged.fate == 0))),
     }
 
 
@@ -321,7 +325,7 @@ def _audit(options: Options, images: pa.Table) -> dict[str, Any]:
         return pc.sum(mask.fill_null(False)).as_py() or 0
 
     full = options.audit == "full"
-    hashes = images["bytes_hash"].combine_chunks().drop_null()
+    hashes = images["bytes_hash"].drop_null()
     reasons = pc.value_counts(images["reason"].drop_null()).to_pylist()
     return {
         "level": options.audit,
@@ -329,7 +333,7 @@ def _audit(options: Options, images: pa.Table) -> dict[str, Any]:
         "alpha": count(images["alpha"]),
         "turned": count(pc.not_equal(images["orientation"], 1)),
         "animated": count(pc.greater(images["frames"], 1)),
-        "repeated_bytes": len(hashes) - len(hashes.dictionary_encode().dictionary) if full else None,
+        "repeated_bytes": repetitions(hashes) if full else None,
         "reasons": {entry["values"]: entry["counts"] for entry in reasons},
     }
 
@@ -340,13 +344,6 @@ def _files(sources: Sequence[Source], out: Path) -> list[dict[str, Any]]:
         path = source.layout.path
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entry = _location(path, out) | {"bytes": path.stat().st_size, "sha256": digest}
+        entry = location(path, out) | {"bytes": path.stat().st_size, "sha256": digest}
         entries.append(entry | ({"unpacked": True} if source.unpacked else {}))
     return entries
-
-
-def _location(path: Path, out: Path) -> dict[str, Any]:
-    # Both paths: the relative one survives moving the pool with its data, the absolute one moving the pool
-    # alone.
-    absolute = path.resolve()
-    return {"path": str(absolute), "relative": os.path.relpath(absolute, out.resolve())}

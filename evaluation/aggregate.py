@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evaluation.comparison import ArmResult, Comparison, Spread
 from evaluation.results import (
+    Leaked,
     ResultsError,
     Run,
     check_protocol,
@@ -77,6 +79,7 @@ def compare(
     reference: str | None = "full",
     baseline: str | Mapping[str, str] | None = "random",
     bench_dir: Path | None = None,
+    leaked: Leaked | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -84,7 +87,9 @@ def compare(
 
     `reference` (the arm trained on the full data) and `baseline` name arms; without such an arm among the
     runs there is no /FULL, or no differences. A mapping {budget: arm} names the baseline of each budget.
-    `bench_dir` has the blind level of each benchmark (bench.json).
+    `bench_dir` has the blind level of each benchmark (bench.json). `leaked`: these questions are left out
+    with their units, and a benchmark without any other is left out of every mean; what is said of how answers
+    were read is of all answers.
     """
     if not runs:
         raise ResultsError("no runs to compare")
@@ -92,12 +97,17 @@ def compare(
     summaries = [read_summary(run.path) for run in runs]
     check_protocol(runs, summaries)
     suite = suite.judged(summaries[0]["protocol"].get("not_judged", ()))
-    answers = {id(run): read_scores(run, suite) for run in runs}
+    answers = {id(run): read_scores(run, suite, leaked) for run in runs}
     check_questions(runs, answers)
+    if empty := [b.name for b in suite if not len(answers[id(runs[0])][b.name])]:
+        suite = suite.judged(empty)
+        answers = {key: {b.name: own[b.name] for b in suite} for key, own in answers.items()}
+        if not len(suite):
+            raise ResultsError("no question is left: samples of the pool repeat all of them")
     units = {name: _units(group, answers) for name, group in arms.items()}
     pools = _check_pools(units)
     reference_means = units[reference].benchmark_means() if reference in units else None
-    first = summaries[0]["benchmarks"]
+    first, asked = summaries[0]["benchmarks"], answers[id(runs[0])]
     bases = _Baseline.of_arms(arms, baseline, units, suite, resamples, seed)
     results = tuple(
         _arm_result(
@@ -118,10 +128,10 @@ def compare(
         arms=results,
         chance={b.name: b.chance if b.chance is not None else first[b.name]["chance"] for b in suite},
         blind=_blind(bench_dir, suite),
-        n={b.name: first[b.name]["n"] for b in suite},
+        n={b.name: pc.sum(asked[b.name]["questions"]).as_py() for b in suite},
         protocol=summaries[0]["protocol"],
         pools=pools,
-        units={b.name: first[b.name]["units"] for b in suite},
+        units={b.name: len(asked[b.name]) for b in suite},
         reading={b.name: _reading([summary["benchmarks"][b.name] for summary in summaries]) for b in suite},
     )
 

@@ -79,6 +79,9 @@ class Comparison:
     `baseline` is one arm, or {budget: arm}; `pools` are the pool seeds that every arm was run on; `units`
     counts those of each benchmark. `reading`: of each benchmark, over the answers of all arms, the shares
     "unparsed" and "truncated", and "lenient": what the uniform reading adds to the value (metric's scale).
+    `decontamination`: whether samples of the pool that repeat questions were looked for, and what was found
+    (`evaluation.leaks`). `without_leaks`: the same arms on the questions that no sample repeats; None where
+    none is known to be repeated.
     """
 
     suite: Suite
@@ -92,6 +95,8 @@ class Comparison:
     pools: tuple[int | None, ...] = (None,)
     units: dict[str, int] = field(default_factory=dict)
     reading: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    decontamination: Mapping[str, Any] = field(default_factory=dict)
+    without_leaks: "Comparison | None" = None
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -105,8 +110,10 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of comparison.json."""
-        content = _json_names(asdict(replace(self, suite=None)))  # type: ignore[arg-type]
+        own = replace(self, suite=None, without_leaks=None)  # type: ignore[arg-type]
+        content = _json_names(asdict(own))
         content["suite"] = self.suite.model_dump(mode="json")
+        content["without_leaks"] = self.without_leaks and self.without_leaks.to_dict()
         return content | {"arms": [_json_names(arm) for arm in content["arms"]]}
 
     def arm(self, name: str) -> ArmResult:

@@ -13,14 +13,21 @@ from typing import Any
 from curation.printable import inert_markdown
 from evaluation.comparison import ArmResult, Comparison
 from evaluation.conditions import SHOWN, benchmark_section, warnings
+from evaluation.leaks import leak_section, stamp
 from evaluation.plots import draw_all
 from evaluation.stats import Interval
 from evaluation.tables import DASH, compact_table, comparison_table, grounding_table, markdown, pool_table
 
+MAX_SOURCES = 50
+"""Rows of the table of sources; a pool may have thousands."""
+
 
 @dataclass(frozen=True)
 class Subset:
-    """What one selection chose. `mix`: kind ("source", "style", "capability") -> {name: share in 0..1}."""
+    """What one selection chose. `mix`: kind ("source", "style", "capability") -> {name: share in 0..1}.
+
+    `leaked`: samples that repeat a question of the benchmarks; None where nobody looked.
+    """
 
     arm: str
     seed: int
@@ -29,6 +36,7 @@ class Subset:
     image_tokens: int | None = None
     mix: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pool: int | None = None
+    leaked: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Context:
     """What the report contains besides the comparison; the section of an empty field is omitted.
 
     `protocol`: the frozen settings. `modified`: frozen keys that were overridden, "key: old -> new". `pool`:
-    facts about the pool. `quarantined`: number of samples by reason. `overlap`: (arm, arm) -> share in 0..1
+    facts about the pool. `quarantined`: number of samples by reason. `sources`: source -> {column: count} of
+    what was kept, taken out and flagged. `overlap`: (arm, arm) -> share in 0..1
     of the first arm's subset that is also in the second's. `scorer`: capability -> {"spearman": ..., "n":
     ...} on held-out labels.
     `seconds`: stage -> seconds. `notes`: sentences at the end of the report.
@@ -47,6 +56,7 @@ class Context:
     modified: Sequence[str] = ()
     pool: Mapping[str, Any] = field(default_factory=dict)
     quarantined: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     subsets: Sequence[Subset] = ()
     overlap: Mapping[tuple[str, str], float] = field(default_factory=dict)
     scorer: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
@@ -69,6 +79,7 @@ def render(comparison: Comparison, context: Context, figures: Sequence[str] = ()
         ("", lambda: _summary(comparison, context)),
         ("Results", lambda: _results(comparison, figures)),
         ("Benchmarks", lambda: benchmark_section(comparison)),
+        ("Leaks", lambda: leak_section(comparison)),
         ("Pool", lambda: _pool(context)),
         ("Subsets", lambda: _subsets(context)),
         ("Scorer", lambda: _scorer(context)),
@@ -97,6 +108,8 @@ def _summary(comparison: Comparison, context: Context) -> str:
             "not comparable with other results, and kept out of paper tables."
         )
     lines += [f"- {warning}" for warning in warnings(comparison)]
+    if sentence := stamp(comparison.decontamination):
+        lines.append(f"- {sentence}")
     lines += [
         _verdict(arm, comparison.arm(arm.baseline), arm.difference, len(comparison.suite))
         for arm in comparison.arms
@@ -206,11 +219,26 @@ def _pool(context: Context) -> str:
     rows = [[reason, _number(count)] for reason, count in reasons] + [
         ["all", _number(sum(context.quarantined.values()))]
     ]
-    return (
-        facts
-        + "\n"
-        + (markdown(["quarantined because", "samples"], rows) if context.pool or context.quarantined else "")
+    quarantine = (
+        markdown(["quarantined because", "samples"], rows) if context.pool or context.quarantined else ""
     )
+    return "\n".join(part for part in (facts, quarantine, _sources(context)) if part)
+
+
+def _sources(context: Context) -> str:
+    """By source: samples kept, taken out and flagged; the sources of which most was taken out come first."""
+    if not context.sources:
+        return ""
+    columns = list(dict.fromkeys(name for counts in context.sources.values() for name in counts))
+    lost = {
+        source: sum(counts.values()) - counts.get("kept", 0) for source, counts in context.sources.items()
+    }
+    order = sorted(context.sources, key=lambda source: (-lost[source], source))
+    shown = [source for source in order if lost[source]][:MAX_SOURCES]
+    rows = [[inert_markdown(s), *(_number(context.sources[s].get(c, 0)) for c in columns)] for s in shown]
+    more = sum(1 for source in order if lost[source]) - len(shown)
+    note = f"\n{more:,} more sources lost samples, fewer each.\n" if more else ""
+    return markdown(["source", *columns], rows) + note if rows else ""
 
 
 def _subsets(context: Context) -> str:
@@ -220,18 +248,14 @@ def _subsets(context: Context) -> str:
         arm: [s for s in context.subsets if s.arm == arm]
         for arm in dict.fromkeys(s.arm for s in context.subsets)
     }
+    columns = {"samples": "samples", "text_tokens": "text tokens", "image_tokens": "image tokens"}
+    if any(subset.leaked is not None for subset in context.subsets):
+        columns["leaked"] = "repeat a question"
     rows = [
-        [
-            arm,
-            str(len(own)),
-            *(
-                _mean_count([getattr(s, what) for s in own])
-                for what in ("samples", "text_tokens", "image_tokens")
-            ),
-        ]
+        [arm, str(len(own)), *(_mean_count([getattr(s, what) for s in own]) for what in columns)]
         for arm, own in by_arm.items()
     ]
-    parts = [markdown(["arm", "subsets", "samples", "text tokens", "image tokens"], rows)]
+    parts = [markdown(["arm", "subsets", *columns.values()], rows)]
     if context.overlap:
         names = list(dict.fromkeys(name for pair in context.overlap for name in pair))
         shares = [

@@ -7,7 +7,7 @@ the directory.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.score import unit_table
+from evaluation.score import unit_table, without_questions
 from evaluation.suite import Benchmark, Suite
 
 RESULT_SCHEMA = pa.schema(
@@ -35,6 +35,8 @@ RESULT_SCHEMA = pa.schema(
         ("checkpoint", pa.string()),
     ]
 )
+Leaked = Mapping[str, Collection[str]]
+"""Benchmark -> ids of its questions that samples of a pool repeat."""
 
 
 class ResultsError(ValueError):
@@ -68,11 +70,12 @@ def read_summary(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
+def collect(runs: Sequence[Run], suite: Suite, leaked: Leaked | None = None) -> pa.Table:
     """Long-form results: one row per run, benchmark and metric. ResultsError for a missing benchmark.
 
     The metrics are the benchmark's own, `<metric>_lenient` (the uniform reading of answers),
-    `<metric>_shuffled` if it was evaluated with shuffled images, unparsed_rate and truncated_rate.
+    `<metric>_shuffled` if it was evaluated with shuffled images, unparsed_rate and truncated_rate; of a
+    benchmark with `leaked` questions also `<metric>_without_leaks`, whose n counts the others.
     """
     rows: list[dict[str, Any]] = []
     for run in runs:
@@ -86,25 +89,25 @@ def collect(runs: Sequence[Run], suite: Suite) -> pa.Table:
             "protocol": protocol_hash(summary["protocol"]),
             "checkpoint": summary["checkpoint"],
         }
-        for benchmark in suite.judged(summary["protocol"].get("not_judged", ())):
+        judged = suite.judged(summary["protocol"].get("not_judged", ()))
+        left = read_scores(run, judged, leaked) if leaked else {}
+        for benchmark in judged:
             entry = _entry(run, summary, benchmark)
-            measured = {benchmark.official: (entry["value"], entry["stderr"])}
+            n, metric = entry["n"], benchmark.official
+            measured = {metric: (entry["value"], entry["stderr"], n)}
             for reading in ("lenient", "shuffled"):
                 if entry[reading] is not None:
-                    measured[f"{benchmark.official}_{reading}"] = (entry[reading], None)
+                    measured[f"{metric}_{reading}"] = (entry[reading], None, n)
             for count in ("unparsed", "truncated"):
-                rate = entry[count] / entry["n"]
-                measured[f"{count}_rate"] = (rate, math.sqrt(rate * (1 - rate) / entry["n"]))
+                rate = entry[count] / n
+                measured[f"{count}_rate"] = (rate, math.sqrt(rate * (1 - rate) / n), n)
+            if leaked and leaked.get(benchmark.name) and len(others := left[benchmark.name]):
+                value = pc.mean(others["score"]).as_py()
+                measured[f"{metric}_without_leaks"] = (value, None, pc.sum(others["questions"]).as_py())
             rows += [
                 identity
-                | {
-                    "benchmark": benchmark.name,
-                    "metric": metric,
-                    "value": value,
-                    "n": entry["n"],
-                    "stderr": error,
-                }
-                for metric, (value, error) in measured.items()
+                | {"benchmark": benchmark.name, "metric": name, "value": value, "n": count, "stderr": error}
+                for name, (value, error, count) in measured.items()
             ]
     return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
 
@@ -129,11 +132,12 @@ def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[s
     return entry
 
 
-def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
+def read_scores(run: Run, suite: Suite, leaked: Leaked | None = None) -> dict[str, pa.Table]:
     """Per unit of each benchmark, in the order of the questions: id, stratum, score, lenient, score_shuffled.
 
     The three scores are float64, weight x score times the number of units: their means are the benchmark's
-    values. ResultsError if they are not the values of the summary.
+    values. `leaked`: these questions are left out, with the whole unit that they belong to. ResultsError if
+    the scores are not the values of the summary.
     """
     summary = read_summary(run.path)
     columns = ["benchmark", "index", "id", "unit", "stratum", "weight", "score", "lenient", "score_shuffled"]
@@ -156,7 +160,7 @@ def read_scores(run: Run, suite: Suite) -> dict[str, pa.Table]:
                 f"{run.path}: scores.parquet and summary.json disagree on {benchmark.name}; "
                 "evaluate this checkpoint again"
             )
-        scores[benchmark.name] = unit_table(part)
+        scores[benchmark.name] = unit_table(without_questions(part, (leaked or {}).get(benchmark.name, ())))
     return scores
 
 

@@ -6,7 +6,7 @@ Scoring the same answers again gives the same bytes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,7 +183,8 @@ def unit_table(table: pa.Table) -> pa.Table:
     """The units of one benchmark's rows, in the order of their first question: what each adds to the value.
 
     score, lenient, score_shuffled: float64, weight x score times the number of units, so that their means are
-    the benchmark's values; null where null. `id`: the unit's first question; `stratum`: its category.
+    the benchmark's values; null where null. `id`: the unit's first question; `stratum`: its category;
+    `questions`: how many it has.
     """
     places: dict[str, int] = {}
     place = [places.setdefault(name, len(places)) for name in table["unit"].to_pylist()]
@@ -193,4 +194,28 @@ def unit_table(table: pa.Table) -> pa.Table:
     for name in ("score", "lenient", "score_shuffled"):
         column = pc.multiply(pc.cast(units[name], pa.float64()), pa.array(weight))
         units = units.set_column(units.schema.get_field_index(name), name, column)
-    return units
+    return units.append_column("questions", pa.array(np.bincount(place, minlength=len(places))))
+
+
+def without_questions(table: pa.Table, questions: Collection[str]) -> pa.Table:
+    """One benchmark's rows without the units that hold any of `questions` (by id).
+
+    Weights are raised so that the units which are left stand for all of their category, and the categories
+    which are left for all categories: the sum of weight x score stays in the metric's scale.
+    """
+    units = table["unit"].combine_chunks()
+    gone = pc.unique(units.filter(pc.is_in(table["id"], pa.array(questions, pa.string()))))
+    kept = table.filter(pc.invert(pc.is_in(units, gone)))
+    if not len(gone) or not len(kept):
+        return kept
+    before, after = _units_of_strata(table), _units_of_strata(kept)
+    across = len(before) / len(after)
+    factors = pa.array([across * before[name] / after[name] for name in kept["stratum"].to_pylist()])
+    at = kept.schema.get_field_index("weight")
+    return kept.set_column(at, "weight", pc.multiply(kept["weight"], factors))
+
+
+def _units_of_strata(table: pa.Table) -> dict[str, int]:
+    """Number of units of each category."""
+    counted = table.group_by("stratum").aggregate([("unit", "count_distinct")])
+    return dict(zip(counted["stratum"].to_pylist(), counted["unit_count_distinct"].to_pylist(), strict=True))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from evaluation.comparison import ArmResult, Comparison, Spread
-from evaluation.stats import std
+from evaluation.stats import Interval, std
 from evaluation.suite import Suite
 
 DASH = "–"
@@ -35,8 +35,8 @@ def comparison_table(comparison: Comparison) -> str:
             _name(arm),
             arm.budget,
             _seeds(arm),
-            *(_spread(arm.benchmarks[b.name], 100 / b.scale) for b in suite),
-            _spread(arm.mean),
+            *(spread_cell(arm.benchmarks[b.name], 100 / b.scale) for b in suite),
+            spread_cell(arm.mean),
             *_control(arm),
             *_relative(arm, len(suite)),
         ]
@@ -73,7 +73,7 @@ def compact_table(comparison: Comparison) -> str:
                 _name(arm),
                 arm.budget,
                 _seeds(arm),
-                _spread(arm.mean),
+                spread_cell(arm.mean),
                 *_control(arm),
                 relative,
                 DASH if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}",
@@ -147,17 +147,22 @@ def _seeds(arm: ArmResult) -> str:
     return str(arm.units) if arm.units == arm.runs else f"{arm.units} ({arm.runs} runs)"
 
 
-def _spread(spread: Spread, factor: float = 1.0) -> str:
+def spread_cell(spread: Spread, factor: float = 1.0) -> str:
     """The mean, and ± the standard deviation if it is known."""
     return f"{factor * spread.mean:.1f}" + ("" if spread.std is None else f" ± {factor * spread.std:.1f}")
 
 
 def _relative(arm: ArmResult, n_benchmarks: int) -> list[str]:
     """The cells /FULL, >Rand and difference."""
-    relative = DASH if arm.relative is None else _spread(Spread(arm.relative, arm.relative_std))
+    relative = DASH if arm.relative is None else spread_cell(Spread(arm.relative, arm.relative_std))
     above = DASH if arm.above is None else f"{arm.above}/{n_benchmarks}"
-    d = arm.difference
-    return [relative, above, DASH if d is None else f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"]
+    return [relative, above, difference_cell(arm.difference)]
+
+
+def difference_cell(difference: Interval | None) -> str:
+    """A difference with its interval."""
+    d = difference
+    return DASH if d is None else f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
 
 
 def _difference_title(comparison: Comparison) -> str:
@@ -205,5 +210,5 @@ def _before_shuffling(
 def _control(arm: ArmResult) -> list[str]:
     """The cells of CONTROL."""
     gain = arm.grounded_mean
-    signed = DASH if gain is None else f"{'+' if gain.mean >= 0 else ''}{_spread(gain)}"
-    return [DASH if arm.shuffled_mean is None else _spread(arm.shuffled_mean), signed]
+    signed = DASH if gain is None else f"{'+' if gain.mean >= 0 else ''}{spread_cell(gain)}"
+    return [DASH if arm.shuffled_mean is None else spread_cell(arm.shuffled_mean), signed]

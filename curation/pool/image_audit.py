@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from curation.pool.errors import PoolError
 from curation.pool.image_check import LEVELS, MAX_PIXELS, Check, Facts
 from curation.pool.isolated import Lost, WorkersFail, run
-from curation.pool.record import BadRecord
+from curation.pool.reasons import BadRecord
 from curation.progress import Progress
 
 IMAGE_SCHEMA = pa.schema(
@@ -116,7 +116,7 @@ class _Quiet:
 
 
 def _lost(lost: Lost, name: str) -> Facts:
-    bad = BadRecord("image_crash", f"{name}: the process that decoded it {lost.why}")
+    bad = BadRecord("image_crash", f"the process that decoded it {lost.why}: {name}")
     return Facts(reason=bad.reason, detail=bad.detail)
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from curation.pool.images import UnsupportedMode, orientation, path_inside, rgb, strict_decoding
-from curation.pool.record import BadRecord
+from curation.pool.reasons import BadRecord
 
 LEVELS = ("header", "full")
 MAX_PIXELS = 89_478_485
@@ -24,7 +24,7 @@ MAX_BYTES = 1 << 30
 """A file is read whole at level full; no image of `MAX_PIXELS` pixels is as large."""
 
 # Not EPS and the like, for which Pillow starts another program or knows the header only.
-_FORMATS = tuple("JPEG PNG GIF WEBP BMP DIB TIFF AVIF JPEG2000 PPM TGA ICO PCX QOI DDS SGI ICNS PSD".split())
+FORMATS = tuple("JPEG PNG GIF WEBP BMP DIB TIFF AVIF JPEG2000 PPM TGA ICO PCX QOI DDS SGI ICNS PSD".split())
 
 # Cameras and editors append a few bytes after the end marker, so it is searched in the last bytes, not at the
 # very end.
@@ -87,7 +87,7 @@ class Check:
         except BadRecord as bad:
             facts.reason, facts.detail = bad.reason, bad.detail
         except OSError as error:  # while it is read: a disk or a network that fails
-            failed = BadRecord("image_broken", f"{name}: {error.strerror or error}")
+            failed = BadRecord("image_broken", f"{error.strerror or error}: {name}")
             facts.reason, facts.detail = failed.reason, failed.detail
         return facts
 
@@ -108,7 +108,7 @@ class Check:
         from curation.pool.phash import phash
 
         if (facts.size or 0) > MAX_BYTES:
-            raise BadRecord("image_too_large", f"{path}: {facts.size:,} bytes, more than {MAX_BYTES:,}")
+            raise BadRecord("image_too_large", f"{facts.size:,} bytes, more than {MAX_BYTES:,}: {path}")
         data = file.read()
         facts.bytes_hash = hashlib.blake2b(data, digest_size=16).digest()
         image = self._open(BytesIO(data), path, facts)
@@ -124,20 +124,20 @@ class Check:
         """The image with its header read, which is written to `facts` and checked."""
         _check_riff(file, path, facts.size or 0)
         with _blamed_on_file(path, "image_broken"):
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=FORMATS)
         facts.format, facts.mode = image.format, image.mode
         facts.width, facts.height = image.size
         if image.width * image.height > self.max_pixels:
             raise BadRecord(
                 "image_too_large",
-                f"{path}: {image.width:,} x {image.height:,} pixels, more than {self.max_pixels:,}",
+                f"{image.width:,} x {image.height:,} pixels, more than {self.max_pixels:,}: {path}",
             )
         with _blamed_on_file(path, "image_broken"):
             facts.orientation, facts.alpha = orientation(image), image.has_transparency_data
         if facts.orientation >= 5:
             facts.height, facts.width = image.size
         if image.mode in ("F", "LAB"):
-            raise BadRecord("unsupported_mode", f"{path}: mode {image.mode}")
+            raise BadRecord("unsupported_mode", f"mode {image.mode}: {path}")
         return image
 
 
@@ -147,9 +147,9 @@ def _opened(path: str, facts: Facts) -> Iterator[BinaryIO]:
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise BadRecord("image_missing", f"{path} is a folder")
+            raise BadRecord("image_missing", f"a folder: {path}")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-            raise BadRecord("image_broken", f"{path}: not a regular file")
+            raise BadRecord("image_broken", f"not a regular file: {path}")
         facts.size, facts.mtime_ns = status.st_size, status.st_mtime_ns
         if not status.st_size:
             raise BadRecord("image_empty", path)
@@ -157,7 +157,7 @@ def _opened(path: str, facts: Facts) -> Iterator[BinaryIO]:
     except (FileNotFoundError, NotADirectoryError):
         raise BadRecord("image_missing", path) from None
     except OSError as error:
-        raise BadRecord("image_broken", f"{path}: {error.strerror}") from None
+        raise BadRecord("image_broken", f"{error.strerror}: {path}") from None
     except BadRecord:
         raise
     except ValueError:  # a null byte or a lone surrogate in the name
@@ -173,15 +173,15 @@ def _blamed_on_file(path: str, reason: str) -> Iterator[None]:
         with strict_decoding():
             yield
     except UnsupportedMode as error:
-        raise BadRecord("unsupported_mode", f"{path}: {error}") from None
+        raise BadRecord("unsupported_mode", f"{error}: {path}") from None
     except Image.DecompressionBombError as error:
-        raise BadRecord("image_too_large", f"{path}: {error}") from None
+        raise BadRecord("image_too_large", f"{error}: {path}") from None
     except MemoryError:
-        raise BadRecord("image_crash", f"{path}: not enough memory to decode it") from None
+        raise BadRecord("image_crash", f"not enough memory to decode {path}") from None
     except _DECODE_ERRORS as error:
-        raise BadRecord(reason, f"{path}: {error}") from None
+        raise BadRecord(reason, f"{error}: {path}") from None
     except Exception as error:  # a damaged file makes PIL's plugins raise errors of every kind
-        raise BadRecord(reason, f"{path}: {type(error).__name__} {error}") from None
+        raise BadRecord(reason, f"{type(error).__name__} {error}: {path}") from None
 
 
 def _ends(tail: bytes, kind: str | None) -> bool:
@@ -200,7 +200,7 @@ def _check_riff(file: BinaryIO, path: str, size: int) -> None:
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         (length,) = struct.unpack("<I", head[4:8])
         if length + 8 > size:
-            raise BadRecord("image_truncated", f"{path}: {size:,} of {length + 8:,} bytes")
+            raise BadRecord("image_truncated", f"{size:,} of {length + 8:,} bytes: {path}")
 
 
 def _check_chunks(data: bytes, path: str) -> None:
@@ -212,11 +212,11 @@ def _check_chunks(data: bytes, path: str) -> None:
         if end + 4 > len(data):
             break
         if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise BadRecord("image_broken", f"{path}: wrong checksum of the chunk {kind.decode('latin-1')}")
+            raise BadRecord("image_broken", f"wrong checksum of the chunk {kind.decode('latin-1')}: {path}")
         if kind == b"IEND":
             return
         at = end + 4
-    raise BadRecord("image_truncated", f"{path}: it ends before its IEND chunk")
+    raise BadRecord("image_truncated", f"it ends before its IEND chunk: {path}")
 
 
 def _decode_jpeg(image: Image.Image, data: bytes, path: str) -> Image.Image:
@@ -229,7 +229,7 @@ def _decode_jpeg(image: Image.Image, data: bytes, path: str) -> Image.Image:
     except ValueError as error:
         if _decodes(data, space):
             short = "premature end" in str(error).lower()
-            raise BadRecord("image_truncated" if short else "image_broken", f"{path}: {error}") from None
+            raise BadRecord("image_truncated" if short else "image_broken", f"{error}: {path}") from None
         return image  # not libjpeg's warning but a file that this library does not read; PIL may
     if space == "CMYK":
         return image

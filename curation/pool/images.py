@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from curation.pool.record import BadRecord
+from curation.pool.reasons import BadRecord
 
 # Cameras and editors append a few bytes after the end marker, so it is searched in the last bytes, not at the
 # very end.
@@ -102,7 +102,8 @@ def path_inside(root: str, name: str) -> str:
         inside = _is_below(os.path.realpath(path), os.path.realpath(top))
     if not inside:
         raise BadRecord(
-            "image_outside", f"{name} is not in {root}; --images takes a folder that holds it"[:300]
+            "image_outside",
+            f"{name} is not in {root}; --images takes a folder that holds it, --allow-outside reads it",
         )
     return path
 

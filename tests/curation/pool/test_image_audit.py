@@ -79,7 +79,7 @@ def test_an_image_that_kills_its_worker_has_a_reason_and_the_others_have_their_f
     table = gate(hostile, folder, level="full", workers=2)
     crashed = table.filter(pa.compute.equal(table["reason"], "image_crash"))
     assert crashed["path"].to_pylist() == ["hostile.png", "hostile2.png"]
-    assert crashed["detail"].to_pylist()[0] == "hostile.png: the process that decoded it was ended by SIGSEGV"
+    assert crashed["detail"].to_pylist()[0] == "the process that decoded it was ended by SIGSEGV: hostile.png"
     others = table.filter(pa.array([not name.startswith("hostile") for name in hostile]))
     assert others.drop_columns(["image"]).equals(expected)
 

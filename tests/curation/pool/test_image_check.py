@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 from curation.pool.image_check import LEVELS, MAX_PIXELS, Check
 from curation.pool.images import rgb
 from curation.pool.phash import phash
-from curation.pool.record import REASONS
+from curation.pool.reasons import REASONS
 
 SIZE = (96, 64)
 

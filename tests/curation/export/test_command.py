@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from curation.export import main
+from curation.export.__main__ import main
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.selectors.random import select

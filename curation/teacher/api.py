@@ -3,66 +3,47 @@
     client = ChatClient(None, "gpt-4o", input_price=2.5, output_price=10, max_cost_usd=50)
     label_pool(pool, ApiTeacher(client, cache=Path("cache")), out, share=0.05)
 
-mmSSR (arXiv 2503.13383) labels with one GPT-4o prompt; its wording is not published, this one is ours. Every
-answer, also an invalid one, is written to the cache as it arrives, so an interrupted or capped run pays for
-nothing twice.
+Every answer is written to the cache as it arrives, so an interrupted or capped run pays for nothing twice. An
+answer that could not be used, also after it was sent back, is asked for again in the next run.
 """
 
+import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from curation.pool.sample import Sample
-from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE, STYLES
 from curation.teacher.answers import KeptAnswers
 from curation.teacher.base import Cost
-from curation.teacher.chat import ChatClient, ChatFailure, Message, TooManyFailures
-from curation.teacher.messages import Unsendable, conversation
+from curation.teacher.batch import Batches, BatchOptions, BatchRequest
+from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply, TooManyFailures
+from curation.teacher.messages import Unsendable
 from curation.teacher.parallel import in_order
-from curation.teacher.rubric import Label, missing_label, rubric_text
+from curation.teacher.prompt import (
+    TASK,
+    InvalidAnswer,
+    answer_schema,
+    messages_about,
+    read_label,
+    system_prompt,
+)
+from curation.teacher.rubric import Label, missing_label
 
-# Backslashes only wrap the source: the text must stay as it is, cached answers and prompt hashes depend on
-# it.
-TASK = """\
-You judge training data for multimodal models. You are shown one training sample: images, and a \
-conversation about them.
-For each capability, say how useful training on this sample would be for that capability, as a score \
-from the list below. Judge the
-sample as it is: if an answer is wrong or does not fit the image, every score is 0. Then name the \
-interaction styles that the
-answers show; there may be several.
-Answer with one JSON object and nothing else: the capability names before the colons as keys with \
-integer scores, and "styles", a list
-of style keys."""
-
-ANSWER_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        **{
-            capability: {"type": "integer", "enum": list(range(MAX_SCORE + 1))}
-            for capability in CAPABILITY_KEYS
-        },
-        "styles": {"type": "array", "items": {"type": "string", "enum": list(STYLES)}},
-    },
-    "required": [*CAPABILITY_KEYS, "styles"],
-    "additionalProperties": False,
+FAILURES = {
+    "rate_limited",
+    "server_error",
+    "timeout",
+    "connection",
+    "bad_request",
+    "malformed",
+    "invalid_answer",
 }
-
-
-FAILURES = {"rate_limited", "server_error", "timeout", "bad_request", "malformed", "invalid_answer"}
 """Reasons that count against `max_failed`. Broken images and refusals by the teacher do not."""
 EARLY = 20
 """From this many failures on, a share above `max_failed` stops the run before all samples are done."""
-
-
-_HEADINGS = {"system": "System prompt:", "user": "Question:", "assistant": "Answer:"}
-
-
-class InvalidAnswer(ValueError):
-    """An answer that is not a valid label; the message is sent back to the teacher."""
 
 
 class ApiTeacher:
@@ -75,6 +56,7 @@ class ApiTeacher:
     detail: the protocol's image detail (low, high, auto). json_schema: whether the server supports a schema
         for the answer; answers are checked in either case.
     max_failed: share of the samples for which the teacher may fail (FAILURES).
+    batch: first requests go to the service's batch endpoint (`prepare`), which needs `cache`.
     A sample that cannot be sent or answered yields a missing label with the reason; TooManyFailures,
     ChatSetupError and CostCapReached are raised.
     """
@@ -93,12 +75,17 @@ class ApiTeacher:
         json_schema: bool = True,
         max_tokens: int = 512,
         max_failed: float = 1.0,
+        batch: BatchOptions | None = None,
+        say: Callable[[str], None] = print,
     ) -> None:
+        if batch is not None and cache is None:
+            raise ValueError("a batch needs a cache: its answers arrive in one and are read from it")
         self.client, self.concurrency, self.repeats = client, concurrency, repeats
         self.answers = KeptAnswers(client, cache)
         self.detail, self.json_schema = detail, json_schema
         self.max_tokens, self.max_failed = max_tokens, max_failed
-        self.system = _system(task)
+        self.task, self.batch, self.say = task, batch, say
+        self._order(backwards=False)
 
     def label(self, samples: Iterable[Sample]) -> Iterator[Label]:
         failed: Counter[str] = Counter()
@@ -113,8 +100,28 @@ class ApiTeacher:
             yield label
         self._check(failed, asked)
 
+    def prepare(self, samples: Callable[[], Iterable[Sample]]) -> None:
+        """In batch mode: have the first request about each sample answered by the batch endpoint.
+
+        What a batch leaves without an answer is in the next one, up to `rounds`; `label` requests the rest.
+        """
+        if self.batch is None or self.answers.folder is None:
+            return
+        batches = Batches(self.client, self.answers.folder / "batches", self.batch, self.say)
+        with batches.locked():
+            batches.resume(self._keep)
+            for _ in range(self.batch.rounds):
+                if batches.run(self._unanswered(samples()), self._keep) == 0:
+                    break
+
+    def second(self) -> Self:
+        """The same teacher, asked with capabilities and styles in reverse order; its cost is shared."""
+        other = copy.copy(self)
+        other._order(backwards=True)
+        return other
+
     def describe(self) -> dict[str, Any]:
-        prompt = [self.system, ANSWER_SCHEMA]
+        prompt = [self.system, self.schema]
         return {
             "teacher": self.name,
             "model": self.client.model,
@@ -128,83 +135,74 @@ class ApiTeacher:
     def cost(self) -> Cost:
         return self.answers.cost()
 
+    def _order(self, backwards: bool) -> None:
+        self.system, self.schema = system_prompt(self.task, backwards), answer_schema(backwards)
+
     def _check(self, failed: Counter, asked: int) -> None:
         if failed.total() > self.max_failed * asked:
             raise TooManyFailures(
                 f"{self.client.model} gave no label for {failed.total()} of {asked} samples "
                 f"({dict(sorted(failed.items()))}), more than {self.max_failed:.1%}: check the server's log "
-                "and the model; a new run requests only the samples without an answer"
+                "and the model; a new run requests only the samples without a label"
             )
 
     def _messages(self, sample: Sample) -> list[Message] | Unsendable:
         try:
-            turns = conversation(sample, self.detail)
+            return messages_about(sample, self.system, self.detail)
         except Unsendable as error:
             return error
-        parts: list[dict[str, Any]] = []
-        for turn in turns:
-            content = (
-                turn["content"]
-                if isinstance(turn["content"], list)
-                else [{"type": "text", "text": turn["content"]}]
-            )
-            parts += [
-                {"type": "text", "text": _HEADINGS[turn["role"]]},
-                *content,
-            ]
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": parts}]
 
     def _label(self, asked: tuple[Sample, list[Message] | Unsendable]) -> Label:
         sample, messages = asked
         if isinstance(messages, Unsendable):
             return missing_label(sample.row, sample.id, messages.reason)
+        keys = []
         for _ in range(self.repeats + 1):
             try:
-                reply = self.answers.complete(messages, self.max_tokens, self._format())
+                reply = self.answers.complete(messages, self.max_tokens, self._format(), problem_of)
             except ChatFailure as failure:
                 return missing_label(sample.row, sample.id, failure.reason)
             if reply.finish_reason == "content_filter":
                 return missing_label(sample.row, sample.id, "refused")
             try:
-                return _read(sample, reply.text)
+                return read_label(sample.row, sample.id, reply.text)
             except InvalidAnswer as error:
+                keys.append(self.answers.key(messages, self.max_tokens, self._format()))
                 complaint = f"This is not a valid answer: {error}. Answer again with the JSON object alone."
                 messages = [
                     *messages,
                     {"role": "assistant", "content": reply.text},
                     {"role": "user", "content": complaint},
                 ]
+        for key in keys:
+            self.answers.reject(key)
         return missing_label(sample.row, sample.id, "invalid_answer")
 
+    def _unanswered(self, samples: Iterable[Sample]) -> Iterator[BatchRequest]:
+        """The first request about each sample that has no answer; equal ones once."""
+        seen: set[str] = set()
+        for sample in samples:
+            messages = self._messages(sample)
+            if isinstance(messages, Unsendable):
+                continue
+            key = self.answers.key(messages, self.max_tokens, self._format())
+            if key not in seen and not self.answers.has(key):
+                body = self.client.body(messages, self.max_tokens, response_format=self._format())
+                yield BatchRequest(key, body, self.client.bound(messages, self.max_tokens))
+            seen.add(key)
+
+    def _keep(self, key: str, reply: Reply) -> None:
+        self.answers.keep(key, reply, problem_of)
+
     def _format(self) -> dict[str, Any] | None:
-        schema = {"name": "label", "strict": True, "schema": ANSWER_SCHEMA}
+        schema = {"name": "label", "strict": True, "schema": self.schema}
         return {"type": "json_schema", "json_schema": schema} if self.json_schema else None
 
 
-def _system(task: str) -> str:
-    keys = "\n".join(f"{key}: {phrase}" for key, phrase in STYLES.items())
-    return f"{task.strip()}\n\n{rubric_text()}\n\nStyle keys\n{keys}"
-
-
-def _read(sample: Sample, text: str) -> Label:
-    """The label in an answer; Markdown fences around it are removed. Raises InvalidAnswer."""
+def problem_of(reply: Reply) -> str | None:
+    """What makes an answer no label, in 200 characters; None if it is one."""
     try:
-        answer = json.loads(text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
-    except json.JSONDecodeError as error:
-        raise InvalidAnswer(f"it is not JSON ({error})") from error
-    if not isinstance(answer, dict) or set(answer) != {*CAPABILITY_KEYS, "styles"}:
-        raise InvalidAnswer(
-            f"it must be an object with exactly the keys {', '.join(CAPABILITY_KEYS)} and styles"
-        )
-    scores = {capability: answer[capability] for capability in CAPABILITY_KEYS}
-    # type() and not isinstance(): JSON's true is no score
-    if wrong := [
-        capability
-        for capability, score in scores.items()
-        if type(score) is not int or not 0 <= score <= MAX_SCORE
-    ]:
-        raise InvalidAnswer(f"{wrong[0]} must be an integer from 0 to {MAX_SCORE}")
-    styles = answer["styles"]
-    if not isinstance(styles, list) or any(style not in STYLES for style in map(str, styles)):
-        raise InvalidAnswer(f"styles must be a list of {', '.join(STYLES)}")
-    return Label(sample.row, sample.id, scores, tuple(style for style in STYLES if style in styles))
+        read_label(0, "", reply.text)
+    except InvalidAnswer as error:
+        return str(error)[:200]
+    return None

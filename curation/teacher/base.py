@@ -5,9 +5,9 @@ cache and cost cap are hidden behind `label`. A sample that cannot be judged yie
 reason; a failure of the teacher itself (no connection, cost cap reached) is raised, never turned into scores.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from curation.pool.sample import Sample
 from curation.teacher.rubric import Label
@@ -50,4 +50,22 @@ class Teacher(Protocol):
 
     def cost(self) -> Cost:
         """Cost of all calls of `label` so far."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A teacher that is shown all samples before it labels the first."""
+
+    def prepare(self, samples: Callable[[], Iterable[Sample]]) -> None:
+        """`samples()` reads all of them anew."""
+        ...
+
+
+@runtime_checkable
+class SecondOpinion(Protocol):
+    """A teacher that can label a sample once more, not by repeating itself."""
+
+    def second(self) -> Self:
+        """The teacher of the second labels; its cost is counted with the first's."""
         ...

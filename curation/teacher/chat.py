@@ -46,6 +46,7 @@ __all__ = [
     "Reply",
     "TokenLogprob",
     "TooManyFailures",
+    "backoff",
 ]
 
 Answer = TypeVar("Answer", Reply, bytes)
@@ -166,9 +167,10 @@ class ChatClient:
         body: Any = None,
         upload: Path | None = None,
         seconds: float | None = None,
+        retries: int | None = None,
         max_bytes: int = 1 << 20,
     ) -> bytes:
-        """The body of the answer to any other request of the service, with the same retries.
+        """The body of the answer to any other request of the service, with the same retries unless given.
 
         Raises ChatFailure or ChatSetupError. Nothing is counted: such requests cost nothing.
         """
@@ -177,21 +179,23 @@ class ChatClient:
             response = self._send(method, path, body, left, max_bytes, upload)
             return response if isinstance(response, _Failed) else response.body
 
-        return self._answered(attempt, self.timeout if seconds is None else seconds)
+        return self._answered(attempt, self.timeout if seconds is None else seconds, retries)
 
     def cost(self) -> Cost:
         """Cost of all requests so far."""
         return self.purse.cost()
 
-    def _answered(self, attempt: Callable[[float], Answer | _Failed], seconds: float) -> Answer:
+    def _answered(
+        self, attempt: Callable[[float], Answer | _Failed], seconds: float, retries: int | None = None
+    ) -> Answer:
         """The first answer of `attempt`, which has `seconds`; raises the error of the last one without."""
-        end = time.monotonic() + self.deadline
+        end, most = time.monotonic() + self.deadline, self.retries if retries is None else retries
         for number in itertools.count():
             answer = attempt(min(seconds, end - time.monotonic()))
             if not isinstance(answer, _Failed):
                 return answer
-            wait = _backoff(number) if answer.wait is None else answer.wait
-            if not answer.again or number >= self.retries or time.monotonic() + wait >= end:
+            wait = backoff(number) if answer.wait is None else answer.wait
+            if not answer.again or number >= most or time.monotonic() + wait >= end:
                 raise self._given_up(answer)
             self.purse.retried()
             time.sleep(wait)
@@ -231,9 +235,7 @@ class ChatClient:
             problem = ChatFailure("connection", f"the connection to {self.base_url} was lost ({lost})")
             return _Failed(problem, again=True, billed=lost.sent, lost=lost)
         except TooLong as error:
-            problem = ChatFailure(
-                "malformed", f"{error} at this number of tokens: {self.model} is not believed"
-            )
+            problem = ChatFailure("malformed", f"{error}: {self.model} was not asked for so much")
             return _Failed(problem, again=False, billed=True)
         except Redirected as error:
             advice = f"{error}: give the address at which {self.model} is served"
@@ -306,7 +308,7 @@ def _connect(base_url: str | None, api_key_env: str | None) -> Connection:
         raise ChatSetupError(str(error), "key") from error
 
 
-def _backoff(attempt: int) -> float:
+def backoff(attempt: int) -> float:
     """Seconds to wait after an attempt (counted from 0), less up to a quarter so that clients spread."""
     return min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * (1 - random.random() / 4)
 

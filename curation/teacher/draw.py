@@ -5,6 +5,7 @@ and independent of the input order.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -80,3 +81,17 @@ def choose_rows(pool_table: pa.Table, share: float, seed: int, floor: int, tempe
     starts = np.concatenate([[0], np.cumsum(np.bincount(source))[:-1]])
     picks = [order[start : start + quota] for start, quota in zip(starts, quotas, strict=True)]
     return np.sort(rows[np.concatenate(picks)])
+
+
+def choose_again(rows: np.ndarray, ids: Sequence[str], share: float, seed: int) -> np.ndarray:
+    """Of the labelled rows (int64, with their ids in the same order) those that are labelled twice.
+
+    round(share * n) ascending rows, at least two (one pair has no kappa), by a seeded hash of the id; none
+    for share 0.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share that is labelled twice must be from 0 to 1, got {share}")
+    if share == 0:
+        return rows[:0]
+    key = np.array([uniform("agreement", seed, id) for id in ids])
+    return np.sort(rows[np.argsort(key, kind="stable")[: max(2, round(share * len(rows)))]])

@@ -1,22 +1,24 @@
 """Labels on disk: `labels.parquet` and, written last, `labels.json` with counts, cost and parameters.
 
-Columns: row, id, cap_<capability> (int8, null = no score), styles (list of text).
+Columns: row, id, cap_<capability> (int8, null = no score), styles (list of text). `second.parquet` has the
+same columns for the samples that were labelled twice.
 """
 
 import json
-import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation import atomic
 from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE
-from curation.teacher.base import Teacher
-from curation.teacher.draw import choose_rows
+from curation.teacher.base import Prepares, SecondOpinion, Teacher
+from curation.teacher.draw import choose_again, choose_rows
 from curation.teacher.rubric import Label, LabelError, rubric_hash
 
 if TYPE_CHECKING:
@@ -43,21 +45,19 @@ def label_pool(
     seed: int = 0,
     floor: int = 3,
     temper: float = 1.0,
+    agreement: float = 0.0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Let the teacher label a share of the pool, stratified by source (see `choose_rows`); writes `out`.
 
     Returns the content of labels.json: the requested and the reached share, counts by score, style and
-    reason, the cost and the teacher's parameters. `on_progress` receives (labels done, labels in total).
-    Raises LabelError if no sample got a usable label.
+    reason, the cost and the teacher's parameters; with `agreement`, the share of these samples that gets a
+    second label, how far the two agree (curation.teacher.agreement). `on_progress` receives (labels done,
+    labels in total). Raises LabelError if no sample got a usable label.
     """
     rows = choose_rows(pool.table, share, seed, floor, temper)
-    labels: list[Label] = []
-    for done, label in enumerate(teacher.label(pool.samples(rows)), start=1):
-        labels.append(label)
-        if on_progress and (done % PROGRESS_EVERY == 0 or done == len(rows)):
-            on_progress(done, len(rows))
-    _check_answers(rows.tolist(), labels, teacher)
+    labels = _labels_of(pool, rows, teacher, on_progress)
+    second = _second_labels(pool, labels, teacher, agreement, seed)
     summary = {
         "pool_hash": pool.hash,
         "share": share,
@@ -69,9 +69,43 @@ def label_pool(
         **teacher.describe(),
         "cost": asdict(teacher.cost()),
         **count_labels(labels),
+        **({"agreement": _agreement(labels, second)} if second else {}),
     }
-    write_labels(out, labels, summary)
+    write_labels(out, labels, summary, second)
     return summary
+
+
+def _labels_of(
+    pool: "Pool", rows: np.ndarray, teacher: Teacher, on_progress: Callable[[int, int], None] | None = None
+) -> list[Label]:
+    labels: list[Label] = []
+    if isinstance(teacher, Prepares):
+        teacher.prepare(lambda: pool.samples(rows))
+    for done, label in enumerate(teacher.label(pool.samples(rows)), start=1):
+        labels.append(label)
+        if on_progress and (done % PROGRESS_EVERY == 0 or done == len(rows)):
+            on_progress(done, len(rows))
+    _check_answers(rows.tolist(), labels, teacher)
+    return labels
+
+
+def _second_labels(
+    pool: "Pool", labels: list[Label], teacher: Teacher, share: float, seed: int
+) -> list[Label]:
+    rows = np.array([label.row for label in labels], np.int64)
+    again = choose_again(rows, [label.id for label in labels], share, seed)
+    if not len(again):
+        return []
+    if not isinstance(teacher, SecondOpinion):
+        raise LabelError(f"teacher {teacher.name!r} has no second opinion: set agreement to 0")
+    return _labels_of(pool, again, teacher.second())
+
+
+def _agreement(labels: list[Label], second: list[Label]) -> dict[str, Any]:
+    from curation.teacher.agreement import agreement
+
+    first = {label.row: label for label in labels}
+    return agreement([first[label.row] for label in second], second)
 
 
 def count_labels(labels: list[Label]) -> dict[str, Any]:
@@ -90,19 +124,26 @@ def count_labels(labels: list[Label]) -> dict[str, Any]:
     }
 
 
-def write_labels(out: Path, labels: list[Label], summary: dict[str, Any]) -> None:
-    """Write both files, each by renaming a temporary file; labels.json last: its presence means complete."""
+def write_labels(
+    out: Path, labels: list[Label], summary: dict[str, Any], second: Sequence[Label] = ()
+) -> None:
+    """Write the files, each by renaming a temporary file; labels.json last: its presence means complete."""
     out.mkdir(parents=True, exist_ok=True)
+    for name, own in (("labels.parquet", labels), ("second.parquet", second)):
+        if own or own is labels:
+            with atomic.replacing(out / name) as temporary:
+                pq.write_table(_table(own), temporary)
+    atomic.write_text(out / "labels.json", json.dumps(summary, indent=1) + "\n")
+
+
+def _table(labels: Sequence[Label]) -> pa.Table:
     columns = {
         "row": [label.row for label in labels],
         "id": [label.id for label in labels],
         **{f"cap_{name}": [label.scores[name] for label in labels] for name in CAPABILITY_KEYS},
         "styles": [list(label.styles) for label in labels],
     }
-    pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), out / "labels.parquet.tmp")
-    os.replace(out / "labels.parquet.tmp", out / "labels.parquet")
-    (out / "labels.json.tmp").write_text(json.dumps(summary, indent=1) + "\n")
-    os.replace(out / "labels.json.tmp", out / "labels.json")
+    return pa.table(columns, schema=LABEL_SCHEMA)
 
 
 def read_labels(directory: Path, pool_hash: str) -> pa.Table:

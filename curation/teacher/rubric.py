@@ -63,11 +63,17 @@ def missing_label(row: int, id: str, reason: str) -> Label:
     return Label(row, id, dict.fromkeys(CAPABILITY_KEYS), (), missing=reason)
 
 
-def rubric_text() -> str:
-    """The rubric as one text: the levels, the capabilities with their definitions, the style names."""
+def rubric_text(backwards: bool = False) -> str:
+    """The rubric as one text: the levels, the capabilities with their definitions, the style names.
+
+    backwards: capabilities and styles in reverse order, for a second opinion.
+    """
     levels = [f"{score}: {meaning}" for score, meaning in enumerate(LEVELS)]
     capabilities = [f"{c.key}: {c.phrase} ({c.definition})" for c in CAPABILITIES]
-    return "\n".join(["Score", *levels, "Capability", *capabilities, "Style", *STYLES.values()])
+    styles = list(STYLES.values())
+    if backwards:
+        capabilities, styles = capabilities[::-1], styles[::-1]
+    return "\n".join(["Score", *levels, "Capability", *capabilities, "Style", *styles])
 
 
 def rubric_hash() -> str:

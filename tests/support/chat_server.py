@@ -137,15 +137,17 @@ class ChatServer:
 
 
 @contextmanager
-def serve(**options):
-    """A running ChatServer at `server.url`."""
-    server = ChatServer(**options)
+def serve(kind=ChatServer, **options):
+    """A running server of this kind, at `server.url`."""
+    server = kind(**options)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self):
             server.handle(self)
+
+        do_GET = do_POST
 
         def log_message(self, *args):
             pass

@@ -3,6 +3,7 @@
 import json
 from itertools import islice
 
+import pyarrow.parquet as pq
 import pytest
 from chat_server import serve
 
@@ -151,3 +152,154 @@ def test_answers_are_cached_and_paid_once(small_pool, tmp_path):
         list(other.label(samples[:1]))
         assert len(server.requests) == 13
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+# ------------------------------------------------------------------------------- kept answers, second run
+
+
+def sample_about(word, row=0):
+    return Sample(row, f"s{row}", "t", (), (Turn(word, "three"),))
+
+
+def kept_files(folder):
+    return sorted(path for path in folder.rglob("*.json") if path.parent != folder)
+
+
+def test_an_answer_out_of_range_is_asked_for_again_in_the_next_run(tmp_path):
+    bad = json.dumps(dict.fromkeys(CAPABILITY_KEYS, 7) | {"styles": []})
+    samples = [sample_about("one two"), sample_about("one two three", 1)]
+    with serve(
+        answer=lambda body: bad if text_of(body).endswith("two Answer: three") else json.dumps(truth(body))
+    ) as server:
+        first = teacher_of(server, tmp_path, repeats=1)
+        assert [label.missing for label in first.label(samples)] == ["invalid_answer", None]
+        assert len(server.requests) == 3
+        server.answer = lambda body: json.dumps(truth(body))
+        again = teacher_of(server, tmp_path, repeats=1)
+        assert [label.missing for label in again.label(samples)] == [None, None]
+        assert len(server.requests) == 4, "only what was rejected, and it is not complained about"
+        cost = again.cost()
+        assert (cost.requests, cost.kept) == (1, 1)
+        third = teacher_of(server, tmp_path, repeats=1)
+        list(third.label(samples))
+        assert len(server.requests) == 4 and third.cost().requests == 0
+    # The rejected answer whose request was sent again keeps its price in its file: one of three tokens.
+    assert third.cost().kept_output_tokens == 3
+
+
+def test_an_answer_that_was_mended_when_sent_back_is_kept(tmp_path):
+    with serve(answer=lambda body: json.dumps(truth(body)) if len(body["messages"]) > 2 else "no") as server:
+        labels = list(teacher_of(server, tmp_path).label([sample_about("one")]))
+        assert list(teacher_of(server, tmp_path).label([sample_about("one")])) == labels
+        assert labels[0].missing is None and len(server.requests) == 2
+    problems = [json.loads(path.read_text()).get("problem", "") for path in kept_files(tmp_path)]
+    assert sorted("JSON" in problem for problem in problems) == [False, True]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"text": "x"}',
+        b"[" * 50_000,
+        b"\xff\xfe",
+        b'{"text": "{}", "finish_reason": "stop", "input_tokens": -5, "output_tokens": 1, "model": "m"}',
+        b'{"text": "{}", "finish_reason": "stop", "input_tokens": true, "output_tokens": 1, "model": "m"}',
+        b'{"text": 5, "finish_reason": "stop", "input_tokens": 5, "output_tokens": 1, "model": "m"}',
+        b'{"text": "{}", "finish_reason": "stop", "input_tokens": 5, "output_tokens": 1, "model": "m", '
+        b'"earlier": [1]}',
+    ],
+)
+def test_a_kept_answer_that_is_emptied_or_damaged_is_asked_for_again(content, tmp_path):
+    samples = [sample_about(f"word {i}", i) for i in range(3)]
+    with serve(answer=lambda body: json.dumps(truth(body))) as server:
+        labels = list(teacher_of(server, tmp_path).label(samples))
+        kept_files(tmp_path)[1].write_bytes(content)
+        assert list(teacher_of(server, tmp_path).label(samples)) == labels and len(server.requests) == 4
+        list(teacher_of(server, tmp_path).label(samples))
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "bad", ["[" * 50_000, '{"a":' * 50_000, "9" * 10_000, "", "\x00", "NaN", "-Infinity"]
+)
+def test_a_hostile_answer_is_an_invalid_one(bad, tmp_path):
+    with serve(answer=lambda body: bad if "word 1" in text_of(body) else json.dumps(truth(body))) as server:
+        teacher = teacher_of(server, tmp_path, repeats=1)
+        labels = list(teacher.label([sample_about(f"word {i}", i) for i in range(3)]))
+    assert [label.missing for label in labels] == [None, "invalid_answer", None]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"styles": [{"a": 1}]}, {"styles": "word"}, {"styles": [None]}, {"stem": float("nan")}, {"stem": 1e2}],
+)
+def test_values_of_other_types_are_no_label(change):
+    answer = json.dumps(dict.fromkeys(CAPABILITY_KEYS, 3) | {"styles": []} | change)
+    with serve(answer=lambda body: answer) as server:
+        (label,) = teacher_of(server, repeats=0).label([sample_about("one")])
+    assert label.missing == "invalid_answer"
+
+
+def test_a_lost_connection_is_one_missing_label_and_asked_for_again(tmp_path):
+    samples = [sample_about(f"word {i}", i) for i in range(12)]
+    with serve(
+        fault=lambda number, body: "cut" if "word 5" in text_of(body) else None,
+        answer=lambda body: json.dumps(truth(body)),
+    ) as server:
+        teacher = teacher_of(server, tmp_path, concurrency=4, input_price=1.0)
+        assert [label.missing for label in teacher.label(samples)] == [None] * 5 + ["connection"] + [None] * 6
+        assert teacher.cost().unanswered == 1 and teacher.cost().unanswered_usd > 0
+        server.fault = lambda number, body: None
+        assert {label.missing for label in teacher_of(server, tmp_path).label(samples)} == {None}
+    assert len(server.requests) == 13
+
+
+# ------------------------------------------------------------------------------------- two labels of one
+
+
+def test_the_second_opinion_is_asked_in_reverse_order():
+    with serve(answer=lambda body: json.dumps(truth(body))) as server:
+        teacher = teacher_of(server)
+        first, second = (
+            list(teacher.label([sample_about("one")])),
+            list(teacher.second().label([sample_about("one")])),
+        )
+    assert first[0].missing is second[0].missing is None
+    one, two = (body["messages"][0]["content"] for body in server.requests)
+    assert sorted(one.splitlines()) == sorted(two.splitlines()) and one != two
+    assert one.index(f"\n{CAPABILITY_KEYS[0]}:") < one.index(f"\n{CAPABILITY_KEYS[-1]}:")
+    assert two.index(f"\n{CAPABILITY_KEYS[0]}:") > two.index(f"\n{CAPABILITY_KEYS[-1]}:")
+    schemas = [body["response_format"]["json_schema"]["schema"]["required"] for body in server.requests]
+    assert sorted(schemas[0]) == sorted(schemas[1]) and schemas[0] != schemas[1]
+    assert teacher.cost().requests == 2 and teacher.describe() != teacher.second().describe()
+
+
+def test_a_share_of_the_samples_is_labelled_twice(small_pool, tmp_path):
+    def answer(body):
+        text = body["messages"][0]["content"]
+        forwards = text.index(f"\n{CAPABILITY_KEYS[0]}:") < text.index(f"\n{CAPABILITY_KEYS[-1]}:")
+        scores = truth(body)
+        return json.dumps(
+            scores if forwards else {**scores, "ocr": (scores["ocr"] + 1) % 6, "styles": ["word"]}
+        )
+
+    with serve(answer=answer) as server:
+        summary = label_pool(small_pool, teacher_of(server), tmp_path, share=0.5, agreement=0.25)
+    twice = summary["agreement"]
+    assert len(server.requests) == 20 + 5 and summary["n"] == 20 and twice["n"] == 5
+    assert twice["capabilities"]["stem"] == {"n": 5, "kappa": 1.0, "exact": 1.0, "within_1": 1.0}
+    assert twice["capabilities"]["ocr"]["exact"] == 0 and twice["styles"] == 0.5
+    assert summary["cost"]["requests"] == 25
+    second = pq.read_table(tmp_path / "second.parquet")
+    first = read_labels(tmp_path, small_pool.hash)
+    assert len(second) == 5 and set(second["row"].to_pylist()) < set(first["row"].to_pylist())
+
+
+def test_no_second_label_without_a_share(small_pool, tmp_path):
+    with serve(answer=lambda body: json.dumps(truth(body))) as server:
+        summary = label_pool(small_pool, teacher_of(server), tmp_path, share=0.25)
+    assert "agreement" not in summary and not (tmp_path / "second.parquet").exists()

@@ -26,7 +26,7 @@ from curation.pool.scan import read_part
 _CODES = {reason: code for code, reason in enumerate(REASONS, 1)}
 _REASONS = np.array([None, *REASONS], dtype=object)
 _HASHED_ROWS = 1 << 16
-_LEFT_OUT = -1
+LEFT_OUT = -1
 """Fate of a record that a sampling rule leaves out; 0: kept, above: the number of its reason."""
 
 
@@ -107,7 +107,7 @@ class Judged:
 
     def read(self) -> int:
         """Records that are kept or quarantined."""
-        return int((self.fate != _LEFT_OUT).sum())
+        return int((self.fate != LEFT_OUT).sum())
 
 
 def judge(records: Records, images: pa.Table) -> Judged:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import atomic
 from curation.pool import sources as source_names
 from curation.pool.assemble import (
+    LEFT_OUT,
     Judged,
     Written,
     by_frequency,
@@ -37,8 +37,10 @@ from curation.pool.derive import location
 from curation.pool.errors import PoolArgumentError, PoolError, TooManyBad
 from curation.pool.image_audit import IMAGE_SCHEMA, gate
 from curation.pool.image_check import LEVELS, MAX_PIXELS
+from curation.pool.image_counts import image_counts
+from curation.pool.inputs import InputOptions, Prepared, prepare
 from curation.pool.layout import PARTS, POOL_FILES, POOL_SCHEMA
-from curation.pool.parts import RANGE_BYTES, Part, Source, part_folder, scan_files, usable_cores
+from curation.pool.parts import RANGE_BYTES, Part, Source, part_folder, scan_files, taken, usable_cores
 from curation.pool.record import RecordOptions
 from curation.pool.scan import Range, Scanner, write_part
 from curation.pool.stream import layout_of
@@ -69,6 +71,10 @@ class Options:
     allow_outside: bool = False
     max_pixels: int = MAX_PIXELS
 
+    def inputs(self) -> InputOptions:
+        """The options of `inputs.prepare`."""
+        return InputOptions(self.image_key, self.source_key, self.source_depth)
+
     def record(self, default_source: str | None = None) -> RecordOptions:
         """The options of the records of a file."""
         return RecordOptions(self.image_key, self.source_key, self.source_depth, default_source)
@@ -87,31 +93,41 @@ def build_pool(
     workers: int | None = None,
     on_progress: Progress | None = None,
     on_images: Progress | None = None,
+    on_unpack: Progress | None = None,
     range_bytes: int = RANGE_BYTES,
 ) -> dict[str, Any]:
     """Ingest records of one or several inputs; returns the content of pool.json.
 
-    `images` is the folder that image paths are relative to (default: the first input's own). `tokenizer`
-    counts text tokens (default: white-space words); `image_tokens` is the number of tokens an image costs
-    (default: unknown, null). `limit` reads only the first records. `workers`: processes (default: one for
-    each core if the files are large; 0: none). `on_progress` receives (bytes read, bytes in total),
-    `on_images` (images checked, images).
+    `source`: files or folders of any form that `inputs` reads, or names of Hugging Face datasets. `images` is
+    the folder that image paths are relative to (default: the input's own; images inside an input are unpacked
+    to the pool's folder). `tokenizer` counts text tokens (default: white-space words); `image_tokens` is the
+    number of tokens an image costs (default: unknown, null). `limit` reads only the first records. `workers`:
+    processes (default: one for each core if the files are large; 0: none). `on_unpack` and `on_progress`
+    receive (bytes read, bytes in total), `on_images` (images checked, images).
 
     Writes `quarantine.parquet`, `images.parquet`, `pool.parquet` (in input order) and, last, `pool.json`. A
     build that was killed goes on where it was. Raises PoolArgumentError for an argument that no data could
     satisfy, BrokenJson for a truncated or malformed file, TooManyBad (after writing quarantine.parquet) if
     more than `max_bad_fraction` of the records are unusable, PoolError if none is usable.
     """
-    given = [Path(one) for one in ([source] if isinstance(source, Path | str) else source)]
+    given = [source] if isinstance(source, Path | str) else list(source)
     out = Path(out)
-    root = Path(images) if images is not None else _default_root(given)
-    _check_paths(given, root, out)
+    _check_paths(given, images, out)
     _check_numbers(image_tokens, max_bad_fraction, limit, options)
     unit = token_counter(tokenizer)[1]
+    prepared = prepare(
+        given,
+        out,
+        format=options.format,
+        options=options.inputs(),
+        workers=usable_cores() if workers is None else workers,
+        on_progress=on_unpack,
+    )
+    root = prepared.images or (Path(images) if images is not None else _default_root(given, out))
     out.mkdir(parents=True, exist_ok=True)
     (out / "pool.json").unlink(missing_ok=True)
     build = _Build(root, out, options, tokenizer, max_bad_fraction, limit, workers, range_bytes)
-    build.scan(given, on_progress)
+    build.scan(prepared, on_progress)
     image_table, judged = build.judge(on_images)
     tables = pool_tables(build.parts, judged, image_tokens, build.folder_sources())
     written = write_rows(out / "pool.parquet", tables)
@@ -119,8 +135,9 @@ def build_pool(
         pq.write_table(image_table, temporary, compression="zstd")
     summary = _summary(judged, written, build.parts, limit)
     summary |= {"text_tokens": unit | {"total": written.text_tokens}, "image_tokens_each": image_tokens}
-    summary |= {"format": "llava", "options": asdict(options)}
-    summary |= {"audit": _audit(options, image_table), "files": _files(build.sources, out)}
+    summary |= {"format": prepared.format, "options": asdict(options), "notes": list(prepared.notes)}
+    summary |= {"audit": {"level": options.audit} | image_counts(image_table)}
+    summary |= {"files": _files(build.sources, out)}
     summary |= {"images": location(root, out)}
     summary["versions"] = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "pillow")}
     atomic.write_json(out / "pool.json", summary)
@@ -148,14 +165,18 @@ class _Build:
         self.sources: list[Source] = []
         self.parts: list[Part] = []
 
-    def scan(self, given: Sequence[Path], on_progress: Progress | None) -> None:
+    def scan(self, prepared: Prepared, on_progress: Progress | None) -> None:
         """Read all files; stops early if most of the first records are bad."""
-        self.sources = [Source(layout_of(path), self._options.record()) for path in given]
+        self.sources = [
+            Source(layout_of(file.path), self._options.record(file.source), file.unpacked, file.take)
+            for file in prepared.files
+            if not (file.unpacked and file.path.stat().st_size == 0)
+        ]
         settings = asdict(self._options) | {"root": str(self._root.resolve()), "limit": self._limit}
         settings |= {"tokenizer": str(self._tokenizer), "range": self._range}
         self._folder = part_folder(self._out / PARTS, self.sources, settings)
         self._stop_early()
-        size = sum(source.layout.path.stat().st_size for source in self.sources)
+        size = sum(source.bytes for source in self.sources)
         several = size > self._range and (self._limit is None or self._limit > _EARLY)
         self.parts = scan_files(
             self.sources,
@@ -170,6 +191,7 @@ class _Build:
     def judge(self, on_images: Progress | None) -> tuple[pa.Table, Judged]:
         """The images of all records, and the fate of each record; writes quarantine.parquet."""
         records = gather(self.parts)
+        records.fate[~taken(self.parts, self.sources, self._limit)] = LEFT_OUT
         images = self._checked(records.names, on_images)
         judged = judge(records, images)
         quarantine = quarantine_table(self.parts, judged, images)
@@ -214,8 +236,8 @@ class _Build:
         )
 
     def _stop_early(self) -> None:
-        source = self.sources[0]
-        if source.layout.path.stat().st_size < _EARLY_BYTES:
+        source = self.sources[0] if self.sources else None
+        if source is None or source.take is not None or source.bytes < _EARLY_BYTES:
             return
         path = self._folder / "first.arrow"
         first = Range(source.layout, 0, None, path, limit=_EARLY, options=source.options)
@@ -241,26 +263,36 @@ def _repeated(judged: Judged) -> int:
     return sum(n for reason, n in judged.counts().items() if reason.startswith("duplicate_"))
 
 
-def _default_root(given: Sequence[Path]) -> Path:
-    return given[0].parent
+def _default_root(given: Sequence[Path | str], out: Path) -> Path:
+    """The folder of the inputs; that of the pool for a data set by its name."""
+    paths = [Path(one) for one in given if Path(one).exists()]
+    folders = {(path if path.is_dir() else path.parent).resolve(): path for path in paths}
+    if len(folders) > 1:
+        raise PoolArgumentError(
+            f"the inputs lie in {len(folders)} folders; name the one that image paths are relative to with "
+            "--images"
+        )
+    return next((path if path.is_dir() else path.parent for path in folders.values()), out)
 
 
-def _check_paths(given: Sequence[Path], root: Path, out: Path) -> None:
-    for path, noun in (*((path, "pool file") for path in given), (root, "image folder")):
-        if not path.exists():
-            raise PoolArgumentError(f"{noun} {path} does not exist")
-    for path in given:
-        if not path.is_file():  # a pipe has no byte offsets to index by
-            raise PoolArgumentError(
-                f"pool file {path} is not a regular file; give one JSON or JSON Lines file"
-            )
-    if not root.is_dir():
-        raise PoolArgumentError(f"image folder {root} is not a folder")
+def _check_paths(given: Sequence[Path | str], images: Path | None, out: Path) -> None:
+    if images is not None and not Path(images).exists():
+        raise PoolArgumentError(f"image folder {images} does not exist")
+    if images is not None and not Path(images).is_dir():
+        raise PoolArgumentError(f"image folder {images} is not a folder")
     if out.exists() and not out.is_dir():
         raise PoolArgumentError(f"output {out} is not a folder; choose another --out")
-    written = {(out / name).resolve() for name in POOL_FILES}
-    if found := next((path for path in given if path.resolve() in written), None):
-        raise PoolArgumentError(f"a pool in {out} would overwrite its source {found}; choose another --out")
+    written, place = {(out / name).resolve() for name in POOL_FILES}, out.resolve()
+    for path in map(Path, given):
+        if path.resolve() in written:
+            raise PoolArgumentError(
+                f"a pool in {out} would overwrite its source {path}; choose another --out"
+            )
+        if path.is_dir() and place.is_relative_to(path.resolve()):
+            raise PoolArgumentError(
+                f"output {out} lies in the input folder {path}, and would be read as records; choose another "
+                "--out"
+            )
 
 
 def _check_numbers(
@@ -318,32 +350,12 @@ def _summary(judged: Judged, written: Written, parts: Sequence[Part], limit: int
     }
 
 
-def _audit(options: Options, images: pa.Table) -> dict[str, Any]:
-    """Counts over images.parquet; null for what the level does not tell."""
-
-    def count(mask: pa.ChunkedArray) -> int:
-        return pc.sum(mask.fill_null(False)).as_py() or 0
-
-    full = options.audit == "full"
-    hashes = images["bytes_hash"].drop_null()
-    reasons = pc.value_counts(images["reason"].drop_null()).to_pylist()
-    return {
-        "level": options.audit,
-        "images": len(images),
-        "alpha": count(images["alpha"]),
-        "turned": count(pc.not_equal(images["orientation"], 1)),
-        "animated": count(pc.greater(images["frames"], 1)),
-        "repeated_bytes": repetitions(hashes) if full else None,
-        "reasons": {entry["values"]: entry["counts"] for entry in reasons},
-    }
-
-
 def _files(sources: Sequence[Source], out: Path) -> list[dict[str, Any]]:
     entries = []
     for source in sources:
         path = source.layout.path
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entry = location(path, out) | {"bytes": path.stat().st_size, "sha256": digest}
+        entry = location(path, out) | {"bytes": source.bytes, "sha256": digest}
         entries.append(entry | ({"unpacked": True} if source.unpacked else {}))
     return entries

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from curation.pool.errors import PoolError
+from curation.pool.inputs import Sampling
 from curation.pool.isolated import Lost, WorkersFail, run
 from curation.pool.record import RecordOptions
 from curation.pool.scan import Notes, Range, Scanner, read_notes
@@ -23,11 +26,21 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Source:
-    """A file to scan. `unpacked`: made from another input, whose places its records hold as `idx`."""
+    """A file to scan.
+
+    `unpacked`: made from another input, whose places its records hold as `idx`. `take`: which of its records
+    are taken; None: all.
+    """
 
     layout: Layout
     options: RecordOptions
     unpacked: bool = False
+    take: Sampling | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.layout.path.stat().st_size
 
 
 @dataclass(frozen=True)
@@ -79,17 +92,32 @@ def scan_files(
     Raises BrokenJson if a file cannot be read to its end (or to the last wanted record).
     """
     parts: list[Part] = []
-    bar = _Bar(sum(source.layout.path.stat().st_size for source in sources), on_progress)
+    bar = _Bar(sum(source.bytes for source in sources), on_progress)
     for number, source in enumerate(sources):
-        wanted = None if limit is None else limit - sum(part.rows for part in parts)
-        if wanted is not None and wanted <= 0:
+        left = None if limit is None else limit - int(taken(parts, sources).sum())
+        if left is not None and left <= 0:
             break
+        wanted = left if source.take is None else None  # how many are taken depends on how many there are
         ranges = _ranges(number, source, folder, wanted, range_bytes or RANGE_BYTES)
         # With a limit, the ranges behind it are not scanned; it is seldom larger than a few of them.
-        at_once = len(ranges) if limit is None else max(workers, 1)
+        at_once = len(ranges) if wanted is None else max(workers, 1)
         found = _chained(source, number, ranges, scanner, workers, at_once, bar)
         parts += _until(found, wanted, source.layout.path)
     return parts
+
+
+def taken(parts: Sequence[Part], sources: Sequence[Source], limit: int | None = None) -> np.ndarray:
+    """bool[n]: which of the records of all parts are taken by the sampling of their file and the limit."""
+    masks = [np.zeros(0, bool)]
+    for number, source in enumerate(sources):
+        count = sum(part.rows for part in parts if part.file == number)
+        mask = np.ones(count, bool)
+        if source.take is not None:
+            mask[:] = False
+            mask[source.take.select(count)] = True
+        masks.append(mask)
+    mask = np.concatenate(masks)
+    return mask if limit is None else mask & (np.cumsum(mask) <= limit)
 
 
 class _Bar:
@@ -103,7 +131,7 @@ class _Bar:
 
 
 def _ranges(number: int, source: Source, folder: Path, limit: int | None, size: int) -> list[Range]:
-    total = source.layout.path.stat().st_size
+    total = source.bytes
     begins = range(0, max(total, 1), size) if source.layout.lines or source.layout.boundary else (0,)
     stops = [*begins[1:], None]
     return [

@@ -431,7 +431,7 @@ def test_wrong_paths_are_one_line_and_status_2(tmp_path, images, capsys):
     common = ("--images", images, "--out")
     for arguments, message in [
         (("build", tmp_path / "absent.json", *common, tmp_path / "pool"), "absent.json does not exist"),
-        (("build", images, *common, tmp_path / "pool"), "is not a regular file"),
+        (("build", images / "folder.png", *common, tmp_path / "pool"), "holds no records"),
         (("build", fifo, *common, tmp_path / "pool"), "is not a regular file"),
         (("build", "/dev/null", *common, tmp_path / "pool"), "is not a regular file"),
         (("build", source, *common, source), "data.json is not a folder"),

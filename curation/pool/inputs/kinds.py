@@ -86,7 +86,7 @@ def _kind(path: Path, head: bytes) -> str:
         return "parquet"
     if encoding := next((name for bom, name in TEXT_BOMS.items() if head.startswith(bom)), None):
         text = head[: len(head) // 4 * 4].decode(encoding, "ignore")
-        return f"{_json_kind(path, text)}:{encoding}"
+        return f"{_json_kind(path, head, text)}:{encoding}"
     if not head:
         raise PoolError(f"{path} is empty")
     if is_tar(head):
@@ -94,16 +94,16 @@ def _kind(path: Path, head: bytes) -> str:
     if _MIXTURE.match(head) or (path.suffix in (".yaml", ".yml") and head.lstrip()[:1] not in (b"[", b"{")):
         return "mixture"
     text = head.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
-    return _json_kind(path, text)
+    return _json_kind(path, head, text)
 
 
-def _json_kind(path: Path, text: str) -> str:
+def _json_kind(path: Path, head: bytes, text: str) -> str:
     first = text.lstrip()[:1]
     if first == "[":
         return "list"
     if first == "{":
         return _object_kind(path, text)
-    raise PoolArgumentError(_unknown(path, text))
+    raise PoolArgumentError(_unknown(path, head, text))
 
 
 def _object_kind(path: Path, text: str) -> str:
@@ -140,9 +140,7 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def _unknown(path: Path, text: str) -> str:
-    with path.open("rb") as file:
-        head = file.read(4096)
+def _unknown(path: Path, head: bytes, text: str) -> str:
     for at, magic, name, advice in _MAGIC:
         if head.startswith(magic, at):
             return f"{path} is {name}, which is not read; {advice}"
@@ -156,7 +154,7 @@ def _unknown(path: Path, text: str) -> str:
         return f"{path} is a web page, perhaps an error or a login; download the file again"
     if _XML.match(head):
         return f"{path} is XML, which is not read; {_CONVERT}"
-    if b"\0" in head:
+    if b"\0" in head[:4096]:
         return f"{path} is a binary file of unknown kind (it begins with {head[:8].hex(' ')}); {_CONVERT}"
     if path.suffix.lower() in (".csv", ".tsv") or _looks_delimited(text):
         return f"{path} is a table of text (CSV, TSV), which is not read; {_CONVERT}"

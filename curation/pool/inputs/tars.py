@@ -20,6 +20,18 @@ MAX_JSON_BYTES = 1 << 28
 _EVERY = 64
 
 
+class _Info(tarfile.TarInfo):
+    """Notes the archive's end mark: without one, `tarfile` takes a file cut between members for whole."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            archive.ended = True  # type: ignore[attr-defined]
+            raise
+
+
 class _Member(NamedTuple):
     """`name`: in the archive; `suffix`: after the key; `data`: None if it was not read; `fault` says why."""
 
@@ -45,13 +57,15 @@ def add_records(path: Path, codec: str | None, drafts: Drafts) -> Iterator[None]
 
 def _members(path: Path, codec: str | None) -> Iterator[tuple[str, _Member]]:
     try:
-        with opened(path, codec) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+        with opened(path, codec) as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_Info) as archive:
             for info in archive:
                 if info.isdir():
                     continue
                 folder, _, base = info.name.rpartition("/")
                 stem, _, suffix = base.partition(".")
                 yield f"{folder}/{stem}" if folder else stem, _member(archive, info, suffix.lower())
+            if not getattr(archive, "ended", False):
+                raise tarfile.ReadError("no end mark")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise PoolError(f"{path} is a damaged or cut tar archive ({error}); download it again") from None
 

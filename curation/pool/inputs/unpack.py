@@ -128,6 +128,9 @@ def _unpacked(
             [file for shard, file in zip(shards, files, strict=True) if not _verbatim(shard)], folder
         )
         write_json(folder / "done.json", {"shards": len(shards)})
+    for draft in folder.glob("draft-*"):
+        draft.unlink()
+    shutil.rmtree(folder / "store", ignore_errors=True)
     listed: dict[Found, list[InputFile]] = {}
     for shard, file in zip(shards, files, strict=True):
         listed.setdefault(shard.found, []).append(_input_file(shard, file))
@@ -157,7 +160,7 @@ def _draft(file: Path) -> Path:
 
 
 def _is_done(shard: _Shard, file: Path) -> bool:
-    return (file if _verbatim(shard) else _draft(file)).is_file() or file.is_file()
+    return (file if _verbatim(shard) else _draft(file)).is_file()
 
 
 def _input_file(shard: _Shard, file: Path) -> InputFile:

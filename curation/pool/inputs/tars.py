@@ -24,7 +24,7 @@ class _Info(tarfile.TarInfo):
     """Notes the archive's end mark: without one, `tarfile` takes a file cut between members for whole."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Info":
         try:
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]

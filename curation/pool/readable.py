@@ -54,6 +54,10 @@ def control_tokens(added: tuple[str, ...] = ()) -> ControlTokens:
     return ControlTokens(added)
 
 
+sees = _VISIBLE.search
+"""Truthy if a reader sees something of a text: `not is_empty(text)`, for many texts at once."""
+
+
 def is_empty(text: str) -> bool:
     """Whether a reader sees nothing: only white space, format and control characters, fillers."""
     return _VISIBLE.search(text) is None

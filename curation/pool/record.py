@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import orjson
+import msgspec
 
 from curation.pool import dialects, sources
 from curation.pool.readable import ControlTokens, control_tokens, is_empty
@@ -21,12 +21,14 @@ __all__ = [
     "BadRecord",
     "Record",
     "RecordOptions",
+    "content_hash",
     "parse_record",
     "record_id",
 ]
 
 _HUMAN, _ASSISTANT, _SYSTEM = {"human", "user"}, {"gpt", "assistant"}, "system"
 _SPEAKERS = _HUMAN | _ASSISTANT
+_encode = msgspec.json.Encoder().encode
 SOURCE_KEYS = ("source", "data_source", "image_source")
 
 
@@ -99,8 +101,7 @@ def parse_record(value: Any, options: RecordOptions = DEFAULT) -> Record:
         plain, unknown = dialects.canonical(value, options.image_key)
     images = _images(plain)
     spoken = _spoken(plain["conversations"])
-    encoded = _encoded(images, spoken)
-    digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+    digest = content_hash(images, spoken)
     tokens = control_tokens(options.control_tokens)
     found = tokens if any(tokens.may_be_in(text) for _, text in spoken) else None
     system, dialogue = _without_system(spoken)
@@ -204,12 +205,16 @@ def _check_turns(
         )
 
 
-def _encoded(images: tuple[str, ...], spoken: list[tuple[str, str]]) -> bytes:
-    """Image paths and conversation as JSON, without spaces and escapes: what the content hash is of."""
+def content_hash(images: tuple[str, ...], spoken: list[tuple[str, str]]) -> str:
+    """32 hex digits over image paths and (speaker, text) pairs, as JSON without spaces and escapes.
+
+    Raises BadRecord for a lone surrogate.
+    """
     try:
-        return orjson.dumps((images, spoken))
-    except TypeError:  # orjson, like every tokenizer, takes no lone surrogate
+        text = _encode((images, spoken))
+    except UnicodeEncodeError:
         raise BadRecord("bad_unicode", _surrogate([*images, *(text for _, text in spoken)])) from None
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def _surrogate(texts: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curation import atomic
 from curation.pool.layout import SCAN_SCHEMA
+from curation.pool.plain import reader
 from curation.pool.record import DEFAULT, BadRecord, Record, RecordOptions, parse_record, record_id
 from curation.pool.stream import (
     Damage,
@@ -30,7 +31,8 @@ from curation.pool.tokens import token_counter
 
 _BATCH = 4096
 _NOTES = b"notes"
-_NO_CONTENT = "0" * 32
+_NOTHING = (None, None, 0, 0, "0" * 32)
+"""Source, folder, images, turns and content of a record that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -110,31 +112,33 @@ class Scanner:
         return batches, notes
 
     def _batch(self, pieces: Sequence[Piece], notes: Notes, part: Range) -> pa.RecordBatch:
+        read = reader(part.options)
         rows, texts, images = [], [], []
-        place = notes.records - len(pieces)
-        for number, piece in enumerate(pieces, place):
+        for number, piece in enumerate(pieces, notes.records - len(pieces)):
+            if (plain := None if piece.fault else read(piece.raw)) is not None:
+                texts.append(plain.text)
+                images.extend(plain.images)
+                place = plain.idx if part.unpacked and plain.idx is not None else number
+                rows.append((place, *plain.row(), None, None))
+                continue
             value, fault = (None, piece.fault) if piece.fault else decode(piece.raw, piece.offset)
+            place = _original(value, number) if part.unpacked else number
             try:
                 record = _parsed(piece.raw, value, fault, part.options)
             except BadRecord as bad:
-                own = (record_id(value), None, None, 0, 0, _NO_CONTENT, bad.reason, bad.detail)
                 texts.append("")
-            else:
-                notes.add(record)
-                texts.append(record.text())
-                images.extend(record.images)
-                own = (
-                    record.id,
-                    record.source,
-                    record.folder,
-                    len(record.images),
-                    len(record.turns),
-                    record.content_hash,
-                    None,
-                    None,
-                )
-            rows.append(((_original(value, number) if part.unpacked else number), *own))
+                rows.append((place, record_id(value), *_NOTHING, bad.reason, bad.detail))
+                continue
+            notes.add(record)
+            texts.append(record.text())
+            images.extend(record.images)
+            rows.append((place, *_row(record), None, None))
         return _columns(rows, pieces, self._count(texts), images)
+
+
+def _row(record: Record) -> tuple:
+    images, turns = len(record.images), len(record.turns)
+    return record.id, record.source, record.folder, images, turns, record.content_hash
 
 
 def _numbered(pieces: Iterable[Piece], notes: Notes) -> Iterator[Piece]:

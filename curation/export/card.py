@@ -21,6 +21,8 @@ from curation.selectors.random import select as select_random
 
 _SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 _SIZE_NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+_MAX_SOURCES = 200
+"""Lines of the table of sources, the largest first; folders of images can be sources by the thousand."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,10 @@ def _sources(about: Described) -> str:
             f"{part.get(source, 0) / max(len(about.table), 1):.1%}",
             md.text(known[source]) if source in known else "unknown",
         ]
-        for source, count in whole.items()
+        for source, count in list(whole.items())[:_MAX_SOURCES]
     ]
+    if len(whole) > _MAX_SOURCES:
+        rows.append([f"{len(whole) - _MAX_SOURCES:,} further sources", *[""] * 5])
     head = ["source", "pool", "of the pool", "subset", "of the subset", "licence"]
     lacking = sum(1 for source in part if source not in known)
     said = (
@@ -211,21 +215,29 @@ def _told(info: Mapping[str, Any], keys: Iterable[str]) -> list[tuple[str, str]]
 
 
 def _checks(about: Described) -> str:
-    evidence, note = about.evidence, about.pool.info.get("note") or {}
-    made = f"\nThe pool itself was derived: {md.value(note)}.\n" if note else ""
+    evidence, info = about.evidence, about.pool.info
     parts = ["## Duplicates and leaks\n"]
-    parts.append(_check("Duplicates", evidence.dups, "no search for duplicates was given to this card"))
-    parts.append(_check("Leaks of benchmarks", evidence.leaks, "no decontamination was given to this card"))
+    if parent := info.get("parent"):
+        left = parent["n"] - len(about.pool)
+        parts.append(
+            f"The pool is one of {parent['n']:,} samples without {left:,} that were dropped from it.\n"
+        )
+    parts.append(_check("Duplicates", evidence.dups, info.get("deduplicated"), "--dups"))
+    parts.append(_check("Leaks of benchmarks", evidence.leaks, info.get("decontaminated"), "--leaks"))
     if evidence.leaked is not None:
         parts.append(f"Of the samples of this subset, {evidence.leaked:,} are in the list of leaks.\n")
-    return "\n".join([*parts, made]) if made else "\n".join(parts)
+    return "\n".join(parts)
 
 
-def _check(title: str, found: Mapping[str, Any] | None, absent: str) -> str:
-    if found is None:
-        return f"**{title}**: not done ({absent}).\n"
-    lines = [f"- {key}: {shown}" for key, shown in md.summary(found)]
-    return f"**{title}**: done.\n\n" + "\n".join(lines) + "\n"
+def _check(
+    title: str, found: Mapping[str, Any] | None, dropped: Mapping[str, Any] | None, option: str
+) -> str:
+    """`found`: the report of a search; `dropped`: what the pool says of the search that it was cleaned by."""
+    if found is None and dropped is None:
+        return f"**{title}**: not done, as far as this card was told (`{option}`).\n"
+    done = "searched for" if dropped is None else "searched for, and dropped from the pool"
+    lines = [f"- {key}: {shown}" for key, shown in md.summary(dict(dropped or {}) | dict(found or {}))]
+    return f"**{title}**: {done}.\n\n" + "\n".join(lines) + "\n"
 
 
 def _hashes(about: Described) -> str:

@@ -1,15 +1,17 @@
 """What a card reports beside the selection: signals' models, licences, duplicates, leaks; all from files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.export.errors import ExportError
+from curation.pool.read import Pool
 
 _NOT_TOLD = {"pool_hash", "parts", "vectors", "identity", "rows", "device", "versions", "dtype"}
 
@@ -30,21 +32,26 @@ class Evidence:
 
 
 def gather(
-    pool_hash: str,
-    rows: np.ndarray,
+    pool: Pool,
+    ids: pa.ChunkedArray,
     *,
     signals: Sequence[Path] = (),
     licences: Path | None = None,
     dups: Path | None = None,
     leaks: Path | None = None,
 ) -> Evidence:
-    """Read the files. Raises ExportError for one that is not what it should be, or is of another pool."""
+    """Read the files. Raises ExportError for one that is not what it should be, or is of another pool.
+
+    ids: of the chosen samples. A pool without some samples of another one keeps their ids, so what was found
+    in its parent holds for it too.
+    """
+    hashes = {pool.hash, (pool.info.get("parent") or {}).get("hash")}
     return Evidence(
         _signals(signals),
         None if licences is None else _licences(licences),
-        None if dups is None else _summary(dups, "dup.json", pool_hash),
-        None if leaks is None else _summary(leaks, "leaks.json", pool_hash),
-        None if leaks is None else _leaked(leaks / "leaks.parquet", rows),
+        None if dups is None else _summary(dups, "dup.json", hashes),
+        None if leaks is None else _summary(leaks, "leaks.json", hashes),
+        None if leaks is None else _leaked(leaks / "leaks.parquet", ids),
     )
 
 
@@ -74,22 +81,22 @@ def _licences(path: Path) -> dict[str, str]:
     return value
 
 
-def _summary(folder: Path, name: str, pool_hash: str) -> dict[str, Any]:
+def _summary(folder: Path, name: str, hashes: Collection[str | None]) -> dict[str, Any]:
     info = _json(folder / name)
-    of = info.get("pool_hash", pool_hash)
-    if of != pool_hash:
+    if info.get("pool_hash") not in hashes:
         raise ExportError(
-            f"{folder / name} is of pool {of}, but the subset of {pool_hash}; run it on that pool"
+            f"{folder / name} is of pool {info.get('pool_hash')}, not of the one that the subset was chosen "
+            "from; run it on that one"
         )
-    return info
+    return {key: value for key, value in info.items() if key != "pool_hash"}
 
 
-def _leaked(path: Path, rows: np.ndarray) -> int:
+def _leaked(path: Path, ids: pa.ChunkedArray) -> int:
     try:
-        leaks = pq.read_table(path, columns=["row"])["row"].to_numpy()
+        leaks = pq.read_table(path, columns=["id"])["id"]
     except (OSError, ValueError, KeyError) as error:  # Arrow's errors are ValueErrors
         raise ExportError(f"{path} cannot be read ({error}); run decontaminate again") from error
-    return int(np.isin(rows, leaks).sum())
+    return pc.sum(pc.is_in(ids, leaks.combine_chunks().cast(ids.type))).as_py() or 0
 
 
 def _json(path: Path) -> dict[str, Any]:

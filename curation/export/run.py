@@ -72,8 +72,8 @@ def run(request: Request) -> Iterator[str]:
     _check_outputs(request, pool)
     rows = subset["row"].to_numpy().astype(np.int64)
     found = evidence.gather(
-        pool.hash,
-        rows,
+        pool,
+        subset["id"],
         signals=request.signals,
         licences=request.licenses,
         dups=request.dups,

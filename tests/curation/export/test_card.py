@@ -11,6 +11,7 @@ from export_world import CHOSEN, RECORDS, choose
 from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
+from curation.pool.derive import derive
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.selectors.random import select as select_random
@@ -113,7 +114,7 @@ def test_a_licence_that_is_no_identifier_is_other(world, card):
 def test_what_was_not_done_is_said(card):
     page = card()
     lines = "\n".join(section(page, "Duplicates and leaks"))
-    assert "**Duplicates**: not done" in lines and "**Leaks of benchmarks**: not done" in lines
+    assert "**Duplicates**: not done, as far as" in lines and "**Leaks of benchmarks**: not done" in lines
     assert section(page, "Signals") == ["None: the selection reads the pool alone."]
 
 
@@ -126,12 +127,12 @@ def test_what_was_done_is_reported(world, card, refused):
     pq.write_table(pa.table({"row": [0, 4, 4], "id": ["s0", "s4", "s4"]}), world / "leaks" / "leaks.parquet")
     found = ("--dups", world / "dup", "--leaks", world / "leaks")
     lines = "\n".join(section(card(*found), "Duplicates and leaks"))
-    assert "**Duplicates**: done" in lines and "groups: 3" in lines and "by_kind: exact 2" in lines
+    assert "**Duplicates**: searched for.\n" in lines and "groups: 3" in lines and "by_kind: exact 2" in lines
     assert "benchmarks, x: rows 1" in lines
     assert "Of the samples of this subset, 1 are in the list of leaks" in lines  # row 4 was not chosen
     other = json.dumps({"groups": 0, "pool_hash": "of another"})
     (world / "dup" / "dup.json").write_text(other)
-    assert "of pool of another" in refused("b", *found)
+    assert "is of pool of another" in refused("b", *found)
     (world / "dup" / "dup.json").unlink()
     assert "dup.json does not exist" in refused("b", *found)
 
@@ -166,3 +167,27 @@ def test_whatever_the_data_say_is_text(world, card):
 def test_licences_that_are_no_mapping_of_texts_are_refused(world, refused, text):
     (world / "licences.yaml").write_text(text)
     assert "licences.yaml" in refused("a", "--licenses", world / "licences.yaml")
+
+
+def test_what_was_dropped_from_the_pool_is_told(world, card):
+    drop = pa.table({"row": pa.array([2, 4], pa.int32()), "reason": ["leak"] * 2, "detail": [""] * 2})
+    note = {"decontaminated": {"suite": "mm14", "kinds": ["image_exact"]}}
+    derive(Pool.open(world / "pool"), drop, world / "clean", note=note)
+    choose(world / "clean", [0, 3], world / "chosen")
+    (world / "leaks").mkdir()
+    found = {"pool_hash": Pool.open(world / "pool").hash, "rows": 2}  # of the parent: the ids are the same
+    (world / "leaks" / "leaks.json").write_text(json.dumps(found))
+    leaks = pa.table({"row": [2, 4, 5], "id": ["s2", "s4", "s5"]})  # s5, of another kind, was left in
+    pq.write_table(leaks, world / "leaks" / "leaks.parquet")
+    page = card("--leaks", world / "leaks", pool="clean", subset="chosen")
+    lines = "\n".join(section(page, "Duplicates and leaks"))
+    assert "one of 8 samples without 2 that were dropped" in lines
+    assert "**Leaks of benchmarks**: searched for, and dropped from the pool" in lines
+    assert "suite: mm14" in lines and "rows: 2" in lines
+    assert "Of the samples of this subset, 1 are in the list of leaks" in lines
+
+
+def test_sources_by_the_thousand_are_cut(world, card, monkeypatch):
+    monkeypatch.setattr("curation.export.card._MAX_SOURCES", 1)
+    lines = section(card(), "Sources and licences")
+    assert lines[3] == "| 1 further sources |  |  |  |  |  |"

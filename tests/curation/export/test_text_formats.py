@@ -136,6 +136,16 @@ def test_ms_swift_records_have_messages_and_absolute_image_paths(world, export, 
     check_messages(records, world, world / "source" / "images")
 
 
+def test_images_after_much_text_alone_are_a_list_for_ms_swift(world, export, refused, monkeypatch):
+    """`datasets` fails on such JSON Lines, since its types are those of the first 10 MB."""
+    monkeypatch.setattr("curation.export.swift._TYPED_BYTES", 10)
+    choose(world / "pool", [2, 0, 1], world / "chosen")
+    assert "ends in .json" in refused("a.jsonl", "--format", "swift", subset="chosen")
+    assert len(json.loads(export("a.json", "--format", "swift", subset="chosen").read_text())) == 3
+    choose(world / "pool", [0, 2, 1], world / "image_first")
+    export("a.jsonl", "--format", "swift", subset="image_first")
+
+
 def test_image_paths_can_be_relative_to_a_root(world, export, refused):
     out = export("swift.jsonl", "--format", "swift", "--images-root", world)
     first = json.loads(out.read_text().splitlines()[0])

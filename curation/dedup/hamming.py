@@ -102,6 +102,22 @@ def distinct_pairs(
     return _search(a, None if b is None else _hashes(b), radius)
 
 
+def components(values: np.ndarray, radius: int) -> np.ndarray:
+    """int64[k]: the same number for distinct hashes that a chain of pairs within `radius` connects.
+
+    Pairs are not kept, so that memory does not grow with their number.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    labels = np.arange(len(values))
+    for i, j, _ in _search_by_choices(_hashes(values), None, radius):
+        edges = labels[i], labels[j]
+        graph = coo_array((np.ones(len(i), bool), edges), shape=(len(values), len(values)))
+        labels = connected_components(graph, directed=False)[1][labels].astype(np.int64)
+    return labels
+
+
 def _hashes(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype != np.uint64 or values.ndim != 1:
@@ -115,20 +131,23 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _search(a: np.ndarray, b: np.ndarray | None, radius: int) -> Found:
     """The pairs of distinct hashes, each once."""
+    return _joined(_search_by_choices(a, b, radius))
+
+
+def _search_by_choices(a: np.ndarray, b: np.ndarray | None, radius: int) -> Iterator[Found]:
+    """The same in parts, one for each choice of bands."""
     plan = _plan(a, b, radius)
     if plan is None:
-        return _compare_all(a, b, radius)
+        yield _compare_all(a, b, radius)
+        return
     a = plan.permuted(a)
     b = None if b is None else plan.permuted(b)
-    parts = []
     for chosen in combinations(range(len(plan.widths)), plan.agree):
-        agreeing = (
+        i, j, distance = _joined(
             _agreeing_inside(a, plan, chosen, radius) if b is None else _agreeing(a, b, plan, chosen, radius)
         )
-        i, j, distance = _joined(agreeing)
         new = plan.is_first_choice(chosen, a[i] ^ (a if b is None else b)[j])
-        parts.append((i[new], j[new], distance[new]))
-    return _joined(parts)
+        yield i[new], j[new], distance[new]
 
 
 def _joined(parts: Iterable[Found]) -> Found:

@@ -44,16 +44,20 @@ def add_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from curation.pool.errors import PoolArgumentError
     from curation.pool.read import Pool
 
     pool = Pool.open(options.pool)
+    if options.drop is not None and options.drop.resolve() == pool.folder.resolve():
+        raise PoolArgumentError(f"--drop {options.drop} is the pool itself; choose another folder")
     bad = audit(pool, workers=options.workers, max_pixels=options.max_pixels)
     _print_result(pool, bad)
     if options.drop is not None:
         from curation.pool.derive import derive
 
         pool = Pool.open(options.pool)  # with what the audit wrote
-        info = derive(pool, bad.select(["row", "reason", "detail"]), options.drop, note={"audit": "full"})
+        note = {"audit": pool.info["audit"] | {"unusable_rows": 0}}
+        info = derive(pool, bad.select(["row", "reason", "detail"]), options.drop, note=note)
         write(options.drop)
         print(f"{info['n']:,} samples -> {options.drop}")
     return 0

@@ -12,6 +12,7 @@ from PIL import Image
 from test_image_check import cut_jpeg, encoded, holed_jpeg, photo, png_of, tiff
 
 from curation.pool import audit_report
+from curation.pool.__main__ import main
 from curation.pool.audit_page import EXAMPLES, examples, image_sources
 from curation.pool.image_audit import IMAGE_SCHEMA, gate
 from curation.pool.image_counts import by_side, image_counts
@@ -100,6 +101,44 @@ def test_an_audit_finds_what_the_build_could_not(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("3 of 9 samples name an unusable image; see ")
     assert "row 2 r2: image_truncated: Corrupt JPEG data" in printed
+
+
+def test_the_command_audits_lists_and_drops(tmp_path, capsys):
+    pool = built(tmp_path)
+    arguments = ["audit", str(tmp_path / "pool"), "--workers", "1"]
+    assert main([*arguments, "--drop", str(tmp_path / "sound")]) == 0
+    printed = capsys.readouterr().out
+    assert "3 of 9 samples name an unusable image" in printed and "6 samples -> " in printed
+    sound = Pool.open(tmp_path / "sound")
+    kept = [sample.id for sample in sound.samples()]
+    assert kept == [
+        f"r{n}" for n, name in enumerate(FILES) if name not in {*DAMAGED, "ocr/bomb.png", "ocr/float.tif"}
+    ]
+    reasons = pq.read_table(tmp_path / "sound" / "quarantine.parquet")["reason"].to_pylist()
+    assert len(reasons) == 6 and "image_broken" in reasons
+    assert (sound.info["audit"]["level"], sound.info["audit"]["unusable_rows"]) == ("full", 0)
+    assert sound.info["parent"]["hash"] == pool.hash
+    assert "6 samples, 12 images, 6 of them unusable" in (tmp_path / "sound" / "audit.md").read_text()
+    assert main([*arguments, "--max-pixels", "1000"]) == 0
+    assert "image_too_large 8" in capsys.readouterr().out
+
+
+def test_the_command_refuses_before_it_works(tmp_path, capsys):
+    built(tmp_path)
+    before = sorted((tmp_path / "pool").iterdir())
+    pool = str(tmp_path / "pool")
+    for arguments, message in {
+        (pool, "--drop", pool): "is the pool itself",
+        (str(tmp_path), "--workers", "1"): "holds no finished pool",
+        (pool, "--workers", "-1"): "must be a whole number of at least 0",
+    }.items():
+        try:
+            status = main(["audit", *arguments])
+        except SystemExit as exit:
+            status = exit.code
+        output = capsys.readouterr()
+        assert status in (1, 2) and message in output.err and output.err.count("\n") == 1, arguments
+    assert sorted((tmp_path / "pool").iterdir()) == before
 
 
 def test_a_build_at_level_full_finds_the_same(tmp_path):

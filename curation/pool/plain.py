@@ -33,34 +33,24 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     source: str | msgspec.UnsetType | None = msgspec.UNSET
     idx: int | msgspec.UnsetType | None = msgspec.UNSET
 
-    def keys(self) -> int:
-        """How many keys the record and its turns have in the file."""
-        given = (self.id, self.image, self.source, self.idx)
-        return 1 + sum(key is not msgspec.UNSET for key in given) + 2 * len(self.conversations)
-
 
 class Plain(NamedTuple):
-    """What the pool needs of a record without any peculiarity; `text` is that of `Record.text`."""
+    """What the pool needs of a record without any peculiarity.
 
-    id: str | None
-    source: str
-    folder: str | None
+    `row`: id, source, folder, number of images, number of turns, content hash. `text`: as of `Record.text`.
+    """
+
+    row: tuple[str | None, str, str | None, int, int, str]
     images: tuple[str, ...]
-    turns: int
-    content_hash: str
     text: str
     idx: int | None
-
-    def row(self) -> tuple:
-        """Id, source, folder, number of images, number of turns, content hash."""
-        return self.id, self.source, self.folder, len(self.images), self.turns, self.content_hash
 
 
 def reader(options: RecordOptions) -> Callable[[bytes], Plain | None]:
     """A function from the bytes of a record to what is in it; None: ask `parse_record`."""
     if options.image_key is not None or options.source_key is not None:
         return lambda raw: None
-    decode = msgspec.json.Decoder(_Record).decode
+    decode, unset, spaced_colon = msgspec.json.Decoder(_Record).decode, msgspec.UNSET, _SPACED_COLON.search
     tokens = control_tokens(options.control_tokens)
 
     def read(raw: bytes) -> Plain | None:
@@ -68,35 +58,36 @@ def reader(options: RecordOptions) -> Callable[[bytes], Plain | None]:
             record = decode(raw)
         except (ValueError, RecursionError):
             return None
+        turns = record.conversations
+        own, image, idx = record.id, record.image, record.idx
+        keys = (
+            1 + (own is not unset) + (image is not unset) + (record.source is not unset) + (idx is not unset)
+        )
         # As many keys as the parser found, and no other way to write one: none is there twice.
-        if raw.count(b'":') != record.keys() or _SPACED_COLON.search(raw):
+        if raw.count(b'":') != keys + 2 * len(turns) or spaced_colon(raw):
             return None
-        speakers = [turn.speaker for turn in record.conversations]
-        texts = [turn.value for turn in record.conversations]
-        if not texts or len(texts) % 2 or speakers != _SPEAKERS[: len(texts)]:
+        speakers = [turn.speaker for turn in turns]
+        texts = [turn.value for turn in turns]
+        if not texts or len(texts) % 2 or speakers != _SPEAKERS[: len(texts)] or not all(map(sees, texts)):
             return None
-        image = record.image
-        if (image and (":" in image or len(image) > _LONG_PATH)) or image == "":
-            return None
-        images = (image,) if image else ()
         joined = "\n".join(texts)
-        if joined.count(IMAGE_PLACEHOLDER) != len(images) or (images and IMAGE_PLACEHOLDER not in texts[0]):
+        if image:
+            if ":" in image or len(image) > _LONG_PATH or texts[0].count(IMAGE_PLACEHOLDER) != 1:
+                return None
+            images, text = (image,), joined.replace(IMAGE_PLACEHOLDER, "")
+            if len(text) != len(joined) - len(IMAGE_PLACEHOLDER):
+                return None
+        elif image == "":
             return None
-        if not all(map(sees, texts)) or (tokens.may_be_in(joined) and tokens.count(joined)):
+        else:
+            images, text = (), joined
+        if IMAGE_PLACEHOLDER in text or (tokens.may_be_in(text) and tokens.count(joined)):
             return None
         source, folder = _source(record, images, options)
-        spoken = list(zip(speakers, texts, strict=True))
-        own = str(record.id).strip() if record.id is not msgspec.UNSET and record.id is not None else None
-        return Plain(
-            own or None,
-            source,
-            folder,
-            images,
-            len(texts) // 2,
-            content_hash(images, spoken),
-            joined.replace(IMAGE_PLACEHOLDER, "") if images else joined,
-            record.idx if isinstance(record.idx, int) else None,
-        )
+        name = str(own).strip() if own is not unset and own is not None else None
+        digest = content_hash(images, list(zip(speakers, texts, strict=True)))
+        row = (name or None, source, folder, len(images), len(texts) // 2, digest)
+        return Plain(row, images, text, idx if isinstance(idx, int) else None)
 
     return read
 

@@ -119,7 +119,7 @@ class Scanner:
                 texts.append(plain.text)
                 images.extend(plain.images)
                 place = plain.idx if part.unpacked and plain.idx is not None else number
-                rows.append((place, *plain.row(), None, None))
+                rows.append((place, *plain.row, None, None))
                 continue
             value, fault = (None, piece.fault) if piece.fault else decode(piece.raw, piece.offset)
             place = _original(value, number) if part.unpacked else number

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Counter = Callable[[Sequence[str]], list[int]]
+_SPACE_OR_NOT = bytes(ord(" " if chr(code).isspace() else "x") for code in range(256))
 
 
 def token_counter(tokenizer: str | Path | None) -> tuple[Counter, dict[str, str]]:
@@ -21,7 +22,7 @@ def token_counter(tokenizer: str | Path | None) -> tuple[Counter, dict[str, str]
     loaded.
     """
     if tokenizer is None:
-        return (lambda texts: [len(text.split()) for text in texts]), {"unit": "words"}
+        return (lambda texts: list(map(_words, texts))), {"unit": "words"}
     backend = _load(Path(tokenizer), str(tokenizer))
     digest = hashlib.sha256(backend.to_str().encode()).hexdigest()
 
@@ -29,6 +30,14 @@ def token_counter(tokenizer: str | Path | None) -> tuple[Counter, dict[str, str]
         return [len(item.ids) for item in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     return count, {"unit": "tokens", "tokenizer": Path(tokenizer).name, "tokenizer_sha256": digest}
+
+
+def _words(text: str) -> int:
+    """`len(text.split())`, but for ASCII in less than half of its time."""
+    if not text.isascii():
+        return len(text.split())
+    marks = text.encode().translate(_SPACE_OR_NOT)
+    return marks.count(b"x ") + marks.endswith(b"x")
 
 
 def _load(path: Path, name: str) -> "Tokenizer":

@@ -41,18 +41,13 @@ def write_source(folder: Path, records: int) -> None:
         small = Image.fromarray(rng.integers(0, 255, (14, 14, 3), np.uint8))
         small.resize((224, 224)).save(folder / "images" / f"{number}.jpg", quality=90)
     words = np.array([f"w{number:x}" for number in rng.integers(0, 1 << 20, 4096)])
+    texts = [[" ".join(words[rng.integers(0, 4096, 24)]) for _ in range(4)] for _ in range(997)]
     with (folder / "data.json").open("w") as file:
         for number in range(records):
-            said = [" ".join(words[rng.integers(0, 4096, 24)]) for _ in range(4)]
-            has_image = number % 5 != 4
-            turns = [
-                {
-                    "from": ("human", "gpt")[i % 2],
-                    "value": ("<image>\n" if has_image and i == 0 else "") + text,
-                }
-                for i, text in enumerate(said)
-            ]
-            held = {"image": f"{number % IMAGES}.jpg"} if has_image else {}
+            image = number % 5 != 4
+            said = [("<image>\n" if image else "") + texts[number % 997][0], *texts[number % 997][1:]]
+            turns = [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(said)]
+            held = {"image": f"{number % IMAGES}.jpg"} if image else {}
             record = {"id": f"{number:09d}", **held, "conversations": turns, "source": f"s{number % 90}"}
             file.write(("[" if number == 0 else ",\n") + json.dumps(record))
         file.write("]\n")

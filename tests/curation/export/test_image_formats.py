@@ -12,9 +12,6 @@ from datasets import List, Value, load_dataset, load_from_disk
 from export_world import CHOSEN, RECORDS, choose
 from PIL import Image
 
-from curation.pool.ingest import build_pool
-from curation.pool.read import Pool
-
 EXPECTED = [RECORDS[row] for row in CHOSEN]
 
 
@@ -102,18 +99,6 @@ def test_parquet_shards_are_numbered_for_the_hub(world, export, monkeypatch):
     assert found == [f"train-{i:05d}-of-00003.parquet" for i in range(3)]
     loaded = load_dataset(str(out), split="train", cache_dir=str(world / "cache"))
     assert loaded["id"][:] == [record["id"] for record in EXPECTED]
-
-
-@pytest.mark.parametrize("form", ["llava"])
-def test_a_pool_built_of_an_export_holds_the_same_samples(world, export, form):
-    out = export(f"out.{form}" if form == "parquet" else "out", "--format", form)
-    given = out / "out-000000.tar" if form == "webdataset" else out
-    build_pool(given, world / "source" / "images" if form == "llava" else None, world / "again")
-    again, pool = Pool.open(world / "again"), Pool.open(world / "pool")
-    for new, row in zip(again.samples(), CHOSEN, strict=True):
-        old = pool[row]
-        assert (new.id, new.turns, new.system, new.source) == (old.id, old.turns, old.system, old.source)
-        assert [path.read_bytes() for path in new.images] == [path.read_bytes() for path in old.images]
 
 
 def test_webdataset_reads_its_shards(world, export):

@@ -27,6 +27,13 @@ ALLOWED = {
     "curation.pool": {"curation.pool", "curation.taxonomy"},
     "curation.selectors": {"curation.selectors", "curation.taxonomy"},
     "curation.teacher": {"curation.teacher", "curation.pool", "curation.taxonomy"},
+    "curation.export": {
+        "curation.export",
+        "curation.pool",
+        "curation.subset",
+        "curation.compare",
+        "curation.selectors",
+    },
     "curation.mini": {"curation.mini", "curation.pool", "curation.taxonomy"},
     "curation.dedup": {
         "curation.dedup",

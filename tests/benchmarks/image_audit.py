@@ -64,8 +64,8 @@ def in_workers(folder: Path, names: list[str], workers: int) -> str:
     cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     passed, peak = time.perf_counter() - wall, after.ru_maxrss / 1024
     return (
-        f"{len(names):,} JPEGs at level full in {workers} workers: {passed:.1f} s of wall time, {cpu:.1f} CPU "
-        f"seconds with their start, peak of a worker {peak:,.0f} MB"
+        f"{len(names):,} JPEGs at level full in {workers} workers: {passed:.1f} s of wall time, {cpu:.1f} s "
+        f"of CPU time with their start, peak of a worker {peak:,.0f} MB"
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from curation.dedup.clusters import Block, Blocks, Rule, split
 from curation.dedup.images import Images, Numbers, mixed, read_images
 from curation.dedup.text import BANDS, SLOTS, Texts, near_candidates, read_texts
+from curation.dedup.vectors import Vectors, join_semantic
 from curation.selectors.primitives.keys import seeded_keys
 
 if TYPE_CHECKING:
@@ -74,21 +75,27 @@ class Found:
 
 
 def find_duplicates(
-    pool: "Pool", rule: Rule | None = None, *, workers: int = 0, steps: "Steps | None" = None
+    pool: "Pool",
+    rule: Rule | None = None,
+    *,
+    vectors: Vectors | None = None,
+    workers: int = 0,
+    steps: "Steps | None" = None,
 ) -> Found:
     """Group the samples of a pool that are copies of each other by `rule`.
 
-    The first of a group, which is kept, is the one of the most pixels, then of the most words, then of the
-    lowest hash of its id: it does not depend on the order of the pool. Every other one is a copy of it, not
-    only of one that is a copy of it. workers: processes that read texts and compare pictures; 0: none. steps:
-    gives the progress callback of the step that it is named.
+    The first of a group, which is kept, is the one of the most pixels, then of the most text tokens, then of
+    the lowest hash of its id: it does not depend on the order of the pool. Every other one is a copy of it,
+    not only of one that is a copy of it; with `vectors`, groups whose firsts are near are joined. workers:
+    processes that read texts and compare pictures; 0: none. steps: gives the progress callback of the step
+    that it is named.
 
-    Raises PoolArgumentError where images.parquet lacks the hashes that the rule needs, PoolError where files
-    changed.
+    Raises PoolArgumentError where images.parquet lacks the hashes that are needed, or `vectors` do not fit;
+    PoolError where files changed; SignalError for signals that cannot be read.
     """
     rule = rule or Rule()
     progress = steps or (lambda name: None)
-    images = read_images(pool, rule.radius if rule.images == "near" else None)
+    images = read_images(pool, None if rule.images == "exact" else rule.radius)
     family = images.key(images.family if rule.images != "alike" else np.zeros_like(images.family))
     rows = np.flatnonzero(_is_repeated(family))
     if rule.text == "any":
@@ -99,11 +106,32 @@ def find_duplicates(
     chains = _chains(texts, rule)
     block = mixed(family[rows] ^ mixed(chains[texts.text].astype(np.uint64)))
     unit = mixed(images.key(images.content)[rows] ^ mixed(texts.text.astype(np.uint64)))
-    lot = seeded_keys(0, pool.table["id"].combine_chunks())[rows]
-    best = np.lexsort((lot, -texts.words, -images.sums(images.pixels)[rows]))
+    rank = _rank(pool, images)
+    best = np.argsort(rank[rows])
     units = _Units.of(rows[best], unit[best], block[best], texts.text[best])
     firsts = _split(units, pool, images, texts, rule, workers, progress("compare"))
-    return _found(pool, images, units, firsts, rule)
+    found = _found(pool, images, units, firsts, rule)
+    return (
+        found if vectors is None else _with_semantic(found, join_semantic(pool, vectors, found.group, rank))
+    )
+
+
+def _rank(pool: "Pool", images: Images) -> Numbers:
+    """int64[n]: the place of each row from the best to the worst."""
+    lot = seeded_keys(0, pool.table["id"].combine_chunks())
+    tokens = pool.table["text_tokens"].fill_null(0).to_numpy()
+    rank = np.empty(len(pool), np.int64)
+    rank[np.lexsort((lot, -tokens, -images.sums(images.pixels)))] = np.arange(len(pool))
+    return rank
+
+
+def _with_semantic(found: Found, group: Numbers) -> Found:
+    """Joined groups; a row that was alone, or the first of its group, is now tied as `semantic`."""
+    kind = found.kind.copy()
+    joined = np.flatnonzero(found.first & (group != found.group))
+    tied = np.concatenate([joined, group[joined]])
+    kind[tied] = np.minimum(kind[tied], _CODE["semantic"])
+    return Found(group, kind, found.images)
 
 
 @dataclass(frozen=True)

@@ -94,18 +94,27 @@ class Questions:
             self.generation,
         )
 
+    @property
+    def rows(self) -> "Dataset":
+        """The rows of the data that the task asks about, as they are stored."""
+        return self._rows
+
+    @property
+    def image_columns(self) -> list[str]:
+        """The columns of images, or of lists of images; none if the task makes them from other columns."""
+        return [name for name, feature in self._rows.features.items() if _is_media(feature)]
+
     @cached_property
     def with_images(self) -> list[bool]:
         """Whether each question has an image; reads no pixel."""
         has = [False] * len(self)
-        for name, feature in self._rows.features.items():
-            if _is_media(feature):
-                column = self._rows.select_columns([name]).with_format("arrow")
-                at = 0
-                for batch in column.iter(256):
-                    for held in _held(batch[name]):
-                        has[at] |= held
-                        at += 1
+        for name in self.image_columns:
+            column = self._rows.select_columns([name]).with_format("arrow")
+            at = 0
+            for batch in column.iter(256):
+                for held in _held(batch[name]):
+                    has[at] |= held
+                    at += 1
         return has
 
     def messages(self, index: int) -> Messages:

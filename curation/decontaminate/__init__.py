@@ -1,0 +1,1 @@
+"""Test-set leaks: samples of a pool that repeat images or questions of benchmarks."""

@@ -234,3 +234,5 @@ def test_sheets_hold_unknown_tokens_and_bars():
     made = sheets(compare([subset("a", [3, 1]), subset("b", [5, 2])]))
     assert made[0].rows[0] == ["a", "x", "0", "2", "10", "unknown"]
     assert "| a\\|b |" in Sheet("t", ["k"], [["a|b"]]).markdown()
+    shown = Sheet("t", ["", "k"], [["<img src=x> [a](b)\nc", "1"]]).markdown()
+    assert "|  | k |" in shown and r"| &lt;img src=x&gt; \[a\](b)\\nc | 1 |" in shown

@@ -57,6 +57,7 @@ ALLOWED = {
         "curation.taxonomy",
         "curation.teacher",  # the chat client, for judges and served models
     },
+    "curation.decontaminate": {"curation.decontaminate", "curation.pool", "curation.dedup", "evaluation"},
 }
 
 

@@ -1,10 +1,10 @@
-"""Image files checked per CPU second, by format and level, beside plain decoding by Pillow.
+"""Image files checked per CPU second, by format and level, beside plain decoding; memory of a worker.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/image_audit.py [--files 100] [--workers 2]
+OMP_NUM_THREADS=1 python tests/benchmarks/image_audit.py [--files 100]
 """
 
 import argparse
-import resource
+import math
 import sys
 import tempfile
 import time
@@ -17,7 +17,9 @@ from PIL import Image
 
 import curation.mini
 from curation.pool.image_audit import gate
+from curation.pool.image_check import MAX_PIXELS, Check
 from curation.pool.images import rgb
+from curation.pool.isolated import run
 
 PHOTOS = Path(curation.mini.__file__).parent / "assets" / "photos"
 SIZE = (640, 480)
@@ -56,16 +58,27 @@ def per_cpu_second(work: Callable[[], object], files: int) -> float:
     return files / min(seconds)
 
 
-def in_workers(folder: Path, names: list[str], workers: int) -> str:
-    """Wall and CPU seconds of a gate at level full, and the peak memory of the largest worker."""
-    wall, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    gate(names, folder, level="full", workers=workers)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-    passed, peak = time.perf_counter() - wall, after.ru_maxrss / 1024
+class Peak:
+    """Checks a file in a worker, and gives the most memory that the worker has had so far, in MB."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    def __call__(self, name: str) -> float:
+        if name:
+            self._check(name)
+        return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def peaks(folder: Path, names: list[str]) -> str:
+    """Memory of a worker that has started, has checked photographs, and the largest image that is allowed."""
+    side = math.isqrt(MAX_PIXELS)
+    Image.new("RGBA", (side, side), (1, 2, 3, 4)).save(folder / "large.png", compress_level=1)
+    work = Peak(Check(str(folder), "full"))
+    ((_, found),) = run(work, ["", *names, "large.png"], 1, chunk=len(names) + 2)
     return (
-        f"{len(names):,} JPEGs at level full in {workers} workers: {passed:.1f} s of wall time, {cpu:.1f} s "
-        f"of CPU time with their start, peak of a worker {peak:,.0f} MB"
+        f"peak of a worker: {found[0]:,.0f} MB at its start, {found[-2]:,.0f} MB after {len(names):,} "
+        f"photographs, {found[-1]:,.0f} MB after a transparent image of {side:,} x {side:,} pixels"
     )
 
 
@@ -74,7 +87,6 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--files", type=int, default=100, metavar="N")
-    parser.add_argument("--workers", type=int, default=2, metavar="N")
     options = parser.parse_args()
     images = pictures(options.files)
     print("| format | KB a file | header | full | plain Pillow decode | full beside plain |")
@@ -94,8 +106,7 @@ def main() -> int:
             print(
                 f"| {kind} | {size:,.0f} | {header:,.0f} | {full:,.0f} | {plain:,.0f} | {full / plain:.2f} |"
             )
-        names = [f"{n}.jpg" for n in range(len(images))] * 4
-        print(in_workers(folder, names, options.workers))
+        print(peaks(folder, [f"{n}.jpg" for n in range(len(images))]))
     return 0
 
 

@@ -89,18 +89,34 @@ class Store:
         return self.folder / name[:2] / name
 
 
-def final_names(pictures: pa.Table) -> pa.Array:
-    """The path below the image folder (string[n]) of each of n pictures (`NAMES_SCHEMA`, in input order)."""
-    files, names = pictures["file"].combine_chunks(), pictures["name"].combine_chunks()
-    code = names.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    content = files.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    named = np.flatnonzero(code >= 0)
-    first = np.full(code.max(initial=-1) + 1, -1, dtype=np.int64)
-    first[code[named][::-1]] = content[named][::-1]  # the last write of each name is the first in input order
-    own = np.zeros(len(code), dtype=bool)
-    own[named] = first[code[named]] == content[named]
+def decide(tables: Iterable[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
+    """Of n pictures (`NAMES_SCHEMA`, in input order): whether each has its own name, and a file to be made.
+
+    bool[n] each. The second is False for a picture whose file an earlier one has made already.
+    """
+    codes = [_codes(table) for table in tables]
+    name, content = (np.concatenate([np.zeros(0, np.uint64), *part]) for part in zip(*codes, strict=True))
+    _, first, group = np.unique(name, return_index=True, return_inverse=True)
+    own = (name != 0) & (content == content[first[group]])
+    made = np.zeros(len(name), dtype=bool)
+    made[np.unique(np.where(own, name, ~content), return_index=True)[1]] = True
+    return own, made
+
+
+def paths_of(table: pa.Table, own: np.ndarray) -> pa.Array:
+    """The path below the image folder (string[n]) of each picture of a table."""
+    files = table["file"].combine_chunks()
     hashed = pc.binary_join_element_wise("by_content", pc.utf8_slice_codeunits(files, 0, 2), files, "/")
-    return pc.if_else(pa.array(own), names, hashed)
+    return pc.if_else(pa.array(own), table["name"].combine_chunks(), hashed)
+
+
+def _codes(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """64 bits of each name (0 for none) and of each content: a tenth of the memory of the texts."""
+    names, files = table["name"].to_pylist(), table["file"].to_pylist()
+    digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() if text else b"" for text in names)
+    name = map(int.from_bytes, digests)
+    content = (int(text[:16], 16) for text in files)
+    return np.fromiter(name, np.uint64, len(names)), np.fromiter(content, np.uint64, len(files))
 
 
 def place(store: Store, images: Path, pairs: Iterable[tuple[str, str]]) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,17 +24,21 @@ from curation.pool.errors import PoolError
 from curation.pool.inputs.drafts import Drafts, encoded, named_lines, pictures_path, write_draft
 from curation.pool.inputs.find import Found, find, format_of
 from curation.pool.inputs.given import DEFAULT, InputFile, InputOptions, Prepared, check_options
-from curation.pool.inputs.pictures import Store, final_names, place
+from curation.pool.inputs.pictures import Store, decide, paths_of, place
 
 Progress = Callable[[int, int], None]
 
+_ROW_BYTES = 1 << 16
+"""A guess at a row of a dataset whose bytes are not known, for the progress alone."""
 _VERSION = 1
 """Raised whenever the unpacked lines of one input change, so that older ones are not taken for them."""
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """A piece of an input: `rows` = (first row, rows, first row group, row groups) of a table; None: all.
+    """A piece of an input, a `share` of its bytes.
+
+    `rows`: (first row, rows, first row group, row groups) of a table; None: all.
 
     `keep`: the numbers of the rows to take, of a table; of a text or tar, the build takes `found.take`.
     """
@@ -42,11 +46,14 @@ class _Shard:
     found: Found
     rows: tuple[int, ...] | None = None
     keep: np.ndarray | None = None
+    share: float = 1.0
 
     @property
     def size(self) -> int:
         """Its work, in bytes or thereabouts, for the progress."""
-        return self.rows[1] if self.found.dataset is not None and self.rows else self.found.bytes
+        if self.found.dataset is not None and self.rows:
+            return self.rows[1] * _ROW_BYTES
+        return int(self.found.bytes * self.share)
 
     def key(self) -> list[Any]:
         """What its unpacked lines depend on."""
@@ -96,11 +103,16 @@ def _shards(item: Found) -> list[_Shard]:
         ranges = [(at, min(step, count - at), 0, 0) for at in range(0, count, step)]
     else:
         return [_Shard(item)]
+    count = sum(rows[1] for rows in ranges)
+    shards = [_Shard(item, rows, share=rows[1] / count) for rows in ranges if rows[1]]
     if item.take is None:
-        return [_Shard(item, rows) for rows in ranges]
-    kept = item.take.select(sum(rows[1] for rows in ranges))
-    parts = (kept[np.searchsorted(kept, r[0]) : np.searchsorted(kept, r[0] + r[1])] for r in ranges)
-    return [_Shard(item, rows, keep) for rows, keep in zip(ranges, parts, strict=True) if len(keep)]
+        return shards
+    kept = item.take.select(count)
+    for number, shard in enumerate(shards):
+        first, size = (shard.rows or (0, 0))[:2]
+        inside = kept[np.searchsorted(kept, first) : np.searchsorted(kept, first + size)]
+        shards[number] = replace(shard, keep=inside)
+    return [shard for shard in shards if shard.keep is not None and len(shard.keep)]
 
 
 def _unpacked(
@@ -215,20 +227,16 @@ def _batches(shard: _Shard) -> Iterator[pa.RecordBatch]:
 def _name_pictures(files: list[Path], folder: Path) -> None:
     """Give every picture its name, then every draft its final lines."""
     drafts = [_draft(file) for file in files]
-    pictures = [pq.read_table(pictures_path(draft)) for draft in drafts]
-    if not pictures:
+    if not drafts:
         return
-    together = pa.concat_tables(pictures)
-    names = final_names(together)
-    distinct = pa.table({"file": together["file"], "name": names}).group_by(["file", "name"]).aggregate([])
-    place(Store(folder / "store"), folder / "images", _pairs(distinct))
-    start = 0
-    for file, draft, table in zip(files, drafts, pictures, strict=True):
+    own, made = decide(pq.read_table(pictures_path(draft)) for draft in drafts)
+    store, start = Store(folder / "store"), 0
+    for file, draft in zip(files, drafts, strict=True):
+        table = pq.read_table(pictures_path(draft))
+        part = slice(start, start + len(table))
+        paths = paths_of(table, own[part]).to_pylist()
+        stored = table["file"].to_pylist()
+        place(store, folder / "images", ((stored[i], paths[i]) for i in np.flatnonzero(made[part])))
         with replacing(file) as temporary, temporary.open("wb") as target:
-            target.writelines(named_lines(draft, names.slice(start, len(table)).to_pylist()))
-        start += len(table)
-
-
-def _pairs(distinct: pa.Table) -> Iterator[tuple[str, str]]:
-    for batch in distinct.to_batches(max_chunksize=1 << 14):
-        yield from zip(batch["file"].to_pylist(), batch["name"].to_pylist(), strict=True)
+            target.writelines(named_lines(draft, paths))
+        start = part.stop

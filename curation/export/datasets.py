@@ -9,13 +9,20 @@ from pathlib import Path
 import pyarrow as pa
 
 from curation.export import columns
+from curation.export.errors import ExportError
 from curation.export.job import Job
 
 
 def write(job: Job, out: Path) -> dict[str, int]:
-    """Write the folder `out`, which exists and is empty."""
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars
-    from datasets.utils.tqdm import are_progress_bars_disabled
+    """Write the folder `out`, which exists and is empty. Raises ExportError without the library."""
+    try:
+        from datasets import Dataset, disable_progress_bars, enable_progress_bars
+        from datasets.utils.tqdm import are_progress_bars_disabled
+    except ImportError as error:
+        raise ExportError(
+            "--format datasets needs the package: pip install datasets; parquet needs none, and "
+            "datasets.load_dataset reads it"
+        ) from error
 
     schema = columns.schema(job, embed=job.embed)
     quiet = are_progress_bars_disabled()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 
 import pyarrow.parquet as pq
@@ -72,6 +73,11 @@ def test_shards_of_a_saved_dataset_have_the_size_asked_for(export):
     out = export("saved", "--format", "datasets", "--shard-size", "4kB")
     assert len(list(out.glob("data-*.arrow"))) > 1 and len(load_from_disk(str(out))) == len(CHOSEN)
     assert not list(out.glob(".arrow*"))
+
+
+def test_without_the_library_it_is_said_what_to_do(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "pip install datasets" in refused("saved", "--format", "datasets")
 
 
 def test_parquet_loads_as_a_folder_with_its_images(world, export):

@@ -5,7 +5,6 @@ python -m curation.pool audit pools/665k --drop pools/665k-sound
 """
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +32,8 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--workers",
         type=whole_number(0),
-        default=os.cpu_count() or 1,
         metavar="N",
-        help="processes (default: one for each CPU; 0: none, and a hostile image ends the audit)",
+        help="processes (default: one for each core; 0: none, and a hostile image ends the audit)",
     )
     parser.add_argument(
         "--max-pixels", type=whole_number(1), metavar="N", help="refuse larger images (default: as built)"
@@ -45,12 +43,14 @@ def add_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from curation.pool.errors import PoolArgumentError
+    from curation.pool.parts import usable_cores
     from curation.pool.read import Pool
 
     pool = Pool.open(options.pool)
     if options.drop is not None and options.drop.resolve() == pool.folder.resolve():
         raise PoolArgumentError(f"--drop {options.drop} is the pool itself; choose another folder")
-    bad = audit(pool, workers=options.workers, max_pixels=options.max_pixels)
+    workers = usable_cores() if options.workers is None else options.workers
+    bad = audit(pool, workers=workers, max_pixels=options.max_pixels)
     _print_result(pool, bad)
     if options.drop is not None:
         from curation.pool.derive import derive

@@ -57,6 +57,11 @@ def png_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def keyed(image, **options):
+    """A picture of which one colour is transparent."""
+    return encoded("PNG", image, transparency=0 if image.mode == "P" else (0, 0, 0), **options)
+
+
 ALPHA = Image.fromarray(np.full((4, 6, 4), 128, np.uint8))
 SOUND = {
     "jpeg": encoded("JPEG"),
@@ -89,6 +94,9 @@ SOUND = {
     "jpeg 2000": encoded("JPEG2000"),
     "rgba": encoded("PNG", ALPHA),
     "rgba webp": encoded("WEBP", ALPHA),
+    "rgba by palette": keyed(photo().convert("P")),
+    "rgba by key colour": keyed(photo()),
+    "rgba gif": encoded("GIF", Image.linear_gradient("L").resize(SIZE), transparency=0),
 }
 
 
@@ -271,6 +279,7 @@ def test_an_image_outside_the_folder_is_read_only_where_that_is_allowed(tmp_path
     assert strict("folder/a.png").reason is None
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_small_file_of_many_pixels_is_not_decoded(check, monkeypatch, level):
     data = png_of(13_000, 13_000)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from curation import atomic
 from curation.pool.ids import DUPLICATE_ID, DUPLICATE_RECORD, Ids, hexadecimal, unique_ids
+from curation.pool.image_audit import IMAGE_SCHEMA
 from curation.pool.layout import POOL_SCHEMA, QUARANTINE_SCHEMA
 from curation.pool.parts import Part
 from curation.pool.reasons import REASONS
@@ -81,6 +82,38 @@ def _coded(reasons: pa.ChunkedArray) -> np.ndarray:
 
 
 @dataclass
+class Images:
+    """What decides on the records of each image: `sizes` in bytes, int64[m], and `reasons`, int16[m], 0: none.
+
+    `table`: the file with the rest, of `image_audit.IMAGE_SCHEMA`.
+    """
+
+    sizes: np.ndarray
+    reasons: np.ndarray
+    table: Path
+
+    @classmethod
+    def write(cls, path: Path, tables: Iterator[pa.Table]) -> "Images":
+        """Write images.parquet from the tables of consecutive images."""
+        sizes, reasons, count = [np.zeros(0, np.int64)], [np.zeros(0, np.int16)], 0
+        with (
+            atomic.replacing(path) as temporary,
+            pq.ParquetWriter(temporary, IMAGE_SCHEMA, compression="zstd") as file,
+        ):
+            for table in tables:
+                numbers = pa.array(np.arange(count, count := count + len(table), dtype=np.int32))
+                file.write_table(table.set_column(0, IMAGE_SCHEMA.field(0), numbers))
+                sizes.append(table["bytes"].fill_null(0).to_numpy())
+                reasons.append(_coded(table["reason"]))
+        return cls(np.concatenate(sizes), np.concatenate(reasons), path)
+
+    def details(self, images: np.ndarray) -> pa.ChunkedArray:
+        """Why each of these images (-1: none) cannot be used."""
+        at = pa.array(images, mask=images < 0)
+        return pq.read_table(self.table, columns=["detail"])["detail"].take(at)
+
+
+@dataclass
 class Judged:
     """The fate of all records, and what is in the pool of those that are kept.
 
@@ -110,15 +143,14 @@ class Judged:
         return int((self.fate != LEFT_OUT).sum())
 
 
-def judge(records: Records, images: pa.Table) -> Judged:
-    """The fate of all records, with the facts of their images (a table of images.parquet)."""
-    bytes_ = images["bytes"].fill_null(0).to_numpy()
-    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(bytes_[records.images])])
+def judge(records: Records, images: Images) -> Judged:
+    """The fate of all records."""
+    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(images.sizes[records.images])])
     sizes = total[records.starts[1:]] - total[records.starts[:-1]]
-    bad_image = _first_bad(records, _coded(images["reason"]))
+    bad_image = _first_bad(records, images.reasons)
     fate = records.fate
     hit = (fate == 0) & (bad_image >= 0)
-    fate[hit] = _coded(images["reason"])[bad_image[hit]]
+    fate[hit] = images.reasons[bad_image[hit]]
     usable = fate == 0
     mask = pa.array(usable)
     ids = unique_ids(records.own.filter(mask), records.content.filter(mask))
@@ -137,7 +169,7 @@ def _first_bad(records: Records, reasons: np.ndarray) -> np.ndarray:
     return found
 
 
-def quarantine_table(parts: Sequence[Part], judged: Judged, images: pa.Table) -> pa.Table:
+def quarantine_table(parts: Sequence[Part], judged: Judged, images: Images) -> pa.Table:
     """The rows of quarantine.parquet, in input order."""
     tables = [QUARANTINE_SCHEMA.empty_table()]
     for part, rows in _slices(parts):
@@ -160,11 +192,10 @@ def quarantine_table(parts: Sequence[Part], judged: Judged, images: pa.Table) ->
     return pa.concat_tables(tables).combine_chunks()
 
 
-def _details(table: pa.Table, bad_image: np.ndarray, images: pa.Table) -> pa.ChunkedArray:
+def _details(table: pa.Table, bad_image: np.ndarray, images: Images) -> pa.ChunkedArray:
     """Why each record is not used: its own fault, else its image's, else the content that it repeats."""
-    at = pa.array(bad_image, mask=bad_image < 0)
     content = pc.binary_join_element_wise("content", hexadecimal(table["content"].combine_chunks()), " ")
-    return pc.coalesce(table["detail"], images["detail"].take(at), content)
+    return pc.coalesce(table["detail"], images.details(bad_image), content)
 
 
 def _slices(parts: Sequence[Part]) -> Iterator[tuple[Part, slice]]:

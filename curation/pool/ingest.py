@@ -7,13 +7,12 @@ import hashlib
 import importlib.metadata
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +20,7 @@ from curation import atomic
 from curation.pool import sources as source_names
 from curation.pool.assemble import (
     LEFT_OUT,
+    Images,
     Judged,
     Written,
     by_frequency,
@@ -30,11 +30,11 @@ from curation.pool.assemble import (
     pool_hash,
     pool_tables,
     quarantine_table,
-    repetitions,
     write_rows,
 )
 from curation.pool.derive import location
 from curation.pool.errors import PoolArgumentError, PoolError, TooManyBad
+from curation.pool.ids import repeated_hashes
 from curation.pool.image_audit import IMAGE_SCHEMA, gate
 from curation.pool.image_check import LEVELS, MAX_PIXELS
 from curation.pool.image_counts import image_counts
@@ -128,15 +128,13 @@ def build_pool(
     (out / "pool.json").unlink(missing_ok=True)
     build = _Build(root, out, options, tokenizer, max_bad_fraction, limit, workers, range_bytes)
     build.scan(prepared, on_progress)
-    image_table, judged = build.judge(on_images)
+    judged = build.judge(on_images)
     tables = pool_tables(build.parts, judged, image_tokens, build.folder_sources())
     written = write_rows(out / "pool.parquet", tables)
-    with atomic.replacing(out / "images.parquet") as temporary:
-        pq.write_table(image_table, temporary, compression="zstd")
     summary = _summary(judged, written, build.parts, limit)
     summary |= {"text_tokens": unit | {"total": written.text_tokens}, "image_tokens_each": image_tokens}
     summary |= {"format": prepared.format, "options": asdict(options), "notes": list(prepared.notes)}
-    summary |= {"audit": {"level": options.audit} | image_counts(image_table)}
+    summary |= {"audit": {"level": options.audit} | _image_counts(out)}
     summary |= {"files": _files(build.sources, out)}
     summary |= {"images": location(root, out)}
     summary["versions"] = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "pillow")}
@@ -188,26 +186,25 @@ class _Build:
             on_progress=on_progress,
         )
 
-    def judge(self, on_images: Progress | None) -> tuple[pa.Table, Judged]:
-        """The images of all records, and the fate of each record; writes quarantine.parquet."""
+    def judge(self, on_images: Progress | None) -> Judged:
+        """The fate of each record; writes images.parquet and quarantine.parquet."""
         records = gather(self.parts)
         records.fate[~taken(self.parts, self.sources, self._limit)] = LEFT_OUT
-        images = self._checked(records.names, on_images)
+        images = Images.write(self._out / "images.parquet", self._checked(records.names, on_images))
         judged = judge(records, images)
         quarantine = quarantine_table(self.parts, judged, images)
         with atomic.replacing(self._out / "quarantine.parquet") as temporary:
             pq.write_table(quarantine, temporary)
         _stop_if_too_bad(quarantine, judged, self._max_bad, self._out)
-        return images, judged
+        return judged
 
     def folder_sources(self) -> dict[str, str]:
         """The source of each image folder that tells it only beside the others."""
         folders = open_folders(self.parts)
         return source_names.resolve(folders, self._options.source_depth, self._root) if folders else {}
 
-    def _checked(self, names: pa.Array, on_images: Progress | None) -> pa.Table:
-        """images.parquet, from checks that are kept beside the parts."""
-        tables = []
+    def _checked(self, names: pa.Array, on_images: Progress | None) -> Iterator[pa.Table]:
+        """The rows of images.parquet, from checks that are kept beside the parts."""
         for start in range(0, len(names), _IMAGES_AT_ONCE):
             kept = self._folder / f"images-{start:09d}.parquet"
             known = pq.read_table(kept, schema=IMAGE_SCHEMA) if kept.exists() else None
@@ -216,10 +213,7 @@ class _Build:
             if len(names) > _IMAGES_AT_ONCE:
                 with atomic.replacing(kept) as temporary:
                     pq.write_table(table, temporary)
-            tables.append(table)
-        joined = pa.concat_tables(tables) if tables else IMAGE_SCHEMA.empty_table()
-        numbers = pa.array(np.arange(len(joined), dtype=np.int32))
-        return joined.set_column(0, IMAGE_SCHEMA.field(0), numbers).combine_chunks()
+            yield table
 
     def _gate(
         self, names: pa.Array, level: str, known: pa.Table | None = None, report: Progress | None = None
@@ -247,7 +241,8 @@ class _Build:
         write_part(path, batches, notes)
         parts = [Part(path, 0, 0, notes.records, notes)]
         records = gather(parts)
-        images = self._gate(records.names, "header")
+        tables = iter([self._gate(records.names, "header")])
+        images = Images.write(self._folder / "first.parquet", tables)
         judged = judge(records, images)
         if sum(judged.counts().values()) - _repeated(judged) > max(0.5, self._max_bad) * _EARLY:
             quarantine = quarantine_table(parts, judged, images)
@@ -346,8 +341,14 @@ def _summary(judged: Judged, written: Written, parts: Sequence[Part], limit: int
         },
         "unknown_keys": by_frequency(unknown),
         "control_tokens": sum(note.control_tokens for note in notes),
-        "repeated_content": repetitions(judged.records.content.filter(pa.array(judged.fate == 0))),
+        "repeated_content": repeated_hashes(judged.records.content.filter(pa.array(judged.fate == 0))),
     }
+
+
+def _image_counts(out: Path) -> dict[str, Any]:
+    names = ["format", "mode", "reason"]
+    columns = [*names, "alpha", "orientation", "frames", "bytes_hash"]
+    return image_counts(pq.read_table(out / "images.parquet", columns=columns, read_dictionary=names))
 
 
 def _files(sources: Sequence[Source], out: Path) -> list[dict[str, Any]]:

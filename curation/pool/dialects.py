@@ -267,9 +267,9 @@ def _excerpt(held: Any) -> str:
     return next(_strings(held), "")[:80]
 
 
-def _strings(held: Any) -> Iterator[str]:
+def _strings(held: Any, depth: int = 0) -> Iterator[str]:
     if isinstance(held, str):
         yield held
-    elif isinstance(held, dict | list):
+    elif isinstance(held, dict | list) and depth <= _MAX_DEPTH:
         for inner in held.values() if isinstance(held, dict) else held:
-            yield from _strings(inner)
+            yield from _strings(inner, depth + 1)

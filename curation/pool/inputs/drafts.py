@@ -41,14 +41,17 @@ class Drafts:
         known = len(self._pictures["line"])
         try:
             line = self._lifted(value)
-        except BadRecord as bad:
-            for column in self._pictures.values():
-                del column[known:]
-            self.add_unreadable(place, value.get("id"), bad)
+            if _PLACE in line and line[_PLACE] != place:
+                line[_OWN_PLACE] = line[_PLACE]
+            self._write(line | {_PLACE: place})
             return
-        if _PLACE in line and line[_PLACE] != place:
-            line[_OWN_PLACE] = line[_PLACE]
-        self._write(line | {_PLACE: place})
+        except BadRecord as error:
+            bad = error
+        except RecursionError:
+            bad = BadRecord("broken_json", "nested too deeply")
+        for column in self._pictures.values():
+            del column[known:]
+        self.add_unreadable(place, value.get("id"), bad)
 
     def add_unreadable(self, place: int, own_id: Any, bad: BadRecord) -> None:
         """A record that cannot be read: its line says why, and the pool's quarantine repeats it."""

@@ -67,7 +67,7 @@ def find(given: Sequence[Path | str], format: str | None, seed: int) -> tuple[li
     notes: list[str] = []
     for item in given:
         path = Path(item)
-        if format == "hub" or (not path.exists() and _is_hub_name(str(item))):
+        if format == "hub" or _is_hub_name(str(item)):
             found += _hub(str(item))
         elif not path.exists():
             raise PoolArgumentError(f"pool file {path} does not exist")
@@ -161,7 +161,10 @@ def _folder_source(path: Path, folder: Path) -> str | None:
 
 
 def _is_hub_name(name: str) -> bool:
-    return bool(_HUB.fullmatch(name)) and not _DATA_SUFFIX.search(name) and not name.startswith(".")
+    """Whether it can only be a dataset's name: neither a path here nor, it seems, a wrong one."""
+    path = Path(name)
+    known = path.exists() or path.parent.exists() or name.startswith(".") or _DATA_SUFFIX.search(name)
+    return bool(_HUB.fullmatch(name)) and not known
 
 
 def _hub(name: str) -> list[Found]:

@@ -16,8 +16,8 @@ from curation.pool.reasons import BadRecord
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_ROWS = 64
-"""Rows in memory at a time; each may hold several images."""
+_ROWS, _BYTES = 64, 1 << 26
+"""Rows in memory at a time, fewer where they are large; each may hold several images."""
 SHARD_ROWS, SHARD_BYTES = 20_000, 1 << 29
 
 
@@ -50,7 +50,9 @@ def parquet_batches(path: Path, first: int, count: int) -> Iterator[pa.RecordBat
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
         groups = list(range(first, first + count))
-        yield from file.iter_batches(_ROWS, row_groups=groups, use_threads=False)
+        about = [file.metadata.row_group(group) for group in groups]
+        step = _step(sum(group.total_byte_size for group in about), sum(group.num_rows for group in about))
+        yield from file.iter_batches(step, row_groups=groups, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise PoolError(
             f"{path} is damaged in row groups {first} to {first + count - 1} ({_said(error)}); download it "
@@ -63,7 +65,8 @@ def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             for batch in stream:
-                yield from (batch.slice(at, _ROWS) for at in range(0, len(batch), _ROWS))
+                step = _step(batch.nbytes, len(batch))
+                yield from (batch.slice(at, step) for at in range(0, len(batch), step))
     except (pa.ArrowInvalid, OSError) as error:
         raise PoolError(f"{path} is damaged or cut off ({_said(error)}); copy it again") from None
 
@@ -71,8 +74,9 @@ def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
 def dataset_batches(dataset: "Dataset", start: int, stop: int) -> Iterator[pa.RecordBatch]:
     """Rows `start` to `stop` of a dataset, images not decoded."""
     table = dataset.with_format("arrow")
-    for at in range(start, stop, _ROWS):
-        yield from table[at : min(at + _ROWS, stop)].combine_chunks().to_batches()
+    step = _step(table[start : min(start + _ROWS, stop)].nbytes, min(_ROWS, stop - start))
+    for at in range(start, stop, step):
+        yield from table[at : min(at + step, stop)].combine_chunks().to_batches()
 
 
 def add_rows(
@@ -135,6 +139,7 @@ def load_hub(name: str) -> list[tuple[str | None, "Dataset"]]:
         raise PoolArgumentError(
             f"{name} does not exist here, and reading it from the Hub needs `datasets`: pip install datasets"
         ) from None
+    refusals = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
     repository, _, listed = name.partition(":")
     loaded: list[tuple[str | None, Dataset]] = []
     try:
@@ -144,7 +149,7 @@ def load_hub(name: str) -> list[tuple[str | None, "Dataset"]]:
             if isinstance(found, dict):
                 found = found[only_split(list(found), f"{repository}:{config}")]
             loaded.append((None if configs == ["default"] else config, found))
-    except (OSError, ValueError, RuntimeError) as error:
+    except refusals as error:
         raise PoolArgumentError(
             f"{name} is neither a file or folder here nor a dataset that the Hub gives ({_said(error)})"
         ) from None
@@ -183,6 +188,11 @@ def _json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({_said(error)}); copy the whole folder that save_to_disk wrote"
         ) from None
     return found if isinstance(found, dict) else {}
+
+
+def _step(size: int, rows: int) -> int:
+    """How many rows of so many bytes are read at a time."""
+    return max(1, min(_ROWS, _BYTES * rows // max(size, 1)))
 
 
 def _said(error: Exception) -> str:

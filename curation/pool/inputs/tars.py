@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
 from curation.pool.dialects import picture_paths
 from curation.pool.errors import PoolError
 from curation.pool.inputs.codecs import opened
 from curation.pool.inputs.drafts import Drafts
 from curation.pool.inputs.pictures import IMAGE_NAME, MAX_BYTES
 from curation.pool.reasons import BadRecord
+from curation.pool.stream import decode
 
 MAX_JSON_BYTES = 1 << 28
 _EVERY = 64
@@ -56,29 +55,36 @@ def add_records(path: Path, codec: str | None, drafts: Drafts) -> Iterator[None]
 
 
 def _members(path: Path, codec: str | None) -> Iterator[tuple[str, _Member]]:
+    last, size = "", 0
     try:
         with opened(path, codec) as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_Info) as archive:
             for info in archive:
                 if info.isdir():
                     continue
+                info.name = info.name.removeprefix("./")
                 folder, _, base = info.name.rpartition("/")
                 stem, _, suffix = base.partition(".")
-                yield f"{folder}/{stem}" if folder else stem, _member(archive, info, suffix.lower())
+                key = f"{folder}/{stem}" if folder else stem
+                size = (size if key == last else 0) + (info.size if _is_picture(base) else 0)
+                last = key
+                yield key, _member(archive, info, suffix.lower(), size)
             if not getattr(archive, "ended", False):
                 raise tarfile.ReadError("no end mark")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise PoolError(f"{path} is a damaged or cut tar archive ({error}); download it again") from None
 
 
-def _member(archive: tarfile.TarFile, info: tarfile.TarInfo, suffix: str) -> _Member:
-    limit = MAX_JSON_BYTES if suffix.endswith("json") else MAX_BYTES
+def _member(archive: tarfile.TarFile, info: tarfile.TarInfo, suffix: str, together: int) -> _Member:
+    """The member with its data. `together`: bytes of its record's images so far, which are held in memory."""
+    is_json, limit = suffix == "json", MAX_JSON_BYTES if suffix == "json" else MAX_BYTES
     if not info.isreg():
         return _Member(info.name, suffix, None, BadRecord("image_broken", f"{info.name}: not a regular file"))
-    if not (suffix.endswith("json") or _is_picture(info.name)):
+    if not (is_json or _is_picture(info.name)):
         return _Member(info.name, suffix, None)
-    if info.size > limit:
-        reason = "broken_json" if suffix.endswith("json") else "image_too_large"
-        return _Member(info.name, suffix, None, BadRecord(reason, f"{info.name}: {info.size:,} bytes"))
+    size = info.size if is_json else together
+    if size > limit:
+        fault = BadRecord("broken_json" if is_json else "image_too_large", f"{info.name}: {size:,} bytes")
+        return _Member(info.name, suffix, None, fault)
     held = archive.extractfile(info)
     return _Member(info.name, suffix, held.read() if held else b"")
 
@@ -104,10 +110,9 @@ def _record(key: str, members: list[_Member]) -> dict[str, Any]:
         raise BadRecord("bad_conversations", f"{key} has no .json member, only {names}")
     if found[0].fault:
         raise found[0].fault
-    try:
-        record = orjson.loads(found[0].data or b"")
-    except ValueError as error:
-        raise BadRecord("broken_json", f"{found[0].name}: {error}") from None
+    record, fault = decode(found[0].data or b"")
+    if fault:
+        raise BadRecord("broken_json", f"{found[0].name}: {fault}")
     if not isinstance(record, dict):
         raise BadRecord("not_an_object", f"{found[0].name}: {type(record).__name__}")
     return record if record.get("id") is not None else record | {"id": key}

@@ -88,10 +88,11 @@ def test_a_record_may_have_several_images(tmp_path, name):
 def stub_hub(monkeypatch, configs):
     """`datasets` with these configs of one repository on its hub."""
     hub = types.ModuleType("datasets")
+    hub.exceptions = types.SimpleNamespace(DatasetsError=LookupError)
 
     def load_dataset(name, config):
         if name != "org/name":
-            raise FileNotFoundError(f"{name} doesn't exist on the Hub")
+            raise hub.exceptions.DatasetsError(f"{name} doesn't exist on the Hub")
         return configs[config]
 
     hub.load_dataset, hub.get_dataset_config_names = load_dataset, lambda name: list(configs)
@@ -120,7 +121,7 @@ def test_a_hub_dataset_is_read_and_its_configs_are_sources(tmp_path, plain, monk
 
 
 def test_a_missing_file_is_no_hub_name(tmp_path):
-    for name in ("no/data.json", str(tmp_path / "none"), "../a/b"):
+    for name in ("no/data.json", str(tmp_path / "none"), "../a/b", "curation/none"):
         with pytest.raises(PoolArgumentError, match="does not exist"):
             prepare([name], tmp_path / "out")
 
@@ -298,6 +299,23 @@ def sample(**more):
     return json.dumps({"conversations": talk("<image>", "dog")} | more).encode()
 
 
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_sample_of_a_tar_that_fills_the_memory_is_one_bad_record(tmp_path, monkeypatch):
+    monkeypatch.setattr("curation.pool.inputs.tars.MAX_BYTES", 4000)
+    small, members = picture(1), [(f"a.{number}.png", picture(number)) for number in range(80)]
+    path = webdataset(
+        tmp_path / "d.tar", [*members, ("a.json", sample()), ("b.png", small), ("b.json", sample())]
+    )
+    found = rows(prepare([path], tmp_path / "out"), None)
+    assert [row[:2] for row in found] == [("a", "image_too_large"), ("b", "unknown")]
+
+
 def test_each_bad_sample_of_a_tar_is_one_bad_record(tmp_path):
     path = webdataset(
         tmp_path / "d.tar",
@@ -316,6 +334,8 @@ def test_each_bad_sample_of_a_tar_is_one_bad_record(tmp_path):
             ("empty.json", sample()),
             ("last.json", sample(image="c.png")),
             ("last.png", picture(4)),
+            ("deep.json", sample(meta=nested(900))),
+            ("./large.json", b'{"id": 123456789012345678901234, "conversations": []}'),
         ],
     )
     prepared = prepare([path], tmp_path / "out")
@@ -329,8 +349,10 @@ def test_each_bad_sample_of_a_tar_is_one_bad_record(tmp_path):
         ("link", "image_broken"),
         ("empty", "image_empty"),
         ("last", "unknown"),
+        ("deep", "broken_json"),
+        (123456789012345678901234, "bad_conversations"),
     ]
-    assert [value["idx"] for value in records_of(prepared.files[0])] == list(range(8))
+    assert [value["idx"] for value in records_of(prepared.files[0])] == list(range(10))
 
 
 def test_images_of_a_tar_are_in_the_order_of_the_record_else_of_their_numbers(tmp_path):

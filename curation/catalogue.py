@@ -174,6 +174,13 @@ SIGNALS: tuple[Signal, ...] = (
         passes=0.1,
     ),
     Signal(
+        "dup_group",
+        r"dup_(group|kind|first)",
+        "curation.dedup.signal:score_duplicates",
+        "dup_group",
+        passes=0.01,
+    ),
+    Signal(
         "oracle",
         r"(cap|exp|ent|mass)_\w+|styles",
         "curation.signals.raters.oracle:tell_truth",

@@ -12,8 +12,8 @@ from curation.pool.read import Pool
 from curation.pool.sample import Sample
 from curation.pool.stream import decode, record_hash
 
-_CHUNK_BYTES = 256 << 20
-"""Records held in memory at a time: 10 % of a pool of 2.6M records fit, so their file is read once."""
+_CHUNK_BYTES = 128 << 20
+"""Records held in memory at a time: 10 % of a pool of 2.6M records are two chunks, so it is read twice."""
 _READ_BYTES = 8 << 20
 _GAP_BYTES = 64 << 10
 """Unused bytes between two records that cost less to read than a second call (and a disk's seek)."""

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from curation.export.__main__ import main
+from curation.export.formats import FORMATS
+from curation.export.run import _shown_if_slow
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 from curation.selectors.random import select
@@ -123,3 +125,20 @@ def test_what_cannot_be_exported_is_one_line(chosen, tmp_path, capsys):
     (tmp_path / "source" / "data.json").write_text("[]")
     assert "build the pool again" in failure(capsys, subset, "--pool", pool, *to)
     assert not (tmp_path / "out.json").exists()
+
+
+def test_the_formats_are_listed(capsys):
+    assert main(["--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == list(FORMATS)
+
+
+def test_progress_is_shown_from_the_second_second_on(capsys, monkeypatch):
+    seconds = iter([0.0, 0.5, 3.0, 3.0])
+    monkeypatch.setattr("curation.export.run.time.monotonic", lambda: next(seconds, 20.0))
+    with _shown_if_slow("exported") as advance:
+        advance(0, 10)
+        assert capsys.readouterr().err == ""
+        advance(5, 10)
+        advance(10, 10)
+    assert "exported: 10 of 10 (100%)" in capsys.readouterr().err

@@ -176,7 +176,7 @@ def test_killed_worker_processes_and_a_killed_parent(tmp_path, pool_of, stored, 
     assert 1 <= finished <= 2
 
     second = writer(pool.folder, base, out, 2)
-    wait_for(lambda: len(workers_of(second.pid)) == 2, 60)
+    wait_for(lambda: workers_of(second.pid), 120)  # both at once may never be seen: the shards are small
     children = workers_of(second.pid)
     second.kill()
     second.communicate()

@@ -103,7 +103,8 @@ def open_items(
         found[benchmark.name] = Items(parts, " ".join(opened.content[part.name][1] for part in parts))
     if missing and not (allow_missing and found):
         listed = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-        raise MirrorError(f"{len(missing)} of {len(suite)} benchmarks cannot be read: {listed}")
+        hint = "; fetch them, or go on without them (--allow-missing)" if found else ""
+        raise MirrorError(f"{len(missing)} of {len(suite)} benchmarks cannot be read{hint}: {listed}")
     return OpenedItems(suite, found, missing)
 
 

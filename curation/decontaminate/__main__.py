@@ -118,6 +118,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from curation.decontaminate.find import find_leaks
+    from curation.decontaminate.pictures import hashed_images
     from curation.decontaminate.targets import read_targets
     from curation.decontaminate.write import drop_leaks, write_leaks
     from curation.pool.read import Pool
@@ -125,6 +126,8 @@ def _run(options: argparse.Namespace) -> int:
     from evaluation.items import open_items
 
     pool, rules = Pool.open(options.pool), _rules(options)
+    if rules.images:
+        hashed_images(pool)  # refused before the benchmarks' images are decoded
     workers = options.workers or os.cpu_count() or 1
     only = options.benchmarks.split(",") if options.benchmarks else None
     opened = open_items(options.suite, options.mirror, only=only, allow_missing=options.allow_missing)

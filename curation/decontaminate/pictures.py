@@ -79,10 +79,9 @@ def match_pictures(
     Raises PoolError if the pool has images without hashes, which only a full audit computes.
     """
     used = images_used(pool)
-    table = pool.image_table.select(["path", "bytes_hash", "phash", "reason"]).take(pa.array(used))
-    sound = _sound(pool, table)
+    sound = hashed_images(pool)
     broken = len(used) - len(sound)
-    used, table = used[sound], table.take(pa.array(sound))
+    table = pool.image_table.select(["path", "bytes_hash", "phash"]).take(pa.array(sound))
     same_file = pc.index_in(table["bytes_hash"], pictures.file.drop_null())
     places = np.flatnonzero(pictures.file.is_valid().to_numpy(zero_copy_only=False))
     exact = np.flatnonzero(same_file.is_valid().to_numpy())
@@ -101,7 +100,7 @@ def match_pictures(
             on_progress(done, len(candidates))
     columns = [np.array(column) for column in zip(*found, strict=True)] or [np.zeros(0, np.int64)] * 5
     k, picture, kind, distance, difference = columns
-    return Matches(used[k], picture, kind, distance, difference.astype(np.float64), broken, len(used))
+    return Matches(sound[k], picture, kind, distance, difference.astype(np.float64), broken, len(used))
 
 
 def images_used(pool: "Pool") -> Numbers:
@@ -109,16 +108,21 @@ def images_used(pool: "Pool") -> Numbers:
     return np.unique(pool.table["image_ids"].combine_chunks().flatten().to_numpy()).astype(np.int64)
 
 
-def _sound(pool: "Pool", table: pa.Table) -> Numbers:
-    """Places of the images with hashes; those of images that the audit found broken have none."""
+def hashed_images(pool: "Pool") -> Numbers:
+    """The numbers of the images that the pool's rows show and that can be compared, ascending.
+
+    Images that the audit found broken have no hashes. Raises PoolError if others lack them too.
+    """
+    used = images_used(pool)
+    table = pool.image_table.select(["bytes_hash", "phash", "reason"]).take(pa.array(used))
     hashed = pc.and_(pc.is_valid(table["bytes_hash"]), pc.is_valid(table["phash"])).to_numpy()
     lacking = int((~hashed & pc.is_null(table["reason"]).to_numpy()).sum())
     if lacking:
         raise PoolError(
-            f"{lacking:,} of the {len(table):,} images of the pool {pool.folder} have no hashes yet: run "
+            f"{lacking:,} of the {len(used):,} images of the pool {pool.folder} have no hashes yet: run "
             f"python -m curation.pool audit {pool.folder}, or compare the questions alone (--only questions)"
         )
-    return np.flatnonzero(hashed)
+    return used[hashed]
 
 
 def _candidates(hashes: NDArray[np.uint64], pictures: Pictures, radius: int) -> Iterator[tuple[int, Numbers]]:

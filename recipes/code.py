@@ -3,6 +3,7 @@
 A stage of kind K is the module `<package>.K` with
 
     RESUMES = True                                  # optional: `run` continues from a half-written `out`
+    def incomplete(config, record) -> str | None    # optional: what a finished one lacks with this config
     def run(config, inputs, out, progress) -> dict  # writes files under `out`, returns a small JSON summary
 
 Planning reads the source text of stages and imports none of them, so that it does not import torch either.
@@ -39,6 +40,16 @@ class Stages:
         """Whether the stage resumes from a half-written directory instead of starting from scratch."""
         return _resumes(self.file(kind))
 
+    def incomplete(self, kind: str, config: dict[str, Any], record: dict[str, Any]) -> str | None:
+        """What a finished artefact (stage.json: `record`) lacks and its stage could add with `config` now.
+
+        Settings that do not identify a result may decide how complete it is. The module is imported only if
+        it answers this.
+        """
+        if not _answers_incomplete(self.file(kind)):
+            return None
+        return importlib.import_module(f"{self.package}.{kind}").incomplete(config, record)
+
     def code_hash(self, kind: str, *modules: str) -> str:
         """Hash of everything that the stage imports, directly or not, and of `modules` that its config names.
 
@@ -67,6 +78,12 @@ def _resumes(file: Path) -> bool:
             case ast.Assign(targets=[ast.Name(id="RESUMES")], value=value):
                 return bool(ast.literal_eval(value))
     return False
+
+
+@cache
+def _answers_incomplete(file: Path) -> bool:
+    body = ast.parse(file.read_bytes()).body
+    return any(isinstance(part, ast.FunctionDef) and part.name == "incomplete" for part in body)
 
 
 def versions() -> dict[str, str]:

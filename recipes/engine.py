@@ -36,8 +36,9 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
     """Find which stages have to run.
 
     An artefact that was deleted is rebuilt only if a stage that has to run needs it. An artefact that is
-    damaged, or stale (built from an input whose content has changed since), is always rebuilt. `force` reruns
-    the matching stages and all that depend on them.
+    damaged, stale (built from an input whose content has changed since) or incomplete (its stage could add to
+    it with the settings of today) is always rebuilt. `force` reruns the matching stages and all that depend
+    on them.
     """
     targets = plan.matching(until) if until else plan.nodes[-1:]
     needed = _closure(targets, lambda node: node.parents())
@@ -47,8 +48,8 @@ def survey(plan: Plan, root: Path, until: str | None = None, force: str | None =
     for node in plan.nodes:
         if not forced.isdisjoint(node.parents()):
             forced.add(node)
-        states[node.name] = "forced" if node in forced else _state(node, root, roots)
-    rerun = [n for n in needed if states[n.name].startswith(("damaged", "stale", "forced"))]
+        states[node.name] = "forced" if node in forced else _state(node, plan, root, roots)
+    rerun = [n for n in needed if states[n.name].startswith(("damaged", "stale", "incomplete", "forced"))]
     ends = [n for n in (*targets, *rerun) if states[n.name] != "done"]
     todo = _closure(ends, lambda node: [n for n in node.parents() if states[n.name] != "done"])
     todo -= _premature(plan, todo)
@@ -82,7 +83,7 @@ def refuse_unrunnable(plan: Plan, until: str | None = None) -> None:
             raise RecipeError(f"{reason} (stage {node.name} cannot run)")
 
 
-def _state(node: Node, root: Path, roots: dict[str, str]) -> str:
+def _state(node: Node, plan: Plan, root: Path, roots: dict[str, str]) -> str:
     """State of one artefact.
 
     `roots` collects the root hashes of finished artefacts by stage hash, parents first.
@@ -91,7 +92,8 @@ def _state(node: Node, root: Path, roots: dict[str, str]) -> str:
     state = store.check(path, node.hash)
     if state != "done":
         return state
-    used = store.read_record(path).get("roots", {})
+    record = store.read_record(path)
+    used = record.get("roots", {})
     for key, value in node.inputs.items():
         parents = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, Node)]
         then = used.get(key) if isinstance(value, list) else [used.get(key)]
@@ -99,14 +101,16 @@ def _state(node: Node, root: Path, roots: dict[str, str]) -> str:
         if parents and (then is None or any(n and n != t for n, t in zip(now, then, strict=True))):
             return f"stale: the content of its input `{key}` has changed since"
     roots[node.hash] = store.read_done(path).root
-    return state
+    lack = plan.stages.incomplete(node.kind, node.config, record)
+    return f"incomplete: {lack}" if lack else state
 
 
 def finished_repetitions(plan: Plan, root: Path) -> int:
     """Number of repetitions of a comparison that are finished for every arm on every pool."""
     states = survey(plan, root).states
     runs = [n for n in plan.nodes if n.kind == "evaluate"]
-    unfinished = [n.repetition for n in plan.nodes[-1].parents() if states[n.name] != "done"]
+    parents = [n for n in plan.nodes[-1].parents() if n.kind != "leaks"]  # which a report itself looks for
+    unfinished = [n.repetition for n in parents if states[n.name] != "done"]
     # What comes before all repetitions has a negative number: while it is unfinished, none is finished.
     return max(0, min(unfinished, default=max(n.repetition for n in runs) + 1))
 
@@ -188,7 +192,7 @@ def run(
 
 def _announce_rebuilds(present: Survey, console: Console) -> None:
     for node in present.todo:
-        if (state := present.states[node.name]).startswith(("damaged", "stale")):
+        if (state := present.states[node.name]).startswith(("damaged", "stale", "incomplete")):
             console.print(f"{node.name}: {state}; rebuilding it", markup=False, soft_wrap=True)
 
 
@@ -201,7 +205,10 @@ def _execute(
     resources: Resources,
 ) -> None:
     todo, states = present.todo, present.states
-    tasks = {n.name: task_of(n, root, plan, provenance, force=states[n.name] == "forced") for n in todo}
+    tasks = {
+        n.name: task_of(n, root, plan, provenance, force=states[n.name].startswith(("forced", "incomplete")))
+        for n in todo
+    }
     parents = {n.name: {p.name for p in n.parents() if p.name in tasks} for n in todo}
     seconds = {n.name: present.expected[n.name] or n.work * UNKNOWN_RATE for n in todo}
     schedule = Schedule(tasks, parents, seconds, {n.name: n.repetition for n in todo})
@@ -231,9 +238,14 @@ def task_of(node: Node, root: Path, plan: Plan, provenance: dict[str, Any], *, f
         work=node.work,
         stages=plan.stages,
         provenance=provenance,
-        artefacts=frozenset(k for k, v in node.inputs.items() if isinstance(v, list | Node)),
+        artefacts=frozenset(k for k, v in node.inputs.items() if _is_artefact(v)),
         force=force,
     )
+
+
+def _is_artefact(value: Any) -> bool:
+    """Whether an input is made by stages, not given from outside."""
+    return all(isinstance(one, Node) for one in (value if isinstance(value, list) else [value]))
 
 
 class _Book:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from recipes import external
+from recipes import external, label_costs
 from recipes.errors import RecipeError
 from recipes.external import External, Fingerprints
-from recipes.graph import Node, Plan, dump, samples_seen, stage_name
+from recipes.graph import Node, Plan, dump, samples_seen, stage_name, store_path
 from recipes.load import Loaded
 from recipes.named_files import deepspeed_input, prompts_input
 from recipes.schema import ApiTeacher, Rater
@@ -100,10 +101,20 @@ class PoolFits:
         if isinstance(teacher, ApiTeacher):
             where = self.loaded.locate("teacher", "prompt")
             prompt = teacher.prompt and external.data_file(teacher.prompt, where, "labels_api", self.prints)
-            config = without(dump(teacher), "kind", "prompt")
-            return self.add("labels_api", config, {"pool": self.pool, "prompt": prompt}, work)
+            config = without(dump(teacher), "kind", "prompt", "mode", "batch")
+            # How the labels are asked for does not identify them.
+            config["server"] |= {"mode": teacher.mode, "batch": dump(teacher.batch)}
+            node = self.add("labels_api", config, {"pool": self.pool, "prompt": prompt}, work)
+            self._say_what_labels_cost(teacher, node)
+            return node
         truth = self.truth("teacher", "kind", "give `api`, or trained raters (scorer.path, styler.path)")
         return self.add("labels", dump(teacher), {"pool": self.pool, "source": truth}, work)
+
+    def _say_what_labels_cost(self, teacher: ApiTeacher, node: Node) -> None:
+        root = Path(self.loaded.recipe.root).expanduser().resolve()
+        pool, labels = (store_path(root, n.kind, n.hash) for n in (self.pool, node))
+        if (note := label_costs.note(teacher, pool, labels)) and note not in self.plan.notes:
+            self.plan.notes.append(note)
 
     def truth(self, section: str, key: str, instead: str) -> Node:
         """The stage that holds the mini world's ground truth. Raises RecipeError for any other pool."""

@@ -30,18 +30,8 @@ from curation.teacher.prompt import (
     read_label,
     system_prompt,
 )
-from curation.teacher.rubric import Label, missing_label
+from curation.teacher.rubric import FAILURES, Label, missing_label
 
-FAILURES = {
-    "rate_limited",
-    "server_error",
-    "timeout",
-    "connection",
-    "bad_request",
-    "malformed",
-    "invalid_answer",
-}
-"""Reasons that count against `max_failed`. Broken images and refusals by the teacher do not."""
 EARLY = 20
 """From this many failures on, a share above `max_failed` stops the run before all samples are done."""
 

@@ -21,6 +21,17 @@ LEVELS: tuple[str, ...] = (
 )
 """Meaning of each score, index = score."""
 
+FAILURES = {
+    "rate_limited",
+    "server_error",
+    "timeout",
+    "connection",
+    "bad_request",
+    "malformed",
+    "invalid_answer",
+}
+"""Reasons that count against `max_failed`. Broken images and refusals by the teacher do not."""
+
 
 class LabelError(ValueError):
     """A label or a labels directory that cannot be used; the message names it and says why."""

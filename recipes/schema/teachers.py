@@ -24,9 +24,14 @@ class Server(Section):
         "OPENAI_API_KEY for OpenAI's address, no key for others",
     )
     concurrency: int = Field(8, ge=1, description="samples requested concurrently")
-    timeout: float = Field(60.0, gt=0, description="seconds for one attempt")
+    timeout: float = Field(
+        60.0, gt=0, description="seconds for one attempt, from the connection to the last byte of the answer"
+    )
     retries: int = Field(
         4, ge=0, description="further attempts after a timeout, a lost connection, 408, 409, 429 or 5xx"
+    )
+    longest_wait: float = Field(
+        60.0, ge=0, description="a request whose server asks for a longer wait, in seconds, fails at once"
     )
     max_failed: Fraction = Field(
         0.05,
@@ -36,7 +41,10 @@ class Server(Section):
     input_price: float = Field(0.0, ge=0, description="US dollars per million input tokens")
     output_price: float = Field(0.0, ge=0, description="US dollars per million output tokens")
     max_cost_usd: float | None = Field(
-        None, gt=0, description="the run stops before a request that might exceed this cost"
+        None,
+        gt=0,
+        description="the run stops before a request that might exceed this cost; an attempt without an "
+        "answer counts in full",
     )
     image_tokens: int = Field(
         2000, ge=0, description="upper bound of the tokens that an image costs, for max_cost_usd"
@@ -62,6 +70,15 @@ class Server(Section):
         if self.max_cost_usd is not None and not (self.input_price or self.output_price):
             raise ValueError("max_cost_usd needs input_price and output_price")
         return self
+
+
+class Batch(Section):
+    """How a service's batch endpoint is used; what it does not answer goes by usual requests at last."""
+
+    price: Fraction = Field(0.5, gt=0, description="share of the prices that requests in a batch cost")
+    poll: float = Field(60.0, gt=0, description="seconds between two questions for the state of a batch")
+    rounds: int = Field(2, ge=1, description="batches, each with what the one before left without an answer")
+    hours: float = Field(26.0, gt=0, description="how long one is waited for; a new run goes on waiting")
 
 
 class Teacher(Section):
@@ -114,4 +131,15 @@ class ApiTeacher(Teacher):
         2, ge=0, description="how often an invalid answer is sent back together with its problems"
     )
     max_tokens: int = Field(512, ge=1, description="maximum tokens of an answer")
+    agreement: Fraction = Field(
+        0.0,
+        description="share of these samples that is labelled a second time, with the capabilities and styles "
+        "in reverse order; labels.json says how far the two agree",
+    )
+    mode: Literal["requests", "batch"] = Field(
+        "requests",
+        description="batch: first requests go to the service's batch endpoint (answers within a day, at half "
+        "the price); the labels are identified alike",
+    )
+    batch: Batch = Batch()
     server: Server = Server()

@@ -36,6 +36,10 @@ def naming(server: str, model: str) -> Iterator[None]:
 def spent(cost: dict[str, Any]) -> str:
     """Requests, retries, tokens and dollars of a run in words."""
     money = f", ${cost['usd']:.4f}" if cost["usd"] else ""
+    if cost.get("unanswered"):
+        money += (
+            f" (${cost['unanswered_usd']:.4f} of it for {cost['unanswered']:,} attempts without an answer)"
+        )
     return (
         f"{cost['requests']:,} requests ({cost['retried']:,} retries), {cost['input_tokens']:,} input "
         f"tokens, {cost['output_tokens']:,} output tokens{money}"

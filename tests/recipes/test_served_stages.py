@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from batch_server import BatchServer
 from chat_server import serve
 from PIL import Image
 from processes import REPOSITORY, environment
@@ -193,6 +195,70 @@ def test_a_resumed_run_requests_no_answer_again(own):
     assert (cost["kept"], cost["requests"]) == (7, len(server.requests) - 8) and summary(labels)[
         "missing"
     ] == {}
+
+
+def test_missing_labels_are_asked_for_again_when_the_server_is_reached_otherwise(own, capsys):
+    """Neither the time limit nor the address identifies a label, but they decide which are missing."""
+    settings = ["teacher.server.max_failed=1.0"]
+
+    def fault(number, body):
+        return 500 if "b1 ?" in json.dumps(body) else None
+
+    with serve(answer=valid, fault=fault) as server:
+        url = f"teacher.server.url={server.url}"
+        first = own("labels_api", url, *settings)
+        lost = summary(first)["missing"]["server_error"]
+        assert 0 < lost < LABELLED == len(server.requests)
+        own("labels_api", url, *settings, "teacher.server.concurrency=3")
+        assert len(server.requests) == LABELLED, "that is no other way"
+        server.fault = lambda number, body: None
+        capsys.readouterr()
+        again = own("labels_api", url, *settings, "teacher.server.timeout=90")
+        out = capsys.readouterr().out
+    assert again.resolve() == first.resolve() and summary(again)["missing"] == {}
+    assert len(server.requests) == LABELLED + lost and summary(again)["cost"]["kept"] == LABELLED - lost
+    assert f"incomplete: missing: server_error {lost}; timeout changed" in out
+
+
+def test_what_labels_may_cost_is_said_before_and_measured_after_the_first(own, capsys):
+    prices = ["teacher.server.input_price=1000", "teacher.server.output_price=1000"]
+    priced = [*prices, "teacher.agreement=0.25"]
+    main(["own.yaml", "--until", "labels_api", "--dry-run", *priced])
+    assert "what its labels may cost is known once the pool is built" in capsys.readouterr().out
+    with serve() as nobody:
+        pass
+    own("labels_api", f"teacher.server.url={nobody.url}", status=1)  # the pool is built, the labels are not
+    capsys.readouterr()
+    main(["own.yaml", "--until", "labels_api", "--dry-run", *priced])
+    before = capsys.readouterr().out
+    found = re.search(r"teacher: estimate: 15 labels of about ([\d,]+) input and .*: \$([\d.]+) each", before)
+    assert found and float(found[2]) > 1
+    main(["own.yaml", "--until", "labels_api", "--dry-run", *priced, "teacher.mode=batch"])
+    half = re.search(r"\$([\d.]+) each", capsys.readouterr().out)
+    assert float(half[1]) == pytest.approx(float(found[2]) / 2, abs=1e-4)
+    with serve(answer=valid) as server:
+        labels = own("labels_api", f"teacher.server.url={server.url}", *priced)
+        out = capsys.readouterr().out
+        main(["own.yaml", "--until", "labels_api", "--dry-run", f"teacher.server.url={server.url}", *priced])
+    assert "estimate: 15 labels" in out and "measured: $" in out
+    assert "labels may cost" not in (after := capsys.readouterr().out) and "estimate:" not in after
+    twice = json.loads((labels / "labels.json").read_text())["agreement"]
+    assert twice["n"] == 3 == len(pq.read_table(labels / "second.parquet"))
+    assert summary(labels)["agreement"] == twice and "3 samples labelled twice: " in out
+
+
+def test_a_batch_gives_the_same_labels_and_is_the_same_stage(own, capsys):
+    with serve(BatchServer, answer=valid) as server:
+        url = f"teacher.server.url={server.url}"
+        batch = ["teacher.mode=batch", "teacher.batch.poll=0.02"]
+        labels = own("labels_api", url, *batch)
+        table = pq.read_table(labels / "labels.parquet")
+        assert not server.requests and len(server.jobs) == 1
+        assert f"batch_0 completed: {LABELLED} of {LABELLED} requests answered" in capsys.readouterr().out
+        assert own("labels_api", url).resolve() == labels.resolve() and not server.requests
+        shutil.rmtree("store/labels_api")
+        assert pq.read_table(own("labels_api", url) / "labels.parquet") == table
+    assert len(server.requests) == LABELLED
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
 import tarfile
 import types
@@ -16,6 +18,7 @@ import pytest
 import zstandard
 from input_formats import FORMATS, PAIR, PICTURES, RECORDS, embedded, picture, talk
 
+from curation import killpoints
 from curation.pool.errors import PoolArgumentError, PoolError
 from curation.pool.inputs import InputOptions, Sampling, prepare, unpack
 from curation.pool.inputs import codecs as input_codecs
@@ -634,3 +637,30 @@ def test_every_picture_is_a_plain_file_of_its_bytes(tmp_path):
     assert found == PICTURES and not (tmp_path / "out" / "unpacked" / "store").exists()
     assert all(not path.is_symlink() for path in prepared.images.rglob("*"))
     assert io.BytesIO(found["c.png"]).read(4) == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_an_unpacking_that_is_killed_anywhere_gives_the_same_files(tmp_path):
+    given = FORMATS["parquet"](tmp_path / "given", RECORDS)
+    code = (
+        "import sys; from curation.pool.inputs import prepare, tables; tables.SHARD_ROWS = 2; "
+        "prepare([sys.argv[1]], sys.argv[2])"
+    )
+
+    def run(out, point=None):
+        environment = os.environ | ({killpoints.VARIABLE: point} if point else {})
+        command = [sys.executable, "-c", code, str(given), str(out)]
+        return subprocess.run(command, env=environment, check=False, timeout=120).returncode
+
+    assert run(tmp_path / "whole", f"list:{tmp_path / 'points'}") == 0
+    points = (tmp_path / "points").read_text().splitlines()
+    assert len(points) > 10
+    expected = tree(tmp_path / "whole")
+    for point in points[:: max(1, len(points) // 8)]:
+        out = tmp_path / point.replace("/", "_")
+        assert run(out, point) == -signal.SIGKILL
+        assert run(out) == 0 and tree(out) == expected, point
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

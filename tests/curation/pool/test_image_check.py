@@ -96,7 +96,7 @@ SOUND = {
     "rgba webp": encoded("WEBP", ALPHA),
     "rgba by palette": keyed(photo().convert("P")),
     "rgba by key colour": keyed(photo()),
-    "rgba gif": encoded("GIF", Image.linear_gradient("L").resize(SIZE), transparency=0),
+    "rgba gif": encoded("GIF", Image.linear_gradient("L").crop((0, 0, *SIZE)), transparency=0),
 }
 
 

@@ -21,6 +21,7 @@ from curation.selectors.random import select as select_random
 
 _SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 _SIZE_NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+_OTHER_SEED = 1000
 _MAX_SOURCES = 200
 """Lines of the table of sources, the largest first; folders of images can be sources by the thousand."""
 
@@ -33,7 +34,7 @@ class Described:
     """
 
     pool: Pool
-    manifest: Mapping[str, Any]
+    manifest: dict[str, Any]
     table: pa.Table
     name: str
     format: str
@@ -146,21 +147,24 @@ def _signals(about: Described) -> str:
 def _overlap(about: Described) -> str:
     chosen, total = about.rows, len(about.pool)
     n = len(chosen)
-    picked = select_random(about.pool.table, n, 0)
-    drawn = Subset("random", picked.rows.astype(np.int64), about.table, _manifest_of_random(about))
-    pair = compare([Subset("chosen", chosen, about.table, dict(about.manifest)), drawn])["overlap"]
+    # Selectors that draw by the same seed share their keys with `random`, so this one is another.
+    seed = int(about.manifest["seed"]) + _OTHER_SEED
+    picked = select_random(about.pool.table, n, seed)
+    drawn = Subset(
+        "random",
+        picked.rows.astype(np.int64),
+        about.table,
+        about.manifest | {"selector": "random", "params": {}, "seed": seed},
+    )
+    pair = compare([Subset("chosen", chosen, about.table, about.manifest), drawn])["overlap"]
     common = pair["chosen"]["random"]
     expected, spread = _expected_overlap(n, total)
     share = f"{common['contained']:.1%} of the subset, Jaccard {common['jaccard']:.3f}"
     lines = [
         ("expected of two independent draws", f"{expected:,.1f} samples, standard deviation {spread:,.1f}"),
-        ("actual, with `random` and seed 0", f"{common['common']:,} samples, {share}"),
+        (f"actual, with `random` and seed {seed}", f"{common['common']:,} samples, {share}"),
     ]
     return md.bullets("Overlap with a random subset of the same size", lines)
-
-
-def _manifest_of_random(about: Described) -> dict[str, Any]:
-    return dict(about.manifest) | {"selector": "random", "params": {}, "seed": 0}
 
 
 def _expected_overlap(n: int, total: int) -> tuple[float, float]:

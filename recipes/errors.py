@@ -1,22 +1,33 @@
-"""Errors of the recipe engine that are reported to the user, each with what to do about it."""
+"""Errors of the recipe engine that are reported to the user, each with what to do about it.
+
+They quote what a recipe or a library says, so the user, password and query of every URL in them are masked.
+"""
 
 from collections.abc import Iterable
 
 from curation.nearest import nearest as closest
+from curation.teacher.address import masked
 
 
 class RecipeError(Exception):
     """A recipe that cannot be run as written: the place, the problem, and what is allowed."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
+
 
 class StoreError(Exception):
     """The store cannot be read or written: the path, and what to do."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
 
 
 class StageError(Exception):
     """A stage failed. `details` holds the original traceback as text."""
 
     def __init__(self, stage: str, error: str, details: str) -> None:
+        error, details = masked(error), masked(details)
         super().__init__(f"stage {stage} failed: {error}")
         self.stage, self.error, self.details = stage, error, details
 

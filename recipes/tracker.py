@@ -10,17 +10,23 @@ It never stops a run.
 wandb runs in a process of its own (`recipes.wandb_worker`): a server that does not answer could otherwise
 block the exit of this process for minutes or forever. Everything is written below `run_dir/wandb`. If wandb
 is not installed, unreachable or fails later, a warning says so once, an online run is kept offline (for
-`wandb sync`), and the run continues.
+`wandb sync`), and the run continues. Options and messages go through a pipe, which a thread of its own fills:
+they may be long, a process that does not read them blocks nobody, and no other user of the machine sees them.
+The user, password and query of every URL in them are masked.
 """
 
 import json
+import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from curation.teacher.address import masked
 
 Mode = Literal["online", "offline", "disabled"]
 INIT_SECONDS = 10.0
@@ -95,9 +101,16 @@ class Tracker:
                 "config": dict(config or {}),
                 "seconds": seconds,
             }
-            Path(run_dir).mkdir(parents=True, exist_ok=True)
-            tracker._worker = _Worker(mode, tracker._options)
+            tracker._start(mode)
         return tracker
+
+    def _start(self, mode: Mode) -> None:
+        """Start the process; if the machine does not let it start, the run goes on without."""
+        try:
+            self._worker = _Worker(mode, self._options)
+        except OSError as error:
+            self.status = Status("disabled", mode, f"the wandb process cannot be started ({error})")
+            self.say(f"{self.status}. The run continues.")
 
     def stage(self, name: str, seconds: float, cached: bool = False) -> None:
         """Log one finished stage."""
@@ -126,10 +139,7 @@ class Tracker:
             and self._worker.may_retry_offline
         ):
             reason = self.status.detail
-            offline = _Worker("offline", self._options)
-            for line in self._sent:
-                offline.send(line)
-            kept = offline.finish(seconds)
+            kept = self._replayed(seconds)
             self.status = Status(
                 kept.mode, "online", reason + (f"; then {kept.detail}" if kept.detail else ""), kept.path
             )
@@ -138,6 +148,16 @@ class Tracker:
             self.say(f"{self.status}. The run continues.{hint}")
         self._worker = None
         return self.status
+
+    def _replayed(self, seconds: float) -> Status:
+        """The status of an offline run that is told everything again."""
+        try:
+            offline = _Worker("offline", self._options)
+        except OSError as error:
+            return Status("disabled", "offline", f"the wandb process cannot be started ({error})")
+        for line in self._sent:
+            offline.send(line)
+        return offline.finish(seconds)
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._worker is not None:
@@ -166,9 +186,11 @@ class _Worker:
             )
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # both are pipes
-        self._input = stdin
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, args=(stdout,), daemon=True)
+        self._writer = threading.Thread(target=self._write, args=(stdin,), daemon=True)
         self._reader.start()
+        self._writer.start()
         # Not as an argument: these are limited in length and visible to every user of the machine.
         self.send(json.dumps(options))
 
@@ -176,23 +198,28 @@ class _Worker:
         for line in output:
             report = json.loads(line)
             path = Path(report["path"]) if report["path"] else self.status.path
-            self.status = Status(report["mode"], self.status.requested, report["detail"], path)
+            self.status = Status(report["mode"], self.status.requested, masked(report["detail"]), path)
             self.may_retry_offline = report["retry"]
 
-    def send(self, line: str) -> None:
+    def _write(self, worker: IO[str]) -> None:
+        """Pass the lines on, until there are no more; the worker ends when its input does."""
         try:
-            self._input.write(line + "\n")
-            self._input.flush()
+            with worker:
+                while (line := self._lines.get()) is not None:
+                    worker.write(line + "\n")
+                    worker.flush()
         except BrokenPipeError:  # the worker has ended; its last report says why
             pass
 
+    def send(self, line: str) -> None:
+        self._lines.put(masked(line))
+
     def finish(self, seconds: float) -> Status:
+        end = time.monotonic() + seconds
+        self._lines.put(None)
+        self._writer.join(seconds)  # until the worker has read everything
         try:
-            self._input.close()
-        except BrokenPipeError:
-            pass
-        try:
-            self._process.wait(seconds)
+            self._process.wait(max(end - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             for child in self._children():  # wandb's background process does not end with its parent
                 child.kill()

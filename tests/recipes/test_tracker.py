@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from recipes.errors import RecipeError, StageError, StoreError
 from recipes.tracker import Tracker
 from recipes.wandb_worker import comparison_rows, training_steps
 
@@ -207,3 +208,88 @@ def test_comparison_rows_are_complete():
     assert rows[0][10:] == [20.0, 30.0, 0.5] and rows[1][10:] == [None, None, 0.5]
     assert [(row[0], row[3], row[-1]) for row in rows[2:]] == [("chance", 25.0, 0.25), ("blind", None, None)]
     json.dumps(rows)
+
+
+SECRET = "http://bob:PASSW0RD@127.0.0.1:9/v1?api-key=QUERYKEY"
+RECORDING = """
+import json
+class Run:
+    dir = {folder!r} + "/files"
+    def log(self, value): print(value, file=open({folder!r} + "/logged", "a"))
+    def define_metric(self, *a, **k): ...
+    def finish(self, quiet): ...
+    summary = {{}}
+def init(**k):
+    seen = {{"config": k["config"], "argv": open("/proc/self/cmdline").read()}}
+    json.dump(seen, open({folder!r} + "/init", "w"))
+    return Run()
+"""
+
+
+def recorded(tmp_path, monkeypatch, **options):
+    _fake_wandb(tmp_path, RECORDING.format(folder=str(tmp_path)), monkeypatch)
+    warnings = []
+    tracker = Tracker.start(
+        "offline", project="p", name="x", run_dir=tmp_path / "run", say=warnings.append, **options
+    )
+    return tracker, warnings
+
+
+def test_a_recipe_of_any_length_is_passed_and_no_secret_with_it(tmp_path, monkeypatch):
+    config = {"long": "x" * 1_000_000, "server": {"url": SECRET, "note": f"see {SECRET}"}}
+    start = time.monotonic()
+    tracker, warnings = recorded(tmp_path, monkeypatch, config=config)
+    tracker.stage(f"stage of {SECRET}", 1.0)
+    assert time.monotonic() - start < 2
+    assert tracker.finish().ok and not warnings
+    seen = json.loads((tmp_path / "init").read_text())
+    assert seen["config"]["long"] == config["long"] and len(seen["argv"]) < 1000
+    assert seen["config"]["server"]["url"] == "http://***@127.0.0.1:9/v1?***"
+    for text in [seen["argv"], json.dumps(seen["config"]), (tmp_path / "logged").read_text()]:
+        assert not any(secret in text for secret in ("bob", "PASSW0RD", "QUERYKEY"))
+
+
+def test_an_error_that_quotes_a_url_is_masked(tmp_path, monkeypatch):
+    _fake_wandb(tmp_path, f"def init(**k): raise Error('no connection to {SECRET}')\n", monkeypatch)
+    warnings = []
+    status = Tracker.start(
+        "offline", project="p", name="x", run_dir=tmp_path / "run", say=warnings.append
+    ).finish()
+    assert "no connection to http://***@127.0.0.1:9/v1?***" in status.detail and "PASSW0RD" not in warnings[0]
+
+
+def test_a_worker_that_reads_nothing_blocks_nobody(tmp_path, monkeypatch):
+    _fake_wandb(tmp_path, "import time\ndef init(**k): time.sleep(600)\n", monkeypatch)
+    warnings, start = [], time.monotonic()
+    tracker = Tracker.start("offline", project="p", name="x", run_dir=tmp_path / "run", say=warnings.append)
+    for _ in range(20):
+        tracker.comparison({"long": "x" * 100_000})  # far more than a pipe holds
+    assert time.monotonic() - start < 2
+    status = tracker.finish(seconds=3)
+    assert time.monotonic() - start < 15 and "not finished within 3 s" in status.detail and len(warnings) == 1
+
+
+def test_a_place_that_cannot_be_written_or_a_process_that_cannot_start_is_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for run_dir, name in ((tmp_path / "file" / "run", sys.executable), (tmp_path / "run", "/no/such/python")):
+        monkeypatch.setattr(sys, "executable", name)
+        warnings = []
+        tracker = Tracker.start("offline", project="p", name="x", run_dir=run_dir, say=warnings.append)
+        tracker.stage("pool", 1.0)
+        tracker.comparison({})
+        status = tracker.finish()
+        assert status.mode == "disabled" and len(warnings) == 1 and "The run continues" in warnings[0]
+
+
+def test_errors_of_recipes_show_no_secret():
+    import pickle
+
+    errors = [
+        RecipeError(f"got '{SECRET}'"),
+        StoreError(f"cannot write {SECRET}"),
+        StageError("labels_api", f"no {SECRET}", f"Traceback {SECRET}"),
+    ]
+    for error in [*errors, *map(pickle.loads, map(pickle.dumps, errors))]:
+        assert "http://***@127.0.0.1:9/v1?***" in str(error)
+        text = f"{error} {error.args} {vars(error)}"
+        assert not any(secret in text for secret in ("bob", "PASSW0RD", "QUERYKEY"))

@@ -39,7 +39,7 @@ def summary(pool: "Pool", found: Found, identity: Mapping[str, Any]) -> dict[str
         "by_kind": _counts(kinds),
         "by_source": _by_source(sources, own),
         "between_sources": _between(own, kept),
-        "pictures": _pictures(found.images),
+        "pictures": _pictures(found.images, near=identity["rule"]["images"] != "exact"),
         "examples": _examples(pool, found, copies),
     }
 
@@ -62,7 +62,7 @@ def _between(own: pa.ChunkedArray, kept: pa.ChunkedArray) -> list[dict[str, Any]
     return sorted(rows, key=lambda row: (-row["copies"], row["copy"], row["first"]))[:_SOURCES]
 
 
-def _pictures(images: Images) -> dict[str, int]:
+def _pictures(images: Images, near: bool) -> dict[str, int]:
     """Files, and samples with pictures, that repeat the bytes or are in the family of another one.
 
     A family is a chain of near perceptual hashes: an upper bound of what looks alike, not looked at again.
@@ -71,13 +71,14 @@ def _pictures(images: Images) -> dict[str, int]:
     content, family = images.content[used], images.family[used]
     counts = {"files": len(used), "copies_of_another_file": len(used) - len(np.unique(content))}
     counts["flat"] = int(is_flat(images.hashes[used]).sum())
-    counts["near_another_by_hash"] = int(_repeated(family).sum())
+    if near:
+        counts["near_another_by_hash"] = int(_repeated(family).sum())
     with_images = np.diff(images.offsets) > 0
     counts["samples_with_pictures"] = int(with_images.sum())
-    for name, values in (
-        ("samples_that_share_bytes", images.content),
-        ("samples_near_by_hash", images.family),
-    ):
+    compared = {"samples_that_share_bytes": images.content}
+    if near:
+        compared["samples_near_by_hash"] = images.family
+    for name, values in compared.items():
         counts[name] = int(_repeated(images.key(values)[with_images]).sum())
     return counts
 

@@ -206,6 +206,7 @@ def _audit(about: Described) -> str:
     lines = [("records read", md.value(info.get("records"))), ("samples in the pool", f"{len(about.pool):,}")]
     lines.append(("quarantined", md.value(info.get("quarantined") or {})))
     lines += _told(info, ("ids", "skipped_turns", "unknown_keys", "control_tokens", "repeated_content"))
+    lines += [(f"lengths: {key}", shown) for key, shown in md.summary(info.get("preflight") or {})]
     audit = info.get("audit")
     if audit is None:
         lines.append(("images", "not audited"))
@@ -226,11 +227,18 @@ def _checks(about: Described) -> str:
         parts.append(
             f"The pool is one of {parent['n']:,} samples without {left:,} that were dropped from it.\n"
         )
-    parts.append(_check("Duplicates", evidence.dups, info.get("deduplicated"), "--dups"))
-    parts.append(_check("Leaks of benchmarks", evidence.leaks, info.get("decontaminated"), "--leaks"))
+    parts.append(_check("Duplicates", evidence.dups, _cleaned(info, ("dedup",)), "--dups"))
+    cleaned = _cleaned(info, ("decontaminated", "decontaminate"))
+    parts.append(_check("Leaks of benchmarks", evidence.leaks, cleaned, "--leaks"))
     if evidence.leaked is not None:
         parts.append(f"Of the samples of this subset, {evidence.leaked:,} are in the list of leaks.\n")
     return "\n".join(parts)
+
+
+def _cleaned(info: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any] | None:
+    """What pool.json notes of a search whose finds were dropped, by the command or by a recipe's stage."""
+    notes = info | (info.get("note") or {})
+    return next((notes[name] for name in names if isinstance(notes.get(name), dict)), None)
 
 
 def _check(

@@ -15,6 +15,9 @@ from curation.pool.read import Pool
 
 _NOT_TOLD = {"pool_hash", "parts", "vectors", "identity", "rows", "device", "versions", "dtype"}
 
+_NOT_QUOTED = {"pool_hash", "examples", "between_sources"}
+"""Keys of summaries that a card does not repeat: texts of samples, and long tables."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -88,7 +91,7 @@ def _summary(folder: Path, name: str, hashes: Collection[str | None]) -> dict[st
             f"{folder / name} is of pool {info.get('pool_hash')}, not of the one that the subset was chosen "
             "from; run it on that one"
         )
-    return {key: value for key, value in info.items() if key != "pool_hash"}
+    return {key: value for key, value in info.items() if key not in _NOT_QUOTED}
 
 
 def _leaked(path: Path, ids: pa.ChunkedArray) -> int:

@@ -10,7 +10,7 @@ from curation.printable import inert_markdown, visible
 
 _MAX_LINES = 60
 """Lines that one summary may fill; the file that it is of has the rest."""
-_MAX_VALUE = 400
+_MAX_VALUE, _MAX_ITEMS = 400, 40
 
 
 def text(value: Any) -> str:
@@ -33,11 +33,16 @@ def value(held: Any) -> str:
     if isinstance(held, Mapping):
         if any(isinstance(inner, Mapping | list) for inner in held.values()):
             return code(json.dumps(held, ensure_ascii=False)) if held else "none"
-        return ", ".join(f"{text(key)} {value(inner)}" for key, inner in held.items()) or "none"
+        return _some([f"{text(key)} {value(inner)}" for key, inner in held.items()])
     if isinstance(held, list):
-        return ", ".join(value(inner) for inner in held) or "none"
+        return _some([value(inner) for inner in held])
     # A folder of the machine that made the card says nothing to its readers.
     return text(os.path.basename(held) if os.path.isabs(str(held)) else held)
+
+
+def _some(shown: list[str]) -> str:
+    more = len(shown) - _MAX_ITEMS
+    return ", ".join([*shown[:_MAX_ITEMS], *([f"and {more:,} more"] if more > 0 else [])]) or "none"
 
 
 def bullets(title: str, lines: Iterable[tuple[str, str]]) -> str:

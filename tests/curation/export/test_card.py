@@ -11,8 +11,9 @@ from export_world import CHOSEN, RECORDS, choose
 from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
+from curation.dedup.__main__ import main as dedup
 from curation.pool.derive import derive
-from curation.pool.ingest import build_pool
+from curation.pool.ingest import Options, build_pool
 from curation.pool.read import Pool
 from curation.selectors.random import select as select_random
 
@@ -194,3 +195,22 @@ def test_sources_by_the_thousand_are_cut(world, card, monkeypatch):
     monkeypatch.setattr("curation.export.card._MAX_SOURCES", 1)
     lines = section(card(), "Sources and licences")
     assert lines[3] == "| 1 further sources |  |  |  |  |  |"
+
+
+def test_a_search_for_copies_by_its_own_command_is_reported(world, card):
+    records = [*RECORDS[:3], RECORDS[0] | {"id": "again"}, RECORDS[1] | {"id": "too"}]
+    (world / "copies.json").write_text(json.dumps(records))
+    build_pool(
+        world / "copies.json", world / "source" / "images", world / "full", options=Options(audit="full")
+    )
+    arguments = ["full", "--out", "dup", "--drop", "clean"]
+    assert dedup([str(world / word) if not word.startswith("--") else word for word in arguments]) == 0
+    choose(world / "full", [0, 3], world / "with_copies")
+    found = ("--dups", world / "dup")
+    lines = "\n".join(section(card(*found, pool="full", subset="with_copies"), "Duplicates and leaks"))
+    assert "**Duplicates**: searched for.\n" in lines and "- copies: 2" in lines
+    assert "Où est" not in lines  # examples are texts of the data
+    choose(world / "clean", [0, 1], world / "cleaned")
+    lines = section(card(*found, pool="clean", subset="cleaned", name="b"), "Duplicates and leaks")
+    assert "one of 5 samples without 2 that were dropped" in lines[0]
+    assert "**Duplicates**: searched for, and dropped from the pool." in lines

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from curation.teacher.chat import ChatClient, ChatSetupError, Message, Reply
+from curation.teacher.chat import ChatClient, ChatError, ChatSetupError, Message, Reply
 from curation.teacher.messages import image_part
 from curation.teacher.parallel import in_order
 from evaluation.model import Answer, CheckpointError, cut, new_tokens, resolved_dtype, stop_strings
@@ -223,13 +223,10 @@ def open_server(checkpoint: str | Path, settings: "Settings") -> ServedAnswerer:
 
 def only_model(base_url: str, checkpoint: str | Path) -> str:
     """The name of the only model of a server. Raises CheckpointError where there are several or none."""
+    client = ChatClient(base_url, "any", retries=1)  # it refuses an address that must not be shown
     try:
-        import openai
-    except ImportError as error:
-        raise ImportError("a served engine needs the package openai: pip install winnow[api]") from error
-    try:
-        names = [model.id for model in openai.OpenAI(base_url=base_url, api_key="none").models.list()]
-    except openai.OpenAIError as error:
+        names = [model["id"] for model in json.loads(client.call("GET", "models"))["data"]]
+    except (ChatError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ChatSetupError(
             f"{base_url} does not list its models ({error}): is the server up?", "address"
         ) from error

@@ -74,8 +74,8 @@ class JudgeFailed(RuntimeError):
     """Verdicts are missing, so the benchmark has no value; the message says why and what to do.
 
     `why`: the reason in words, without addresses and paths. `reasons`: missing verdicts by reason (timeout,
-    rate_limited, server_error, bad_request, malformed, refused, invalid_reply; address, key, model, cost_cap;
-    not_asked: after a lasting problem). `cost`: that of this call.
+    rate_limited, server_error, connection, bad_request, malformed, refused, invalid_reply; address, key,
+    model, cost_cap; not_asked: after a lasting problem). `cost`: that of this call.
     """
 
     def __init__(self, why: str, advice: str, reasons: Mapping[str, int], cost: Mapping[str, Any]) -> None:
@@ -164,9 +164,10 @@ def judge(
 ) -> Judgements:
     """Verdicts on all requests; replies are kept in the folder `out`, which several calls may share.
 
-    A request that was judged before, by the same model, version and prompt, is not sent again; equal requests
-    are sent once. `client`: share one between benchmarks to share its cost cap. Raises JudgeFailed, and
-    PromptError for a request without a field that the prompt needs (before anything is sent).
+    A request that was judged before, by the same model, version and prompt, is not sent again, unless no
+    reply to it had the form; equal requests are sent once. `client`: share one between benchmarks to share
+    its cost cap. Raises JudgeFailed, and PromptError for a request without a field that the prompt needs
+    (before anything is sent).
     """
     cases = [_Case.of(request, prompt) for request in requests]
     if not cases:  # the rules could read every answer: no server is needed
@@ -244,7 +245,7 @@ class _Asker:
             self._stopped |= lasting or self._missing >= ENOUGH
 
     def _verdict(self, case: _Case) -> Verdict | _Missing:
-        fields, first = case.request.fields, ""
+        fields, first, keys = case.request.fields, "", []
         messages: list[Message] = [{"role": "user", "content": case.text}]
         for attempt in range(1, self.attempts + 1):
             reply = self.kept.complete(messages, self.prompt.max_tokens)
@@ -253,6 +254,7 @@ class _Asker:
             value = self.prompt.read(fields, reply.text)
             if value is not None and reply.finish_reason != "length":  # else its end may be missing
                 return Verdict(value, reply.text, attempt, reply.model)
+            keys.append(self.kept.key(messages, self.prompt.max_tokens))
             with self._lock:
                 self.invalid += 1
             first = first or f"the judge replied {_quoted(reply.text)}, not {self.prompt.form(fields).ask}"
@@ -260,6 +262,8 @@ class _Asker:
                 {"role": "assistant", "content": reply.text or "(empty)"},
                 {"role": "user", "content": self.prompt.repeat(fields)},
             ]
+        for key in keys:
+            self.kept.reject(key)
         return _Missing("invalid_reply", first)
 
 
@@ -273,7 +277,7 @@ def _failure(
     counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     case, first = next(entry for entry in missing if entry[1].reason != "not_asked")
     again = (
-        "; replies are kept and not asked for again: give the judge another `version`, or another prompt"
+        "; if its replies stay without the form, give the judge another prompt, or take another judge"
         if "invalid_reply" in reasons
         else ""
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.pool.image_counts import by_side, by_value, repeats
+from curation.pool.image_counts import by_side, by_value, prefixes, repeats
 from curation.pool.reasons import REASONS
 from curation.printable import inert_markdown
 
@@ -24,38 +24,38 @@ Shown = list[tuple[str, pa.Table]]
 
 def examples(images: pa.Table) -> Shown:
     """The images to look at: of each reason the first ones, and the oddest of the sound ones."""
-    bad = images.filter(pc.is_valid(images["reason"]))
     found = [
-        (f"{reason}: {REASONS.get(reason, '')}", _first(bad, pc.equal(bad["reason"], reason)))
-        for reason in by_value(bad["reason"])
+        (f"{reason}: {REASONS.get(reason, '')}", _first(images, pc.equal(images["reason"], reason)))
+        for reason in by_value(images["reason"].drop_null())
     ]
-    sound = images.filter(pc.is_null(images["reason"]))
-    shorter = pc.min_element_wise(sound["width"], sound["height"])
-    longer = pc.max_element_wise(sound["width"], sound["height"])
+    shorter = pc.min_element_wise(images["width"], images["height"])
+    longer = pc.max_element_wise(images["width"], images["height"])
     kinds = {
         f"narrow: a side over {_NARROW} times the other": pc.greater(longer, pc.multiply(shorter, _NARROW)),
         f"tiny: a side below {_TINY} pixels": pc.less(shorter, _TINY),
-        "transparent, shown on white": sound["alpha"],
-        "turned upright by EXIF": pc.not_equal(sound["orientation"], 1),
-        "animated, of which the first frame is used": pc.greater(sound["frames"], 1),
+        "transparent, shown on white": images["alpha"],
+        "turned upright by EXIF": pc.not_equal(images["orientation"], 1),
+        "animated, of which the first frame is used": pc.greater(images["frames"], 1),
     }
-    found += [(kind, _first(sound, flags)) for kind, flags in kinds.items()]
+    sound = pc.is_null(images["reason"])
+    found += [(kind, _first(images, pc.and_(sound, flags))) for kind, flags in kinds.items()]
     return [(kind, rows) for kind, rows in found if len(rows)]
 
 
 def _first(images: pa.Table, flags: pa.ChunkedArray) -> pa.Table:
-    return images.filter(flags).slice(0, EXAMPLES)
+    return images.take(pc.indices_nonzero(flags).slice(0, EXAMPLES))
 
 
 def image_sources(pool: pa.Table, images: pa.Table) -> pa.Array:
     """The source of the first sample that names each image; of one that no sample names, its first folder."""
-    named = [_folder(path) for path in images["path"].to_pylist()]
     lists = pool["image_ids"].combine_chunks()
     ids, rows = lists.flatten().to_numpy(), pc.list_parent_indices(lists).to_numpy()
     first = np.full(len(images), -1, np.int64)
     first[ids[::-1]] = rows[::-1]  # of several the one written last stays: the first
-    known = pool["source"].take(pa.array(np.maximum(first, 0))) if len(pool) else pa.nulls(len(images))
-    return pc.if_else(pa.array(first >= 0), known, pa.array(named, pa.string()))
+    unnamed = first < 0
+    folders = [_folder(path) for path in images["path"].filter(pa.array(unnamed)).to_pylist()]
+    known = pool["source"].combine_chunks().take(pa.array(first, mask=unnamed))
+    return pc.replace_with_mask(known, pa.array(unnamed), pa.array(folders, pa.string()))
 
 
 def _folder(path: str) -> str:
@@ -78,7 +78,8 @@ def page(
 
     Every text from the data is escaped.
     """
-    parts = [_head(name, info, images), _quarantine(quarantine), _unusable(images, sources)]
+    parts = [_head(name, info, images), _quarantine(quarantine)]
+    parts += [_inputs(quarantine, info["files"]), _unusable(images, sources)]
     parts += [_formats(images), _sizes(images), _sources(images, sources), _copies(images)]
     parts += [_examples(kind, rows, thumbnails, root) for kind, rows in shown]
     return "\n".join(part for part in parts if part)
@@ -107,6 +108,19 @@ def _quarantine(quarantine: pa.Table) -> str:
     return _table("Records in quarantine", ["reason", "records", "meaning", "first", "its detail"], rows)
 
 
+def _inputs(quarantine: pa.Table, files: Sequence[Mapping[str, Any]]) -> str:
+    """The reasons by input file, if there are several."""
+    if len(files) < 2 or not len(quarantine):
+        return ""
+    grouped = quarantine.group_by(["file", "reason"]).aggregate([([], "count_all")])
+    ordered = grouped.sort_by([("file", "ascending"), ("count_all", "descending"), ("reason", "ascending")])
+    rows = [
+        [os.path.basename(files[row["file"]]["path"]), row["reason"], f"{row['count_all']:,}"]
+        for row in ordered.to_pylist()
+    ]
+    return _table("The same by input", ["input", "reason", "records"], _cut(rows))
+
+
 def _unusable(images: pa.Table, sources: pa.Array) -> str:
     bad = pc.is_valid(images["reason"])
     pairs = pa.table({"source": sources, "reason": images["reason"]}).filter(bad)
@@ -122,7 +136,8 @@ def _formats(images: pa.Table) -> str:
     def flagged(rows: pa.Table, flags: Callable[[pa.Table], pa.ChunkedArray]) -> str:
         return f"{pc.sum(flags(rows), min_count=0).as_py():,}"
 
-    sound = images.filter(pc.is_null(images["reason"]))
+    columns = ["format", "bytes", "mode", "alpha", "orientation", "frames"]
+    sound = images.select(columns).filter(pc.is_null(images["reason"]))
     rows = []
     for kind, n in by_value(sound["format"]).items():
         of_kind = sound.filter(pc.equal(sound["format"], kind))
@@ -143,7 +158,7 @@ def _formats(images: pa.Table) -> str:
 
 
 def _sizes(images: pa.Table) -> str:
-    counted = by_side(images.filter(pc.is_null(images["reason"])))
+    counted = by_side(images.select(["width", "height"]).filter(pc.is_null(images["reason"])))
     most = max(n for _, n in counted) or 1
     rows = [[side, f"{n:,}", "█" * round(30 * n / most)] for side, n in counted]
     return _table("Longer side, in pixels", ["side", "images", ""], rows)
@@ -176,10 +191,10 @@ def _sources(images: pa.Table, sources: pa.Array) -> str:
 
 
 def _copies(images: pa.Table) -> str:
-    hashed = images.filter(pc.is_valid(images["phash"]))
+    hashed = images.select(["bytes_hash", "phash"]).filter(pc.is_valid(images["phash"]))
     if not len(hashed):
         return ""
-    same, alike = repeats(hashed["bytes_hash"]), repeats(hashed["phash"])
+    same, alike = repeats(prefixes(hashed["bytes_hash"])), repeats(hashed["phash"].to_numpy())
     return (
         f"## Copies\n\n{same:,} of {len(hashed):,} images repeat the bytes of an earlier one under another "
         f"name; {alike:,} have the perceptual hash of an earlier one. `python -m curation.dedup` finds near "

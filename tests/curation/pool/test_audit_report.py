@@ -15,7 +15,7 @@ from curation.pool import audit_report
 from curation.pool.__main__ import main
 from curation.pool.audit_page import EXAMPLES, examples, image_sources
 from curation.pool.image_audit import IMAGE_SCHEMA, gate
-from curation.pool.image_counts import by_side, image_counts
+from curation.pool.image_counts import by_side, image_counts, prefixes
 from curation.pool.ingest import Options, build_pool
 from curation.pool.read import Pool
 from curation.pool.thumbnails import SIDE, write_thumbnails
@@ -215,6 +215,24 @@ def test_the_page_of_a_build_by_header_says_how_to_decode(tmp_path):
     text, _ = page_of(tmp_path)
     assert "Level header: " in text and "`python -m curation.pool audit` decodes them" in text
     assert "## Copies" not in text
+
+
+def test_reasons_are_counted_by_input_where_there_are_several(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(FILES["ocr/alpha.png"])
+    for name in ("one", "a|b"):
+        records = [record(name + str(n), picture) for n, picture in enumerate(["a.png", "absent.png"])]
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+    inputs = [tmp_path / "one.json", tmp_path / "a|b.json"]
+    build_pool(inputs, images, tmp_path / "pool", max_bad_fraction=0.9)
+    text, _ = page_of(tmp_path)
+    assert "| one.json | image_missing | 1 |" in text and "| a\\|b.json | image_missing | 1 |" in text
+
+
+def test_hash_halves_are_those_of_the_slice():
+    hashes = pa.chunked_array([pa.array([bytes([n]) * 16 for n in range(5)], pa.binary(16))]).slice(2)
+    assert prefixes(hashes).tolist() == [int.from_bytes(bytes([n]) * 8, "little") for n in (2, 3, 4)]
 
 
 def test_thumbnails_of_an_earlier_page_are_gone(tmp_path):

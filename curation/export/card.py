@@ -237,7 +237,7 @@ def _checks(about: Described) -> str:
 
 def _cleaned(info: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any] | None:
     """What pool.json notes of a search whose finds were dropped, by the command or by a recipe's stage."""
-    notes = info | (info.get("note") or {})
+    notes = {**info, **(info.get("note") or {})}
     return next((notes[name] for name in names if isinstance(notes.get(name), dict)), None)
 
 

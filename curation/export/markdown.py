@@ -32,12 +32,20 @@ def value(held: Any) -> str:
         return f"{held:,}"
     if isinstance(held, Mapping):
         if any(isinstance(inner, Mapping | list) for inner in held.values()):
-            return code(json.dumps(held, ensure_ascii=False)) if held else "none"
+            return code(json.dumps(_portable(held), ensure_ascii=False)) if held else "none"
         return _some([f"{text(key)} {value(inner)}" for key, inner in held.items()])
     if isinstance(held, list):
         return _some([value(inner) for inner in held])
-    # A folder of the machine that made the card says nothing to its readers.
-    return text(os.path.basename(held) if os.path.isabs(str(held)) else held)
+    return text(_portable(held))
+
+
+def _portable(held: Any) -> Any:
+    """The value without folders of the machine that made the card; they say nothing to its readers."""
+    if isinstance(held, Mapping):
+        return {key: _portable(inner) for key, inner in held.items()}
+    if isinstance(held, list):
+        return [_portable(inner) for inner in held]
+    return os.path.basename(held) if isinstance(held, str) and os.path.isabs(held) else held
 
 
 def _some(shown: list[str]) -> str:

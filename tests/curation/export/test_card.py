@@ -145,10 +145,19 @@ def test_signals_are_named_with_the_models_that_made_them(world, card):
     (world / "signals" / "nec").mkdir(parents=True)
     info = {"identity": "abc", "producer": "losses", "model_hash": "f00d", "parts": [], "pool_hash": "x"}
     (world / "signals" / "nec" / "signal.json").write_text(json.dumps(info))
-    choose(world / "pool", CHOSEN, world / "subset", signal_hashes={"nec": "abc", "other": "xyz"})
+    nested = {"identity": "def", "model": {"path": "/home/me/base"}, "pool_hash": "x"}
+    (world / "signals" / "more").mkdir()
+    (world / "signals" / "more" / "signal.json").write_text(json.dumps(nested))
+    choose(
+        world / "pool",
+        CHOSEN,
+        world / "subset",
+        signal_hashes={"nec": "abc", "nested": "def", "other": "xyz"},
+    )
     lines = section(card("--signals", world / "signals"), "Signals")
     assert lines[2] == "| nec | `abc` | producer losses, model_hash f00d |"
-    assert lines[3] == "| other | `xyz` | not given to this card (`--signals`) |"
+    assert lines[3] == '| nested | `def` | `{"model": {"path": "base"}}` |'
+    assert lines[4] == "| other | `xyz` | not given to this card (`--signals`) |"
 
 
 def test_whatever_the_data_say_is_text(world, card):

@@ -83,7 +83,7 @@ def _coded(reasons: pa.ChunkedArray) -> np.ndarray:
 
 @dataclass
 class Images:
-    """What decides on the records of each image: `sizes` in bytes, int64[m], and `reasons`, int16[m], 0: none.
+    """What decides on the records of each image: `sizes` in bytes, int64[m]; `reasons`, int16[m], 0 for none.
 
     `table`: the file with the rest, of `image_audit.IMAGE_SCHEMA`.
     """

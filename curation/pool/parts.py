@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """The scanned records of a range: the first `rows` of the part, which `before` of the file precede."""
+    """The scanned records of a range: `rows` of them, which `before` records of the file precede."""
 
     path: Path
     file: int
@@ -101,8 +101,7 @@ def scan_files(
         ranges = _ranges(number, source, folder, wanted, range_bytes or RANGE_BYTES)
         # With a limit, the ranges behind it are not scanned; it is seldom larger than a few of them.
         at_once = len(ranges) if wanted is None else max(workers, 1)
-        found = _chained(source, number, ranges, scanner, workers, at_once, bar)
-        parts += _until(found, wanted, source.layout.path)
+        parts += _chained(source, number, ranges, scanner, workers, at_once, bar)
     return parts
 
 
@@ -157,7 +156,7 @@ def _chained(
     at_once: int,
     bar: _Bar,
 ) -> Iterator[Part]:
-    """The parts in order, each beginning where the one before it ends.
+    """The parts in order, each beginning where the one before it ends, up to the last wanted record.
 
     Where a range begins was guessed. The end of the range before it is known, so a wrong guess is seen, and
     the range is scanned again from there.
@@ -167,13 +166,19 @@ def _chained(
         if at % at_once == 0:
             _scan_all(ranges[at : at + at_once], scanner, workers, bar)
         notes = read_notes(one.part)
-        if at and notes.start != expected:
-            if expected is None:
-                return
-            scanner(replace(one, start=expected))
+        left = None if one.limit is None else one.limit - before
+        guessed_wrong = at > 0 and notes.start != expected
+        if guessed_wrong and expected is None:
+            return
+        if guessed_wrong or (left is not None and notes.records > left):
+            scanner(replace(one, start=expected, limit=left))
             notes = read_notes(one.part)
         yield Part(one.part, number, before, notes.records, notes, source.unpacked)
         before, expected = before + notes.records, notes.next
+        if one.limit is not None and before >= one.limit:
+            return
+        if notes.damage:
+            raise Damage(*notes.damage).error(source.layout.path, before - notes.records)
 
 
 def _scan_all(ranges: list[Range], scanner: Scanner, workers: int, bar: _Bar) -> None:
@@ -195,17 +200,6 @@ def _scan_all(ranges: list[Range], scanner: Scanner, workers: int, bar: _Bar) ->
                 bar.advance(result)
     except WorkersFail as error:
         raise PoolError(f"the file cannot be read in worker processes: {error}; try --workers 0") from error
-
-
-def _until(parts: Iterator[Part], wanted: int | None, path: Path) -> Iterator[Part]:
-    """The parts up to the one with the last wanted record, or to the end of the file."""
-    for part in parts:
-        if wanted is not None and part.before + part.rows >= wanted:
-            yield replace(part, rows=wanted - part.before)
-            return
-        yield part
-        if part.notes.damage:
-            raise Damage(*part.notes.damage).error(path, part.before)
 
 
 def usable_cores() -> int:

@@ -1,6 +1,6 @@
 """How far two labels of the same samples agree: per capability a weighted kappa, for styles an overlap."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,23 @@ def agreement(first: Sequence[Label], second: Sequence[Label]) -> dict[str, Any]
         "styles": float(np.mean([jaccard(a.styles, b.styles) for a, b in pairs])) if pairs else None,
         "capabilities": each,
     }
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """What `agreement` found, in one sentence, with the kappa of each capability."""
+    named = {"kappa": "kappa", "equal scores": "exact", "within one point": "within_1", "styles": "styles"}
+    means = [f"{name} {found[key]:.2f}" for name, key in named.items() if found[key] is not None]
+    kappas = [
+        f"{name} {entry['kappa']:.2f}"
+        for name, entry in found["capabilities"].items()
+        if entry["kappa"] is not None
+    ]
+    missing = f" ({found['missing']} without both labels)" if found["missing"] else ""
+    by_capability = f"; kappa by capability: {', '.join(kappas)}" if kappas else ""
+    return (
+        f"{found['n']} samples labelled twice{missing}: {', '.join(means) or 'no agreement can be computed'}"
+        f"{by_capability}"
+    )
 
 
 def _of(capability: str, pairs: Sequence[tuple[Label, Label]]) -> dict[str, Any]:

@@ -78,11 +78,7 @@ def _say(model: str, summary: dict[str, Any], progress: Any) -> None:
         f"{model}: {spent(cost)}; {cost['kept']:,} answers of earlier runs "
         f"({cost['kept_input_tokens']:,} input tokens, {cost['kept_output_tokens']:,} output tokens)"
     )
-    if agreed := summary.get("agreement"):
-        values = {
-            "kappa": agreed["kappa"],
-            "within one point": agreed["within_1"],
-            "styles": agreed["styles"],
-        }
-        words = ", ".join(f"{name} {value:.2f}" for name, value in values.items() if value is not None)
-        progress.say(f"{agreed['n']} samples labelled twice: {words or 'no agreement can be computed'}")
+    if twice := summary.get("agreement"):
+        from curation.teacher.agreement import in_words
+
+        progress.say(in_words(twice))

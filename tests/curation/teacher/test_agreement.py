@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.taxonomy import CAPABILITY_KEYS
-from curation.teacher.agreement import agreement, jaccard, quadratic_kappa
+from curation.teacher.agreement import agreement, in_words, jaccard, quadratic_kappa
 from curation.teacher.rubric import Label, missing_label
 
 RATINGS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=60)
@@ -55,3 +55,13 @@ def test_agreement_counts_pairs_without_both_labels_as_missing():
 def test_agreement_of_nothing_is_none():
     found = agreement([missing_label(0, "s0", "timeout")], [label(0, 1)])
     assert (found["n"], found["missing"], found["kappa"], found["styles"]) == (0, 1, None, None)
+    assert in_words(found) == "0 samples labelled twice (1 without both labels): no agreement can be computed"
+
+
+def test_agreement_in_words():
+    first, second = [label(0, 1), label(1, 4)], [label(0, 1, ocr=3), label(1, 4)]
+    words = in_words(agreement(first, second))
+    assert (
+        words.startswith("2 samples labelled twice: kappa 0.") and "ocr 0." in words and "stem 1.00" in words
+    )
+    assert "within one point 0." in words and "styles 1.00" in words

@@ -298,7 +298,7 @@ def _connect(base_url: str | None, api_key_env: str | None) -> Connection:
     except ImportError as error:
         raise ImportError("the chat client needs the package httpx: pip install winnow[api]") from error
     try:
-        address = checked(base_url or OPENAI)
+        address = checked(OPENAI if base_url is None else base_url)
     except ValueError as error:
         raise ChatSetupError(str(error), "address") from error
     variable = api_key_env or ("OPENAI_API_KEY" if base_url is None else None)

@@ -358,6 +358,7 @@ def test_a_redirection_within_the_origin_is_followed():
         "http://bob:PASS/W0RD@127.0.0.1/v1",
         "file:///etc/passwd",
         "127.0.0.1:8000/v1",
+        "",
         "http://",
     ],
 )

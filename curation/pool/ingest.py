@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import atomic
+from curation.pool import audit_report
 from curation.pool import sources as source_names
 from curation.pool.assemble import (
     LEFT_OUT,
@@ -105,10 +106,11 @@ def build_pool(
     processes (default: one for each core if the files are large; 0: none). `on_unpack` and `on_progress`
     receive (bytes read, bytes in total), `on_images` (images checked, images).
 
-    Writes `quarantine.parquet`, `images.parquet`, `pool.parquet` (in input order) and, last, `pool.json`. A
-    build that was killed goes on where it was. Raises PoolArgumentError for an argument that no data could
-    satisfy, BrokenJson for a truncated or malformed file, TooManyBad (after writing quarantine.parquet) if
-    more than `max_bad_fraction` of the records are unusable, PoolError if none is usable.
+    Writes `quarantine.parquet`, `images.parquet`, `pool.parquet` (in input order) and, last, `pool.json`;
+    with audit "full" also the page `audit.md`. A build that was killed goes on where it was. Raises
+    PoolArgumentError for an argument that no data could satisfy, BrokenJson for a truncated or malformed
+    file, TooManyBad (after writing quarantine.parquet) if more than `max_bad_fraction` of the records are
+    unusable, PoolError if none is usable.
     """
     given = [source] if isinstance(source, Path | str) else list(source)
     out = Path(out)
@@ -140,6 +142,8 @@ def build_pool(
     summary["versions"] = {name: importlib.metadata.version(name) for name in ("numpy", "pyarrow", "pillow")}
     atomic.write_json(out / "pool.json", summary)
     shutil.rmtree(out / PARTS)
+    if options.audit == "full":
+        audit_report.write(out)
     return summary
 
 

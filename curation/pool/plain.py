@@ -71,6 +71,8 @@ def reader(options: RecordOptions) -> Callable[[bytes], Plain | None]:
         if not texts or len(texts) % 2 or speakers != _SPEAKERS[: len(texts)] or not all(map(sees, texts)):
             return None
         joined = "\n".join(texts)
+        images: tuple[str, ...] = ()
+        text = joined
         if image:
             if ":" in image or len(image) > _LONG_PATH or texts[0].count(IMAGE_PLACEHOLDER) != 1:
                 return None
@@ -79,8 +81,6 @@ def reader(options: RecordOptions) -> Callable[[bytes], Plain | None]:
                 return None
         elif image == "":
             return None
-        else:
-            images, text = (), joined
         if IMAGE_PLACEHOLDER in text or (tokens.may_be_in(text) and tokens.count(joined)):
             return None
         source, folder = _source(record, images, options)

@@ -61,7 +61,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"note: {note}" for note in summary["notes"]]
     lines.append(f"quarantined: {_listed(summary['quarantined']) or 'none'}")
     lines.append(f"ids replaced by content hashes: {ids['missing']:,} missing, {ids['repeated']:,} repeated")
-    if set(summary["sources"]) == {"unknown"}:
+    if summary["sources"].keys() - {"text_only"} == {"unknown"}:
         lines.append(
             "all sources are unknown: name the key that holds them with --source-key, or check the image "
             "paths, whose first folders are the sources otherwise (--source-depth)"

@@ -113,7 +113,9 @@ class Scanner:
 
     def _batch(self, pieces: Sequence[Piece], notes: Notes, part: Range) -> pa.RecordBatch:
         read = reader(part.options)
-        rows, texts, images = [], [], []
+        rows: list[tuple] = []
+        texts: list[str] = []
+        images: list[str] = []
         for number, piece in enumerate(pieces, notes.records - len(pieces)):
             if (plain := None if piece.fault else read(piece.raw)) is not None:
                 texts.append(plain.text)

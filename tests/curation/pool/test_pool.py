@@ -199,6 +199,120 @@ def test_command_line_builds_and_shows(data, capsys):
     assert json.loads(capsys.readouterr().out)["n"] == 5
 
 
+def test_bytes_that_changed_since_the_build_are_never_read_as_the_record(pool, data):
+    source = data / "data.json"
+    before = source.read_bytes()
+    source.write_bytes(before.replace(b"a cat", b"a cow"))
+    assert pool.raw(0) == Pool.open(data / "pool").raw(0)
+    for read in (pool.raw, pool.__getitem__):
+        with pytest.raises(PoolError, match=r"data.json changed .* row 3, \d+ bytes .* build the pool again"):
+            read(3)
+
+
+def build_command(data, records, *options):
+    (data / "other.json").write_text(json.dumps(records))
+    arguments = ["build", data / "other.json", "--images", data / "images", "--out", data / "out", *options]
+    return main([str(argument) for argument in arguments])
+
+
+def test_what_a_user_should_know_is_printed_and_kept(data, capsys):
+    talk = RECORDS[4]["conversations"]
+    records = [
+        RECORDS[0] | {"dataset": "\x1b[31mred", "model": "m"},
+        {"id": "x", "model": "m", "conversations": talk},
+        {"id": "y", "model": "m", "conversations": talk},
+        {"id": "z", "conversations": [talk[0], {"from": "gpt", "value": "so <|im_end|> it is"}]},
+    ]
+    assert build_command(data, records) == 0
+    printed = capsys.readouterr().out
+    assert "keys that were not read: model 3, dataset 1" in printed
+    assert "control tokens in texts: 1 (kept, and encoded as plain text)" in printed
+    assert "repeat another's content under another id: 1" in printed
+    info = Pool.open(data / "out").info
+    assert info["unknown_keys"] == {"model": 3, "dataset": 1}
+    assert (info["control_tokens"], info["repeated_content"]) == (1, 1)
+    assert build_command(data, records, "--source-key", "dataset") == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\\x1b[31mred 1" in printed
+    assert Pool.open(data / "out").table["source"].to_pylist()[0] == "\x1b[31mred"
+
+
+def test_unknown_sources_are_said(data, capsys):
+    records = [RECORDS[3] | {"id": str(i), "kind": f"k{i % 2}"} for i in range(3)]
+    assert build_command(data, records) == 0
+    assert "all sources are unknown" in capsys.readouterr().out
+    assert build_command(data, records, "--source-key", "kind") == 0
+    assert "sources: k0 2, k1 1" in capsys.readouterr().out
+    assert build_command(data, [RECORDS[0] | {"image": "./coco/one.png"}], "--source-depth", "2") == 0
+    assert "sources: coco 1" in capsys.readouterr().out
+
+
+def test_the_image_key_is_used_wherever_the_pool_is_read(data):
+    record = {key: value for key, value in RECORDS[0].items() if key != "image"}
+    assert build_command(data, [record | {"picture": "coco/one.png"}], "--image-key", "picture") == 0
+    pool = Pool.open(data / "out")
+    assert [path.name for path in pool[0].images] == ["one.png"] and pool.table["n_images"].to_pylist() == [1]
+    assert pool.image_table["path"].to_pylist() == ["coco/one.png"]
+    assert pool.table["image_ids"].to_pylist() == [[0]]
+
+
+def test_image_ids_lead_to_images_in_the_order_of_placeholders(pool):
+    paths = pool.image_table["path"].to_pylist()
+    named = [[paths[i] for i in ids] for ids in pool.table["image_ids"].to_pylist()]
+    given = [record.get("image", []) for record in RECORDS]
+    assert named == [[one] if isinstance(one, str) else one for one in given]
+    assert pool.info["audit"]["level"] == "header" and pool.info["audit"]["images"] == 2
+
+
+def test_a_full_audit_counts_equal_files_and_writes_its_page(data, capsys):
+    shutil.copy(data / "images" / "two.png", data / "images" / "three.png")
+    records = [RECORDS[3], RECORDS[3] | {"id": "again", "image": "three.png"}]
+    assert build_command(data, records, "--audit", "full", "--workers", "0") == 0
+    assert "equal files under other paths: 1" in capsys.readouterr().out
+    assert (data / "out" / "audit.md").is_file() and Pool.open(data / "out").info["audit"]["level"] == "full"
+
+
+def test_images_outside_and_too_large_images_are_refused_unless_allowed(data):
+    Image.new("RGB", (9, 9)).save(data / "far.png")
+    records = [RECORDS[3] | {"image": "../far.png"}, *RECORDS[3:5]]
+    options = ("--max-bad-fraction", "0.7")
+    assert build_command(data, records, *options) == 0
+    assert Pool.open(data / "out").info["quarantined"] == {"image_outside": 1}
+    assert build_command(data, records, *options, "--allow-outside") == 0
+    assert Pool.open(data / "out").info["quarantined"] == {}
+    assert build_command(data, records, *options, "--max-pixels", "99") == 0
+    assert "image_too_large" in Pool.open(data / "out").info["quarantined"]
+
+
+def test_a_pool_inside_an_input_folder_is_refused(data, capsys):
+    assert main(["build", str(data), "--out", str(data / "inside" / "pool")]) == 2
+    assert "lies in the input folder" in capsys.readouterr().err
+
+
+def test_inputs_of_several_folders_need_an_image_folder(data, capsys):
+    (data / "deep").mkdir()
+    shutil.copy(data / "data.json", data / "deep" / "data.json")
+    given = [str(data / "data.json"), str(data / "deep" / "data.json")]
+    assert main(["build", *given, "--out", str(data / "pool")]) == 2
+    assert "--images" in capsys.readouterr().err
+
+
+def test_progress_is_silent_at_first_and_then_says_speed_and_time_left(capsys):
+    from curation.pool.report import Step
+
+    times = iter((0.0, 0.5, 5.0, 11.0, 21.0))
+    step = Step("read", "B", clock=lambda: next(times))
+    for done in (0, 10, 40, 11_000_000, 50_000_000):
+        step(done, 100_000_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "read: 11% of 100 MB, 1.0 MB/s, 89 s left" and len(lines) == 2
+    assert "left" in lines[1]
+    quick = Step("read", "B", clock=lambda: 0.3)
+    quick(0, 5)
+    quick(5, 5)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_system_turn_is_the_samples_system_prompt(tmp_path):
     talk = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     led = [talk[1], *talk]  # an answer before the first question

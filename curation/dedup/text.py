@@ -162,11 +162,8 @@ def _signed(texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, ...]:
 
 
 def signatures(sets: Sequence[set[str]]) -> np.ndarray:
-    """uint32[n, SLOTS]: the R-MinHash of each set. Raises ImportError with a hint without rensa."""
-    try:
-        from rensa import RMinHash
-    except ImportError as error:
-        raise ImportError("near-duplicate texts need rensa: pip install 'winnow[dedup]'") from error
+    """uint32[n, SLOTS]: the R-MinHash of each set."""
+    from rensa import RMinHash
 
     if not sets:
         return np.empty((0, SLOTS), np.uint32)

@@ -13,6 +13,7 @@ import yaml
 
 from curation.pool.errors import PoolError
 from curation.pool.inputs.given import Sampling
+from curation.pool.reasons import short
 from curation.printable import printable
 
 _KEYS = {"json_path", "sampling_strategy"}
@@ -42,7 +43,7 @@ def read_mixture(path: Path, seed: int) -> list[Part]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise PoolError(f"{path}:{line}: not valid YAML ({error.problem or error.context})") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise PoolError(f"{path} is not valid YAML ({str(error)[:200]})") from None
+        raise PoolError(f"{path} is not valid YAML ({short(' '.join(str(error).split()))})") from None
     parts = list(_parts(path, root, seed))
     if not parts:
         raise PoolError(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _ROWS, _BYTES = 64, 1 << 26
 """Rows in memory at a time, fewer where they are large; each may hold several images."""
+_COPY = "copy the whole folder that save_to_disk wrote"
+_DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""What readers of damaged files raise; a name that is not UTF-8 is a ValueError."""
 SHARD_ROWS, SHARD_BYTES = 20_000, 1 << 29
 
 
@@ -25,7 +28,7 @@ def parquet_ranges(path: Path) -> list[tuple[int, int, int, int]]:
     """(first row, rows, first row group, row groups) of the shards of a file. Raises PoolError."""
     try:
         metadata = pq.ParquetFile(path).metadata
-    except (pa.ArrowInvalid, OSError) as error:
+    except _DAMAGE as error:
         raise PoolError(f"{path} is damaged or cut off ({_said(error)}); download it again") from None
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     shards: list[list[int]] = []
@@ -53,7 +56,7 @@ def parquet_batches(path: Path, first: int, count: int) -> Iterator[pa.RecordBat
         about = [file.metadata.row_group(group) for group in groups]
         step = _step(sum(group.total_byte_size for group in about), sum(group.num_rows for group in about))
         yield from file.iter_batches(step, row_groups=groups, use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
+    except _DAMAGE as error:
         raise PoolError(
             f"{path} is damaged in row groups {first} to {first + count - 1} ({_said(error)}); download it "
             "again"
@@ -65,9 +68,9 @@ def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             for batch in stream:
-                step = _step(batch.nbytes, len(batch))
+                step = _step(batch.nbytes, len(batch)) if _is_valid(batch) else 1
                 yield from (batch.slice(at, step) for at in range(0, len(batch), step))
-    except (pa.ArrowInvalid, OSError) as error:
+    except _DAMAGE as error:
         raise PoolError(f"{path} is damaged or cut off ({_said(error)}); copy it again") from None
 
 
@@ -105,13 +108,16 @@ def saved_files(folder: Path) -> list[tuple[str | None, Path]]:
     Of several splits `train` is read, else the only one.
     """
     if (folder / "dataset_dict.json").is_file():
-        splits = _json(folder / "dataset_dict.json").get("splits") or []
-        folder = folder / only_split([str(split) for split in splits], str(folder))
-    state = _json(folder / "state.json")
-    files = [folder / str(entry["filename"]) for entry in state.get("_data_files", [])]
-    if missing := next((file for file in files if not file.is_file()), None):
-        raise PoolError(f"{missing} does not exist; copy the whole folder that save_to_disk wrote")
-    return [(None, file) for file in files]
+        splits = _texts(_json(folder / "dataset_dict.json").get("splits"))
+        folder = folder / only_split(splits, str(folder))
+    entries = _json(folder / "state.json").get("_data_files")
+    listed = entries if isinstance(entries, list) else []
+    names = _texts([entry.get("filename") for entry in listed if isinstance(entry, dict)])
+    if not names:
+        raise PoolError(f"{folder / 'state.json'} names no data files; {_COPY}")
+    if missing := next((folder / name for name in names if not (folder / name).is_file()), None):
+        raise PoolError(f"{missing} does not exist; {_COPY}")
+    return [(None, folder / name) for name in names]
 
 
 def is_saved(folder: Path) -> bool:
@@ -156,37 +162,53 @@ def load_hub(name: str) -> list[tuple[str | None, "Dataset"]]:
     return loaded
 
 
-def _rows(batch: pa.RecordBatch, places: list[int]) -> Iterator[dict[str, Any] | BadRecord]:
+def _is_valid(batch: pa.RecordBatch) -> bool:
+    """Arrow trusts offsets, and reads outside of the file with wrong ones, so this comes before anything."""
     try:
-        rows = (
-            batch.take(pa.array(places, pa.int64())).to_pylist()
-            if len(places) < len(batch)
-            else batch.to_pylist()
-        )
-    except UnicodeDecodeError:  # one string that is not UTF-8: find its row
-        yield from (_row(batch.slice(place, 1)) for place in places)
-        return
-    yield from rows
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _rows(batch: pa.RecordBatch, places: list[int]) -> Iterator[dict[str, Any] | BadRecord]:
+    if _is_valid(batch):
+        wanted = batch.take(pa.array(places, pa.int64())) if len(places) < len(batch) else batch
+        try:
+            yield from wanted.to_pylist()
+            return
+        except UnicodeDecodeError:  # of a field's name
+            pass
+    yield from (_row(batch.slice(place, 1)) for place in places)  # find the row that is damaged
 
 
 def _row(single: pa.RecordBatch) -> dict[str, Any] | BadRecord:
     try:
+        single.validate(full=True)
+    except pa.ArrowInvalid as error:
+        said = _said(error)
+        return BadRecord("bad_unicode" if "UTF" in said.upper() else "broken_json", said)
+    try:
         return single.to_pylist()[0]
     except UnicodeDecodeError as error:
-        return BadRecord("bad_unicode", f"not UTF-8: {error.object[:40]!r}")
+        return BadRecord("bad_unicode", _said(error))
 
 
 def _inside(keep: np.ndarray, start: int, stop: int) -> list[int]:
     return keep[np.searchsorted(keep, start) : np.searchsorted(keep, stop)].tolist()
 
 
+def _texts(listed: Any) -> list[str]:
+    """The names in a list, without what can be none in the same folder."""
+    texts = listed if isinstance(listed, list) else []
+    return [text for text in texts if isinstance(text, str) and text and "/" not in text and text[0] != "."]
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PoolError(
-            f"{path} cannot be read ({_said(error)}); copy the whole folder that save_to_disk wrote"
-        ) from None
+        raise PoolError(f"{path} cannot be read ({_said(error)}); {_COPY}") from None
     return found if isinstance(found, dict) else {}
 
 

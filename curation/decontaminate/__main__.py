@@ -3,9 +3,10 @@
     python -m curation.decontaminate pools/a --suite mm14 --mirror benchmarks --out leaks/a
     python -m curation.decontaminate pools/a --suite mm14 --mirror benchmarks --out leaks/a --drop pools/b
 
-Writes leaks.parquet (a row for each pair of sample and item), leaks.html (pairs side by side) and leaks.json
-(counts, and all that decided them). Images are compared by the hashes of a full audit of the pool. Exit
-status 2: wrong command, 1: unusable data.
+Writes leaks.parquet (a row for each pair of sample and item), alike.parquet (pairs of the same words about
+another image, which are no leaks), leaks.html (pairs side by side) and leaks.json (counts, and all that
+decided them). Images are compared by the hashes of a full audit of the pool. Exit status 2: wrong command, 1:
+unusable data.
 """
 
 import argparse
@@ -180,6 +181,8 @@ def _say(pool: "Pool", targets: "Targets", leaks: "Leaks", out: Path) -> None:
         f"{images['flat']:,} images of benchmarks show one colour and are found as the same file only; "
         f"{questions['short']:,} questions are too short to be found without their image"
     )
+    if other := questions["other_image"]:
+        print(f"{other:,} pairs share their words and not their image: alike.parquet, not counted as leaks")
     print(f"pairs to look at: {out / 'leaks.html'}")
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from curation.pool.read import Pool
 
 KINDS = ("image_exact", "image_near", "question")
-"""By what a sample is an item: the same file or the same pixels; nearly the same pixels; its words alone."""
+"""By what a sample is an item: the same file or the same pixels; nearly the same pixels; its words alone, of
+which sample or item (or both) have no image."""
 LEAKS = pa.schema(
     [
         ("row", pa.int32()),
@@ -65,10 +66,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Leaks:
-    """`table` (LEAKS, sorted by row and place of the item), and `summary` as in leaks.json."""
+    """`table` (LEAKS, sorted by row and place of the item), and `summary` as in leaks.json.
+
+    `alike`: pairs of the same words about another image, which are no leaks: a visual question is its image
+    too. They are kept to look at, since an image may be changed beyond what is recognised.
+    """
 
     table: pa.Table
     summary: dict[str, Any]
+    alike: pa.Table = field(default_factory=LEAKS.empty_table)
 
     def rows(self, kinds: Iterable[str] = KINDS) -> Numbers:
         """The rows of the pool with a leak of one of these kinds, ascending."""
@@ -112,7 +118,9 @@ def find_leaks(
             "templates_of_items": found.templates_of_items,
             "templates_of_samples": found.templates_of_samples,
         }
-    table = _table(pool, targets, pairs)
+    refuted = _refuted(pool, targets, pairs) if image_rule else np.zeros(len(pairs.row), np.bool_)
+    table, alike = (_table(pool, targets, pairs.take(which)) for which in (~refuted, refuted))
+    counts["other_image"] = len(alike)
     summary = _summary(pool, targets, rules, table) | {
         "images": {
             "compared": seen.images if seen else 0,
@@ -123,7 +131,7 @@ def find_leaks(
         },
         "questions": counts,
     }
-    return Leaks(table, summary)
+    return Leaks(table, summary, alike)
 
 
 @dataclass
@@ -170,6 +178,14 @@ def _with_questions(pairs: _Pairs, found: Found, of_item: Numbers) -> _Pairs:
     both = _Pairs(*map(np.concatenate, zip(pairs.columns(), own.columns(), strict=True)))
     both = both.take(np.lexsort((both.kind, both.item, both.row)))
     return both.take(_first(both.row, both.item))
+
+
+def _refuted(pool: "Pool", targets: Targets, pairs: _Pairs) -> NDArray[np.bool_]:
+    """Whether a pair that shares its words alone has images on both sides, which are not the same."""
+    shown = np.zeros(len(targets), np.bool_)
+    shown[targets.pictures.of_item[:, 0]] = True
+    has_image = pool.table["n_images"].to_numpy() > 0
+    return (pairs.kind == 2) & has_image[pairs.row] & shown[pairs.item]
 
 
 def _first(row: Numbers, item: Numbers) -> NDArray[np.bool_]:

@@ -57,7 +57,9 @@ def page(pool: "Pool", targets: Targets, leaks: Leaks, each: int = EACH) -> str:
     ]
     for benchmark in targets.names:
         for kind in KINDS:
-            parts += _section(pool, targets, leaks.table, benchmark, kind, each)
+            parts += _section(pool, targets, _of(leaks.table, benchmark, kind), f"{benchmark}: {kind}", each)
+        title = f"{benchmark}: the same words about another image, no leak unless it is the same one changed"
+        parts += _section(pool, targets, _of(leaks.alike, benchmark, "question"), title, each)
     return "\n".join([*parts, "</html>", ""])
 
 
@@ -82,17 +84,18 @@ def _missing(targets: Targets) -> Iterable[str]:
         yield f"<p><strong>{_text(name)} was not compared</strong>: {_text(reason)}</p>"
 
 
-def _section(
-    pool: "Pool", targets: Targets, table: pa.Table, benchmark: str, kind: str, each: int
-) -> Iterable[str]:
+def _of(table: pa.Table, benchmark: str, kind: str) -> pa.Table:
     import pyarrow.compute as pc
 
-    own = table.filter(pc.and_(pc.equal(table["benchmark"], benchmark), pc.equal(table["kind"], kind)))
+    return table.filter(pc.and_(pc.equal(table["benchmark"], benchmark), pc.equal(table["kind"], kind)))
+
+
+def _section(pool: "Pool", targets: Targets, own: pa.Table, title: str, each: int) -> Iterable[str]:
     if not len(own):
         return
     shown = own.sort_by([("score", "ascending"), ("row", "ascending")]).slice(0, each).to_pylist()
     rest = f", {len(shown)} shown, the least certain first" if len(own) > len(shown) else ""
-    yield f"<h2>{_text(benchmark)}: {_text(kind)} ({len(own):,} pairs{rest})</h2>"
+    yield f"<h2>{_text(title)} ({len(own):,} pairs{rest})</h2>"
     for leak in shown:
         yield _pair(pool, targets, leak)
 

@@ -1,4 +1,4 @@
-"""What a search for leaks leaves in a folder: leaks.parquet, leaks.html and, last, leaks.json."""
+"""Files of a search for leaks: leaks.parquet, alike.parquet, leaks.html and, last, leaks.json."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,17 +16,17 @@ from curation.decontaminate.targets import Targets
 if TYPE_CHECKING:
     from curation.pool.read import Pool
 
-FILES = ("leaks.parquet", "leaks.html", "leaks.json")
 REASON = "leak"
 """Why a dropped sample is in the quarantine of the pool that is left."""
 
 
 def write_leaks(pool: "Pool", targets: Targets, leaks: Leaks, out: Path) -> None:
-    """Write the three files; leaks.json means that the others are whole."""
+    """Write the four files; leaks.json means that the others are whole."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "leaks.json").unlink(missing_ok=True)
-    with atomic.replacing(out / "leaks.parquet") as temporary:
-        pq.write_table(leaks.table.drop_columns(["place"]), temporary, compression="zstd")
+    for name, table in (("leaks.parquet", leaks.table), ("alike.parquet", leaks.alike)):
+        with atomic.replacing(out / name) as temporary:
+            pq.write_table(table.drop_columns(["place"]), temporary, compression="zstd")
     atomic.write_text(out / "leaks.html", page(pool, targets, leaks))
     atomic.write_json(out / "leaks.json", leaks.summary)
 

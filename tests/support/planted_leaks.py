@@ -105,6 +105,8 @@ QUESTIONS: dict[str, Callable[[list[str]], list[str]]] = {
 class Plant:
     """Sample `id` is an item: by its image or by its question (`kind`), changed as `how` says.
 
+    "alike": it asks the question about another image.
+
     `asks`: whether the sample asks the item's question.
     """
 
@@ -208,15 +210,17 @@ def write_leaky_source(opened: OpenedItems, out: Path, *, clean: int = 60, seed:
             if turn < 2 or name not in PHOTOS:
                 kind, change = IMAGES[how]
                 [file] = items.images(item)
-                image = Image.open(io.BytesIO(file)).convert("RGB")
+                own = Image.open(io.BytesIO(file)).convert("RGB")
                 question = items.questions[item] if turn == 0 else TEMPLATE
-                id = source.add(change(image) if change else file, question, "leaked")
+                id = source.add(change(own) if change else file, question, "leaked")
                 plants.append(Plant(id, name, items.ids[item], kind, how, turn == 0))
             else:
                 how = list(QUESTIONS)[item // 3 % len(QUESTIONS)]
                 words = QUESTIONS[how](items.questions[item].split())
-                id = source.add(rng.choice(others), " ".join(words), "leaked")
-                plants.append(Plant(id, name, items.ids[item], "question", how, True))
+                image = None if item // 12 % 2 else rng.choice(others)
+                id = source.add(image, " ".join(words), "leaked")
+                kind = "alike" if image else "question"
+                plants.append(Plant(id, name, items.ids[item], kind, how, True))
     for k in range(clean):
         image = rng.choice(others) if k % 2 else drawn.picture()["bytes"]
         source.add(image, _long(rng) if k % 3 else TEMPLATE, "clean")

@@ -80,6 +80,19 @@ def test_copied_questions_are_found_by_their_words(world, how):
         assert pair["kind"] == "question" and pair["score"] > 0.5
 
 
+def test_the_same_words_about_another_image_are_no_leak_but_kept(world):
+    alike = {(row["id"], row["benchmark"], row["item"]) for row in world.leaks.alike.to_pylist()}
+    plants = [plant for plant in world.plants if plant.kind == "alike" and plant.how != "paraphrased"]
+    assert plants and not [plant for plant in plants if world.pairs(plant)]
+    assert {(plant.id, plant.benchmark, plant.item) for plant in plants} <= alike
+    assert world.leaks.summary["questions"]["other_image"] == len(alike)
+
+
+def test_paraphrases_are_not_found(world):
+    """What n-grams cannot do: the documentation says so."""
+    assert not [pair for plant in planted(world, "paraphrased", PHOTOS) for pair in world.pairs(plant)]
+
+
 def test_no_photograph_and_no_question_of_the_clean_samples_is_a_leak(world):
     found = [row for row in world.rows if row["source"] == "clean" and row["benchmark"] in PHOTOS]
     assert found == []
@@ -180,7 +193,12 @@ def test_an_image_that_has_gone_since_the_audit_is_counted(world, tmp_path):
 
 def test_files_are_whole_or_absent(world, tmp_path):
     write_leaks(world.pool, world.targets, world.leaks, tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["leaks.html", "leaks.json", "leaks.parquet"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "alike.parquet",
+        "leaks.html",
+        "leaks.json",
+        "leaks.parquet",
+    ]
     assert pq.read_table(tmp_path / "leaks.parquet").num_rows == len(world.leaks.table)
     assert json.loads((tmp_path / "leaks.json").read_text()) == json.loads(json.dumps(world.leaks.summary))
 

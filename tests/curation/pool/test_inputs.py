@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -664,3 +665,30 @@ def test_an_unpacking_that_is_killed_anywhere_gives_the_same_files(tmp_path):
 
 def tree(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name", ["gzip", "zstd", "utf16", "dict", "mixture", "parquet", "datasets", "webdataset"]
+)
+def test_any_damage_is_an_error_in_one_line_or_bad_records(tmp_path, name):
+    """Twenty files with bytes changed, cut out or put in, whatever comes of it."""
+    draw = random.Random(name)
+    for number in range(20):
+        given = FORMATS[name](tmp_path / f"in{number}", RECORDS)
+        files = [path for path in given.rglob("*") if path.is_file()] if given.is_dir() else [given]
+        path = draw.choice(sorted(files))
+        data = bytearray(path.read_bytes())
+        for _ in range(draw.choice([1, 3, 10])):
+            at = draw.randrange(len(data))
+            data[at : at + draw.choice([0, 1, 30])] = draw.randbytes(draw.choice([0, 1, 30]))
+        path.write_bytes(data)
+        try:
+            prepared = prepare([given], tmp_path / f"out{number}")
+        except PoolError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
+            continue
+        for line in (line for file in prepared.files if file.unpacked for line in file.path.open("rb")):
+            try:
+                parse_record(json.loads(line))
+            except BadRecord as bad:
+                assert bad.detail

@@ -121,7 +121,7 @@ def preflight(
 
     parts = Path(out) / ".preflight"
     lengths = measure(pool, renderer_factory, parts, limit, workers=workers, on_progress=on_progress)
-    note = {"preflight": counts(pool, lengths, limit)}
+    note = {"preflight": counts(pool.table["source"], lengths, limit)}
     info = derived(pool, lengths, to_drop(lengths), out, note)
     shutil.rmtree(parts)
     return info
@@ -154,17 +154,17 @@ def to_drop(lengths: "pa.Table") -> "pa.Table":
     )
 
 
-def counts(pool: "Pool", lengths: "pa.Table", limit: "Limit") -> dict[str, Any]:
-    """What was measured and decided, for pool.json.
+def counts(of_source: "pa.ChunkedArray", lengths: "pa.Table", limit: "Limit") -> dict[str, Any]:
+    """What was measured and decided, for pool.json; `of_source`: the source of each measured sample.
 
     `dropped`: samples by reason; `truncated`: those that are cut and stay; `sources`: both by source.
-    `tokens`, `image_tokens`, `longest`: of what stays.
+    `tokens`, `image_tokens`, `longest`: of what stays. `renderer`: the fingerprint of all that decided it.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     verdict = pc.coalesce(lengths["reason"], pc.if_else(lengths["cut"], "truncated", None))
-    table = pa.table({"source": pool.table["source"], "verdict": verdict})
+    table = pa.table({"source": of_source, "verdict": verdict})
     grouped = (
         table.filter(pc.is_valid(verdict)).group_by(["source", "verdict"]).aggregate([([], "count_all")])
     )
@@ -178,6 +178,7 @@ def counts(pool: "Pool", lengths: "pa.Table", limit: "Limit") -> dict[str, Any]:
     return {
         "max_length": limit.max_length,
         "policy": limit.policy,
+        "renderer": lengths.schema.metadata[b"renderer"].decode(),
         "samples": len(lengths),
         "dropped": totals,
         "truncated": truncated,

@@ -41,7 +41,12 @@ def _seed_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 
 def _pool_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     """Keys that do not fit the kind or the size of the pool."""
-    pool = required(recipe.pool)
+    pool, train = required(recipe.pool), required(recipe.train)
+    if pool.over_length == "truncate" and train.max_length is not None and train.too_long != "truncate":
+        yield (
+            ("pool", "over_length"),
+            f"truncate leaves long samples in the pool, which train.too_long: {train.too_long} does not cut",
+        )
     if isinstance(pool, MiniPool):
         if recipe.bench is None:
             yield (

@@ -55,7 +55,7 @@ class Fingerprints:
     def __init__(self, cache: Path | None = None) -> None:
         self.cache = cache
         self.known: dict[str, str] = self._load()
-        self._images: dict[tuple[Path, Path, int | None], str] = {}
+        self._images: dict[tuple[tuple[Path, ...], Path, int | None, str | None], str] = {}
 
     def file(self, path: Path) -> str:
         """sha256 of a file's content."""
@@ -89,13 +89,14 @@ class Fingerprints:
         """sha256 of a string."""
         return _sha256(text)
 
-    def images(self, source: Path, folder: Path, limit: int | None) -> str:
-        """Hash over the images that a LLaVA file names (see recipes/image_prints.py)."""
+    def images(self, files: Sequence[Path], folder: Path, limit: int | None, image_key: str | None) -> str:
+        """Hash over the images that files of records name (see recipes/image_prints.py)."""
         from recipes.image_prints import images_hash
 
-        key = (source, folder, limit)
+        key = (tuple(files), folder, limit, image_key)
         if key not in self._images:
-            self._images[key] = images_hash(source, folder, self.file(source), limit, self.cache)
+            content = self.text("".join(self.file(file) for file in files))
+            self._images[key] = images_hash(files, folder, content, limit, image_key, self.cache)
         return self._images[key]
 
     def _load(self) -> dict[str, str]:
@@ -152,18 +153,78 @@ def data_file(path: str, where: str, needed_by: str, prints: Fingerprints) -> Ex
     return External(file.resolve(), prints.file(file.resolve()))
 
 
+@dataclass(frozen=True)
+class PoolFiles:
+    """What a pool is built from: `given`, as stage `pool` gets it; `files`, those that hold records.
+
+    `text`: the files of these that are JSON, which may name images.
+    """
+
+    given: list[External]
+    files: tuple[Path, ...]
+    text: tuple[Path, ...]
+
+
+def pool_files(given: Sequence[str], format: str | None, where: str, prints: Fingerprints) -> PoolFiles:
+    """The inputs of a pool, identified by the content of all their files.
+
+    Raises RecipeError for one that does not exist, and for one that holds nothing that is read.
+    """
+    from curation.pool.errors import PoolError
+    from curation.pool.inputs.find import find
+
+    inputs, files, text = [], [], []
+    for item in given:
+        place = expanded(item, where)
+        if not place.exists():
+            raise RecipeError(f"{where}: stage `pool` needs the file {place}, which does not exist")
+        place = place.resolve()
+        try:
+            found, _ = find([place], format, seed=0)
+        except PoolError as error:
+            raise RecipeError(f"{where}: pool.source: {error}") from error
+        own = list(dict.fromkeys(one.path for one in found))
+        named = [place] if place.is_file() and place not in own else []  # a mixture names files
+        lines = "".join(f"{_below(file, place)}\0{prints.file(file)}\n" for file in (*named, *own))
+        inputs.append(External(place, prints.file(place) if own == [place] else _sha256(lines)))
+        files += own
+        text += [one.path for one in found if one.kind.partition(":")[0] in ("list", "lines")]
+    return PoolFiles(inputs, tuple(files), tuple(dict.fromkeys(text)))
+
+
+def _below(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
+
+
 def several(files: Sequence[Path], prints: Fingerprints) -> External:
     """Files that a config names, identified together by names and contents; `path` is the first one."""
     lines = "".join(f"{file.name}\0{prints.file(file)}\n" for file in files)
     return External(files[0].resolve(), _sha256(lines))
 
 
-def images(folder: str | None, source: Path, limit: int | None, where: str, prints: Fingerprints) -> External:
-    """The directory of a pool's images (default: that of `source`), identified by the images it names."""
-    place = expanded(folder, where) if folder else source.parent
+def images(
+    folder: str | None,
+    sources: Sequence[Path],
+    files: Sequence[Path],
+    limit: int | None,
+    where: str,
+    prints: Fingerprints,
+    image_key: str | None = None,
+) -> External:
+    """The directory of a pool's images (default: that of `sources`), identified by the images it names.
+
+    `files`: those that name images; of a format that holds its images, their content is in the file's.
+    """
+    folders = {file if file.is_dir() else file.parent for file in sources}
+    if folder is None and len(folders) > 1:
+        raise RecipeError(
+            f"{where}: pool.images: missing; the sources lie in {len(folders)} folders: name the one that "
+            "paths of images are relative to"
+        )
+    place = expanded(folder, where) if folder else folders.pop()
     if not place.is_dir():
         raise RecipeError(f"{where}: stage `pool` needs the directory {place}, which does not exist")
-    return External(place.resolve(), prints.images(source, place.resolve(), limit))
+    return External(place.resolve(), prints.images(files, place.resolve(), limit, image_key))
 
 
 def expanded(path: str, where: str) -> Path:

@@ -44,7 +44,7 @@ class Node:
     kind: str
     name: str
     config: dict[str, Any]
-    inputs: dict[str, "Node | External | list[Node]"]
+    inputs: dict[str, "Node | External | list[Node] | list[External]"]
     hash: str
     work: float = 1.0
     repetition: int = 0

@@ -1,4 +1,4 @@
-"""Hash over the images that a LLaVA file names: a replaced image changes every result that depends on it.
+"""Hash over the images that files of records name: a replaced image changes every result that depends on it.
 
 Names, sizes, modification times and content hashes are cached in `store/fingerprints/`; an image is read
 again only if its size, modification time or inode differs from the cached one.
@@ -6,18 +6,21 @@ again only if its size, modification time or inode differs from the cached one.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import atomic
 from curation.pool.errors import PoolError
-from curation.pool.record import BadRecord, parse_record
-from curation.pool.stream import read_records
+from curation.pool.inputs.kinds import kind_of
+from curation.pool.inputs.text import write_plain
+from curation.pool.record import BadRecord, RecordOptions, parse_record
+from curation.pool.stream import Located, read_records
 
 ABSENT = "absent"
 """In place of the hash of an unreadable image, whose sample the audit of the pool quarantines."""
@@ -35,17 +38,25 @@ Mark = tuple[int, int, int]
 """Size in bytes, modification time in nanoseconds, inode."""
 
 
-def images_hash(source: Path, folder: Path, source_hash: str, limit: int | None, cache: Path | None) -> str:
-    """sha256 over name and content of every image that the first `limit` records of `source` name.
+def images_hash(
+    files: Sequence[Path],
+    folder: Path,
+    content: str,
+    limit: int | None,
+    image_key: str | None,
+    cache: Path | None,
+) -> str:
+    """sha256 over name and content of every image that the first `limit` records of `files` name.
 
-    Image names are relative to `folder`.
-    `source_hash` identifies the content of `source`; `cache` is the directory of cached hashes, None for no
+    Image names are relative to `folder`, and under `image_key` in a record (None: `image` or an alias).
+    `content` identifies the content of the files; `cache` is the directory of cached hashes, None for no
     cache.
     """
-    key = hashlib.sha256(f"{source}\0{folder}\0{source_hash}\0{limit}".encode()).hexdigest()[:16]
+    about = "\0".join(map(str, (*files, folder, content, limit, image_key)))
+    key = hashlib.sha256(about.encode()).hexdigest()[:16]
     record = cache / f"images-{key}.parquet" if cache else None
     known = _read(record)
-    names = list(known) or list(dict.fromkeys(_names(source, limit)))
+    names = list(known) or list(dict.fromkeys(_names(files, limit, image_key)))
     with ThreadPoolExecutor(THREADS) as pool:
         hashed = pool.map(lambda name: _hashed(folder / name, known.get(name)), names)
         images = dict(zip(names, hashed, strict=True))
@@ -57,14 +68,28 @@ def images_hash(source: Path, folder: Path, source_hash: str, limit: int | None,
     return digest.hexdigest()
 
 
-def _names(source: Path, limit: int | None) -> Iterator[str]:
+def _names(files: Sequence[Path], limit: int | None, image_key: str | None) -> Iterator[str]:
+    options = RecordOptions(image_key=image_key)
+    for record in islice(chain.from_iterable(map(_records, files)), limit):
+        try:
+            yield from parse_record(record.value, options).images
+        except BadRecord:  # the pool stage quarantines it, whatever its image is
+            continue
+
+
+def _records(file: Path) -> Iterator[Located]:
+    """The records of a file as far as it can be read: the pool stage reports what is wrong with it."""
     try:
-        for record in islice(read_records(source), limit):
-            try:
-                yield from parse_record(record.value).images
-            except BadRecord:  # the pool stage quarantines it, whatever its image is
-                continue
-    except PoolError:  # the pool stage reports what is wrong with the file
+        kind, codec = kind_of(file)
+        encoding = kind.partition(":")[2] or None
+        if codec is None and encoding is None:
+            yield from read_records(file)
+            return
+        with TemporaryDirectory() as folder:
+            plain = Path(folder) / "records"
+            write_plain(file, codec, encoding, plain)
+            yield from read_records(plain)
+    except PoolError:
         return
 
 

@@ -97,8 +97,9 @@ def resolve(own: Document, beside: Path) -> Loaded:
 def _renamed(document: Document) -> Document:
     """The document with the present name of its pool's kind."""
     pool = document.data.get("pool")
-    new = EARLIER_KIND.get(str(pool.get("kind"))) if isinstance(pool, dict) else None
-    return Document({**document.data, "pool": {**pool, "kind": new}}, document.where) if new else document
+    if not isinstance(pool, dict) or str(pool.get("kind")) not in EARLIER_KIND:
+        return document
+    return Document({**document.data, "pool": {**pool, "kind": EARLIER_KIND[pool["kind"]]}}, document.where)
 
 
 def _labels(values: dict[str, Any], path: KeyPath) -> Iterator[tuple[str, dict[str, Any]]]:

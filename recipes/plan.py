@@ -7,21 +7,18 @@ resources, tracking, root) is in a config, except in the last stage, which repor
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
-from recipes import external
 from recipes.code import Stages
-from recipes.external import External, Fingerprints
+from recipes.external import Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
 from recipes.named_files import NamedSuite, deepspeed_input, work_of_bench
 from recipes.plan_evaluation import EvaluationPlan
+from recipes.plan_pool import PoolChain
 from recipes.plan_signals import PoolPlan
 from recipes.plan_validation import ValidationPlan
-from recipes.schema import Arm, FilePool, MiniPool, required
-
-UNKNOWN_SIZE = 1_000
-"""Estimated samples of a LLaVA file without conversations, which stage `pool` will refuse."""
+from recipes.schema import Arm, required
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,13 @@ def make_plan(
 
 
 def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions: int | None = None) -> None:
-    """bench; source, pool, fits, signals, tokens for each pool; select, train, evaluate of each run; compare.
+    """bench; source, pool, clean, fits, signals, tokens for each pool; select, train, evaluate of each run;
+    compare.
 
     Breadth first: the first run of every arm on every pool, then the second, and so on, so that an
     interrupted study has complete repetitions to compare. `repetitions` limits the plan to the first ones.
     """
     recipe = loaded.recipe
-    base = _model(loaded, prints, external.MODEL_FILES)
     bench = (
         plan.add("bench", dump(recipe.bench), {}, work=work_of_bench(recipe.bench)) if recipe.bench else None
     )
@@ -75,14 +72,13 @@ def compare_chain(plan: Plan, loaded: Loaded, prints: Fingerprints, repetitions:
     named = NamedSuite.of_evaluation(loaded)
     evaluation = EvaluationPlan(plan, loaded, prints, bench, recipe.bench, named)
     validation = ValidationPlan(plan, loaded, prints, evaluation)
-    pools = [
-        _pool(plan, loaded, prints, seed, bench, base, validation, tagged=len(seeds) > 1) for seed in seeds
-    ]
+    given = PoolChain(plan, loaded, prints, bench, validation, evaluation)
+    pools = [given.add(seed, tagged=len(seeds) > 1) for seed in seeds]
     for pool in pools:
         for signal in dict.fromkeys(signal for arm in recipe.arms.values() for signal in arm.learned()):
             pool.signal(signal)
     spec = required(recipe.train)
-    trained = Trained(dump(spec), {"base": base, **deepspeed_input(spec, loaded, prints)})
+    trained = Trained(dump(spec), {"base": given.base, **deepspeed_input(spec, loaded, prints)})
     planned = [
         (number, pool, name, *seeds_of_run)
         for number in range(recipe.repetitions())
@@ -120,6 +116,7 @@ def _compare(
         "baseline": recipe.baseline,
         "reference": recipe.reference,
         "suite": recipe.evaluation.suite,
+        "decontaminate": pools[0].decontaminate,
         "planned_runs": planned_runs,
         "pool_seeds": [pool.seed for pool in pools],
         "runs": [run.about for run in runs],
@@ -167,48 +164,6 @@ def _run(
     seeds = {"pool_seed": pool.seed, "selection_seed": seed, "train_seed": train_seed}
     about = {"arm": arm_name, **dump(arm, "selector", "budget", "params", "signals")}
     return Run({**about, "targeted": _targeted(arm.selector), **seeds}, select, train, evaluate)
-
-
-def _model(loaded: Loaded, prints: Fingerprints, files: tuple[str, ...]) -> External:
-    base = required(loaded.recipe.base)
-    return external.model(base.path, base.revision, loaded.locate("base", "path"), prints, files)
-
-
-def _pool(
-    plan: Plan,
-    loaded: Loaded,
-    prints: Fingerprints,
-    seed: int | None,
-    bench: Node | None,
-    base: External,
-    validation: ValidationPlan,
-    *,
-    tagged: bool,
-) -> PoolPlan:
-    """source and pool of one pool seed; `seed` is None for a pool that is not drawn."""
-    # mypy infers the common base class of a union that passes through a generic function.
-    section = cast(MiniPool | FilePool, required(loaded.recipe.pool))
-    limit = loaded.recipe.limit
-    tag = (f"p{seed}",) if tagged else ()
-    config = {**dump(section, "kind", "max_bad_fraction"), "limit": limit}
-    source: Node | External
-    if isinstance(section, MiniPool):
-        drawn = {**dump(section, "size", "defects"), "seed": seed}
-        name = stage_name("source", *tag)
-        source = plan.add("source", drawn, {"bench": bench}, name=name, work=section.size)
-        inputs: dict[str, Any] = {"source": source}
-        size = section.size
-    else:
-        source = external.data_file(section.source, loaded.locate("pool", "source"), "pool", prints)
-        where = loaded.locate("pool", "images")
-        images = external.images(section.images, source.local, limit, where, prints)
-        inputs = {"source": source, "images": images}
-        size = prints.records(source.local) or UNKNOWN_SIZE
-    size = min(size, limit or size)
-    inputs["tokenizer"] = processor = _model(loaded, prints, external.PROCESSOR_FILES)
-    pool = plan.add("pool", config, inputs, name=stage_name("pool", *tag), work=size)
-    given = (plan, loaded, prints, seed, tag, pool, source, base, processor, size)
-    return PoolPlan(*given, validation=validation)
 
 
 def _select(pool: PoolPlan, arm_name: str, seed: int, repetition: int) -> Node:

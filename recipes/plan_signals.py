@@ -44,10 +44,13 @@ class PoolPlan(PoolFits):
     """One pool and all stages that are computed from it before an arm selects.
 
     `signals` are the stages by the name of the signal; `probes` are the trainings and evaluations that a
-    subset-value regressor learns from.
+    subset-value regressor learns from. `decontaminate` is what the recipe says, `leaks` the stage that looks
+    for samples which repeat questions.
     """
 
     validation: ValidationPlan = field(kw_only=True)
+    decontaminate: str = field(kw_only=True, default="off")
+    leaks: Node | None = field(kw_only=True, default=None)
     signals: dict[str, Node] = field(default_factory=dict)
     probes: list[Node] = field(default_factory=list)
 
@@ -55,7 +58,8 @@ class PoolPlan(PoolFits):
         """The stages that the report on this pool reads, besides the runs."""
         truth = {"truth": self.source} if isinstance(self.source, Node) else {}
         signals = {f"signal_{name}": node for name, node in self.signals.items()}
-        return {"pool": self.pool, **truth, **self.fits, **signals}
+        leaks = {"leaks": self.leaks} if self.leaks else {}
+        return {"pool": self.pool, **leaks, **truth, **self.fits, **signals}
 
     def signal(self, name: str) -> Node:
         """The stage that computes a signal.

@@ -40,7 +40,7 @@ class ValidationPlan:
             where = self.loaded.locate(*key, "source")
             source = external.data_file(section.source, where, "validation", self.prints)
             place = self.loaded.locate(*key, "images")
-            images = external.images(section.images, source.local, None, place, self.prints)
+            images = external.images(section.images, [source.local], [source.local], None, place, self.prints)
             config, inputs = dump(section, "kind"), {"source": source, "images": images}
         else:
             config = dump(section, "kind", "suite", "items", "seed")

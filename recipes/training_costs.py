@@ -120,7 +120,7 @@ class TrainingCosts:
         from training.estimate.lengths import Lengths, of_pool
         from training.estimate.published import image_tokens
 
-        place, each = store_path(self.root, "pool", pool.hash), image_tokens(shape)
+        place, each = store_path(self.root, pool.kind, pool.hash), image_tokens(shape)
         lengths = (
             of_pool(place, each)
             if self._built(pool)

@@ -89,11 +89,12 @@ def measure(
 
     text_tokens, image_tokens: of what a training would read, chat markup included, so that their sum is its
     length; a sample that is cut (`cut`) counts as it is then. Both are null where `reason` says, by a code of
-    REASONS, why no training reads it. `folder` keeps finished row ranges until the caller removes it.
-    Raises StoreError when a process dies.
+    REASONS, why no training reads it. `folder` keeps finished row ranges until the caller removes it. The
+    table's metadata has the fingerprint of the `renderer`. Raises StoreError when a process dies.
     """
     renderer = renderer_factory()
-    key = _key(pool, renderer, limit)
+    fingerprint = renderer.fingerprint()
+    key = _key(pool, fingerprint, limit)
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(pool), PART_ROWS)
     places = [folder / f"{key}-{number:05d}.parquet" for number in range(len(starts))]
@@ -114,12 +115,13 @@ def measure(
         done += _rows(pool, starts[number])
         report(done, len(pool))
     tables = [pq.read_table(place, schema=SCHEMA) for place in places]
-    return pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
+    whole = pa.concat_tables(tables).combine_chunks() if tables else SCHEMA.empty_table()
+    return whole.replace_schema_metadata({"renderer": fingerprint})
 
 
-def _key(pool: Pool, renderer: Renderer, limit: Limit) -> str:
+def _key(pool: Pool, fingerprint: str, limit: Limit) -> str:
     """16 hex digits over everything that decides the lengths."""
-    parts = [FORMAT, pool.hash, renderer.fingerprint(), limit.max_length, limit.policy, PART_ROWS]
+    parts = [FORMAT, pool.hash, fingerprint, limit.max_length, limit.policy, PART_ROWS]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

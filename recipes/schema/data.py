@@ -12,16 +12,21 @@ OFF = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 class Dedup(Section):
-    """Copies that are taken out of the pool: of each group of samples that repeat each other, one stays."""
+    """Copies that are taken out of the pool: of each group of samples that repeat each other, one stays.
 
-    kinds: list[Literal["content", "image_exact", "image_near", "text_near"]] = Field(
-        ["content"],
-        min_length=1,
-        description="what makes two samples copies: equal conversation and image names; equal bytes of all "
-        "images; images that look alike; conversations that are nearly the same. Many pools ask several "
-        "questions about one image: `image_exact` and `image_near` keep one of them",
+    Several questions about one image are no copies; `curation.dedup` says which one stays.
+    """
+
+    images: Literal["near", "exact"] = Field(
+        "near", description="copies have images that look the same, or files of equal bytes"
     )
-    keep: Literal["first"] = Field("first", description="which one stays: the first in the pool's order")
+    text: Literal["near", "exact", "any"] = Field(
+        "near",
+        description="and nearly the same words, or equal ones; any: copies of the images alone are copies, "
+        "so that one question about each image stays",
+    )
+    radius: int = Field(8, ge=0, le=16, description="bits of 64 in which perceptual hashes may differ")
+    threshold: Fraction = Field(0.8, gt=0, description="least Jaccard index of the words' shingles")
 
 
 class Cleaning(Section):
@@ -72,11 +77,13 @@ class FilePool(Cleaning):
     images: PathText | None = Field(
         None, description="directory that image paths are relative to; default: that of `source`"
     )
-    format: str | None = Field(None, description="format of `source`; default: detected")
+    format: (
+        Literal["json", "jsonl", "dict", "mixture", "folder", "parquet", "datasets", "webdataset"] | None
+    ) = Field(None, description="format of `source`; default: detected")
     image_key: str | None = Field(None, min_length=1, description="key of a record that names its images")
     source_key: str | None = Field(None, min_length=1, description="key of a record that names its source")
-    source_depth: int | None = Field(
-        None, ge=1, le=20, description="number of folders of the image path that name a record's source"
+    source_depth: int = Field(
+        1, ge=1, le=20, description="number of folders of the image path that name a record's source"
     )
     allow_outside: bool = Field(False, description="read images outside of `images` too")
     max_pixels: int | None = Field(None, ge=1, description="largest number of pixels of an image")

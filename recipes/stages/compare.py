@@ -1,20 +1,32 @@
 """Compare the arms: long-form results, tables, plots and the report, from the artefacts of all other stages.
 
-Over several pools, scores are means with an interval (evaluation/aggregate.py); levels, rater agreement, pool
-facts and subset mixes are means over pools, and counts of lost samples are sums. agreement.json has each
-pool's agreement.
+Where samples of a pool repeat questions, scores are given with and without these. Over several pools, scores
+are means with an interval (evaluation/aggregate.py); levels, rater agreement, pool facts and subset mixes are
+means over pools, and counts of lost samples are sums. agreement.json has each pool's agreement.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recipes.stages.leaked import Leaked
 from recipes.stages.pool_measures import levels, rater_agreement
 from recipes.stages.pool_results import PoolResults, mean_of
 from recipes.stages.report_context import context
 
-BY_POOL = ("pool", "truth", "labels", "scorer", "styler", "seed_model", "signal_capability", "signal_style")
+BY_POOL = (
+    "pool",
+    "leaks",
+    "truth",
+    "labels",
+    "scorer",
+    "styler",
+    "seed_model",
+    "signal_capability",
+    "signal_style",
+)
 """Inputs with one entry for each pool that the report describes."""
 
 
@@ -43,14 +55,23 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
         )
         for about, path in zip(config["runs"], inputs["evaluates"], strict=True)
     ]
-    pq.write_table(collect(runs, suite), out / "results.parquet")
+    leaked = Leaked(config["decontaminate"], inputs.get("leaks", ()))
+    pq.write_table(collect(runs, suite, leaked.questions), out / "results.parquet")
     if "bench" in inputs and (inputs["bench"] / "bench.json").is_file():  # only the mini world has one
         by_pool = [levels(pool, inputs["bench"]) for pool in pools]
         (out / "bench.json").write_text(json.dumps(mean_of(by_pool), indent=1))
     roles = {"reference": config["reference"], "baseline": config["baseline"]}
-    comparison = compare(runs, suite, bench_dir=out, **roles)
+    comparison = replace(
+        compare(runs, suite, bench_dir=out, **roles),
+        decontamination=leaked.stamp(),
+        without_leaks=(
+            compare(runs, suite, bench_dir=out, leaked=leaked.questions, **roles)
+            if leaked.questions
+            else None
+        ),
+    )
     agreement = _write_agreement(pools, out)
-    write_report(comparison, context(config, inputs, pools, agreement), out)
+    write_report(comparison, context(config, inputs, pools, agreement, leaked), out)
     for arm in comparison.arms:
         gap = arm.difference
         difference = f", {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]" if gap else ""

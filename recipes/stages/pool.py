@@ -1,4 +1,4 @@
-"""Ingest a LLaVA JSON file: audit, quarantine, unique ids, token counts."""
+"""Index and audit a pool: the records of its files, their images, quarantine, unique ids."""
 
 import json
 from pathlib import Path
@@ -6,35 +6,59 @@ from typing import Any
 
 from recipes.stages.counting import counter
 
+RESUMES = True
+READ = ("format", "image_key", "source_key", "source_depth", "allow_outside")
+SHOWN_KEYS = 10
 
-def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes pool.parquet, quarantine.parquet and pool.json; returns counts of samples and tokens."""
-    from curation.pool.ingest import build_pool
+
+def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes the pool, and audit.md after a full audit; returns counts of samples and tokens."""
+    from curation.pool.audit_report import write
+    from curation.pool.ingest import Options, build_pool
 
     drawn = config["kind"] == "mini"
-    source = inputs["source"] / "pool.json" if drawn else inputs["source"]
+    settings: dict[str, Any] = {"audit": config["audit"]}
+    settings |= {key: config[key] for key in READ if key in config}
+    if config.get("max_pixels"):
+        settings["max_pixels"] = config["max_pixels"]
     info = build_pool(
-        source,
+        inputs["source"] / "pool.json" if drawn else inputs["source"],
         inputs["source"] if drawn else inputs.get("images"),
         out,
-        tokenizer=inputs["tokenizer"],
-        image_tokens=tokens_per_image(inputs["tokenizer"]),
+        options=Options(**settings),
+        tokenizer=inputs.get("tokenizer"),
+        image_tokens=tokens_per_image(inputs["tokenizer"]) if "tokenizer" in inputs else None,
         max_bad_fraction=config["max_bad_fraction"],
         limit=config["limit"],
+        workers=0 if drawn else None,  # nothing of its own drawing can end this process
         on_progress=counter(progress),
     )
-    progress.say(
-        f"{info['n']} samples, {sum(info['quarantined'].values())} quarantined, "
-        f"{info['text_tokens']['total']:,} text tokens"
-    )
+    if config["audit"] == "full":
+        write(out)
+    for line in _lines(info):
+        progress.say(line)
     return {
         "samples": info["n"],
         "records": info["records"],
         "quarantined": info["quarantined"],
         "ids": info["ids"],
-        "text_tokens": info["text_tokens"]["total"],
+        "text_tokens": info["text_tokens"],
         "sources": info["sources"],
+        "audit": info["audit"],
     }
+
+
+def _lines(info: dict[str, Any]) -> list[str]:
+    """What a user should know before anything is computed on the pool."""
+    from curation.printable import printable
+
+    lines = [f"{info['n']:,} samples, {sum(info['quarantined'].values()):,} quarantined"]
+    if unknown := info.get("unknown_keys"):
+        shown = [f"{printable(key)} {count:,}" for key, count in list(unknown.items())[:SHOWN_KEYS]]
+        lines.append(f"keys of records that are not read: {', '.join(shown)}")
+    if set(info["sources"]) == {"unknown"}:
+        lines.append("all sources are unknown: name their key (pool.source_key), or their folder's depth")
+    return [*lines, *info.get("notes", ())]
 
 
 def tokens_per_image(model_dir: Path) -> int | None:

@@ -7,11 +7,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from recipes.stages.leaked import Leaked
 from recipes.stages.pool_results import DEFECTS, PoolResults, mean_of
 
 
 def context(
-    config: dict[str, Any], inputs: dict[str, Any], pools: Sequence[PoolResults], agreement: dict[str, Any]
+    config: dict[str, Any],
+    inputs: dict[str, Any],
+    pools: Sequence[PoolResults],
+    agreement: dict[str, Any],
+    leaked: Leaked,
 ) -> Any:
     """The report's content besides the comparison, as an `evaluation.report.Context`."""
     from curation.subset import read_subset
@@ -35,7 +40,8 @@ def context(
         modified=config["modified"],
         pool=_facts(pools),
         quarantined=dict(quarantined),
-        subsets=_subsets(config, inputs, pools, subsets),
+        sources=_sources(pools, leaked),
+        subsets=_subsets(config, inputs, pools, subsets, leaked),
         overlap=_overlap(config, subsets),
         scorer=scorer,
         seconds=_seconds(inputs),
@@ -51,6 +57,7 @@ def _facts(pools: Sequence[PoolResults]) -> dict[str, Any]:
             "samples": len(pool.data),
             "sources": len(pool.data.info["sources"]),
             "text tokens": pool.data.info["text_tokens"]["total"],
+            **_measured(pool.data.info),
             **{f"planted: {kind}": n for kind, n in _defects(pool, range(len(pool.data)))[1].items()},
         }
         for pool in pools
@@ -61,13 +68,53 @@ def _facts(pools: Sequence[PoolResults]) -> dict[str, Any]:
     }
 
 
+def _measured(info: Mapping[str, Any]) -> dict[str, int]:
+    """What the pre-flight counted."""
+    if "preflight" not in info:
+        return {}
+    own = info["preflight"]
+    return {
+        "image tokens": own["image_tokens"],
+        "longest sample": own["longest"],
+        "truncated": own["truncated"],
+    }
+
+
+def _sources(pools: Sequence[PoolResults], leaked: Leaked) -> dict[str, dict[str, int]]:
+    """By source: samples that stay, those that each step took out or cut, and those that are flagged."""
+    found: dict[str, Counter] = {}
+
+    def add(source: str, column: str, count: int) -> None:
+        found.setdefault(source, Counter())[column] += count
+
+    for info in (pool.data.info for pool in pools):
+        for source, count in info["sources"].items():
+            add(source, "kept", count)
+        for source, count in info.get("decontaminate", {}).get("sources", {}).items():
+            add(source, "leaks", count)
+        for source, own in info.get("preflight", {}).get("sources", {}).items():
+            for reason, count in own.items():
+                add(source, reason, count)
+        for source, count in info.get("dedup", {}).get("sources", {}).items():
+            add(source, "copies", count)
+    if leaked.state == "flag":
+        for source, count in leaked.by_source.items():
+            add(source, "leaks, flagged", count)
+    return {source: dict(counts) for source, counts in found.items()}
+
+
 def _subsets(
-    config: dict[str, Any], inputs: dict[str, Any], pools: Sequence[PoolResults], subsets: Sequence[list[int]]
+    config: dict[str, Any],
+    inputs: dict[str, Any],
+    pools: Sequence[PoolResults],
+    subsets: Sequence[list[int]],
+    leaked: Leaked,
 ) -> list[Any]:
     from curation.subset import read_manifest
     from evaluation.report import Subset
 
     by_seed, by_key = {pool.seed: pool for pool in pools}, {}
+    leaks = {pool.seed: leaked.rows(at) for at, pool in enumerate(pools)}
     for run, path, rows in zip(config["runs"], inputs["selects"], subsets, strict=True):
         pool = by_seed[run["pool_seed"]]
         capability, defects = _defects(pool, rows)
@@ -85,6 +132,7 @@ def _subsets(
             budget["image_tokens"],
             mix,
             pool.seed,
+            None if (known := leaks[pool.seed]) is None else len(known.intersection(rows)),
         )
         by_key[subset.arm, subset.pool, subset.seed] = subset  # training seeds share a subset
     return list(by_key.values())
@@ -171,6 +219,7 @@ def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, 
     for run, path in zip(config["runs"], inputs["selects"], strict=True):
         of_selector.setdefault(run["arm"], _summary(path)["notes"])
     notes += [f"Selector of {arm}, first seed: {counts}." for arm, counts in of_selector.items() if counts]
+    notes += _labelled_twice(inputs)
     if (style := agreement.get("style")) and style["n"]:
         notes.append(
             f"Styler on held-out labels: exact style set {style['exact']:.3f}, macro F1 "
@@ -178,6 +227,16 @@ def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, 
             f"for {style['missing']}."
         )
     return notes
+
+
+def _labelled_twice(inputs: Mapping[str, Any]) -> list[str]:
+    """How far two labels of one sample by the teacher agree, for each pool that has such."""
+    from curation.teacher.agreement import in_words
+
+    records = [record for record in _records(inputs) if record["kind"] == "labels_api"]
+    return [
+        f"Teacher: {in_words(r['summary']['agreement'])}." for r in records if "agreement" in r["summary"]
+    ]
 
 
 def _summary(artefact: Path) -> dict[str, Any]:

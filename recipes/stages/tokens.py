@@ -23,7 +23,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     renderer = RendererOf(
         inputs["processor"], rules, aspect=config["image_aspect"], grids=config["image_grids"]
     )
-    source, count, started, kept = PoolSource(Pool.open(inputs["pool"])), counter(progress), 0.0, 0
+    pool, count, started, kept = Pool.open(inputs["pool"]), counter(progress), 0.0, 0
 
     def report(done: int, total: int) -> None:
         nonlocal started, kept
@@ -31,10 +31,15 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
             started, kept = time.perf_counter(), done
         count(done, total)
 
-    store = write(source, renderer, out / "store", workers=config["workers"], on_progress=report)
+    store = write(PoolSource(pool), renderer, out / "store", workers=config["workers"], on_progress=report)
     rate = (len(store) - kept) / (time.perf_counter() - started)
     rejected = store.examples(range(len(store))).counts
     tokens, image_tokens = int(store.lengths.sum(dtype=int)), int(store.image_tokens.sum(dtype=int))
+    if rejected and pool.info.get("preflight", {}).get("renderer") == store.info.renderer:
+        progress.say(
+            f"{sum(rejected.values()):,} samples are rejected that the pre-flight of the pool found sound: "
+            "their images have changed since"
+        )
     progress.say(
         f"{len(store):,} samples, {tokens:,} tokens ({image_tokens:,} of images), "
         f"{sum(rejected.values())} rejected{f' {rejected}' if rejected else ''}, {rate:.0f} samples/s"

@@ -154,18 +154,18 @@ def test_an_external_suite_is_hashed_with_its_tasks_and_nothing_beside_them(proj
     edit(tasks / "functions.py", '"""', '"""Reworded. ')
     assert hashes(*ask) == before
     edit(tasks / "functions.py", "import ", "import os as _os\nimport ")
-    assert changed(before, hashes(*ask)) == {"answer", "evaluate", "compare"}
+    assert changed(before, hashes(*ask)) == {"leaks", "answer", "evaluate", "compare"}
     before = hashes(*ask)
     edit(tasks / "mini.yaml", "max_new_tokens: 48", "max_new_tokens: 24")
-    assert changed(before, hashes(*ask)) == {"answer", "evaluate", "compare"}
+    assert changed(before, hashes(*ask)) == {"leaks", "answer", "evaluate", "compare"}
     before = hashes(*ask)
     shorter = {**suite, "tasks": str(tasks), "benchmarks": suite["benchmarks"][:-1]}
     (project / "mine.yaml").write_text(yaml.safe_dump(shorter))
     after = hashes(*ask)
-    assert changed(before, after) == {"answer", "evaluate", "compare"}
+    assert changed(before, after) == {"leaks", "answer", "evaluate", "compare"}
     shorter["benchmarks"][0]["chance"] = 0.5
     (project / "mine.yaml").write_text(yaml.safe_dump(shorter))
-    assert changed(after, hashes(*ask)) == {"evaluate", "compare"}, "no model is asked again"
+    assert changed(after, hashes(*ask)) == {"leaks", "evaluate", "compare"}, "no model is asked again"
 
 
 def test_the_content_of_a_prompt_file_is_hashed(project):

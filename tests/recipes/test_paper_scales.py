@@ -77,7 +77,7 @@ def test_a_dry_run_prints_stages_hours_and_memory(pool, capsys, monkeypatch):
     command = ["mmssr_30pct.yaml", "scale=llava_ov_7b_si", *POOL, "resources.gpu=h100", "--until", "train"]
     assert main([*command, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "h100 hours" in out and "GB a process" in out and "400 samples of pool, assumed" in out
+    assert "h100 hours" in out and "GB a process" in out and "400 samples of clean, assumed" in out
     assert main([*command[:-2], "--dry-run"]) == 2, "the evaluation needs a mirror and a judge"
     assert "evaluation.judge: missing" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from training.token_store import RendererOf
 def test_the_chain(project):
     nodes = by_name()
     kinds = {node.family for node in nodes.values()}
-    assert kinds == {"bench", "source", "pool", "tokens", "labels", *AFTER_LABELS}
+    assert kinds == {"bench", "source", "pool", "clean", "leaks", "tokens", "labels", *AFTER_LABELS}
     assert sorted(nodes["select[mmssr,0]"].inputs) == ["pool", "signal_capability", "signal_style"]
     assert sorted(nodes["select[random,0]"].inputs) == ["pool"]
     assert nodes["train[random,1]"].config["seed"] == 1
@@ -72,7 +72,8 @@ def test_parents_come_first(project):
 )
 def test_only_the_signals_that_the_selectors_need(project, arm, kinds):
     (project / "one.yaml").write_text(f"name: one\nscale: tiny\narms: {{a: {arm}}}\n")
-    always = {"bench", "source", "pool", "tokens", "select", "train", "answer", "evaluate", "compare"}
+    always = {"bench", "source", "pool", "clean", "leaks", "tokens", "select", "train", "answer", "evaluate"}
+    always.add("compare")
     assert {node.family for node in plan(file="one.yaml").nodes} - always == kinds
 
 
@@ -163,7 +164,7 @@ def test_a_change_of_one_arm_leaves_the_others(project):
 
 def test_limit_shortens_pool_and_benchmarks_but_draws_nothing_again(project):
     nodes = by_name("limit=50")
-    assert changed(by_name(), nodes) == {"pool", "tokens", "labels", *AFTER_LABELS}
+    assert changed(by_name(), nodes) == {"pool", "clean", "leaks", "tokens", "labels", *AFTER_LABELS}
     assert nodes["pool"].config["limit"] == nodes["evaluate[full,0]"].config["limit"] == 50
     assert nodes["compare"].config["protocol"] == "modified"
 
@@ -176,9 +177,10 @@ def test_the_base_model_is_hashed_by_content(project):
     (project / "moved" / "model.safetensors").write_bytes(b"other weights")
     after = by_name("base.path=moved")
     assert after["train[full,0]"].hash != before["train[full,0]"].hash
-    assert after["pool"].hash == before["pool"].hash  # reads the tokenizer only
+    assert after["clean"].hash == before["clean"].hash  # reads the processor only
     (project / "moved" / "tokenizer.json").write_text("[]")
-    assert by_name("base.path=moved")["pool"].hash != before["pool"].hash
+    last = by_name("base.path=moved")
+    assert last["clean"].hash != before["clean"].hash and last["pool"].hash == before["pool"].hash
 
 
 def test_a_hub_id_is_a_model(project):
@@ -234,7 +236,7 @@ def test_missing_data_names_the_stage_that_needs_it(project, missing):
 def test_the_pool_is_tokenised_once_for_all_trainings_by_the_same_rules(project):
     nodes = by_name("arms.again={selector: mllm_selector, budget: 10%, rounds: 2}")
     tokens = [node for node in nodes.values() if node.kind == "tokens"]
-    assert [node.name for node in tokens] == ["tokens"] and tokens[0].inputs["pool"] is nodes["pool"]
+    assert [node.name for node in tokens] == ["tokens"] and tokens[0].inputs["pool"] is nodes["clean"]
     readers = [node for node in nodes.values() if node.kind in ("train", "fit_seed", "fit_warmup")]
     assert len(readers) > 6 and all(node.inputs["tokens"] is tokens[0] for node in readers)
 
@@ -254,10 +256,8 @@ def test_a_training_by_other_rules_has_tokens_of_its_own(project):
 
 def test_tokens_depend_on_what_the_renderer_reads_only(project):
     tokens = by_name()["tokens"]
-    assert (
-        by_name("train.lr=0.5", "train.max_length=50", "resources.token_workers=7")["tokens"].hash
-        == tokens.hash
-    )
+    assert by_name("train.lr=0.5", "resources.token_workers=7")["tokens"].hash == tokens.hash
+    assert by_name("train.max_length=50")["tokens"].hash != tokens.hash, "of fewer samples, perhaps"
     (project / "base" / "model.safetensors").write_bytes(b"other weights")
     assert by_name()["tokens"].hash == tokens.hash
     assert by_name("train.image_first=true")["tokens"].hash != tokens.hash

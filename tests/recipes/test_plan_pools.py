@@ -37,6 +37,7 @@ def test_everything_but_the_benchmarks_is_repeated_on_each_pool(project):
             "bench",
             f"source[p{seed}]",
             f"pool[p{seed}]",
+            f"clean[p{seed}]",
             f"tokens[p{seed}]",
             f"labels[p{seed}]",
             f"fit_rater[scorer,p{seed}]",
@@ -174,7 +175,7 @@ def test_an_oracle_replaces_both_learned_signals(project):
         "arms.known.seeds=2",
     )
     assert sorted(nodes["select[known,0]"].inputs) == ["pool", "signal_oracle"]
-    assert nodes["signal[oracle]"].inputs == {"pool": nodes["pool"], "truth": nodes["source"]}
+    assert nodes["signal[oracle]"].inputs == {"pool": nodes["clean"], "truth": nodes["source"]}
     assert (
         nodes["select[known,0]"].inputs["signal_oracle"] is nodes["select[known,1]"].inputs["signal_oracle"]
     )
@@ -187,6 +188,8 @@ def test_an_oracle_alone_needs_no_fit(project):
         "bench",
         "source",
         "pool",
+        "clean",
+        "leaks",
         "tokens",
         "signal[oracle]",
         "select",

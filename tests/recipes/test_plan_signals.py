@@ -7,7 +7,8 @@ from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.plan import make_plan
 
-ALWAYS = {"bench", "source", "pool", "tokens", "select", "train", "answer", "evaluate", "compare"}
+ALWAYS = {"bench", "source", "pool", "clean", "leaks", "tokens", "select", "train", "answer", "evaluate"}
+ALWAYS.add("compare")
 SECTIONS = """\
 embedding: {layers: [-2, -1]}
 clip: {path: clip}

@@ -49,8 +49,8 @@ def test_a_dry_run_runs_and_writes_nothing(project, executed, capsys):
     assert executed() == [] and sorted(project.rglob("*")) == before
     out = capsys.readouterr().out
     assert "protocol standard" in out
-    assert "30 stages to run, 0 not; expected 0 s of work" in out
-    assert "without 30 stages that have no earlier run to estimate from" in out
+    assert "32 stages to run, 0 not; expected 0 s of work" in out
+    assert "without 32 stages that have no earlier run to estimate from" in out
 
 
 def test_a_dry_run_estimates_from_earlier_runs(project, capsys):
@@ -95,6 +95,8 @@ def test_a_run_and_its_directory(project, capsys):
         "bench",
         "source",
         "pool",
+        "clean",
+        "leaks",
         "tokens",
         "labels",
         "fit_rater[scorer]",
@@ -108,7 +110,7 @@ def test_a_run_and_its_directory(project, capsys):
         "compare",
     }
     out = capsys.readouterr().out
-    assert "pool: 2 inputs" in out  # a derived value
+    assert "pool: 1 inputs" in out  # a derived value
     assert "seconds by stage: bench" in out and str(place) in out
 
 
@@ -118,7 +120,7 @@ def test_a_second_run_is_cached(project, executed, capsys):
     capsys.readouterr()
     assert run("demo.yaml") == 0
     assert executed() == first
-    assert "30 stages, 30 cached, 0 to run" in capsys.readouterr().out
+    assert "32 stages, 32 cached, 0 to run" in capsys.readouterr().out
 
 
 def test_inline_and_pool_give_equal_artefacts(project):
@@ -133,7 +135,7 @@ def test_inline_and_pool_give_equal_artefacts(project):
     assert all((Path("a") / f).read_bytes() == (Path("b") / f).read_bytes() for f in files)
     marks = list(Path("a/store").rglob("done.json"))
     roots = [[read_done(p.parent).root, read_done(Path("b") / p.parent.relative_to("a")).root] for p in marks]
-    assert len(roots) == 30 and all(a == b for a, b in roots)
+    assert len(roots) == 32 and all(a == b for a, b in roots)
     assert all(
         p.relative_to("b") in files or p.name in OWN_FILES or p.suffix in {".log", ".seen"}
         for p in Path("b/store").rglob("*")
@@ -161,9 +163,9 @@ def test_root_moves_store_and_runs(project):
 
 def test_until_stops_after_a_stage(project, executed):
     assert run("demo.yaml", "--until", "labels") == 0
-    assert kinds(executed) == ["bench", "source", "pool", "labels"]
+    assert kinds(executed) == ["bench", "source", "pool", "clean", "labels"]
     assert run("demo.yaml", "--until", "train[random,1]") == 0
-    assert kinds(executed)[4:] == ["tokens", "select", "train"]
+    assert kinds(executed)[5:] == ["tokens", "select", "train"]
 
 
 def test_force_reruns_a_stage_and_all_that_depend_on_it(project, executed):

@@ -50,7 +50,7 @@ def test_a_signal_ends_all_processes_within_five_seconds(project, executor, numb
     done = len(finished(project))
     assert (
         done >= 3
-        and f"stopped by {number.name}: {done} of 30 stages are finished and kept; run the same command"
+        and f"stopped by {number.name}: {done} of 32 stages are finished and kept; run the same command"
         in err
     )
     assert "Traceback" not in err
@@ -68,7 +68,7 @@ def test_a_stopped_run_resumes(project, executed):
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert {mark: mark.stat().st_mtime_ns for mark in kept} == kept
-    assert f"30 stages, {len(kept)} cached" in out
+    assert f"32 stages, {len(kept)} cached" in out
     assert all(check(mark.parent, read_done(mark.parent).hash) == "done" for mark in finished(project))
 
 

@@ -49,7 +49,7 @@ def test_every_training_stage_has_a_cost(real):
     assert full.tokens == 600 * (300 + 17) and full.samples == 600  # a tile is 16 patches and a newline
     assert full.parameters == full.trained == PARAMETERS
     assert full.disk.final == 4 * PARAMETERS and full.gpu_hours is None
-    assert any("600 samples of pool, assumed" in note for note in costs.notes)
+    assert any("600 samples of clean, assumed" in note for note in costs.notes)
 
 
 def test_hours_are_those_of_the_named_gpu_and_processes(real):
@@ -63,7 +63,7 @@ def test_hours_are_those_of_the_named_gpu_and_processes(real):
 
 def test_lengths_are_those_of_a_pool_and_a_subset_that_are_built(real):
     costs, stages = planned(real)
-    pool = store_path(real, "pool", stages["pool"].hash)
+    pool = store_path(real, "clean", stages["clean"].hash)
     pool.mkdir(parents=True)
     columns = {"text_tokens": range(600), "image_tokens": [17] * 600, "n_images": [1] * 600}
     pq.write_table(pa.table({k: pa.array(v, pa.int32()) for k, v in columns.items()}), pool / "pool.parquet")

@@ -73,23 +73,24 @@ class Lengths:
 
 
 def of_pool(folder: Path, image_tokens: int, rows: np.ndarray | None = None) -> Lengths:
-    """Of a pool's table: text tokens without the chat template's, and image tokens.
+    """Of a pool's table: text tokens (without a chat template's, unless by a pre-flight) and image tokens.
 
     `image_tokens`: of an image, where the pool has not counted them; `rows`: default all. A third of the text
     is taken to carry a loss. Raises PoolError.
     """
     from curation.pool.read import read_info, read_table
 
-    table = read_table(folder, read_info(folder, ("n",)))
+    info = read_info(folder, ("n",))
+    table = read_table(folder, info)
     text = table["text_tokens"].to_numpy().astype(np.int64)
     images = table["n_images"].to_numpy().astype(np.int64)
     own = table["image_tokens"]
     counted = np.asarray(pc.fill_null(pc.cast(own, pa.int64()), -1))
     seen = np.where(counted < 0, images * image_tokens, counted)
     labels = np.maximum(1, np.round(LABEL_SHARE * text)).astype(np.int64)
-    source = "the pool's text tokens, without the chat template's" + (
-        ASSUMED_IMAGES if own.null_count else ""
-    )
+    rendered = info.get("text_tokens", {}).get("rendered")
+    source = "counted: the pool" if rendered else "the pool's text tokens, without the chat template's"
+    source += ASSUMED_IMAGES if own.null_count else ""
     lengths = Lengths(text + seen, labels, seen, images, source)
     return lengths if rows is None else lengths.take(rows)
 

@@ -31,6 +31,7 @@ from curation.teacher.money import input_bound
 
 ENDED = {"completed", "failed", "expired", "cancelled"}
 """States of a batch that do not change any more."""
+TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 UPLOAD_SECONDS = 1800.0
 """Time limit for a file of requests, or of answers."""
 LINE_BYTES = 4096
@@ -276,7 +277,9 @@ class Batches:
                 request = json.loads(line)
                 body = request["body"]
                 bound = input_bound(body["messages"], self.client.image_tokens)
-                yield request["custom_id"], (bound, int(body[self.client.token_field]))
+                # by the name that it had when it was sent
+                most = next(body[field] for field in TOKEN_FIELDS if field in body)
+                yield request["custom_id"], (bound, int(most))
 
     # --------------------------------------------------------------------------------------- on disk
 

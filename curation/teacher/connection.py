@@ -6,6 +6,7 @@ connecting, waiting for the headers, or between two bytes of the body.
 """
 
 import asyncio
+import contextlib
 import threading
 import weakref
 from collections.abc import Mapping
@@ -130,10 +131,13 @@ class Connection:
         self, method: str, url: str, max_bytes: int, body: Any, upload: Path | None, sent: _Sent
     ) -> tuple[Response, str | None]:
         """The response, and the address that it redirects to."""
-        content: dict[str, Any] = {"json": body} if upload is None else {"data": body}
-        if upload is not None:
-            content["files"] = {"file": (upload.name, await asyncio.to_thread(upload.open, "rb"))}
-        async with self._http.stream(method, url, extensions={"trace": sent}, **content) as answer:
+        async with contextlib.AsyncExitStack() as held:
+            content: dict[str, Any] = {"json": body}
+            if upload is not None:
+                file = held.enter_context(await asyncio.to_thread(upload.open, "rb"))
+                content = {"data": body, "files": {"file": (upload.name, file)}}
+            stream = self._http.stream(method, url, extensions={"trace": sent}, **content)
+            answer = await held.enter_async_context(stream)
             moved = answer.status_code in (301, 302, 303, 307, 308) and answer.headers.get("location")
             limit = max_bytes if answer.is_success else ERROR_BYTES
             read = bytearray()

@@ -183,6 +183,35 @@ def test_invalid_combinations_are_refused(nodes, overrides, message):
         nodes(*overrides)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.server.url={url}",
+        "teacher.server={url}",
+        "teacher.server.url=[{url}]",
+        "teacher.server.timeout={url}",
+        "teacher.detail={url}",
+        "scoring.server.url={url}",
+        "nowhere={url}",
+    ],
+)
+def test_no_error_repeats_a_secret_of_an_address(nodes, override):
+    url = "http://bob:PASSW0RD@127.0.0.1:9/v1?api-key=QUERYKEY"
+    with pytest.raises(RecipeError) as caught:
+        nodes("teacher.kind=api", "teacher.model=m", override.format(url=url))
+    assert not any(secret in str(caught.value) for secret in ("bob", "PASSW0RD", "QUERYKEY"))
+
+
+def test_the_way_of_asking_identifies_no_label_and_second_labels_do(nodes):
+    api = ("teacher.kind=api", "teacher.model=m")
+    before = nodes(*api)
+    batch = ("teacher.mode=batch", "teacher.batch={price: 0.4, poll: 5}", "teacher.server.longest_wait=5")
+    assert changed(before, nodes(*api, *batch)) == set()
+    assert changed(before, nodes(*api, "teacher.agreement=0.1")) == FROM_LABELS
+    asked = nodes(*api, *batch)["labels_api"].config["server"]
+    assert asked["mode"] == "batch" and asked["batch"]["price"] == 0.4
+
+
 def test_the_metadata_teacher_labels_no_other_pool(project):
     (project / "own.yaml").write_text(
         "name: own\npool: {kind: llava, source: data.json}\nbase: {path: base}\ntrain: {lr: 1}\n"

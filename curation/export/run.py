@@ -93,6 +93,16 @@ def run(request: Request) -> Iterator[str]:
         yield f"{len(files):,} files -> {url}"
 
 
+_WHY = {
+    "own": "its records name the images as the source does",
+    "bytes": "it holds the images themselves",
+    "either": "it holds the images themselves; --image-paths makes it name them",
+    "none": "it has no images",
+    "paths": "",
+}
+"""Images of a format -> why an option about them does not go with it."""
+
+
 def _check_options(request: Request, form: Format) -> None:
     paths = form.images == "paths" or (form.images == "either" and request.image_paths)
     copies = request.copy_images or request.link_images
@@ -115,15 +125,6 @@ def _check_options(request: Request, form: Format) -> None:
             raise ExportError(said)
     if request.push is not None:
         push.check_name(request.push)
-
-
-_WHY = {
-    "own": "its records name the images as the source does",
-    "bytes": "it holds the images themselves",
-    "either": "it holds the images themselves; --image-paths makes it name them",
-    "none": "it has no images",
-    "paths": "",
-}
 
 
 def _companions(request: Request) -> list[Path]:
@@ -151,11 +152,10 @@ def _notes(request: Request, form: Format, found: evidence.Evidence, pool: Pool)
     strange = sorted(set(found.licences or {}) - set(pool.table["source"].unique().to_pylist()))
     if strange:
         yield f"note: {request.licenses} names {len(strange):,} sources that the pool does not have"
-    held = form.images == "bytes" or (form.images == "either" and not request.image_paths)
-    inside = (
-        request.copy_images is not None and request.out.resolve() in request.copy_images.resolve().parents
-    )
-    if request.push and not held and not (request.as_folder and inside):
+    named = form.images in ("own", "paths") or (form.images == "either" and request.image_paths)
+    copies = request.copy_images or request.link_images
+    inside = copies is not None and request.out.resolve() in copies.resolve().parents
+    if request.push and named and not (request.as_folder and inside):
         yield "note: the images are not uploaded; the records name them as they lie on this machine"
 
 

@@ -177,9 +177,22 @@ def test_the_table_of_rows_joins_record_pool_and_reason(world, export):
     assert [line["row"] for line in table] == [2, 0, 1] and [line["rank"] for line in table] == [0, 1, 2]
     assert [line["original_id"] for line in table] == ["7", "same", "same"]
     assert [line["index"] for line in table] == [2, 0, 1]
-    assert {line["file"] for line in table} == {str(world / "dup.json")}
+    assert {line["file"] for line in table} == {"dup.json"}
     assert [line["why"] for line in table] == ["reason 2", "reason 0", "reason 1"]
     pool = Pool.open(world / "dup")
     assert [line["id"] for line in table] == [pool[row].id for row in (2, 0, 1)]
     assert len({line["id"] for line in table}) == 3
     assert len(json.loads(out.read_text())) == len(table)
+
+
+def test_the_files_of_a_pool_of_several_are_told_apart(world, export):
+    for name in ("one", "two"):
+        (world / name).mkdir()
+        (world / name / "data.json").write_text(json.dumps([RECORDS[0] | {"id": name}]))
+    files = [world / name / "data.json" for name in ("one", "two")]
+    build_pool(files, world / "source" / "images", world / "both")
+    choose(world / "both", [1, 0], world / "chosen")
+    records = json.loads(export("a.json", pool="both", subset="chosen").read_text())
+    assert [record["id"] for record in records] == ["two", "one"]
+    table = pq.read_table(world / "a.json.rows.parquet").to_pylist()
+    assert [(line["file"], line["index"]) for line in table] == [("two/data.json", 0), ("one/data.json", 0)]

@@ -69,7 +69,8 @@ def messages_about(sample: Sample, system: str, detail: str | None) -> list[Mess
 def read_label(row: int, id: str, text: str) -> Label:
     """The label in an answer; Markdown fences around it are removed. Raises InvalidAnswer alone."""
     try:
-        answer = json.loads(text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
+        plain = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
+        answer = json.loads(plain, object_pairs_hook=_unambiguous)
     except RecursionError as error:
         raise InvalidAnswer("its brackets are nested too deeply") from error
     except ValueError as error:  # no JSON, or a number with thousands of digits
@@ -90,3 +91,11 @@ def read_label(row: int, id: str, text: str) -> Label:
     if not isinstance(styles, list) or any(not isinstance(s, str) or s not in STYLES for s in styles):
         raise InvalidAnswer(f"styles must be a list of {', '.join(STYLES)}")
     return Label(row, id, scores, tuple(style for style in STYLES if style in styles))
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for one with two values for a key."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return content

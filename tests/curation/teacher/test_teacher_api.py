@@ -244,6 +244,14 @@ def test_values_of_other_types_are_no_label(change):
     assert label.missing == "invalid_answer"
 
 
+def test_two_scores_for_a_capability_are_no_label():
+    answer = '{"ocr": 5, ' + json.dumps(dict.fromkeys(CAPABILITY_KEYS, 3) | {"styles": []})[1:]
+    with serve(answer=lambda body: answer) as server:
+        (label,) = teacher_of(server, repeats=1).label([sample_about("one")])
+    assert label.missing == "invalid_answer"
+    assert "a key occurs twice" in server.requests[1]["messages"][3]["content"]
+
+
 def test_a_lost_connection_is_one_missing_label_and_asked_for_again(tmp_path):
     samples = [sample_about(f"word {i}", i) for i in range(12)]
     with serve(

@@ -72,11 +72,11 @@ class Hostile(Check):
 
 
 def test_an_image_that_kills_its_worker_has_a_reason_and_the_others_have_their_facts(images, monkeypatch):
-    folder, names = images
+    folder, names = images[0], images[1][:8]
     expected = gate(names, folder, level="full", workers=0).drop_columns(["image"])
     monkeypatch.setattr(image_audit, "Check", Hostile)
     hostile = [*names[:5], "hostile.png", *names[5:], "hostile2.png"]
-    table = gate(hostile, folder, level="full", workers=2)
+    table = gate(hostile, folder, level="full", workers=1)
     crashed = table.filter(pa.compute.equal(table["reason"], "image_crash"))
     assert crashed["path"].to_pylist() == ["hostile.png", "hostile2.png"]
     assert crashed["detail"].to_pylist()[0] == "the process that decoded it was ended by SIGSEGV: hostile.png"

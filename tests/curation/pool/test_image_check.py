@@ -187,6 +187,7 @@ def facts_of(data, level, name="a"):
         return Check(folder, level)(name)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PIL, about what it finds there
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(SOUND)), st.data())
 def test_a_file_with_any_damage_gets_facts_and_a_known_reason(kind, data):

@@ -67,6 +67,13 @@ def test_a_teachers_prompt_is_hashed_by_content(nodes, project):
         nodes(*api)
 
 
+def test_the_report_sees_an_api_teachers_labels(nodes):
+    """It says how far two labels of a sample agree."""
+    inputs = nodes("teacher.kind=api", "teacher.model=m")["compare"].inputs.values()
+    flat = [one for value in inputs for one in (value if isinstance(value, list) else [value])]
+    assert "labels_api" in {getattr(one, "kind", None) for one in flat}
+
+
 def test_an_api_teacher_needs_no_ground_truth(nodes):
     plan = nodes("teacher.kind=api", "teacher.model=m")
     assert set(plan["labels_api"].inputs) == {"pool"} and "labels" not in plan

@@ -244,6 +244,10 @@ def test_what_labels_may_cost_is_said_before_and_measured_after_the_first(own, c
     assert "labels may cost" not in (after := capsys.readouterr().out) and "estimate:" not in after
     twice = json.loads((labels / "labels.json").read_text())["agreement"]
     assert twice["n"] == 3 == len(pq.read_table(labels / "second.parquet"))
+    from recipes.stages.report_context import _labelled_twice
+
+    (note,) = _labelled_twice({"labels": labels, "others": [labels.parent / "none"]})
+    assert note.startswith("Teacher: 3 samples labelled twice: ") and "kappa by capability" in note
     assert summary(labels)["agreement"] == twice and "3 samples labelled twice: " in out
 
 

@@ -73,6 +73,8 @@ class Judge:
             "input_tokens": cost.input_tokens,
             "output_tokens": cost.output_tokens,
             "usd": round(cost.usd, 6),
+            "unanswered": cost.unanswered,
+            "unanswered_usd": round(cost.unanswered_usd, 6),
         }
         return {"missing": dict(self.missing), **counts}
 

@@ -58,6 +58,8 @@ class ServerEngine:
             "input_tokens": cost.input_tokens,
             "output_tokens": cost.output_tokens,
             "usd": round(cost.usd, 6),
+            "unanswered": cost.unanswered,
+            "unanswered_usd": round(cost.unanswered_usd, 6),
         }
 
     def _each(self, samples: Iterable[Sample], work: Callable[[list[Message]], Any]) -> Iterator[Any]:

@@ -160,7 +160,7 @@ def test_every_shipped_recipe_loads_and_plans(file):
 def test_every_scale_fits_the_main_recipe(scale):
     from recipes.load import load
 
-    users_own = yaml.safe_load(scale.read_text())["pool"]["kind"] == "llava"
+    users_own = yaml.safe_load(scale.read_text())["pool"]["kind"] == "file"
     overrides = [f"scale={scale.stem}", *(["pool.source=pool.json"] if users_own else [])]
     assert load(str(REPOSITORY / "recipes" / "mmssr_30pct.yaml"), overrides).protocol == "standard"
 

@@ -1,5 +1,6 @@
 """Take out of a pool what its trainings should not meet: leaks, what the base cannot read whole, copies."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 RESUMES = True
 PARTS = ".preflight"
-COPY = "copy"
-"""Reason of a sample that repeats one that stays."""
 
 
 def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
@@ -33,11 +32,13 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     pool = Pool.open(inputs["pool"])
     left, lengths = _Left.of(pool), None
     if "leaks" in inputs:
-        left.drop("decontaminate", _leaked(inputs["leaks"]))
+        found = json.loads((inputs["leaks"] / "leaks.json").read_text())
+        compared = {key: found[key] for key in ("suite", "suite_hash", "data", "missing", "rules")}
+        left.drop("decontaminate", _leaked(inputs["leaks"]), **compared)
     if config["measured"]:
         lengths = _measured(config, inputs["processor"], out, left, progress)
     if config["dedup"] != "off":
-        left.drop("dedup", _copies(config["dedup"], left))
+        left.drop("dedup", _copies(config["dedup"], left), rule=config["dedup"])
     if lengths is None:
         info = derive(pool, left.dropped, out, note=left.notes)
     else:
@@ -135,26 +136,16 @@ def _measured(config: dict[str, Any], processor: Path, out: Path, left: _Left, p
 
 def _copies(rule: dict[str, Any], left: _Left) -> "pa.Table":
     """row, reason, detail of the samples that repeat another one that is left, which stays."""
-    import numpy as np
     import pyarrow as pa
 
     from curation.dedup.clusters import Rule
     from curation.dedup.find import find_duplicates
+    from curation.dedup.signal import to_drop
 
     pool, rows = left.as_pool()
     found = find_duplicates(pool, Rule(**rule), workers=len(os.sched_getaffinity(0)))
-    again = np.flatnonzero(~found.first)
-    table = found.table.take(pa.array(again))
-    kept = pool.table["id"].take(table["dup_group"]).to_pylist()
-    kinds = table["dup_kind"].to_pylist()
-    details = [f"{kind}: {id} stays" for kind, id in zip(kinds, kept, strict=True)]
-    return pa.table(
-        {
-            "row": pa.array(rows[again], pa.int32()),
-            "reason": pa.array([COPY] * len(again), pa.string()),
-            "detail": pa.array(details, pa.string()),
-        }
-    )
+    again = to_drop(pool, found.table)
+    return again.set_column(0, "row", pa.array(rows[again["row"].to_numpy()], pa.int32()))
 
 
 def _counts(values: Any) -> dict[str, int]:

@@ -19,7 +19,9 @@ _NOT_READ = re.compile(
 )
 _ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 """What `datasets` says about a folder of Parquet files; no records."""
-_SHARD = re.compile(r"(?:train|data|part|shard|chunk)?[-_.]?\d*(?:[-_]of[-_]\d+)?", re.I)
+_SHARD_NUMBER = re.compile(r"[-_.]?\d{2,}(?:[-_]of[-_]\d+)?$")
+_NO_NAME = {"", "train", "data", "part", "shard", "chunk"}
+"""What is left of a shard's name says nothing about its records."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.,()-]+)?")
 _NAMED = {"list": "json", "lines": "jsonl", "arrow": "datasets", "tar": "webdataset", "hub": "hub"}
 
@@ -76,7 +78,7 @@ def find(given: Sequence[Path | str], format: str | None, seed: int) -> tuple[li
         elif not path.is_file():  # a pipe has no byte offsets to index by
             raise PoolArgumentError(f"pool file {path} is not a regular file; give a file or a folder")
         else:
-            found += _file(path, seed, name_of(path) if len(given) > 1 else None, notes)
+            found += _file(path, seed, _source_of(path) if len(given) > 1 else None, notes)
     _check_format(found, format, given)
     return found, tuple(notes)
 
@@ -107,7 +109,7 @@ def _file(path: Path, seed: int, source: str | None, notes: list[str]) -> list[F
         elif (kind_codec := kind_of(part.path))[0] == "mixture":
             raise PoolError(f"{part.place}: {part.path} is a mixture itself")
         else:
-            inner = [Found(part.path, *kind_codec, name_of(part.path))]
+            inner = [Found(part.path, *kind_codec, _source_of(part.path))]
         if len(inner) > 1 and part.take:
             raise PoolError(
                 f"{part.place}: a sampling_strategy needs one file, and {part.path} has {len(inner)}"
@@ -133,7 +135,7 @@ def _folder(folder: Path, notes: list[str]) -> list[Found]:
         )
     if others:
         notes.append(f"{len(others)} file(s) of {folder} were left out, such as {others[0].name}")
-    return [Found(path, *_record_kind(path), _folder_source(path, folder)) for path in files]
+    return [Found(path, *_record_kind(path), _source_of(path, folder)) for path in files]
 
 
 def _record_kind(path: Path) -> tuple[str, str | None]:
@@ -144,7 +146,7 @@ def _record_kind(path: Path) -> tuple[str, str | None]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Regular files below a folder, ordered by path, without hidden ones."""
+    """Regular files below a folder, by name, those of inner folders last, without hidden ones."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (
@@ -152,11 +154,17 @@ def _walk(folder: Path) -> Iterator[Path]:
         )
 
 
-def _folder_source(path: Path, folder: Path) -> str | None:
-    """The file's path below the folder; of a shard such as `CONFIG/train-00000-of-00005.parquet`, CONFIG."""
-    below = path.relative_to(folder).with_name(name_of(path))
-    if "json" in path.name.lower() or not _SHARD.fullmatch(below.name):
+def _source_of(path: Path, folder: Path | None = None) -> str | None:
+    """The file's name (its path below the folder) without suffixes; of Parquet and tar, without numbers.
+
+    `vqa-000017.tar` is of source `vqa`, and `CONFIG/train-00000-of-00005.parquet` of CONFIG.
+    """
+    below = (path.relative_to(folder) if folder else Path(path.name)).with_name(name_of(path))
+    if "json" in path.name.lower():
         return below.as_posix()
+    name = _SHARD_NUMBER.sub("", below.name)
+    if name.lower() not in _NO_NAME:
+        return below.with_name(name).as_posix()
     return None if below.parent == Path() else below.parent.as_posix()
 
 

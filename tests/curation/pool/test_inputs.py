@@ -147,6 +147,10 @@ def test_sources_of_files_folders_and_tables(tmp_path):
             formats.parquet(path, embedded(bare[3 * shard : 3 * shard + 3]))
     found = rows(prepare([tmp_path / "c"], tmp_path / "out2"), None)
     assert [row[1] for row in found] == ["chart"] * 6 + ["vqa"] * 6
+    for name in ("vqa-000000.tar", "vqa-000001.tar", "shard_07.tar", "000012.tar", "more/a2.tar"):
+        formats.tar(tmp_path / "e" / name, RECORDS[:1])
+    listed = {file.path.name: file.source for file in prepare([tmp_path / "e"], tmp_path / "out5").files}
+    assert list(listed.values()) == [None, None, "vqa", "vqa", "more/a2"]
     table = formats.parquet(tmp_path / "d.parquet", embedded(bare))
     alone = [row[1] for row in rows(prepare([table], tmp_path / "out3"), None)]
     assert alone == ["coco", "coco", "text_only", "gqa", "unknown", "coco"]

@@ -16,9 +16,10 @@ from PIL import Image
 
 from curation.pool.images import rgb, strict_decoding
 
-SAME = 0.95
-"""Smallest share of tiles that agree: 0.97 and more for what was stored again, made smaller, cropped by up to
-5 % a side or given other contrast; at most 0.92 for other forms of one layout."""
+SAME = 0.97
+"""Smallest share of tiles that agree, so that at most one of 64 may differ: nearly all of what was stored
+again, made smaller, cropped or given other contrast has 1.0; other forms of one layout have up to 0.969, and
+a line of added text makes 0.94 to 0.97."""
 FLAT_BITS = 28
 """A hash of fewer bits is of a picture of one colour: a hash has 32 unless most frequencies are exactly 0."""
 _SIDE, _TILE = 64, 8

@@ -77,7 +77,7 @@ def _joined(arrays: list[pa.Array], kind: pa.DataType) -> pa.Array:
 
 
 def _coded(reasons: pa.ChunkedArray) -> np.ndarray:
-    codes = pc.index_in(reasons, pa.array(list(_CODES), pa.string()))
+    codes = pc.index_in(reasons, pa.array(_REASONS[1:], pa.string()))
     return codes.fill_null(-1).to_numpy().astype(np.int16) + 1
 
 

@@ -30,7 +30,8 @@ _NAMED = {"list": "json", "lines": "jsonl", "arrow": "datasets", "tar": "webdata
 class Found:
     """One file (or dataset) of records. `kind`: as in `kinds`, or `arrow` (a file of a saved dataset), `hub`.
 
-    `source`: of its records that name none. `dataset`: of kind `hub`, whose `path` is its name.
+    `source`: of its records that name none. `dataset`: of kind `hub`, whose `path` is its name. `mixed`:
+    named by a mixture.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Found:
     source: str | None = None
     take: Sampling | None = None
     dataset: Any = None
+    mixed: bool = False
 
     @property
     def plain(self) -> bool:
@@ -94,6 +96,8 @@ def name_of(path: Path) -> str:
 
 
 def _name(item: Found) -> str:
+    if item.mixed:
+        return "mixture"
     kind, _, encoding = item.kind.partition(":")
     return ".".join([_NAMED.get(kind, kind), *filter(None, [encoding, item.codec])])
 
@@ -114,7 +118,7 @@ def _file(path: Path, seed: int, source: str | None, notes: list[str]) -> list[F
             raise PoolError(
                 f"{part.place}: a sampling_strategy needs one file, and {part.path} has {len(inner)}"
             )
-        found += [replace(item, take=part.take) for item in inner]
+        found += [replace(item, take=part.take, mixed=True) for item in inner]
     return found
 
 

@@ -611,7 +611,15 @@ def test_a_format_can_be_named_and_is_checked(tmp_path):
     table, listed = FORMATS["parquet"](tmp_path / "a", RECORDS), FORMATS["list"](tmp_path / "b", RECORDS)
     assert prepare([table], tmp_path / "out", format="parquet").format == "parquet"
     assert prepare([listed], tmp_path / "out", format="json").format == "json"
-    for path, name in ((table, "webdataset"), (listed, "jsonl"), (listed, "mixture"), (listed, "folder")):
+    mixture = FORMATS["mixture"](tmp_path / "c", RECORDS)
+    assert prepare([mixture], tmp_path / "out").format == "mixture"
+    for path, name in (
+        (table, "webdataset"),
+        (mixture, "json"),
+        (listed, "jsonl"),
+        (listed, "mixture"),
+        (listed, "folder"),
+    ):
         with pytest.raises(PoolArgumentError, match=f"--format {name}, but .* is"):
             prepare([path], tmp_path / "out", format=name)
     with pytest.raises(PoolArgumentError, match="must be one of"):

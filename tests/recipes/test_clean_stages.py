@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from said import Said
 
 from curation.mini.bench import build_bench
 from curation.mini.draft import Defects
@@ -20,20 +21,6 @@ pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
 MINI = Path(__file__).resolve().parents[2] / "curation" / "mini" / "base"
 RULES = FitSpec().model_dump(mode="json", include=RENDERED)
-
-
-class Said:
-    """Remembers what stages say."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def total(self, n: int) -> None: ...
-
-    def advance(self, k: int = 1) -> None: ...
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")

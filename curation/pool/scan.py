@@ -187,18 +187,15 @@ def _columns(
         "byte_length": [len(piece.raw) for piece in pieces],
         "record_hash": [record_hash(piece.raw) for piece in pieces],
         "content": pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(rows), [None, hashes]),
-        "images": pa.ListArray.from_arrays(pa.array(starts), _array(images, pa.string())),
+        "images": pa.ListArray.from_arrays(pa.array(starts), pa.array(images, pa.string())),
         "reason": reasons,
         "detail": details,
     }
-    return pa.record_batch([_array(columns[f.name], f.type) for f in SCAN_SCHEMA], schema=SCAN_SCHEMA)
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    if isinstance(values, pa.Array):
-        return values
-    # Of a NumPy array Arrow knows what it is; to tell what a list is it imports pandas, for a second.
-    return pa.array(np.array(values, object if pa.types.is_string(kind) else kind.to_pandas_dtype()), kind)
+    arrays = [
+        columns[f.name] if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type)
+        for f in SCAN_SCHEMA
+    ]
+    return pa.record_batch(arrays, schema=SCAN_SCHEMA)
 
 
 def write_part(path: Path, batches: list[pa.RecordBatch], notes: Notes) -> None:

@@ -348,6 +348,7 @@ def test_scorer_and_styler_by_a_server(own, capsys):
         stages = Path("runs/own/stages")
         assert {path.name for path in stages.iterdir()} == {
             "pool",
+            "clean",
             "signal[capability]",
             "signal[style]",
             "select[mmssr,0]",

@@ -125,6 +125,13 @@ def parquet(path: Path, rows: Records, row_group: int = 2) -> Path:
     return path
 
 
+def table_bytes(rows: Records) -> bytes:
+    """A Parquet file of the rows."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
 def dataset(rows: Records) -> Any:
     """A `datasets.Dataset` of the rows whose image column is one."""
     from datasets import Dataset

@@ -9,9 +9,10 @@ from typing import Any
 
 from curation.pool.errors import PoolArgumentError, PoolError
 from curation.pool.inputs.given import Sampling
-from curation.pool.inputs.kinds import kind_of
+from curation.pool.inputs.kinds import NoRecords, kind_of
 from curation.pool.inputs.mixture import read_mixture
 from curation.pool.inputs.tables import is_saved, load_hub, saved_files
+from curation.printable import printable
 
 _DATA_SUFFIX = re.compile(r"\.(?:json|jsonl|ndjson|parquet|tar|tgz)(?:\.(?:gz|zst))?$", re.I)
 _NOT_READ = re.compile(
@@ -125,28 +126,30 @@ def _file(path: Path, seed: int, source: str | None, notes: list[str]) -> list[F
 def _folder(folder: Path, notes: list[str]) -> list[Found]:
     if is_saved(folder):
         return [Found(path, "arrow", None, source) for source, path in saved_files(folder)]
-    files, others = [], []
+    found, others, empty = [], [], None
     for path in _walk(folder):
-        if _DATA_SUFFIX.search(path.name) and path.name not in _ABOUT:
-            files.append(path)
-        elif _NOT_READ.search(path.name):
+        if not _DATA_SUFFIX.search(path.name) or path.name in _ABOUT:
+            others += [path] if _NOT_READ.search(path.name) else []
+            continue
+        try:
+            kind, codec = kind_of(path)
+        except NoRecords as error:
             others.append(path)
-    if not files:
-        if others:
-            kind_of(others[0])  # which says what it is, and what to do
+            empty = empty or error
+            continue
+        found.append(Found(path, kind, codec, _source_of(path, folder)))
+    if not found and empty:
+        raise empty
+    if not found and others:
+        kind_of(others[0])  # which says what it is, and what to do
+    if not found:
         raise PoolArgumentError(
             f"folder {folder} holds no records: no file in it ends with .json, .jsonl, .parquet or .tar"
         )
     if others:
-        notes.append(f"{len(others)} file(s) of {folder} were left out, such as {others[0].name}")
-    return [Found(path, *_record_kind(path), _source_of(path, folder)) for path in files]
-
-
-def _record_kind(path: Path) -> tuple[str, str | None]:
-    kind, codec = kind_of(path)
-    if kind == "mixture":
-        raise PoolArgumentError(f"{path} is a mixture; give it alone, not its folder")
-    return kind, codec
+        names = ", ".join(printable(path.name) for path in others[:3])
+        notes.append(f"{len(others)} file(s) of {folder} without records were left out: {names}")
+    return found
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -166,10 +169,8 @@ def _source_of(path: Path, folder: Path | None = None) -> str | None:
     below = (path.relative_to(folder) if folder else Path(path.name)).with_name(name_of(path))
     if "json" in path.name.lower():
         return below.as_posix()
-    name = _SHARD_NUMBER.sub("", below.name)
-    if name.lower() not in _NO_NAME:
-        return below.with_name(name).as_posix()
-    return None if below.parent == Path() else below.parent.as_posix()
+    parts = [*below.parent.parts, _SHARD_NUMBER.sub("", below.name)]
+    return "/".join(part for part in parts if part.lower() not in _NO_NAME) or None
 
 
 def _is_hub_name(name: str) -> bool:

@@ -51,7 +51,12 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _HTML = re.compile(rb"\s*<(?:!doctype html|html)", re.I)
 _XML = re.compile(rb"\s*<\?xml")
 _MIXTURE = re.compile(rb"(?:\s*#[^\n]*\n|\s*---\s*\n)*\s*datasets\s*:", re.S)
+_LIST_OF_OBJECTS = re.compile(r"\[\s*\{")
 _FIRST_PAIR = re.compile(r'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*', re.S)
+
+
+class NoRecords(PoolArgumentError):
+    """The file can be read, but holds no records: beside others in a folder, it is left out."""
 
 
 def kind_of(path: Path) -> tuple[str, str | None]:
@@ -69,6 +74,8 @@ def kind_of(path: Path) -> tuple[str, str | None]:
         kind = _kind(path, head)
     except PoolError as error:
         raise type(error)(f"{error} (inside {codec})" if codec else str(error)) from None
+    if kind == "parquet" and not codec:
+        _check_columns(path)
     if codec and kind in ("parquet", "mixture"):
         raise PoolArgumentError(f"{path} is {kind} inside {codec}; unpack it first")
     return kind, codec
@@ -113,20 +120,48 @@ def _object_kind(path: Path, text: str) -> str:
     if isinstance(record, dict) and (rest.lstrip()[:1] == "{" or any(key in record for key in CONVERSATIONS)):
         return "lines"
     pair = _FIRST_PAIR.match(text)
-    if not pair:
-        return "lines"
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text, pair.end())
-    except (ValueError, RecursionError):
-        value = [{}] if text[pair.end() : pair.end() + 1] == "[" else None
-    if _is_record(value):
+    if pair and _is_record(_first_value(text, pair.end())):
         return "dict"
-    if pair[1] not in CONVERSATIONS and isinstance(value, list) and value and isinstance(value[0], dict):
-        raise PoolArgumentError(
-            f"{path} is one JSON object with a list under {printable(pair[1])!r}; if these are the records, "
-            f"write that list alone: jq '.[\"{printable(pair[1])}\"]'"
+    whole = None if path.name.lower().endswith((".jsonl", ".ndjson")) else _parsed(text)
+    listed = [key for key, held in whole.items() if _is_list(held)] if isinstance(whole, dict) else []
+    if pair and not listed and pair[1] not in CONVERSATIONS and _LIST_OF_OBJECTS.match(text, pair.end()):
+        listed = [pair[1]]
+    if listed:
+        key = printable(listed[0])
+        raise NoRecords(
+            f"{path} is one JSON object with a list under {key!r}; if these are the records, write that list "
+            f"alone: jq '.[\"{key}\"]'"
         )
+    if isinstance(whole, dict) and not _is_record(whole):
+        keys = ", ".join(map(printable, list(whole)[:8]))
+        raise NoRecords(f"{path} is one JSON object that holds no records; its keys are {keys or 'none'}")
     return "lines"
+
+
+def _first_value(text: str, at: int) -> Any:
+    try:
+        return json.JSONDecoder().raw_decode(text, at)[0]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and isinstance(value[0], dict)
+
+
+def _check_columns(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError, ValueError):  # its reader says what is wrong
+        return
+    if not set(names) & set(CONVERSATIONS):
+        raise NoRecords(
+            f"{path} has no column of conversations ({', '.join(CONVERSATIONS)}); its columns are "
+            f"{', '.join(map(printable, names[:12]))}"
+        )
 
 
 def _is_record(value: Any) -> bool:

@@ -545,7 +545,15 @@ NOT_READ = {
     "binary": (b"\x01\x02\x00\x03", "binary file of unknown kind"),
     "prose": (b"hello world", "starts with neither"),
     "empty": (b"", "is empty"),
-    "wrapped": (b'{"info": 1, "data": [{"conversations": []}]}', ""),
+    "wrapped": (b'{"info": 1, "data": [{"conversations": []}]}', "a list under 'data'"),
+    "object": (
+        b'{\n "sampling_rate": 3,\n "lora": {"r": 8}\n}\n',
+        "holds no records; its keys are sampling_rate, lora",
+    ),
+    "table": (
+        formats.table_bytes([{"id": "a", "score": 1.0}]),
+        "no column of conversations.*columns are id, score",
+    ),
     "wrapped_first": (b'{"data": [{"conversations": []}]}', "a list under 'data'"),
     "csv_in_gzip": (gzip.compress(b"a,b\n1,2\n"), "CSV"),
 }
@@ -555,9 +563,6 @@ NOT_READ = {
 def test_what_is_not_read_is_named_by_its_kind(tmp_path, kind):
     data, said = NOT_READ[kind]
     (tmp_path / "data").write_bytes(data)
-    if not said:  # a JSON object that may be a record: the record itself is refused
-        assert prepare([tmp_path / "data"], tmp_path / "out").files
-        return
     with pytest.raises(PoolError, match=said) as error:
         prepare([tmp_path / "data"], tmp_path / "out")
     assert "\n" not in str(error.value) and str(tmp_path / "data") in str(error.value)
@@ -567,12 +572,19 @@ def test_a_folder_says_what_it_left_out_or_lacks(tmp_path):
     folder = FORMATS["folder"](tmp_path, RECORDS)
     (folder / "scores.csv").write_text("a,b\n1,2\n")
     (folder / "README.md").write_text("hi")
-    assert prepare([folder], tmp_path / "out").notes == (
-        f"1 file(s) of {folder} were left out, such as scores.csv",
-    )
+    (folder / "export.json").write_text('{\n "format": "llava"\n}\n')
+    (folder / "rows.parquet").write_bytes(formats.table_bytes([{"row": 1}]))
+    prepared = prepare([folder], tmp_path / "out")
+    names = "export.json, rows.parquet, scores.csv"
+    assert prepared.notes == (f"3 file(s) of {folder} without records were left out: {names}",)
+    assert [file.source for file in prepared.files] == ["1", "2", "more/3"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(PoolArgumentError, match="holds no records"):
         prepare([tmp_path / "empty"], tmp_path / "out")
+    (tmp_path / "lone").mkdir()
+    (tmp_path / "lone" / "config.json").write_text('{"lr": 1}')
+    with pytest.raises(PoolArgumentError, match=r"config\.json is one JSON object that holds no records"):
+        prepare([tmp_path / "lone"], tmp_path / "out")
     (tmp_path / "empty" / "data.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(PoolArgumentError, match="HDF5"):
         prepare([tmp_path / "empty"], tmp_path / "out")

@@ -152,7 +152,12 @@ def _keys(value: Any) -> int:
 
 def record_hash(raw: bytes) -> int:
     """The hash by which a record's bytes are known again: 8 bytes of BLAKE2b, as a little-endian number."""
-    return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")
+    return int.from_bytes(record_digest(raw), "little")
+
+
+def record_digest(raw: bytes) -> bytes:
+    """The bytes of `record_hash`."""
+    return hashlib.blake2b(raw, digest_size=8).digest()
 
 
 class Damage(Exception):

@@ -34,6 +34,15 @@ ALLOWED = {
         "curation.compare",
         "curation.selectors",
     },
+    "curation.explore": {
+        "curation.explore",
+        "curation.pool",
+        "curation.subset",
+        "curation.imports",
+        "curation.signals.core",
+        "curation.export.guard",
+        "curation.export.errors",
+    },
     "curation.mini": {"curation.mini", "curation.pool", "curation.taxonomy"},
     "curation.dedup": {
         "curation.dedup",

@@ -422,8 +422,8 @@ class Checks:
         leaks = int(np.isin(dropped, self.plants["leak"]["row"].to_numpy()).sum())
         yield (
             f"dropped {len(dropped):,}, of which planted {right:,}: precision "
-            f"{right / max(len(dropped), 1):.4f}; {leaks} are planted leaks, whose made-up pictures are of one "
-            "layout under one question"
+            f"{right / max(len(dropped), 1):.4f}; {leaks} are planted leaks, whose made-up pictures are of "
+            "one layout under one question"
         )
         told = json.loads((self.folder / "dups/dup.json").read_text())
         yield f"by kind: {_said(told['by_kind'])}; largest group {told['largest_group']}"

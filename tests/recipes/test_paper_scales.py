@@ -94,7 +94,7 @@ def test_what_a_scale_leaves_open_is_no_modification_but_what_it_sets_is(pool):
     scale = pool / "scales" / "fixed.yaml"
     scale.parent.mkdir()
     text = (HERE / "scales" / "llava15_7b.yaml").read_text()
-    scale.write_text(text.replace("pool: {kind: file}", "pool: {kind: llava, source: ../pool.json}"))
+    scale.write_text(text.replace("{kind: file,", "{kind: llava, source: ../pool.json,"))
     (pool / "other.json").write_text("[]")
     (pool / "own.yaml").write_text("name: own\nscale: fixed\narms: {a: {selector: random, budget: 5}}\n")
     assert load("own.yaml").protocol == "standard"

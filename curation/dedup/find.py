@@ -183,7 +183,9 @@ def _split(
         own = images.of(rows)
         names = paths.take(pa.array(own.ravel())).to_pylist()
         files = np.array(names, object).reshape(own.shape)
-        return Block(rows, text, texts.signature[text], files, images.content[own], images.hashes[own])
+        return Block(
+            rows, text, texts.signature[texts.first[text]], files, images.content[own], images.hashes[own]
+        )
 
     for number, places in split(Blocks(pool, rule, len(members), make), workers, on_progress):
         firsts[members[number]] = members[number][places]
@@ -231,7 +233,7 @@ def _chains(texts: Texts, rule: Rule) -> Numbers:
 
 def _no_texts(count: int) -> Texts:
     zeros = np.zeros(count, np.int64)
-    bands, signature = np.zeros((1, BANDS), np.uint32), np.zeros((1, SLOTS), np.uint8)
+    bands, signature = np.zeros((count, BANDS), np.uint32), np.zeros((count, SLOTS), np.uint8)
     return Texts(zeros, zeros.astype(np.int32), zeros[:1], bands, signature)
 
 

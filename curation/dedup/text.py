@@ -71,8 +71,8 @@ def jaccard(a: set[str], b: set[str]) -> float:
 class Texts:
     """Texts of n samples. `text` int64[n]: equal for equal words, 0 to k - 1; `words` int32[n]: how many.
 
-    Of the k distinct texts: `bands` uint32[k, BANDS], `signature` uint8[k, SLOTS] (the lowest byte of each
-    slot); `first` int64[k]: a sample that has the text.
+    `first` int64[k]: a sample that has each of the k distinct texts. Of the samples, bands: uint32[n, BANDS];
+    signature: uint8[n, SLOTS], the lowest byte of each slot.
     """
 
     text: np.ndarray
@@ -90,19 +90,17 @@ def read_texts(
     Raises PoolError where a record changed since the build, or a worker died.
     """
     blocks = _Blocks(pool, rows)
-    parts: list[tuple[np.ndarray, ...]] = [()] * len(blocks)
+    signed = tuple(np.empty((len(rows), *part.shape[1:]), part.dtype) for part in _signed([]))
     done = 0
     for at, result in _results(blocks, workers):
-        parts[at] = result
+        for whole, part in zip(signed, result, strict=True):
+            whole[at * _CHUNK : at * _CHUNK + len(part)] = part
         done += len(result[0])
         if on_progress:
             on_progress(done, len(rows))
-    digests, counts, bands, signatures = (
-        np.concatenate(part) if part else empty
-        for part, empty in zip(zip(*parts, strict=True) if parts else [()] * 4, _signed([]), strict=True)
-    )
+    digests, counts, bands, signature = signed
     _, first, text = np.unique(digests, return_index=True, return_inverse=True)
-    return Texts(text.reshape(-1), counts, first, bands[first], signatures[first])
+    return Texts(text.reshape(-1), counts, first, bands, signature)
 
 
 def _results(blocks: "_Blocks", workers: int) -> Iterable[tuple[int, tuple[np.ndarray, ...]]]:
@@ -177,8 +175,9 @@ def near_candidates(texts: Texts, threshold: float) -> tuple[np.ndarray, np.ndar
     """
     found: list[np.ndarray] = [np.empty((2, 0), np.int64)]
     for band in range(BANDS):
-        order = np.argsort(texts.bands[:, band], kind="stable")
-        ordered = texts.bands[order, band]
+        keys = texts.bands[texts.first, band]
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
         sizes = np.diff(np.append(starts, len(ordered)))
         small = (sizes > 1) & (sizes <= _PAIRED)
@@ -186,29 +185,29 @@ def near_candidates(texts: Texts, threshold: float) -> tuple[np.ndarray, np.ndar
             members = order[starts[sizes == size] + np.arange(size)[:, None]]
             first, second = np.triu_indices(size, 1)
             pairs = np.stack([members[first].ravel(), members[second].ravel()])
-            found.append(pairs[:, _alike(texts.signature, pairs[0], pairs[1], threshold)])
+            found.append(pairs[:, _alike(texts, pairs[0], pairs[1], threshold)])
         for start, size in zip(starts[sizes > _PAIRED], sizes[sizes > _PAIRED], strict=True):
-            found += _among_crowd(texts.signature, order[start : start + size], threshold)
+            found += _among_crowd(texts, order[start : start + size], threshold)
     i, j = np.concatenate(found, axis=1)
     return np.divmod(np.unique(np.minimum(i, j) * len(order) + np.maximum(i, j)), len(order))
 
 
-def _among_crowd(signature: np.ndarray, members: np.ndarray, threshold: float) -> list[np.ndarray]:
+def _among_crowd(texts: Texts, members: np.ndarray, threshold: float) -> list[np.ndarray]:
     found, left = [], members
     while len(left) > 1:
-        alike = _alike(signature, left[:1], left[1:], threshold)
+        alike = _alike(texts, left[:1], left[1:], threshold)
         found.append(np.stack([np.repeat(left[0], alike.sum()), left[1:][alike]]))
         left = left[1:][~alike]
     return found
 
 
-def _alike(signature: np.ndarray, i: np.ndarray, j: np.ndarray, threshold: float) -> np.ndarray:
+def _alike(texts: Texts, i: np.ndarray, j: np.ndarray, threshold: float) -> np.ndarray:
     """Whether the estimates of pairs are near the threshold. Memory: a part of the pairs at once."""
-    i, j = np.broadcast_arrays(i, j)
+    i, j = np.broadcast_arrays(texts.first[i], texts.first[j])
     result = np.empty(len(i), bool)
     for start in range(0, len(i), 1 << 16):
         part = slice(start, start + (1 << 16))
-        result[part] = estimates(signature[i[part]], signature[j[part]]) >= threshold - SLACK
+        result[part] = estimates(texts.signature[i[part]], texts.signature[j[part]]) >= threshold - SLACK
     return result
 
 

@@ -2,7 +2,8 @@
 
 python tests/benchmarks/decontaminate.py planted --rows 44
 python tests/benchmarks/decontaminate.py mini --size 6000
-python tests/benchmarks/decontaminate.py scale --samples 2600000 --dir /tmp/decontaminate
+python tests/benchmarks/decontaminate.py images --samples 2600000
+python tests/benchmarks/decontaminate.py texts --samples 2600000 --dir /tmp/decontaminate    # twice
 """
 
 import argparse
@@ -67,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("planted", "mini", "scale"))
+    parser.add_argument("what", choices=("planted", "mini", "images", "texts"))
     parser.add_argument("--rows", type=int, default=44, help="rows of a split of the planted mirror")
     parser.add_argument("--size", type=int, default=6000, help="samples of the mini world's pool")
     parser.add_argument("--samples", type=int, default=2_600_000)
@@ -75,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = options.dir or Path(folder)
-        {"planted": planted, "mini": mini, "scale": scale}[options.what](root, options)
+        {"planted": planted, "mini": mini, "images": images, "texts": texts}[options.what](root, options)
 
 
 # ------------------------------------------------------------------------------------------------- planted
@@ -170,24 +171,30 @@ def _random_binary(rng: np.random.Generator, n: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(16), n, [None, pa.py_buffer(rng.bytes(16 * n))])
 
 
-def scale(root: Path, options: argparse.Namespace) -> None:
+ITEMS, PICTURES, COPIES = 29_067, 25_000, 1000
+"""Questions of mm14, and about its images; items that are planted."""
+
+
+def images(_: Path, options: argparse.Namespace) -> None:
+    """The search by hashes, without the decoding that real near copies need."""
     rng = np.random.default_rng(0)
-    items, pictures = 29_067, 25_000  # questions of mm14, and about its images
-    of_item = np.stack([np.arange(items), np.arange(items) % pictures], axis=1)
     held = Pictures(
-        _random_binary(rng, pictures),
-        _random_binary(rng, pictures),
-        rng.integers(0, 2**64, pictures, np.uint64),
-        rng.integers(0, 256, (pictures, 32, 32, 3), np.uint8),
-        np.zeros(pictures, np.bool_),
-        of_item,
+        _random_binary(rng, PICTURES),
+        _random_binary(rng, PICTURES),
+        rng.integers(0, 2**64, PICTURES, np.uint64),
+        rng.integers(0, 256, (PICTURES, 32, 32, 3), np.uint8),
+        np.zeros(PICTURES, np.bool_),
+        np.stack([np.arange(ITEMS), np.arange(ITEMS) % PICTURES], axis=1),
     )
-    copies = 1000
-    pool = Hashed(options.samples, held.file.slice(0, copies), held.phash[:copies])
+    pool = Hashed(options.samples, held.file.slice(0, COPIES), held.phash[:COPIES])
     _say("start", 0.0)
     start = time.process_time()
     matches = match_pictures(pool, held, ImageRule())
-    _say(f"{options.samples:,} images: {len(matches.image)} of {copies} copies", start)
+    _say(f"{options.samples:,} images: {len(matches.image)} of {COPIES} copies", start)
+
+
+def texts(root: Path, options: argparse.Namespace) -> None:
+    """The search by words. The second run has the pool already, so that its peak is that of the search."""
     words = random.Random(0)
     vocabulary = [
         "".join(words.choices("abcdefghijklmnoprstuvw", k=words.randint(2, 9))) for _ in range(8000)
@@ -196,21 +203,20 @@ def scale(root: Path, options: argparse.Namespace) -> None:
     def question() -> str:
         return " ".join(words.choices(vocabulary, k=max(int(words.lognormvariate(2.6, 0.6)), 2)))
 
-    asked = [question() for _ in range(items)]
-    file = root / "pool.jsonl"
+    asked = [question() for _ in range(ITEMS)]
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "pool" / "pool.json").exists():
-        _write_texts(file, options.samples, asked[:copies], question, words)
-        build_pool(file, root, root / "pool", options=Options())
-    texts = Pool.open(root / "pool")
-    _say("pool open", time.process_time())
+        _write_texts(root / "pool.jsonl", options.samples, asked[:COPIES], question, words)
+        build_pool(root / "pool.jsonl", root, root / "pool", options=Options())
+    pool = Pool.open(root / "pool")
+    _say("pool open", 0.0)
     start = time.process_time()
-    index = QuestionIndex(asked, list(range(items)), QuestionRule())
-    _say(f"index of {items:,} questions, {len(index.grams):,} n-grams", start)
+    index = QuestionIndex(asked, list(range(ITEMS)), QuestionRule())
+    _say(f"index of {ITEMS:,} questions, {len(index.grams):,} n-grams", start)
     start = time.process_time()
-    found = search(texts, index, QuestionRule())
-    long = int((index.words[index.of_item[:copies]] >= 8).sum())
-    _say(f"{len(texts):,} samples: {len(found.row)} questions found, {long} long ones copied", start)
+    found = search(pool, index, QuestionRule())
+    long = int((index.words[index.of_item[:COPIES]] >= 8).sum())
+    _say(f"{len(pool):,} samples: {len(found.row)} questions found, {long} long ones copied", start)
 
 
 def _write_texts(path: Path, n: int, asked: Sequence[str], question: Any, rng: random.Random) -> None:

@@ -43,12 +43,16 @@ def shares(sizes: np.ndarray, count: int) -> np.ndarray:
     Largest remainders; of equal ones the first.
     """
     wanted = np.zeros(len(sizes), np.int64)
-    filled = np.argsort(-sizes, kind="stable")[: min(count, np.count_nonzero(sizes))]
-    wanted[filled] = 1
-    left = sizes - wanted
-    if (rest := count - len(filled)) > 0:
-        exact = rest * left / left.sum()
-        wanted += np.floor(exact).astype(np.int64)
-        lacking = count - int(wanted.sum())
-        wanted[np.argsort(np.floor(exact) - exact, kind="stable")[:lacking]] += 1
+    if count < np.count_nonzero(sizes):
+        wanted[np.argsort(-sizes, kind="stable")[:count]] = 1
+        return wanted
+    while len(free := np.flatnonzero((sizes > 0) & (wanted == 0))):
+        exact = (count - wanted.sum()) * sizes[free] / sizes[free].sum()
+        if (exact >= 1).all():
+            whole = np.floor(exact).astype(np.int64)
+            lacking = int(count - wanted.sum() - whole.sum())
+            whole[np.argsort(whole - exact, kind="stable")[:lacking]] += 1
+            wanted[free] = whole
+        else:  # the rest is shared by the others
+            wanted[free[exact < 1]] = 1
     return wanted

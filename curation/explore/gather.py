@@ -21,6 +21,7 @@ from curation.explore.sample import draw, shares
 from curation.imports.load import join_signals, load_signals
 from curation.imports.pool_index import Index
 from curation.imports.table import Reading
+from curation.pool.errors import PoolError
 from curation.pool.image_check import MAX_PIXELS, Check
 from curation.pool.layout import QUARANTINE_SCHEMA
 from curation.pool.parts import usable_cores
@@ -111,11 +112,9 @@ class _Page:
         coded = pool.table["source"].combine_chunks().dictionary_encode()
         self._sources: list[str] = coded.dictionary.to_pylist()
         self._codes = coded.indices.to_numpy()
-        self._group = None
-        if "dup_group" in columns.column_names:
-            self._group = columns["dup_group"].to_numpy()
+        self._group = _groups(columns)
         self._leaks = None if request.leaks is None else _leaks(request.leaks, pool)
-        self._quarantine = pq.read_table(pool.folder / "quarantine.parquet", schema=QUARANTINE_SCHEMA)
+        self._quarantine = _quarantine(pool)
 
     def data(self, steps: Steps) -> dict[str, Any]:
         """See `gather`."""
@@ -322,6 +321,26 @@ class _Page:
         return list(
             pictures(check, names, workers=self._request.workers, limit=_PICTURES, on_progress=progress)
         )
+
+
+def _groups(columns: pa.Table) -> np.ndarray | None:
+    """int[n]: the group of each row, a row number. Raises ExploreError for other values."""
+    if "dup_group" not in columns.column_names:
+        return None
+    column = columns["dup_group"]
+    if pa.types.is_integer(column.type) and not column.null_count:
+        groups = column.to_numpy()
+        if groups.min(initial=0) >= 0 and groups.max(initial=0) < len(groups):
+            return groups
+    raise ExploreError("dup_group must hold a row number for each sample, as curation.dedup writes it")
+
+
+def _quarantine(pool: Pool) -> pa.Table:
+    path = pool.folder / "quarantine.parquet"
+    try:
+        return pq.read_table(path, schema=QUARANTINE_SCHEMA)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PoolError(f"{path} cannot be read ({error}); build the pool again") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:

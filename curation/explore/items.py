@@ -19,6 +19,8 @@ IMAGES = 4
 """Pictures shown of a sample."""
 CELL = 200
 """Characters shown of a text in a column."""
+_EXACT = 1 << 53
+"""JavaScript's whole numbers are exact below."""
 
 Item = dict[str, Any]
 Talk = list[tuple[str, str]]
@@ -56,8 +58,10 @@ def lines(text: str) -> str:
 
 def cell(value: Any) -> Any:
     """The value of a column as JSON can hold it: texts cut and printable, numbers to five digits."""
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return value if abs(value) < _EXACT else str(value)
     if isinstance(value, float):
         return rounded(value) if math.isfinite(value) else str(value)
     if isinstance(value, list):

@@ -419,8 +419,8 @@
   at("score").addEventListener("change", () => {
     if (at("score").value) { at("figure-score").value = at("score").value; histogram(); }
   });
+  // Not on "change" too: leaving the text field for a button would replace that button under the pointer.
   at("form").addEventListener("input", apply);
-  at("form").addEventListener("change", apply);
   at("form").addEventListener("submit", (event) => event.preventDefault());
   at("form").addEventListener("reset", () => setTimeout(apply));
   if (window.matchMedia("(max-width: 40rem)").matches) at("filters").open = false;

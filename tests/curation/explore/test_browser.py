@@ -129,6 +129,16 @@ def test_pages_show_every_sample_once(opened):
     assert len(seen) == len(set(seen)) == COUNT + 2
 
 
+def test_leaving_the_text_field_for_a_button_keeps_the_button(opened):
+    chosen(opened, text="word")
+    kept = opened.value(
+        "(() => { const button = document.querySelector('.pager button:last-child');"
+        "document.getElementById('text').dispatchEvent(new Event('change', {bubbles: true}));"
+        "return button.isConnected; })()"
+    )
+    assert kept
+
+
 def test_orders(opened):
     chosen(opened, state="picked", order="rank")
     titles = "[...document.querySelectorAll('#list h3')].map(title => title.textContent)"

@@ -1,6 +1,7 @@
 """The command: what it writes over, and errors in one line."""
 
 import json
+import shutil
 
 import pytest
 from explore_world import explore
@@ -67,6 +68,19 @@ def test_leaks_and_copies_of_another_pool_are_refused(world, refused, tmp_path):
     assert "dup_group" in refused(2, "--dups", world / "signals" / "scores", "--out", out)
     assert "no finished signal" in refused(1, "--dups", tmp_path, "--out", out)
     assert not out.exists()
+
+
+def test_groups_that_are_no_rows_are_refused(world, refused, tmp_path):
+    scores = tmp_path / "groups.jsonl"
+    scores.write_text("".join(json.dumps({"row": row, "dup_group": row + 7}) + "\n" for row in range(60)))
+    assert "row number" in refused(2, "--signals", scores, "--out", tmp_path / "page.html")
+
+
+def test_a_damaged_quarantine_is_an_error(world, refused, tmp_path):
+    pool = tmp_path / "pool"
+    shutil.copytree(world / "pool", pool)
+    (pool / "quarantine.parquet").write_bytes(b"no table")
+    assert "quarantine.parquet" in refused(1, "--out", tmp_path / "page.html", pool=pool)
 
 
 def test_what_is_missing_is_named(refused, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from explore_world import COPIED, COUNT, HOSTILE, PICKED, data_of, explore
 from PIL import Image
 
-from curation.explore.items import conversation, lines
+from curation.explore.items import cell, conversation, lines
 from curation.pool.read import Pool
 from curation.pool.sample import Sample, Turn
 
@@ -114,6 +114,24 @@ def test_a_broken_image_says_why_and_names_no_folder(data, by_row, world):
 def test_the_page_is_the_same_again(world, sampled, tmp_path):
     again = explore(world, tmp_path / "again.html", "--samples", 20, "--seed", 1, "--workers", 2)
     assert again.read_bytes() == sampled.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("inf"), "inf"),
+        (float("nan"), "nan"),
+        (1 / 3, 0.33333),
+        (1 << 60, str(1 << 60)),
+        (True, True),
+        (["<b>", 1], "<b>, 1"),
+        ("a\nb", "a\\nb"),
+        ("x" * 300, "x" * 200 + "…"),
+        (None, None),
+    ],
+)
+def test_cells_are_what_json_and_a_browser_hold(value, expected):
+    assert cell(value) == expected
 
 
 def test_control_characters_are_visible():

@@ -187,6 +187,7 @@ def test_wrong_arguments_are_a_one_line_error(project, capsys, command, argument
 
 COMMANDS = (
     *("curation.pool", "curation.signals", "curation.select", "curation.export", "curation.compare"),
+    *("curation.preflight", "curation.dedup", "curation.decontaminate"),
     *("curation.imports.load", "training.convert"),
     *("recipes.run", "recipes.sweep", "recipes.report", "recipes.store"),
 )

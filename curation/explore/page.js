@@ -363,7 +363,7 @@
   function more(item, node, brief) {
     const details = make("details");
     const near = others(item);
-    details.append(make("summary", "", near.length ? "Whole sample, scores, copies" : "Whole sample, scores"));
+    details.append(make("summary", "", item.why ? "Whole record" : near.length ? "Whole sample, scores, copies" : "Whole sample, scores"));
     details.addEventListener("toggle", () => {
       node.classList.toggle("open", details.open);
       brief.hidden = details.open;

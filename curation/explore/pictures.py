@@ -9,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from curation.pool.errors import PoolError
 from curation.pool.image_check import FORMATS, Check
 from curation.pool.images import rgb, strict_decoding
-from curation.pool.isolated import Lost, run
+from curation.pool.isolated import Lost, WorkersFail, run
 from curation.pool.reasons import short
 from curation.progress import Progress
 
@@ -30,16 +31,20 @@ def pictures(
 ) -> Iterator[Picture]:
     """One picture for each name, in order. They are decoded in processes, which a hostile file may end.
 
-    limit: characters of all copies together; an image beyond it has the reason `page_full`.
+    limit: characters of all copies together; an image beyond it has the reason `page_full`. Raises PoolError
+    if processes cannot start.
     """
     made: list[Picture] = [{}] * len(names)
     done = 0
-    for start, results in run(partial(small, check), names, workers, chunk=_CHUNK, seconds=_SECONDS):
-        for at, result in enumerate(results, start):
-            made[at] = _failed("image_crash", result.why) if isinstance(result, Lost) else result
-        done += len(results)
-        if on_progress:
-            on_progress(done, len(names))
+    try:
+        for start, results in run(partial(small, check), names, workers, chunk=_CHUNK, seconds=_SECONDS):
+            for at, result in enumerate(results, start):
+                made[at] = _failed("image_crash", result.why) if isinstance(result, Lost) else result
+            done += len(results)
+            if on_progress:
+                on_progress(done, len(names))
+    except WorkersFail as error:
+        raise PoolError(f"{error}; the images cannot be decoded") from error
     for picture in made:
         limit -= len(picture.get("jpeg", ""))
         yield picture if limit >= 0 else _failed("page_full", "the page holds no more pictures")

@@ -4,6 +4,7 @@ import pytest
 from browser import Browser, find_browser
 from explore_world import COPIED, COUNT, HOSTILE, PICKED
 
+from curation.explore.__main__ import main
 from curation.explore.items import lines
 
 EXECUTABLE = find_browser()
@@ -112,6 +113,31 @@ def test_the_policy_stops_what_a_defect_would_let_in(browser, whole):
 def test_filters_change_the_count(opened, filters, expected):
     assert chosen(opened, **filters) == expected
     assert len(cards(opened)) == min(expected, 24)
+
+
+def test_what_a_pool_lacks_has_no_filter(browser, world, tmp_path):
+    out = tmp_path / "bare.html"
+    assert main([str(world / "subset"), "--pool", str(world / "pool"), "--out", str(out)]) == 0
+    browser.problems.clear()
+    browser.open(out)
+    shown = "[...document.querySelectorAll('form select')].filter(one => one.checkVisibility())"
+    assert browser.value(f"{shown}.map(one => one.id)") == [
+        "state",
+        "source",
+        "capability",
+        "score",
+        "found",
+        "order",
+    ]
+    assert chosen(browser, capability="logic") == sum(row % 2 for row in PICKED)
+    assert browser.problems == []
+
+
+def test_one_page_has_no_pager(opened):
+    pager = "[...document.querySelectorAll('.pager')].some(one => one.checkVisibility())"
+    assert opened.value(pager)
+    chosen(opened, state="quarantined")
+    assert not opened.value(pager)
 
 
 def test_reset_shows_all_again(opened):

@@ -4,7 +4,8 @@
     encoded = renderer.encode(sample)
 
 Which chat template writes the text, `training.chat_template` decides. Rules about the text (`system`,
-`image_first`) become part of it, so that a checkpoint saved with it is asked as it was trained.
+`image_first`) become part of it, so that a checkpoint saved with it is asked as it was trained. Control
+tokens in a sample's own texts are plain text (`training.plain_text`).
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import numpy as np
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
 from training.chat_template import PROBE, find_template, messages_of, render, with_query, with_rules
 from training.images import ImageError, Picture, PixelLoader
+from training.plain_text import PlainText
 
 IGNORE = -100
 """Label of a token without loss."""
@@ -120,7 +122,7 @@ class Renderer:
         self.end_id: int = self.tokenizer.eos_token_id
         self._special = {k: v for k, v in self.tokenizer.special_tokens_map.items() if isinstance(v, str)}
         self._special.setdefault("bos_token", "")
-        self._backend = self.tokenizer.backend_tokenizer
+        self._plain = PlainText(self.tokenizer.backend_tokenizer)
         self.template = with_rules(
             find_template(processor, self._special), self.rules.system, self.rules.image_first
         )
@@ -159,17 +161,17 @@ class Renderer:
         """Hex sha256 of everything that decides what `encode` gives for a sample: tokenizer, template, rules
         and how an image is counted. Two renderers with the same fingerprint can share their examples.
         """
-        self._plain_backend()
         images = self.processor.image_processor
         settings = {
             "template": self.template,
             "special": self._special,
             "rules": asdict(self.rules),
+            "control_tokens_in_texts": "plain",
             "images": [type(images).__name__, images.to_dict()],
             "image_mode": self.image_mode,
             "processor": {name: getattr(self.processor, name, None) for name in _COUNTING},
         }
-        digest = hashlib.sha256(self._backend.to_str().encode())
+        digest = hashlib.sha256(self._plain.tokenizer().to_str().encode())
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
@@ -183,7 +185,7 @@ class Renderer:
 
     def prompt(self, sample: Sample) -> Encoded:
         """Everything before the answer of the last turn (that answer is not used); no labels."""
-        text, _ = self._render(messages_of(sample)[:-1], add_generation_prompt=True)
+        text, _ = self._render(self._messages(sample)[:-1], add_generation_prompt=True)
         ids, _ = self._tokenise(text, [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
@@ -193,7 +195,7 @@ class Renderer:
         `flat`: the conversation is written as alternating lines of one user turn whose last line is the
         query, instead of as turns before the query.
         """
-        ids, _ = self._tokenise(self._before_query(messages_of(sample), flat), [])
+        ids, _ = self._tokenise(self._before_query(self._messages(sample), flat), [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
     def branches(
@@ -256,6 +258,9 @@ class Renderer:
         labels = np.where(mask, ids, IGNORE).astype(np.int32)
         return ids[len(head) :], labels[len(head) :], Branch(len(prompt) - len(head), len(ids) - len(head))
 
+    def _messages(self, sample: Sample) -> list[dict[str, str]]:
+        return self._plain.marked(messages_of(sample))
+
     def _render(
         self, messages: list[dict[str, str]], add_generation_prompt: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
@@ -270,7 +275,7 @@ class Renderer:
         first = 0 if (loss_turns or self.rules.loss_turns) == "all" else len(sample.turns) - 1
         if any(not turn.answer.strip() for turn in sample.turns[first:]):
             raise RenderError("empty_answer", f"sample {sample.id}")
-        text, spans = self._render(messages_of(sample))
+        text, spans = self._render(self._messages(sample))
         if self.rules.loss_tokens == "llava_next":
             return text, [_whole_turn(text, *span) for span in spans]
         return text, spans[first:]
@@ -307,15 +312,7 @@ class Renderer:
         return _masked(self._encodings([text])[0], spans)
 
     def _encodings(self, texts: list[str]) -> list[Any]:
-        self._plain_backend()
-        return self._backend.encode_batch(texts, add_special_tokens=False)
-
-    def _plain_backend(self) -> None:
-        """Switch off what a call of the processor may have left switched on: it would cut or pad texts."""
-        if self._backend.truncation is not None:
-            self._backend.no_truncation()
-        if self._backend.padding is not None:
-            self._backend.no_padding()
+        return self._plain.encodings(texts)
 
     def _finish(self, ids: np.ndarray, labels: np.ndarray, sample: Sample) -> Encoded:
         """Replace each image placeholder by the tokens of its image."""

@@ -33,6 +33,8 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
         workers=0 if drawn else None,  # nothing of its own drawing can end this process
         on_progress=counter(progress),
     )
+    if drawn:
+        _forget_times(out / "images.parquet")
     if config["audit"] == "full":
         write(out)
     for line in _lines(info):
@@ -46,6 +48,20 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
         "sources": info["sources"],
         "audit": info["audit"],
     }
+
+
+def _forget_times(path: Path) -> None:
+    """Take out when each image was written: a world that is drawn again has the same pool."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from curation import atomic
+
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("mtime_ns")
+    table = table.set_column(place, table.schema.field(place), pa.nulls(len(table), pa.int64()))
+    with atomic.replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _lines(info: dict[str, Any]) -> list[str]:

@@ -196,7 +196,7 @@ def test_two_concurrent_runs_do_each_stage_once(chain, tmp_path):
         process.join()
     assert [p.exitcode for p in pair] == [0, 0], Path(f"{root}.log").read_text()[-3000:]
     made = sorted(p.parent.parent.name for p in (root / "store").glob("*/*/done.json"))
-    assert made == ["bench", "fit_rater", "labels", "pool", "signal", "source"]
+    assert made == ["bench", "clean", "fit_rater", "labels", "pool", "signal", "source"]
 
 
 def test_until_limit_and_modified_protocol(chain, calm, tmp_path):

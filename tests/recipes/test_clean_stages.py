@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from killed import contents
 from said import Said
 
 from curation.mini.bench import build_bench
@@ -140,6 +141,24 @@ def test_the_token_store_says_when_images_changed_after_the_pre_flight(world, tm
         assert "their images have changed since" in said.lines[0]
     finally:
         moved.rename(sample.images[0])
+
+
+def test_a_world_that_is_drawn_again_gives_the_same_files(tmp_path):
+    made = {}
+    for root in (tmp_path / "one", tmp_path / "two"):
+        build_bench(root / "bench", items=2, seed=1000)
+        for name in ("source", "pool", "leaks", "clean"):
+            (root / name).mkdir()
+        build_source(root / "source", 60, 0, Defects(leaks=0.1), root / "bench")
+        config = {"kind": "mini", "audit": "full", "max_bad_fraction": 0.01, "limit": None}
+        pool.run(config, {"source": root / "source"}, root / "pool", Said())
+        inputs = {"pool": root / "pool", "bench": root / "bench"}
+        leaks.run({"suite": "mini", "not_judged": False}, inputs, root / "leaks", Said())
+        inputs = {"pool": root / "pool", "processor": MINI, "leaks": root / "leaks"}
+        clean.run({"measured": measured(), "dedup": "off", "workers": 1}, inputs, root / "clean", Said())
+        made[root] = contents(root)
+    one, two = made.values()
+    assert {name for name in one if one[name] != two.get(name)} == set() and one.keys() == two.keys()
 
 
 def test_a_full_audit_writes_its_page_and_hashes(world):

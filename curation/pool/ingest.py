@@ -45,7 +45,7 @@ from curation.pool.parts import RANGE_BYTES, Part, Source, part_folder, scan_fil
 from curation.pool.record import RecordOptions
 from curation.pool.scan import Range, Scanner, write_part
 from curation.pool.stream import layout_of
-from curation.pool.tokens import token_counter
+from curation.pool.tokens import special_tokens, token_counter
 
 __all__ = ["POOL_SCHEMA", "Options", "build_pool", "pool_hash"]
 _EARLY = 2000
@@ -76,9 +76,12 @@ class Options:
         """The options of `inputs.prepare`."""
         return InputOptions(self.image_key, self.source_key, self.source_depth)
 
-    def record(self, default_source: str | None = None) -> RecordOptions:
+    def record(
+        self, default_source: str | None = None, control_tokens: tuple[str, ...] = ()
+    ) -> RecordOptions:
         """The options of the records of a file."""
-        return RecordOptions(self.image_key, self.source_key, self.source_depth, default_source)
+        depth = self.source_depth
+        return RecordOptions(self.image_key, self.source_key, depth, default_source, control_tokens)
 
 
 def build_pool(
@@ -101,10 +104,11 @@ def build_pool(
 
     `source`: files or folders of any form that `inputs` reads, or names of Hugging Face datasets. `images` is
     the folder that image paths are relative to (default: the input's own; images inside an input are unpacked
-    to the pool's folder). `tokenizer` counts text tokens (default: white-space words); `image_tokens` is the
-    number of tokens an image costs (default: unknown, null). `limit` reads only the first records. `workers`:
-    processes (default: one for each core if the files are large; 0: none). `on_unpack` and `on_progress`
-    receive (bytes read, bytes in total), `on_images` (images checked, images).
+    to the pool's folder, and a note says so if `images` is given). `tokenizer` counts text tokens (default:
+    white-space words), and its control tokens are looked for in the texts; `image_tokens` is the number of
+    tokens an image costs (default: unknown, null). `limit` reads only the first records. `workers`: processes
+    (default: one for each core if the files are large; 0: none). `on_unpack` and `on_progress` receive (bytes
+    read, bytes in total), `on_images` (images checked, images).
 
     Writes `quarantine.parquet`, `images.parquet`, `pool.parquet` (in input order) and, last, `pool.json`;
     with audit "full" also the page `audit.md`. A build that was killed goes on where it was. Raises
@@ -125,6 +129,7 @@ def build_pool(
         workers=usable_cores() if workers is None else workers,
         on_progress=on_unpack,
     )
+    notes = [*prepared.notes, *_unused_images(prepared, images)]
     root = prepared.images or (Path(images) if images is not None else _default_root(given, out))
     out.mkdir(parents=True, exist_ok=True)
     (out / "pool.json").unlink(missing_ok=True)
@@ -135,7 +140,7 @@ def build_pool(
     written = write_rows(out / "pool.parquet", tables)
     summary = _summary(judged, written, build.parts, limit)
     summary |= {"text_tokens": unit | {"total": written.text_tokens}, "image_tokens_each": image_tokens}
-    summary |= {"format": prepared.format, "options": asdict(options), "notes": list(prepared.notes)}
+    summary |= {"format": prepared.format, "options": asdict(options), "notes": notes}
     summary |= {"audit": {"level": options.audit} | _image_counts(out)}
     summary |= {"files": _files(build.sources, out)}
     summary |= {"images": location(root, out)}
@@ -169,8 +174,9 @@ class _Build:
 
     def scan(self, prepared: Prepared, on_progress: Progress | None) -> None:
         """Read all files; stops early if most of the first records are bad."""
+        own = special_tokens(self._tokenizer)
         self.sources = [
-            Source(layout_of(file.path), self._options.record(file.source), file.unpacked, file.take)
+            Source(layout_of(file.path), self._options.record(file.source, own), file.unpacked, file.take)
             for file in prepared.files
             if not (file.unpacked and file.path.stat().st_size == 0)
         ]
@@ -272,6 +278,21 @@ def _default_root(given: Sequence[Path | str], out: Path) -> Path:
             "--images"
         )
     return next((path if path.is_dir() else path.parent for path in folders.values()), out)
+
+
+def _unused_images(prepared: Prepared, images: Path | None) -> list[str]:
+    """What a user should know who named an image folder for inputs that hold their images.
+
+    Raises PoolArgumentError if another input needs the folder: a pool has one.
+    """
+    if prepared.images is None or images is None:
+        return []
+    if other := next((file.path for file in prepared.files if not file.unpacked), None):
+        raise PoolArgumentError(
+            f"of the inputs some hold their images themselves, and {other} names images in {images}: build "
+            "two pools"
+        )
+    return [f"the inputs hold their images themselves: nothing is read from the image folder {images}"]
 
 
 def _check_paths(given: Sequence[Path | str], images: Path | None, out: Path) -> None:

@@ -239,6 +239,22 @@ def test_inputs_that_were_refused_are_read(tmp_path, name):
     assert [sample.id for sample in Pool.open(tmp_path / "pool").samples()] == list("abcdef")
 
 
+@pytest.mark.parametrize("name", ["parquet", "webdataset", "datasets"])
+def test_an_image_folder_that_is_not_read_is_said(tmp_path, name, capsys):
+    """As the case's own command gives it: `--images` beside images that are in the input."""
+    images = formats.write_pictures(tmp_path / "images")
+    given = FORMATS[name](tmp_path / "given", RECORDS)
+    build = ["build", str(given), "--images", str(images), "--out", str(tmp_path / "pool")]
+    assert main(build) == 0
+    said = f"the inputs hold their images themselves: nothing is read from the image folder {images}"
+    assert f"note: {said}\n" in capsys.readouterr().out and Pool.open(tmp_path / "pool").info["notes"] == [
+        said
+    ]
+    listed = FORMATS["list"](tmp_path / "list", RECORDS)
+    assert main([build[0], str(listed), *build[1:]]) == 2
+    assert f"{listed} names images in {images}: build two pools" in capsys.readouterr().err
+
+
 def test_yaml_mixture_takes_the_named_part(tmp_path):
     (tmp_path / "one.json").write_text(json.dumps([sound(0), sound(1)]))
     built = Built(

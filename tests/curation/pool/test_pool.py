@@ -237,6 +237,26 @@ def test_what_a_user_should_know_is_printed_and_kept(data, capsys):
     assert Pool.open(data / "out").table["source"].to_pylist()[0] == "\x1b[31mred"
 
 
+def test_control_tokens_are_those_of_the_tokenizer_and_count_as_letters(data, capsys):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["~eot~", "<image>"])
+    tokenizer.add_tokens(["dog"])
+    tokenizer.save(str(data / "tokenizer.json"))
+    asked, said = {"from": "human", "value": "what ?"}, {"from": "gpt", "value": "a dog ~eot~"}
+    records = [{"id": "x", "conversations": [asked, said]}]
+    records.append({"id": "y", "conversations": [asked, {"from": "gpt", "value": "~eot~"}]})
+    arguments = ("--tokenizer", str(data / "tokenizer.json"), "--max-bad-fraction", "0.5")
+    assert build_command(data, records, *arguments) == 0
+    assert "control tokens in texts: 1 (kept, and encoded as plain text)" in capsys.readouterr().out
+    pool = Pool.open(data / "out")
+    assert pool.info["control_tokens"] == 1 and pool.info["quarantined"] == {"empty_answer": 1}
+    assert pool.table["text_tokens"].to_pylist() == [7]  # what ? a dog ~ eot ~
+    assert build_command(data, records) == 0 and Pool.open(data / "out").info["control_tokens"] == 0
+
+
 def test_unknown_sources_are_said(data, capsys):
     records = [RECORDS[3] | {"id": str(i), "kind": f"k{i % 2}"} for i in range(3)]
     assert build_command(data, records) == 0

@@ -7,13 +7,16 @@
 | ms-swift | `query`, `response`, `history`: [[query, response], ...] | aliases |
 | Alpaca | `instruction`, `input`, `output`, `history` | aliases |
 
-Each may have a `system` prompt as a key of its own. A key that is null or an empty list counts as absent
+A conversation may also be JSON in a text, or a list for each key of its turns (`{from: [...], value: [...]}`),
+as tables hold it. Each may have a `system` prompt as a key of its own. A key that is null or an empty list counts as absent
 (tables have every key in every row).
 """
 
 import re
 from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from curation.pool.reasons import BadRecord, short
 from curation.pool.sample import IMAGE_PLACEHOLDER
@@ -42,7 +45,9 @@ _VIDEO_KEYS = ("video", "videos", "audio", "audios")
 _SYSTEM_KEYS = ("system", "system_prompt")
 _PAIRS = (("query", "response"), ("instruction", "output"))
 _FORM_KEYS = {"messages", "history", *_SYSTEM_KEYS, *_PAIRS[0], *_PAIRS[1], "input"}
-_OTHER_FORM = {*IMAGE_KEYS[1:], *_VIDEO_KEYS, *_FORM_KEYS, UNREADABLE}
+OTHER_FORM = frozenset((*IMAGE_KEYS[1:], *_VIDEO_KEYS, *_FORM_KEYS, UNREADABLE))
+"""Keys with which a record may be of another form than LLaVA's."""
+_json = msgspec.json.Decoder().decode
 _ROLES = {"user": "human", "assistant": "gpt"}
 _MEDIA_NAME = re.compile(
     r"\S[^\n]*\.(?:jpe?g|png|gif|webp|bmp|tiff?|heic|heif|avif|svg|jp2|ico|mp4|avi|mov|mkv|webm|mpe?g|mp3|wav"
@@ -67,7 +72,7 @@ def canonical(value: dict[str, Any], image_key: str | None) -> tuple[dict[str, A
     """
     if UNREADABLE in value:
         raise BadRecord(*_unreadable(value[UNREADABLE]))
-    if image_key is None and value.keys().isdisjoint(_OTHER_FORM) and _is_llava(value) and value.get("image"):
+    if image_key is None and value.keys().isdisjoint(OTHER_FORM) and _is_llava(value) and value.get("image"):
         return value, tuple(key for key in value if key not in PLAIN_KEYS and value[key] is not None)
     present = {key for key, held in value.items() if held is not None and held != []}
     if video := next((key for key in _VIDEO_KEYS if key in present and value[key] != ""), None):
@@ -155,6 +160,7 @@ def _conversation(value: dict[str, Any], present: set[str]) -> tuple[list[Any], 
 
 
 def _turns(listed: Any, key: str, paths: list[str]) -> list[Any]:
+    listed = _as_list(listed, key)
     if not isinstance(listed, list):
         raise BadRecord("bad_conversations", f"{key} is {type(listed).__name__}")
     turns = []
@@ -166,6 +172,20 @@ def _turns(listed: Any, key: str, paths: list[str]) -> list[Any]:
         else:
             turns.append(turn)
     return turns
+
+
+def _as_list(held: Any, key: str) -> Any:
+    """A conversation as tables hold it: as JSON in a text, or as a list for each key of its turns."""
+    if isinstance(held, str) and held.lstrip()[:1] == "[":
+        try:
+            return _json(held)
+        except (ValueError, RecursionError) as error:
+            raise BadRecord("bad_conversations", f"{key} is a text, and no valid JSON ({error})") from None
+    if isinstance(held, dict) and held.keys() & {"from", "role"}:
+        columns = [column for column in held.values() if isinstance(column, list)]
+        if len(columns) == len(held) and len({len(column) for column in columns}) == 1:
+            return [dict(zip(held, turn, strict=True)) for turn in zip(*columns, strict=True)]
+    return held
 
 
 def _content(content: Any, where: str, paths: list[str]) -> Any:

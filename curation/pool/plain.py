@@ -11,22 +11,23 @@ from typing import NamedTuple
 import msgspec
 
 from curation.pool import sources
+from curation.pool.dialects import OTHER_FORM, PLAIN_KEYS, looks_like_media
 from curation.pool.readable import control_tokens, sees
-from curation.pool.record import RecordOptions, content_hash
+from curation.pool.record import RecordOptions, content_digest
 from curation.pool.sample import IMAGE_PLACEHOLDER
 
 _MOST_TURNS = 512
 _SPEAKERS = list(islice(cycle(("human", "gpt")), _MOST_TURNS))
-_SPACED_COLON = re.compile(rb'"\s+:')
+_KEY = re.compile(rb'"[ \t\r\n]*:')
 _LONG_PATH = 500
 
 
-class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Turn(msgspec.Struct, gc=False):
     value: str
     speaker: str = msgspec.field(name="from")
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Record(msgspec.Struct, gc=False):
     conversations: list[_Turn]
     id: str | int | msgspec.UnsetType | None = msgspec.UNSET
     image: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -34,67 +35,108 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     idx: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class Plain(NamedTuple):
-    """What the pool needs of a record without any peculiarity.
+_READ = frozenset(_Record.__struct_fields__)
+_LOOKED_AT = OTHER_FORM | PLAIN_KEYS - _READ
+_values = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
 
-    `row`: id, source, folder, number of images, number of turns, content hash. `text`: as of `Record.text`.
+
+class Row(NamedTuple):
+    """What the pool needs of a record.
+
+    `idx`: the record's place in an input that was unpacked. `folder`, `unknown`: as of `Record`. `content`:
+    16 bytes. `text`: for counting tokens. `reason`, `detail`: why it cannot be used.
     """
 
-    row: tuple[str | None, str, str | None, int, int, str]
-    images: tuple[str, ...]
-    text: str
     idx: int | None
+    id: str | None
+    source: str | None
+    folder: str | None
+    images: tuple[str, ...]
+    turns: int
+    content: bytes
+    text: str
+    reason: str | None = None
+    detail: str | None = None
+    unknown: tuple[str, ...] = ()
 
 
-def reader(options: RecordOptions) -> Callable[[bytes], Plain | None]:
+def reader(options: RecordOptions) -> Callable[[bytes], Row | None]:
     """A function from the bytes of a record to what is in it; None: ask `parse_record`."""
     if options.image_key is not None or options.source_key is not None:
         return lambda raw: None
-    decode, unset, spaced_colon = msgspec.json.Decoder(_Record).decode, msgspec.UNSET, _SPACED_COLON.search
+    decode, unset = msgspec.json.Decoder(_Record).decode, msgspec.UNSET
     tokens = control_tokens(options.control_tokens)
 
-    def read(raw: bytes) -> Plain | None:
+    def read(raw: bytes) -> Row | None:
         try:
             record = decode(raw)
         except (ValueError, RecursionError):
             return None
         turns = record.conversations
-        own, image, idx = record.id, record.image, record.idx
-        keys = (
-            1 + (own is not unset) + (image is not unset) + (record.source is not unset) + (idx is not unset)
-        )
-        # As many keys as the parser found, and no other way to write one: none is there twice.
-        if raw.count(b'":') != keys + 2 * len(turns) or spaced_colon(raw):
-            return None
-        speakers = [turn.speaker for turn in turns]
+        own, image, idx, named = record.id, record.image, record.idx, record.source
+        keys = 1 + (own is not unset) + (image is not unset) + (named is not unset) + (idx is not unset)
+        keys += 2 * len(turns)
+        unknown: tuple[str, ...] = ()
+        # With no more colons, or keys, than the parser found keys, no key is there twice or was not read.
+        if raw.count(b":") != keys and len(_KEY.findall(raw)) != keys:
+            found = _unread(raw, keys, bool(image))
+            if found is None:
+                return None
+            unknown = found
         texts = [turn.value for turn in turns]
-        if not texts or len(texts) % 2 or speakers != _SPEAKERS[: len(texts)] or not all(map(sees, texts)):
+        count = len(texts)
+        if not texts or count % 2 or [turn.speaker for turn in turns] != _SPEAKERS[:count]:
             return None
-        joined = "\n".join(texts)
+        if not all(map(sees, texts)):
+            return None
+        digest = content_digest((image,) if image else (), list(zip(_SPEAKERS, texts, strict=False)))
         images: tuple[str, ...] = ()
-        text = joined
         if image:
-            if ":" in image or len(image) > _LONG_PATH or texts[0].count(IMAGE_PLACEHOLDER) != 1:
+            before, placeholder, after = (first := texts[0]).partition(IMAGE_PLACEHOLDER)
+            if not placeholder or ":" in image or len(image) > _LONG_PATH:
                 return None
-            images, text = (image,), joined.replace(IMAGE_PLACEHOLDER, "")
-            if len(text) != len(joined) - len(IMAGE_PLACEHOLDER):
-                return None
+            images, texts[0] = (image,), before + after
         elif image == "":
             return None
-        if IMAGE_PLACEHOLDER in text or (tokens.may_be_in(text) and tokens.count(joined)):
+        text = "\n".join(texts)
+        if IMAGE_PLACEHOLDER in text:
             return None
-        source, folder = _source(record, images, options)
+        if tokens.may_be_in(text) and (tokens.count(text) or (image and tokens.count(first))):
+            return None
+        source, folder = _source(named or None, images, options)
         name = str(own).strip() if own is not unset and own is not None else None
-        digest = content_hash(images, list(zip(speakers, texts, strict=True)))
-        row = (name or None, source, folder, len(images), len(texts) // 2, digest)
-        return Plain(row, images, text, idx if isinstance(idx, int) else None)
+        place = idx if isinstance(idx, int) else None
+        return Row(place, name or None, source, folder, images, count // 2, digest, text, unknown=unknown)
 
     return read
 
 
-def _source(record: _Record, images: tuple[str, ...], options: RecordOptions) -> tuple[str, str | None]:
-    if record.source:
-        return record.source, None
+def _unread(raw: bytes, keys: int, with_image: bool) -> tuple[str, ...] | None:
+    """The keys with a value beside those that are read; None if what they hold has to be looked at.
+
+    `keys`: how many are read, in the record and its turns.
+    """
+    values = _values(raw)
+    others = values.keys() - _READ
+    if len(_KEY.findall(raw)) != keys + len(others) or not others.isdisjoint(_LOOKED_AT):
+        return None
+    found = []
+    for key in values:
+        value = bytes(values[key])
+        if key not in others or value == b"null":
+            continue
+        if value[:1] in (b"{", b"["):
+            return None
+        if not with_image and value[:1] == b'"' and looks_like_media(_text(value)):
+            return None
+        found.append(key)
+    return tuple(found)
+
+
+def _source(named: str | None, images: tuple[str, ...], options: RecordOptions) -> tuple[str, str | None]:
+    if named:
+        return named, None
     if options.default_source is not None:
         return options.default_source, None
     return sources.of_path(images[0], options.source_depth) if images else (sources.TEXT_ONLY, None)

@@ -211,10 +211,14 @@ def content_hash(images: tuple[str, ...], spoken: list[tuple[str, str]]) -> str:
     Raises BadRecord for a lone surrogate.
     """
     try:
-        text = _encode((images, spoken))
+        return content_digest(images, spoken).hex()
     except UnicodeEncodeError:
         raise BadRecord("bad_unicode", _surrogate([*images, *(text for _, text in spoken)])) from None
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def content_digest(images: tuple[str, ...], spoken: list[tuple[str, str]]) -> bytes:
+    """The 16 bytes of `content_hash`. Raises UnicodeEncodeError for a lone surrogate."""
+    return hashlib.blake2b(_encode((images, spoken)), digest_size=16).digest()
 
 
 def _surrogate(texts: Iterable[str]) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from curation import atomic
+from curation.pool import columns
 from curation.pool.layout import SCAN_SCHEMA
-from curation.pool.plain import reader
+from curation.pool.plain import Row, reader
 from curation.pool.record import DEFAULT, BadRecord, Record, RecordOptions, parse_record, record_id
 from curation.pool.stream import (
     Damage,
@@ -25,7 +26,7 @@ from curation.pool.stream import (
     RangeReader,
     decode,
     guess_start,
-    record_digest,
+    record_hash,
     repeated_key,
 )
 from curation.pool.tokens import Counter as TokenCounter
@@ -33,8 +34,6 @@ from curation.pool.tokens import token_counter
 
 _BATCH = 4096
 _NOTES = b"notes"
-_NOTHING = (None, None, 0, 0, "0" * 32)
-"""Source, folder, images, turns and content of a record that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -116,29 +115,43 @@ class Scanner:
 
     def _batch(self, pieces: Sequence[Piece], notes: Notes, part: Range) -> pa.RecordBatch:
         read = reader(part.options)
-        rows: list[tuple] = []
-        texts: list[str] = []
-        images: list[str] = []
-        for number, piece in enumerate(pieces, notes.records - len(pieces)):
-            if (plain := None if piece.fault else read(piece.raw)) is not None:
-                texts.append(plain.text)
-                images.extend(plain.images)
-                place = plain.idx if part.unpacked and plain.idx is not None else number
-                rows.append((place, *plain.row, None, None))
-                continue
-            value, fault = (None, piece.fault) if piece.fault else decode(piece.raw, piece.offset)
-            place = _original(value, number) if part.unpacked else number
-            try:
-                record = _parsed(piece.raw, value, fault, part.options)
-            except BadRecord as bad:
-                texts.append("")
-                rows.append((place, record_id(value), *_NOTHING, bad.reason, bad.detail))
-                continue
-            notes.add(record)
-            texts.append(record.text())
-            images.extend(record.images)
-            rows.append((place, *_row(record), None, None))
-        return _columns(rows, pieces, self._count(texts), images)
+        rows: list[Row] = []
+        for piece in pieces:
+            row = None if piece.fault else read(piece.raw)
+            if row is None:
+                row = _parsed(piece, part.options, notes)
+            elif row.unknown:
+                notes.unknown.update(row.unknown)
+            rows.append(row)
+        return self._columns(rows, pieces, notes.records - len(pieces), part.unpacked)
+
+    def _columns(
+        self, rows: list[Row], pieces: Sequence[Piece], before: int, unpacked: bool
+    ) -> pa.RecordBatch:
+        places, own, sources, folders, images, turns, content, texts, reasons, details, _ = zip(
+            *rows, strict=True
+        )
+        index = np.arange(before, before + len(rows))
+        if unpacked:
+            index = np.array([n if place is None else place for n, place in zip(index, places, strict=True)])
+        offsets, raws, _ = zip(*pieces, strict=True)
+        numbers: dict[str, Sequence[int] | np.ndarray] = {
+            "index": index,
+            "n_images": list(map(len, images)),
+            "n_turns": turns,
+            "text_tokens": self._count(texts),
+            "byte_offset": offsets,
+            "byte_length": list(map(len, raws)),
+            "record_hash": np.fromiter(map(record_hash, raws), np.uint64, len(raws)),
+        }
+        made = {"id": own, "source": sources, "folder": folders, "reason": reasons, "detail": details}
+        arrays = {name: columns.texts(values) for name, values in made.items()}
+        arrays |= {
+            name: columns.numbers(values, SCAN_SCHEMA.field(name).type) for name, values in numbers.items()
+        }
+        arrays["content"] = columns.binary(content, 16)
+        arrays["images"] = columns.lists(images)
+        return pa.record_batch([arrays[field.name] for field in SCAN_SCHEMA], schema=SCAN_SCHEMA)
 
 
 @contextmanager
@@ -153,11 +166,6 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _row(record: Record) -> tuple:
-    images, turns = len(record.images), len(record.turns)
-    return record.id, record.source, record.folder, images, turns, record.content_hash
-
-
 def _numbered(pieces: Iterable[Piece], notes: Notes) -> Iterator[Piece]:
     """The pieces, counted in the notes; a damaged file ends them, with a note of it."""
     try:
@@ -168,49 +176,28 @@ def _numbered(pieces: Iterable[Piece], notes: Notes) -> Iterator[Piece]:
         notes.damage = (damage.offset, damage.count, damage.what)
 
 
-def _parsed(raw: bytes, value: Any, fault: str | None, options: RecordOptions) -> Record:
+def _parsed(piece: Piece, options: RecordOptions, notes: Notes) -> Row:
+    """The row of any record, by the general parser."""
+    value, fault = (None, piece.fault) if piece.fault else decode(piece.raw, piece.offset)
+    place = value.get("idx") if isinstance(value, dict) else None
+    place = place if isinstance(place, int) else None
+    try:
+        record = _sound(piece.raw, value, fault, options)
+    except BadRecord as bad:
+        nothing = (None, None, (), 0, bytes(16), "")
+        return Row(place, record_id(value), *nothing, bad.reason, bad.detail)
+    notes.add(record)
+    content, turns = bytes.fromhex(record.content_hash), len(record.turns)
+    return Row(place, record.id, record.source, record.folder, record.images, turns, content, record.text())
+
+
+def _sound(raw: bytes, value: Any, fault: str | None, options: RecordOptions) -> Record:
     if fault:
         raise BadRecord("broken_json", fault)
     record = parse_record(value, options)
     if (key := repeated_key(raw, value)) is not None:
         raise BadRecord("repeated_key", f"the key {key!r} is there twice")
     return record
-
-
-def _original(value: Any, number: int) -> int:
-    """The place in the input that was unpacked."""
-    place = value.get("idx") if isinstance(value, dict) else None
-    return place if isinstance(place, int) else number
-
-
-def _columns(
-    rows: list[tuple], pieces: Sequence[Piece], tokens: Sequence[int], images: list[str]
-) -> pa.RecordBatch:
-    index, ids, sources, folders, n_images, n_turns, content, reasons, details = zip(*rows, strict=True)
-    starts = np.zeros(len(rows) + 1, np.int32)
-    np.cumsum(n_images, out=starts[1:])
-    hashes = pa.py_buffer(bytes.fromhex("".join(content)))
-    columns = {
-        "index": index,
-        "id": ids,
-        "source": sources,
-        "folder": folders,
-        "n_images": n_images,
-        "n_turns": n_turns,
-        "text_tokens": tokens,
-        "byte_offset": [piece.offset for piece in pieces],
-        "byte_length": [len(piece.raw) for piece in pieces],
-        "record_hash": np.frombuffer(b"".join([record_digest(piece.raw) for piece in pieces]), "<u8"),
-        "content": pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(rows), [None, hashes]),
-        "images": pa.ListArray.from_arrays(pa.array(starts), pa.array(images, pa.string())),
-        "reason": reasons,
-        "detail": details,
-    }
-    arrays = [
-        columns[f.name] if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type)
-        for f in SCAN_SCHEMA
-    ]
-    return pa.record_batch(arrays, schema=SCAN_SCHEMA)
 
 
 def write_part(path: Path, batches: list[pa.RecordBatch], notes: Notes) -> None:

@@ -5,7 +5,6 @@ Two layouts are read: one JSON list (`[{...}, {...}]`, any white space) and JSON
 """
 
 import codecs
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
+import xxhash
 
 from curation.pool.errors import BrokenJson
 
@@ -150,14 +150,8 @@ def _keys(value: Any) -> int:
         return -1
 
 
-def record_hash(raw: bytes) -> int:
-    """The hash by which a record's bytes are known again: 8 bytes of BLAKE2b, as a little-endian number."""
-    return int.from_bytes(record_digest(raw), "little")
-
-
-def record_digest(raw: bytes) -> bytes:
-    """The bytes of `record_hash`."""
-    return hashlib.blake2b(raw, digest_size=8).digest()
+record_hash = xxhash.xxh3_64_intdigest
+"""The hash by which a record's bytes are known again, a number of 64 bits."""
 
 
 class Damage(Exception):

@@ -31,10 +31,14 @@ def same(raw, options=DEFAULT):
     value, fault = decode(raw)
     assert fault is None and repeated_key(raw, value) is None
     record = parse_record(value, options)
-    images, turns = len(record.images), len(record.turns)
-    assert plain.row == (record.id, record.source, record.folder, images, turns, record.content_hash)
-    assert (plain.images, plain.text) == (record.images, record.text())
-    assert not (record.skipped_first or record.skipped_last or record.unknown or record.control_tokens)
+    assert plain[1:5] == (record.id, record.source, record.folder, record.images)
+    assert (plain.turns, plain.content.hex(), plain.text) == (
+        len(record.turns),
+        record.content_hash,
+        record.text(),
+    )
+    assert plain.unknown == record.unknown and plain.reason is plain.detail is None
+    assert not (record.skipped_first or record.skipped_last or record.control_tokens)
     assert plain.idx == value.get("idx")
     return True
 
@@ -49,6 +53,9 @@ def same(raw, options=DEFAULT):
         PLAIN | {"image": "../up/a.jpg", "id": None},
         {"conversations": TALK[:1] + TALK[1:], "image": "a.jpg"},
         text_only("2 < 3 ?") | {"image": None},
+        PLAIN | {"model": "", "width": 3, "note": None},
+        text_only("x") | {"model": "x.y", "n": 1, "image": None, "e\u00fc": "a: b"},
+        text_only("a key ?", "no: :) one"),
         text_only("[INST is no token"),
         text_only("<b>bold</b>", "no :) key"),
         text_only("\x00 zero \x7f", "\u00a0x\u2028y\x85z \U0001f642"),
@@ -64,7 +71,14 @@ def test_plain_records_are_taken(record):
         json.dumps(PLAIN).replace('"id": "a"', '"id": "a", "id": "b"'),
         json.dumps(PLAIN).replace('"id": "a"', '"id" : "a", "id": "b"'),
         json.dumps(PLAIN).replace('"from": "gpt"', '"from": "gpt", "from": "gpt"'),
-        json.dumps(PLAIN | {"model": ""}),
+        json.dumps(PLAIN | {"model": "", "n": 1}).replace('"n"', '"model"'),
+        json.dumps(PLAIN | {"model": ""}).replace('"from": "gpt"', '"from": "gpt", "n": 1'),
+        json.dumps(PLAIN | {"box": [1, 2]}),
+        json.dumps(PLAIN | {"data_source": "x"}),
+        json.dumps(PLAIN | {"system": "x"}),
+        json.dumps(PLAIN | {"images": []}),
+        json.dumps(text_only("x") | {"picture": "a.jpg"}),
+        json.dumps(PLAIN).replace("a dog", "a dog <image>"),
         json.dumps(PLAIN | {"image": ""}),
         json.dumps(PLAIN | {"image": ["a.jpg"]}),
         json.dumps(PLAIN | {"image": "data:image/png;base64,xx"}),
@@ -132,7 +146,8 @@ records = st.fixed_dictionaries(
         "image": names | st.none() | st.lists(names, max_size=2),
         "source": names | st.none(),
         "idx": st.integers(0, 5),
-        "other": names,
+        "other": names | st.none() | st.integers() | st.lists(names, max_size=1),
+        "data_source": names,
     },
 )
 

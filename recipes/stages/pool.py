@@ -13,7 +13,6 @@ SHOWN_KEYS = 10
 
 def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
     """Writes the pool, and audit.md after a full audit; returns counts of samples and tokens."""
-    from curation.pool.audit_report import write
     from curation.pool.ingest import Options, build_pool
 
     drawn = config["kind"] == "mini"
@@ -33,10 +32,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
         workers=0 if drawn else None,  # nothing of its own drawing can end this process
         on_progress=counter(progress),
     )
-    if drawn:
-        _forget_times(out / "images.parquet")
-    if config["audit"] == "full":
-        write(out)
+    _forget_times(out / "images.parquet")
     for line in _lines(info):
         progress.say(line)
     return {
@@ -51,7 +47,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
 
 
 def _forget_times(path: Path) -> None:
-    """Take out when each image was written: a world that is drawn again has the same pool."""
+    """Take out when each image was written: of the same files, copied or drawn again, it is the same pool."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

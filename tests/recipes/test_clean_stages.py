@@ -1,6 +1,8 @@
 """Stages `pool`, `leaks` and `clean` on a small mini world: what is planted is found, dropped or flagged."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -159,6 +161,21 @@ def test_a_world_that_is_drawn_again_gives_the_same_files(tmp_path):
         made[root] = contents(root)
     one, two = made.values()
     assert {name for name in one if one[name] != two.get(name)} == set() and one.keys() == two.keys()
+
+
+def test_a_copy_of_the_same_files_gives_the_same_images(world, tmp_path):
+    """When a file was written says nothing of its pool."""
+    tables = []
+    for name in ("one", "two"):
+        shutil.copytree(world["source"], tmp_path / name, copy_function=shutil.copy)
+        for file in (tmp_path / name).rglob("*.png"):
+            os.utime(file, (len(tables), len(tables)))
+        (out := tmp_path / f"pool-{name}").mkdir()
+        config = {"kind": "file", "audit": "header", "max_bad_fraction": 0.01, "limit": None}
+        inputs = {"source": [tmp_path / name / "pool.json"], "images": tmp_path / name}
+        pool.run(config, inputs, out, Said())
+        tables.append((out / "images.parquet").read_bytes())
+    assert tables[0] == tables[1]
 
 
 def test_a_full_audit_writes_its_page_and_hashes(world):

@@ -7,9 +7,9 @@
 | ms-swift | `query`, `response`, `history`: [[query, response], ...] | aliases |
 | Alpaca | `instruction`, `input`, `output`, `history` | aliases |
 
-A conversation may also be JSON in a text, or a list for each key of its turns (`{from: [...], value: [...]}`),
-as tables hold it. Each may have a `system` prompt as a key of its own. A key that is null or an empty list counts as absent
-(tables have every key in every row).
+A conversation may also be JSON in a text, or a list for each key of its turns (`{from: [...], value:
+[...]}`), as tables hold it. Each form may have a `system` prompt as a key of its own. A key that is null or
+an empty list counts as absent (tables have every key in every row).
 """
 
 import re

@@ -293,6 +293,15 @@ def test_a_pool_in_each_format_gives_the_same_rows(tmp_path, plain_pool, name):
         assert [path.read_bytes() for path in ours.images] == [path.read_bytes() for path in theirs.images]
 
 
+def test_conversations_as_json_in_a_column_are_read(tmp_path, plain_pool):
+    table = [row | {"conversations": json.dumps(row["conversations"])} for row in embedded(RECORDS)]
+    formats.parquet(tmp_path / "d.parquet", table)
+    build_pool(tmp_path / "d.parquet", None, tmp_path / "pool")
+    pool = Pool.open(tmp_path / "pool")
+    assert [s.turns for s in pool.samples()] == [s.turns for s in plain_pool.samples()]
+    assert pool.hash == plain_pool.hash
+
+
 def test_the_place_of_a_bad_record_is_that_in_its_original(tmp_path):
     table = embedded(RECORDS)
     table[3]["conversations"] = talk("<image>", " ")

@@ -31,6 +31,13 @@ FORMS = {
     "sharegpt": {"id": "a", "images": ["coco/a.jpg"], "conversations": LLAVA["conversations"]},
     "llamafactory": {"id": "a", "images": ["coco/a.jpg"], "messages": MESSAGES},
     "role_content_in_conversations": {"id": "a", "images": ["coco/a.jpg"], "conversations": MESSAGES},
+    "text_of_json": {"id": "a", "image": "coco/a.jpg", "conversations": json.dumps(LLAVA["conversations"])},
+    "messages_in_text": {"id": "a", "images": ["coco/a.jpg"], "messages": json.dumps(MESSAGES, indent=1)},
+    "columns_of_turns": {
+        "id": "a",
+        "image": "coco/a.jpg",
+        "conversations": {"from": ["human", "gpt"], "value": [ASKED, ANSWERED]},
+    },
     "alpaca": {
         "id": "a",
         "images": ["coco/a.jpg"],
@@ -222,6 +229,21 @@ def test_a_record_of_no_known_form_names_its_keys():
 CONTROL = ["<|im_end|>", "<|eot_id|>", "</s>", "<s>", "[INST]", "<pad>", "<image_soft_token>",
            "<end_of_turn>", "<\uff5cend\u2581of\u2581sentence\uff5c>",
            "<|vision_start|>", "[/INST]", "<end_of_utterance>"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("[{not json", "conversations is a text, and no valid JSON"),
+        ("[" * 100_000, "conversations is a text, and no valid JSON"),
+        ("once upon a time", "conversations is str"),
+        ({"from": ["human", "gpt"], "value": ["a"]}, "conversations is dict"),
+        ({"from": "human", "value": "a"}, "conversations is dict"),
+    ],
+)
+def test_a_conversation_that_is_no_list_of_turns_is_said(held, said):
+    code, detail = reason({"id": "a", "conversations": held})
+    assert code == "bad_conversations" and said in detail
 
 
 @pytest.mark.parametrize("token", CONTROL)

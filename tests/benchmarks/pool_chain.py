@@ -501,6 +501,8 @@ def main() -> None:
     print(f"bare orjson: {bare:.1f} CPU s, {size / bare:,.0f} MB a CPU second", flush=True)
     checks, rows = Checks(folder), []
     for step, arguments in commands(folder, options.workers).items():
+        if step not in options.steps.split(","):
+            continue
         used = used_by(folder / f"{step}.log", *arguments)
         print(f"\n{step}: {used.cpu:.1f} CPU s, {used.wall:.1f} s", flush=True)
         for line in checks.of(step):
@@ -530,6 +532,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=20_000, help="distinct image files")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dir", type=Path, required=True, help="folder for all that is written")
+    parser.add_argument("--steps", default="build,audit,dedup,decontaminate,select,export", help="only these")
     return parser.parse_args()
 
 

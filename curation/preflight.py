@@ -28,18 +28,21 @@ SHOWN_SOURCES = 20
 def main(arguments: list[str] | None = None) -> int:
     """Command line. An error is one line on stderr; exit status 2: wrong command, 1: unusable data."""
     options = _parser().parse_args(arguments)
+    from curation.pool.derive import check_out
     from curation.pool.errors import PoolArgumentError, PoolError
     from curation.pool.read import Pool
 
     try:
         pool = Pool.open(options.pool)  # before torch is imported
-        if options.out.resolve() == options.pool.resolve():
-            raise CommandError(f"--out {options.out} is the pool itself; give another folder")
+        check_out(pool, options.out)
         return _run(pool, options)
     except (PoolArgumentError, CommandError) as error:
         return fail(error, 2)
     except (PoolError, OSError) as error:
         return fail(error, 1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what is finished", file=sys.stderr)
+        return 130
 
 
 def _parser() -> CommandParser:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ OPTIONAL = (
     "vllm",
     "faiss",
     "sentence_transformers",
-    "openai",
     "duckdb",
 )
 ALLOWED = {
@@ -192,3 +192,9 @@ def test_assets_are_small_and_attributed():
         ), file.name
     names = yaml.safe_load((assets.parent / "names.yaml").read_text())
     assert {f.stem for f in (assets / "photos").iterdir()} == set(names["photos"])
+
+
+def test_test_modules_have_names_of_their_own():
+    # pytest imports them by their names alone, and does not collect a second one
+    names = Counter(path.name for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

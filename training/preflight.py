@@ -30,20 +30,16 @@ from training.token_store.source import Part
 from training.token_store.workers import each, processes, rendered
 from training.token_store.write import Progress, RendererFactory
 
-FORMAT = 1
+FORMAT = 2
 PART_ROWS = 8_192
 """Less than half a minute of work, which is what a kill can lose."""
 Policy = Literal["drop", "truncate"]
-REASONS = {
-    "no_assistant_turn": "no token carries a loss",
-    "empty_answer": "an answer has no text",
-    "image_count": "the text holds more or fewer image placeholders than there are images",
-    "missing_image": "an image file does not exist",
-    "broken_image": "an image cannot be read, or the processor refuses its size",
-    "too_long": "the sample has more tokens than max_length",
-    "answer_cut": "of a sample cut to max_length, no token with a loss is left",
+IN_POOLS = {
+    "image_count": "image_count_mismatch",
+    "missing_image": "image_missing",
+    "broken_image": "image_broken",
 }
-"""Reason code -> meaning, of a sample that the base cannot be trained on."""
+"""The renderer's reason -> that of `curation.pool.reasons.REASONS`, where they differ."""
 SCHEMA = pa.schema(
     [
         ("text_tokens", pa.int32()),
@@ -89,8 +85,9 @@ def measure(
 
     text_tokens, image_tokens: of what a training would read, chat markup included, so that their sum is its
     length; a sample that is cut (`cut`) counts as it is then. Both are null where `reason` says, by a code of
-    REASONS, why no training reads it. `folder` keeps finished row ranges until the caller removes it. The
-    table's metadata has the fingerprint of the `renderer`. Raises StoreError when a process dies.
+    `curation.pool.reasons.REASONS`, why no training reads it. `folder` keeps finished row ranges until the
+    caller removes it. The table's metadata has the fingerprint of the `renderer`. Raises StoreError when a
+    process dies.
     """
     renderer = renderer_factory()
     fingerprint = renderer.fingerprint()
@@ -166,8 +163,9 @@ def _row(renderer: Renderer, limit: Limit, sample: Sample, result: Any) -> tuple
     except (RenderError, ImageError) as error:
         # Under this policy nothing is too long but what has no loss left.
         cut = limit.policy == "truncate" and error.reason == "too_long"
+        reason = "answer_cut" if cut else IN_POOLS.get(error.reason, error.reason)
         detail = str(error).encode("utf-8", "replace").decode()[:DETAIL]
-        return None, None, False, "answer_cut" if cut else error.reason, detail
+        return None, None, False, reason, detail
     images = int(np.count_nonzero(example.input_ids == renderer.image_id))
     return len(example) - images, images, len(example) < whole, None, None
 

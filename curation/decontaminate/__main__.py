@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 GRAMS = (8, 13)
 """Least and most words of an n-gram (Brown et al. 2020, appendix C)."""
+SHOWN_SOURCES = 20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(error, 1)
     except ValueError as error:  # of the command or the suite
         return fail(error, 2)
+    except KeyboardInterrupt:
+        print("stopped; the same command begins again", file=sys.stderr)
+        return 130
 
 
 def _parser() -> CommandParser:
@@ -122,11 +126,14 @@ def _run(options: argparse.Namespace) -> int:
     from curation.decontaminate.pictures import hashed_images
     from curation.decontaminate.targets import read_targets
     from curation.decontaminate.write import drop_leaks, write_leaks
+    from curation.pool.derive import check_out
     from curation.pool.read import Pool
     from curation.progress import shown
     from evaluation.items import open_items
 
     pool, rules = Pool.open(options.pool), _rules(options)
+    if options.drop:
+        check_out(pool, options.drop)
     if rules.images:
         hashed_images(pool)  # refused before the benchmarks' images are decoded
     workers = options.workers or os.cpu_count() or 1
@@ -174,6 +181,11 @@ def _say(pool: "Pool", targets: "Targets", leaks: "Leaks", out: Path) -> None:
         if own["samples"]:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in own["by_kind"].items())
             print(f"  {printable(name)}: {own['samples']:,} samples, {own['items']:,} items ({kinds})")
+    by_source = sorted(summary["by_source"].items(), key=lambda entry: (-entry[1]["samples"], entry[0]))
+    for name, own in by_source[:SHOWN_SOURCES]:
+        print(f"  from {printable(name)}: {own['samples']:,} samples, {own['items']:,} items")
+    if (more := len(by_source) - SHOWN_SOURCES) > 0:
+        print(f"  and {more:,} more sources: leaks.json")
     images, questions = summary["images"], summary["questions"]
     if unreadable := images["unreadable_of_pool"] + images["unreadable_of_benchmarks"]:
         print(f"{unreadable:,} images cannot be decoded and were compared by their files alone")

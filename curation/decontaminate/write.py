@@ -53,7 +53,9 @@ def to_drop(leaks: Leaks, kinds: Sequence[str] = KINDS) -> pa.Table:
 
 def drop_leaks(pool: "Pool", leaks: Leaks, out: Path, kinds: Sequence[str] = KINDS) -> dict[str, Any]:
     """The pool without the samples that have a leak of these kinds; returns its pool.json."""
-    from curation.pool.derive import derive
+    from curation.pool.derive import counted, derive
 
     note = {name: leaks.summary[name] for name in ("suite", "suite_hash", "data", "missing", "rules")}
-    return derive(pool, to_drop(leaks, kinds), out, note={"decontaminated": note | {"kinds": list(kinds)}})
+    drop = to_drop(leaks, kinds)
+    note = counted(pool, drop) | note | {"kinds": list(kinds)}
+    return derive(pool, drop, out, note={"decontaminate": note})

@@ -102,8 +102,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.clusters and not given.vectors:
         raise CommandError("--clusters needs --vectors: the signals that hold the clusters and the vectors")
     pool = Pool.open(given.pool)
-    for folder, option in ((given.out, "--out"), (given.drop, "--drop")):
-        _check_folder(folder, option, given.pool)
+    _check_folders(pool, given.out, given.drop)
     told = score_duplicates(
         pool, given.out, rule=rule, vectors=vectors, workers=given.workers, steps=lambda name: Step(name, "")
     )
@@ -114,13 +113,17 @@ def _run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _check_folder(folder: Path | None, option: str, pool: Path) -> None:
-    if folder is None:
-        return
-    if folder.exists() and not folder.is_dir():
-        raise CommandError(f"{option} {folder} is a file; give a directory")
-    if folder.resolve() == pool.resolve() or (option == "--out" and (folder / "pool.json").exists()):
-        raise CommandError(f"{option} {folder} holds a pool; choose another folder")
+def _check_folders(pool: "Pool", out: Path, drop: Path | None) -> None:
+    from curation.pool.derive import check_out
+
+    if out.exists() and not out.is_dir():
+        raise CommandError(f"--out {out} is a file; give a directory")
+    if (out / "pool.json").exists():
+        raise CommandError(f"--out {out} holds a pool; choose another folder")
+    if drop is not None:
+        if drop.resolve() == out.resolve():
+            raise CommandError(f"--drop {drop} is --out too; the signal and the pool need a folder each")
+        check_out(pool, drop)
 
 
 def _drop(pool: "Pool", signal: Path, out: Path) -> None:

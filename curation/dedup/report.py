@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curation.dedup.find import KINDS, Found
 from curation.dedup.images import Images
 from curation.dedup.pictures import is_flat
+from curation.pool.image_counts import by_value
 from curation.printable import inert_markdown, visible
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def summary(pool: "Pool", found: Found, identity: Mapping[str, Any]) -> dict[str
         "groups": len(np.unique(found.group[copies])),
         "copies": len(copies),
         "largest_group": int(np.bincount(found.group).max(initial=0)),
-        "by_kind": _counts(kinds),
+        "by_kind": by_value(kinds),
         "by_source": _by_source(sources, own),
         "between_sources": _between(own, kept),
         "pictures": _pictures(found.images, near=identity["rule"]["images"] != "exact"),
@@ -44,15 +44,9 @@ def summary(pool: "Pool", found: Found, identity: Mapping[str, Any]) -> dict[str
     }
 
 
-def _counts(values: pa.ChunkedArray) -> dict[str, int]:
-    """How often each value occurs, the most frequent first."""
-    pairs = ((entry["values"], entry["counts"]) for entry in pc.value_counts(values).to_pylist())
-    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
-
-
 def _by_source(sources: pa.ChunkedArray, of_copies: pa.ChunkedArray) -> dict[str, dict[str, int]]:
-    all_of = _counts(sources)
-    return {name: {"copies": count, "samples": all_of[name]} for name, count in _counts(of_copies).items()}
+    all_of = by_value(sources)
+    return {name: {"copies": count, "samples": all_of[name]} for name, count in by_value(of_copies).items()}
 
 
 def _between(own: pa.ChunkedArray, kept: pa.ChunkedArray) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from curation.dedup.clusters import Rule
 from curation.dedup.find import find_duplicates
 from curation.dedup.report import markdown, summary
 from curation.dedup.vectors import Vectors
-from curation.pool.derive import derive
+from curation.pool.derive import counted, derive
 from curation.pool.errors import PoolArgumentError
 from curation.signals.core.table import Advance, identity_hash, read_metadata, read_signal, write_signal
 
@@ -91,7 +91,7 @@ def drop_copies(pool: "Pool", signal: Path, out: Path) -> dict[str, Any]:
     table = read_signal(signal, pool.hash)
     rule = json.loads((signal / "dup.json").read_text(encoding="utf-8"))["rule"]
     drop = to_drop(pool, table)
-    return derive(pool, drop, out, note={"note": {"dedup": {"copies": len(drop), "rule": rule}}})
+    return derive(pool, drop, out, note={"dedup": counted(pool, drop) | {"rule": rule}})
 
 
 def _rule(settings: Mapping[str, Any]) -> Rule:

@@ -227,18 +227,11 @@ def _checks(about: Described) -> str:
         parts.append(
             f"The pool is one of {parent['n']:,} samples without {left:,} that were dropped from it.\n"
         )
-    parts.append(_check("Duplicates", evidence.dups, _cleaned(info, ("dedup",)), "--dups"))
-    cleaned = _cleaned(info, ("decontaminated", "decontaminate"))
-    parts.append(_check("Leaks of benchmarks", evidence.leaks, cleaned, "--leaks"))
+    parts.append(_check("Duplicates", evidence.dups, info.get("dedup"), "--dups"))
+    parts.append(_check("Leaks of benchmarks", evidence.leaks, info.get("decontaminate"), "--leaks"))
     if evidence.leaked is not None:
         parts.append(f"Of the samples of this subset, {evidence.leaked:,} are in the list of leaks.\n")
     return "\n".join(parts)
-
-
-def _cleaned(info: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any] | None:
-    """What pool.json notes of a search whose finds were dropped, by the command or by a recipe's stage."""
-    notes = {**info, **(info.get("note") or {})}
-    return next((notes[name] for name in names if isinstance(notes.get(name), dict)), None)
 
 
 def _check(

@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(error, 2)
     except (PoolError, OSError) as error:
         return fail(error, 1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what is finished", file=sys.stderr)
+        return 130
 
 
 def _parser() -> CommandParser:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from curation.progress import Progress
 
 PAGE, FOLDER = "audit.md", "audit"
+_SOURCES = 8
+"""Printed of each reason; the page has more."""
 _SLICE = 100_000
 """Images between two saves: an interrupted audit goes on from the last one."""
 
@@ -42,19 +44,17 @@ def add_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from curation.pool.errors import PoolArgumentError
+    from curation.pool.derive import check_out, derive
     from curation.pool.parts import usable_cores
     from curation.pool.read import Pool
 
     pool = Pool.open(options.pool)
-    if options.drop is not None and options.drop.resolve() == pool.folder.resolve():
-        raise PoolArgumentError(f"--drop {options.drop} is the pool itself; choose another folder")
+    if options.drop is not None:
+        check_out(pool, options.drop)
     workers = usable_cores() if options.workers is None else options.workers
     bad = audit(pool, workers=workers, max_pixels=options.max_pixels)
     _print_result(pool, bad)
     if options.drop is not None:
-        from curation.pool.derive import derive
-
         pool = Pool.open(options.pool)  # with what the audit wrote
         note = {"audit": pool.info["audit"] | {"unusable_rows": 0}}
         info = derive(pool, bad.select(["row", "reason", "detail"]), options.drop, note=note)
@@ -178,12 +178,17 @@ def _thumbnails(pool: "Pool", paths: dict[int, str]) -> dict[int, str]:
 
 
 def _print_result(pool: "Pool", bad: "pa.Table") -> None:
+    import pyarrow.compute as pc
+
     from curation.pool.image_counts import by_value
     from curation.printable import printable
 
     print(f"{len(bad):,} of {len(pool):,} samples name an unusable image; see {pool.folder / PAGE}")
     for reason, n in by_value(bad["reason"]).items():
-        print(f"  {reason} {n:,}")
+        of_reason = by_value(bad["source"].filter(pc.equal(bad["reason"], reason)))
+        sources = ", ".join(f"{printable(source)} {k:,}" for source, k in list(of_reason.items())[:_SOURCES])
+        more = f" and {len(of_reason) - _SOURCES:,} more sources" if len(of_reason) > _SOURCES else ""
+        print(f"  {reason} {n:,}: {sources}{more}")
     for row in bad.slice(0, 10).to_pylist():
         print(f"  row {row['row']} {printable(row['id'])}: {row['reason']}: {row['detail']}")
     if len(bad) > 10:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import atomic
-from curation.pool.assemble import by_frequency, repetitions, write_rows
+from curation.pool.assemble import repetitions, write_rows
 from curation.pool.errors import PoolArgumentError, PoolError
+from curation.pool.image_counts import by_value
 from curation.pool.layout import POOL_SCHEMA, QUARANTINE_SCHEMA
-from curation.pool.read import Pool
+from curation.pool.read import Pool, read_info
 
 _ROWS = 1 << 16
 
@@ -32,16 +32,14 @@ def derive(
 
     `drop`: row, reason, detail of each sample to leave out, in any order; of a row that is there twice the
     first counts. `replace`: new values of columns of `pool.table`, for all of its rows. `note`: keys that are
-    added to pool.json, beside `parent`: where the pool came from.
+    added to pool.json, beside `parent`: where the pool came from, with its own `parent` and with the keys of
+    its pool.json that the note replaces.
 
-    The quarantine is that of `pool` with the dropped samples. Raises PoolArgumentError if `out` is the pool's
-    own folder or no folder, PoolError if nothing would stay, IndexError for rows that the pool does not have.
+    The quarantine is that of `pool` with the dropped samples. Raises PoolArgumentError as `check_out` does,
+    PoolError if nothing would stay, IndexError for rows that the pool does not have.
     """
     out = Path(out)
-    if out.resolve() == pool.folder.resolve():
-        raise PoolArgumentError(f"{out} is the pool itself; choose another folder to write to")
-    if out.exists() and not out.is_dir():
-        raise PoolArgumentError(f"output {out} is not a folder; choose another one")
+    check_out(pool, out)
     table = pool.table
     for name, column in (replace or {}).items():
         place = table.schema.get_field_index(name)
@@ -60,18 +58,42 @@ def derive(
         shutil.copyfile(pool.folder / "images.parquet", temporary)
     stays = table.filter(pa.array(kept))
     written = write_rows(out / "pool.parquet", _numbered(stays))
-    reasons = pc.value_counts(quarantine["reason"]).to_pylist()
     info = pool.info | dict(note or {})
     info |= {"hash": written.hash, "n": written.rows, "sources": written.sources}
-    info |= {"quarantined": by_frequency({entry["values"]: entry["counts"] for entry in reasons})}
+    info |= {"quarantined": by_value(quarantine["reason"])}
     info["text_tokens"] = pool.info["text_tokens"] | {"total": written.text_tokens}
     info["repeated_content"] = repetitions(stays["content_hash"])
     pairs = zip(pool.info["files"], pool.files, strict=True)
     info["files"] = [entry | location(path, out) for entry, path in pairs]
     info["images"] = location(pool.images, out)
-    info["parent"] = {"hash": pool.hash, "n": len(pool)} | location(pool.folder, out)
+    before = {key: pool.info[key] for key in ("parent", *(note or {})) if key in pool.info}
+    info["parent"] = {"hash": pool.hash, "n": len(pool)} | location(pool.folder, out) | before
     atomic.write_json(out / "pool.json", info)
     return info
+
+
+def check_out(pool: Pool, out: Path) -> None:
+    """Refuse a folder that a pool without some samples of `pool` must not be written to.
+
+    Raises PoolArgumentError if it is `pool` itself, holds a pool that was not made from it, or is no folder.
+    """
+    if out.resolve() == pool.folder.resolve():
+        raise PoolArgumentError(f"{out} is the pool itself; choose another folder to write to")
+    if out.exists() and not out.is_dir():
+        raise PoolArgumentError(f"output {out} is not a folder; choose another one")
+    if (out / "pool.json").exists():
+        parent = read_info(out, ()).get("parent", {})
+        places = {(out / parent["relative"]).resolve(), Path(parent["path"])} if parent else set()
+        if pool.folder.resolve() not in places:
+            raise PoolArgumentError(
+                f"{out} holds another pool, not made from {pool.folder}; choose another folder"
+            )
+
+
+def counted(pool: Pool, drop: pa.Table) -> dict[str, dict[str, int]]:
+    """What pool.json notes of the samples that a step leaves out (one row for each): by reason, by source."""
+    columns = {"dropped": drop["reason"], "sources": pool.table["source"].take(drop["row"])}
+    return {name: by_value(values) for name, values in columns.items()}
 
 
 def location(path: Path, folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ MAX_DETAIL = 200
 """Characters of a detail; a record may hold an image as text, and a detail quotes it."""
 _HEAD = 120
 
-REASONS: dict[str, str] = {
+OF_RECORDS: dict[str, str] = {
     "broken_json": "the record is not valid JSON, is nested too deeply, or has an integer of too many digits",
     "repeated_key": "the record has a key twice, so that it says two things",
     "not_an_object": "the record is not a JSON object",
@@ -34,7 +34,15 @@ REASONS: dict[str, str] = {
     "duplicate_record": "the same images and conversation as an earlier record, under the same id or none",
     "duplicate_id": "the id equals the content hash of another record",
 }
-"""Reason code -> meaning."""
+"""Reason code -> meaning, of a record that no pool can be built with."""
+OF_SAMPLES: dict[str, str] = {
+    "copy": "the sample repeats another one, which stays (python -m curation.dedup --drop)",
+    "leak": "the sample repeats an item of a benchmark (python -m curation.decontaminate --drop)",
+    "too_long": "the sample has more tokens than a training reads (python -m curation.preflight)",
+    "answer_cut": "cut to what a training reads, the sample has no answer (python -m curation.preflight)",
+}
+"""The same of a sample that a later step left out."""
+REASONS = OF_RECORDS | OF_SAMPLES
 
 
 class BadRecord(ValueError):

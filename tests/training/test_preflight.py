@@ -113,11 +113,11 @@ def test_what_the_renderer_refuses_has_its_reason(pool, tmp_path):
         pool.image_table.from_pylist(known, pool.image_table.schema), pool.folder / "images.parquet"
     )
     info = preflight(Pool.open(pool.folder), factory, tmp_path / "out", Limit(), workers=1)
-    assert info["preflight"]["dropped"] == {"broken_image": 1, "missing_image": 1}
+    assert info["preflight"]["dropped"] == {"image_broken": 1, "image_missing": 1}
     quarantine = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
     assert [(row["id"], row["reason"]) for row in quarantine] == [
-        ("s0", "missing_image"),
-        ("s1", "broken_image"),
+        ("s0", "image_missing"),
+        ("s1", "image_broken"),
     ]
     assert "0.png" in quarantine[0]["detail"]
 

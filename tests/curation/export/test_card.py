@@ -184,7 +184,7 @@ def test_licences_that_are_no_mapping_of_texts_are_refused(world, refused, text)
 
 def test_what_was_dropped_from_the_pool_is_told(world, card):
     drop = pa.table({"row": pa.array([2, 4], pa.int32()), "reason": ["leak"] * 2, "detail": [""] * 2})
-    note = {"decontaminated": {"suite": "mm14", "kinds": ["image_exact"]}}
+    note = {"decontaminate": {"suite": "mm14", "kinds": ["image_exact"]}}
     derive(Pool.open(world / "pool"), drop, world / "clean", note=note)
     choose(world / "clean", [0, 3], world / "chosen")
     (world / "leaks").mkdir()

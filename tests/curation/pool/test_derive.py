@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.pool.derive import derive
+from curation.pool.derive import counted, derive
 from curation.pool.errors import PoolArgumentError, PoolError
 from curation.pool.ingest import build_pool, pool_hash
 from curation.pool.layout import POOL_SCHEMA
@@ -35,7 +35,7 @@ def pool(tmp_path):
 def test_the_others_stay_as_they_are(pool, tmp_path):
     out = tmp_path / "deep" / "derived"
     rows = [(7, "leak", "x"), (2, "too_long", "y"), (7, "other", "z")]
-    info = derive(pool, dropped(*rows), out, note={"decontaminated": {"suite": "s"}})
+    info = derive(pool, dropped(*rows), out, note={"decontaminate": {"suite": "s"}})
     made = Pool.open(out)
     stay = [0, 1, 3, 4, 5, 6, 8]
     assert made.table.schema.equals(POOL_SCHEMA) and made.table["row"].to_pylist() == list(range(7))
@@ -43,7 +43,7 @@ def test_the_others_stay_as_they_are(pool, tmp_path):
     assert [made.raw(row) for row in range(7)] == [pool.raw(row) for row in stay]
     assert [made[i].turns for i in range(7)] == [pool[row].turns for row in stay]
     assert info["hash"] == pool_hash(made.table) != pool.hash and info["n"] == 7
-    assert info["parent"]["hash"] == pool.hash and info["decontaminated"] == {"suite": "s"}
+    assert info["parent"]["hash"] == pool.hash and info["decontaminate"] == {"suite": "s"}
     assert info["quarantined"] == {"bad_conversations": 1, "leak": 1, "too_long": 1}
     assert info["text_tokens"]["total"] == 7 * 3 and info["records"] == 10
     quarantine = pq.read_table(out / "quarantine.parquet").to_pylist()
@@ -52,7 +52,13 @@ def test_the_others_stay_as_they_are(pool, tmp_path):
         (4, "bad_conversations", "bad"),
         (8, "leak", "s2"),
     ]
-    again = derive(made, dropped((0, "leak", "x")), tmp_path / "again")
+    again = derive(
+        made, dropped((0, "leak", "x")), tmp_path / "again", note={"decontaminate": {"suite": "t"}}
+    )
+    assert again["decontaminate"] == {"suite": "t"} and again["parent"]["n"] == 7
+    assert (
+        again["parent"]["decontaminate"] == {"suite": "s"} and again["parent"]["parent"]["hash"] == pool.hash
+    )
     assert again["n"] == 6 and Pool.open(tmp_path / "again").raw(0) == pool.raw(1)
 
 
@@ -66,6 +72,23 @@ def test_columns_are_replaced(pool, tmp_path):
 
 def test_nothing_dropped_is_the_same_pool(pool, tmp_path):
     assert derive(pool, dropped(), tmp_path / "out")["hash"] == pool.hash
+
+
+def test_no_other_pool_is_replaced(pool, tmp_path):
+    derive(pool, dropped((0, "leak", "x")), tmp_path / "child")
+    derive(pool, dropped((1, "leak", "x")), tmp_path / "child")
+    child = Pool.open(tmp_path / "child")
+    derive(child, dropped((1, "leak", "x")), tmp_path / "grandchild")
+    before = (tmp_path / "pool" / "pool.json").read_text()
+    for made, out in ((child, "pool"), (pool, "grandchild")):
+        with pytest.raises(PoolArgumentError, match=f"{out} holds another pool, not made from"):
+            derive(made, dropped((0, "leak", "x")), tmp_path / out)
+    assert (tmp_path / "pool" / "pool.json").read_text() == before
+
+
+def test_what_is_left_out_is_counted_by_reason_and_source(pool):
+    found = counted(pool, dropped((7, "leak", "x"), (2, "leak", "y"), (3, "copy", "z")))
+    assert found == {"dropped": {"leak": 2, "copy": 1}, "sources": {"text_only": 3}}
 
 
 def test_wrong_arguments_write_nothing(pool, tmp_path):

@@ -16,7 +16,8 @@ from curation.pool.image_check import Check
 from curation.pool.images import path_inside
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
-from curation.pool.record import REASONS, BadRecord
+from curation.pool.reasons import OF_RECORDS
+from curation.pool.record import BadRecord
 from curation.pool.stream import read_records
 
 
@@ -160,7 +161,7 @@ def test_each_kind_is_quarantined_with_its_reason(tmp_path, images, reason):
 def test_every_reason_is_explained_and_tested():
     here = set(BAD) | {"duplicate_record", "duplicate_id", "broken_json", "repeated_key", "image_outside"}
     of_images = {"image_too_large", "image_crash", "unsupported_mode"}
-    assert here | of_images == set(REASONS) | of_images
+    assert here | of_images == set(OF_RECORDS) | of_images
 
 
 def test_a_truncated_webp_is_not_accepted(tmp_path, images):

@@ -11,7 +11,7 @@ from chat_server import serve, token_logprobs
 from curation.teacher.chat import ChatClient, ChatFailure, ChatSetupError, CostCapReached
 from curation.teacher.parallel import in_order
 
-pytest.importorskip("openai")
+pytest.importorskip("httpx")
 ASK = [{"role": "user", "content": "how many dogs"}]
 
 

@@ -15,7 +15,7 @@ from curation.teacher.chat import ChatClient, CostCapReached
 from curation.teacher.labels import label_pool, read_labels
 from curation.teacher.rubric import LEVELS
 
-pytest.importorskip("openai")
+pytest.importorskip("httpx")
 
 
 def text_of(body):

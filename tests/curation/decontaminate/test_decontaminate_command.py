@@ -41,7 +41,7 @@ def test_drop_writes_a_pool(world, command, tmp_path, capsys):
     assert main(command(*ONLY, "--drop", target, "--kinds", "image_exact")) == 0
     assert len(Pool.open(target)) == len(world.pool) - len(world.leaks.rows(("image_exact",)))
     assert f"{len(Pool.open(target)):,} samples are left" in capsys.readouterr().out
-    note = json.loads((target / "pool.json").read_text())["decontaminated"]
+    note = json.loads((target / "pool.json").read_text())["decontaminate"]
     assert note["suite"] == "mm14" and note["kinds"] == ["image_exact"]
 
 

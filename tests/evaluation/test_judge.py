@@ -26,7 +26,7 @@ from evaluation.judge import (
 from evaluation.judge_prompt import PromptError, load_prompt
 from evaluation.suite import Judge
 
-pytest.importorskip("openai")
+pytest.importorskip("httpx")
 MMVET = load_prompt("mmvet")
 ATTEMPTS = JudgeServer("judge").attempts
 PRICED = {"input_price": 10.0, "output_price": 10.0}

@@ -12,7 +12,7 @@ from evaluation.opened import Opened
 from evaluation.questions import EvaluationError
 from evaluation.suite import Judge
 
-pytest.importorskip("openai")
+pytest.importorskip("httpx")
 
 GRADED = Judge(kind="score", prompt="mmvet", fields={"question": "question", "reference": "answer"})
 READ = Judge(

@@ -13,7 +13,7 @@ from curation.signals.quality.judge import transcript
 from curation.signals.quality.producer import score_quality
 from curation.subset import read_subset
 
-pytest.importorskip("openai", reason="pip install 'winnow[api]'")
+pytest.importorskip("httpx", reason="pip install 'winnow[api]'")
 
 pytestmark = pytest.mark.slow
 

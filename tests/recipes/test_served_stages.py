@@ -22,7 +22,7 @@ from stub_vllm import StubVllm
 from curation.taxonomy import CAPABILITY_KEYS
 from recipes.run import main
 
-pytest.importorskip("openai")
+pytest.importorskip("httpx")
 
 pytestmark = pytest.mark.slow
 SIZE, LABELLED = 24, 12

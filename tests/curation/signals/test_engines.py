@@ -46,7 +46,7 @@ def few(small_pool, tmp_path_factory):
 
 
 def by_server(pool, out, server, score=score_capabilities_by_engine, **options):
-    pytest.importorskip("openai")
+    pytest.importorskip("httpx")
     settings = {
         name: options.pop(name)
         for name in ("shard_rows", "max_failed", "on_progress", "prompts")
@@ -70,7 +70,7 @@ def test_digits_are_read_from_listed_tokens():
 
 
 def test_the_command_scores_by_a_server(few, tmp_path, capsys):
-    pytest.importorskip("openai")
+    pytest.importorskip("httpx")
     arguments = ["capability_by_engine", "--pool", str(few.folder), "--out", str(tmp_path / "s")]
     assert main(arguments) == 2 and "needs a model: give --model" in capsys.readouterr().err
     with serve() as server:

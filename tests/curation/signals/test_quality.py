@@ -140,7 +140,7 @@ def grade_of(body):
 
 
 def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
-    pytest.importorskip("openai")
+    pytest.importorskip("httpx")
     with serve(answer=grade_of) as server:
         summary = score_quality(
             small_pool,
@@ -172,7 +172,7 @@ def test_a_judge_is_read_strictly_and_sees_no_image(small_pool, tmp_path):
 
 @pytest.mark.slow
 def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool, tmp_path):
-    pytest.importorskip("openai")
+    pytest.importorskip("httpx")
 
     def fault(number, body):
         return 400 if number == 25 else None

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
 
 def write_records(out: Path, values: Iterable[dict[str, Any]], *, lines: bool) -> None:
@@ -15,6 +15,6 @@ def write_records(out: Path, values: Iterable[dict[str, Any]], *, lines: bool) -
         for number, value in enumerate(values):
             if not lines:
                 file.write(b",\n" if number else b"\n")
-            file.write(orjson.dumps(value) + (b"\n" if lines else b""))
+            file.write(msgspec.json.encode(value) + (b"\n" if lines else b""))
         if not lines:
             file.write(b"\n]\n")

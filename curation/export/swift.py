@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
 from curation.export.errors import ExportError
 from curation.export.job import Job, messages, with_extras
@@ -40,5 +40,5 @@ def _lines(job: Job) -> Iterator[dict[str, Any]]:
                 "after them from JSON Lines: give --out a name that ends in .json, which it reads as a whole"
             )
         images = images or bool(record["images"])
-        size += 0 if images else len(orjson.dumps(record)) + 1
+        size += 0 if images else len(msgspec.json.encode(record)) + 1
         yield record

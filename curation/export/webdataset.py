@@ -8,7 +8,7 @@ import io
 import tarfile
 from pathlib import Path
 
-import orjson
+import msgspec
 
 from curation.export.job import Job, conversations, with_extras
 from curation.export.pictures import suffix
@@ -51,4 +51,4 @@ def _members(job: Job, sample: Sample, key: str) -> list[tuple[str, bytes]]:
     held = {"image": names[0] if single else names} if names else {}
     record = with_extras(sample, {**held, "conversations": conversations(sample)})
     files = [(name, data) for name, (_, data) in zip(names, images, strict=True)]
-    return [(f"{key}.json", orjson.dumps(record)), *files]
+    return [(f"{key}.json", msgspec.json.encode(record)), *files]

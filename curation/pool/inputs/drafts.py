@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -144,8 +144,8 @@ def named_lines(draft: Path, names: list[str]) -> Iterator[bytes]:
 def encoded(value: Any) -> bytes:
     """A value as JSON on one line; what JSON lacks (dates, decimals, NaN) as well as it can."""
     try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # a lone surrogate, or an integer beyond 64 bits
+        return msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:  # a lone surrogate
         return json.dumps(value, default=str).encode()
 
 

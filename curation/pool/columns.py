@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 
-def numbers(values: Sequence[int] | np.ndarray, kind: pa.DataType) -> pa.Array:
+def numbers(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     """A column of numbers of type `kind`."""
-    made = np.asarray(values, kind.to_pandas_dtype())
+    made = values.astype(kind.to_pandas_dtype(), copy=False)
     return pa.Array.from_buffers(kind, len(made), [None, pa.py_buffer(made)])
 
 
@@ -19,23 +19,27 @@ def binary(values: Sequence[bytes], width: int) -> pa.Array:
 
 def lists(values: Sequence[Sequence[str]]) -> pa.Array:
     """list<string>[n]."""
-    starts = numbers(ends(np.fromiter(map(len, values), np.int32, len(values))), pa.int32())
+    starts = numbers(_ends(np.fromiter(map(len, values), np.int32, len(values))), pa.int32())
     return pa.ListArray.from_arrays(starts, texts([text for value in values for text in value]))
 
 
 def texts(values: Sequence[str | None]) -> pa.Array:
     """string[n], null for None."""
+    if None not in values:
+        return _texts(values, None)  # type: ignore[arg-type]
     there = np.fromiter((value is not None for value in values), bool, len(values))
     if not there.any():
         return pa.nulls(len(values), pa.string())
-    present = [value or "" for value in values]
-    data = "".join(present).encode()
-    places = pa.py_buffer(ends(byte_lengths(present, len(data))))
-    valid = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+    return _texts([value or "" for value in values], pa.py_buffer(np.packbits(there, bitorder="little")))
+
+
+def _texts(values: Sequence[str], valid: pa.Buffer | None) -> pa.Array:
+    data = "".join(values).encode()
+    places = pa.py_buffer(_ends(_byte_lengths(values, len(data))))
     return pa.StringArray.from_buffers(len(values), places, pa.py_buffer(data), valid)
 
 
-def byte_lengths(values: Sequence[str], total: int) -> np.ndarray:
+def _byte_lengths(values: Sequence[str], total: int) -> np.ndarray:
     """int32[n]: the bytes of each text in UTF-8; `total` of them all together."""
     lengths = np.fromiter(map(len, values), np.int32, len(values))
     if lengths.sum(dtype=np.int64) == total:
@@ -43,7 +47,7 @@ def byte_lengths(values: Sequence[str], total: int) -> np.ndarray:
     return np.fromiter((len(value.encode()) for value in values), np.int32, len(values))
 
 
-def ends(lengths: np.ndarray) -> np.ndarray:
+def _ends(lengths: np.ndarray) -> np.ndarray:
     """int32[n + 1]: where each of consecutive items starts, and where the last one ends."""
     places = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=places[1:])

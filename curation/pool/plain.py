@@ -6,7 +6,7 @@ It gives what `parse_record` gives, or nothing: whatever is unusual in a record 
 import re
 from collections.abc import Callable
 from itertools import cycle, islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ _LONG_PATH = 500
 
 class _Turn(msgspec.Struct, gc=False):
     value: str
-    speaker: str = msgspec.field(name="from")
+    speaker: Literal["human", "gpt"] = msgspec.field(name="from")
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -45,7 +45,7 @@ class Row(NamedTuple):
     """What the pool needs of a record.
 
     `idx`: the record's place in an input that was unpacked. `folder`, `unknown`: as of `Record`. `content`:
-    16 bytes. `text`: for counting tokens. `reason`, `detail`: why it cannot be used.
+    16 bytes. `text`: for counting tokens. `reason`, `detail`: why it cannot be used (`source` may be None).
     """
 
     idx: int | None
@@ -88,7 +88,8 @@ def reader(options: RecordOptions) -> Callable[[bytes], Row | None]:
         count = len(texts)
         if not texts or count % 2 or [turn.speaker for turn in turns] != _SPEAKERS[:count]:
             return None
-        if not all(map(sees, texts)):
+        # A text between these begins with a printed ASCII character.
+        if not ("!" <= min(texts) and max(texts) < "\x7f") and not all(map(sees, texts)):
             return None
         digest = content_digest((image,) if image else (), list(zip(_SPEAKERS, texts, strict=False)))
         images: tuple[str, ...] = ()
@@ -107,7 +108,7 @@ def reader(options: RecordOptions) -> Callable[[bytes], Row | None]:
         source, folder = _source(named or None, images, options)
         name = str(own).strip() if own is not unset and own is not None else None
         place = idx if isinstance(idx, int) else None
-        return Row(place, name or None, source, folder, images, count // 2, digest, text, unknown=unknown)
+        return Row(place, name or None, source, folder, images, count // 2, digest, text, None, None, unknown)
 
     return read
 

@@ -18,7 +18,7 @@ from curation import atomic
 from curation.pool import columns
 from curation.pool.layout import SCAN_SCHEMA
 from curation.pool.plain import Row, reader
-from curation.pool.record import DEFAULT, BadRecord, Record, RecordOptions, parse_record, record_id
+from curation.pool.record import DEFAULT, BadRecord, Record, RecordOptions, parse_record, record_id, source_of
 from curation.pool.stream import (
     Damage,
     Layout,
@@ -135,14 +135,14 @@ class Scanner:
         if unpacked:
             index = np.array([n if place is None else place for n, place in zip(index, places, strict=True)])
         offsets, raws, _ = zip(*pieces, strict=True)
-        numbers: dict[str, Sequence[int] | np.ndarray] = {
+        numbers: dict[str, np.ndarray] = {
             "index": index,
-            "n_images": list(map(len, images)),
-            "n_turns": turns,
-            "text_tokens": self._count(texts),
-            "byte_offset": offsets,
-            "byte_length": list(map(len, raws)),
-            "record_hash": np.fromiter(map(record_hash, raws), np.uint64, len(raws)),
+            "n_images": np.fromiter(map(len, images), np.int32, len(rows)),
+            "n_turns": np.fromiter(turns, np.int32, len(rows)),
+            "text_tokens": np.fromiter(self._count(texts), np.int32, len(rows)),
+            "byte_offset": np.fromiter(offsets, np.int64, len(rows)),
+            "byte_length": np.fromiter(map(len, raws), np.int64, len(rows)),
+            "record_hash": np.fromiter(map(record_hash, raws), np.uint64, len(rows)),
         }
         made = {"id": own, "source": sources, "folder": folders, "reason": reasons, "detail": details}
         arrays = {name: columns.texts(values) for name, values in made.items()}
@@ -184,8 +184,8 @@ def _parsed(piece: Piece, options: RecordOptions, notes: Notes) -> Row:
     try:
         record = _sound(piece.raw, value, fault, options)
     except BadRecord as bad:
-        nothing = (None, None, (), 0, bytes(16), "")
-        return Row(place, record_id(value), *nothing, bad.reason, bad.detail)
+        source = source_of(value, options)
+        return Row(place, record_id(value), source, None, (), 0, bytes(16), "", bad.reason, bad.detail)
     notes.add(record)
     content, turns = bytes.fromhex(record.content_hash), len(record.turns)
     return Row(place, record.id, record.source, record.folder, record.images, turns, content, record.text())

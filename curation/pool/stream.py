@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -369,16 +370,23 @@ class _Window:
 
     def take(self, records: list[msgspec.Raw]) -> list[Piece]:
         """The pieces of records that follow each other; moves behind the last."""
-        pieces, data, base, at = [], self.data, self._base, self.at
-        for record in records:
-            raw = bytes(record)
-            pieces.append(Piece(base + at, raw))
-            self.at = at + len(raw)
-            if data.startswith(b", {", self.at):  # what json.dump writes; the pattern takes longer
-                at = self.at + 2
-            elif gap := _GAP.match(data, self.at):
-                at = gap.end()
-        return pieces
+        raws = list(map(bytes, records))
+        offsets = self._offsets(raws)
+        self.at = offsets[-1] - self._base + len(raws[-1])
+        return list(map(Piece, offsets, raws))
+
+    def _offsets(self, raws: list[bytes]) -> list[int]:
+        found = _GAP.match(self.data, self.at + len(raws[0]))
+        gap = found[0] if found else b""
+        if self.data.startswith(gap.join(raws), self.at):  # one writer leaves the same gap everywhere
+            return list(accumulate((len(raw) + len(gap) for raw in raws[:-1]), initial=self.offset))
+        offsets, at = [], self.at
+        for raw in raws:
+            offsets.append(self._base + at)
+            at += len(raw)
+            if found := _GAP.match(self.data, at):
+                at = found.end()
+        return offsets
 
 
 def guess_start(layout: Layout, at: int) -> int | None:

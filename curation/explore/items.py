@@ -103,7 +103,7 @@ def _quarantined(pool: Pool, record: Mapping[str, Any], names: Names, limit: int
     file = pool.files[record["file"]].name if record["file"] is not None else "?"
     item = {
         "id": cell(record["id"]) if record["id"] is not None else f"record {record['index']}",
-        "source": None,
+        "source": cell(record["source"]),
         "state": "quarantined",
         "why": cell(record["reason"]),
         "detail": (cell(record["detail"]) or "").replace(f"{pool.images}/", ""),
@@ -119,7 +119,6 @@ def _quarantined(pool: Pool, record: Mapping[str, Any], names: Names, limit: int
     shown = [names.number(name) for name in parsed.images[:IMAGES]]
     more = len(parsed.images) - len(shown)
     return item | {
-        "source": cell(parsed.source),
         "talk": talk,
         "cut": cut,
         "images": shown,

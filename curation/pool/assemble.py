@@ -171,8 +171,10 @@ def _first_bad(records: Records, reasons: np.ndarray) -> np.ndarray:
     return found
 
 
-def quarantine_table(parts: Sequence[Part], judged: Judged, images: Images) -> pa.Table:
-    """The rows of quarantine.parquet, in input order."""
+def quarantine_table(
+    parts: Sequence[Part], judged: Judged, images: Images, sources: Mapping[str, str]
+) -> pa.Table:
+    """The rows of quarantine.parquet, in input order. `sources`: as for `pool_tables`."""
     tables = [QUARANTINE_SCHEMA.empty_table()]
     for part, rows in _slices(parts):
         fate = judged.fate[rows]
@@ -184,6 +186,7 @@ def quarantine_table(parts: Sequence[Part], judged: Judged, images: Images) -> p
         columns = {
             "index": _index(table, part),
             "id": table["id"],
+            "source": _sources(table, sources),
             "reason": pa.array(_REASONS[fate[bad]], pa.string()),
             "detail": detail,
             "byte_offset": table["byte_offset"],

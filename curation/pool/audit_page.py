@@ -78,7 +78,7 @@ def page(
 
     Every text from the data is escaped.
     """
-    parts = [_head(name, info, images), _quarantine(quarantine)]
+    parts = [_head(name, info, images), _quarantine(quarantine), _quarantined_sources(quarantine)]
     parts += [_inputs(quarantine, info["files"]), _unusable(images, sources)]
     parts += [_formats(images), _sizes(images), _sources(images, sources), _copies(images)]
     parts += [_examples(kind, rows, thumbnails, root) for kind, rows in shown]
@@ -106,6 +106,19 @@ def _quarantine(quarantine: pa.Table) -> str:
         first = quarantine.filter(pc.equal(quarantine["reason"], reason)).slice(0, 1).to_pylist()[0]
         rows.append([reason, f"{n:,}", REASONS.get(reason, ""), f"{first['index']:,}", first["detail"]])
     return _table("Records in quarantine", ["reason", "records", "meaning", "first", "its detail"], rows)
+
+
+def _quarantined_sources(quarantine: pa.Table) -> str:
+    """The reasons by source, where any is known."""
+    if quarantine["source"].null_count == len(quarantine):
+        return ""
+    grouped = quarantine.group_by(["source", "reason"]).aggregate([([], "count_all")])
+    ordered = grouped.sort_by([("count_all", "descending"), ("source", "ascending"), ("reason", "ascending")])
+    rows = [
+        [row["source"] or "(not known)", row["reason"], f"{row['count_all']:,}"]
+        for row in ordered.to_pylist()
+    ]
+    return _table("The same by source", ["source", "reason", "records"], _cut(rows))
 
 
 def _inputs(quarantine: pa.Table, files: Sequence[Mapping[str, Any]]) -> str:

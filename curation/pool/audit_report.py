@@ -141,10 +141,12 @@ def write(folder: Path) -> Path:
 
     from curation import atomic
     from curation.pool.audit_page import examples, image_sources, page
+    from curation.pool.layout import QUARANTINE_SCHEMA
     from curation.pool.read import Pool
 
     pool = Pool.open(folder)
-    images, quarantine = pool.image_table, pq.read_table(Path(folder) / "quarantine.parquet")
+    images = pool.image_table
+    quarantine = pq.read_table(Path(folder) / "quarantine.parquet", schema=QUARANTINE_SCHEMA)
     sources = image_sources(pool.table, images)
     shown = examples(images)
     tried = {row["image"]: row["path"] for _, rows in shown for row in rows.to_pylist() if _can_show(row)}

@@ -117,7 +117,7 @@ def _first_of_each(drop: pa.Table, rows: int) -> pa.Table:
 def _quarantine(pool: Pool, dropped: pa.Table) -> pa.Table:
     before = pq.read_table(pool.folder / "quarantine.parquet", schema=QUARANTINE_SCHEMA)
     rows = pool.table.take(dropped["row"])
-    columns = {name: rows[name] for name in ("index", "byte_offset", "byte_length", "file")}
+    columns = {name: rows[name] for name in ("index", "source", "byte_offset", "byte_length", "file")}
     columns |= {"id": rows["original_id"], "reason": dropped["reason"], "detail": dropped["detail"]}
     added = pa.table(columns).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
     order = [("file", "ascending"), ("byte_offset", "ascending")]

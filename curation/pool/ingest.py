@@ -202,7 +202,7 @@ class _Build:
         records.fate[~taken(self.parts, self.sources, self._limit)] = LEFT_OUT
         images = Images.write(self._out / "images.parquet", self._checked(records.names, on_images))
         judged = judge(records, images)
-        quarantine = quarantine_table(self.parts, judged, images)
+        quarantine = quarantine_table(self.parts, judged, images, self.folder_sources())
         with atomic.replacing(self._out / "quarantine.parquet") as temporary:
             pq.write_table(quarantine, temporary)
         _stop_if_too_bad(quarantine, judged, self._max_bad, self._out)
@@ -255,7 +255,7 @@ class _Build:
         images = Images.write(self._folder / "first.parquet", tables)
         judged = judge(records, images)
         if sum(judged.counts().values()) - _repeated(judged) > max(0.5, self._max_bad) * _EARLY:
-            quarantine = quarantine_table(parts, judged, images)
+            quarantine = quarantine_table(parts, judged, images, {})
             pq.write_table(quarantine, self._out / "quarantine.parquet")
             _stop_if_too_bad(quarantine, judged, self._max_bad, self._out)
 

@@ -28,6 +28,7 @@ QUARANTINE_SCHEMA = pa.schema(
     [
         ("index", pa.int64()),
         ("id", pa.string()),
+        ("source", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("byte_offset", pa.int64()),
@@ -35,6 +36,7 @@ QUARANTINE_SCHEMA = pa.schema(
         ("file", pa.int32()),
     ]
 )
+"""`source`: null where the record does not tell it."""
 SCAN_SCHEMA = pa.schema(
     [
         ("index", pa.int64()),

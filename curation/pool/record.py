@@ -24,6 +24,7 @@ __all__ = [
     "content_hash",
     "parse_record",
     "record_id",
+    "source_of",
 ]
 
 _HUMAN, _ASSISTANT, _SYSTEM = {"human", "user"}, {"gpt", "assistant"}, "system"
@@ -124,6 +125,25 @@ def record_id(value: Any) -> str | None:
     if text.isascii():
         return text or None
     return text.encode("utf-8", "replace").decode()
+
+
+def source_of(value: Any, options: RecordOptions = DEFAULT) -> str | None:
+    """The source of a record that cannot be used; None if it does not tell."""
+    if not isinstance(value, dict):
+        return options.default_source
+    first = next((path for path in _first_paths(value, options) if path), "")
+    source, folder = _source(value, (first,) if first else (), options)
+    tells_nothing = source in (sources.UNKNOWN, sources.TEXT_ONLY) and not options.default_source
+    return None if tells_nothing or folder else source
+
+
+def _first_paths(value: dict[str, Any], options: RecordOptions) -> Iterable[str]:
+    """The first picture under each key that may name pictures, if it is one that could be read."""
+    for key in (options.image_key,) if options.image_key else dialects.IMAGE_KEYS:
+        try:
+            yield from dialects.picture_paths(value.get(key), str(key))[:1]
+        except BadRecord:
+            continue
 
 
 def _images(value: dict[str, Any]) -> tuple[str, ...]:

@@ -6,15 +6,18 @@ import os
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from curation.pool.__main__ import main
+from curation.pool.audit_report import write
+from curation.pool.derive import derive
 from curation.pool.errors import BrokenJson, PoolError, TooManyBad
 from curation.pool.image_check import Check
 from curation.pool.images import path_inside
-from curation.pool.ingest import build_pool
+from curation.pool.ingest import Options, build_pool
 from curation.pool.read import Pool
 from curation.pool.reasons import OF_RECORDS
 from curation.pool.record import BadRecord
@@ -498,3 +501,32 @@ def test_help_is_quick_and_loads_no_model_library(command):
     loaded, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
     # The aim is one second on an idle machine; the bound on CPU time leaves room for a busy one.
     assert loaded == "[]" and float(seconds) < 2 and "usage: " in done.stdout
+
+
+def test_a_bad_record_keeps_the_source_that_it_tells(tmp_path, images):
+    (images / "coco").mkdir()
+    records = [
+        talk(human(), gpt(""), source="chat"),
+        talk(human("<image>"), gpt(""), image="vg/a.jpg"),
+        talk(human(), gpt(), images=["vg/a.jpg", "vg/b.jpg"]),
+        with_image("coco/missing.jpg"),
+        with_image("cut.png"),
+        talk(human(), gpt(""), image="/elsewhere/a.jpg"),
+        talk(human(), gpt("")),
+        "no record",
+    ]
+    _, bad = build(tmp_path, images, records)
+    assert [row["source"] for row in bad] == ["chat", "vg", "vg", "coco", "unknown", None, None, None]
+    options = Options(source_key="set")
+    _, bad = build(tmp_path, images, [talk(human(), gpt(""), source="chat", set="own")], options=options)
+    assert [row["source"] for row in bad] == ["own"]
+    write(tmp_path / "pool")
+    assert "| own | empty_answer | 1 |" in (tmp_path / "pool" / "audit.md").read_text().replace("\\", "")
+
+
+def test_a_derived_pool_keeps_the_source_of_what_it_drops(tmp_path, images):
+    build(tmp_path, images, [talk(human(), gpt(""), source="chat")])
+    drop = pa.table({"row": [0], "reason": ["too_long"], "detail": [""]})
+    derive(Pool.open(tmp_path / "pool"), drop, tmp_path / "less")
+    bad = pq.read_table(tmp_path / "less" / "quarantine.parquet").to_pylist()
+    assert [row["source"] for row in bad] == ["unknown", "chat"]

@@ -31,7 +31,7 @@ from curation.imports.load import (
 from curation.imports.pool_index import open_index
 from curation.imports.table import Reading
 from curation.pool.errors import PoolError
-from curation.printable import inert_markdown, visible
+from curation.printable import inert_cell, visible
 from curation.signals.core.table import SignalError
 from curation.subset import SubsetError, read_manifest, read_subset
 
@@ -68,10 +68,7 @@ class Sheet:
 
     def markdown(self) -> str:
         """The table as a Markdown section, in which names of data are text alone."""
-        rows = [
-            [inert_markdown(cell).replace("|", "\\|") if cell else "" for cell in row]
-            for row in (self.head, *self.rows)
-        ]
+        rows = [[inert_cell(cell) for cell in row] for row in (self.head, *self.rows)]
         lines = [rows[0], ["---"] + ["---:"] * (len(self.head) - 1), *rows[1:]]
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return f"### {self.title}\n\n{body}\n"

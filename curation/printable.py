@@ -22,3 +22,8 @@ def printable(text: str) -> str:
 def inert_markdown(text: str) -> str:
     """The same for a page in Markdown, where it is text alone: no HTML, link, picture or emphasis."""
     return re.sub(r"([\\\[\]`*])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def inert_cell(text: str) -> str:
+    """The same in a cell of a table; nothing for no text."""
+    return inert_markdown(text).replace("|", "\\|") if text else ""

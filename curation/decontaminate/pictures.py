@@ -40,8 +40,9 @@ class ImageRule:
     must also be within `slack` + `factor` times that of the nearest picture: the other charts of one layout
     are not the one that is copied, the next frames of a video may be.
 
-    The radius is wider than `curation.pool.phash.MAX_DISTANCE`, since the small copies are a second look:
-    tests/ benchmarks/decontaminate.py measures both.
+    The radius is wider than that of `curation.dedup.clusters.Rule` (8), since few benchmark images meet a
+    pool's, a missed leak is dearer than a second look, and the small copies are one (see
+    `curation.pool.phash`): tests/benchmarks/decontaminate.py measures both.
     """
 
     radius: int = 10

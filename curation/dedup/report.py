@@ -10,7 +10,7 @@ from curation.dedup.find import KINDS, Found
 from curation.dedup.images import Images
 from curation.dedup.pictures import is_flat
 from curation.pool.image_counts import by_value
-from curation.printable import inert_markdown, visible
+from curation.printable import inert_cell, visible
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
@@ -129,10 +129,12 @@ def markdown(told: Mapping[str, Any]) -> str:
     page += [f"Rule: {', '.join(f'{key} {value}' for key, value in told['rule'].items())}.\n"]
     kinds: Rows = [(kind, f"{count:,}", KINDS[kind]) for kind, count in told["by_kind"].items()]
     sources: Rows = [
-        (inert(source), f"{of['copies']:,}", f"{of['samples']:,}") for source, of in told["by_source"].items()
+        (inert_cell(source), f"{of['copies']:,}", f"{of['samples']:,}")
+        for source, of in told["by_source"].items()
     ]
     between: Rows = [
-        (inert(pair["copy"]), inert(pair["first"]), f"{pair['copies']:,}") for pair in told["between_sources"]
+        (inert_cell(pair["copy"]), inert_cell(pair["first"]), f"{pair['copies']:,}")
+        for pair in told["between_sources"]
     ]
     pictures: Rows = [(name.replace("_", " "), f"{count:,}") for name, count in told["pictures"].items()]
     examples: Rows = []
@@ -151,12 +153,7 @@ def markdown(told: Mapping[str, Any]) -> str:
 
 def _cells(shown: Mapping[str, Any]) -> tuple[str, ...]:
     cells = (shown["id"], shown["source"], ", ".join(shown["images"]), shown["question"], shown["answer"])
-    return tuple(inert(cell) for cell in cells)
-
-
-def inert(text: str) -> str:
-    """Text of the data in a cell of a table."""
-    return inert_markdown(" ".join(text.split())).replace("|", "\\|")
+    return tuple(inert_cell(" ".join(cell.split())) for cell in cells)
 
 
 def _table(columns: tuple[str, ...], rows: Rows) -> list[str]:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from curation.printable import inert_markdown, visible
+from curation.printable import inert_cell, visible
 
 _MAX_LINES = 60
 """Lines that one summary may fill; the file that it is of has the rest."""
@@ -15,7 +15,7 @@ _MAX_VALUE, _MAX_ITEMS = 400, 40
 
 def text(value: Any) -> str:
     """A quoted value, also within a table."""
-    return inert_markdown(str(value)).replace("|", "\\|")
+    return inert_cell(str(value)) or "(empty)"
 
 
 def code(value: Any) -> str:

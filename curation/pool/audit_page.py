@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from curation.pool.image_counts import by_side, by_value, prefixes, repeats
 from curation.pool.reasons import REASONS
-from curation.printable import inert_markdown
+from curation.printable import inert_cell, inert_markdown
 
 EXAMPLES = 8
 """Images shown of each kind."""
@@ -221,7 +221,7 @@ def _examples(kind: str, rows: pa.Table, thumbnails: Mapping[int, str], root: st
         picture = f"![]({thumbnails[row['image']]})" if row["image"] in thumbnails else ""
         size = f"{row['width']:,} x {row['height']:,}" if row["width"] else ""
         detail = (row["detail"] or "").removesuffix(os.path.join(root, row["path"])).removesuffix(": ")
-        lines.append([picture, *map(_cell, (row["path"], size, row["mode"] or "", detail))])
+        lines.append([picture, *map(inert_cell, (row["path"], size, row["mode"] or "", detail))])
     return _table(kind, ["", "path", "size", "mode", "detail"], lines, escaped=True)
 
 
@@ -232,10 +232,6 @@ def _cut(rows: list[list[str]]) -> list[list[str]]:
 
 
 def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, escaped: bool = False) -> str:
-    cells = [head, [":--"] * len(head), *(row if escaped else [_cell(c) for c in row] for row in rows)]
+    cells = [head, [":--"] * len(head), *(row if escaped else [inert_cell(c) for c in row] for row in rows)]
     lines = ["| " + " | ".join(line) + " |" for line in cells]
     return f"## {title}\n\n" + "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return inert_markdown(text).replace("|", "\\|") if text else ""

@@ -7,16 +7,6 @@ if TYPE_CHECKING:
 
 BITS = 64
 
-MAX_DISTANCE = 6
-"""Two images whose hashes differ in at most so many of the 64 bits count as near copies.
-
-A photograph that is stored again (JPEG quality 30, WebP), made smaller or grey, or given other contrast stays
-within 6 of itself; one whose border is cut off by more than 2 % a side does not. Half of a hash's bits are 1,
-so two hashes drawn at random lie within 6 with probability sum over k <= 3 of C(32, k)^2 / C(64, 32) =
-1.4e-11: 46 pairs of a pool of 2.6 million by chance, against 2,400 within 8 and 77,000 within 10. Images of
-one layout (charts, forms, pages of text) lie closer to each other than chance: a match is a reason to look.
-"""
-
 
 def phash(image: "Image.Image") -> int:
     """The 64 bits of ImageHash's `phash` (DCT of 32 x 32 grey pixels, the 8 x 8 lowest frequencies beside
@@ -24,6 +14,14 @@ def phash(image: "Image.Image") -> int:
 
     image: decoded by `curation.pool.images.rgb`, so that a copy that is turned by EXIF or lies on
     transparency hashes as what a viewer shows.
+
+    A photograph that is stored again (JPEG quality 30, WebP), made smaller or grey, or given other contrast
+    stays within 6 bits of itself, and mostly within 8 or 10 if its border is cut off. Half of a hash's bits
+    are 1, so two hashes drawn at random lie within 6 with probability sum over k <= 3 of
+    C(32, k)^2 / C(64, 32) = 1.4e-11: 46 pairs of a pool of 2.6 million by chance, against 2,400 within 8 and
+    77,000 within 10. Images of one layout (charts, forms, pages of text) lie closer than chance. A match is a
+    reason to look again: both searches do, hence their radii (`dedup.clusters.Rule`,
+    `decontaminate.pictures.ImageRule`) are wider than 6.
     """
     import imagehash
     import numpy as np

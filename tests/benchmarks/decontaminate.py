@@ -41,17 +41,16 @@ from curation.decontaminate.pictures import ImageRule, match_pictures
 from curation.decontaminate.questions import QuestionIndex, QuestionRule, search
 from curation.decontaminate.targets import Pictures, read_targets
 from curation.pool.ingest import Options, build_pool
-from curation.pool.phash import MAX_DISTANCE
 from curation.pool.read import Pool
 from evaluation.items import open_items
 
 OWN = ImageRule()
 IMAGE_RULES = {
     f"as shipped: {OWN.radius} bits, correlation {OWN.correlation}": OWN,
-    f"{MAX_DISTANCE} bits": replace(OWN, radius=MAX_DISTANCE),
+    "6 bits": replace(OWN, radius=6),
     "correlation 0.95": replace(OWN, correlation=0.95),
     "not only the nearest": replace(OWN, factor=1e9),
-    f"the hash alone, {MAX_DISTANCE} bits": ImageRule(MAX_DISTANCE, -1.0, 255.0, factor=1e9),
+    "the hash alone, 6 bits": ImageRule(6, -1.0, 255.0, factor=1e9),
     f"the hash alone, {OWN.radius} bits": ImageRule(OWN.radius, -1.0, 255.0, factor=1e9),
 }
 QUESTION_RULES = {

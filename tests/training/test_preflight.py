@@ -11,6 +11,7 @@ import tiny_models
 from curation import preflight as command
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
+from curation.pool.reasons import REASONS
 from curation.preflight import preflight
 from curation.selectors import random
 from curation.selectors.budget import choose
@@ -168,6 +169,10 @@ def test_the_command(pool, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "12 samples measured" in said and "max_length 60, policy drop: dropped too_long 6" in said
     assert "  cut: too_long 3\n  long: too_long 3\n" in said and "6 samples -> " in said
+    info = Pool.open(tmp_path / "out").info
+    assert (
+        info["quarantined"] == info["preflight"]["dropped"] and info["quarantined"].keys() <= REASONS.keys()
+    )
     assert command.main([*arguments, "--preset", "llava15_full"]) == 0
     assert "max_length 2,048, policy truncate" in capsys.readouterr().out
 

@@ -10,6 +10,7 @@ from planted_leaks import BENCHMARKS, full_pool
 from curation.decontaminate.__main__ import main
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
+from curation.pool.reasons import REASONS
 
 
 @pytest.fixture
@@ -34,6 +35,9 @@ def test_writes_what_was_found(world, command, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"{world.leaks.summary['leaked_samples']:,} of {len(world.pool):,} samples" in said
     assert "chartqa" in said and "leaks.html" in said
+    sources = json.loads((tmp_path / "out" / "leaks.json").read_text())["by_source"]
+    lines = [f"  from {name}: {own['samples']:,} samples" for name, own in sources.items()]
+    assert lines and all(line in said for line in lines)
 
 
 def test_drop_writes_a_pool(world, command, tmp_path, capsys):
@@ -41,8 +45,32 @@ def test_drop_writes_a_pool(world, command, tmp_path, capsys):
     assert main(command(*ONLY, "--drop", target, "--kinds", "image_exact")) == 0
     assert len(Pool.open(target)) == len(world.pool) - len(world.leaks.rows(("image_exact",)))
     assert f"{len(Pool.open(target)):,} samples are left" in capsys.readouterr().out
-    note = json.loads((target / "pool.json").read_text())["decontaminate"]
+    info = json.loads((target / "pool.json").read_text())
+    note = info["decontaminate"]
+    assert info["quarantined"] == note["dropped"] == {"leak": sum(note["sources"].values())}
+    assert note["dropped"].keys() <= REASONS.keys()
     assert note["suite"] == "mm14" and note["kinds"] == ["image_exact"]
+
+
+def test_what_cannot_be_written_is_refused_before_the_search(world, command, tmp_path, capsys):
+    source = world.pool.files[0]
+    build_pool(source, source.parent, tmp_path / "other", workers=0)
+    before = (tmp_path / "other" / "pool.json").read_bytes()
+    for target, says in ((world.pool.folder, "the pool itself"), (tmp_path / "other", "holds another pool")):
+        assert main(command(*ONLY, "--drop", target, mirror=tmp_path / "not read")) == 2
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
+    assert (tmp_path / "other" / "pool.json").read_bytes() == before
+
+
+def test_ctrl_c_is_one_line(command, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("curation.decontaminate.targets.read_targets", stop)
+    assert main(command(*ONLY)) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("stopped") and error.count("\n") == 1
 
 
 def test_missing_benchmarks_are_an_error_or_said(command, tmp_path, capsys):

@@ -9,6 +9,7 @@ from picture_kinds import jpeg, picture
 
 from curation.dedup.__main__ import main
 from curation.pool.read import Pool
+from curation.pool.reasons import REASONS
 from curation.select import main as select
 from curation.signals.core.table import read_signal
 from curation.subset import read_subset
@@ -117,4 +118,15 @@ def test_folders_that_hold_a_pool_are_not_written_to(world, capsys):
     assert main([pool, "--out", pool]) == 2
     run(world, "--drop", pool, status=2)
     assert main([str(world.folder / "none"), "--out", str(world.folder / "signal")]) == 2
-    assert capsys.readouterr().err.count("\n") == 3
+    world.build("other")
+    run(world, "--drop", world.folder / "other", status=2)
+    run(world, "--drop", world.folder / "signal", status=2)
+    assert capsys.readouterr().err.count("\n") == 5 and not (world.folder / "signal").exists()
+
+
+def test_the_pool_that_is_left_notes_what_was_dropped(world):
+    run(world, "--drop", world.folder / "unique")
+    info = json.loads((world.folder / "unique" / "pool.json").read_text())
+    assert info["quarantined"]["copy"] == info["dedup"]["dropped"]["copy"] > 0
+    assert sum(info["dedup"]["sources"].values()) == info["parent"]["n"] - info["n"]
+    assert info["dedup"]["rule"]["images"] == "near" and info["quarantined"].keys() <= REASONS.keys()

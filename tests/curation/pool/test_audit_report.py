@@ -109,6 +109,7 @@ def test_the_command_audits_lists_and_drops(tmp_path, capsys):
     assert main([*arguments, "--drop", str(tmp_path / "sound")]) == 0
     printed = capsys.readouterr().out
     assert "3 of 9 samples name an unusable image" in printed and "6 samples -> " in printed
+    assert re.search(r"^  image_broken \d+: \w+ \d+", printed, re.MULTILINE)
     sound = Pool.open(tmp_path / "sound")
     kept = [sample.id for sample in sound.samples()]
     assert kept == [

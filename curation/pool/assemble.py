@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -267,8 +268,16 @@ def pool_hash(table: pa.Table) -> str:
 def update_hash(digest: Any, part: pa.Table) -> None:
     """Add the next `_HASHED_ROWS` rows (the last ones may be fewer) to a pool hash."""
     for name in ("id", "source", "content_hash"):
-        digest.update(json.dumps(part[name].to_pylist(), separators=(",", ":")).encode())
+        digest.update(escaped_json(part[name].to_pylist()))
     digest.update(part["image_bytes"].to_numpy().astype("<i8").tobytes())
+
+
+def escaped_json(texts: list[str]) -> bytes:
+    """`json.dumps` of a list of texts without spaces, all but printed ASCII escaped."""
+    fast = msgspec.json.encode(texts)
+    if fast.isascii() and b"\x7f" not in fast:
+        return fast
+    return json.dumps(texts, separators=(",", ":")).encode()
 
 
 def _even(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

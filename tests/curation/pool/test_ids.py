@@ -55,6 +55,9 @@ def test_a_slice_of_hashes_in_hexadecimal():
     assert hexadecimal(pa.array(raw, pa.binary(16)).slice(2, 4)).to_pylist() == [r.hex() for r in raw[2:6]]
 
 
-@given(st.lists(contents, max_size=20))
+halves = st.sampled_from([b"first...", b"second..", b"third..."])
+
+
+@given(st.lists(contents | st.builds(bytes.__add__, halves, halves), max_size=20))
 def test_repeated_hashes(raw):
     assert repeated_hashes(pa.array(raw, pa.binary(16))) == len(raw) - len(set(raw))

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from curation.pool.assemble import escaped_json
 from curation.pool.ingest import build_pool
 from curation.pool.read import Pool
 
@@ -92,3 +93,9 @@ def test_the_mini_world_keeps_its_ids_and_content_hashes(tmp_path):
         "99ee03bc7171b85a",
         "b32c1bdc13d0575b",
     ]
+
+
+def test_texts_are_hashed_as_the_standard_library_writes_them():
+    texts = [*map(chr, range(0x250)), '"', "\\", "/", "\u2028", "\U0001f642", "plain"]
+    for listed in ([], ["plain"], *([text, "x"] for text in texts), texts):
+        assert escaped_json(listed) == json.dumps(listed, separators=(",", ":")).encode()

@@ -81,11 +81,6 @@ class Leaks:
         own = self.table.filter(pc.is_in(self.table["kind"], pa.array(list(kinds), pa.string())))
         return np.unique(own["row"].to_numpy()).astype(np.int64)
 
-    def items(self, kinds: Iterable[str] = KINDS) -> set[tuple[str, str]]:
-        """(benchmark, item) of every item that is in the pool by one of these kinds."""
-        own = self.table.filter(pc.is_in(self.table["kind"], pa.array(list(kinds), pa.string())))
-        return set(zip(own["benchmark"].to_pylist(), own["item"].to_pylist(), strict=True))
-
 
 def quiet(_: str) -> AbstractContextManager[None]:
     """A `Watch` that shows nothing."""

@@ -40,10 +40,6 @@ def derive(
     """
     out = Path(out)
     check_out(pool, out)
-    table = pool.table
-    for name, column in (replace or {}).items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, POOL_SCHEMA.field(name), column.cast(POOL_SCHEMA.field(name).type))
     dropped = _first_of_each(drop, len(pool))
     kept = np.ones(len(pool), bool)
     kept[dropped["row"].to_numpy()] = False
@@ -56,18 +52,13 @@ def derive(
         pq.write_table(quarantine, temporary)
     with atomic.replacing(out / "images.parquet") as temporary:
         shutil.copyfile(pool.folder / "images.parquet", temporary)
-    stays = table.filter(pa.array(kept))
+    stays = _replaced(pool.table, replace or {}).filter(pa.array(kept))
     written = write_rows(out / "pool.parquet", _numbered(stays))
-    info = pool.info | dict(note or {})
+    info = _noted(pool, out, note or {})
     info |= {"hash": written.hash, "n": written.rows, "sources": written.sources}
     info |= {"quarantined": by_value(quarantine["reason"])}
     info["text_tokens"] = pool.info["text_tokens"] | {"total": written.text_tokens}
     info["repeated_content"] = repetitions(stays["content_hash"])
-    pairs = zip(pool.info["files"], pool.files, strict=True)
-    info["files"] = [entry | location(path, out) for entry, path in pairs]
-    info["images"] = location(pool.images, out)
-    before = {key: pool.info[key] for key in ("parent", *(note or {})) if key in pool.info}
-    info["parent"] = {"hash": pool.hash, "n": len(pool)} | location(pool.folder, out) | before
     atomic.write_json(out / "pool.json", info)
     return info
 
@@ -104,6 +95,22 @@ def location(path: Path, folder: Path) -> dict[str, Any]:
     """
     absolute = path.resolve()
     return {"path": str(absolute), "relative": os.path.relpath(absolute, folder.resolve())}
+
+
+def _replaced(table: pa.Table, replace: Mapping[str, pa.Array]) -> pa.Table:
+    for name, column in replace.items():
+        field = POOL_SCHEMA.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, column.cast(field.type))
+    return table
+
+
+def _noted(pool: Pool, out: Path, note: Mapping[str, Any]) -> dict[str, Any]:
+    """pool.json of the pool with the note, its files and images as `out` names them, and its parent."""
+    pairs = zip(pool.info["files"], pool.files, strict=True)
+    files = [entry | location(path, out) for entry, path in pairs]
+    before = {key: pool.info[key] for key in ("parent", *note) if key in pool.info}
+    parent = {"hash": pool.hash, "n": len(pool)} | location(pool.folder, out) | before
+    return pool.info | dict(note) | {"files": files, "images": location(pool.images, out), "parent": parent}
 
 
 def _first_of_each(drop: pa.Table, rows: int) -> pa.Table:

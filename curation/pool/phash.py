@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-BITS = 64
-
 
 def phash(image: "Image.Image") -> int:
     """The 64 bits of ImageHash's `phash` (DCT of 32 x 32 grey pixels, the 8 x 8 lowest frequencies beside
@@ -16,12 +14,11 @@ def phash(image: "Image.Image") -> int:
     transparency hashes as what a viewer shows.
 
     A photograph that is stored again (JPEG quality 30, WebP), made smaller or grey, or given other contrast
-    stays within 6 bits of itself, and mostly within 8 or 10 if its border is cut off. Half of a hash's bits
-    are 1, so two hashes drawn at random lie within 6 with probability sum over k <= 3 of
-    C(32, k)^2 / C(64, 32) = 1.4e-11: 46 pairs of a pool of 2.6 million by chance, against 2,400 within 8 and
-    77,000 within 10. Images of one layout (charts, forms, pages of text) lie closer than chance. A match is a
-    reason to look again: both searches do, hence their radii (`dedup.clusters.Rule`,
-    `decontaminate.pictures.ImageRule`) are wider than 6.
+    stays within 6 bits of itself; one that is cropped may not. Half of a hash's bits are 1, so two hashes
+    drawn at random lie within 6 with probability sum over k <= 3 of C(32, k)^2 / C(64, 32) = 1.4e-11: 46
+    pairs of a pool of 2.6 million by chance, against 2,400 within 8 and 77,000 within 10. Images of one
+    layout (charts, forms, pages of text) lie closer than chance. So a match is a reason to look again; both
+    searches do, and can afford more than 6 (`dedup.clusters.Rule`, `decontaminate.pictures.ImageRule`).
     """
     import imagehash
     import numpy as np

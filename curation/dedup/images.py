@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from curation.dedup import hamming
 from curation.dedup.pictures import is_flat
 from curation.pool.errors import PoolArgumentError
+from curation.pool.image_counts import by_value
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
@@ -62,18 +63,31 @@ def read_images(pool: "Pool", radius: int | None) -> Images:
     table, column = pool.image_table, pool.table["image_ids"].combine_chunks()
     places = column.flatten().to_numpy().astype(np.int64)
     offsets = np.append(0, np.cumsum(pc.list_value_length(column).to_numpy())).astype(np.int64)
-    known = table["bytes_hash"].is_valid().to_numpy()
-    if len(unknown := np.flatnonzero(~known[places])):
-        raise PoolArgumentError(
-            f"{len(np.unique(places[unknown])):,} images of {pool.folder} have no hashes, because they were "
-            f"checked by their headers alone: run python -m curation.pool audit {pool.folder}"
-        )
+    _check_hashed(pool, places)
     content = table["bytes_hash"].combine_chunks().dictionary_encode().indices.fill_null(-1)
     content = content.to_numpy(zero_copy_only=False).astype(np.int64)
     hashes = table["phash"].fill_null(0).to_numpy()
     width, height = (table[name].fill_null(0).to_numpy().astype(np.int64) for name in ("width", "height"))
     family = content if radius is None else _families(content, hashes, radius)
     return Images(content, family, hashes, width * height, offsets, places)
+
+
+def _check_hashed(pool: "Pool", places: Numbers) -> None:
+    used = pool.image_table.select(["bytes_hash", "reason"]).take(np.unique(places))
+    unknown = used.filter(pc.is_null(used["bytes_hash"]))
+    if not len(unknown):
+        return
+    bad = by_value(unknown["reason"].drop_null())
+    if sum(bad.values()) < len(unknown):
+        raise PoolArgumentError(
+            f"{len(unknown):,} images of {pool.folder} have no hashes, because they were checked by their "
+            f"headers alone: run python -m curation.pool audit {pool.folder}"
+        )
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in bad.items())
+    raise PoolArgumentError(
+        f"{len(unknown):,} images of {pool.folder} cannot be used ({reasons}): make a pool without their "
+        f"samples with python -m curation.pool audit {pool.folder} --drop OUT"
+    )
 
 
 def _families(content: Numbers, hashes: NDArray[np.uint64], radius: int) -> Numbers:

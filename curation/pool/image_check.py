@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from io import BytesIO
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from curation.pool.images import UnsupportedMode, orientation, path_inside, rgb, strict_decoding
 from curation.pool.reasons import BadRecord
@@ -178,6 +178,8 @@ def _blamed_on_file(path: str, reason: str) -> Iterator[None]:
         raise BadRecord("image_too_large", f"{error}: {path}") from None
     except MemoryError:
         raise BadRecord("image_crash", f"not enough memory to decode {path}") from None
+    except UnidentifiedImageError:  # its own message names an object in memory, another in each run
+        raise BadRecord(reason, f"no image of a known format: {path}") from None
     except _DECODE_ERRORS as error:
         raise BadRecord(reason, f"{error}: {path}") from None
     except Exception as error:  # a damaged file makes PIL's plugins raise errors of every kind

@@ -142,6 +142,9 @@ class _Worker:
         return f"was ended by {name}" + (", for lack of memory perhaps" if name == "SIGKILL" else "")
 
     def _stop(self) -> None:
+        process = getattr(self, "_process", None)
+        if process is None or process.pid is None:  # stopped while it was being started
+            return
         self.end.close()
         self._process.terminate()
         self._process.join()

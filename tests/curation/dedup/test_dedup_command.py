@@ -8,6 +8,7 @@ from copies_pool import CopiesPool
 from picture_kinds import jpeg, picture
 
 from curation.dedup.__main__ import main
+from curation.pool.__main__ import main as audit_pool
 from curation.pool.read import Pool
 from curation.pool.reasons import REASONS
 from curation.select import main as select
@@ -111,6 +112,17 @@ def test_a_pool_that_was_not_decoded(world, capsys):
     run(world, status=2)
     said = capsys.readouterr().err
     assert "python -m curation.pool audit" in said and said.count("\n") == 1
+
+
+def test_images_that_are_gone_are_to_be_dropped_first(world, capsys):
+    (world.folder / "images" / "0.png").unlink()
+    audit = ["audit", str(world.folder / "pool"), "--workers", "0"]
+    assert audit_pool(audit) == 0
+    run(world, status=2)
+    said = capsys.readouterr().err
+    assert "image_missing 1" in said and f"{world.folder / 'pool'} --drop OUT" in said
+    assert audit_pool([*audit, "--drop", str(world.folder / "sound")]) == 0
+    assert main([str(world.folder / "sound"), "--out", str(world.folder / "signal"), "--workers", "0"]) == 0
 
 
 def test_folders_that_hold_a_pool_are_not_written_to(world, capsys):

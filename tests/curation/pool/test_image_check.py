@@ -341,3 +341,9 @@ def test_a_file_that_cannot_be_read_is_broken(check, monkeypatch):
     monkeypatch.setattr(image_check, "_check_riff", lambda file, path, size: os.read(file.fileno() + 999, 1))
     facts = check(SOUND["png"], level="header")
     assert facts.reason == "image_broken" and "Bad file descriptor" in facts.detail
+
+
+def test_what_is_no_image_is_said_in_the_same_words_each_time(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"text")
+    details = {Check(str(tmp_path), level)("a.jpg").detail for level in ("header", "full", "full")}
+    assert details == {f"no image of a known format: {tmp_path / 'a.jpg'}"}

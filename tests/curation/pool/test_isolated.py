@@ -82,3 +82,12 @@ def test_an_abandoned_run_leaves_no_process():
     assert len(multiprocessing.active_children()) == 2
     generator.close()
     assert not multiprocessing.active_children()
+
+
+def test_ctrl_c_while_a_worker_starts_is_no_other_error(monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        list(run(odd, [1, 2, 3], 1))

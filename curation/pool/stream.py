@@ -115,7 +115,10 @@ def decode(raw: bytes, offset: int = 0) -> tuple[Any, str | None]:
     except UnicodeDecodeError as error:
         return None, f"byte {offset + error.start:,} is not UTF-8 ({error.reason})"
     except json.JSONDecodeError as error:
-        at = offset + len(error.doc[: error.pos].encode("utf-8", "surrogatepass"))
+        before, after = error.doc[: error.pos], error.doc[error.pos :]
+        at = offset + len(before.encode("utf-8", "surrogatepass"))
+        if before.rstrip().endswith(",") and after.lstrip()[:1] in ("]", "}"):
+            return None, f"a trailing comma before {after.lstrip()[:1]} at byte {at:,}"
         return None, f"{error.msg.removesuffix(' at')} at byte {at:,}"
     except ValueError as error:
         return None, str(error)

@@ -20,6 +20,11 @@ TEXT_BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """UTF-32 first: its little-endian mark begins with that of UTF-16."""
+_WITHOUT_BOM = {
+    "utf-16-le": re.compile(rb"(?:[ \t\r\n]\0)*[\[{]\0(?!\0)"),
+    "utf-16-be": re.compile(rb"(?:\0[ \t\r\n])*\0[\[{]"),
+}
+"""How JSON begins in UTF-16 without a mark."""
 
 _CONVERT = "convert it to Parquet or JSON Lines"
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
@@ -91,7 +96,8 @@ def is_tar(head: bytes) -> bool:
 def _kind(path: Path, head: bytes) -> str:
     if head.startswith(b"PAR1"):
         return "parquet"
-    if encoding := next((name for bom, name in TEXT_BOMS.items() if head.startswith(bom)), None):
+    encoding = next((name for bom, name in TEXT_BOMS.items() if head.startswith(bom)), None)
+    if encoding := encoding or next((n for n, begin in _WITHOUT_BOM.items() if begin.match(head)), None):
         text = head[: len(head) // 4 * 4].decode(encoding, "ignore")
         return f"{_json_kind(path, head, text)}:{encoding}"
     if not head:

@@ -207,6 +207,26 @@ def test_trailing_comma(tmp_path):
     assert list(built.samples) == ["g0", "g1"] and not built.bad
 
 
+@pytest.mark.parametrize("end", [', "x": [1, 2 , ]}', ', "x": {"y": 1,}}', ",\n}"])
+def test_a_trailing_comma_in_a_record_is_said(tmp_path, end):
+    odd = json.dumps(sound(1))[:-1] + end
+    built = Built(tmp_path, f"[{json.dumps(sound(0))}, {odd}]".encode())
+    assert list(built.samples) == ["g0"]
+    assert built.bad[0]["reason"] == "broken_json" and "a trailing comma before" in built.bad[0]["detail"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("layout", ["list", "lines", "dict"])
+def test_utf16_without_a_mark_is_read(tmp_path, encoding, layout):
+    records = [sound(0), sound(1)]
+    text = {
+        "list": "\n" + json.dumps(records),
+        "lines": "\n".join(map(json.dumps, records)),
+        "dict": json.dumps({record["id"]: record for record in records}),
+    }[layout]
+    assert list(Built(tmp_path, text.encode(encoding)).samples) == ["g0", "g1"]
+
+
 def test_llamafactory_and_ms_swift(tmp_path):
     messages = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "Red."}]
     for name, value in {

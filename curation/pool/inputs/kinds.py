@@ -88,9 +88,10 @@ def kind_of(path: Path) -> tuple[str, str | None]:
 
 def is_tar(head: bytes) -> bool:
     """Whether the bytes begin a tar archive (the checksum of its first header counts, not only its name)."""
-    if len(head) < 512 or not head[148:156].strip(b" \0").isdigit():
+    checksum = head[148:156].strip(b" \0")
+    if len(head) < 512 or not re.fullmatch(rb"[0-7]+", checksum):
         return False
-    return int(head[148:156].strip(b" \0"), 8) == sum(head[:148]) + 256 + sum(head[156:512])
+    return int(checksum, 8) == sum(head[:148]) + 256 + sum(head[156:512])
 
 
 def _kind(path: Path, head: bytes) -> str:

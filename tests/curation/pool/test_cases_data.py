@@ -207,6 +207,13 @@ def test_trailing_comma(tmp_path):
     assert list(built.samples) == ["g0", "g1"] and not built.bad
 
 
+def test_an_integer_where_a_tar_has_its_checksum_is_one_bad_record(tmp_path):
+    """cases/faults/bigint.json."""
+    huge = '[{"id": "t", "n": ' + "9" * 6000 + ', "image": "ok.jpg"}, ' + json.dumps(sound(0)) + "]"
+    built = Built(tmp_path, huge.encode())
+    assert list(built.samples) == ["g0"] and built.bad[0]["reason"] == "broken_json"
+
+
 @pytest.mark.parametrize("end", [', "x": [1, 2 , ]}', ', "x": {"y": 1,}}', ",\n}"])
 def test_a_trailing_comma_in_a_record_is_said(tmp_path, end):
     odd = json.dumps(sound(1))[:-1] + end

@@ -449,10 +449,16 @@ class Checks:
             found = Counter(p["how"] for p in own if (p["id"], p["benchmark"], p["item"]) in pairs)
             shares = ", ".join(f"{how} {found[how]}/{n}" for how, n in every.items())
             yield f"{told}, found of planted: {found.total()}/{every.total()} ({shares})"
-        strangers = {leak["id"] for leak in leaks} - here
+        reported = {leak["id"] for leak in leaks}
+        strangers, ours = (
+            reported - {p["id"] for p in plants},
+            {(p["id"], p["benchmark"], p["item"]) for p in plants},
+        )
+        wrong = sum((leak["id"], leak["benchmark"], leak["item"]) not in ours for leak in leaks)
+        yield f"pairs reported: {len(leaks)}, with another item than the planted one {wrong}"
         yield f"samples reported that are no item: {len(strangers)}"
         dropped = len(pool) - len(self._indices("clean"))
-        yield self._exactly("dropped, as reported", dropped, len({leak["id"] for leak in leaks}))
+        yield self._exactly("dropped, as reported", dropped, len(reported))
 
     def _export(self) -> Iterator[str]:
         import orjson

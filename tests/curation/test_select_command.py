@@ -536,7 +536,7 @@ def test_sources_are_named_as_in_pools():
     from curation.imports import pool_index
     from curation.pool import record
 
-    assert pool_index.SOURCE_KEYS == record._SOURCE_KEYS
+    assert pool_index.SOURCE_KEYS == record.SOURCE_KEYS
 
 
 def test_vectors_from_elsewhere(world):

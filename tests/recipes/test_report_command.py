@@ -222,7 +222,7 @@ def test_shipped_results_are_reported_as_such(here, capsys):
     status, out, _ = gates(capsys)
     assert status == 0 and "these are the shipped results, not those of a run of yours" in out
     made = {line.partition("computed with ")[2] for line in out.splitlines() if line.startswith("results:")}
-    present = rundir.stages_of(planned())["pool"]["hash"][:12]
+    present = rundir.stages_of(planned())["clean"]["hash"][:12]
     assert len(made) == 1 and f"pool {present}" in made.pop()
 
 

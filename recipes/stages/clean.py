@@ -69,12 +69,12 @@ class _Left:
         """Take out the rows of `table` (row, reason, detail; each row once) that are still there."""
         import pyarrow as pa
 
+        from curation.pool.derive import counted
+
         table = table.filter(pa.array(self.stays[table["row"].to_numpy()]))
         self.stays[table["row"].to_numpy()] = False
         self.tables.append(table)
-        of_source = self.pool.table["source"].take(table["row"])
-        own = {"dropped": _counts(table["reason"]), "sources": _counts(of_source)}
-        self.notes[step] = own | note
+        self.notes[step] = counted(self.pool, table) | note
 
     @property
     def dropped(self) -> "pa.Table":
@@ -146,14 +146,6 @@ def _copies(rule: dict[str, Any], left: _Left) -> "pa.Table":
     found = find_duplicates(pool, Rule(**rule), workers=len(os.sched_getaffinity(0)))
     again = to_drop(pool, found.table)
     return again.set_column(0, "row", pa.array(rows[again["row"].to_numpy()], pa.int32()))
-
-
-def _counts(values: Any) -> dict[str, int]:
-    """How often each value occurs, the most frequent first."""
-    import pyarrow.compute as pc
-
-    pairs = ((entry["values"], entry["counts"]) for entry in pc.value_counts(values).to_pylist())
-    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
 def _lines(left: _Left) -> Iterator[str]:

@@ -24,6 +24,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -170,13 +171,7 @@ def by_faiss(values: np.ndarray, radius: int) -> int:
     import faiss
 
     index = faiss.IndexBinaryFlat(64)
-    codes = values.view(np.uint8).reshape(-1, 8)
-    index.add(codes)
-    found = 0
-    for start in range(0, len(codes), 1 << 14):
-        limits, _, _ = index.range_search(codes[start : start + (1 << 14)], radius + 1)
-        found += int(limits[-1])
-    return (found - len(codes)) // 2
+    return _pairs_of_index(index, values, radius)
 
 
 def by_faiss_hash(values: np.ndarray, radius: int) -> int:
@@ -185,6 +180,10 @@ def by_faiss_hash(values: np.ndarray, radius: int) -> int:
 
     index = faiss.IndexBinaryMultiHash(64, 4, 16)
     index.nflip = radius // 4
+    return _pairs_of_index(index, values, radius)
+
+
+def _pairs_of_index(index: Any, values: np.ndarray, radius: int) -> int:
     codes = values.view(np.uint8).reshape(-1, 8)
     index.add(codes)
     found = 0

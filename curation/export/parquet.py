@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 from curation.export import columns
 from curation.export.job import Job
 
-_ROW_GROUP_BYTES = 64 << 20
-
 
 def write(job: Job, out: Path) -> dict[str, int]:
     """Write the shards into the folder `out`, or all into one file if it is no folder."""

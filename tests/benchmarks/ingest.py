@@ -4,6 +4,7 @@ python tests/benchmarks/ingest.py --records 1000000 --pictures 100000 --dir /tmp
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -29,10 +30,12 @@ LINKS = 50_000
 def main() -> None:
     """Generate what is missing, build in a process of its own, parse the same bytes, print a row."""
     options = _options()
-    file = write_records(options.dir / f"llava-{options.records}-{options.pictures}.json", options)
+    file = write_records(options.dir / f"{options.form}-{options.records}-{options.pictures}.json", options)
     write_pictures(options.dir / "images", options.pictures)
     size = file.stat().st_size / 1e6
     print(f"{options.records:,} records, {size:,.0f} MB, {options.pictures:,} pictures")
+    if options.no_collector:
+        gc.disable()
     if not options.no_parsers:
         for name, loads in parsers().items():
             seconds = sum(parse_seconds(loads, piece) for piece in pieces(file))
@@ -52,13 +55,13 @@ def write_records(path: Path, options: argparse.Namespace) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    bodies = [json.dumps(_conversation(rng)) for _ in range(BODIES)]
+    bodies = [json.dumps(in_form(_conversation(rng), options.form))[1:] for _ in range(BODIES)]
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         for row in range(options.records):
             picture = picture_name(rng.randrange(options.pictures))
-            head = f'{{"id": "{row:012d}", "image": "{picture}", "conversations": '
-            file.write(f"{', ' if row else '['}{head}{bodies[rng.randrange(BODIES)]}}}")
+            head = f'{{"id": "{row:012d}", "image": "{picture}", '
+            file.write(f"{', ' if row else '['}{head}{bodies[rng.randrange(BODIES)]}")
         file.write("]")
     os.replace(temporary, path)
     return path
@@ -72,6 +75,19 @@ def _conversation(rng: random.Random) -> list[dict[str, str]]:
         turns.append({"from": "human", "value": ("" if turn else "<image>\n") + question})
         turns.append({"from": "gpt", "value": answer})
     return turns
+
+
+def in_form(turns: list[dict[str, str]], form: str) -> dict[str, object]:
+    """A record without id and image: plain LLaVA, with two keys that nobody reads, with a system turn, or in
+    roles and contents."""
+    if form == "keys":
+        return {"model": "m", "split": "train", "conversations": turns}
+    if form == "system":
+        return {"conversations": [{"from": "system", "value": "Answer briefly."}, *turns]}
+    if form == "messages":
+        roles = {"human": "user", "gpt": "assistant"}
+        return {"messages": [{"role": roles[turn["from"]], "content": turn["value"]} for turn in turns]}
+    return {"conversations": turns}
 
 
 def picture_name(number: int) -> str:
@@ -162,6 +178,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=2_000, help="distinct image files")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dir", type=Path, required=True, help="folder for the generated files and the pool")
+    parser.add_argument("--form", choices=("plain", "keys", "system", "messages"), default="plain")
+    parser.add_argument(
+        "--no-collector", action="store_true", help="parsers alone run without Python's garbage collector"
+    )
     parser.add_argument("--no-parsers", action="store_true", help="measure the build alone")
     return parser.parse_args()
 

@@ -332,11 +332,11 @@ def _train(trainer: PlannedTrainer, out: Path) -> float:
     """Train, from the newest complete state if there is one; returns seconds."""
     checkpoint = to_resume(out / FOLDER)
     begin = time.monotonic()
-    try:
-        with workers_explained():
+    with workers_explained():  # what ends the workers included: the news of a dead one comes at any time
+        try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        trainer.close()
+        finally:
+            trainer.close()
     return time.monotonic() - begin
 
 

@@ -144,6 +144,17 @@ def test_a_worker_that_dies_while_it_sends_a_batch_is_named_too(error):
         next(Waiting(Torn(), Meters()))
 
 
+def test_a_worker_whose_death_is_told_only_while_the_workers_are_ended_is_named_too(
+    base, samples, tmp_path, monkeypatch
+):
+    def end(batches):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr("training.trainer.end_workers", end)
+    with pytest.raises(WorkerDied, match="killed by signal: Killed"):
+        fit(SPEC, base, samples, tmp_path / "out")
+
+
 # ------------------------------------------------------------------------------- images that break late
 
 

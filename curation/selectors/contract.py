@@ -73,6 +73,21 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a method is published to pick by, for the table that `python -m curation.selectors.parity` prints.
+
+    rule: the published rule in one line. source: the paper, and whether its released code was read. variants:
+    parameters of the selector by the name of the variant; the first is the published one, for the others
+    `differs` says what differs from it.
+    """
+
+    rule: str
+    source: str
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"published": {}})
+    differs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Selector:
     """The record that a selector's file declares as `SELECTOR`: its function and its properties.
 
@@ -80,6 +95,7 @@ class Selector:
     the names of columns (a column of the pool itself needs no signal). cost: its class, C0 to C6 (see
     `registry.Description`). targeted: it sees validation data of the benchmarks it is judged on. nested: a
     smaller budget gives the first picks of a larger one; or a function of its parameters that says whether.
+    published: the method behind it; None where there is none.
     """
 
     select: Callable[..., Selection]
@@ -88,6 +104,7 @@ class Selector:
     cost: str = "unknown"
     targeted: bool = False
     nested: bool | Callable[..., bool] = False
+    published: Published | None = None
 
     @classmethod
     def of(cls, function: Callable[..., Selection]) -> "Selector":

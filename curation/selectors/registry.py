@@ -40,6 +40,7 @@ _NAMES = (
     "presel",
     "icons",
     "less",
+    "tive",
     "mmssr",
     "mmssr_official",
     "mllm_selector",

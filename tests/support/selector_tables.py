@@ -89,6 +89,8 @@ CASES = [
     ("icons", {"percent": 30, "tasks": ["vqa", "ocr"]}),
     ("less", {}),
     ("less", {"adam": False, "tasks": ["vqa", "chart"]}),
+    ("tive", {}),
+    ("tive", {"scale": 2.0, "text_only": "keep"}),
 ]
 """Every selector, with parameters that take different paths through it."""
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, Selector, bounded
+from curation.selectors.contract import Published, Selection, Selector, bounded
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.signal_columns import columns_read, loss_column
@@ -36,4 +36,8 @@ def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "top", mode
     return candidates.selection(columns, places, score=values[candidates.rows[places]])
 
 
-SELECTOR = Selector(select, reads=reads, cost="C2", nested=True)
+PUBLISHED = Published(
+    rule="the highest mean over answer tokens of the distance between softmax and one-hot",
+    source="arXiv 2107.07075; VLM baseline of COINCIDE (2406.10995), code read",
+)
+SELECTOR = Selector(select, reads=reads, cost="C2", nested=True, published=PUBLISHED)

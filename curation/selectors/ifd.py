@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors import formulas
-from curation.selectors.contract import Selection, Selector
+from curation.selectors.contract import Published, Selection, Selector
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.signal_columns import columns_read, loss_column, losses
@@ -37,4 +37,8 @@ def select(
     return candidates.selection(columns, places, score=ratio[candidates.rows[places]])
 
 
-SELECTOR = Selector(select, reads=reads, cost="C4", nested=True)
+PUBLISHED = Published(
+    rule="the highest L(A|Q) / L(A) that is not above 1",
+    source="arXiv 2308.12032, code read; the image in both losses is the multimodal baselines' reading",
+)
+SELECTOR = Selector(select, reads=reads, cost="C4", nested=True, published=PUBLISHED)

@@ -7,7 +7,7 @@ Source: Zhao et al., "Long is more for alignment"; multimodal results in DICS (2
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, Selector, bounded
+from curation.selectors.contract import Published, Selection, Selector, bounded
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.signal_columns import columns_read
@@ -33,4 +33,5 @@ def select(
     return candidates.selection(columns, places, score=values[candidates.rows[places]])
 
 
-SELECTOR = Selector(select, reads=reads, cost="C0", nested=True)
+PUBLISHED = Published(rule="the longest texts, in tokens", source="arXiv 2402.04833")
+SELECTOR = Selector(select, reads=reads, cost="C0", nested=True, published=PUBLISHED)

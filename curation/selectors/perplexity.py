@@ -8,7 +8,7 @@ base_losses (or necessity, for the seed model). Cost class: C2; C4 with the seed
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, Selector, bounded
+from curation.selectors.contract import Published, Selection, Selector, bounded
 from curation.selectors.formulas import perplexity
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import find_candidates
@@ -35,4 +35,8 @@ def select(columns: pa.Table, budget: int, seed: int, *, rule: str = "mid", mode
     return candidates.selection(columns, places, score=perplexity(values[candidates.rows[places]]))
 
 
-SELECTOR = Selector(select, reads=reads, cost="C2", nested=True)
+PUBLISHED = Published(
+    rule="rank by exp of the mean answer loss; keep an end, or the band around the median",
+    source="arXiv 2309.04564; mmSSR's baseline (2503.13383), which does not say which band",
+)
+SELECTOR = Selector(select, reads=reads, cost="C2", nested=True, published=PUBLISHED)

@@ -6,7 +6,15 @@ Source: the balanced random of Ivison et al. (arXiv 2503.01807). Needs: nothing.
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, Selector, check_budget, row_numbers, sources_of, texts
+from curation.selectors.contract import (
+    Published,
+    Selection,
+    Selector,
+    check_budget,
+    row_numbers,
+    sources_of,
+    texts,
+)
 from curation.selectors.primitives.candidates import by_hash
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 
@@ -25,4 +33,7 @@ def select(columns: pa.Table, budget: int, seed: int) -> Selection:
     return Selection(row_numbers(columns)[picks], reason)
 
 
-SELECTOR = Selector(select, cost="C0", nested=True)
+PUBLISHED = Published(
+    rule="random, equally many of each source until small sources are exhausted", source="arXiv 2503.01807"
+)
+SELECTOR = Selector(select, cost="C0", nested=True, published=PUBLISHED)

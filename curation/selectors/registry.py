@@ -37,14 +37,19 @@ _NAMES = (
     "semdedup",
     "d2",
     "coincide",
+    "datatailor",
     "presel",
     "icons",
     "less",
     "tive",
+    "rds",
     "mmssr",
     "mmssr_official",
     "mllm_selector",
     "instructiongpt4",
+    "self_filter",
+    "coido",
+    "once_select",
 )
 SELECTORS: dict[str, str] = {name: f"curation.selectors.{name}:select" for name in _NAMES}
 """Name -> address of the function; its module is imported on first use."""

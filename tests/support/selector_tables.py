@@ -76,6 +76,7 @@ CASES = [
     ("clip_score", {}),
     ("clip_score", {"rule": "mid", "text_only": "keep"}),
     ("deita", {}),
+    ("deita", {"variant": "clean", "threshold": 0.95, "fill": "score"}),
     ("deita", {"threshold": 0.5, "vectors": ["emb_image", "emb_text"], "within": "text", "fill": "score"}),
     ("semdedup", {}),
     ("semdedup", {"vectors": "clip_text", "cluster": "text", "keep": "random", "text_only": "exclude"}),
@@ -83,14 +84,24 @@ CASES = [
     ("d2", {"mode": "product", "vectors": "emb_text", "within": "text", "neighbours": 2, "text_only": None}),
     ("coincide", {}),
     ("coincide", {"cluster": "text", "vectors": "emb_text", "tau": 2.0, "text_only": None}),
+    ("datatailor", {}),
+    ("datatailor", {"normalise": "none", "vectors": "emb_text", "cluster": "text", "text_only": "keep"}),
     ("presel", {"reference": None}),
     ("presel", {"reference": None, "temperature": 5.0, "neighbours": 1, "text_only": "keep"}),
     ("icons", {}),
     ("icons", {"percent": 30, "tasks": ["vqa", "ocr"]}),
     ("less", {}),
     ("less", {"adam": False, "tasks": ["vqa", "chart"]}),
+    ("rds", {}),
+    ("rds", {"tasks": ["vqa"]}),
     ("tive", {}),
     ("tive", {"scale": 2.0, "text_only": "keep"}),
+    ("self_filter", {}),
+    ("self_filter", {"vectors": "emb_text", "within": "text", "neighbours": 2, "text_only": None}),
+    ("coido", {}),
+    ("coido", {"text_only": "exclude"}),
+    ("once_select", {}),
+    ("once_select", {"vectors": "emb_text", "cluster": "text", "over": 3.0, "block": 5, "text_only": None}),
 ]
 """Every selector, with parameters that take different paths through it."""
 
@@ -157,7 +168,31 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
         )
     for task in ("vqa", "ocr", "chart"):
         found[f"adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
-    return found
+    found["deita_score"] = some(np.round(rng.gamma(2.0, 3.0, n)))
+    found["n_turns"] = pa.array(rng.integers(1, 4, n), pa.int32())
+    for name in ("filter_score", "coido_score", "once_confidence"):
+        found[name] = some(np.round(rng.normal(0, 1, n), 1), image_only=True)
+    for name in ("emb_clip_pair", "emb_clip_turns"):
+        found[name] = _vectors(rng, n, missing, width, text_only)
+    found["cluster_once_select"] = some(rng.integers(0, 4, n), image_only=True)
+    return found | _states(rng, n, missing, width, text_only)
+
+
+def _states(
+    rng: np.random.Generator, n: int, missing: float, width: int, text_only: np.ndarray
+) -> dict[str, pa.Array]:
+    """Columns of the methods that read states of tokens, losses under perturbation and attention."""
+
+    def some(values, image_only=False):
+        gone = (rng.random(n) < missing) | (text_only & image_only)
+        return pa.array(np.round(values, 1).astype(np.float32), mask=gone)
+
+    return {
+        "spectrum_entropy": some(rng.gamma(3.0, 1.0, n)),
+        "spectrum_top": some(0.1 + 0.8 * rng.random(n)),
+        "cluster_datatailor": pa.array(rng.integers(0, 3, n).astype(np.int32), mask=rng.random(n) < missing),
+        "emb_last_token": _vectors(rng, n, missing, width),
+    }
 
 
 def _vectors(

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import (
+    Published,
     Selection,
     Selector,
     SelectorError,
@@ -221,4 +222,8 @@ def _offset(seed: int, stratum: int, size: int) -> int:
     return int.from_bytes(digest, "little") % int(size)
 
 
-SELECTOR = Selector(select, reads=reads, cost="C4")
+PUBLISHED = Published(
+    rule="no formula published; read as strata of a seed model's loss, more of the higher ones, over sources",
+    source="arXiv 2503.20502, abstract and reviews; every choice is a parameter",
+)
+SELECTOR = Selector(select, reads=reads, cost="C4", published=PUBLISHED)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from curation.selectors.contract import (
     BudgetError,
+    Published,
     Selection,
     Selector,
     check_budget,
@@ -145,4 +146,8 @@ def _filled(
     return Picks(*map(np.concatenate, zip(picks, added, strict=True)))
 
 
-SELECTOR = Selector(select, needs=needs, cost="C4")
+PUBLISHED = Published(
+    rule="equal shares for capabilities, inside them for bins of style and source, the highest score first",
+    source="arXiv 2503.13383; ties and remainders, which the paper leaves open, are ours",
+)
+SELECTOR = Selector(select, needs=needs, cost="C4", published=PUBLISHED)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from curation.selectors.contract import (
     BudgetError,
+    Published,
     Selection,
     Selector,
     check_budget,
@@ -137,4 +138,8 @@ def _integer(text: str) -> float:
         return float("nan")
 
 
-SELECTOR = Selector(select, needs=("capability", "style"), cost="C4")
+PUBLISHED = Published(
+    rule="rounds over capabilities; bins of style and source, smallest first, carry their shortfall on",
+    source="arXiv 2503.13383, released code executed; its sorts made stable, its sets ordered",
+)
+SELECTOR = Selector(select, needs=("capability", "style"), cost="C4", published=PUBLISHED)

@@ -112,28 +112,27 @@ def read_frozen(file: Path) -> Frozen:
 def compare_all(tables: Path) -> list[Compared]:
     """Every variant of every selector that declares a published method, in the order of the registry.
 
-    tables: folder of frozen tables; a method may have several, and one without any is not measured. Raises
-    ParityError for a folder without frozen tables, or one of a selector that declares no published method.
+    tables: folder of frozen tables; a method may have several, and one without any is not measured. A table
+    of a selector that declares no published method is a row with an error. Raises ParityError for a folder
+    without frozen tables.
     """
     frozen = [read_frozen(file) for file in sorted(tables.glob("*.parquet"))]
     if not frozen:
         raise ParityError(f"{tables} holds no frozen table (*.parquet); name their folder with --tables")
-    declared = {
-        name: published
-        for name in SELECTORS
-        if (published := Selector.of(get_selector(name)).published) is not None
-    }
-    for one in frozen:
-        if one.selector not in declared:
-            raise ParityError(
-                f"{tables / one.method}.parquet: the selector {one.selector!r} declares no published method"
-            )
     found: list[Compared] = []
-    for name, published in declared.items():
+    for name in SELECTORS:
+        published = Selector.of(get_selector(name)).published
         mine = [one for one in frozen if one.selector == name]
-        for table in (*mine,) or (None,):
-            found += _variants(name, published, table)
-    return found
+        if published is not None:
+            for table in (*mine,) or (None,):
+                found += _variants(name, published, table)
+            frozen = [one for one in frozen if one.selector != name]
+    return found + [_undeclared(one) for one in frozen]
+
+
+def _undeclared(frozen: Frozen) -> Compared:
+    error = f"the selector {frozen.selector!r} declares no published method"
+    return Compared(frozen.method, frozen.selector, "", "", "", first=True, error=error)
 
 
 def _variants(name: str, published: Published, frozen: Frozen | None) -> Iterable[Compared]:

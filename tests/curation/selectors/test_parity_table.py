@@ -71,12 +71,16 @@ def test_a_further_variant_may_differ(tmp_path):
     assert second.cells() == ("", "shortest first", "short", "differs (J = 0.00)", "")
 
 
-@pytest.mark.parametrize("content", ["plain", "unknown selector", "nothing"])
+def test_a_table_of_a_selector_without_a_published_method_is_wrong(tmp_path):
+    freeze(tmp_path, "best", [0, 1, None, None], selector="top_k", column="text_tokens")
+    assert rows(tmp_path)["best"].picks().startswith("cannot be run: the selector 'top_k' declares no")
+    assert parity.main(["--tables", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize("content", ["plain", "nothing"])
 def test_tables_that_cannot_be_read(tmp_path, content, capsys):
     if content == "plain":
         pq.write_table(pa.table({"row": [1]}), tmp_path / "a.parquet")
-    elif content == "unknown selector":
-        freeze(tmp_path, "top_k", [0, 1, None, None], selector="top_k")
     assert parity.main(["--tables", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 

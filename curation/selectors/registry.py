@@ -38,6 +38,7 @@ _NAMES = (
     "d2",
     "coincide",
     "datatailor",
+    "prism",
     "presel",
     "icons",
     "less",

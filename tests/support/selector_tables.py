@@ -79,6 +79,7 @@ CASES = [
     ("deita", {"variant": "clean", "threshold": 0.95, "fill": "score"}),
     ("deita", {"threshold": 0.5, "vectors": ["emb_image", "emb_text"], "within": "text", "fill": "score"}),
     ("semdedup", {}),
+    ("semdedup", {"variant": "clean", "text_only": "keep"}),
     ("semdedup", {"vectors": "clip_text", "cluster": "text", "keep": "random", "text_only": "exclude"}),
     ("d2", {}),
     ("d2", {"mode": "product", "vectors": "emb_text", "within": "text", "neighbours": 2, "text_only": None}),
@@ -86,6 +87,9 @@ CASES = [
     ("coincide", {"cluster": "text", "vectors": "emb_text", "tau": 2.0, "text_only": None}),
     ("datatailor", {}),
     ("datatailor", {"normalise": "none", "vectors": "emb_text", "cluster": "text", "text_only": "keep"}),
+    ("prism", {}),
+    ("prism", {"correlation": "pearson", "text_only": "keep"}),
+    ("prism", {"vectors": "emb_text", "text_only": None}),
     ("presel", {"reference": None}),
     ("presel", {"reference": None, "temperature": 5.0, "neighbours": 1, "text_only": "keep"}),
     ("icons", {}),
@@ -175,7 +179,20 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
     for name in ("emb_clip_pair", "emb_clip_turns"):
         found[name] = _vectors(rng, n, missing, width, text_only)
     found["cluster_once_select"] = some(rng.integers(0, 4, n), image_only=True)
-    return found | _states(rng, n, missing, width, text_only)
+    return found | _states(rng, n, missing, width, text_only) | _targets(rng, n, missing, width)
+
+
+def _targets(rng: np.random.Generator, n: int, missing: float, width: int) -> dict[str, pa.Array]:
+    """Columns of the targeted methods: similarities to queries, influences in a subspace, gains of a step."""
+    found = {"adam_mean_grad": _vectors(rng, n, missing, width)}
+    for name in ("masked_influence_vqa", "masked_influence_ocr", "step_gain"):
+        values = np.round(rng.normal(0, 1, n), 1).astype(np.float32)
+        found[name] = pa.array(values, mask=rng.random(n) < missing)
+    for task in ("vqa", "ocr", "chart"):
+        lists, gone = np.round(rng.random((n, 3)), 1).tolist(), rng.random(n) < missing
+        lists = [None if lost else own for own, lost in zip(lists, gone, strict=True)]
+        found[f"rds_{task}"] = pa.array(lists, pa.list_(pa.float32()))
+    return found
 
 
 def _states(
@@ -192,6 +209,7 @@ def _states(
         "spectrum_top": some(0.1 + 0.8 * rng.random(n)),
         "cluster_datatailor": pa.array(rng.integers(0, 3, n).astype(np.int32), mask=rng.random(n) < missing),
         "emb_last_token": _vectors(rng, n, missing, width),
+        "emb_shallow_visual": _vectors(rng, n, missing, width, text_only),
     }
 
 

@@ -1,4 +1,4 @@
-"""A chat model as judge of a conversation's answers: 0 to 100, from the text alone, read strictly."""
+"""A chat model as judge of answers: 0 to 100, from the text alone, read strictly."""
 
 import hashlib
 import re
@@ -25,10 +25,11 @@ _GRADE = re.compile(r"(\d{1,3})(?:\s*/\s*100)?\.?")
 
 
 class Judge:
-    """Requests one grade for each sample, `concurrency` at a time. options: those of ChatClient.
+    """Requests one grade for each item, `concurrency` at a time. options: those of ChatClient.
 
-    Raises EngineError when more than the share `max_failed` of the samples graded together (a shard) get no
-    grade.
+    prompt: the request, with the places that `fields` (item -> text by place) fills; by default items are
+    samples, and their own answers are graded. Raises EngineError when more than the share `max_failed` of the
+    items graded together (a shard) get no grade.
     """
 
     def __init__(
@@ -38,29 +39,33 @@ class Judge:
         *,
         max_failed: float = 0.05,
         concurrency: int = 16,
+        prompt: str = PROMPT,
+        fields: Callable[[Any], dict[str, str]] | None = None,
         **options: Any,
     ) -> None:
         self.client = ChatClient(base_url, model, **options)
+        self.prompt, self.fields = prompt, fields or _conversation
         self.max_failed, self.concurrency = max_failed, concurrency
         self.missing: Counter[str] = Counter()
 
     def identity(self) -> dict[str, Any]:
-        return {"model": self.client.model, "prompt_hash": hashlib.sha256(PROMPT.encode()).hexdigest()[:16]}
+        prompt_hash = hashlib.sha256(self.prompt.encode()).hexdigest()[:16]
+        return {"model": self.client.model, "prompt_hash": prompt_hash}
 
-    def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
+    def grade(self, items: Sequence[Any], advance: Callable[[float], None]) -> list[float | None]:
         grades: list[float | None] = []
         failed: Counter[str] = Counter()
-        for result in in_order(self._ask, samples, self.concurrency):
+        for result in in_order(self._ask, items, self.concurrency):
             if isinstance(result, str):
                 failed[result] += 1
                 grades.append(None)
             else:
                 grades.append(result)
             advance(1)
-        if failed.total() > self.max_failed * len(samples):
+        if failed.total() > self.max_failed * len(items):
             raise EngineError(
                 f"the judge {self.client.model} returned no grade for {failed.total()} of "
-                f"{len(samples)} samples ({dict(failed)}): "
+                f"{len(items)} items ({dict(failed)}): "
                 "check the model, or allow more failures with max_failed"
             )
         self.missing += failed
@@ -78,15 +83,19 @@ class Judge:
         }
         return {"missing": dict(self.missing), **counts}
 
-    def _ask(self, sample: "Sample") -> float | str:
+    def _ask(self, item: Any) -> float | str:
         """The grade, or the reason for its absence."""
-        message = {"role": "user", "content": PROMPT.format(conversation=transcript(sample))}
+        message = {"role": "user", "content": self.prompt.format(**self.fields(item))}
         try:
             reply = self.client.complete([message], ANSWER_TOKENS)
         except ChatFailure as failure:
             return failure.reason
         grade = read_grade(reply.text)
         return "unreadable" if grade is None else grade
+
+
+def _conversation(sample: "Sample") -> dict[str, str]:
+    return {"conversation": transcript(sample)}
 
 
 def read_grade(text: str) -> float | None:

@@ -185,7 +185,7 @@ def test_a_judge_that_fails_too_often_stops_before_a_part_is_written(small_pool,
             "shard_rows": 20,
             "options": {"concurrency": 1},
         }
-        with pytest.raises(EngineError, match=r"no grade for 1 of 20 samples .*bad_request"):
+        with pytest.raises(EngineError, match=r"no grade for 1 of 20 items .*bad_request"):
             score_quality(small_pool, tmp_path, max_failed=0.0, **options)
         with pytest.raises(MissingPartError):
             read_signal(tmp_path)

@@ -1,1 +1,4 @@
-"""How well a model answers a pool's questions by itself: generated answers, scored by rule or a judge."""
+"""How well a model answers a pool's questions by itself: generated answers, scored by rule or a judge.
+
+Start with `producer.py`.
+"""

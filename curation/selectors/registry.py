@@ -44,6 +44,7 @@ _NAMES = (
     "less",
     "tive",
     "rds",
+    "seed",
     "mmssr",
     "mmssr_official",
     "mllm_selector",

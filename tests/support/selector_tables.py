@@ -98,6 +98,8 @@ CASES = [
     ("less", {"adam": False, "tasks": ["vqa", "chart"]}),
     ("rds", {}),
     ("rds", {"tasks": ["vqa"]}),
+    ("seed", {}),
+    ("seed", {"neighbours": 2, "least": 0.3, "tasks": ["ocr"], "within": "text"}),
     ("tive", {}),
     ("tive", {"scale": 2.0, "text_only": "keep"}),
     ("self_filter", {}),
@@ -170,6 +172,13 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
         found[f"similarity_{name}"] = some(
             np.round(rng.random(n), 1), image_only=name in ("activation", "image")
         )
+    for name in ("tanh_attention_image", "tanh_attention_text", "dino", "last_token", "token_mean"):
+        gone = text_only if name in ("tanh_attention_image", "tanh_attention_text", "dino") else None
+        found[f"emb_{name}"] = _vectors(rng, n, missing, width, gone)
+    for name in ("coincide", "semdedup", "presel", "visnec", "instructiongpt4"):
+        image_only = name in ("coincide", "presel", "instructiongpt4")
+        found[f"cluster_{name}"] = some(rng.integers(0, 4, n), image_only=image_only)
+        found[f"similarity_{name}"] = some(np.round(rng.random(n), 1), image_only=image_only)
     for task in ("vqa", "ocr", "chart"):
         found[f"adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
     found["deita_score"] = some(np.round(rng.gamma(2.0, 3.0, n)))

@@ -174,8 +174,7 @@ def test_band_is_random_between_two_quantiles():
 
 def test_deita_skips_what_resembles_a_better_row():
     data = table(
-        complexity=[2.0, 3.0, 1.0, 5.0, None],
-        quality=[3.0, 3.0, 1.0, 1.0, 9.0],
+        deita_score=[6.0, 9.0, 1.0, 5.0, None],
         emb_text=[[1, 0.01], [1, 0], [0, 1], [-1, 0], [0, -1]],
     )
     found = get_selector("deita")(data, 3, 0)  # 9, then 6 (a near copy), then 5, then 1
@@ -189,12 +188,13 @@ def test_deita_skips_what_resembles_a_better_row():
     ]
     assert filled.notes == {"missing_value": 1, "out_of_range": 0, "filled": 1}
     assert picked("deita", data, 4, threshold=1.0) == [1, 0, 3, 2]
+    data = data.append_column("n_turns", pa.array([1, 3, 1, 1, 1]))
+    assert picked("deita", data, 4, threshold=1.0, variant="clean") == [0, 3, 1, 2]
 
 
 def test_deita_within_clusters_compares_only_there():
     data = table(
-        complexity=[4.0, 3.0, 2.0],
-        quality=[1.0, 1.0, 1.0],
+        deita_score=[4.0, 3.0, 2.0],
         emb_text=[[1, 0]] * 3,
         cluster_text=pa.array([0, 1, 0], pa.int32()),
     )
@@ -216,8 +216,8 @@ def test_semdedup_keeps_the_budget_by_one_threshold(seed, n, data):
     vectors = np.round(rng.normal(0, 1, (n, 3)), 1)
     clusters, similarity = rng.integers(0, 3, n).astype(np.int32), np.round(rng.random(n), 3)
     budget = data.draw(st.integers(1, n))
-    pool = table(emb_image=vectors.tolist(), cluster_image=clusters, similarity_image=similarity)
-    found = get_selector("semdedup")(pool, budget, 0)
+    pool = table(emb_last_token=vectors.tolist(), cluster_semdedup=clusters, similarity_semdedup=similarity)
+    found = get_selector("semdedup")(pool, budget, 0, variant="clean")
     assert len(found.rows) == budget
     units = cosine.unit(vectors.astype(np.float16))
     near, threshold = cosine.cosines(units, units), 1 - found.notes["epsilon_e6"] / 1e6
@@ -233,18 +233,18 @@ def test_semdedup_keeps_the_budget_by_one_threshold(seed, n, data):
 
 def test_semdedup_by_hand():
     data = table(
-        emb_image=[[1, 0], [1, 0.1], [1, 0.1], [0, 1], None, None],
-        cluster_image=pa.array([0, 0, 0, 0, None, None], pa.int32()),
-        similarity_image=[0.9, 0.8, 0.7, 0.2, None, None],
+        emb_last_token=[[1, 0], [1, 0.1], [1, 0.1], [0, 1], None, None],
+        cluster_semdedup=pa.array([0, 0, 0, 0, None, None], pa.int32()),
+        similarity_semdedup=[0.9, 0.8, 0.7, 0.2, None, None],
         n_images=[1, 1, 1, 1, 0, 1],
     )
-    assert picked("semdedup", data, 3, text_only="exclude") == [3, 2, 0]
-    assert picked("semdedup", data, 3, keep="easy", text_only="exclude") == [0, 1, 3]
+    assert picked("semdedup", data, 3, variant="clean", text_only="exclude") == [3, 2, 0]
+    assert picked("semdedup", data, 3, variant="clean", keep="easy", text_only="exclude") == [0, 1, 3]
     # 2 is dropped at 1 - epsilon < .0995, its cosine to 3; 0 is at right angles to 3
-    found = get_selector("semdedup")(data, 2, 0, text_only="exclude")
+    found = get_selector("semdedup")(data, 2, 0, variant="clean", text_only="exclude")
     assert found.rows.tolist() == [3, 0] and found.reason["similarity"].to_pylist() == [None, 0.0]
     found = get_selector("semdedup")(
-        data, 4, 0
+        data, 4, 0, variant="clean", text_only="keep"
     )  # 4 rows with an image, 1 without: a fifth of the budget rounds to 1
     assert found.rows.tolist() == [3, 2, 0, 4] and found.notes["missing_value"] == 1
     with pytest.raises(BudgetError) as error:
@@ -255,11 +255,35 @@ def test_semdedup_by_hand():
 def test_semdedup_refuses_clusters_that_are_too_large(monkeypatch):
     monkeypatch.setattr(semdedup_module, "PAIR_LIMIT", 15)
     data = table(
-        emb_image=[[1, 0]] * 4, cluster_image=pa.array([0] * 4, pa.int32()), similarity_image=[0.1] * 4
+        emb_last_token=[[1, 0]] * 4,
+        cluster_semdedup=pa.array([0] * 4, pa.int32()),
+        similarity_semdedup=[0.1] * 4,
     )
     with pytest.raises(SizeError, match="use more clusters") as error:
-        picked("semdedup", data, 2)
+        picked("semdedup", data, 2, variant="clean")
     assert error.value.size == 16
+
+
+def test_published_semdedup_by_hand(monkeypatch):
+    angles = [0, 20, 40, 60, 0]
+    data = table(
+        emb_last_token=[[100 * math.cos(math.radians(a)), 100 * math.sin(math.radians(a))] for a in angles],
+        cluster_semdedup=pa.array([0, 0, 0, 0, 1], pa.int32()),
+        similarity_semdedup=[0.1, 0.2, 0.3, 0.4, 0.9],
+    )
+    # 1 to 3 lie 20 degrees from the row before them, which counts although it is itself the next to go
+    found = get_selector("semdedup")(data, 5, 0)
+    assert set(found.rows.tolist()[:2]) == {0, 4}
+    np.testing.assert_allclose(
+        [value or 0 for value in found.reason["similarity"].to_pylist()],
+        [0, 0] + [math.cos(math.radians(20))] * 3,
+        atol=1e-3,
+    )
+    kept = get_selector("semdedup")(data, 3, 0, variant="clean")
+    assert sorted(kept.rows.tolist()) == [0, 3, 4], "1 is dropped by 0, then 2 is 40 degrees from 0"
+    monkeypatch.setattr(semdedup_module, "COMPARED_LIMIT", 16)
+    with pytest.raises(SizeError, match="use more clusters"):
+        picked("semdedup", data, 2)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 25), st.sampled_from(["sum", "product"]))
@@ -516,18 +540,20 @@ def test_a_pool_of_one_source_equal_scores_and_one_vector(name):
             "base_nll",
             "base_nll_noimg",
             "base_el2n",
-            "complexity",
-            "quality",
+            "base_margin",
+            "deita_score",
             "influence_x",
         )
     }
-    clusters = {f"cluster_{c}": pa.array([3] * n, pa.int32()) for c in ("text", "image", "activation")}
-    same = {c: [[1.0, 2.0]] * n for c in ("emb_image", "emb_text")}
+    names = ("coincide", "semdedup", "presel", "visnec")
+    clusters = {f"cluster_{c}": pa.array([3] * n, pa.int32()) for c in names}
+    halves = ("tanh_attention_image", "tanh_attention_text")
+    same = {f"emb_{c}": [[1.0, 2.0]] * n for c in ("last_token", "token_mean", "dino", *halves)}
     data = table(
         **flat,
         **clusters,
         **same,
-        similarity_image=[1.0] * n,
+        similarity_semdedup=[1.0] * n,
         in_seed=[True] + [False] * 11,
         in_reference=[True] * n,
     )

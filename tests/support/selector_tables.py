@@ -90,6 +90,8 @@ CASES = [
     ("prism", {}),
     ("prism", {"correlation": "pearson", "text_only": "keep"}),
     ("prism", {"vectors": "emb_text", "text_only": None}),
+    ("ards", {}),
+    ("ards", {"hard": 2, "similarity": "mean", "text_only": "keep"}),
     ("presel", {"reference": None}),
     ("presel", {"reference": None, "temperature": 5.0, "neighbours": 1, "text_only": "keep"}),
     ("icons", {}),
@@ -218,6 +220,12 @@ def _states(
         "spectrum_top": some(0.1 + 0.8 * rng.random(n)),
         "cluster_datatailor": pa.array(rng.integers(0, 3, n).astype(np.int32), mask=rng.random(n) < missing),
         "emb_last_token": _vectors(rng, n, missing, width),
+        "nll_noised": some(rng.gamma(2.0, 1.0, n), image_only=True),
+        "nll_permuted": pa.array(
+            np.round(rng.gamma(2.0, 1.0, n), 1).astype(np.float32), mask=rng.random(n) < 0.7
+        ),
+        "cluster_ards": pa.array(rng.integers(0, 4, n).astype(np.int32), mask=rng.random(n) < missing),
+        "emb_ards": _vectors(rng, n, missing, width),
         "emb_shallow_visual": _vectors(rng, n, missing, width, text_only),
     }
 

@@ -78,6 +78,12 @@ class TurnModel:
         }
 
     def grade(self, samples: Sequence["Sample"], advance: Callable[[float], None]) -> list[float | None]:
+        return self.join(self.grade_turns(samples, advance))
+
+    def grade_turns(
+        self, samples: Sequence["Sample"], advance: Callable[[float], None]
+    ) -> list[list[float | None]]:
+        """The grades of each sample's turns, None for a turn that is too long."""
         start = time.perf_counter()
         owners = [index for index, sample in enumerate(samples) for _ in sample.turns]
         turns = [turn for sample in samples for turn in sample.turns]
@@ -88,9 +94,13 @@ class TurnModel:
         for owner, value in zip(owners, values, strict=True):
             by_sample[owner].append(value)
         self.seconds += time.perf_counter() - start
+        return by_sample
+
+    def join(self, by_sample: Sequence[Sequence[float | None]]) -> list[float | None]:
+        """The grade of each sample from those of its turns; None, counted, where one of them is missing."""
         return [self._joined(grades) for grades in by_sample]
 
-    def _joined(self, turns: list[float | None]) -> float | None:
+    def _joined(self, turns: Sequence[float | None]) -> float | None:
         known = [value for value in turns if value is not None]
         if len(known) < len(turns):
             self.missing["too_long"] += 1

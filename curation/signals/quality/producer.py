@@ -8,15 +8,18 @@
 - judge: 0-100 by a chat model, temperature 0 (InstructionGPT-4, arXiv 2308.12067)
 - complexity, quality: expected value over the grades 1..6 of Deita's scorers, sum over the turns (arXiv
   2312.15685)
+- deita_score, with the two: sum over the turns of complexity · quality of the turn, as in Deita's released
+  code. The product of the two sums is another quantity, which grows with the square of the number of turns
 
 A column that is not requested, or whose model is not given, is not in the signal. A sample that a grader
 fails to grade is null and counted; there is no default grade.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from curation.pool.sample import Sample
 
 COLUMNS = ("reward", "judge", "complexity", "quality")
+BY_TURN = ("complexity", "quality")
+"""Columns whose grades of single turns `deita_score` multiplies."""
 KINDS = ("metadata", "models")
 
 
@@ -42,6 +47,18 @@ class Grader(Protocol):
 
     def summary(self) -> dict[str, Any]:
         """Counts of this run: failures by reason in `missing`, and those specific to the grader."""
+
+
+class TurnGrader(Grader, Protocol):
+    """Computes the grades of a column that is made of grades of the turns."""
+
+    def grade_turns(
+        self, samples: Sequence["Sample"], advance: Callable[[float], None]
+    ) -> Sequence[Sequence[float | None]]:
+        """The grades of each sample's turns, None where grading fails."""
+
+    def join(self, by_sample: Sequence[Sequence[float | None]]) -> list[float | None]:
+        """A sample's grade from those of its turns."""
 
 
 def score_quality(
@@ -69,7 +86,7 @@ def score_quality(
 ) -> dict[str, Any]:
     """Write the quality signal of a pool to `out`; parts that are complete are kept.
 
-    columns: some of COLUMNS; default: all that are possible.
+    columns: some of COLUMNS; default: all that are possible. `deita_score` comes with complexity and quality.
     kind "metadata": `truth` is the generator's truth.parquet; noise, knows_rate and seed as in
     `quality_metadata`.
     kind "models": checkpoint directories of a sequence classifier with one logit (reward) and of causal
@@ -94,12 +111,10 @@ def score_quality(
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         nonlocal computed
-        samples, part = list(pool.samples(rows)), _rows_from(advance, len(graders))
-        grades = {
-            column: pa.array(grader.grade(samples, part), pa.float32()) for column, grader in graders.items()
-        }
+        grades = grade_all(graders, list(pool.samples(rows)), _rows_from(advance, len(graders)))
         computed += len(rows)
-        return pa.table({"row": pa.array(rows, pa.int32()), **grades})
+        columns = {column: pa.array(values, pa.float32()) for column, values in grades.items()}
+        return pa.table({"row": pa.array(rows, pa.int32()), **columns})
 
     identity = {
         "producer": "quality",
@@ -114,10 +129,36 @@ def score_quality(
         "seconds": round(seconds, 3),
         "samples_per_second": round(computed / seconds, 1) if computed else None,
         "columns": {
-            column: {**_describe(values), **graders[column].summary()}
+            column: {**_describe(values), **(graders[column].summary() if column in graders else {})}
             for column, values in _columns(out, pool).items()
         },
     }
+
+
+def grade_all(
+    graders: Mapping[str, Grader], samples: Sequence["Sample"], advance: Callable[[float], None]
+) -> dict[str, list[float | None]]:
+    """The grades by column, and `deita_score` where there are complexity and quality."""
+    grades, turns = {}, []
+    for column, grader in graders.items():
+        if column in BY_TURN:
+            by_turn = cast("TurnGrader", grader)
+            turns.append(by_turn.grade_turns(samples, advance))
+            grades[column] = by_turn.join(turns[-1])
+        else:
+            grades[column] = grader.grade(samples, advance)
+    if len(turns) == len(BY_TURN):
+        grades["deita_score"] = [turn_products(*pair) for pair in zip(*turns, strict=True)]
+    return grades
+
+
+def turn_products(complexity: Sequence[float | None], quality: Sequence[float | None]) -> float | None:
+    """Sum over the turns of complexity · quality (Deita's released code); None where a grade is missing."""
+    if None in complexity or None in quality:
+        return None
+    pairs = zip(cast("Sequence[float]", complexity), cast("Sequence[float]", quality), strict=True)
+    total = math.fsum(c * q for c, q in pairs)
+    return total if math.isfinite(total) else None
 
 
 def _stand_ins(

@@ -14,6 +14,8 @@ sample (0..5):
 - complexity = n · (1 + d)
 - quality = n · min(6, 1 + log2(1 + w))
 
+Each turn has the n-th part of a sample's complexity and quality, noise included.
+
 Draws depend on (seed, id) alone (BLAKE2b) and are the same on every machine.
 """
 
@@ -78,6 +80,17 @@ class StandIn:
         grades: list[float | None] = [self._grade(sample) for sample in samples]
         advance(len(samples))
         return grades
+
+    def grade_turns(
+        self, samples: Sequence["Sample"], advance: Callable[[float], None]
+    ) -> list[list[float | None]]:
+        """Equal grades of a sample's turns: the record tells their mean length and their hardest question."""
+        advance(len(samples))
+        return [[self._grade(sample) / len(sample.turns)] * len(sample.turns) for sample in samples]
+
+    def join(self, by_sample: Sequence[Sequence[float | None]]) -> list[float | None]:
+        """The sum over the turns of each sample; each of its turns has a grade."""
+        return [math.fsum(grade for grade in grades if grade is not None) for grades in by_sample]
 
     def summary(self) -> dict[str, Any]:
         return {"missing": {}}

@@ -14,7 +14,7 @@ from curation.signals.core.table import MissingPartError, OtherPoolError, read_m
 from curation.signals.core.vlm import ModelError
 from curation.signals.quality.judge import read_grade
 from curation.signals.quality.models import PROMPTS, RewardModel, ScaleModel
-from curation.signals.quality.producer import score_quality
+from curation.signals.quality.producer import score_quality, turn_products
 from curation.signals.raters.engine import EngineError
 from curation.taxonomy import CAPABILITY_KEYS
 
@@ -89,11 +89,41 @@ def test_a_scale_is_the_expected_grade_summed_over_turns(small_pool, text_models
     assert (np.array(values) >= turns).all() and (np.array(values) <= 6 * turns).all()
 
 
+@torch.inference_mode()
+def test_deitas_score_multiplies_the_grades_of_each_turn(small_pool, text_models, graded):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = (
+        kind.from_pretrained(text_models[1]) for kind in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    digits = tokenizer.convert_tokens_to_ids(list("123456"))
+
+    def grade(column, turn):
+        question, answer = texts_of(turn)
+        prompt = PROMPTS[column].format(question=question, answer=answer)
+        logits = model(tokenizer(prompt, return_tensors="pt")["input_ids"]).logits[0, -1, digits]
+        return float(logits.softmax(0) @ torch.arange(1.0, 7.0))
+
+    table = read_signal(graded[0])
+    row = int(np.argmax(small_pool.table["n_turns"].to_numpy()))
+    turns = small_pool[row].turns
+    total = sum(grade("complexity", turn) * grade("quality", turn) for turn in turns)
+    assert table["deita_score"][row].as_py() == pytest.approx(total, abs=1e-2)
+    sums = table["complexity"][row].as_py() * table["quality"][row].as_py()
+    assert len(turns) > 1 and sums > 1.5 * total
+
+
+def test_a_score_by_turn_needs_every_grade():
+    assert turn_products([2.0, 2.0, 2.0], [2.5, 2.5, 2.5]) == 15.0  # the sums multiply to 45
+    assert turn_products([1.0, None], [2.0, 3.0]) is None and turn_products([1.0], [None]) is None
+    assert turn_products([float("inf")], [1.0]) is None
+
+
 def test_columns_without_a_model_are_absent_and_counts_are_reported(small_pool, graded):
     out, summary = graded
     table = read_signal(out, small_pool.hash)
     assert (
-        table.column_names == ["row", "reward", "complexity", "quality"]
+        table.column_names == ["row", "reward", "complexity", "quality", "deita_score"]
         and table["reward"].type == pa.float32()
     )
     assert (
@@ -240,6 +270,9 @@ def test_the_stand_in_without_noise_is_its_formula(small_pool, tmp_path):
         assert table["quality"][row].as_py() == pytest.approx(
             len(sample.turns) * min(6, 1 + np.log2(1 + words)), rel=1e-5
         )
+        assert table["deita_score"][row].as_py() == pytest.approx(
+            4 * len(sample.turns) * min(6, 1 + np.log2(1 + words)), rel=1e-5
+        )
 
 
 def test_graders_notice_wrong_answers_independently_at_the_given_rate(small_pool, tmp_path):
@@ -295,7 +328,7 @@ def test_noise_is_independent_seeded_and_in_units_of_the_spread(small_pool, tmp_
 def test_columns_can_be_chosen_and_invalid_settings_are_refused(small_pool, tmp_path):
     truth = write_truth(small_pool, tmp_path / "truth.parquet")
     score_quality(small_pool, tmp_path / "two", truth=truth, columns=["quality", "reward"])
-    assert read_signal(tmp_path / "two").column_names == ["row", "reward", "quality"]
+    assert read_signal(tmp_path / "two").column_names == ["row", "reward", "quality"]  # no deita_score
     out = tmp_path / "bad"
     with pytest.raises(ValueError, match="needs truth"):
         score_quality(small_pool, out)

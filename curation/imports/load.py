@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from curation import atomic
 from curation.command import CommandParser, fail, path
-from curation.imports.official_folder import read_official_folder
+from curation.imports.official_folder import KEYS, read_official_folder
 from curation.imports.pool_index import Index, open_index
 from curation.imports.score_text import MODES, nearest_style
 from curation.imports.table import Reading, Signal, import_file, import_table
@@ -129,6 +129,7 @@ def _official(folder: Path, index: Index, reading: Reading, out: Path) -> Signal
         mapping=reading.mapping,
         mode=reading.mode,
         max_bad_fraction=reading.max_bad_fraction,
+        key=reading.key,
     )
     return Signal(folder.name, read_signal(out, index.hash), read_metadata(out)["identity"], counts)
 
@@ -141,6 +142,7 @@ def summary_lines(signal: Signal) -> list[str]:
             for name, file in signal.counts["files"].items()
             if set(file) - {"column", "lines"}
         ]
+        lines.insert(0, f"{signal.name}: its lines are joined by the pool's {signal.counts['key']}")
         absent = signal.counts["absent"]
         lines += [f"{signal.name}: no file for {', '.join(absent)}"] if absent else []
         return lines + _unknown_styles(signal.name, signal.counts["unknown_styles"])
@@ -221,6 +223,11 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         help="base name of a JSONL file of mmSSR -> capability key, `styles` or `ignore`; may be repeated",
     )
     parser.add_argument(
+        "--key",
+        choices=KEYS,
+        help="what the `idx` of a score folder of mmSSR names; default: the records' `idx`, else `id`",
+    )
+    parser.add_argument(
         "--max-bad-fraction",
         type=float,
         default=0.01,
@@ -235,7 +242,8 @@ def reading_of(options: argparse.Namespace) -> Reading:
     for name, sign, key in pairs:
         if not (name and sign and key):
             raise SignalError(f"--map {name}{sign}{key} is not FILE=KEY")
-    return Reading(options.mode, options.max_bad_fraction, {name: key for name, _, key in pairs})
+    mapping = {name: key for name, _, key in pairs}
+    return Reading(options.mode, options.max_bad_fraction, options.key, mapping)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

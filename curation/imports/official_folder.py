@@ -1,13 +1,15 @@
 """Read the score folder of the released mmSSR code (arXiv 2503.13383) into one signal.
 
-The folder has one JSONL file per capability and one for the styles; a line has `idx` (the sample's id) and
-`text` (the model's output). The base name of a file names its content: a key or a phrase of
-`curation.taxonomy`, up to case, spaces and punctuation, or an entry of a mapping.
+The folder has one JSONL file per capability and one for the styles; a line has `idx`, the sample's own key
+of that name, and `pred_response`, the model's output (`text` is read in its place). The base name of a file
+names its content: a key, a phrase or the first word of a phrase of `curation.taxonomy`, up to case, spaces
+and punctuation, or an entry of a mapping.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ import pyarrow as pa
 from curation import atomic
 from curation.imports.pool_index import table_hash
 from curation.imports.score_text import (
+    FAILED,
+    REASONS,
+    ScoreError,
     StyleTexts,
     check_bad,
     check_styles,
@@ -34,6 +39,7 @@ from curation.imports.table_file import (
     TableFileError,
     file_hash,
     first_line,
+    first_repeated,
     readable,
     text_ids,
 )
@@ -52,9 +58,15 @@ IGNORE = "ignore"
 _NAMES = {
     squash(name): capability.key
     for capability in CAPABILITIES
-    for name in (capability.key, capability.phrase)
+    for name in (capability.key, capability.phrase, capability.phrase.split()[0])
 } | dict.fromkeys(("style", "styles", "styler", "interactionstyle", "interactionstyles"), STYLES)
-"""Squashed name of a file -> its content: a capability or `styles`."""
+"""Squashed name of a file -> its content: a capability or `styles`.
+
+The released scripts show three names, spatial, attribute and logical, which are words of their phrases; that
+the other eleven are such words too is a reading of ours.
+"""
+KEYS = ("idx", "id")
+"""Columns of a pool that the `idx` of a line may name."""
 _BATCH = 1 << 16
 _SHARD = 1 << 18
 
@@ -83,36 +95,39 @@ def read_official_folder(
     mapping: Mapping[str, str] | None = None,
     mode: str = "clean",
     max_bad_fraction: float = 0.01,
+    key: str | None = None,
 ) -> dict[str, Any]:
     """Write the signal `out`: row, cap_<capability> (int8, null = no score) and styles (list of text).
 
-    pool_table: row (0, 1, 2, ...) and id; also source if `pool_hash` is None, which is then that of a plain
-    table.
+    pool_table: row (0, 1, 2, ...), id and idx (may be absent); also source if `pool_hash` is None, which is
+    then that of a plain table.
+    key: the column that the lines' `idx` is looked up in, `idx` or `id`; None: `idx` if the pool has any,
+    else `id`. Rows without an `idx` then get no value (`no_line`).
     mapping: base name -> capability, `styles` or `ignore`. mode: how texts are read, see `score_text`;
     official scores are int16. The files are streamed one after the other: memory is bounded by the pool's ids
     and the result.
 
-    Counts per file: lines; `broken_line` (not a JSON object with `idx` or `text`, such as a truncated last
+    Counts per file: lines; `broken_line` (not a JSON object with one of these keys, such as a truncated last
     line), `no_idx`, `not_in_pool`, `repeated` (the id and value of an earlier line); rows of the pool without
-    a value by reason (`score_text.REASONS`). Returns {"rows", "files": {name: {"column", count: ...}},
+    a value by reason (`score_text.REASONS`). Returns {"rows", "key", "files": {name: {"column", count: ...}},
     "absent": capabilities without a file, "unknown_styles": {phrase: rows}}, which is also written to
     `out`/import.json.
 
     Raises OfficialFolderError for a folder without such files, a file of unknown name, or two files for one
-    column; IdTypeError; DuplicateRowsError for an id with two different values; OtherPoolError if no id of a
-    file is in the pool; ScoreError if more than `max_bad_fraction` of a file's lines are broken or hold no
-    score, or if every style is unknown.
+    column; IdTypeError; DuplicateRowsError for an id with two different values, or an `idx` that two samples
+    have; OtherPoolError if no id of a file is in the pool; ScoreError if more than `max_bad_fraction` of a
+    file's lines are broken or hold no score, if a file gives no sample a value, or if every style is unknown.
     """
     if not np.array_equal(pool_table["row"].to_numpy(), np.arange(len(pool_table))):
         raise OfficialFolderError("column `row` of the pool's table must count from 0 in the table's order")
     files = match_files(Path(folder), mapping or {})
-    index = pa.table(
-        {"at": pool_table["row"].cast(pa.int32()), "pool_id": text_ids(pool_table["id"], Path(folder))}
-    )
+    key = _key(pool_table, key)
+    index = _index(pool_table, key, Path(folder))
     styles, arrays, report = StyleTexts(mode), {}, {}
     for content, path in files.items():
         is_styles = content == STYLES
-        column = _fill(path, index, styles.value if is_styles else lambda value: score_code(value, mode))
+        code = styles.value if is_styles else partial(score_code, mode=mode)
+        column = _fill(path, index, key, code, len(pool_table))
         report[path.name] = {"column": _column_name(content), **_counted(column, path, max_bad_fraction)}
         arrays[content] = column.codes if is_styles else column.codes.astype(np.int16)
     unknown = styles.unknown(arrays[STYLES]) if STYLES in arrays else {}
@@ -121,13 +136,41 @@ def read_official_folder(
         "producer": "official_folder",
         "pool_hash": pool_hash or table_hash(pool_table),
         "mode": mode,
+        "key": key,
         "files": {content: file_hash(path) for content, path in files.items()},
     }
     write_signal(out, identity, len(pool_table), _shards(arrays, styles, mode), shard_rows=_SHARD)
     absent = [content for content in (*CAPABILITY_KEYS, STYLES) if content not in files]
-    counts = {"rows": len(pool_table), "files": report, "absent": absent, "unknown_styles": unknown}
+    counts = {"rows": len(pool_table), "key": key, "files": report}
+    counts |= {"absent": absent, "unknown_styles": unknown}
     atomic.write_json(out / "import.json", counts)
     return counts
+
+
+def _key(pool_table: pa.Table, key: str | None) -> str:
+    """The column that names samples: the given one, else `idx` if the pool has any."""
+    if key not in (None, *KEYS):
+        raise OfficialFolderError(f"key must be one of {', '.join(KEYS)}, got {key!r}")
+    known = "idx" in pool_table.column_names and pool_table["idx"].null_count < len(pool_table)
+    if key == "idx" and not known:
+        raise OfficialFolderError(
+            "no sample of the pool has an `idx`; build the pool again from records with one"
+        )
+    return key or ("idx" if known else "id")
+
+
+def _index(pool_table: pa.Table, key: str, folder: Path) -> pa.Table:
+    """`pool_id` (text) and `at` (row) of the samples that have one, in the pool's order."""
+    index = pa.table(
+        {"at": pool_table["row"].cast(pa.int32()), "pool_id": text_ids(pool_table[key], folder, key)}
+    )
+    index = index.filter(index["pool_id"].is_valid())
+    if repeated := first_repeated(index["pool_id"]):
+        raise DuplicateRowsError(
+            f"{folder}: {repeated[1]:,} samples of the pool repeat an {key}, the first is {repeated[0]!r}: "
+            "lines cannot be joined by it; if they hold the samples' ids, say so with --key id"
+        )
+    return index
 
 
 def _column_name(content: str) -> str:
@@ -175,9 +218,12 @@ def _content(path: Path, mapping: Mapping[str, str]) -> str:
     return content
 
 
-def _fill(path: Path, index: pa.Table, code: Callable[[object], int]) -> _Column:
-    """Codes by row from the lines of one file; `code` converts the JSON value of `text`."""
-    column = _Column(np.full(len(index), failed("no_line"), np.int32))
+def _fill(path: Path, index: pa.Table, key: str, code: Callable[[object], int], total: int) -> _Column:
+    """Codes by row from the lines of one file; `code` converts the JSON value of a line's text.
+
+    `total`: rows of the pool, of which `index` holds those that have a `key`.
+    """
+    column = _Column(np.full(total, failed("no_line"), np.int32))
     known: dict[str | None, int] = {}
     for at, kinds, raw in _batches(path, index):
         unusable = set(kinds.unique().to_pylist()) - {None, "NULL", *ID_KINDS}
@@ -195,7 +241,7 @@ def _fill(path: Path, index: pa.Table, code: Callable[[object], int]) -> _Column
         inside = np.flatnonzero(rows >= 0)
         codes = codes_by_text(raw, lambda text: code(None if text is None else json.loads(text)), known)
         _place(column, rows[inside], codes[inside], index, path)
-    _check_overlap(column, path, index)
+    _check_overlap(column, path, index, key)
     return column
 
 
@@ -206,8 +252,9 @@ def _batches(path: Path, index: pa.Table) -> Iterator[tuple[pa.Array, pa.Array, 
 
         connection.register("pool", index)
         query = (
-            f"SELECT p.at, json_type(f.idx) AS kind, f.text AS raw FROM read_json('{name}', "
-            "format='newline_delimited', ignore_errors=true, columns={idx: 'JSON', text: 'JSON'}) f "
+            "SELECT p.at, json_type(f.idx) AS kind, coalesce(f.pred_response, f.text) AS raw "
+            f"FROM read_json('{name}', format='newline_delimited', ignore_errors=true, "
+            "columns={idx: 'JSON', pred_response: 'JSON', text: 'JSON'}) f "
             "LEFT JOIN pool p ON p.pool_id = trim(f.idx->>'$')"
         )
         try:
@@ -224,18 +271,21 @@ def _place(column: _Column, rows: np.ndarray, codes: np.ndarray, index: pa.Table
     column.codes[rows[first]] = codes[first]
     other = np.flatnonzero(column.codes[rows] != codes)
     if len(other):
-        id = index["pool_id"][int(rows[other[0]])].as_py()
+        at = index["at"].index(pa.scalar(rows[other[0]], pa.int32())).as_py()
+        id = index["pool_id"][at].as_py()
         raise DuplicateRowsError(f"{path}: idx {id!r} has two different values; keep one line per sample")
     column.count("repeated", len(rows) - len(first))
 
 
-def _check_overlap(column: _Column, path: Path, index: pa.Table) -> None:
+def _check_overlap(column: _Column, path: Path, index: pa.Table, key: str) -> None:
     if not column.counts.get("lines"):
         raise OfficialFolderError(f"{path} is empty")
     if (column.codes == failed("no_line")).all():
         raise OtherPoolError(
             f"{path}: none of its {column.counts['lines']:,} lines has an `idx` of the pool, "
-            f"whose first id is {index['pool_id'][0].as_py()!r}; it belongs to another pool"
+            f"whose first {key} is {index['pool_id'][0].as_py()!r}; it belongs to another pool"
+            + ", or its `idx` holds the samples' ids (--key id)"
+            * (key == "idx")
         )
 
 
@@ -244,6 +294,12 @@ def _counted(column: _Column, path: Path, max_bad_fraction: float) -> dict[str, 
         column.codes
     )
     check_bad(counts, column.counts["lines"], max_bad_fraction, str(path))
+    if (column.codes < FAILED + len(REASONS)).all():
+        why = ", ".join(f"{reason} {number:,}" for reason, number in counts.items() if reason in REASONS)
+        raise ScoreError(
+            f"{path}: none of its {counts['lines']:,} lines gives a sample a value ({why}); a line must have "
+            "the keys `idx` and `pred_response` (or `text`)"
+        )
     return counts
 
 

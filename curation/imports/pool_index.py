@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.imports.table_file import first_repeated, read_table_file
+from curation.imports.table_file import first_repeated, read_table_file, text_ids
 from curation.pool.errors import PoolError
 from curation.pool.read import read_info, read_table
 
@@ -25,7 +25,7 @@ COUNTS = ("n_images", "n_turns", "text_tokens", "image_tokens")
 
 @dataclass(frozen=True)
 class Index:
-    """`table` has row, id, source and the known counts, in row order; `hash` is the pool hash.
+    """`table` has row, id, source, the known counts and `idx` (if any), in row order; `hash`: the pool hash.
 
     extra: row and the further columns of a plain table, which may be signals; None for a pool folder.
     ignored: names of the nested columns of a plain table. token_unit: unit of the text tokens, None if
@@ -76,6 +76,8 @@ def _of_table(path: Path) -> Index:
         "id": _ids(table["id"], path),
         "source": _sources(table[source], path, source),
     } | {name: _counts(table[name], path, name) for name in COUNTS if name in table.column_names}
+    if "idx" in table.column_names:
+        columns["idx"] = text_ids(table["idx"], path, "idx").cast(pa.string())
     index = pa.table(columns)
     others = [name for name in table.column_names if name not in columns and name != source]
     extra = pa.table({"row": columns["row"], **{name: table[name] for name in others}}) if others else None

@@ -31,6 +31,7 @@ class Reading:
 
     mode: str = "clean"
     max_bad_fraction: float = 0.01
+    key: str | None = None
     mapping: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -118,8 +118,10 @@ def first_line(error: Exception, path: Path) -> str:
     return re.sub(r'"[^"]*/file\.\w+"', f'"{path.name}"', str(error).splitlines()[0])
 
 
-def text_ids(ids: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+def text_ids(ids: pa.ChunkedArray, path: Path, name: str = "id") -> pa.ChunkedArray:
     """Ids as large_string without outer white space. Raises IdTypeError for ids of another type."""
+    if pa.types.is_null(ids.type):
+        return pa.chunked_array([pa.nulls(len(ids), pa.large_string())])
     kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         hint = (
@@ -127,7 +129,9 @@ def text_ids(ids: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
             if pa.types.is_floating(kind)
             else ""
         )
-        raise IdTypeError(f"{path}: column 'id' is {ids.type}, but ids must be texts or whole numbers{hint}")
+        raise IdTypeError(
+            f"{path}: column {name!r} is {ids.type}, but ids must be texts or whole numbers{hint}"
+        )
     return pc.utf8_trim_whitespace(ids.cast(kind).cast(pa.large_string()))
 
 

@@ -36,8 +36,11 @@ IMAGE_KEYS = (
     "img_paths",
 )
 """Keys that name a record's pictures; all but the first are read if `image` is absent."""
-PLAIN_KEYS = frozenset(("id", "image", "conversations", "source", "data_source", "image_source", "idx"))
-"""What the parser reads of a plain record; `idx` is the record's place in an input that was unpacked."""
+PLAIN_KEYS = frozenset(
+    ("id", "image", "conversations", "source", "data_source", "image_source", "idx", "own_idx")
+)
+"""What the parser reads of a plain record. In an input that was unpacked, `idx` is the record's place there,
+and `own_idx` the `idx` that it had."""
 UNREADABLE = "_unreadable"
 """Key of a line of an unpacked input whose record could not be read: [reason code, detail]."""
 

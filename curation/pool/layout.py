@@ -15,6 +15,7 @@ POOL_SCHEMA = pa.schema(
         ("file", pa.int32()),
         ("index", pa.int64()),
         ("original_id", pa.string()),
+        ("idx", pa.string()),
         ("byte_offset", pa.int64()),
         ("byte_length", pa.int32()),
         ("record_hash", pa.uint64()),
@@ -22,7 +23,8 @@ POOL_SCHEMA = pa.schema(
         ("image_ids", pa.list_(pa.int32())),
     ]
 )
-"""`file`: which of pool.json's files; `index`: the record's place in the original input, from 0; `image_ids`:
+"""`file`: which of pool.json's files; `index`: the record's place in the original input, from 0; `idx`: the
+record's own key of that name, by which the released mmSSR code names samples (null without); `image_ids`:
 rows of images.parquet in placeholder order; `record_hash`: of the record's bytes (`stream.record_hash`)."""
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -41,6 +43,7 @@ SCAN_SCHEMA = pa.schema(
     [
         ("index", pa.int64()),
         ("id", pa.string()),
+        ("idx", pa.string()),
         ("source", pa.string()),
         ("folder", pa.string()),
         ("n_images", pa.int32()),

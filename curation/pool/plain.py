@@ -32,7 +32,8 @@ class _Record(msgspec.Struct, gc=False):
     id: str | int | msgspec.UnsetType | None = msgspec.UNSET
     image: str | msgspec.UnsetType | None = msgspec.UNSET
     source: str | msgspec.UnsetType | None = msgspec.UNSET
-    idx: int | msgspec.UnsetType | None = msgspec.UNSET
+    idx: int | str | msgspec.UnsetType | None = msgspec.UNSET
+    own_idx: int | str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _READ = frozenset(_Record.__struct_fields__)
@@ -44,11 +45,12 @@ _text = msgspec.json.Decoder(str).decode
 class Row(NamedTuple):
     """What the pool needs of a record.
 
-    `idx`: the record's place in an input that was unpacked. `folder`, `unknown`: as of `Record`. `content`:
-    16 bytes. `text`: for counting tokens. `reason`, `detail`: why it cannot be used (`source` may be None).
+    `place`: `idx` as a number, the record's place in an input that was unpacked. `folder`, `unknown`: as of
+    `Record`. `content`: 16 bytes. `text`: for counting tokens. `reason`, `detail`: why it cannot be used
+    (`source` may be None). `idx`, `own_idx`: these keys as texts.
     """
 
-    idx: int | None
+    place: int | None
     id: str | None
     source: str | None
     folder: str | None
@@ -59,6 +61,8 @@ class Row(NamedTuple):
     reason: str | None = None
     detail: str | None = None
     unknown: tuple[str, ...] = ()
+    idx: str | None = None
+    own_idx: str | None = None
 
 
 def reader(options: RecordOptions) -> Callable[[bytes], Row | None]:
@@ -76,7 +80,7 @@ def reader(options: RecordOptions) -> Callable[[bytes], Row | None]:
         turns = record.conversations
         own, image, idx, named = record.id, record.image, record.idx, record.source
         keys = 1 + (own is not unset) + (image is not unset) + (named is not unset) + (idx is not unset)
-        keys += 2 * len(turns)
+        keys += (record.own_idx is not unset) + 2 * len(turns)
         unknown: tuple[str, ...] = ()
         # With no more colons, or keys, than the parser found keys, no key is there twice or was not read.
         if raw.count(b":") != keys and len(_KEY.findall(raw)) != keys:
@@ -106,11 +110,16 @@ def reader(options: RecordOptions) -> Callable[[bytes], Row | None]:
         if tokens.may_be_in(text) and (tokens.count(text) or (image and tokens.count(first))):
             return None
         source, folder = _source(named or None, images, options)
-        name = str(own).strip() if own is not unset and own is not None else None
         place = idx if isinstance(idx, int) else None
-        return Row(place, name or None, source, folder, images, count // 2, digest, text, None, None, unknown)
+        row = (place, _named(own), source, folder, images, count // 2, digest, text, None, None, unknown)
+        return Row(*row, _named(idx), _named(record.own_idx))
 
     return read
+
+
+def _named(own: int | str | msgspec.UnsetType | None) -> str | None:
+    """An id as text; None without one."""
+    return None if own is msgspec.UNSET or own is None else str(own).strip() or None
 
 
 def _unread(raw: bytes, keys: int, with_image: bool) -> tuple[str, ...] | None:

@@ -160,6 +160,8 @@ def read_table(folder: Path, info: dict[str, Any]) -> pa.Table:
         raise PoolError(
             f"{path} has {len(table):,} rows, but pool.json says {info['n']}; build the pool again"
         )
+    if "idx" not in table.column_names:  # a pool from before that column
+        table = table.append_column("idx", pa.nulls(len(table), pa.string()))
     return table
 
 

@@ -116,9 +116,9 @@ def parse_record(value: Any, options: RecordOptions = DEFAULT) -> Record:
     )
 
 
-def record_id(value: Any) -> str | None:
-    """The record's own id as text; None if it has none."""
-    own = value.get("id") if isinstance(value, dict) else None
+def record_id(value: Any, key: str = "id") -> str | None:
+    """The record's own id (or another `key` that names it) as text; None if it has none."""
+    own = value.get(key) if isinstance(value, dict) else None
     if isinstance(own, bool) or not isinstance(own, str | int):
         return None
     text = str(own).strip()

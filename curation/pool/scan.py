@@ -128,9 +128,10 @@ class Scanner:
     def _columns(
         self, rows: list[Row], pieces: Sequence[Piece], before: int, unpacked: bool
     ) -> pa.RecordBatch:
-        places, own, sources, folders, images, turns, content, texts, reasons, details, _ = zip(
+        places, own, sources, folders, images, turns, content, texts, reasons, details, _, idx, own_idx = zip(
             *rows, strict=True
         )
+        names = own_idx if unpacked else [b or a for a, b in zip(idx, own_idx, strict=True)]
         index = np.arange(before, before + len(rows))
         if unpacked:
             index = np.array([n if place is None else place for n, place in zip(index, places, strict=True)])
@@ -144,7 +145,8 @@ class Scanner:
             "byte_length": np.fromiter(map(len, raws), np.int64, len(rows)),
             "record_hash": np.fromiter(map(record_hash, raws), np.uint64, len(rows)),
         }
-        made = {"id": own, "source": sources, "folder": folders, "reason": reasons, "detail": details}
+        made = {"id": own, "idx": names, "source": sources, "folder": folders}
+        made |= {"reason": reasons, "detail": details}
         arrays = {name: columns.texts(values) for name, values in made.items()}
         arrays |= {
             name: columns.numbers(values, SCAN_SCHEMA.field(name).type) for name, values in numbers.items()
@@ -181,14 +183,17 @@ def _parsed(piece: Piece, options: RecordOptions, notes: Notes) -> Row:
     value, fault = (None, piece.fault) if piece.fault else decode(piece.raw, piece.offset)
     place = value.get("idx") if isinstance(value, dict) else None
     place = place if isinstance(place, int) else None
+    idx = (record_id(value, "idx"), record_id(value, "own_idx"))
     try:
         record = _sound(piece.raw, value, fault, options)
     except BadRecord as bad:
         source = source_of(value, options)
-        return Row(place, record_id(value), source, None, (), 0, bytes(16), "", bad.reason, bad.detail)
+        own = record_id(value)
+        return Row(place, own, source, None, (), 0, bytes(16), "", bad.reason, bad.detail, (), *idx)
     notes.add(record)
     content, turns = bytes.fromhex(record.content_hash), len(record.turns)
-    return Row(place, record.id, record.source, record.folder, record.images, turns, content, record.text())
+    row = (place, record.id, record.source, record.folder, record.images, turns, content, record.text())
+    return Row(*row, None, None, (), *idx)
 
 
 def _sound(raw: bytes, value: Any, fault: str | None, options: RecordOptions) -> Record:

@@ -41,8 +41,8 @@ class Drafts:
         known = len(self._pictures["line"])
         try:
             line = self._lifted(value)
-            if _PLACE in line and line[_PLACE] != place:
-                line[_OWN_PLACE] = line[_PLACE]
+            if _PLACE in line:  # the record may come from an unpacked input
+                line.setdefault(_OWN_PLACE, line[_PLACE])
             self._write(line | {_PLACE: place})
             return
         except BadRecord as error:

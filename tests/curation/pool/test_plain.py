@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.pool.plain import reader
-from curation.pool.record import DEFAULT, BadRecord, RecordOptions, parse_record
+from curation.pool.record import DEFAULT, BadRecord, RecordOptions, parse_record, record_id
 from curation.pool.stream import decode, repeated_key
 from curation.pool.tokens import token_counter
 
@@ -39,7 +39,8 @@ def same(raw, options=DEFAULT):
     )
     assert plain.unknown == record.unknown and plain.reason is plain.detail is None
     assert not (record.skipped_first or record.skipped_last or record.control_tokens)
-    assert plain.idx == value.get("idx")
+    assert plain.place == value.get("idx")
+    assert (plain.idx, plain.own_idx) == (record_id(value, "idx"), record_id(value, "own_idx"))
     return True
 
 

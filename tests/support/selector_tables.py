@@ -82,6 +82,8 @@ CASES = [
     ("semdedup", {"variant": "clean", "text_only": "keep"}),
     ("semdedup", {"vectors": "clip_text", "cluster": "text", "keep": "random", "text_only": "exclude"}),
     ("d2", {}),
+    ("d2", {"variant": "clean", "text_only": "keep"}),
+    ("d2", {"edges": "symmetrised", "distance": "euclidean", "neighbours": 3}),
     ("d2", {"mode": "product", "vectors": "emb_text", "within": "text", "neighbours": 2, "text_only": None}),
     ("coincide", {}),
     ("coincide", {"cluster": "text", "vectors": "emb_text", "tau": 2.0, "text_only": None}),

@@ -1,4 +1,4 @@
-"""Graph of nearest neighbours by cosine, and message passing on it."""
+"""Graph of nearest neighbours by cosine, and messages along its edges."""
 
 from dataclasses import dataclass
 
@@ -25,6 +25,44 @@ class Graph:
         return np.sqrt(2.0 - 2.0 * self.cosine)
 
 
+@dataclass(frozen=True)
+class Edges:
+    """Edges of a graph of n rows: those of row i are at starts[i] to starts[i + 1].
+
+    starts: int64[n + 1]; to: int64[m], the rows they lead to; distance: float64[m].
+    """
+
+    starts: np.ndarray
+    to: np.ndarray
+    distance: np.ndarray
+
+    def by_row(self, values: np.ndarray) -> list[np.ndarray]:
+        """`values` [m], cut into those of each row."""
+        return np.split(values, self.starts[1:-1])
+
+    def gather(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """float64[n]: sum over the edges of a row of weight [m] times the score [n] they lead to."""
+        rows = len(self.starts) - 1
+        source = np.repeat(np.arange(rows), np.diff(self.starts))
+        return np.bincount(source, weights=weights * scores[self.to], minlength=rows)  # adds one by one
+
+    def both_ways(self) -> "Edges":
+        """The edges and their reverses, each once; those of a row by ascending row."""
+        rows = len(self.starts) - 1
+        source = np.repeat(np.arange(rows), np.diff(self.starts))
+        ends = np.concatenate([source * rows + self.to, self.to * rows + source])
+        ends, first = np.unique(ends, return_index=True)
+        distance = np.tile(self.distance, 2)[first]
+        return Edges(np.searchsorted(ends, np.arange(rows + 1) * rows), ends % max(rows, 1), distance)
+
+
+def edges_of(neighbours: np.ndarray, distance: np.ndarray) -> Edges:
+    """The edges to `neighbours` int64[n, k] (-1: none) of lengths `distance` float64[n, k]."""
+    there = neighbours >= 0
+    starts = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int64)
+    return Edges(starts, neighbours[there], distance[there])
+
+
 def nearest(rows: np.ndarray, units: Lookup, k: int, codes: np.ndarray | None = None) -> Graph:
     """Graph over `rows` int64[n]: the k nearest others of each row, of its own group in `codes` if given.
 
@@ -33,20 +71,26 @@ def nearest(rows: np.ndarray, units: Lookup, k: int, codes: np.ndarray | None = 
     """
     n = len(rows)
     neighbours, cosine = np.full((n, k), -1, np.int64), np.zeros((n, k))
-    codes = np.zeros(n, np.int64) if codes is None else codes
-    for members in members_of(codes):
-        if len(members) > ROW_LIMIT:
-            raise SizeError(
-                len(members),
-                ROW_LIMIT,
-                "rows compared with one another",
-                "compare inside clusters only (`within`: a column cluster_<name>), or use more clusters",
-            )
+    for members in compared(np.zeros(n, np.int64) if codes is None else codes):
         width = min(k, len(members) - 1)
         if width:
             places, cosines_of = _inside(units(rows[members]), width)
             neighbours[members, :width], cosine[members, :width] = members[places], cosines_of
     return Graph(neighbours, cosine)
+
+
+def compared(codes: np.ndarray) -> list[np.ndarray]:
+    """`members_of`, for groups whose rows are all compared. Raises SizeError for more than ROW_LIMIT rows."""
+    groups = members_of(codes)
+    most = max(map(len, groups), default=0)
+    if most > ROW_LIMIT:
+        raise SizeError(
+            most,
+            ROW_LIMIT,
+            "rows compared with one another",
+            "compare inside clusters only (`within`: a column cluster_<name>), or use more clusters",
+        )
+    return groups
 
 
 def members_of(codes: np.ndarray) -> list[np.ndarray]:
@@ -72,14 +116,3 @@ def _inside(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         places[start : start + _BLOCK] = top
         nearest_cosines[start : start + _BLOCK] = np.take_along_axis(cosine, top, axis=1)
     return places, nearest_cosines
-
-
-def gather(scores: np.ndarray, graph: Graph, weights: np.ndarray) -> np.ndarray:
-    """float64[n]: sum over the neighbours j of row i of weights[i, place of j] · scores[j]; 0 without any."""
-    total = np.zeros(len(scores))
-    for place in range(
-        graph.neighbours.shape[1]
-    ):  # one by one: the order of the additions decides the last bits
-        to = graph.neighbours[:, place]
-        total += np.where(to >= 0, weights[:, place] * scores[to], 0.0)
-    return total

@@ -1,6 +1,7 @@
 """Greedy picks that depend on earlier picks: by a threshold on cosines, or by a penalty on neighbours."""
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -64,14 +65,20 @@ def independent(cosine: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def greedy_penalty(
-    scores: np.ndarray, neighbours: np.ndarray, weights: np.ndarray, budget: int
+    scores: np.ndarray,
+    neighbours: np.ndarray | Sequence[np.ndarray],
+    weights: np.ndarray | Sequence[np.ndarray],
+    budget: int,
+    *,
+    signed: bool = False,
 ) -> np.ndarray:
     """int64[min(budget, n)]: repeatedly the highest score, which lowers those of its neighbours.
 
     A pick subtracts weight · its score from the score of each neighbour.
-    `scores` float64[n]; `neighbours` int64[n, k], -1 = none; `weights` float64[n, k]. Ties go to the earlier
-    row. A row is picked once; a negative score subtracts nothing (it would raise others). A larger
-    budget starts with the picks of a smaller one. Cost (n + budget · k) log n.
+    `scores` float64[n]; `neighbours` int64[n, k], -1 = none, or n arrays of any lengths; `weights` float64
+    beside them. Ties go to the earlier row. A row is picked once; a negative score subtracts nothing (it
+    would raise others), or, if `signed`, does so. A larger budget starts with the picks of a smaller one.
+    Cost (n + budget · k) log n.
     """
     scores = scores.copy()
     heap = [(-score, row) for row, score in enumerate(scores.tolist())]
@@ -81,11 +88,13 @@ def greedy_penalty(
     while heap and len(picks) < budget:
         score, row = heapq.heappop(heap)
         if taken[row] or -score != scores[row]:
-            continue  # an outdated entry: a penalty has lowered the score since
+            continue  # an outdated entry: a penalty has changed the score since
         taken[row] = True
         picks.append(row)
+        if score >= 0 and not signed:
+            continue
         for to, weight in zip(neighbours[row].tolist(), weights[row].tolist(), strict=True):
-            if to >= 0 and not taken[to] and weight and score < 0:
+            if to >= 0 and not taken[to] and weight:
                 scores[to] += score * weight  # the heap holds minus the score
                 heapq.heappush(heap, (-scores[to], to))
     return np.array(picks, np.int64)

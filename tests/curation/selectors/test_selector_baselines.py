@@ -312,7 +312,13 @@ def test_d2_equals_a_plain_loop(seed, n, mode):
             if j not in wanted and left[at] > 0:
                 left[j] -= math.exp(-0.4 * distance[at, j]) * left[at]
     found = get_selector("d2")(
-        table(base_el2n=score, emb_text=vectors.tolist()), n, 0, vectors="emb_text", neighbours=3, mode=mode
+        table(base_el2n=score, emb_text=vectors.tolist()),
+        n,
+        0,
+        variant="clean",
+        vectors="emb_text",
+        neighbours=3,
+        mode=mode,
     )
     np.testing.assert_allclose(
         found.reason["density"].to_pylist(), [density[i] for i in found.rows.tolist()], rtol=1e-9
@@ -325,9 +331,25 @@ def test_d2_spreads_over_the_neighbourhoods():
     score = [1.0, 0.99, 0.98, 0.5, 0.49, 0.48]
     vectors = [[1, 0], [1, 0.01], [1, 0.02], [0, 1], [0.01, 1], [0.02, 1]]
     data = table(base_el2n=score, emb_text=vectors)
-    rows = picked("d2", data, 2, vectors="emb_text", neighbours=2, gamma=0.0)
+    rows = picked("d2", data, 2, variant="clean", vectors="emb_text", neighbours=2, gamma=0.0)
     assert {rows[0] < 3, rows[1] < 3} == {True, False}, "a pick takes all from its neighbours at gamma 0"
-    assert sorted(picked("d2", data, 2, vectors="emb_text", neighbours=2, gamma=1e9)) < [3]
+    assert sorted(picked("d2", data, 2, variant="clean", vectors="emb_text", neighbours=2, gamma=1e9)) < [3]
+
+
+def test_published_d2_reads_margins_and_clean_refuses_negative_ones():
+    data = table(
+        base_margin=[-0.5, 0.9, -0.1, 0.2],
+        base_el2n=[1.1, 0.1, 0.9, 0.5],
+        emb_token_mean=[[0, 0], [3, 0], [0, 40], [40, 0]],
+    )
+    # 0 hears 0.9 exp(-9) of 1, the two far away nothing
+    found = get_selector("d2")(data, 4, 0, neighbours=1, gamma=9.0)
+    assert found.rows.tolist() == [1, 3, 0, 2]
+    np.testing.assert_allclose(
+        found.reason["density"].to_pylist(), [0.9, 0.2, 0.9 * math.exp(-9), 1e-7], rtol=2e-3
+    )
+    refused = get_selector("d2")(data, 2, 0, variant="clean", column="base_margin")
+    assert sorted(refused.rows.tolist()) == [1, 3] and refused.notes["out_of_range"] == 2
 
 
 def test_coincide_transferability_and_allocation_by_hand():

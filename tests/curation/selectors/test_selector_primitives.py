@@ -18,7 +18,7 @@ from curation.selectors.contract import (
     flags,
     vectors,
 )
-from curation.selectors.primitives import cosine, farthest, graph, greedy, pick, vote
+from curation.selectors.primitives import cosine, distance, farthest, graph, greedy, pick, vote
 from curation.selectors.primitives.band import band
 from curation.selectors.primitives.candidates import by_hash, find_candidates
 from curation.selectors.primitives.quota import explicit_shares, quota_by_group
@@ -235,8 +235,32 @@ def test_nearest_equals_a_full_sort(seed, n, k, grouped):
 def test_messages_by_hand():
     neighbours = graph.Graph(np.array([[1, 2], [0, -1], [-1, -1]]), np.array([[1.0, 0.5], [1.0, 0], [0, 0]]))
     np.testing.assert_allclose(neighbours.distance[0], [0, 1])
-    weights = np.array([[1.0, 0.5], [1.0, 9.0], [9.0, 9.0]])
-    assert graph.gather(np.array([1.0, 2.0, 4.0]), neighbours, weights).tolist() == [4.0, 1.0, 0.0]
+    edges = graph.edges_of(neighbours.neighbours, neighbours.distance)
+    weights = np.array([1.0, 0.5, 1.0])
+    assert edges.gather(np.array([1.0, 2.0, 4.0]), weights).tolist() == [4.0, 1.0, 0.0]
+    assert [row.tolist() for row in edges.by_row(edges.to)] == [[1, 2], [0], []]
+    both = edges.both_ways()
+    assert [row.tolist() for row in both.by_row(both.to)] == [[1, 2], [0], [0]]
+    np.testing.assert_allclose(both.distance, [0, 1, 0, 1])
+    assert len(graph.edges_of(np.empty((0, 2), int), np.empty((0, 2))).both_ways().to) == 0
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 6), st.booleans())
+@some
+def test_nearest_points_equals_a_full_sort(seed, n, k, grouped):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-3, 4, (n, 3)) * float(rng.choice([0.25, 1.0, 64.0]))
+    columns = pa.table({"v": pa.array(values.tolist(), pa.list_(pa.float16(), 3))})
+    codes = rng.integers(0, 3, n) if grouped else np.zeros(n, int)
+    points, scale = distance.on_grid(columns, ["v"], np.arange(n))
+    assert (points(np.arange(n)) * scale == values).all()
+    neighbours, squared = distance.nearest_points(np.arange(n), points, k, codes)
+    apart = ((values[:, None] - values[None]) ** 2).sum(axis=2)
+    for i in range(n):
+        others = [j for j in range(n) if j != i and codes[j] == codes[i]]
+        others = sorted(others, key=lambda j: (apart[i, j], j))[:k]
+        assert [j for j in neighbours[i].tolist() if j >= 0] == others
+        assert (squared[i, : len(others)] * scale**2).tolist() == [apart[i, j] for j in others]
 
 
 @given(
@@ -278,17 +302,19 @@ def test_greedy_similarity_across_blocks(monkeypatch):
 @some
 def test_greedy_penalty_equals_a_plain_loop(seed, n, k):
     rng = np.random.default_rng(seed)
-    scores, neighbours = np.round(rng.gamma(2, 1, n), 1), rng.integers(-1, n, (n, k))
+    signed = bool(seed % 2)
+    scores, neighbours = np.round(rng.gamma(2, 1, n) - signed, 1), rng.integers(-1, n, (n, k))
     weights = rng.choice([0.0, 0.25, 0.5], (n, k))
     left, wanted = scores.tolist(), []
     while len(wanted) < n:
         at = max((i for i in range(n) if i not in wanted), key=lambda i: (left[i], -i))
         wanted.append(at)
         for to, weight in zip(neighbours[at].tolist(), weights[at].tolist(), strict=True):
-            if to >= 0 and to not in wanted and left[at] > 0:
+            if to >= 0 and to not in wanted and (left[at] > 0 or signed):
                 left[to] -= left[at] * weight
-    assert greedy.greedy_penalty(scores, neighbours, weights, n).tolist() == wanted
-    assert greedy.greedy_penalty(scores, neighbours, weights, n // 2).tolist() == wanted[: n // 2]
+    for edges in ((neighbours, weights), (list(neighbours), list(weights))):
+        assert greedy.greedy_penalty(scores, *edges, n, signed=signed).tolist() == wanted
+        assert greedy.greedy_penalty(scores, *edges, n // 2, signed=signed).tolist() == wanted[: n // 2]
 
 
 @given(st.integers(0, 10**6), st.integers(1, 25))

@@ -190,7 +190,7 @@ def test_columns_may_be_dictionary_encoded_and_chunked():
         ("length", {}, "text_tokens"),
         ("perplexity", {}, "base_nll"),
         ("visnec", {"model": "seed"}, "nll_noimg"),
-        ("visnec", {}, "cluster_text"),
+        ("visnec", {}, "cluster_visnec"),
         ("clip_score", {}, "n_images"),
         ("deita", {}, "deita_score"),
         ("deita", {"vectors": "quality"}, "quality"),
@@ -248,6 +248,10 @@ def test_missing_or_wrong_column_is_named(name, params, column):
         ("deita", {"threshold": 1.5}),
         ("semdedup", {"keep": "best"}),
         ("d2", {"mode": "max"}),
+        ("d2", {"variant": "paper"}),
+        ("d2", {"edges": "mutual"}),
+        ("d2", {"distance": "cosine"}),
+        ("semdedup", {"variant": "paper"}),
         ("d2", {"gamma": -1.0}),
         ("d2", {"neighbours": 0}),
         ("coincide", {"tau": 0}),
@@ -292,8 +296,8 @@ def test_every_selector_is_described():
     assert describe("presel").needs == (
         "necessity",
         "necessity_ablated",
-        "embedding",
-        "cluster_image",
+        "embedding_dino",
+        "cluster_presel",
         "seed_rows",
     )
     assert describe("perplexity", {"model": "seed"}).needs == ("necessity",)

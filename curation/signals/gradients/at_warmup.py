@@ -16,7 +16,7 @@ def score_gradients_at_warmup(
     out: Path,
     *,
     warmup: Path,
-    validation: Path,
+    validation: Path | None,
     checkpoints: Literal["last", "all"] = "last",
     adam: bool = False,
     prefix: str = "",

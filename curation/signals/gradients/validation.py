@@ -8,7 +8,8 @@ Lines file (whose `source` field names the task); a directory of `<task>.parquet
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,29 @@ from curation.pool.sample import IMAGE_PLACEHOLDER, Sample, Turn
 
 class ValidationError(ValueError):
     """A validation set that cannot be used."""
+
+
+class Items:
+    """Validation items with what producers read of a pool: `hash`, their number, and samples by place.
+
+    given: the samples, or a path that `read_validation` reads with `scratch` and `images`. Raises
+    ValidationError.
+    """
+
+    def __init__(self, given: Path | Sequence[Sample], scratch: Path, images: Path | None = None) -> None:
+        samples = (
+            read_validation(Path(given), scratch, images) if isinstance(given, str | Path) else list(given)
+        )
+        self.tasks, self.hash = tasks_of(samples), validation_hash(samples)
+        # Broken images are recorded by sample id: those of items must not be those of the pool.
+        self._samples = [replace(sample, id=f"validation/{at}") for at, sample in enumerate(samples)]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def samples(self, rows: Iterable[int]) -> Iterator[Sample]:
+        """The items at `rows`, in that order."""
+        return (self._samples[row] for row in rows)
 
 
 def read_validation(path: Path, scratch: Path, images: Path | None = None) -> list[Sample]:

@@ -2,10 +2,13 @@
 
     score_clip(pool, Path("clip-vit-large-patch14"), Path("signals/clip"), text="answer")
 
-Columns: clip_score float32 = 100 · mean over the images of cos(image, mean of the sentence embeddings);
-clip_image and clip_text, unit vectors (mean over images and over sentences). Source: CLIPScore (arXiv
-2104.08718) without its weight and without clipping at 0; at most ten sentences as in InstructionGPT-4 (arXiv
-2308.12067). Which text is compared is a setting, because published numbers of the same baseline differ in it.
+Columns: clip_score float32 = 100 · mean over the images and the sentences of cos(image, sentence); clip_image
+and clip_text, unit vectors (directions of the means over images and over sentences). Source: CLIPScore (arXiv
+2104.08718) without its weight and without clipping at 0; the mean over at most ten sentences is that of
+InstructionGPT-4's released code (arXiv 2308.12067), which averages the sentences' unit vectors and does not
+scale the mean to length 1 again: that would raise the score of texts whose sentences differ. Which text is
+compared, and whether by sentence or as one text cut at the encoder's context (`unit`), are settings, because
+published numbers of the same baseline differ in them.
 
 Text-only samples have clip_text only; their clip_score and clip_image are null and counted, like those of
 broken images.
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
 
 TEXTS = ("answer", "question", "both")
+UNITS = ("sentences", "whole")
 MAX_SENTENCES = 10
 BLOCK = 512
 """Samples whose sentences are sorted by length together."""
@@ -49,6 +53,7 @@ def score_clip(
     out: Path,
     *,
     text: str = "answer",
+    unit: str = "sentences",
     max_sentences: int = MAX_SENTENCES,
     batch_size: int = 64,
     shard_rows: int = 8192,
@@ -58,20 +63,22 @@ def score_clip(
 ) -> dict[str, Any]:
     """Write the clip signal of a pool to `out`; parts that are complete are kept.
 
-    text: what is compared with the images: "answer", "question" or "both" (of all turns). Sentences are
-    truncated to the encoder's context and texts to `max_sentences`; both are counted.
+    text: what is compared with the images: "answer", "question" or "both" (of all turns). unit: "sentences"
+    of it, or the "whole" as one text. Each is truncated to the encoder's context, and the sentences of a text
+    to `max_sentences`; both are counted.
     Returns samples/s, padding efficiency of the sentences, the mean score, rows without a score, and by
     reason the counts of missing values and of truncated texts.
-    Raises ValueError for an unknown text, ModelError for a checkpoint that is not a dual encoder.
+    Raises ValueError for an unknown text or unit, ModelError for a checkpoint that is not a dual encoder.
     """
     from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
 
     check_text(text)
+    check_unit(unit)
     encoder, stats = DualEncoder(model_dir, dtype=dtype, device=device), EncoderStats()
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         pairs = list(
-            encode_pairs(encoder, pool.samples(rows), text, max_sentences, batch_size, stats, advance)
+            encode_pairs(encoder, pool.samples(rows), text, unit, max_sentences, batch_size, stats, advance)
         )
         return pa.table(
             {
@@ -82,7 +89,13 @@ def score_clip(
             }
         )
 
-    identity = {**encoder.identity("clip", pool.hash), "text": text, "max_sentences": max_sentences}
+    identity = {
+        **encoder.identity("clip", pool.hash),
+        "text": text,
+        "unit": unit,
+        "max_sentences": max_sentences,
+        "score": "mean of cosines",  # it was the cosine to the mean's direction in signals without this entry
+    }
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     signal = read_signal(out, pool.hash)
     scores = signal["clip_score"].drop_null().to_numpy()
@@ -103,6 +116,12 @@ def check_text(text: str) -> None:
         raise ValueError(f"text must be one of {', '.join(TEXTS)}, got {text!r}")
 
 
+def check_unit(unit: str) -> None:
+    """Raises ValueError unless `unit` is one of UNITS."""
+    if unit not in UNITS:
+        raise ValueError(f"unit must be one of {', '.join(UNITS)}, got {unit!r}")
+
+
 def text_of(sample: Sample, text: str) -> list[str]:
     """The questions, the answers, or both in order, of all turns, without image placeholders."""
     parts = {"question": ("question",), "answer": ("answer",), "both": ("question", "answer")}[text]
@@ -120,10 +139,17 @@ def sentences_of(texts: Iterable[str]) -> list[str]:
     return [piece for piece in pieces if re.search(r"\w", piece)]
 
 
+def whole_text(texts: Iterable[str]) -> list[str]:
+    """The texts as one, joined by spaces; no text where none has a letter or digit."""
+    whole = " ".join(piece for text in texts for piece in text.split())
+    return [whole] if re.search(r"\w", whole) else []
+
+
 def encode_pairs(
     encoder: "DualEncoder",
     samples: Iterable[Sample],
     text: str,
+    unit: str,
     max_sentences: int,
     batch_size: int,
     stats: "EncoderStats",
@@ -133,7 +159,7 @@ def encode_pairs(
     samples = iter(samples)
     while block := list(islice(samples, BLOCK)):
         start = time.perf_counter()
-        texts = _text_vectors(encoder, block, text, max_sentences, batch_size, stats)
+        texts = _text_vectors(encoder, block, text, unit, max_sentences, batch_size, stats)
         images = _image_vectors(encoder, block, batch_size, stats)
         stats.seconds += time.perf_counter() - start
         stats.samples += len(block)
@@ -143,11 +169,11 @@ def encode_pairs(
 
 def _pair(images: np.ndarray | None, text: np.ndarray | None) -> Pair:
     """The Pair of unit image vectors [k, d] and the mean of unit sentence vectors [d]."""
-    text = None if text is None else _unit(text)
+    direction = None if text is None else _unit(text)
     if images is None:
-        return Pair(None, text, None)
+        return Pair(None, direction, None)
     score = None if text is None else float(100 * (images @ text).mean(dtype=np.float64))
-    return Pair(_unit(images.mean(axis=0)), text, score)
+    return Pair(_unit(images.mean(axis=0)), direction, score)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -158,12 +184,17 @@ def _text_vectors(
     encoder: "DualEncoder",
     block: Sequence[Sample],
     text: str,
+    unit: str,
     max_sentences: int,
     batch_size: int,
     stats: "EncoderStats",
 ) -> list[np.ndarray | None]:
-    """Mean of the unit vectors of each sample's first sentences; None for a sample without text."""
-    by_sample = [sentences_of(text_of(sample, text)) for sample in block]
+    """Mean of the unit vectors of each sample's first sentences; None for a sample without text.
+
+    With the unit "whole" a sample's only sentence is its text.
+    """
+    split = sentences_of if unit == "sentences" else whole_text
+    by_sample = [split(text_of(sample, text)) for sample in block]
     stats.cut["more_sentences"] += sum(len(sentences) > max_sentences for sentences in by_sample)
     stats.missing.update("no_text" for sentences in by_sample if not sentences)
     by_sample = [sentences[:max_sentences] for sentences in by_sample]

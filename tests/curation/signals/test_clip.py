@@ -10,9 +10,8 @@ from curation.pool.sample import Sample, Turn
 from curation.signals.core.table import read_metadata, read_signal
 from curation.signals.core.vector_files import matrix
 from curation.signals.core.vlm import ModelError
-from curation.signals.vectors.clip import score_clip, sentences_of, text_of
+from curation.signals.vectors.clip import _pair, score_clip, sentences_of, text_of, whole_text
 from curation.signals.vectors.dual_encoder import DualEncoder, EncoderStats
-from curation.signals.vectors.embeddings import embed_pool
 from training.images import decode
 
 torch = pytest.importorskip("torch")
@@ -99,7 +98,7 @@ def reference(path, sample, text, padding=True):
     return torch.stack(image_vectors).numpy() if image_vectors else None, text
 
 
-def test_the_score_is_the_cosine_of_image_and_mean_sentence(small_pool, clip_dir, signal):
+def test_the_score_is_the_mean_of_the_sentences_cosines(small_pool, clip_dir, signal):
     out, summary = signal
     table = read_signal(out, small_pool.hash)
     vectors, has_image = matrix(table, "clip_image")
@@ -108,8 +107,7 @@ def test_the_score_is_the_cosine_of_image_and_mean_sentence(small_pool, clip_dir
     scores = table["clip_score"].to_pylist()
     for row in (0, 1, 6, 11):  # row 6 has two images
         images, text = reference(clip_dir, small_pool[row], "both")
-        cosines = images @ text / np.linalg.norm(text)
-        assert scores[row] == pytest.approx(100 * cosines.mean(), abs=1e-3)
+        assert scores[row] == pytest.approx(100 * (images @ text).mean(), abs=1e-3)
         mean = images.mean(axis=0)
         np.testing.assert_allclose(vectors[row], mean / np.linalg.norm(mean), atol=1e-3)
         np.testing.assert_allclose(texts[row], text / np.linalg.norm(text), atol=1e-3)
@@ -134,10 +132,39 @@ def test_siglip_texts_are_padded_to_the_full_context(small_pool, tmp_path):
     images, text = reference(path, small_pool[1], "answer", padding="max_length")
     _, short = reference(path, small_pool[1], "answer")
     score = read_signal(tmp_path / "out")["clip_score"][1].as_py()
-    assert score == pytest.approx(100 * (images @ text).mean() / np.linalg.norm(text), abs=1e-3)
-    assert abs(score - 100 * (images @ short).mean() / np.linalg.norm(short)) > 1e-3, (
-        "padding must matter here"
-    )
+    assert score == pytest.approx(100 * (images @ text).mean(), abs=1e-3)
+    assert abs(score - 100 * (images @ short).mean()) > 1e-3, "padding must matter here"
+
+
+def test_the_mean_of_cosines_is_no_cosine_to_the_mean():
+    """Two sentences at right angles: 0.6 and 0.8 give 0.7, while their mean direction gives 0.99."""
+    pair = _pair(np.array([[0.6, 0.8]], np.float32), np.array([0.5, 0.5], np.float32))
+    assert pair.score == pytest.approx(70.0)
+    assert pair.text @ np.array([0.6, 0.8]) == pytest.approx(0.99, abs=1e-2)
+    two = _pair(np.array([[0.6, 0.8], [1.0, 0.0]], np.float32), np.array([0.5, 0.5], np.float32))
+    assert two.score == pytest.approx((70.0 + 50.0) / 2)
+
+
+@torch.inference_mode()
+def test_a_whole_text_is_one_truncated_text(small_pool, clip_dir, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    summary = score_clip(small_pool, clip_dir, tmp_path, text="both", unit="whole", device="cpu")
+    table = read_signal(tmp_path, small_pool.hash)
+    model, tokenizer = AutoModel.from_pretrained(clip_dir), AutoTokenizer.from_pretrained(clip_dir)
+    long = 0
+    for row in (0, 1, 6, 11):
+        images, _ = reference(clip_dir, small_pool[row], "both")
+        turns = small_pool[row].turns
+        words = " ".join(f"{t.question} {t.answer}" for t in turns).replace("<image>", " ").split()
+        tokens = tokenizer(" ".join(words), return_tensors="pt", truncation=True, max_length=16)
+        long += len(tokenizer(" ".join(words))["input_ids"]) > 16
+        one = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output[0]
+        cosines = images @ torch.nn.functional.normalize(one, dim=0).numpy()
+        assert table["clip_score"][row].as_py() == pytest.approx(100 * cosines.mean(), abs=1e-3)
+    assert long and summary["cut"]["long_sentence"] >= long and "more_sentences" not in summary["cut"]
+    assert whole_text([" A dog.\n It barks ", "", " . "]) == ["A dog. It barks ."]
+    assert whole_text([" . "]) == whole_text([]) == []
 
 
 def test_texts_and_sentences():
@@ -212,15 +239,7 @@ def test_a_model_that_is_not_a_dual_encoder_is_refused(small_pool, tiny_vlm_dir,
         score_clip(small_pool, tiny_vlm_dir, tmp_path)
     with pytest.raises(ValueError, match="text must be one of answer, question, both, got 'caption'"):
         score_clip(small_pool, clip_dir, tmp_path, text="caption")
+    with pytest.raises(ValueError, match="unit must be one of sentences, whole, got 'words'"):
+        score_clip(small_pool, clip_dir, tmp_path, unit="words")
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, got 'half'"):
         score_clip(small_pool, clip_dir, tmp_path, dtype="half")
-
-
-def test_the_same_vectors_serve_as_embeddings(small_pool, clip_dir, signal, tmp_path):
-    summary = embed_pool(small_pool, clip_dir, tmp_path, source="clip", text="both", device="cpu")
-    table, clip = read_signal(tmp_path), read_signal(signal[0])
-    for ours, theirs in (("emb_image", "clip_image"), ("emb_text", "clip_text")):
-        a, known = matrix(table, ours)
-        b, _ = matrix(clip, theirs)
-        np.testing.assert_allclose(a[known], b[known], atol=1e-3)
-    assert summary["nulls"] == {"emb_image": 8, "emb_text": 0}

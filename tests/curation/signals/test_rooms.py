@@ -6,7 +6,18 @@ from pathlib import Path
 import curation.signals
 
 ROOT = Path(curation.signals.__file__).parent
-LAYERS = ("core", "losses", "raters", "vectors", "quality", "answered", "gradients", "subset_value", "custom")
+LAYERS = (
+    "core",
+    "losses",
+    "raters",
+    "vectors",
+    "quality",
+    "answered",
+    "gradients",
+    "scorers",
+    "subset_value",
+    "custom",
+)
 
 
 def rooms_imported_by(file):

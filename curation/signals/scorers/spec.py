@@ -1,0 +1,36 @@
+"""Settings of a training of a model and a score net together, as a pydantic model that recipes embed."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.spec import LoraSpec, Part
+
+OPERATIONAL = {"micro_batch", "gradient_checkpointing", "save_steps"}
+"""Fields that change how a step is computed, but not its outcome."""
+
+
+class JointSpec(BaseModel):
+    """One process trains both; the weights of a batch come from the scores of all its samples."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    epochs: float = Field(3, gt=0, le=1000, description="passes over the samples that are trained on")
+    max_steps: int | None = Field(None, gt=0, description="optimizer steps, in place of epochs")
+    lr: float = Field(2e-4, gt=0, description="peak learning rate of the model")
+    net_lr: float = Field(1e-3, gt=0, description="peak learning rate of the score net")
+    batch_size: int = Field(128, gt=1, description="samples of a step, between which the weights are shared")
+    micro_batch: int | None = Field(None, gt=0, description="samples of a forward pass; default: all")
+    warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps; then a cosine to 0")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="the gradient norm of the model is clipped to this")
+    seed: int = Field(0, ge=0, description="draws the batches, the adapters and the net")
+    lora: LoraSpec | None = Field(None, description="adapters; default: all parts that are not frozen")
+    freeze: tuple[Part, ...] = ()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    save_steps: int = Field(200, gt=0, description="steps between states that a killed run resumes from")
+
+    def steps(self, samples: int) -> int:
+        """Optimizer steps of a training on so many samples."""
+        per_epoch = -(-samples // self.batch_size)
+        return self.max_steps or max(1, round(self.epochs * per_epoch))

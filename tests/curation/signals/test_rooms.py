@@ -9,6 +9,7 @@ ROOT = Path(curation.signals.__file__).parent
 LAYERS = (
     "core",
     "losses",
+    "perturbed",
     "raters",
     "vectors",
     "quality",

@@ -86,6 +86,7 @@ CASES = [
     ("d2", {"edges": "symmetrised", "distance": "euclidean", "neighbours": 3}),
     ("d2", {"mode": "product", "vectors": "emb_text", "within": "text", "neighbours": 2, "text_only": None}),
     ("coincide", {}),
+    ("coincide", {"variant": "clean"}),
     ("coincide", {"cluster": "text", "vectors": "emb_text", "tau": 2.0, "text_only": None}),
     ("datatailor", {}),
     ("datatailor", {"normalise": "none", "vectors": "emb_text", "cluster": "text", "text_only": "keep"}),

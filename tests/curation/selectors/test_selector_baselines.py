@@ -355,14 +355,22 @@ def test_published_d2_reads_margins_and_clean_refuses_negative_ones():
 def test_coincide_transferability_and_allocation_by_hand():
     centroids = cosine.unit(np.array([[1, 0], [0.8, 0.6], [0, 1], [0.99, 0.1]]))
     # to the others: 0.8, 0, (> 0.9 counts 0); 0.8, 0.6, 0.85..; 0, 0.6, 0.1; ...
-    found = transferability(centroids)
+    found = transferability(centroids, clean=True)
     np.testing.assert_allclose(found[0], (0.8 + 0 + 0) / 3, atol=1e-5)
     np.testing.assert_allclose(found[2], (0 + 0.6 + 0.1 / math.hypot(0.99, 0.1)) / 3, atol=1e-5)
+    published = transferability(centroids)  # the first centroid has two others that are not near copies
+    np.testing.assert_allclose(published[0], (0.8 + 0) / 2, atol=1e-5)
+    np.testing.assert_allclose(published[2], found[2], atol=1e-5)
     assert transferability(centroids[:1]).tolist() == [0.0]
     sizes = np.array([100, 100, 100])
     assert allocate(sizes, np.log([1.0, 2.0, 1.0]), 40).tolist() == [10, 20, 10]
     # 24 · 2/3 = 16 but 5 are there; then 19 · 1/2 = 9.5 -> 10; then the last
-    assert allocate(np.array([100, 5, 100]), np.log([1.0, 4.0, 1.0]), 24).tolist() == [10, 5, 9]
+    small = np.array([100, 5, 100])
+    assert allocate(small, np.log([1.0, 4.0, 1.0]), 24, clean=True).tolist() == [10, 5, 9]
+    # halves go to the even number: 9.5 to 10, but 8.5 to 8
+    assert allocate(small, np.log([1.0, 4.0, 1.0]), 24).tolist() == [10, 5, 9]
+    assert allocate(small, np.log([1.0, 4.0, 1.0]), 22).tolist() == [8, 5, 9]
+    assert allocate(small, np.log([1.0, 4.0, 1.0]), 22, clean=True).tolist() == [9, 5, 8]
     assert allocate(np.array([3, 3, 3]), np.array([0.0, 800.0, -800.0]), 8).tolist() == [3, 3, 2]
 
 
@@ -380,8 +388,8 @@ def test_coincide_prefers_sparse_clusters():
         [[1, 0.001 * i] for i in range(10)],
         [[math.cos(0.5 + i / 10), math.sin(0.5 + i / 10)] for i in range(10)],
     )
-    data = table(emb_text=tight + loose, cluster_activation=pa.array([0] * 10 + [1] * 10, pa.int32()))
-    found = get_selector("coincide")(data, 8, 0, vectors="emb_text")
+    data = table(emb_text=tight + loose, cluster_coincide=pa.array([0] * 10 + [1] * 10, pa.int32()))
+    found = get_selector("coincide")(data, 8, 0, variant="clean", vectors="emb_text", transfer="emb_text")
     assert Counter(found.reason["cluster"].to_pylist()) == {
         0: 3,
         1: 5,

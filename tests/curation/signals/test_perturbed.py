@@ -63,7 +63,7 @@ def test_a_sample_keeps_its_other_turns():
     ("question", "answer", "name"),
     [
         ("Who?\nAnswer the question using a single word or phrase.", "me", "phrase"),
-        ("Which?\nAnswer with the option's letter choices directly.", "?", "choice"),
+        ("Which?\nAnswer with the option's letter from the given choices directly.", "?", "choice"),
         ("which ? ( a ) x ( b ) y", "b", "choice"),
         ("Provide a one-sentence caption for the provided image.", "a dog", "caption"),
         ("Provide the bounding box coordinate of the region this sentence describes: dog", "0", "box"),

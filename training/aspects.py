@@ -36,6 +36,24 @@ def set_aspect(
     return mode
 
 
+VIEWS = ("single", "anyres")
+"""How many views a model gets of an image: one, or also tiles of it where it is large."""
+
+
+def mode_of_view(view: str | None, mode: str) -> str:
+    """The image mode for a view; `mode`: the checkpoint's own, which stays for None.
+
+    Raises ValueError for another view, and for tiles with a model that has one view only.
+    """
+    if view is None or (view == "single" and mode in ("base", "pad", "crop")):
+        return mode
+    if view not in VIEWS:
+        raise ValueError(f"the view of an image must be one of {', '.join(VIEWS)}, got {view!r}")
+    if mode in ("pad", "crop"):
+        raise ValueError(f"a model with the image mode {mode!r} has one view of an image, no tiles (anyres)")
+    return "base" if view == "single" else "anyres"
+
+
 def _mode(processor: Any, aspect: str) -> str:
     """The mode that stands for `aspect` with this processor. Raises ValueError."""
     from training.families import of_processor

@@ -91,15 +91,6 @@ def messages_of(sample: Sample) -> list[dict[str, str]]:
     return out
 
 
-def with_query(messages: list[dict[str, str]], query: str, flat: bool) -> list[dict[str, str]]:
-    """The conversation with a query: as one more user turn, or (`flat`) as the last line of the only turn."""
-    if not flat:
-        return [*messages, {"role": "user", "content": query}]
-    system = [message for message in messages if message["role"] == "system"]
-    lines = [message["content"] for message in messages if message["role"] != "system"]
-    return [*system, {"role": "user", "content": "\n".join([*lines, query])}]
-
-
 def render(
     template: str,
     messages: list[dict[str, str]],

@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from curation.pool.sample import IMAGE_PLACEHOLDER
+from training.one_turn import BREAK
 
 MARK = "\ufdd0"
 """A code point that Unicode keeps out of texts; written into the control tokens of the data."""
@@ -70,11 +71,11 @@ class PlainText:
         """Rendered texts: what is marked as its letters, the template's control tokens as they are.
 
         What stands between two of the template's tokens is tokenised by itself, as in a text without marks;
-        only a SentencePiece tokenizer may write a space where such a part begins.
+        only a SentencePiece tokenizer may write a space where such a part begins, or where a BREAK was.
         """
-        unmarked = [text for text in texts if MARK not in text]
+        unmarked = [text for text in texts if MARK not in text and BREAK not in text]
         usual = iter(self.tokenizer().encode_batch(unmarked, add_special_tokens=False))
-        return [self._by_pieces(text) if MARK in text else next(usual) for text in texts]
+        return [self._by_pieces(text) if MARK in text or BREAK in text else next(usual) for text in texts]
 
     def _by_pieces(self, text: str) -> PlainEncoding:
         ids: list[int] = []
@@ -93,10 +94,16 @@ class PlainText:
 
     def _pieces(self, text: str) -> Iterator[tuple[int, int, bool]]:
         """(start, stop, whether it holds a mark) of the parts that are tokenised one by one."""
-        begin = at = 0
+        start = 0
+        for part in text.split(BREAK):
+            yield from self._pieces_between(text, start, start + len(part))
+            start += len(part) + len(BREAK)
+
+    def _pieces_between(self, text: str, begin: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+        at = begin
         ends = [
-            *((match.start(), match.end()) for match in self._in_template.finditer(text)),
-            (len(text),) * 2,
+            *((match.start(), match.end()) for match in self._in_template.finditer(text, begin, stop)),
+            (stop, stop),
         ]
         for start, end in ends:
             if MARK in text[at:start]:

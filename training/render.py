@@ -17,8 +17,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from curation.pool.sample import IMAGE_PLACEHOLDER, Sample
-from training.chat_template import PROBE, find_template, messages_of, render, with_query, with_rules
+from training.chat_template import PROBE, find_template, messages_of, render, with_rules
 from training.images import ImageError, Picture, PixelLoader
+from training.one_turn import OneTurn, with_query
 from training.plain_text import PlainText
 
 IGNORE = -100
@@ -127,7 +128,9 @@ class Renderer:
             find_template(processor, self._special), self.rules.system, self.rules.image_first
         )
         self._markers = self._marker_ids() if self.rules.loss_tokens == "llava_next" else ()
-        self._suffixes: dict[tuple[str, str | None, bool], tuple[np.ndarray, np.ndarray, Branch]] = {}
+        self._suffixes: dict[
+            tuple[str, str | None, OneTurn | bool], tuple[np.ndarray, np.ndarray, Branch]
+        ] = {}
 
     def encode(self, sample: Sample, loss_turns: str | None = None) -> Encoded:
         """The conversation, labelled by the rules; `loss_turns` overrides theirs.
@@ -189,17 +192,17 @@ class Renderer:
         ids, _ = self._tokenise(text, [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
-    def context(self, sample: Sample, flat: bool = False) -> Encoded:
+    def context(self, sample: Sample, flat: OneTurn | bool = False) -> Encoded:
         """The prefix that all queries about a sample share: the conversation before a query; no labels.
 
-        `flat`: the conversation is written as alternating lines of one user turn whose last line is the
-        query, instead of as turns before the query.
+        `flat`: the conversation is written as one user turn that ends with the query, in this form (True: as
+        alternating lines), instead of as turns before the query.
         """
         ids, _ = self._tokenise(self._before_query(self._messages(sample), flat), [])
         return self._finish(ids, np.full_like(ids, IGNORE), sample)
 
     def branches(
-        self, sample: Sample, queries: Sequence[tuple[str, str | None]], flat: bool = False
+        self, sample: Sample, queries: Sequence[tuple[str, str | None]], flat: OneTurn | bool = False
     ) -> Encoded:
         """The conversation as a prefix, then a branch for each (question, answer); answer None: to be scored.
 
@@ -215,11 +218,11 @@ class Renderer:
             prefix=len(prefix),
         )
 
-    def query_tokens(self, question: str, flat: bool = False) -> tuple[int, ...]:
+    def query_tokens(self, question: str, flat: OneTurn | bool = False) -> tuple[int, ...]:
         """The tokens of a query after `context`, up to the beginning of its answer."""
         return tuple(self._suffix(question, None, flat)[0].tolist())
 
-    def answer_tokens(self, question: str, answer: str, flat: bool = False) -> tuple[int, ...]:
+    def answer_tokens(self, question: str, answer: str, flat: OneTurn | bool = False) -> tuple[int, ...]:
         """Tokens of an answer to a query as the model would generate them, without the end of the turn."""
         ids, _, branch = self._suffix(question, answer, flat)
         text, spans = self._render(
@@ -230,20 +233,22 @@ class Renderer:
         last = int(np.flatnonzero(inside[-len(ids) :])[-1])
         return tuple(ids[branch.prompt : last + 1].tolist())
 
-    def _before_query(self, messages: list[dict[str, str]], flat: bool) -> str:
+    def _before_query(self, messages: list[dict[str, str]], flat: OneTurn | bool) -> str:
         if not flat:
             return self._render(messages)[0]
         text, _ = self._render(with_query(messages, _MARK, flat), add_generation_prompt=True)
         return text[: text.rindex(_MARK)]
 
-    def _suffix(self, question: str, answer: str | None, flat: bool) -> tuple[np.ndarray, np.ndarray, Branch]:
+    def _suffix(
+        self, question: str, answer: str | None, flat: OneTurn | bool
+    ) -> tuple[np.ndarray, np.ndarray, Branch]:
         key = (question, answer, flat)
         if key not in self._suffixes:
             self._suffixes[key] = self._render_suffix(question, answer, flat)
         return self._suffixes[key]
 
     def _render_suffix(
-        self, question: str, answer: str | None, flat: bool
+        self, question: str, answer: str | None, flat: OneTurn | bool
     ) -> tuple[np.ndarray, np.ndarray, Branch]:
         head, _ = self._tokenise(self._before_query(PROBE, flat), [])
         asked = with_query(PROBE, question, flat)

@@ -14,6 +14,7 @@ import torch
 from curation.pool.sample import Sample
 from curation.signals.core.batches import padded_tokens
 from curation.signals.core.table import Advance
+from training.aspects import mode_of_view
 from training.collate import Collator
 from training.hub import local_copy
 from training.images import ImageError
@@ -74,7 +75,7 @@ class Vlm:
     """A vision-language checkpoint in evaluation mode.
 
     dtype: of the weights, one of training.models.DTYPES; log-probabilities are float32 in any case.
-    image_mode: "base" or "anyres"; default: the checkpoint's own.
+    image_mode: "base" or "anyres"; default: the checkpoint's own. view: instead of it, "single" or "anyres".
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class Vlm:
         device: str | None = None,
         dtype: str = "float32",
         image_mode: str | None = None,
+        view: str | None = None,
     ) -> None:
         self.path, self.dtype, self.device = local_copy(path), dtype, default_device(device)
-        self._open(*load(self.path, dtype=dtype_of(dtype)), image_mode)
+        model, processor = load(self.path, dtype=dtype_of(dtype))
+        self._open(model, processor, image_mode or mode_of_view(view, image_mode_of(model)))
 
     def _open(self, model: Any, processor: Any, image_mode: str | None) -> None:
         self.model, self.processor = model.to(self.device), processor

@@ -42,6 +42,7 @@ def score_capabilities_by_engine(
     model: str,
     base_url: str | None = None,
     prompts: str = "official_style",
+    image: str | None = None,
     shard_rows: int = 256,
     max_failed: float = 0.05,
     options: dict[str, Any] | None = None,
@@ -50,6 +51,8 @@ def score_capabilities_by_engine(
     """Write the capability signal of a pool to `out`; parts that are complete are kept.
 
     model: name of the served model, or (vllm) a checkpoint directory.
+    image: (vllm) the view of an image, "single" or "anyres"; default: the prompt set's, else as `options` and
+        checkpoint say. A server decides itself: a given one is an error.
     options: for "server" `concurrency` and those of ChatClient (api_key_env, timeout, retries, prices,
         max_cost_usd, ...), for "vllm" those of VllmEngine.
     max_failed: share of a shard's samples for which the engine may fail (time-outs, errors, unreadable
@@ -63,7 +66,7 @@ def score_capabilities_by_engine(
     what the engine raises (ChatSetupError, CostCapReached, PromptError, ImportError).
     """
     queries = load_queries(prompts)
-    backend = _open(engine, pool, model, base_url, queries, options or {})
+    backend = _open(engine, pool, model, base_url, queries, image, options or {})
     check_engine(backend, queries.capability[0], _has_images(pool))
     counts = Counter(no_digit=0, truncated_digits=0)
     unlisted_mass = [0.0]
@@ -104,6 +107,7 @@ def score_styles_by_engine(
     model: str,
     base_url: str | None = None,
     prompts: str = "official_style",
+    image: str | None = None,
     shard_rows: int = 256,
     max_failed: float = 0.05,
     options: dict[str, Any] | None = None,
@@ -115,7 +119,7 @@ def score_styles_by_engine(
     style) and `other_rows` (rows with text that names no style).
     """
     queries = load_queries(prompts)
-    backend = _open(engine, pool, model, base_url, queries, options or {})
+    backend = _open(engine, pool, model, base_url, queries, image, options or {})
     check_engine(backend, queries.style, _has_images(pool))
 
     def table(rows: range, results: list[str | Failed]) -> pa.Table:
@@ -127,7 +131,7 @@ def score_styles_by_engine(
         "style",
         backend,
         queries,
-        lambda samples: backend.write(samples, queries.style, STYLE_TOKENS),
+        lambda samples: backend.write(samples, queries.style, queries.max_new_tokens or STYLE_TOKENS),
         table,
         shard_rows,
         max_failed,
@@ -155,9 +159,17 @@ def capability_table(rows: range, results: list[list[DigitLogProbs | None] | Fai
 
 
 def _open(
-    engine: str, pool: "Pool", model: str, base_url: str | None, queries: Queries, options: dict[str, Any]
+    engine: str,
+    pool: "Pool",
+    model: str,
+    base_url: str | None,
+    queries: Queries,
+    image: str | None,
+    options: dict[str, Any],
 ) -> Engine:
     if engine == "server":
+        if image:
+            raise EngineError(f"image: {image} cannot be asked of a server, which prepares images itself")
         from curation.signals.raters.engine_server import ServerEngine
         from curation.teacher.chat import ChatClient
 
@@ -170,7 +182,10 @@ def _open(
     if engine == "vllm":
         from curation.signals.raters.engine_vllm import VllmEngine
 
-        return VllmEngine(model, queries, max_images=pc.max(pool.table["n_images"]).as_py() or 1, **options)
+        most = pc.max(pool.table["n_images"]).as_py() or 1
+        # An option of the recipe's own engine goes before what the prompt set says.
+        view = image or (None if options.get("allow_anyres") else queries.view)
+        return VllmEngine(model, queries, max_images=most, view=view, **options)
     raise EngineError(f"engine must be server (any OpenAI-compatible server) or vllm, got {engine!r}")
 
 

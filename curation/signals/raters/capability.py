@@ -31,6 +31,7 @@ from curation.signals.raters.official import MAX_NEW_TOKENS, generate_rows, pars
 from curation.signals.raters.queries import PromptError, Queries, load_queries
 from curation.signals.raters.trie import Question
 from curation.taxonomy import CAPABILITY_KEYS, MAX_SCORE
+from training.one_turn import OneTurn
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
@@ -53,14 +54,15 @@ def score_capabilities(
     shard_rows: int = 8192,
     dtype: str = "float32",
     device: str | None = None,
-    image_mode: str | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    image: str | None = None,
+    max_new_tokens: int | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the capability signal of a pool to `out`; parts that are complete are kept.
 
-    prompts: a prompt set by name or path (`load_queries`). max_new_tokens: of a generation in official mode,
-    which ignores batch_size.
+    prompts: a prompt set by name or path (`load_queries`). image: the view of an image, "single" or "anyres";
+    default: the prompt set's, else the checkpoint's. max_new_tokens: of a generation in official mode, which
+    ignores batch_size; default: the prompt set's, else that of the released code.
     Returns samples/s, padding efficiency, mean digit mass, the counts of low-mass scores and of null scores,
     rows without scores by reason, and (official) texts that are not a score by reason.
     Raises PromptError when the model's tokenizer cannot represent the queries or the digits, ValueError for
@@ -70,8 +72,9 @@ def score_capabilities(
 
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
-    vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
     queries, stats = load_queries(prompts), PassStats()
+    vlm = Vlm(model_dir, dtype=dtype, device=device, view=image or queries.view)
+    max_new_tokens = max_new_tokens or queries.max_new_tokens or MAX_NEW_TOKENS
     unparsed: Counter[str] = Counter()
     digit_questions(vlm.renderer, queries)  # raises before any work, in official mode too
 
@@ -112,7 +115,7 @@ def digit_questions(renderer: "Renderer", queries: Queries) -> list[Question]:
     return [_digit_question(renderer, query, queries.flat) for query in queries.capability]
 
 
-def _digit_question(renderer: "Renderer", query: str, flat: bool) -> Question:
+def _digit_question(renderer: "Renderer", query: str, flat: OneTurn | bool) -> Question:
     digits = tuple(renderer.answer_tokens(query, str(digit), flat) for digit in range(MAX_SCORE + 1))
     if len({digit[:-1] for digit in digits}) > 1 or len({digit[-1] for digit in digits}) < len(digits):
         raise PromptError(

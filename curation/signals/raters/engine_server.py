@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from curation.pool.sample import Sample, Turn
 from curation.signals.raters.engine import DigitLogProbs, Failed, Listed, read_digits
@@ -10,6 +10,7 @@ from curation.taxonomy import MAX_SCORE
 from curation.teacher.chat import ChatClient, ChatFailure, Message, Reply, TokenLogprob
 from curation.teacher.messages import Unsendable, conversation
 from curation.teacher.parallel import in_order
+from training.one_turn import BREAK, OneTurn
 
 _DIGITS = {str(digit): digit for digit in range(MAX_SCORE + 1)}
 
@@ -17,10 +18,13 @@ _DIGITS = {str(digit): digit for digit in range(MAX_SCORE + 1)}
 class ServerEngine:
     """`concurrency` samples at a time, one query of a sample after the other, for the server's prefix cache.
 
-    flat: a query ends one user turn that holds the whole conversation, instead of being a turn after it.
+    flat: how conversation and query are written as one user turn; False: a query is a turn after it. The
+    server's own template places images, and what it does with a large one is its own affair.
     """
 
-    def __init__(self, client: ChatClient, *, concurrency: int = 16, flat: bool = False) -> None:
+    def __init__(
+        self, client: ChatClient, *, concurrency: int = 16, flat: OneTurn | Literal[False] = False
+    ) -> None:
         self.client, self.concurrency, self.flat = client, concurrency, flat
 
     def digits(
@@ -82,25 +86,26 @@ class ServerEngine:
     def _ask(self, messages: list[Message], query: str, max_tokens: int, logprobs: bool = False) -> Reply:
         if self.flat:
             *system, asked, _ = messages  # the last is the empty answer of `_as_one_turn`
-            with_query = [*system, _with_last_line(asked, query)]
+            with_query = [*system, _ending(asked, self.flat.joiner + query)]
         else:
             with_query = [*messages, {"role": "user", "content": query}]
         return self.client.complete(with_query, max_tokens, logprobs=logprobs)
 
     def _messages(self, sample: Sample) -> list[Message] | Failed:
         try:
-            return [*conversation(_as_one_turn(sample) if self.flat else sample)]
+            return [*conversation(_as_one_turn(sample, self.flat) if self.flat else sample)]
         except Unsendable as error:
             return Failed(error.reason, engine=False)
 
 
-def _as_one_turn(sample: Sample) -> Sample:
-    lines = [line for turn in sample.turns for line in (turn.question, turn.answer)]
-    return replace(sample, turns=(Turn("\n".join(lines), ""),))
+def _as_one_turn(sample: Sample, form: OneTurn) -> Sample:
+    text = form.text((turn.question, turn.answer) for turn in sample.turns).replace(BREAK, "")
+    system = form.system if sample.system is None else sample.system
+    return replace(sample, system=system, turns=(Turn(text, ""),))
 
 
-def _with_last_line(message: Message, query: str) -> Message:
+def _ending(message: Message, text: str) -> Message:
     if isinstance(message["content"], str):
-        return {"role": "user", "content": f"{message['content']}\n{query}"}
+        return {"role": "user", "content": message["content"] + text}
     *parts, last = message["content"]
-    return {"role": "user", "content": [*parts, {"type": "text", "text": f"{last['text']}\n{query}"}]}
+    return {"role": "user", "content": [*parts, {"type": "text", "text": last["text"] + text}]}

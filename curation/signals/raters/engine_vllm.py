@@ -18,6 +18,7 @@ from curation.signals.raters.capability import digit_questions
 from curation.signals.raters.engine import DigitLogProbs, Failed, Listed, read_digits
 from curation.signals.raters.queries import Queries
 from curation.teacher.chat import TOP_LOGPROBS
+from training.aspects import mode_of_view
 from training.images import ImageError
 from training.in_vllm import import_vllm, request_of, start
 from training.models import checkpoint_hash, load_processor
@@ -31,6 +32,7 @@ class VllmEngine:
     sample.
     allow_anyres: tile images as the processor does (anyres) although the image mode of the checkpoint's
         config is "base"; without it such a checkpoint gets one tile of each image, as in training.
+    view: what decides it instead, "single" or "anyres".
     llm: further arguments of vllm.LLM (tensor_parallel_size, max_model_len, ...).
     Raises ImportError with an install hint, PromptError.
     """
@@ -44,11 +46,12 @@ class VllmEngine:
         max_images: int = 1,
         dtype: str = "auto",
         allow_anyres: bool = False,
+        view: str | None = None,
         llm: dict[str, Any] | None = None,
     ) -> None:
         vllm = import_vllm()
-        processor, image_mode = load_processor(model_dir)
-        self.image_mode = "anyres" if allow_anyres else image_mode
+        processor, own_mode = load_processor(model_dir)
+        self.image_mode = mode_of_view(view or ("anyres" if allow_anyres else None), own_mode)
         self.model_dir, self.block, self.dtype, self.version = Path(model_dir), block, dtype, vllm.__version__
         self.renderer = Renderer(processor, self.image_mode)
         self.flat, question = queries.flat, digit_questions(self.renderer, queries)[0]
@@ -61,7 +64,7 @@ class VllmEngine:
             model_dir,
             dtype=dtype,
             max_images=max_images,
-            image_mode="anyres" if allow_anyres else None,
+            image_mode=self.image_mode if view or allow_anyres else None,
             max_logprobs=TOP_LOGPROBS,
             **(llm or {}),
         )

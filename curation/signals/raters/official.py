@@ -1,8 +1,8 @@
 """Rating as in mmSSR's own code (arXiv 2503.13383): one query of one sample at a time, generated greedily.
 
 Nothing is shared: prefix and images are computed again for each of the 15 queries, so it serves as a
-reference. As in the paper's code, samples without an image cannot be rated (reason `no_image`). For the
-paper's form of a conversation, use a prompt set with `conversation: flat`.
+reference. As in the paper's code, samples without an image cannot be rated (reason `no_image`). The paper's
+protocol is a prompt set, which `curation.signals.prompts` makes from a clone of the released code.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ import numpy as np
 from curation.signals.core.batches import batches_by_count
 from curation.signals.core.table import Advance
 from curation.taxonomy import MAX_SCORE
+from training.one_turn import OneTurn
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
@@ -55,7 +56,7 @@ def generate_rows(
     rows: Sequence[int],
     vlm: "Vlm",
     queries: Sequence[str],
-    flat: bool,
+    flat: OneTurn | bool,
     stats: "PassStats",
     advance: Advance,
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -92,7 +93,7 @@ def parse_score(text: str, unparsed: Counter[str]) -> int | None:
     return score
 
 
-def _with_image(vlm: "Vlm", flat: bool, sample: "Sample") -> "Encoded":
+def _with_image(vlm: "Vlm", flat: OneTurn | bool, sample: "Sample") -> "Encoded":
     from training.render import RenderError
 
     if not sample.images:

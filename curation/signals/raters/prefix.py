@@ -18,6 +18,7 @@ import torch
 from curation.signals.core.batches import batches_by_count
 from curation.signals.core.table import Advance
 from curation.signals.raters.trie import Question, QuestionTrie, build_questions
+from training.one_turn import OneTurn
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
@@ -206,7 +207,7 @@ def answer_rows(
     pool: "Pool",
     rows: Sequence[int],
     questions: Questions,
-    flat: bool,
+    flat: OneTurn | bool,
     batch_size: int,
     stats: "PassStats",
     advance: Advance,

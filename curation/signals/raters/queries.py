@@ -2,16 +2,31 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 
 from curation.signals.raters.prompts import path_of
 from curation.taxonomy import CAPABILITIES, MAX_SCORE, STYLES
+from training.aspects import VIEWS
+from training.one_turn import LINES, OneTurn
 
 OTHER = "other"
 """Stands for text that names none of the styles."""
+_REQUIRED = {"capability", "style", "style_separator", "styles"}
+_OPTIONAL = (
+    "candidates_separator",
+    "conversation",
+    "labels",
+    "joiner",
+    "after_image",
+    "system",
+    "image",
+    "max_new_tokens",
+)
+_LABELS = ("question", "answer", "between", "unless", "strip")
 
 
 class PromptError(ValueError):
@@ -23,10 +38,10 @@ class Queries:
     """One prompt set.
 
     capability: the capability queries in the order of the taxonomy. style: the style query. styles: style key
-    -> phrase.
-    separator: between the phrases of an answer.
-    flat: a query is the last line of one user turn that holds the whole conversation, instead of a turn after
-    it.
+    -> phrase. separator: between the phrases of an answer.
+    flat: how the conversation and a query are written as one user turn; False: a query is a turn after it.
+    view: what a model gets of an image, "single" or "anyres"; None: as the checkpoint's config says.
+    max_new_tokens: the most that a model may write; None: as the producer says.
     """
 
     name: str
@@ -34,13 +49,21 @@ class Queries:
     style: str
     styles: dict[str, str]
     separator: str
-    flat: bool = False
+    flat: OneTurn | Literal[False] = False
+    view: str | None = None
+    max_new_tokens: int | None = None
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of the sha256 of all text that a model reads or is expected to write."""
-        # Only a set flag enters the hash, so that prompt sets without it keep theirs.
-        content = [self.capability, self.style, self.styles, self.separator, *(["flat"] if self.flat else [])]
+        """Twelve hex digits of the sha256 of all that a model reads or is expected to write."""
+        # Only what is set enters the hash, so that prompt sets without it keep theirs.
+        content: list[Any] = [self.capability, self.style, self.styles, self.separator]
+        if self.flat:
+            content.append("flat")
+            if self.flat != LINES:
+                content.append(asdict(self.flat))
+        if self.view or self.max_new_tokens:
+            content.append({"view": self.view, "max_new_tokens": self.max_new_tokens})
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     def identity(self) -> dict[str, str]:
@@ -76,15 +99,16 @@ def load_queries(name: str | Path) -> Queries:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise PromptError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    required = {"capability", "style", "style_separator", "styles"}
-    if not isinstance(content, dict) or set(content) - {"conversation"} != required:
+    if not isinstance(content, dict) or not _REQUIRED <= set(content) <= _REQUIRED | set(_OPTIONAL):
         raise PromptError(
-            f"{path} must have exactly the keys {', '.join(sorted(required))}, and optionally conversation"
+            f"{path} must have exactly the keys {', '.join(sorted(_REQUIRED))}, and optionally "
+            f"{', '.join(_OPTIONAL)}"
         )
     return _build(path, content)
 
 
-def _build(path: Path, content: dict) -> Queries:
+def _build(path: Path, content: dict[str, Any]) -> Queries:
+    _check_texts(path, content)
     if set(content["styles"]) != set(STYLES):
         raise PromptError(f"{path}: `styles` must give a phrase for each of {', '.join(STYLES)}")
     if "{phrase}" not in content["capability"]:
@@ -95,16 +119,59 @@ def _build(path: Path, content: dict) -> Queries:
         raise PromptError(
             f"{path}: `style_separator` must contain a comma, because answers are split at commas"
         )
-    if content.get("conversation", "turns") not in ("turns", "flat"):
-        raise PromptError(f"{path}: `conversation` must be turns or flat, got {content['conversation']!r}")
     styles = {key: content["styles"][key] for key in STYLES}
     distinct = {_plain(phrase) for phrase in styles.values()}
     if len(distinct) < len(styles) or any("," in phrase for phrase in styles.values()):
         raise PromptError(f"{path}: style phrases must differ and must not contain a comma")
     capability = tuple(content["capability"].replace("{phrase}", c.phrase) for c in CAPABILITIES)
-    style = content["style"].replace("{styles}", content["style_separator"].join(styles.values()))
-    flat = content.get("conversation") == "flat"
-    return Queries(path.stem, capability, style, styles, content["style_separator"], flat)
+    separator = content["style_separator"]
+    candidates = content.get("candidates_separator", separator).join(styles.values())
+    style = content["style"].replace("{styles}", candidates)
+    view, limit = content.get("image"), content.get("max_new_tokens")
+    if view not in (None, *VIEWS):
+        raise PromptError(f"{path}: `image` must be one of {', '.join(VIEWS)}, got {view!r}")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise PromptError(f"{path}: `max_new_tokens` must be a whole number of at least 1, got {limit!r}")
+    return Queries(path.stem, capability, style, styles, separator, _form(path, content), view, limit)
+
+
+def _check_texts(path: Path, content: dict[str, Any]) -> None:
+    texts = (
+        "capability",
+        "style",
+        "style_separator",
+        "candidates_separator",
+        "joiner",
+        "after_image",
+        "system",
+    )
+    for key in texts:
+        if key in content and not isinstance(content[key], str):
+            raise PromptError(f"{path}: `{key}` must be text, got {content[key]!r}")
+    if not isinstance(content["styles"], dict) or any(type(p) is not str for p in content["styles"].values()):
+        raise PromptError(f"{path}: `styles` must give a phrase for each of {', '.join(STYLES)}, as text")
+
+
+def _form(path: Path, content: dict[str, Any]) -> OneTurn | Literal[False]:
+    """How conversation and query are written. Raises PromptError."""
+    if content.get("conversation", "turns") not in ("turns", "flat"):
+        raise PromptError(f"{path}: `conversation` must be turns or flat, got {content['conversation']!r}")
+    given = [key for key in ("labels", "joiner", "after_image", "system") if key in content]
+    if content.get("conversation") != "flat":
+        if given:
+            raise PromptError(f"{path}: `{given[0]}` is for one user turn; set `conversation: flat`")
+        return False
+    labels = content.get("labels", {})
+    if not isinstance(labels, dict) or not set(labels) <= set(_LABELS):
+        raise PromptError(f"{path}: `labels` may have the keys {', '.join(_LABELS)}, got {labels!r}")
+    unlabelled = labels.get("unless", [])
+    if not isinstance(unlabelled, list) or any(not isinstance(text, str) or not text for text in unlabelled):
+        raise PromptError(f"{path}: `labels.unless` must be a list of beginnings of questions")
+    texts = {key: text for key, text in labels.items() if key != "unless"}
+    if wrong := [key for key, text in texts.items() if not isinstance(text, str)]:
+        raise PromptError(f"{path}: `labels.{wrong[0]}` must be text, got {texts[wrong[0]]!r}")
+    turn = {key: content[key] for key in given if key != "labels"}
+    return OneTurn(**texts, **turn, unlabelled=tuple(unlabelled))
 
 
 def _plain(phrase: str) -> str:

@@ -36,7 +36,7 @@ def score_capabilities_and_styles(
     shard_rows: int = 8192,
     dtype: str = "float32",
     device: str | None = None,
-    image_mode: str | None = None,
+    image: str | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write one signal with the columns of score_capabilities and score_styles; complete parts are kept.
@@ -47,8 +47,8 @@ def score_capabilities_and_styles(
 
     if style_mode not in get_args(StyleMode):
         raise ValueError(f"style_mode must be one of {', '.join(get_args(StyleMode))}, got {style_mode!r}")
-    vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
     queries, stats = load_queries(prompts), PassStats()
+    vlm = Vlm(model_dir, dtype=dtype, device=device, view=image or queries.view)
     digit_questions(vlm.renderer, queries)  # both raise before any work
     style_question(vlm.renderer, queries)
 

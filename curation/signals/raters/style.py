@@ -48,14 +48,14 @@ def score_styles(
     shard_rows: int = 8192,
     dtype: str = "float32",
     device: str | None = None,
-    image_mode: str | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    image: str | None = None,
+    max_new_tokens: int | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the style signal of a pool to `out`; parts that are complete are kept.
 
-    threshold: of likelihood mode, in (0, 1]; 1 names one style. max_new_tokens: of a generation in official
-    mode.
+    threshold: of likelihood mode, in (0, 1]; 1 names one style. image, max_new_tokens: as for
+    `score_capabilities`.
     Returns samples/s, padding efficiency of the prefixes, counts by style, rows with unknown text
     (`other_rows`), rows without a value by reason, and (likelihood) the mean total probability of the nine
     names with the count of rows where it is low.
@@ -66,8 +66,9 @@ def score_styles(
 
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
-    vlm = Vlm(model_dir, dtype=dtype, device=device, image_mode=image_mode)
     queries, stats = load_queries(prompts), PassStats()
+    vlm = Vlm(model_dir, dtype=dtype, device=device, view=image or queries.view)
+    max_new_tokens = max_new_tokens or queries.max_new_tokens or MAX_NEW_TOKENS
     style_question(vlm.renderer, queries)  # raises before any work, in every mode
 
     def compute(rows: range, advance: Advance) -> pa.Table:

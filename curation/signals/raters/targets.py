@@ -16,6 +16,7 @@ import pyarrow as pa
 from curation.signals.raters.queries import Queries
 from curation.taxonomy import CAPABILITY_KEYS
 from curation.teacher.draw import uniform
+from training.one_turn import OneTurn
 
 if TYPE_CHECKING:
     from curation.pool.read import Pool
@@ -31,7 +32,7 @@ class Target:
 
     row: int
     answers: tuple[tuple[str, str], ...]
-    flat: bool = False
+    flat: OneTurn | bool = False
 
 
 def split_labels(labels: pa.Table, holdout: float = 0.2, seed: int = 0) -> tuple[pa.Table, pa.Table]:

@@ -23,6 +23,7 @@ from curation.signals.raters.targets import (
     styler_targets,
 )
 from curation.taxonomy import CAPABILITY_KEYS, STYLES
+from training.one_turn import LINES
 
 
 def labels_table(scores: np.ndarray, styles: list[list[str]]) -> pa.Table:
@@ -58,9 +59,8 @@ def test_shipped_prompts_load_and_their_styles_come_back(name):
     for styles in [["word"], ["yes_no", "chain_of_thought"], list(STYLES)]:
         assert queries.parse_styles(queries.style_answer(styles)) == styles
     others = {"compact", "official_style", "official_flat"} - {name}
-    assert queries.hash not in {load_queries(other).hash for other in others} and queries.flat == (
-        name == "official_flat"
-    )
+    assert queries.hash not in {load_queries(other).hash for other in others}
+    assert queries.flat == (LINES if name == "official_flat" else False)
 
 
 def test_style_text_is_parsed_leniently_and_unknown_text_is_other():

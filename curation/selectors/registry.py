@@ -50,6 +50,7 @@ _NAMES = (
     "tive",
     "rds",
     "seed",
+    "ost",
     "mmssr",
     "mmssr_official",
     "mllm_selector",

@@ -105,6 +105,7 @@ CASES = [
     ("rds", {"tasks": ["vqa"]}),
     ("seed", {}),
     ("seed", {"neighbours": 2, "least": 0.3, "tasks": ["ocr"], "within": "text"}),
+    ("ost", {}),
     ("tive", {}),
     ("tive", {"scale": 2.0, "text_only": "keep"}),
     ("self_filter", {}),

@@ -15,8 +15,10 @@ from typing import Any
 class Signal:
     """How one signal is made.
 
-    name: what selectors need; `cluster_*` stands for all clusterings, which recipes name.
-    columns: regular expression of its column names, `{0}` for what the star stands for.
+    name: what selectors need; `embedding_*` and `cluster_*` stand for all embeddings and clusterings, which
+        recipes name.
+    columns: regular expression of its column names, `{0}` for what the star stands for; of several
+        alternatives the first that fits counts.
     producer: `module:function`, called as function(pool=..., out=..., on_progress=..., **inputs,
         **arguments).
     command: its name on the command line; several signals may come from one producer.
@@ -29,7 +31,7 @@ class Signal:
     settings: keys of the section that the producer takes, all but `path` and `revision` if empty.
     scoring: keys of the recipe's section `scoring` that it takes.
     arguments: arguments that tell this signal from others of the same producer.
-    vectors: those of its columns that hold vectors, which can be clustered.
+    vectors: regular expression of those of its columns that hold vectors, which can be clustered.
     passes: forward passes of a VLM for each sample, for estimates of time.
     """
 
@@ -42,7 +44,7 @@ class Signal:
     settings: tuple[str, ...] = ()
     scoring: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    vectors: tuple[str, ...] = ()
+    vectors: str = ""
     passes: float = 1.0
 
 
@@ -112,13 +114,13 @@ SIGNALS: tuple[Signal, ...] = (
         **_LOSSES,
     ),
     Signal(
-        "embedding",
-        r"emb_(image|text)",
+        "embedding_*",
+        r"emb_{0}_(image|text)|emb_{0}",
         "curation.signals.vectors.embeddings:embed_pool",
         "embeddings",
         inputs={"model_dir": "model"},
-        section="embedding",
-        vectors=("emb_image", "emb_text"),
+        section="embeddings.{0}",
+        vectors=r"emb_\w+",
     ),
     Signal(
         "clip",
@@ -127,7 +129,7 @@ SIGNALS: tuple[Signal, ...] = (
         "clip",
         inputs={"model_dir": "model"},
         section="clip",
-        vectors=("clip_image", "clip_text"),
+        vectors="clip_(image|text)",
     ),
     Signal(
         "cluster_*",
@@ -140,7 +142,7 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal(
         "quality",
-        r"reward|judge|complexity|quality",
+        r"reward|judge|complexity|quality|deita_score",
         "curation.signals.quality.producer:score_quality",
         "quality",
         inputs={"truth": "truth"},
@@ -151,7 +153,7 @@ SIGNALS: tuple[Signal, ...] = (
         "gradient",
         r"grad|grad_norm|influence_\w+",
         arguments={"checkpoints": "last", "adam": False, "prefix": ""},
-        vectors=("grad",),
+        vectors="grad",
         passes=3,
         **_GRADIENTS,
     ),
@@ -159,7 +161,7 @@ SIGNALS: tuple[Signal, ...] = (
         "gradient_adam",
         r"adam_(grad|grad_norm|influence_\w+)",
         arguments={"checkpoints": "all", "adam": True, "prefix": "adam_"},
-        vectors=("adam_grad",),
+        vectors="adam_grad",
         passes=12,
         **_GRADIENTS,
     ),
@@ -191,8 +193,6 @@ SIGNALS: tuple[Signal, ...] = (
 )
 MEMBERSHIPS = {"in_reference": "reference", "in_seed": "seed_rows"}
 """Columns that mark rows: of another arm's subset, of the seed model's training. No signals hold them."""
-VECTORS: tuple[str, ...] = tuple(column for signal in SIGNALS for column in signal.vectors)
-"""Columns that can be clustered."""
 COMMANDS: dict[str, str] = {
     **{signal.command: signal.producer for signal in SIGNALS},
     "gradients": "curation.signals.gradients.producer:score_gradients",
@@ -216,9 +216,21 @@ def signal_of(column: str) -> str | None:
     if column in MEMBERSHIPS:
         return MEMBERSHIPS[column]
     for signal in SIGNALS:
-        if match := re.fullmatch(signal.columns.replace("{0}", r"(\w+)"), column):
-            return signal.name.replace("*", match[match.lastindex or 0] if "*" in signal.name else "")
+        if match := re.fullmatch(_with_stars(signal.columns), column):
+            star = next((text for text in match.groupdict().values() if text is not None), "")
+            return signal.name.replace("*", star)
     return None
+
+
+def _with_stars(pattern: str) -> str:
+    """A regular expression whose groups star0, star1, ... are what the star stands for."""
+    first, *others = pattern.split("{0}")
+    return first + "".join(rf"(?P<star{number}>\w+?){other}" for number, other in enumerate(others))
+
+
+def holds_vectors(column: str) -> bool:
+    """Whether a column holds vectors, which can be clustered."""
+    return any(signal.vectors and re.fullmatch(signal.vectors, column) for signal in SIGNALS)
 
 
 def signals_of(columns: tuple[str, ...]) -> tuple[str, ...]:

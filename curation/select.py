@@ -36,6 +36,7 @@ from curation.selectors import ColumnError, SelectorError
 from curation.selectors.budget import TOKEN_COLUMNS, check_form, choose
 from curation.selectors.registry import SELECTORS, check_params, describe, get_selector
 from curation.signals.core.table import JoinError, OtherPoolError, SignalError
+from curation.signals.vectors.presets import published
 from curation.subset import SubsetError, read_manifest, read_subset, write_subset
 
 ERRORS = (SelectorError, SignalError, PoolError, SubsetError, CommandError, OSError)
@@ -49,7 +50,6 @@ _PRODUCERS = {
     "capability": "capability --model SCORER",
     "style": "style --model STYLER",
     "clip": "clip --model DUAL_ENCODER",
-    "embedding": "embeddings --model BASE_MODEL",
 }
 """Signal -> arguments of `python -m curation.signals` that compute it; recipes compute the others."""
 
@@ -175,16 +175,25 @@ def _origin(column: str, index: Index) -> str:
         return f"; give a file with id and {column} by --signals"
     if signal == "reference":
         return "; give the subset by --reference"
-    if signal in _PRODUCERS:
-        command = (
-            f"python -m curation.signals {_PRODUCERS[signal]} --pool {index.path} --out signals/{signal}"
-        )
+    if producer := _producer(signal):
+        command = f"python -m curation.signals {producer} --pool {index.path} --out signals/{signal}"
     else:
         command = "a recipe with this selector (python -m recipes.run)"
     return (
         f"; it belongs to the signal `{signal}`, which is computed by {command}; "
         f"or give a file with id and {column} by --signals"
     )
+
+
+def _producer(signal: str) -> str | None:
+    """Arguments of `python -m curation.signals` that compute a signal; None for one that recipes compute."""
+    if signal in _PRODUCERS:
+        return _PRODUCERS[signal]
+    name = signal.removeprefix("embedding_")
+    if name == signal:
+        return None
+    settings = "preset" if name in published("embeddings") else "name"
+    return f"embeddings --model MODEL --param {settings}={name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 
 from curation import catalogue
 from curation.catalogue import Signal
+from curation.selectors.signal_columns import names_of
+from curation.signals.vectors.presets import columns_of
 from recipes.errors import RecipeError, nearest
 from recipes.graph import Node, dump, samples_seen
 from recipes.named_files import NamedSuite, work_of_bench
@@ -23,10 +25,12 @@ from recipes.schema import (
     Bench,
     Clustering,
     DrawnSuiteItems,
+    Embedding,
     LlavaItems,
     ModelsQuality,
     Probe,
     SuiteItems,
+    published_entries,
 )
 
 CUSTOM = "curation.signals.custom:produce_custom"
@@ -85,7 +89,8 @@ class PoolPlan(PoolFits):
         if (record := catalogue.find(name)) is not None:
             return record
         known = [signal.name for signal in catalogue.SIGNALS if "*" not in signal.name]
-        known += [f"cluster_{c}" for c in self.loaded.recipe.clusters] + list(self.loaded.recipe.signals)
+        known += [f"cluster_{c}" for c in self.loaded.recipe.clusters]
+        known += [f"embedding_{e}" for e in self.loaded.recipe.embeddings] + list(self.loaded.recipe.signals)
         where = self.loaded.locate("signals")
         raise RecipeError(f"{where}: the signal `{name}` has no producer; {nearest(name, known)}")
 
@@ -119,21 +124,52 @@ class PoolPlan(PoolFits):
 
     def _settings(self, signal: Signal, name: str, star: str) -> tuple[Any, dict[str, Any]]:
         """(the signal's section of the recipe, the arguments of its producer)."""
-        recipe = self.loaded.recipe
-        scoring = {key: getattr(recipe.scoring, key) for key in signal.scoring}
+        scoring = {key: getattr(self.loaded.recipe.scoring, key) for key in signal.scoring}
         if not signal.section:
             return None, {**scoring, **signal.arguments}
-        if star and star not in recipe.clusters:
-            raise RecipeError(
-                f"{self.loaded.locate('clusters')}: clusters.{star}: missing; a selector reads the "
-                f"column {name}; {nearest(star, recipe.clusters)}"
-            )
-        section = self.section(signal.section.format(star))
+        section = self._named(signal, name, star) if star else self.section(signal.section)
         settings = dump(section, *signal.settings)
         if not signal.settings:  # then all but the model, which is an input
             settings = without(settings, "path", "revision")
         named = {"name": star} if star else {}
         return section, {**named, **settings, **scoring, **signal.arguments}
+
+    def _named(self, signal: Signal, name: str, star: str) -> Embedding | Clustering:
+        """An entry of `embeddings` or `clusters`: the recipe's, else the published one of that name."""
+        kind = signal.section.partition(".")[0]
+        entries = getattr(self.loaded.recipe, kind) | {
+            preset: entry
+            for preset, entry in published_entries(kind).items()
+            if preset not in getattr(self.loaded.recipe, kind)
+        }
+        if star not in entries:
+            raise RecipeError(
+                f"{self.loaded.locate(kind)}: {kind}.{star}: missing; a selector reads the "
+                f"column {name}; {nearest(star, entries)}"
+            )
+        if kind == "embeddings":
+            self._check_columns(star, entries[star])
+        return entries[star]
+
+    def _check_columns(self, name: str, embedding: Embedding) -> None:
+        """Raises RecipeError if an arm or a clustering reads a column that the embedding does not have."""
+        columns = columns_of(name, dump(embedding))
+        for where, column in self._vector_columns():
+            if catalogue.signal_of(column) == f"embedding_{name}" and column not in columns:
+                raise RecipeError(
+                    f"{self.loaded.locate(*where)}: {'.'.join(where)}: `{column}` is not a column of "
+                    f"embeddings.{name}, whose `tokens` or kind makes {', '.join(columns)}"
+                )
+
+    def _vector_columns(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """(key, column) for each column that an arm's selector or a clustering of the recipe reads."""
+        from curation.selectors.registry import columns_of as columns_read
+
+        recipe = self.loaded.recipe
+        for name, arm in recipe.arms.items():
+            yield from ((("arms", name), column) for column in columns_read(arm.selector, arm.params))
+        for name, section in recipe.clusters.items():
+            yield from ((("clusters", name, "column"), column) for column in names_of(section.column))
 
     def _input(self, need: str, section: Any, signal: Signal, star: str) -> Any:
         """The stage, stages or checkpoint on this pool for an input that a record names."""
@@ -156,19 +192,28 @@ class PoolPlan(PoolFits):
         if need != "model":
             raise ValueError(f"signal {signal.name}: the planner does not know the input `{need}`")
         path = getattr(section, "path", None)
-        return self.model(path, section.revision, signal.section, "path") if path else self.base
+        where = (*signal.section.format(star).split("."), "path")
+        return self.model(path, section.revision, *where) if path else self.base
 
     def _vectors(self, section: Clustering, star: str) -> list[Node]:
         """The signals that hold the columns of a clustering."""
-        columns = [section.column] if isinstance(section.column, str) else section.column
+        columns = names_of(section.column)
         where = self.loaded.locate("clusters", star, "column")
         for column in columns:
-            if column not in catalogue.VECTORS:
+            if not catalogue.holds_vectors(column):
                 raise RecipeError(
                     f"{where}: clusters.{star}.column: `{column}` is not a column of vectors; "
-                    f"{nearest(column, catalogue.VECTORS)}"
+                    f"{nearest(column, self._known_vectors())}"
                 )
         return [self.signal(name) for name in catalogue.signals_of(tuple(columns))]
+
+    def _known_vectors(self) -> list[str]:
+        """Columns that can be clustered: of all embeddings, the recipe's and the published, and of others."""
+        entries = {**published_entries("embeddings"), **self.loaded.recipe.embeddings}
+        of_embeddings = [
+            column for name, entry in entries.items() for column in columns_of(name, dump(entry))
+        ]
+        return [*of_embeddings, "clip_image", "clip_text", "grad", "adam_grad"]
 
     def losses(self, name: str, model: Node, *parts: str | int) -> Node:
         """The loss signal `name` of a further round's seed model, which belongs to one arm and seed."""

@@ -74,7 +74,7 @@ def _parser() -> CommandParser:
         metavar="DIR",
         help="signals for a semantic search",
     )
-    parser.add_argument("--column", default="emb_image", help="vectors that are compared (emb_image)")
+    parser.add_argument("--column", default="emb_dino", help="vectors that are compared (emb_dino)")
     parser.add_argument("--clusters", metavar="COLUMN", help="only samples of one cluster are compared")
     parser.add_argument("--cosine", type=float, default=0.97, metavar="C", help="of semantic copies (0.97)")
     parser.add_argument("--drop", type=path, metavar="DIR", help="write a pool that has one of each group")

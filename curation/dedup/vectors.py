@@ -34,7 +34,7 @@ class Vectors:
     """
 
     signals: Sequence[Path]
-    column: str = "emb_image"
+    column: str = "emb_dino"
     clusters: str | None = None
     cosine: float = 0.97
 

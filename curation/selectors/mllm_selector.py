@@ -47,7 +47,7 @@ def reads(
     column: str | None = None,
     strata_by: str = "necessity",
     pick: str = "source",
-    vectors: str | Sequence[str] = "emb_text",
+    vectors: str | Sequence[str] = "emb_last_token",
     exclude_seed: bool = False,
     **_: object,
 ) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def select(
     strata_by: str = "necessity",
     tau: float = 1.0,
     pick: str = "source",
-    vectors: str | Sequence[str] = "emb_text",
+    vectors: str | Sequence[str] = "emb_last_token",
     exclude_seed: bool = False,
 ) -> Selection:
     """Sample more from the groups that the seed model finds harder.
@@ -82,7 +82,7 @@ def select(
        mostly wrong answers (`noise_tail`).
     2. `strata_by="necessity"`: the n remaining rows, sorted by (score, hash of seed and id), are cut into
        `strata` groups: the row at place i goes to group floor(i · strata / n), equal in size to within one. A
-       column of cluster numbers (`cluster_text`, ...) instead: each is a group, numbered by its mean score;
+       column of cluster numbers (`cluster_visnec`, ...) instead: each is a group, numbered by its mean score;
        rows without one are left out (`missing_cluster`).
     3. Group k gets a number proportional to size_k · softmax(mean score_k / `tau`) (`tau` in the unit of the
        score), rounded by largest remainders; what a full group cannot take goes to the others. `tau=inf` is

@@ -15,11 +15,13 @@ from recipes.schema.signals import (
     QUALITY_MODELS,
     Clustering,
     DrawnSuiteItems,
+    Embedding,
     Gradient,
     LlavaItems,
     ModelsQuality,
     Probe,
     SuiteItems,
+    published_entries,
 )
 from recipes.schema.sweep import SweepFile
 from recipes.schema.teachers import ApiTeacher, MetadataTeacher, Server
@@ -32,6 +34,7 @@ __all__ = [
     "Bench",
     "Clustering",
     "DrawnSuiteItems",
+    "Embedding",
     "Evaluation",
     "EvaluationJudge",
     "FilePool",
@@ -52,5 +55,6 @@ __all__ = [
     "Styler",
     "SuiteItems",
     "SweepFile",
+    "published_entries",
     "required",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from recipes.schema.arms import Arm
 from recipes.schema.base import (
@@ -27,6 +27,8 @@ from recipes.schema.signals import (
     ModelsQuality,
     Probe,
     Scoring,
+    embedding_name,
+    from_presets,
 )
 from recipes.schema.teachers import ApiTeacher, MetadataTeacher
 from training.estimate.gpus import gpu_of
@@ -89,6 +91,8 @@ class Track(Section):
 
 
 Teachers = Annotated[MetadataTeacher | ApiTeacher, Field(discriminator="kind")]
+Embeddings = Annotated[Embedding, Field(discriminator="kind")]
+EmbeddingName = Annotated[str, AfterValidator(embedding_name)]
 Qualities = Annotated[MetadataQuality | ModelsQuality, Field(discriminator="kind")]
 
 
@@ -102,10 +106,16 @@ class Protocol(Section):
     seed_model: SeedModel | None = None
     scorer: Scorer | None = None
     styler: Styler | None = None
-    embedding: Embedding | None = None
+    embeddings: Annotated[dict[EmbeddingName, Embeddings], from_presets("embeddings")] = Field(
+        {},
+        description="embeddings, which selectors read as emb_<name>; the published ones need no entry, and "
+        "one of their name changes the keys that it gives",
+    )
     clip: Clip | None = None
-    clusters: dict[Annotated[str, Field(pattern=r"^\w+$")], Clustering] = Field(
-        {}, description="clusterings, which selectors read as cluster_<name>"
+    clusters: Annotated[
+        dict[Annotated[str, Field(pattern=r"^\w+$")], Clustering], from_presets("clusters")
+    ] = Field(
+        {}, description="clusterings, which selectors read as cluster_<name>; published ones as `embeddings`"
     )
     quality: Annotated[Qualities, default_kind("metadata")] | None = None
     gradient: Gradient | None = None

@@ -1,9 +1,12 @@
 """Settings of the signals that selectors read."""
 
+import re
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
+from curation.signals.vectors.presets import published, with_published
 from recipes.schema.base import Fraction, ModelPath, NameOrFile, PathText, Section, Seed, default_kind
 from recipes.schema.data import Bench
 from recipes.schema.models import SeedModel, Vllm
@@ -11,9 +14,10 @@ from recipes.schema.teachers import Server
 from training.spec import FitSpec
 
 
-class Embedding(Section):
-    """Vectors of the samples' images and texts from a model's hidden states."""
+class StatesEmbedding(Section):
+    """Vectors from the states of a vision-language model's decoder over the whole conversation."""
 
+    kind: Literal["states"]
     path: ModelPath | None = Field(None, description="model (directory or Hub id); default: the base")
     revision: str | None = None
     layers: list[int] = Field(
@@ -24,9 +28,84 @@ class Embedding(Section):
     state: Literal["hidden", "attention"] = Field(
         "hidden", description="output of the layers, or of their attention"
     )
-    variant: Literal["mean", "coincide"] = Field(
-        "mean", description="mean over tokens, or COINCIDE's pooling of activations"
+    tokens: Literal["all", "image", "text", "text_after_image", "halves", "halves_after_image"] = Field(
+        "all",
+        description="tokens that are pooled; the halves are two vectors, of the image's tokens and of all "
+        "others, or of the text after the image",
     )
+    pooling: Literal["mean", "last", "position_weighted"] = Field(
+        "mean", description="mean of the tokens, the last one, or weights proportional to the position"
+    )
+    squash: Literal["none", "tanh"] = Field("none", description="tanh of the pooled vector")
+    unit: bool = Field(False, description="unit length for each layer and half, and for all of them together")
+    first_tokens: int | None = Field(None, ge=1, description="only the first N tokens; default: all")
+
+
+class VisionEmbedding(Section):
+    """Vectors of the first image from a vision encoder such as DINOv2."""
+
+    kind: Literal["vision"]
+    path: ModelPath = Field(description="encoder: builtin:mini_clip (its vision tower), directory or Hub id")
+    revision: str | None = None
+    pooling: Literal["cls", "mean", "pooler"] = Field(
+        "cls", description="class token, mean of the other tokens, or the model's own pooler"
+    )
+
+
+class SentenceEmbedding(Section):
+    """Vectors of text from a sentence encoder."""
+
+    kind: Literal["sentence"]
+    path: ModelPath = Field(
+        description="sentence-transformers (directory or Hub id), or a dual encoder's text tower "
+        "(builtin:mini_clip)"
+    )
+    revision: str | None = None
+    text: Literal["first_instruction", "question", "answer", "both"] = Field(
+        "first_instruction", description="the first instruction, or text of all turns"
+    )
+
+
+class ClipEmbedding(Section):
+    """Vectors of images and text from a dual encoder."""
+
+    kind: Literal["clip"]
+    path: ModelPath = Field(description="builtin:mini_clip, directory or Hub id")
+    revision: str | None = None
+    part: Literal["image", "text", "pair", "turns"] = Field(
+        "pair", description="one side, both side by side, or the image beside the mean of the turns' texts"
+    )
+    text: Literal["first_instruction", "question", "answer", "both"] = Field(
+        "both", description="text that is encoded"
+    )
+
+
+Embedding = StatesEmbedding | VisionEmbedding | SentenceEmbedding | ClipEmbedding
+"""One named embedding: the column emb_<name>, or emb_<name>_image and emb_<name>_text."""
+
+
+def embedding_name(name: str) -> str:
+    """The name of an embedding. Raises ValueError for one that is also the name of another's column."""
+    if not re.fullmatch(r"\w+", name) or name.endswith(("_image", "_text")):
+        raise ValueError(
+            f"{name[:80]!r} is not allowed as the name of an embedding; give letters, digits and _, and no "
+            "ending _image or _text, which the columns of the halves have"
+        )
+    return name
+
+
+def _share_of_rows(value: int | str) -> int | str:
+    """A number of clusters, or a share such as "1%". Raises ValueError for anything else."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
+        raise ValueError(f"k {value[:80]!r} is not allowed; give a number from 1, or a share such as 1%")
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"k {value} is not allowed; give a number from 1, or a share such as 1%")
+    return value
+
+
+def from_presets(section: str) -> BeforeValidator:
+    """Gives the entries of `embeddings` or `clusters` what they leave to the preset of their name."""
+    return BeforeValidator(lambda value: with_published(section, value))
 
 
 class Clip(Section):
@@ -43,13 +122,29 @@ class Clustering(Section):
     """Clusters of one or several kinds of vectors; the centroids are stored."""
 
     column: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="vectors that are clustered: emb_image, emb_text, clip_image, clip_text or grad; "
-        "several are concatenated"
+        description="vectors that are clustered: emb_<name>, emb_<name>_image, emb_<name>_text, clip_image, "
+        "clip_text or grad; several are concatenated"
     )
     method: Literal["kmeans", "spectral"] = "kmeans"
-    k: int = Field(ge=1, description="number of clusters")
+    k: Annotated[int | str, AfterValidator(_share_of_rows)] = Field(
+        description="number of clusters, or a share of the vectors such as 1%, at least one"
+    )
+    within: Literal["source"] | None = Field(
+        None, description="clusters inside each source, `k` for each; default: of the whole pool"
+    )
+    iterations: int = Field(50, ge=1, description="most steps of k-means")
     seed: Seed = 0
     engine: Literal["torch", "faiss"] = Field("torch", description="implementation of k-means")
+
+
+@cache
+def published_entries(section: str) -> dict[str, Any]:
+    """The presets of `embeddings` or `clusters` by name, as sections of a recipe."""
+    kinds: dict[str, TypeAdapter[Any]] = {
+        "embeddings": TypeAdapter(Annotated[Embedding, Field(discriminator="kind")]),
+        "clusters": TypeAdapter(Clustering),
+    }
+    return {name: kinds[section].validate_python(entry) for name, entry in published(section).items()}
 
 
 QUALITY_MODELS = ("reward", "complexity", "quality")

@@ -10,10 +10,10 @@ from recipes.plan import make_plan
 ALWAYS = {"bench", "source", "pool", "clean", "leaks", "tokens", "select", "train", "answer", "evaluate"}
 ALWAYS.add("compare")
 SECTIONS = """\
-embedding: {layers: [-2, -1]}
+embeddings: {own: {kind: states, layers: [-2, -1]}, both: {kind: states, tokens: halves}}
 clip: {path: clip}
 clusters:
-  text: {column: emb_text, k: 4}
+  text: {column: emb_both_text, k: 4}
   spectral: {column: clip_image, method: spectral, k: 3}
 quality: {noise: 0.5}
 gradient: {dim: 32, validation: {items: 5, seed: 7}}
@@ -57,9 +57,9 @@ def asking(project, monkeypatch):
         ("necessity_ablated", {"fit_seed", "signal[necessity_ablated]"}),
         ("base_losses", {"signal[base_losses]"}),
         ("base_losses_ablated", {"signal[base_losses_ablated]"}),
-        ("embedding", {"signal[embedding]"}),
+        ("embedding_own", {"signal[embedding_own]"}),
         ("clip", {"signal[clip]"}),
-        ("cluster_text", {"signal[embedding]", "signal[cluster_text]"}),
+        ("cluster_text", {"signal[embedding_both]", "signal[cluster_text]"}),
         ("cluster_spectral", {"signal[clip]", "signal[cluster_spectral]"}),
         ("quality", {"signal[quality]"}),
         ("gradient", {"fit_warmup", "bench[7]", "signal[gradient]"}),
@@ -318,7 +318,7 @@ def test_a_released_rater_needs_no_labels(asking, project):
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("clusters.text.column=emb_txt", "is not a column of vectors; did you mean `emb_text`"),
+        ("clusters.text.column=em_both_txt", "is not a column of vectors; did you mean `emb_both_text`"),
         ("scorer.train=null", "missing `train`; give it, or the `path`"),
     ],
 )

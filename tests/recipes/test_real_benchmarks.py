@@ -236,7 +236,7 @@ def test_probes_are_evaluated_on_the_validation_suite(own):
     nodes = by_name(
         "arms.chosen.selector=instructiongpt4",
         "clip={}",
-        "clusters={spectral: {column: clip_image, method: spectral, k: 2}}",
+        "clusters={instructiongpt4: {k: 2}}",
         "probe={subsets: 3, size: 5, indicators: [clip_score], bench: "
         "{kind: suite, suite: development.yaml, mirror: mirror, items: 2}}",
         file="own.yaml",

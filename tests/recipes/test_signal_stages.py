@@ -29,7 +29,7 @@ pool: {{size: {SIZE}}}
 bench: {{items: 2}}
 scorer: {{path: raters/scorer}}
 styler: {{path: raters/scorer, mode: likelihood}}
-clusters: {{activation: {{k: 4}}, image: {{k: 4}}, text: {{k: 4}}, spectral: {{k: 3}}}}
+clusters: {{coincide: {{k: 4}}, presel: {{k: 5%}}, visnec: {{k: 4}}, instructiongpt4: {{k: 3}}}}
 gradient: {{warmup: {{share: 0.2}}, dim: 16, validation: {{items: 1}}}}
 probe: {{subsets: 3, size: 12, bench: {{items: 1}}, train: {{max_steps: 1, batch_size: 8, lr: 0.001}}}}
 seed_model: {{train: {{max_steps: 3}}}}

@@ -1,6 +1,7 @@
 """Clusters of a pool's vectors: a fit whose centroids and assignments are stored, not silently recomputed.
 
-    fit_clusters(pool, signals / "embedding", out, column="emb_text", name="text", k=100)
+    fit_clusters(pool, signals / "last_token", out, column="emb_last_token", name="semdedup", k=10_000)
+    fit_clusters(pool, signals / "dino", out, column="emb_dino", name="presel", k="1%", within="source")
 
 Writes a signal (cluster_<name> int32 and similarity_<name> float32, the cosine to the own centroid; both null
 for a sample without a vector) with centroids.npy float32 [k, d] and clusters.json beside it. Results of
@@ -9,8 +10,11 @@ fit's identity: a directory that holds another fit is refused, not overwritten.
 """
 
 import json
+import math
+import re
 import warnings
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from curation.pool.read import Pool
     from curation.signals.vectors.kmeans import Clustering, Points
 
+WITHIN = "source"
+"""The column of the pool inside whose groups clusters can be made."""
 CONCENTRATED, COLLAPSED = 0.999, 1 - 1e-6
 """Mean cosine to the common direction from which a warning, and from which an error, is raised."""
 
@@ -46,10 +52,11 @@ def fit_clusters(
     vectors: Path | Sequence[Path],
     out: Path,
     *,
-    k: int,
-    column: str | Sequence[str] = "emb_text",
-    name: str = "text",
+    k: int | str,
+    column: str | Sequence[str],
+    name: str,
     method: str = "kmeans",
+    within: str | None = None,
     seed: int = 0,
     iterations: int = 50,
     engine: str = "torch",
@@ -62,20 +69,28 @@ def fit_clusters(
 
     vectors: signal directories that hold `column` (or several columns, which are concatenated; a sample that
         lacks some of them has zeros there, one that lacks all has no cluster).
+    k: number of clusters, or a share of the vectors such as "1%", rounded down, at least 1 (PreSel, arXiv
+        2503.07591).
+    within: "source": the clusters of each source by itself, in the order of the sources' names and numbered
+        through; a source with fewer distinct vectors than `k` gets as many clusters as these (`reduced`
+        counts such sources).
     method: "kmeans" (spherical) or "spectral" (scikit-learn, graph of the `neighbours` nearest; above
         SPECTRAL_LIMIT vectors a seeded sample is clustered and the others are assigned to the nearest mean
         direction).
     engine: for k-means "torch", "faiss", or "auto" (faiss if installed); the engine used is recorded.
     iterations: most steps of k-means.
 
-    Returns the contents of clusters.json: engine, versions, points, zero_vectors, inertia (sum of 1 -
-    cosine), steps, sizes, centroid cosines, warnings. Raises TooFewVectorsError, CollapsedVectorsError,
-    OtherFitError, and ImportError with a hint where the engine is not installed.
+    Returns the contents of clusters.json: engine, versions, points, zero_vectors, clusters, inertia (sum of 1
+    - cosine), steps, sizes, centroid cosines, warnings. Raises ValueError for unknown settings,
+    TooFewVectorsError, CollapsedVectorsError, OtherFitError, and ImportError with a hint where the engine is
+    not installed.
     """
-    from curation.signals.vectors.cluster_engines import resolve_engine, run_engine, versions
+    from curation.signals.vectors.cluster_engines import resolve_engine, versions
 
     columns = [column] if isinstance(column, str) else list(column)
-    engine_used = resolve_engine(method, engine, k, iterations)
+    engine_used = resolve_engine(method, engine, clusters_of(k, 1), iterations)
+    if within not in (None, WITHIN):
+        raise ValueError(f"within must be {WITHIN!r} or not given, got {within!r}")
     directories = [vectors] if isinstance(vectors, str | Path) else list(vectors)
     sources = [_directory_of(each, directories) for each in columns]
     settings = {"k": k, "seed": seed} | (
@@ -88,6 +103,7 @@ def fit_clusters(
         "columns": columns,
         "inputs": [read_metadata(directory)["identity"] for directory in sources],
         "method": method,
+        **({"within": within} if within else {}),
         **settings,
         "engine": engine_used,
         "versions": versions(engine_used),
@@ -95,8 +111,10 @@ def fit_clusters(
     if kept := _finished(out, identity):
         return kept
     points = _points(sources, columns, pool, device)
-    start, concentration = _check_points(points, k, seed)
-    clustering, notes = run_engine(points, start, method, engine_used, settings)
+    concentration = _concentration(points)
+    groups = _by_source(points, pool) if within else [np.arange(len(points))]
+    fits = [_fit(points, at, identity, concentration, shrink=within is not None) for at in groups]
+    clustering, notes = _joined(points, groups, fits)
     description = _describe(points, clustering, len(pool), concentration)
     info = {**identity, "engine_asked": engine, **description, **notes}
     info["warnings"] = _warnings(info)
@@ -126,26 +144,85 @@ def _points(
     return Points(matrices, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _check_points(points: "Points", k: int, seed: int) -> tuple[np.ndarray, float]:
-    """Indices of distinct points to start from, and the concentration of all points.
+Fit = tuple["Clustering", dict[str, Any]]
+"""The clusters of a group of points, and notes on the fit."""
+
+
+def _by_source(points: "Points", pool: "Pool") -> list[np.ndarray]:
+    """Indices of the points of each source that has any, in the order of the sources' names."""
+    sources = pool.table["source"].take(points.rows).to_numpy(zero_copy_only=False)
+    names, codes = np.unique(sources.astype(str), return_inverse=True)
+    return [np.flatnonzero(codes.reshape(-1) == number) for number in range(len(names))]
+
+
+def _fit(
+    points: "Points", at: np.ndarray, identity: dict[str, Any], concentration: float, *, shrink: bool
+) -> Fit:
+    """Cluster the points with the indices `at`. `shrink`: no more clusters than distinct points.
 
     Raises TooFewVectorsError for fewer distinct points than clusters, CollapsedVectorsError for points of one
     direction.
     """
+    from curation.signals.vectors.cluster_engines import run_engine
     from curation.signals.vectors.kmeans import MIN_START, START_POINTS, distinct_points
 
-    start = distinct_points(points, max(START_POINTS * k, MIN_START), seed)
-    if len(start) < k:
+    own, seed = points.subset(at), identity["seed"]
+    asked = k = clusters_of(identity["k"], len(at))
+    start = distinct_points(own, max(START_POINTS * k, MIN_START), seed)
+    if len(start) < k and not shrink:
         raise TooFewVectorsError(
-            f"requested {k} clusters, but only {len(start)} of {len(points)} vectors are distinct: lower k"
+            f"requested {k} clusters, but only {len(start)} of {len(at)} vectors are distinct: lower k"
         )
-    concentration = _concentration(points)
     if k > 1 and concentration >= COLLAPSED:
         raise CollapsedVectorsError(
             f"all vectors have the same direction (mean cosine {concentration:.7f}): "
             "clusters would follow rounding errors; check the model and the layer"
         )
-    return start, concentration
+    k = min(k, len(start))
+    clustering, notes = run_engine(own, start, identity["method"], identity["engine"], {**identity, "k": k})
+    return clustering, {**notes, "reduced": int(k < asked)}
+
+
+def clusters_of(k: int | str, points: int) -> int:
+    """The number of clusters that `k` stands for: itself, or a share of the points, rounded down, at least 1.
+
+    Raises ValueError for other text and for a number below 1.
+    """
+    if isinstance(k, int):
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        return k
+    share = re.fullmatch(r"(\d{1,2}(?:\.\d+)?)%", k)
+    if share is None:
+        raise ValueError(f"k must be a number from 1, or a share such as '1%', got {k!r}")
+    return max(1, int(Decimal(share[1]) * points / 100))
+
+
+def _joined(points: "Points", groups: Sequence[np.ndarray], fits: Sequence[Fit]) -> Fit:
+    """The fits of groups of points as one, clusters numbered through."""
+    import torch
+
+    from curation.signals.vectors.kmeans import Clustering
+
+    notes: dict[str, Any] = {"clusters": sum(len(fit.centroids) for fit, _ in fits)}
+    if len(fits) == 1:
+        return fits[0][0], {**fits[0][1], **notes}
+    labels, similarity = np.empty(len(points), np.int32), np.empty(len(points), np.float32)
+    first = 0
+    for at, (fit, _) in zip(groups, fits, strict=True):
+        labels[at], similarity[at] = fit.labels + first, fit.similarity
+        first += len(fit.centroids)
+    whole = Clustering(
+        torch.cat([fit.centroids for fit, _ in fits]),
+        labels,
+        similarity,
+        [math.fsum(fit.history[-1] for fit, _ in fits)],
+    )
+    notes |= {"groups": len(fits)}
+    for key in ("steps", "reseeded", "reduced"):
+        notes[key] = sum(own.get(key, 0) for _, own in fits)
+    texts = sorted({text for _, own in fits for text in own.get("library_warnings", [])})
+    return whole, {**notes, **({"library_warnings": texts} if texts else {})}
 
 
 def _concentration(points: "Points") -> float:
@@ -178,13 +255,15 @@ def _describe(points: "Points", clustering: "Clustering", rows: int, concentrati
 
 def _warnings(info: dict[str, Any]) -> list[str]:
     texts = list(info.get("library_warnings", []))
-    if info["k"] > 1 and info["concentration"] >= CONCENTRATED:
+    if info["clusters"] > 1 and info["concentration"] >= CONCENTRATED:
         texts.append(
             f"the vectors have nearly the same direction (mean cosine {info['concentration']:.5f}): "
             "clusters may not be meaningful"
         )
     if info["empty_clusters"]:
-        texts.append(f"{info['empty_clusters']} of {info['k']} clusters are empty")
+        texts.append(f"{info['empty_clusters']} of {info['clusters']} clusters are empty")
+    if info["reduced"]:
+        texts.append(f"{info['reduced']} sources have fewer distinct vectors than clusters, and got as many")
     for text in texts:
         warnings.warn(f"clusters {info['name']!r}: {text}", stacklevel=3)
     return texts

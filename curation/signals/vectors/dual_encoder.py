@@ -11,8 +11,9 @@ import torch
 
 from curation.signals.core.batches import batches_by_count, padded_tokens
 from curation.signals.core.vlm import ModelError, PassStats, checkpoint_identity, default_device
+from curation.signals.vectors.pictures import decoded
 from training.hub import local_copy
-from training.images import ImageError, Picture, decode
+from training.images import Picture
 from training.models import dtype_of, quiet
 
 
@@ -60,13 +61,7 @@ class DualEncoder:
 
     def read(self, pictures: Sequence[Picture]) -> tuple[list[torch.Tensor], dict[int, str]]:
         """(decoded images uint8 RGB [3, H, W], reason by index of the images that cannot be decoded)."""
-        images, errors = [], {}
-        for number, picture in enumerate(pictures):
-            try:
-                images.append(decode(picture))
-            except ImageError as error:
-                errors[number] = error.reason
-        return images, errors
+        return decoded(pictures)
 
     @torch.inference_mode()
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:

@@ -157,7 +157,7 @@ def losses_table(n=60):
             "nll_noimg": at + (np.arange(n) % 2 == 0) * 5.0,
             "cluster_text": pa.array([None if k == 7 else k % 5 for k in range(n)], pa.int32()),
             "in_seed": np.arange(n) >= 50,
-            "emb_text": pa.FixedSizeListArray.from_arrays(
+            "emb_last_token": pa.FixedSizeListArray.from_arrays(
                 pa.array(np.stack([np.cos(at), np.sin(at)], 1).ravel(), pa.float32()), 2
             ),
         }
@@ -184,7 +184,7 @@ def test_what_is_needed_follows_the_parameters():
     assert needs("mllm_selector", {"necessity": "visual", "pick": "mmd", "exclude_seed": True}) == (
         "necessity",
         "necessity_ablated",
-        "embedding",
+        "embedding_last_token",
         "seed_rows",
     )
 

@@ -30,7 +30,7 @@ for name, params in CASES:
 table = random_table(12, 300, width=200)
 for name, params in CASES:
     used = str(params) + str(needs(name, params))
-    if any(signal in used for signal in ("emb_", "clip_image", "embedding")):
+    if any(signal in used for signal in ("emb_", "clip_image", "embedding_")):
         found = get_selector(name)(table, 60, 5, **params | ({"fill": "score"} if name == "deita" else {}))
         print(name, params, found.rows.tolist())
 """

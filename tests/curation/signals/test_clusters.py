@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -17,11 +18,12 @@ from curation.signals.vectors.clusters import (
     CollapsedVectorsError,
     OtherFitError,
     TooFewVectorsError,
-    fit_clusters,
 )
+from curation.signals.vectors.clusters import fit_clusters as fit_named
 from curation.signals.vectors.kmeans import Points, assign, fit_kmeans, kmeans_plus_plus
 
 DIMS, GROUPS = 16, 6
+fit_clusters = partial(fit_named, column="emb_text", name="text")
 
 
 def blobs(n, spread, seed=0, groups=GROUPS):

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from parity import Method, check_frozen, check_random
 
+from curation.selectors.primitives import remaining
+
 SQUARES = [
     (4,),
     (2, 2, 2, 2),
@@ -67,4 +69,11 @@ def test_frozen():
 
 
 def test_random():
+    check_random(METHOD)
+
+
+def test_random_with_lists_of_a_few_rows(monkeypatch):
+    monkeypatch.setattr(remaining, "WHOLE", 0)
+    monkeypatch.setattr(remaining, "BLOCK", 3)
+    monkeypatch.setattr(remaining, "DEPTH", 1)
     check_random(METHOD)

@@ -103,16 +103,24 @@ def _inside(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(places int64[n, k], cosines float64[n, k]) of the k nearest other unit vectors, nearest first."""
     n = len(units)
     places, nearest_cosines = np.empty((n, k), np.int64), np.empty((n, k))
-    backwards = np.arange(n - 1, -1, -1, dtype=np.float64)
     for start in range(0, n, _BLOCK):
         cosine = cosines(units[start : start + _BLOCK], units)
         own = np.arange(len(cosine))
-        # (cosine, earlier row first) as one whole number below 2^52, so that the partial sort meets no ties
-        keys = cosine * (2.0**32 / STEP)
-        keys += backwards
-        keys[own, start + own] = -np.inf
-        top = np.argpartition(keys, n - k, axis=1)[:, n - k :]
-        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(keys, top, axis=1), axis=1), axis=1)
-        places[start : start + _BLOCK] = top
-        nearest_cosines[start : start + _BLOCK] = np.take_along_axis(cosine, top, axis=1)
+        cosine[own, start + own] = -np.inf
+        part = slice(start, start + _BLOCK)
+        places[part], nearest_cosines[part] = highest(cosine, k)
     return places, nearest_cosines
+
+
+def highest(cosine: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(places int64[m, k], cosines float64[m, k]) of the k highest of each row of `cosine` [m, n], k <= n.
+
+    Highest first, of equals the earlier place. Entries are multiples of STEP, or -inf: those come last.
+    """
+    n = cosine.shape[1]
+    # (cosine, earlier place first) as one whole number below 2^52, so that the partial sort meets no ties
+    keys = cosine * (2.0**32 / STEP)
+    keys += np.arange(n - 1, -1, -1, dtype=np.float64)
+    top = np.argpartition(keys, n - k, axis=1)[:, n - k :]
+    top = np.take_along_axis(top, np.argsort(-np.take_along_axis(keys, top, axis=1), axis=1), axis=1)
+    return top, np.take_along_axis(cosine, top, axis=1)

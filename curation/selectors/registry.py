@@ -44,6 +44,7 @@ _NAMES = (
     "datatailor",
     "prism",
     "ards",
+    "scalselect",
     "presel",
     "icons",
     "less",

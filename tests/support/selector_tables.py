@@ -69,6 +69,14 @@ CASES = [
     ("perplexity", {}),
     ("perplexity", {"rule": "top", "model": "seed"}),
     ("el2n", {}),
+    ("aum", {}),
+    ("aum", {"rule": "bottom", "model": "seed"}),
+    ("grand", {}),
+    ("grand", {"rule": "mid"}),
+    ("self_sup", {}),
+    ("self_sup", {"cluster": "text", "keep": "easy", "text_only": "keep"}),
+    ("typiclust", {}),
+    ("typiclust", {"cluster": "text", "vectors": "emb_text", "neighbours": 2, "smallest": 1}),
     ("ifd", {}),
     ("ifd", {"model": "base", "highest": float("inf")}),
     ("visnec", {}),
@@ -93,9 +101,12 @@ CASES = [
     ("prism", {}),
     ("prism", {"correlation": "pearson", "text_only": "keep"}),
     ("prism", {"vectors": "emb_text", "text_only": None}),
+    ("scalselect", {}),
+    ("scalselect", {"text_only": "keep"}),
     ("ards", {}),
     ("ards", {"hard": 2, "similarity": "mean", "text_only": "keep"}),
     ("presel", {"reference": None}),
+    ("presel", {"variant": "clean", "reference": None, "text_only": None}),
     ("presel", {"reference": None, "temperature": 5.0, "neighbours": 1, "text_only": "keep"}),
     ("icons", {}),
     ("icons", {"percent": 30, "tasks": ["vqa", "ocr"]}),
@@ -194,6 +205,9 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
     for name in ("emb_clip_pair", "emb_clip_turns"):
         found[name] = _vectors(rng, n, missing, width, text_only)
     found["cluster_once_select"] = some(rng.integers(0, 4, n), image_only=True)
+    for name in ("self_sup", "typiclust"):
+        found[f"cluster_{name}"] = some(rng.integers(0, 4, n))
+        found[f"similarity_{name}"] = some(np.round(rng.random(n), 1))
     return found | _states(rng, n, missing, width, text_only) | _targets(rng, n, missing, width)
 
 
@@ -224,6 +238,7 @@ def _states(
         "spectrum_top": some(0.1 + 0.8 * rng.random(n)),
         "cluster_datatailor": pa.array(rng.integers(0, 3, n).astype(np.int32), mask=rng.random(n) < missing),
         "emb_last_token": _vectors(rng, n, missing, width),
+        "leverage": some(rng.random(n), image_only=True),
         "nll_noised": some(rng.gamma(2.0, 1.0, n), image_only=True),
         "nll_permuted": pa.array(
             np.round(rng.gamma(2.0, 1.0, n), 1).astype(np.float32), mask=rng.random(n) < 0.7

@@ -409,8 +409,8 @@ def presel_table(reference: list[bool]) -> pa.Table:
         source=["a"] * 8 + ["b"] * 8,
         nll=[1.0] * 16,
         nll_noq=[2.0] * 8 + [1.0] * 8,
-        emb_image=[[math.cos(a), math.sin(a)] for a in angle * 2],
-        cluster_image=pa.array([0, 0, 0, 0, 0, 0, 1, 1] * 2, pa.int32()),
+        emb_dino=[[math.cos(a), math.sin(a)] for a in angle * 2],
+        cluster_presel=pa.array([0, 0, 0, 0, 0, 0, 1, 1] * 2, pa.int32()),
         in_seed=reference,
     )
 
@@ -418,7 +418,7 @@ def presel_table(reference: list[bool]) -> pa.Table:
 def test_presel_shares_by_task_and_cluster_and_takes_the_typical():
     data = presel_table([False] * 16)
     # temperature 1 / sqrt(2): weights exp(-.5 · 1.414), exp(-1 · 1.414) = .67 : .33
-    found = get_selector("presel")(data, 6, 0, reference=None, neighbours=2)
+    found = get_selector("presel")(data, 6, 0, variant="clean", reference=None, neighbours=2)
     assert Counter(found.reason["source"].to_pylist()) == {"a": 4, "b": 2}
     assert Counter(
         zip(found.reason["source"].to_pylist(), found.reason["cluster"].to_pylist(), strict=True)
@@ -426,8 +426,15 @@ def test_presel_shares_by_task_and_cluster_and_takes_the_typical():
     assert set(found.reason["irs"].to_pylist()) == {0.5, 1.0}
     inside = [r for r in found.rows.tolist() if r < 6]
     assert len(inside) == 3 and set(inside) <= {0, 1, 2, 3}, "4 and 5 lie apart"
-    hot = get_selector("presel")(data, 6, 0, reference=None, temperature=1e9)
+    hot = get_selector("presel")(data, 6, 0, reference=None, temperature=math.inf)
     assert Counter(hot.reason["source"].to_pylist()) == {"a": 3, "b": 3}
+    # 4.02 and 1.98 rows: their floors, and the row that is left to a; inside a 3.75 and 1.25 are rounded
+    published = get_selector("presel")(data, 6, 0, reference=None, neighbours=2)
+    cells = zip(*(published.reason[name].to_pylist() for name in ("source", "cluster")), strict=True)
+    assert Counter(cells) == {("a", 0): 4, ("a", 1): 1, ("b", 0): 1} and published.notes["filled"] == 0
+    # a should get 11 of 15 and has 8: the others are random rows, here of b
+    full = get_selector("presel")(data, 15, 0, reference=None)
+    assert full.notes["filled"] == 15 - 8 - 4
 
 
 def test_presel_counts_the_reference_part():

@@ -44,7 +44,7 @@ def score_coido(
     """Train the net with the model of `model_dir` on a random `share` of the pool, then score the pool.
 
     signals: directories that hold the columns `features`. clusters: the signal with cluster_<cluster>. joint:
-    settings, see `spec.JointSpec`; its seed draws the part. Samples without features or cluster are not
+    settings, see `spec.PartSpec`; its seed draws the part. Samples without features or cluster are not
     drawn. A finished net in `out` is kept, and a killed training continues (joint.py). Returns also steps,
     samples_trained, first and last loss, and missing. Raises ValueError for another spread or share.
     """
@@ -52,10 +52,11 @@ def score_coido(
 
     from curation.signals.scorers.objectives import ImportanceAndDiversity
     from curation.signals.scorers.score import Given, train_and_score
+    from curation.signals.scorers.spec import PartSpec
 
     if spread not in ("variance", "deviation") or not 0 < share <= 1:
         raise ValueError(f"spread must be variance or deviation, share in (0, 1], got {spread!r} and {share}")
-    given = Given.open(pool, model_dir, signals, features, joint, device)
+    given = Given.open(pool, model_dir, signals, features, PartSpec(**(joint or {})), device)
     codes = read_signal(Path(clusters), pool.hash)[f"cluster_{cluster}"].cast("float64").to_numpy()
     identity = given.identity(
         "coido",

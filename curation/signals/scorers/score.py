@@ -1,6 +1,6 @@
 """A net's training with a model, and its score of every sample as a signal of one column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,10 @@ class Given:
         model_dir: Path,
         signals: Sequence[Path],
         names: str | Sequence[str],
-        joint: Mapping[str, Any] | None,
+        spec: JointSpec,
         device: str | None,
     ) -> "Given":
         """A frozen model under adapters is held in bfloat16 where the training computes in it."""
-        spec = JointSpec(**(joint or {}))
         dtype = "bfloat16" if spec.precision == "bf16" and spec.lora else "float32"
         names = [names] if isinstance(names, str) else list(names)
         features = read_features(pool, signals, names)

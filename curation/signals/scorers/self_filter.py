@@ -42,8 +42,9 @@ def score_self_filter(
 
     from curation.signals.scorers.objectives import BatchWeights
     from curation.signals.scorers.score import Given, train_and_score
+    from curation.signals.scorers.spec import JointSpec
 
-    given = Given.open(pool, model_dir, signals, features, joint, device)
+    given = Given.open(pool, model_dir, signals, features, JointSpec(**(joint or {})), device)
     net = torch.nn.Linear(given.features.dims, 1, bias=False)
     torch.nn.init.zeros_(net.weight)
     identity = given.identity("self_filter", pool)

@@ -85,7 +85,7 @@ def test_gradients_are_those_of_the_published_loss(tiny_vlm_dir, small_pool, kin
     from curation.signals.scorers.joint import Step, trainable
     from curation.signals.scorers.objectives import BatchWeights, ImportanceAndDiversity
 
-    spec = JointSpec(lora=LORA, micro_batch=micro)
+    spec = JointSpec(lora=LORA, micro_batch=micro, precision="fp32")
     vlm = Vlm(tiny_vlm_dir, device="cpu")
     weights = trainable(vlm, spec)
     assert 0 < sum(w.numel() for w in weights) < sum(w.numel() for w in vlm.model.parameters()) / 2
@@ -141,7 +141,15 @@ def test_the_spread_of_cluster_means_by_hand():
     assert float(others.detach()) == pytest.approx(variance / (2 * 0.25))  # the logs cancel
 
 
-JOINT = {"epochs": 8, "batch_size": 8, "lr": 3e-3, "net_lr": 0.05, "lora": LORA, "save_steps": 3}
+JOINT = {
+    "epochs": 8,
+    "batch_size": 8,
+    "lr": 3e-3,
+    "net_lr": 0.05,
+    "lora": LORA,
+    "save_steps": 3,
+    "precision": "fp32",
+}
 
 
 def test_what_the_model_cannot_learn_is_difficult(noisy_pool, noisy_features, tiny_vlm_dir, tmp_path):

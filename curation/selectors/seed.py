@@ -15,7 +15,8 @@ from curation.selectors.contract import Published, Selection, Selector, Selector
 from curation.selectors.icons import influences
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import joined
-from curation.selectors.primitives.graph import Graph, nearest
+from curation.selectors.primitives.graph import Graph, members_of
+from curation.selectors.primitives.near import nearest_above
 from curation.selectors.signal_columns import columns_read
 
 PREFIX = "masked_influence_"
@@ -50,9 +51,10 @@ def select(
     (`missing_value`). Reason: task, score (its influence), filled. Raises ColumnError, BudgetError,
     SizeError, SelectorError.
     """
-    if neighbours < 1 or not np.isfinite([least, local]).all():
+    if neighbours < 1 or not (0 <= least <= 1 and 0 <= local <= 1):
         raise SelectorError(
-            f"neighbours must be at least 1, least and local finite, got {neighbours}, {least}, {local}"
+            "neighbours must be at least 1, least and local from 0 to 1, "
+            f"got neighbours={neighbours}, least={least}, local={local}"
         )
     names, values = influences(columns, tasks, PREFIX)
     units, known = joined(columns, vectors)
@@ -62,8 +64,9 @@ def select(
     inside = values[:, candidates.rows]
     weight = inside.max(axis=0)
     _, codes = np.unique(clusters[candidates.rows], return_inverse=True)
-    graph = nearest(candidates.rows, units, neighbours, codes.reshape(-1) if within else None)
-    order, independent = heaviest_first(weight, *joined_rows(graph, least, local))
+    codes = codes.reshape(-1)  # numpy 2.0 returns another shape than other versions
+    graph = nearest_above(candidates.rows, units, neighbours, least, codes)
+    order, independent = heaviest_first(weight, *joined_rows(graph, codes, local))
     places = order[: candidates.budget]
     best = inside[:, places].argmax(axis=0)
     filled = np.arange(len(places)) >= independent
@@ -77,13 +80,22 @@ def select(
     )
 
 
-def joined_rows(graph: Graph, least: float, local: float) -> tuple[np.ndarray, np.ndarray]:
-    """The edges as (starts int64[n + 1], ends int64[m]): those of row i are ends[starts[i]:starts[i + 1]]."""
+def joined_rows(graph: Graph, codes: np.ndarray, local: float) -> tuple[np.ndarray, np.ndarray]:
+    """The edges as (starts int64[n + 1], ends int64[m]): those of row i are ends[starts[i]:starts[i + 1]].
+
+    graph: neighbours with a cosine of at least `least` only. Where a row has fewer such than neighbours in
+    its group (codes int64[n]), its farthest neighbour's cosine is below `least`, which is then the bound.
+    """
+    n, k = graph.neighbours.shape
     held = graph.neighbours >= 0
-    n = len(held)
-    farthest = np.where(held, graph.cosine, np.inf).min(axis=1, initial=np.inf)
-    near = held & (graph.cosine >= np.maximum(least, local * farthest)[:, None])
-    start, place = np.nonzero(near)
+    others = np.empty(n, np.int64)
+    for members in members_of(codes):
+        others[members] = min(k, len(members) - 1)
+    count = held.sum(axis=1)
+    bound = np.zeros(n)
+    full = (count >= others) & (others > 0)
+    bound[full] = local * graph.cosine[full, others[full] - 1]
+    start, place = np.nonzero(held & (graph.cosine >= bound[:, None]))
     end = graph.neighbours[start, place]
     both, ends = np.concatenate([start, end]), np.concatenate([end, start])
     order = np.argsort(both, kind="stable")

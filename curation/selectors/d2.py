@@ -138,8 +138,8 @@ def _check(variant: str, neighbours: int, gamma: float, mode: str, edges: str) -
 
 
 PUBLISHED = Published(
-    rule="margin spread along directed edges to the 5 nearest by exp(-d^2); then the highest density, which "
-    "lowers its neighbours by exp(-0.4 d^2) times itself",
+    rule="margin spread to the 5 nearest by exp(-d^2) (in memory: both ways, by exp(-d)); then the highest "
+    "density, which lowers its neighbours by exp(-0.4 d^2) of it",
     source="arXiv 2310.07931, code executed; VLM baseline of COINCIDE (2406.10995), code read",
     variants={"published": {"variant": "published"}, "clean": {"variant": "clean"}},
     differs={"clean": "EL2N instead of the margin; unit vectors, distance not squared"},

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
+from curation.signals.scorers.spec import JointSpec, PartSpec
 from curation.signals.vectors.presets import published, with_published
 from recipes.schema.base import Fraction, ModelPath, NameOrFile, PathText, Section, Seed, default_kind
 from recipes.schema.data import Bench
@@ -125,16 +126,32 @@ class Clustering(Section):
         description="vectors that are clustered: emb_<name>, emb_<name>_image, emb_<name>_text, clip_image, "
         "clip_text or grad; several are concatenated"
     )
-    method: Literal["kmeans", "spectral"] = "kmeans"
-    k: Annotated[int | str, AfterValidator(_share_of_rows)] = Field(
-        description="number of clusters, or a share of the vectors such as 1%, at least one"
+    method: Literal["kmeans", "spectral", "ward"] = "kmeans"
+    k: Annotated[int | str, AfterValidator(_share_of_rows)] | None = Field(
+        None,
+        description="number of clusters, or a share of the vectors such as 1%, at least one; not of ward",
     )
-    within: Literal["source"] | None = Field(
-        None, description="clusters inside each source, `k` for each; default: of the whole pool"
+    threshold: Fraction | None = Field(
+        None, description="of ward: share of the last merge up to which clusters merge; default: 0.1"
+    )
+    within: Literal["source", "format"] | None = Field(
+        None,
+        description="clusters inside each source, or each format of question, `k` for each; default: of the "
+        "whole pool",
     )
     iterations: int = Field(50, ge=1, description="most steps of k-means")
     seed: Seed = 0
     engine: Literal["torch", "faiss"] = Field("torch", description="implementation of k-means")
+
+    @model_validator(mode="after")
+    def _of_its_method(self) -> "Clustering":
+        if (self.k is None) != (self.method == "ward"):
+            raise ValueError(
+                "method ward takes no k but a threshold" if self.k else f"method {self.method} needs k"
+            )
+        if self.threshold is not None and self.method != "ward":
+            raise ValueError(f"threshold belongs to method ward, not to {self.method}")
+        return self
 
 
 @cache
@@ -182,6 +199,18 @@ class Judge(Section):
         "another name",
     )
     server: Server = Server()
+
+
+class Answered(Section):
+    """The seed model's own answers to the pool's questions, beside the reference answers."""
+
+    max_turns: int = Field(3, ge=1, description="questions of a sample that are asked; the first ones")
+    max_new_tokens: int = Field(64, ge=1, description="tokens of a generated answer")
+    judge: Judge | None = Field(
+        None,
+        description="a chat model that grades the answers; default: rules by the form of the reference "
+        "(option letter, number, words)",
+    )
 
 
 class ModelsQuality(Section):
@@ -266,6 +295,22 @@ class Gradient(Section):
     )
 
 
+class OneStep(Section):
+    """What one step of the warm-up's optimizer on a sample does to the loss of anchors (OST).
+
+    The anchors are items of `gradient.validation`, the weights the last ones of `gradient.warmup`.
+    """
+
+    anchors: int = Field(100, ge=1, description="items whose loss is measured")
+    optimizer: Literal["adam", "sgd"] = Field(
+        "adam", description="of the step; adam with the moments that the warm-up ended with"
+    )
+    lr: float | None = Field(
+        None, gt=0, description="learning rate of the step; default: the mean of the warm-up's last epoch"
+    )
+    seed: Seed = Field(0, description="draws the anchors")
+
+
 class Probe(Section):
     """The subset probe of InstructionGPT-4: measures what training on subsets of known content is worth."""
 
@@ -284,6 +329,49 @@ class Probe(Section):
     components: int = Field(
         6, ge=0, description="principal components of image and of text vectors used as further features"
     )
+
+
+Columns = str | Annotated[list[str], Field(min_length=1)]
+
+
+class SelfFilter(Section):
+    """Self-Filter's score (arXiv 2402.12501): a linear net trained with a model, whose losses it weights."""
+
+    path: ModelPath | None = Field(None, description="model (directory or Hub id); default: the base")
+    revision: str | None = None
+    features: Columns = Field(
+        "emb_clip_pair",
+        description="what the net reads: vectors, or numbers, which are scaled to [-1, 1]",
+    )
+    joint: JointSpec = JointSpec()
+
+
+class Coido(Section):
+    """CoIDO's score (arXiv 2510.17847): a net that is trained with a model on a part of the pool."""
+
+    path: ModelPath | None = Field(None, description="model (directory or Hub id); default: the base")
+    revision: str | None = None
+    features: Columns = Field(["emb_clip_pair", "clip_score"], description="as of self_filter")
+    cluster: str = Field("coido", pattern=r"^\w+$", description="clusters whose weights are kept even")
+    share: Fraction = Field(0.2, description="part of the pool that is trained on")
+    spread: Literal["variance", "deviation"] = Field(
+        "variance", description="of the mean weights of clusters: as in the paper, or as in its code"
+    )
+    joint: PartSpec = PartSpec()
+
+
+class OnceSelect(Section):
+    """OnceSelect's confidence (arXiv 2605.26761): a small classifier of clusters."""
+
+    features: str = Field("emb_clip_turns", description="vectors whose first half is the image's")
+    cluster: str = Field("once_select", pattern=r"^\w+$", description="clusters that are learned")
+    share: Fraction = Field(0.03, description="of each cluster, the nearest to its centroid are trained on")
+    accuracy: Fraction = Field(0.6, description="macro accuracy that the epoch is chosen by")
+    epochs: int = Field(50, ge=1)
+    hidden: int = Field(256, ge=1, description="units")
+    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(256, ge=1)
+    seed: Seed = 0
 
 
 class CustomSignal(Section):

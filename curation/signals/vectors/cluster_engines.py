@@ -1,4 +1,4 @@
-"""Clustering engines: our spherical k-means (torch), faiss, and scikit-learn's spectral clustering."""
+"""Clustering engines: our spherical k-means (torch), faiss, scikit-learn's spectral clustering, Ward's."""
 
 import warnings
 from importlib.metadata import PackageNotFoundError, version
@@ -16,12 +16,14 @@ from curation.signals.vectors.kmeans import (
     mean_directions,
     similarity_to_own,
 )
+from curation.signals.vectors.ward import fit_ward
 
-METHODS = ("kmeans", "spectral")
+METHODS = ("kmeans", "spectral", "ward")
 ENGINES = ("torch", "faiss", "auto")
 PACKAGES = {
     "torch": ("torch", "numpy"),
     "faiss": ("faiss-cpu", "faiss-gpu", "torch", "numpy"),
+    "scipy": ("scipy", "torch", "numpy"),
     "sklearn": ("scikit-learn", "torch", "numpy"),
 }
 SPECTRAL_LIMIT = 20_000
@@ -31,7 +33,7 @@ FAISS_POINTS = 256
 
 
 def resolve_engine(method: str, engine: str, k: int, iterations: int) -> str:
-    """The engine that will be used: "torch", "faiss" or "sklearn".
+    """The engine that will be used: "torch", "faiss", "sklearn" or "scipy".
 
     Raises ValueError for unknown settings, ImportError with an install hint where the engine is not
     installed.
@@ -45,6 +47,8 @@ def resolve_engine(method: str, engine: str, k: int, iterations: int) -> str:
     if method == "spectral":
         _spectral_class()
         return "sklearn"
+    if method == "ward":
+        return "scipy"
     if engine == "auto":
         return "faiss" if _has_faiss() else "torch"
     if engine == "faiss" and not _has_faiss():
@@ -79,6 +83,8 @@ def run_engine(
     points: Points, start: np.ndarray, method: str, engine: str, settings: dict[str, Any]
 ) -> tuple[Clustering, dict[str, Any]]:
     """The clusters, and notes on the fit. start: indices of distinct points to initialise k-means."""
+    if method == "ward":
+        return fit_ward(points, settings["threshold"], settings["seed"])
     if method == "spectral":
         return _fit_spectral(points, settings["k"], settings["seed"], settings["neighbours"])
     if engine == "faiss":

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from curation.signals.core.options import FORMATS, format_of
 from curation.signals.core.table import (
     Advance,
     MissingPartError,
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from curation.pool.read import Pool
     from curation.signals.vectors.kmeans import Clustering, Points
 
-WITHIN = "source"
-"""The column of the pool inside whose groups clusters can be made."""
+WITHIN = ("source", "format")
+"""Groups inside which clusters can be made: the pool's sources, formats of questions (core/options.py)."""
 CONCENTRATED, COLLAPSED = 0.999, 1 - 1e-6
 """Mean cosine to the common direction from which a warning, and from which an error, is raised."""
 
@@ -52,7 +53,7 @@ def fit_clusters(
     vectors: Path | Sequence[Path],
     out: Path,
     *,
-    k: int | str,
+    k: int | str | None = None,
     column: str | Sequence[str],
     name: str,
     method: str = "kmeans",
@@ -61,6 +62,7 @@ def fit_clusters(
     iterations: int = 50,
     engine: str = "torch",
     neighbours: int = 10,
+    threshold: float | None = None,
     device: str | None = None,
     shard_rows: int = 1 << 20,
     on_progress: Progress | None = None,
@@ -70,13 +72,14 @@ def fit_clusters(
     vectors: signal directories that hold `column` (or several columns, which are concatenated; a sample that
         lacks some of them has zeros there, one that lacks all has no cluster).
     k: number of clusters, or a share of the vectors such as "1%", rounded down, at least 1 (PreSel, arXiv
-        2503.07591).
+        2503.07591); not for Ward's method.
     within: "source": the clusters of each source by itself, in the order of the sources' names and numbered
         through; a source with fewer distinct vectors than `k` gets as many clusters as these (`reduced`
-        counts such sources).
+        counts such sources). "format": of each format of question, in the order of FORMATS.
     method: "kmeans" (spherical) or "spectral" (scikit-learn, graph of the `neighbours` nearest; above
         SPECTRAL_LIMIT vectors a seeded sample is clustered and the others are assigned to the nearest mean
-        direction).
+        direction), or "ward" (ward.py): vectors with their own lengths, merged up to `threshold` (0.1) of the
+        last merge, with memory quadratic in their number; above WARD_LIMIT in one group, a seeded sample.
     engine: for k-means "torch", "faiss", or "auto" (faiss if installed); the engine used is recorded.
     iterations: most steps of k-means.
 
@@ -88,13 +91,16 @@ def fit_clusters(
     from curation.signals.vectors.cluster_engines import resolve_engine, versions
 
     columns = [column] if isinstance(column, str) else list(column)
-    engine_used = resolve_engine(method, engine, clusters_of(k, 1), iterations)
-    if within not in (None, WITHIN):
-        raise ValueError(f"within must be {WITHIN!r} or not given, got {within!r}")
+    if (k is None) != (method == "ward"):
+        raise ValueError(f"method {method!r} {'needs k' if k is None else 'has no k; give threshold'}")
+    engine_used = resolve_engine(method, engine, 1 if k is None else clusters_of(k, 1), iterations)
+    if within not in (None, *WITHIN):
+        raise ValueError(f"within must be one of {', '.join(WITHIN)}, or not given; got {within!r}")
     directories = [vectors] if isinstance(vectors, str | Path) else list(vectors)
     sources = [_directory_of(each, directories) for each in columns]
-    settings = {"k": k, "seed": seed} | (
-        {"neighbours": neighbours} if method == "spectral" else {"iterations": iterations}
+    own = {"kmeans": {"iterations": iterations}, "spectral": {"neighbours": neighbours}}
+    settings = {"seed": seed} | (
+        {"threshold": 0.1 if threshold is None else threshold} if k is None else {"k": k, **own[method]}
     )
     identity = {
         "producer": "clusters",
@@ -112,7 +118,7 @@ def fit_clusters(
         return kept
     points = _points(sources, columns, pool, device)
     concentration = _concentration(points)
-    groups = _by_source(points, pool) if within else [np.arange(len(points))]
+    groups = _groups(points, pool, within)
     fits = [_fit(points, at, identity, concentration, shrink=within is not None) for at in groups]
     clustering, notes = _joined(points, groups, fits)
     description = _describe(points, clustering, len(pool), concentration)
@@ -148,11 +154,17 @@ Fit = tuple["Clustering", dict[str, Any]]
 """The clusters of a group of points, and notes on the fit."""
 
 
-def _by_source(points: "Points", pool: "Pool") -> list[np.ndarray]:
-    """Indices of the points of each source that has any, in the order of the sources' names."""
-    sources = pool.table["source"].take(points.rows).to_numpy(zero_copy_only=False)
-    names, codes = np.unique(sources.astype(str), return_inverse=True)
-    return [np.flatnonzero(codes.reshape(-1) == number) for number in range(len(names))]
+def _groups(points: "Points", pool: "Pool", within: str | None) -> list[np.ndarray]:
+    """Indices of the points of each group that has any; all of them without `within`."""
+    if within is None:
+        return [np.arange(len(points))]
+    if within == "source":
+        sources = pool.table["source"].take(points.rows).to_numpy(zero_copy_only=False)
+        names, codes = np.unique(sources.astype(str), return_inverse=True)
+        return [np.flatnonzero(codes.reshape(-1) == number) for number in range(len(names))]
+    formats = [format_of(sample) for sample in pool.samples(range(len(pool)))]
+    codes = np.array([FORMATS.index(name) for name in formats])[points.rows]
+    return [group for number in range(len(FORMATS)) if len(group := np.flatnonzero(codes == number))]
 
 
 def _fit(
@@ -167,6 +179,9 @@ def _fit(
     from curation.signals.vectors.kmeans import MIN_START, START_POINTS, distinct_points
 
     own, seed = points.subset(at), identity["seed"]
+    if identity["method"] == "ward":
+        clustering, notes = run_engine(own, np.empty(0, np.int64), "ward", identity["engine"], identity)
+        return clustering, {**notes, "reduced": 0}
     asked = k = clusters_of(identity["k"], len(at))
     start = distinct_points(own, max(START_POINTS * k, MIN_START), seed)
     if len(start) < k and not shrink:
@@ -263,7 +278,7 @@ def _warnings(info: dict[str, Any]) -> list[str]:
     if info["empty_clusters"]:
         texts.append(f"{info['empty_clusters']} of {info['clusters']} clusters are empty")
     if info["reduced"]:
-        texts.append(f"{info['reduced']} sources have fewer distinct vectors than clusters, and got as many")
+        texts.append(f"{info['reduced']} groups have fewer distinct vectors than clusters, and got as many")
     for text in texts:
         warnings.warn(f"clusters {info['name']!r}: {text}", stacklevel=3)
     return texts

@@ -52,6 +52,10 @@ class Points:
         """Unit vectors float32 [len(at), d] of points by index (not by row)."""
         return torch.nn.functional.normalize(self._raw(at), dim=1)
 
+    def raw(self, at: np.ndarray) -> torch.Tensor:
+        """The vectors float32 [len(at), d] of points by index, with their own lengths."""
+        return self._raw(at)
+
     def chunks(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """All points in order: (indices, unit vectors float32)."""
         for at in self._chunks():

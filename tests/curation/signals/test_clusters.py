@@ -18,6 +18,7 @@ from curation.signals.vectors.clusters import (
     CollapsedVectorsError,
     OtherFitError,
     TooFewVectorsError,
+    clusters_of,
 )
 from curation.signals.vectors.clusters import fit_clusters as fit_named
 from curation.signals.vectors.kmeans import Points, assign, fit_kmeans, kmeans_plus_plus
@@ -237,8 +238,8 @@ def test_engines_are_resolved_and_recorded_and_a_missing_one_gives_a_hint(groupe
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     with pytest.raises(ImportError, match=r"winnow\[cluster\]"):
         fit_clusters(pool, vectors, tmp_path / "s", k=3, method="spectral")
-    with pytest.raises(ValueError, match="method must be one of kmeans, spectral, got 'ward'"):
-        fit_clusters(pool, vectors, tmp_path / "w", k=3, method="ward")
+    with pytest.raises(ValueError, match=r"method must be one of .*, got 'dbscan'"):
+        fit_clusters(pool, vectors, tmp_path / "w", k=3, method="dbscan")
     with pytest.raises(ClusterError, match=r"vector column 'emb_image' is in none of the signals.*emb_text"):
         fit_clusters(pool, vectors, tmp_path / "c", k=3, column="emb_image")
 
@@ -278,3 +279,77 @@ def test_faiss_itself_finds_the_groups(grouped, tmp_path):
     pool, vectors = grouped[:2]
     info = fit_clusters(pool, vectors, tmp_path, k=GROUPS, engine="faiss", seed=1)
     assert info["mean_similarity"] > 0.7 and any(name.startswith("faiss") for name in info["versions"])
+
+
+def of_sources(pool, sources):
+    """The stand-in for a pool, with a source for each row."""
+    pool.table = pa.table({"source": pa.array(sources)})
+    return pool
+
+
+def test_inside_a_source_the_clusters_are_those_of_its_rows_alone(grouped, tmp_path):
+    pool, vectors, values, _, known = grouped
+    sources = np.array(["b", "a", "c"])[np.arange(500) % 3]
+    pool = of_sources(pool, sources)
+    info = fit_clusters(pool, vectors, tmp_path / "all", k=4, within="source", seed=7)
+    labels = read_signal(tmp_path / "all")["cluster_text"].to_numpy(zero_copy_only=False)
+    has = known & (np.arange(500) != 3)
+    assert np.array_equal(~np.isnan(labels), has)
+    similarity = read_signal(tmp_path / "all")["similarity_text"].to_numpy(zero_copy_only=False)
+    centroids = np.load(tmp_path / "all" / "centroids.npy")
+    assert centroids.shape == (12, DIMS) and (info["clusters"], info["groups"], info["reduced"]) == (12, 3, 0)
+    for number, source in enumerate("abc"):
+        own = (sources == source) & has
+        assert set(labels[own]) == set(range(4 * number, 4 * number + 4))
+        alone, signal = signal_of(tmp_path / f"v_{source}", values[own])
+        fit_clusters(alone, signal, tmp_path / source, k=4, seed=7)
+        table = read_signal(tmp_path / source)
+        assert np.array_equal(labels[own] - 4 * number, table["cluster_text"].to_numpy())
+        assert np.array_equal(similarity[own], table["similarity_text"].to_numpy())
+        assert np.array_equal(
+            centroids[4 * number : 4 * number + 4], np.load(tmp_path / source / "centroids.npy")
+        )
+    with pytest.raises(OtherFitError, match="within"):
+        fit_clusters(pool, vectors, tmp_path / "a", k=4, within="source", seed=7)
+    with pytest.raises(ValueError, match="within must be one of source, format, or not given; got 'task'"):
+        fit_clusters(pool, vectors, tmp_path / "t", k=4, within="task")
+
+
+def test_a_share_of_each_source_and_no_more_clusters_than_distinct_vectors(tmp_path):
+    values, _ = blobs(330, 0.5)
+    values[300:320] = values[300]  # a source of copies, which cannot have two clusters
+    sources = ["large"] * 300 + ["copies"] * 20 + ["tiny"] * 10
+    pool, vectors = signal_of(tmp_path / "v", values)
+    of_sources(pool, sources)
+    with pytest.warns(UserWarning, match="1 groups have fewer distinct vectors than clusters"):
+        info = fit_clusters(pool, vectors, tmp_path / "c", k="10%", within="source")
+    labels = read_signal(tmp_path / "c")["cluster_text"].to_numpy()
+    assert {source: len(set(labels[np.array(sources) == source])) for source in set(sources)} == {
+        "copies": 1,
+        "large": 30,
+        "tiny": 1,
+    }
+    assert (info["clusters"], info["reduced"]) == (32, 1)
+    assert set(labels[300:320]) == {0} and labels[320:].min() == 31, "in the order of the names"
+
+
+@pytest.mark.parametrize(
+    ("k", "points", "clusters"),
+    [
+        (7, 3, 7),
+        ("1%", 99, 1),
+        ("1%", 199, 1),
+        ("1%", 200, 2),
+        ("1%", 5, 1),
+        ("2.5%", 1000, 25),
+        ("29%", 100, 29),
+    ],
+)
+def test_a_share_of_the_points_is_rounded_down_to_at_least_one(k, points, clusters):
+    assert clusters_of(k, points) == clusters
+
+
+@pytest.mark.parametrize("k", [0, "0", "ten", "100%", "-1%"])
+def test_other_numbers_of_clusters_are_refused(k):
+    with pytest.raises(ValueError, match="k must be"):
+        clusters_of(k, 10)

@@ -11,6 +11,7 @@ LAYERS = (
     "losses",
     "perturbed",
     "raters",
+    "prompts",
     "vectors",
     "quality",
     "answered",

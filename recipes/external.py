@@ -26,6 +26,8 @@ TOKENISER_FILES = (
 )
 PROCESSOR_FILES = (*TOKENISER_FILES, "config.json", "processor*", "preprocessor*")
 MODEL_FILES = (*PROCESSOR_FILES, "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+SENTENCE_FILES = (*MODEL_FILES, "modules.json", "sentence_bert_config.json", "[0-9]*_*/*")
+"""Those of sentence-transformers, whose modules have folders such as 1_Pooling."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Fingerprints:
 
     def files(self, folder: Path, patterns: tuple[str, ...]) -> str:
         """Hash over names and contents of the files in `folder` that match one of `patterns`."""
-        names = sorted({p.name for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
+        found = (p for pattern in patterns for p in folder.glob(pattern) if p.is_file())
+        names = sorted({p.relative_to(folder).as_posix() for p in found})
         return _sha256("".join(f"{name}\0{self.file(folder / name)}\n" for name in names))
 
     def records(self, path: Path) -> int:

@@ -90,10 +90,12 @@ class PoolFits:
             raise RecipeError(f"{where}: {name}: missing; the signals of these arms need it: {users}")
         return value
 
-    def model(self, path: str, revision: str | None, *where: str) -> External:
-        """A checkpoint that the recipe names at the key `where`."""
+    def model(
+        self, path: str, revision: str | None, *where: str, files: tuple[str, ...] = external.MODEL_FILES
+    ) -> External:
+        """A checkpoint that the recipe names at the key `where`, identified by those `files`."""
         place, key = self.loaded.locate(*where), ".".join(where)
-        return external.model(path, revision, place, self.prints, external.MODEL_FILES, key, "a signal needs")
+        return external.model(path, revision, place, self.prints, files, key, "a signal needs")
 
     def _labels(self) -> Node:
         teacher = self.section("teacher")

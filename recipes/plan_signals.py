@@ -14,6 +14,7 @@ from curation.catalogue import Signal
 from curation.selectors.signal_columns import names_of
 from curation.signals.vectors.presets import columns_of
 from recipes.errors import RecipeError, nearest
+from recipes.external import MODEL_FILES, SENTENCE_FILES
 from recipes.graph import Node, dump, samples_seen
 from recipes.named_files import NamedSuite, work_of_bench
 from recipes.plan_evaluation import EvaluationPlan
@@ -22,6 +23,7 @@ from recipes.plan_validation import ValidationPlan
 from recipes.schema import (
     QUALITY_COLUMNS,
     QUALITY_MODELS,
+    Answered,
     Bench,
     Clustering,
     DrawnSuiteItems,
@@ -82,6 +84,8 @@ class PoolPlan(PoolFits):
             return self._by_engine(signal)
         if signal.section == "quality" and isinstance(self.section("quality"), ModelsQuality):
             return self._quality_by_models(signal)
+        if signal.section == "answered":
+            return self._answered(signal, self.fit("seed_model"), name)
         return self._from_record(signal, name, star)
 
     def _record(self, name: str) -> tuple[Signal, str]:
@@ -181,19 +185,32 @@ class PoolPlan(PoolFits):
             return self.truth(signal.section, "kind", "give `models`")
         if need == "vectors":
             return self._vectors(section, star)
+        if need == "features":
+            return self._features(section, signal)
+        if need == "clusters":
+            return self.signal(f"cluster_{section.cluster}")
         if need == "validation":
-            return self._validation(section.validation, "gradient", "validation")
+            return self._validation(self.section("gradient").validation, "gradient", "validation")
         if need == "indicators":
             return [self.signal(name) for name in self._indicators(section)]
         if need == "subsets":
             return self._probe_subsets(section)
         if need == "probes":
             return self._probe_evaluations(section)
+        name, _, of_it = need.partition(".")
+        if catalogue.find(name) is not None:
+            return self._model_of(name) if of_it == "model" else self.signal(name)
         if need != "model":
             raise ValueError(f"signal {signal.name}: the planner does not know the input `{need}`")
         path = getattr(section, "path", None)
         where = (*signal.section.format(star).split("."), "path")
-        return self.model(path, section.revision, *where) if path else self.base
+        files = SENTENCE_FILES if getattr(section, "kind", None) == "sentence" else MODEL_FILES
+        return self.model(path, section.revision, *where, files=files) if path else self.base
+
+    def _model_of(self, name: str) -> Any:
+        """The model that makes the embedding signal `name`."""
+        signal, star = self._record(name)
+        return self._input("model", self._settings(signal, name, star)[0], signal, star)
 
     def _vectors(self, section: Clustering, star: str) -> list[Node]:
         """The signals that hold the columns of a clustering."""
@@ -207,6 +224,17 @@ class PoolPlan(PoolFits):
                 )
         return [self.signal(name) for name in catalogue.signals_of(tuple(columns))]
 
+    def _features(self, section: Any, signal: Signal) -> list[Node]:
+        """The signals that hold the columns which a score net reads."""
+        names = names_of(section.features)
+        for name in names:
+            if catalogue.signal_of(name) in (None, signal.name, *catalogue.MEMBERSHIPS.values()):
+                raise RecipeError(
+                    f"{self.loaded.locate(signal.section, 'features')}: {signal.section}.features: `{name}` "
+                    f"is not a column of another signal; {nearest(name, self._known_vectors())}"
+                )
+        return [self.signal(name) for name in catalogue.signals_of(tuple(names))]
+
     def _known_vectors(self) -> list[str]:
         """Columns that can be clustered: of all embeddings, the recipe's and the published, and of others."""
         entries = {**published_entries("embeddings"), **self.loaded.recipe.embeddings}
@@ -218,6 +246,8 @@ class PoolPlan(PoolFits):
     def losses(self, name: str, model: Node, *parts: str | int) -> Node:
         """The loss signal `name` of a further round's seed model, which belongs to one arm and seed."""
         signal, star = self._record(name)
+        if signal.section == "answered":
+            return self._answered(signal, model, name, *parts)
         _, arguments = self._settings(signal, name, star)
         work = self.size * signal.passes
         return self._call(signal.producer, arguments, {"model_dir": model}, work, name, *parts)
@@ -289,6 +319,18 @@ class PoolPlan(PoolFits):
             extra = {**dump(section.judge, "server"), "keys": ["quality.judge.server", "quality.judge.model"]}
         work = self.size * len(section.columns())
         return self._call(signal.producer, arguments, inputs, work, signal.name, **extra)
+
+    def _answered(self, signal: Signal, model: Node, *parts: str | int) -> Node:
+        """Answers of a seed model, scored by rule or by a judge."""
+        section: Answered = self.loaded.recipe.answered
+        _, arguments = self._settings(signal, signal.name, "")
+        extra: dict[str, Any] = {}
+        if section.judge:
+            arguments["judge_model"] = section.judge.model
+            keys = ["answered.judge.server", "answered.judge.model"]
+            extra = {**dump(section.judge, "server"), "keys": keys}
+        work = self.size * signal.passes
+        return self._call(signal.producer, arguments, {"model_dir": model}, work, *parts, **extra)
 
     def _quality_columns(self) -> Iterator[tuple[str, str]]:
         """(reader, column) for each column of the quality signal that an arm or the probe declares."""

@@ -10,7 +10,11 @@ from recipes.plan import make_plan
 ALWAYS = {"bench", "source", "pool", "clean", "leaks", "tokens", "select", "train", "answer", "evaluate"}
 ALWAYS.add("compare")
 SECTIONS = """\
-embeddings: {own: {kind: states, layers: [-2, -1]}, both: {kind: states, tokens: halves}}
+embeddings:
+  own: {kind: states, layers: [-2, -1]}
+  both: {kind: states, tokens: halves}
+  clip_pair: {path: clip}
+  clip_turns: {path: clip}
 clip: {path: clip}
 clusters:
   text: {column: emb_both_text, k: 4}
@@ -64,6 +68,15 @@ def asking(project, monkeypatch):
         ("quality", {"signal[quality]"}),
         ("gradient", {"fit_warmup", "bench[7]", "signal[gradient]"}),
         ("gradient_adam", {"fit_warmup", "bench[7]", "signal[gradient_adam]"}),
+        ("self_filter", {"signal[embedding_clip_pair]", "signal[self_filter]"}),
+        (
+            "coido",
+            {"signal[embedding_clip_pair]", "signal[clip]", "signal[cluster_coido]", "signal[coido]"},
+        ),
+        (
+            "once_select",
+            {"signal[embedding_clip_turns]", "signal[cluster_once_select]", "signal[once_select]"},
+        ),
         ("mine", {"signal[mine]"}),
     ],
 )
@@ -73,6 +86,101 @@ def test_the_stages_of_a_signal(asking, signal, stages):
     assert f"signal_{signal}" in nodes["select[a,0]"].inputs
     assert f"signal_{signal}" not in nodes["select[random,0]"].inputs
     assert f"signal_{signal}" in nodes["compare"].inputs
+
+
+def test_a_published_embedding_needs_no_entry(asking, project):
+    nodes = asking("cluster_presel", "embedding_last_token")
+    clusters, dino = nodes["signal[cluster_presel]"], nodes["signal[embedding_dino]"]
+    assert clusters.inputs["vectors"] == [dino]
+    assert clusters.config["arguments"] == {
+        "name": "presel",
+        "column": "emb_dino",
+        "method": "kmeans",
+        "k": "1%",
+        "within": "source",
+        "iterations": 50,
+        "seed": 12345,
+        "engine": "torch",
+    } | {key: clusters.config["arguments"][key] for key in clusters.config["arguments"] if key == "threshold"}
+    assert str(dino.inputs["model_dir"].path) == "facebook/dinov2-base"
+    assert dino.config["arguments"] == {"name": "dino", "kind": "vision", "pooling": "cls"}
+    last = nodes["signal[embedding_last_token]"]
+    assert last.inputs["model_dir"].path == project / "base", "the base, where the preset names no model"
+    assert last.config["arguments"]["pooling"] == "last"
+
+
+def test_an_entry_of_a_published_name_changes_the_keys_that_it_gives(asking, project):
+    overrides = ["embeddings.tanh_attention={path: base, layers: [0]}", "clusters.coincide={k: 3}"]
+    nodes = asking("cluster_coincide", overrides=overrides)
+    embedding = nodes["signal[embedding_tanh_attention]"]
+    assert embedding.inputs["model_dir"].path == project / "base"
+    arguments = embedding.config["arguments"]
+    assert (arguments["layers"], arguments["state"], arguments["squash"]) == ([0], "attention", "tanh")
+    clusters = nodes["signal[cluster_coincide]"].config["arguments"]
+    assert (clusters["k"], clusters["seed"]) == (3, 1234)
+    assert clusters["column"] == ["emb_tanh_attention_image", "emb_tanh_attention_text"]
+
+
+def test_the_same_vectors_serve_several_arms(asking):
+    arms = "arms={a: {selector: semdedup, budget: 30%}, random: {selector: deita, budget: 30%}}"
+    nodes = asking(overrides=[arms, "clusters.semdedup={k: 4}"])
+    assert (
+        nodes["select[a,0]"].inputs["signal_embedding_last_token"]
+        is (nodes["select[random,0]"].inputs["signal_embedding_last_token"])
+    )
+
+
+def test_the_modules_of_a_sentence_encoder_are_part_of_its_identity(asking, project):
+    folder = project / "minilm"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "modules.json").write_text("[]")
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    override = ["embeddings.first_instruction={path: minilm}"]
+
+    def encoder():
+        return asking("embedding_first_instruction", overrides=override)[
+            "signal[embedding_first_instruction]"
+        ]
+
+    seen = [encoder().hash]
+    for file in ("modules.json", "1_Pooling/config.json"):
+        (folder / file).write_text("[1]")
+        seen.append(encoder().hash)
+    assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize(
+    ("needs", "overrides", "message"),
+    [
+        (
+            ("embedding_dyno",),
+            [],
+            r"embeddings.dyno: missing; a selector reads the column embedding_dyno; did you mean `dino`",
+        ),
+        ((), ["embeddings.dino={path: base, layers: [1]}"], r"embeddings.dino.layers: unknown key"),
+        ((), ["embeddings.mine={layers: [1]}"], r"embeddings.mine: .*[Uu]nable to extract tag"),
+        ((), ["embeddings.mine={kind: bert}"], r"embeddings.mine.kind: must be one of 'states', 'vision'"),
+        ((), ["embeddings.mine={kind: vision}"], r"embeddings.mine.path: missing"),
+        ((), ["embeddings.my_text={kind: states}"], r"'my_text' is not allowed as the name of an embedding"),
+        ((), ["embedding={layers: [1]}"], r"embedding: unknown key; did you mean `embeddings`"),
+        ((), ["clusters.presel={k: 150%}"], r"k '150%' is not allowed; give a number from 1, or a share"),
+        (
+            ("cluster_text",),
+            ["clusters.text.column=emb_own_text"],
+            r"clusters.text.column: `emb_own_text` is not a column of embeddings.own, .* makes emb_own",
+        ),
+        (
+            ("embedding_both",),
+            ["arms.random={selector: d2, budget: 30%, params: {vectors: emb_both}}"],
+            r"arms.random: `emb_both` is not a column of embeddings.both, .* emb_both_image, emb_both_text",
+        ),
+    ],
+)
+def test_embeddings_that_cannot_be_are_refused(asking, needs, overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        asking(*needs, overrides=overrides)
 
 
 def test_losses_by_model_and_part(asking):

@@ -24,8 +24,9 @@ class Signal:
     command: its name on the command line; several signals may come from one producer.
     inputs: what it is computed from besides the pool, by parameter of the producer. The planner knows
         `scorer`, `styler`, `seed_model` and `base` (checkpoints), `model` (the one that the section names,
-        else the base), `vectors` (the signals that hold the section's columns), `truth` (the mini world's own
-        record), `warmup`, `validation`.
+        else the base), `vectors` (the signals that hold the section's columns), `features` and `clusters`
+        (those that its keys `features` and `cluster` name), `truth` (the mini world's own record), `warmup`,
+        `validation`; another signal by its name, and `<embedding>.model`, the model that makes it.
     section: recipe section of its settings (a field of recipes/schema/), `{0}` for what the star stands for;
         empty: it has no settings.
     settings: keys of the section that the producer takes, all but `path` and `revision` if empty.
@@ -70,7 +71,7 @@ SIGNALS: tuple[Signal, ...] = (
         "capability",
         inputs={"model_dir": "scorer"},
         section="scorer",
-        settings=("prompts", "mode"),
+        settings=("prompts", "mode", "image"),
         scoring=("batch_size",),
     ),
     Signal(
@@ -80,7 +81,7 @@ SIGNALS: tuple[Signal, ...] = (
         "style",
         inputs={"model_dir": "styler"},
         section="styler",
-        settings=("prompts", "mode", "threshold"),
+        settings=("prompts", "mode", "threshold", "image"),
         scoring=("batch_size",),
     ),
     Signal(
@@ -97,6 +98,17 @@ SIGNALS: tuple[Signal, ...] = (
         arguments=_ABLATED,
         passes=3,
         **_LOSSES,
+    ),
+    Signal(
+        "answered",
+        r"answer_score|asked_turns",
+        "curation.signals.answered.producer:score_answers",
+        "answered",
+        inputs={"model_dir": "seed_model"},
+        section="answered",
+        settings=("max_turns", "max_new_tokens"),
+        scoring=("max_tokens",),
+        passes=30,
     ),
     Signal(
         "base_losses",
@@ -164,6 +176,69 @@ SIGNALS: tuple[Signal, ...] = (
         vectors="adam_grad",
         passes=12,
         **_GRADIENTS,
+    ),
+    Signal(
+        "self_filter",
+        r"filter_score",
+        "curation.signals.scorers.self_filter:score_self_filter",
+        "self_filter",
+        inputs={"model_dir": "model", "signals": "features"},
+        section="self_filter",
+        passes=9,
+    ),
+    Signal(
+        "coido",
+        r"coido_score",
+        "curation.signals.scorers.coido:score_coido",
+        "coido",
+        inputs={"model_dir": "model", "signals": "features", "clusters": "clusters"},
+        section="coido",
+        passes=0.6,
+    ),
+    Signal(
+        "once_select",
+        r"once_confidence",
+        "curation.signals.scorers.once_select:score_once_select",
+        "once_select",
+        inputs={"signals": "features", "clusters": "clusters"},
+        section="once_select",
+        passes=0.01,
+    ),
+    Signal(
+        "gradient_masked",
+        r"masked_influence_\w+|adam_mean_grad",
+        "curation.signals.gradients.masked:score_masked_influence",
+        "masked_influence",
+        inputs={
+            "model_dir": "base",
+            "gradients": "gradient_adam",
+            "warmup": "warmup",
+            "validation": "validation",
+        },
+        vectors="adam_mean_grad",
+        passes=0.1,
+    ),
+    Signal(
+        "step_gain",
+        r"step_gain",
+        "curation.signals.gradients.one_step:score_step_gain",
+        "step_gain",
+        inputs={"model_dir": "base", "warmup": "warmup", "validation": "validation"},
+        section="one_step",
+        scoring=("max_tokens",),
+        passes=30,
+    ),
+    Signal(
+        "rds",
+        r"rds_\w+",
+        "curation.signals.vectors.queries:score_queries",
+        "rds",
+        inputs={
+            "model_dir": "embedding_position_weighted.model",
+            "vectors": "embedding_position_weighted",
+            "validation": "validation",
+        },
+        passes=0.1,
     ),
     Signal(
         "value",

@@ -280,7 +280,13 @@ class PoolPlan(PoolFits):
                 f"{self.loaded.locate(rater, 'mode')}: {rater}.mode: must be `{mode}` with `scoring.engine: "
                 f"{scoring.engine}`, got `{section.mode}`"
             )
+        if section.image and scoring.engine == "server":
+            raise RecipeError(
+                f"{self.loaded.locate(rater, 'image')}: {rater}.image: a server prepares images itself; leave it "
+                "out with `scoring.engine: server`"
+            )
         arguments: dict[str, Any] = {"engine": scoring.engine, "prompts": section.prompts}
+        arguments["image"] = section.image
         inputs: dict[str, Any] = self.prompts(rater)
         extra: dict[str, Any] = {}
         if scoring.engine == "server":

@@ -13,6 +13,7 @@ from recipes.schema.recipe import Protocol, Recipe, Resources
 from recipes.schema.signals import (
     QUALITY_COLUMNS,
     QUALITY_MODELS,
+    Answered,
     Clustering,
     DrawnSuiteItems,
     Embedding,
@@ -29,6 +30,7 @@ from recipes.schema.teachers import ApiTeacher, MetadataTeacher, Server
 __all__ = [
     "QUALITY_COLUMNS",
     "QUALITY_MODELS",
+    "Answered",
     "ApiTeacher",
     "Arm",
     "Bench",

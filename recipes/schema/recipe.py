@@ -18,15 +18,20 @@ from recipes.schema.data import Bench, FilePool, MiniPool
 from recipes.schema.evaluation import Evaluation
 from recipes.schema.models import Base, Scorer, SeedModel, Styler
 from recipes.schema.signals import (
+    Answered,
     Clip,
     Clustering,
+    Coido,
     CustomSignal,
     Embedding,
     Gradient,
     MetadataQuality,
     ModelsQuality,
+    OnceSelect,
+    OneStep,
     Probe,
     Scoring,
+    SelfFilter,
     embedding_name,
     from_presets,
 )
@@ -118,8 +123,13 @@ class Protocol(Section):
         {}, description="clusterings, which selectors read as cluster_<name>; published ones as `embeddings`"
     )
     quality: Annotated[Qualities, default_kind("metadata")] | None = None
+    answered: Answered = Answered()
     gradient: Gradient | None = None
+    one_step: OneStep = OneStep()
     probe: Probe | None = None
+    self_filter: SelfFilter = SelfFilter()
+    coido: Coido = Coido()
+    once_select: OnceSelect = OnceSelect()
     signals: dict[Annotated[str, Field(pattern=r"^\w+$")], CustomSignal] = Field(
         {}, description="user-defined signals, by the name that selectors need"
     )

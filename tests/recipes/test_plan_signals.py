@@ -295,6 +295,16 @@ def test_an_arm_needs_models_only_for_the_columns_it_reads(asking, graders):
     )
 
 
+def test_the_seed_models_answers_are_scored_by_rule_or_by_a_judge(asking):
+    node = asking("answered")["signal[answered]"]
+    assert node.config["arguments"] == {"max_turns": 3, "max_new_tokens": 64, "max_tokens": 2048}
+    assert node.inputs["model_dir"].name == "fit_seed" and "server" not in node.config
+    judge = "answered.judge={model: j, server: {url: 'http://127.0.0.1:1/v1'}}"
+    judged = asking("answered", overrides=[judge, "answered.max_turns=1"])["signal[answered]"]
+    assert judged.config["arguments"]["judge_model"] == "j" and judged.config["arguments"]["max_turns"] == 1
+    assert judged.config["server"]["url"] == "http://127.0.0.1:1/v1"
+
+
 def test_gradients_are_computed_at_the_checkpoints_of_a_warm_up(asking, project):
     nodes = asking("gradient", "gradient_adam")
     plain, adam = nodes["signal[gradient]"], nodes["signal[gradient_adam]"]

@@ -28,6 +28,7 @@ SERVERS = (
     "teacher.server.",
     "scoring.server.",
     "quality.judge.server.",
+    "answered.judge.server.",
     "evaluation.judge.server.",
     "evaluation.data",
 )

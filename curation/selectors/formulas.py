@@ -8,12 +8,20 @@ numpy's vectorised exp.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from curation.selectors.contract import SelectorError, one_of
 
-NECESSITIES = ("nll", "delta", "visual")
+NECESSITY_COLUMNS = {
+    "nll": ("nll",),
+    "delta": ("nll", "base_nll"),
+    "visual": ("nll", "nll_noimg"),
+    "answer": ("answer_score",),
+}
+"""Kind of necessity -> the columns that it is computed from."""
+NECESSITIES = tuple(NECESSITY_COLUMNS)
 
 
 def perplexity(nll: np.ndarray) -> np.ndarray:
@@ -53,27 +61,24 @@ def irs(nll: np.ndarray, nll_noq: np.ndarray) -> np.ndarray:
     return _ratio(nll, nll_noq)
 
 
-def necessity(
-    kind: str, nll: np.ndarray, *, base_nll: np.ndarray | None = None, nll_noimg: np.ndarray | None = None
-) -> np.ndarray:
+def necessity(kind: str, losses: Mapping[str, np.ndarray]) -> np.ndarray:
     """MLLM-Selector's necessity (arXiv 2503.20502), whose formula is not published; high = more needed.
 
-    `nll`: L(A|I,Q) of the seed model; `delta`: that minus the base model's (needs base_nll; high where the
-    seed data did harm); `visual`: L(A|Q) - L(A|I,Q) of the seed model (needs nll_noimg). Raises SelectorError
-    for another kind or a missing column.
+    `losses`: columns by name. `nll`: L(A|I,Q) of the seed model; `delta`: that minus the base model's (needs
+    base_nll too; high where the seed data did harm); `visual`: L(A|Q) - L(A|I,Q) of the seed model (needs
+    nll_noimg too); `answer`: 1 - answer_score, how badly the seed model itself answers, as in MoDS (arXiv
+    2311.15653). Raises SelectorError for another kind or a missing column.
     """
     one_of("necessity", kind, NECESSITIES)
+    if absent := [name for name in NECESSITY_COLUMNS[kind] if name not in losses]:
+        raise SelectorError(f"necessity {kind!r} needs the column {absent[0]}")
+    if kind == "answer":
+        return 1.0 - _float64(losses["answer_score"])
     if kind == "delta":
-        return _minus(nll, _given(base_nll, kind, "base_nll"))
-    if kind == "visual":
-        return visual_necessity(_given(nll_noimg, kind, "nll_noimg"), nll)
-    return _float64(nll)
-
-
-def _given(column: np.ndarray | None, kind: str, name: str) -> np.ndarray:
-    if column is None:
-        raise SelectorError(f"necessity {kind!r} needs the column {name}")
-    return _float64(column)
+        return _minus(losses["nll"], losses["base_nll"])
+    return (
+        visual_necessity(losses["nll_noimg"], losses["nll"]) if kind == "visual" else _float64(losses["nll"])
+    )
 
 
 def _float64(values: np.ndarray) -> np.ndarray:

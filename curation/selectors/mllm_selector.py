@@ -2,10 +2,10 @@
 
 Source: arXiv 2503.20502. Published: a seed model is fine-tuned on a random part of the pool; each sample gets
 a necessity score under it; the pool is grouped by necessity and sampled from the groups, so that the subset
-is both needed and diverse. Not published, hence reconstructed here with a parameter for every choice: the
-score, the noise cut, the groups, the share of each, the sampling inside. Needs: necessity (delta: base_losses
-too; visual: necessity_ablated too). Cost class: C4 (a LoRA fit on the seed part, one forward pass per
-sample). Blind.
+is both needed and diverse. Only the abstract says so: no code and no formula can be read, so nothing here is
+the authors' own rule, and every choice is a parameter: the score, the noise cut, the groups, the share of
+each, the sampling inside. Needs: necessity (delta: base_losses too; visual: necessity_ablated too; answer:
+answered alone). Cost class: C4 (a LoRA fit on the seed part, one forward pass per sample). Blind.
 
 A further round (the seed model tuned again on the subset) is another call, with the columns of that round.
 """
@@ -26,27 +26,29 @@ from curation.selectors.contract import (
     flags,
     numbers,
     one_of,
+    require,
     row_numbers,
     sources_of,
     texts,
 )
-from curation.selectors.formulas import NECESSITIES
+from curation.selectors.formulas import NECESSITIES, NECESSITY_COLUMNS
 from curation.selectors.formulas import necessity as necessity_of
 from curation.selectors.primitives.cosine import joined
+from curation.selectors.primitives.divergence import follow
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 from curation.selectors.primitives.pick import COMPARED, pick_from, rule
 from curation.selectors.primitives.quota import quota, spread
 from curation.selectors.signal_columns import columns_read, names_of
 
-PICKS = ("source", *COMPARED)
-_LOSSES = {"nll": ("nll",), "delta": ("nll", "base_nll"), "visual": ("nll", "nll_noimg")}
+DIVERSITIES = ("source", "kl", *COMPARED)
 
 
 def reads(
     necessity: str = "nll",
     column: str | None = None,
     strata_by: str = "necessity",
-    pick: str = "source",
+    diversity: str = "source",
+    diversity_by: str = "source",
     vectors: str | Sequence[str] = "emb_last_token",
     exclude_seed: bool = False,
     **_: object,
@@ -54,7 +56,8 @@ def reads(
     """The losses (or whatever `column` comes from), clusters and vectors where they are used."""
     names = [column] if column else list(_losses_of(necessity))
     names += [strata_by] if strata_by != "necessity" else []
-    names += names_of(vectors) if pick != "source" else []
+    names += names_of(vectors) if diversity in COMPARED else []
+    names += [diversity_by] if diversity == "kl" else []
     return columns_read(*names, "in_seed" if exclude_seed else None)
 
 
@@ -69,15 +72,17 @@ def select(
     strata: int = 10,
     strata_by: str = "necessity",
     tau: float = 1.0,
-    pick: str = "source",
+    diversity: str = "source",
+    diversity_by: str = "source",
     vectors: str | Sequence[str] = "emb_last_token",
     exclude_seed: bool = False,
 ) -> Selection:
     """Sample more from the groups that the seed model finds harder.
 
     1. The score is `necessity`: "nll" = L(A|I,Q) of the seed model, "delta" = that minus the base model's,
-       "visual" = L(A|Q) - L(A|I,Q) (0 for text-only rows), mean over answer tokens, in nats; or any other
-       `column`. Left out are rows whose score is missing, NaN or infinite (`missing_value`), with
+       "visual" = L(A|Q) - L(A|I,Q) (0 for text-only rows), mean over answer tokens, in nats; "answer" = 1 -
+       answer_score, how badly the seed model answers by itself (the meaning of MoDS, arXiv 2311.15653); or
+       any other `column`. Left out are rows whose score is missing, NaN or infinite (`missing_value`), with
        `exclude_seed` those that the column in_seed marks (`in_seed`), then the floor(`noise_tail`·n) highest,
        mostly wrong answers (`noise_tail`).
     2. `strata_by="necessity"`: the n remaining rows, sorted by (score, hash of seed and id), are cut into
@@ -87,19 +92,24 @@ def select(
     3. Group k gets a number proportional to size_k · softmax(mean score_k / `tau`) (`tau` in the unit of the
        score), rounded by largest remainders; what a full group cannot take goes to the others. `tau=inf` is
        proportional stratified random; small `tau` approaches top-k.
-    4. Inside a group, `pick="source"`: sources share in proportion to their size in it (systematic sampling),
-       rows by the hash. "farthest", "mmd", "typicality": by the `vectors` (a column, or several joined); rows
-       without one are left out (`missing_vector`).
+    4. Inside a group, `diversity="source"`: sources share in proportion to their size in it (systematic
+       sampling), rows by the hash. "kl": from the highest group down, each row comes from the cell (value of
+       `diversity_by`: the source, or a column of cluster numbers, whose absence leaves a row out:
+       `missing_cell`) that leaves the lowest KL divergence of the subset's cells from those of all usable
+       rows; rows by the hash. That is a reading of one outside summary ("KL-divergence-driven diversity
+       sampling"), not the authors' rule. "farthest", "mmd", "typicality": by the `vectors` (a column, or
+       several joined); rows without one are left out (`missing_vector`).
 
     Picks are ordered from the highest group down. Reason: source, stratum (0 = lowest), score, and the
     cluster where groups are clusters. Raises ColumnError, BudgetError, SizeError, SelectorError.
     """
-    _check(noise_tail, strata, tau, pick)
+    _check(noise_tail, strata, tau, diversity)
     scores = numbers(columns, column) if column else _score(columns, necessity)
     clusters = None if strata_by == "necessity" else numbers(columns, strata_by)
-    units, has_vector = joined(columns, vectors) if pick != "source" else (None, None)
+    units, has_vector = joined(columns, vectors) if diversity in COMPARED else (None, None)
+    cells, has_cell = _cells(columns, diversity_by if diversity == "kl" else "source")
     keys = seeded_keys(seed, texts(columns, "id"))
-    usable, notes = _usable(columns, scores, clusters, has_vector, exclude_seed)
+    usable, notes = _usable(columns, scores, clusters, has_vector, has_cell, exclude_seed)
     known = np.flatnonzero(usable)
     ranked = known[np.lexsort((row_numbers(columns)[known], keys[known], scores[known]))]
     notes["noise_tail"] = math.floor(noise_tail * len(ranked) + 1e-9)  # 0.29 · 100 is 28.999... in float64
@@ -115,32 +125,48 @@ def select(
     )
     sizes = np.bincount(stratum, minlength=strata if clusters is None else 0)
     counts = quota(sizes, _lift(score, stratum, sizes, tau), budget)
-    sources, _ = groups(texts(columns, "source"))
-    pick_rule = None if pick == "source" else rule(pick)
+    target = np.bincount(cells[ranked], minlength=cells.max(initial=0) + 1)
+    taken = np.zeros_like(target)
+    pick_rule = rule(diversity) if diversity in COMPARED else None
     picks = []
     for k in np.flatnonzero(counts)[::-1]:
-        members = ranked[stratum == k]
-        if pick_rule is None:
-            picks.append(
-                _by_source(
-                    members, sources[members], keys[members], int(counts[k]), _offset(seed, k, sizes[k])
-                )
-            )
-        else:
-            members = members[np.argsort(keys[members], kind="stable")]
-            picks.append(members[pick_from(members, pick_rule, keys[members], int(counts[k]), units=units)])
+        members, count = ranked[stratum == k], int(counts[k])
+        members = members[np.argsort(keys[members], kind="stable")]
+        if pick_rule is not None:
+            picks.append(members[pick_from(members, pick_rule, keys[members], count, units=units)])
+            continue
+        inside = np.bincount(cells[members], minlength=len(target))
+        shares = (
+            follow(target / len(ranked), taken, inside, count)
+            if diversity == "kl"
+            else spread(inside, count, _offset(seed, k, sizes[k]))
+        )
+        taken += shares
+        picks.append(_first_of_cells(members, cells[members], shares))
     levels = np.flatnonzero(counts)[::-1].repeat(counts[counts > 0][::-1])
     return _selection(columns, np.concatenate(picks), levels, scores, clusters, strata_by, notes)
 
 
 def _score(columns: pa.Table, necessity: str) -> np.ndarray:
-    losses = {name: numbers(columns, name) for name in _losses_of(necessity)}
-    return necessity_of(necessity, **losses)
+    return necessity_of(necessity, {name: numbers(columns, name) for name in _losses_of(necessity)})
 
 
 def _losses_of(necessity: str) -> tuple[str, ...]:
     one_of("necessity", necessity, NECESSITIES)
-    return _LOSSES[necessity]
+    return NECESSITY_COLUMNS[necessity]
+
+
+def _cells(columns: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(cell int64[n] of each row, known bool[n]) by the column `name`, of texts or of cluster numbers."""
+    require(columns, [name])
+    if not pa.types.is_integer(columns[name].type):
+        codes, _ = groups(texts(columns, name))
+        return codes, np.ones(len(columns), bool)
+    values = numbers(columns, name)
+    known = np.isfinite(values)
+    codes = np.zeros(len(values), np.int64)
+    codes[known] = np.unique(values[known], return_inverse=True)[1]
+    return codes, known
 
 
 def _usable(
@@ -148,6 +174,7 @@ def _usable(
     scores: np.ndarray,
     clusters: np.ndarray | None,
     has_vector: np.ndarray | None,
+    has_cell: np.ndarray,
     exclude_seed: bool,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Which rows can be picked; the others are counted under the first reason that applies."""
@@ -158,6 +185,8 @@ def _usable(
         steps["missing_cluster"] = np.isfinite(clusters)
     if has_vector is not None:
         steps["missing_vector"] = has_vector
+    if not has_cell.all():
+        steps["missing_cell"] = has_cell
     usable, notes = np.ones(len(scores), bool), {}
     for name, valid in steps.items():
         notes[name] = int((usable & ~valid).sum())
@@ -190,8 +219,8 @@ def _selection(
     return Selection(row_numbers(columns)[picks], reason, notes)
 
 
-def _check(noise_tail: float, strata: int, tau: float, pick: str) -> None:
-    one_of("pick", pick, PICKS)
+def _check(noise_tail: float, strata: int, tau: float, diversity: str) -> None:
+    one_of("diversity", diversity, DIVERSITIES)
     if not 0 <= noise_tail < 1:
         raise SelectorError(f"noise_tail must be a share of at least 0 and below 1, got {noise_tail}")
     if strata < 1:
@@ -205,15 +234,9 @@ def _lift(scores: np.ndarray, stratum: np.ndarray, sizes: np.ndarray, tau: float
     return np.bincount(stratum, weights=scores, minlength=len(sizes)) / np.maximum(sizes, 1) / tau
 
 
-def _by_source(
-    rows: np.ndarray, sources: np.ndarray, keys: np.ndarray, count: int, offset: int
-) -> np.ndarray:
-    """`count` of `rows` int64[n], sources in proportion to their rows, by `keys` inside a source."""
-    order = np.argsort(keys, kind="stable")
-    _, local = np.unique(sources, return_inverse=True)
-    shares = spread(np.bincount(local), count, offset)
-    taken = rank_within(local, order) < shares[local]
-    return rows[order[taken[order]]]
+def _first_of_cells(rows: np.ndarray, cells: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The first `shares` int64[cells] of the `rows` int64[n] of each cell."""
+    return rows[rank_within(cells, np.arange(len(rows))) < shares[cells]]
 
 
 def _offset(seed: int, stratum: int, size: int) -> int:

@@ -18,9 +18,11 @@ CASES = [
     ("mllm_selector", {"tau": 0.1, "strata": 3}),
     ("mllm_selector", {"tau": float("inf")}),
     ("mllm_selector", {"necessity": "delta", "strata_by": "cluster_text", "exclude_seed": True}),
-    ("mllm_selector", {"necessity": "visual", "pick": "farthest"}),
-    ("mllm_selector", {"pick": "mmd", "vectors": ["clip_text", "emb_text"], "strata": 2}),
+    ("mllm_selector", {"necessity": "visual", "diversity": "farthest"}),
+    ("mllm_selector", {"diversity": "mmd", "vectors": ["clip_text", "emb_text"], "strata": 2}),
+    ("mllm_selector", {"necessity": "answer", "diversity": "kl"}),
     ("instructiongpt4", {}),
+    ("instructiongpt4", {"quota": "remainders"}),
     ("instructiongpt4", {"cluster": "text", "over": 1.0, "text_only": "keep"}),
     *(("mmssr", {"bins": bins}) for bins in ("none", "source", "style", "style_x_source")),
     ("mmssr", {"score": "expected", "order": "scarce_first"}),
@@ -81,6 +83,7 @@ CASES = [
     ("ifd", {"model": "base", "highest": float("inf")}),
     ("visnec", {}),
     ("visnec", {"model": "seed", "cluster": "spectral", "text_only": "keep"}),
+    ("visnec", {"variant": "clean", "text_only": "exclude"}),
     ("clip_score", {}),
     ("clip_score", {"rule": "mid", "text_only": "keep"}),
     ("deita", {}),
@@ -109,8 +112,10 @@ CASES = [
     ("presel", {"variant": "clean", "reference": None, "text_only": None}),
     ("presel", {"reference": None, "temperature": 5.0, "neighbours": 1, "text_only": "keep"}),
     ("icons", {}),
+    ("icons", {"variant": "clean", "unnormalised": ["vqa"]}),
     ("icons", {"percent": 30, "tasks": ["vqa", "ocr"]}),
     ("less", {}),
+    ("less", {"variant": "clean"}),
     ("less", {"adam": False, "tasks": ["vqa", "chart"]}),
     ("rds", {}),
     ("rds", {"tasks": ["vqa"]}),
@@ -167,6 +172,7 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
         "in_seed": pa.array(rng.random(n) < 0.05),
         "grad": _vectors(rng, n, missing, width),
         "value": some(np.round(rng.normal(0, 1, n), 1)),
+        "answer_score": some(np.round(rng.random(n), 1)),
     }
     for prefix in ("", "base_"):
         if prefix:
@@ -198,6 +204,9 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
         found[f"similarity_{name}"] = some(np.round(rng.random(n), 1), image_only=image_only)
     for task in ("vqa", "ocr", "chart"):
         found[f"adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
+    for task in ("vqa", "ocr", "chart"):
+        found[f"raw_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
+        found[f"clean_adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
     found["deita_score"] = some(np.round(rng.gamma(2.0, 3.0, n)))
     found["n_turns"] = pa.array(rng.integers(1, 4, n), pa.int32())
     for name in ("filter_score", "coido_score", "once_confidence"):

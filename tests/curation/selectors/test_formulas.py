@@ -36,20 +36,27 @@ def test_a_quotient_without_a_positive_denominator_is_missing(below):
 def test_missing_losses_stay_missing():
     known, missing = np.array([1.0]), np.array([NAN])
     assert all(np.isnan(f(missing, known)).all() for f in (visual_necessity, ifd, ifd_text, irs))
-    assert np.isnan(necessity("delta", missing, base_nll=known)).all()
+    assert np.isnan(necessity("delta", {"nll": missing, "base_nll": known})).all()
 
 
-def test_the_three_necessities():
-    nll, base, noimg = np.array([2.0], np.float32), np.array([5.0]), np.array([3.5])
-    assert necessity("nll", nll).tolist() == [2.0] and necessity("nll", nll).dtype == np.float64
-    assert necessity("delta", nll, base_nll=base).tolist() == [-3.0]
-    assert necessity("visual", nll, nll_noimg=noimg).tolist() == [1.5]
+def test_the_four_necessities():
+    losses = {"nll": np.array([2.0], np.float32), "base_nll": np.array([5.0]), "nll_noimg": np.array([3.5])}
+    losses["answer_score"] = np.array([0.25])
+    assert necessity("nll", losses).tolist() == [2.0] and necessity("nll", losses).dtype == np.float64
+    assert necessity("delta", losses).tolist() == [-3.0]
+    assert necessity("visual", losses).tolist() == [1.5]
+    assert necessity("answer", losses).tolist() == [0.75]  # the worse the answer, the more needed
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("loss", "must be one of nll, delta, visual"), ("delta", "base_nll"), ("visual", "nll_noimg")],
+    [
+        ("loss", "must be one of nll, delta, visual, answer"),
+        ("delta", "base_nll"),
+        ("visual", "nll_noimg"),
+        ("answer", "answer_score"),
+    ],
 )
 def test_a_necessity_that_cannot_be_computed_is_refused(kind, message):
     with pytest.raises(SelectorError, match=message):
-        necessity(kind, np.array([1.0]))
+        necessity(kind, {"nll": np.array([1.0])})

@@ -181,12 +181,15 @@ def test_what_is_needed_follows_the_parameters():
         "base_losses",
         "cluster_text",
     )
-    assert needs("mllm_selector", {"necessity": "visual", "pick": "mmd", "exclude_seed": True}) == (
+    assert needs("mllm_selector", {"necessity": "visual", "diversity": "mmd", "exclude_seed": True}) == (
         "necessity",
         "necessity_ablated",
         "embedding_last_token",
         "seed_rows",
     )
+    assert needs("mllm_selector", {"necessity": "answer", "diversity": "kl"}) == ("answered",)
+    by_cluster = {"diversity": "kl", "diversity_by": "cluster_visnec"}
+    assert needs("mllm_selector", by_cluster) == ("necessity", "cluster_visnec")
 
 
 def test_rows_of_the_seed_part_can_be_left_out():
@@ -214,8 +217,42 @@ def test_groups_can_be_clusters_numbered_by_mean_necessity():
 
 def test_inside_a_group_rows_can_be_far_from_each_other():
     table = losses_table()
-    found = select(table, 3, 0, pick="farthest", strata=1, noise_tail=0.0)
+    found = select(table, 3, 0, diversity="farthest", strata=1, noise_tail=0.0)
     angles = np.sort(found.rows.astype(float) % (2 * np.pi))
     assert np.diff(angles, append=angles[0] + 2 * np.pi).min() > 1.0
     assert found.notes["missing_vector"] == 0
-    assert len(select(table, 30, 0, pick="mmd", strata=4).rows) == 30
+    assert len(select(table, 30, 0, diversity="mmd", strata=4).rows) == 30
+
+
+def test_with_kl_the_subset_follows_the_cells_of_all_rows_though_the_needed_ones_are_of_few():
+    rows = 200
+    # source a: 3 of 4 rows, and the lowest losses; b: the others, and the highest
+    source = ["b" if row % 4 == 3 else "a" for row in range(rows)]
+    nll = [row / rows + (2.0 if name == "b" else 0.0) for row, name in enumerate(source)]
+    table = pa.table(
+        {
+            "row": pa.array(range(rows), pa.int32()),
+            "id": [f"s{row}" for row in range(rows)],
+            "source": source,
+            "nll": nll,
+            "cluster_x": pa.array([None if row == 5 else row % 2 for row in range(rows)], pa.int32()),
+        }
+    )
+    settings = {"noise_tail": 0.0, "tau": 0.5, "strata": 4}
+    count = {
+        name: Counter(select(table, 60, 0, diversity=name, **settings).reason["source"].to_pylist())
+        for name in ("source", "kl")
+    }
+    # without it, the high stratum's sources decide: b has most of the picks
+    assert count["source"]["b"] > 30
+    # with it, b keeps what only it can give: the stratum that it fills alone; all other picks are of a
+    stratum = select(table, 60, 0, diversity="kl", **settings).reason
+    alone = Counter(zip(stratum["stratum"].to_pylist(), stratum["source"].to_pylist(), strict=True))
+    assert (
+        count["kl"]["b"] == alone[3, "b"]
+        and alone[3, "a"] == 0
+        and set(alone) == {(3, "b"), (2, "a"), (1, "a"), (0, "a")}
+    )
+    found = select(table, 60, 0, diversity="kl", diversity_by="cluster_x", strata=1, noise_tail=0.0)
+    assert found.notes["missing_cell"] == 1 and 5 not in found.rows
+    assert Counter(row % 2 for row in found.rows.tolist()) == {0: 30, 1: 30}

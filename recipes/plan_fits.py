@@ -162,7 +162,7 @@ class PoolFits:
             )
         start = self.fit("seed_model") if section.start == "seed_model" else self.base
         examples = self.size * self.section("teacher").share * (1 - section.holdout)
-        config = without(dump(section), "path", "revision", "served", "mode", "threshold")
+        config = without(dump(section), "path", "revision", "served", "mode", "threshold", "image")
         inputs = {
             "pool": self.pool,
             "labels": self.fit("labels"),

@@ -31,8 +31,8 @@ class Rater(Section):
     path: ModelPath | None = Field(
         None,
         description="a trained model (directory or Hub id, in LLaVA-NeXT's or Hugging Face's layout) "
-        "in place of a training, such as mengyaolyu/mmssr-7b-scorer; then only `prompts` and `mode` "
-        "are used",
+        "in place of a training, such as mengyaolyu/mmssr-7b-scorer; then only `prompts`, `image` and "
+        "`mode` are used",
     )
     revision: str | None = Field(None, description="commit or tag of a Hub id")
     served: str | None = Field(
@@ -51,6 +51,11 @@ class Rater(Section):
     )
     prompts: NameOrFile = Field(
         "compact", description="prompt set: a shipped name or the path of a YAML file"
+    )
+    image: Literal["single", "anyres"] | None = Field(
+        None,
+        description="what the rater gets of an image when it scores: one view, or also tiles of a large one; "
+        "default: as the prompt set says, else as the checkpoint was trained",
     )
     seed: Seed = Field(0, description="draws the held-out samples, and seeds the training")
     train: FitSpec | None = Field(

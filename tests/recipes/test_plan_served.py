@@ -287,3 +287,17 @@ def test_defaults_of_the_teachers():
     assert ApiTeacher(kind="api", model="m").server == Server()
     with pytest.raises(ValidationError, match="key_env"):
         Server(key_env="sk-proj-1234")
+
+
+@pytest.mark.parametrize("engine", [(), ("scoring.engine=vllm",)], ids=["hf", "vllm"])
+def test_the_view_of_the_image_is_each_raters_own_and_trains_nothing_again(nodes, engine):
+    plain, plan = nodes(*engine), nodes(*engine, "scorer.image=single")
+    assert plan["signal[capability]"].config["arguments"]["image"] == "single"
+    assert plan["signal[style]"].config["arguments"]["image"] is None
+    expected = {"signal[capability]", "select", *AFTER_SELECT}
+    assert changed(plain, plan) - {"compare"} == expected - {"compare"}
+
+
+def test_a_server_cannot_be_asked_for_a_view(nodes):
+    with pytest.raises(RecipeError, match=r"styler.image: a server prepares images itself"):
+        nodes(*SERVED, "styler.image=anyres")

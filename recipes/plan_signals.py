@@ -282,8 +282,8 @@ class PoolPlan(PoolFits):
             )
         if section.image and scoring.engine == "server":
             raise RecipeError(
-                f"{self.loaded.locate(rater, 'image')}: {rater}.image: a server prepares images itself; leave "
-                "it out with `scoring.engine: server`"
+                f"{self.loaded.locate(rater, 'image')}: {rater}.image: a server prepares images itself; "
+                "leave it out with `scoring.engine: server`"
             )
         arguments: dict[str, Any] = {"engine": scoring.engine, "prompts": section.prompts}
         arguments["image"] = section.image

@@ -156,11 +156,13 @@ def encode_pairs(
     advance: Advance,
 ) -> Iterator[Pair]:
     """One Pair for each sample, in order; missing values and truncated texts are counted in `stats`."""
+    from curation.signals.vectors.pictures import image_vectors
+
     samples = iter(samples)
     while block := list(islice(samples, BLOCK)):
         start = time.perf_counter()
         texts = _text_vectors(encoder, block, text, unit, max_sentences, batch_size, stats)
-        images = _image_vectors(encoder, block, batch_size, stats)
+        images = image_vectors(encoder, block, batch_size, stats)
         stats.seconds += time.perf_counter() - start
         stats.samples += len(block)
         advance(len(block))
@@ -205,26 +207,4 @@ def _text_vectors(
     return [
         vectors[end - len(sentences) : end].mean(axis=0) if sentences else None
         for sentences, end in zip(by_sample, ends, strict=True)
-    ]
-
-
-def _image_vectors(
-    encoder: "DualEncoder", block: Sequence[Sample], batch_size: int, stats: "EncoderStats"
-) -> list[np.ndarray | None]:
-    """Unit vectors [images, d] of each sample; None where it has no image or one cannot be decoded."""
-    owners = [number for number, sample in enumerate(block) for _ in sample.images]
-    pictures = [picture for sample in block for picture in sample.images]
-    broken: dict[int, str] = {}
-    vectors = np.zeros((len(pictures), encoder.dims), np.float32)
-    for start in range(0, len(pictures), batch_size):
-        at = range(start, min(start + batch_size, len(pictures)))
-        decoded, errors = encoder.read([pictures[i] for i in at])
-        broken |= {owners[at[k]]: reason for k, reason in errors.items()}
-        if good := [i for k, i in enumerate(at) if k not in errors]:
-            vectors[good] = encoder.images(decoded)
-    stats.missing.update(broken.values())
-    stats.missing.update("no_image" for sample in block if not sample.images)
-    own = np.array(owners, dtype=np.int64)
-    return [
-        vectors[own == n] if sample.images and n not in broken else None for n, sample in enumerate(block)
     ]

@@ -11,9 +11,7 @@ import torch
 
 from curation.signals.core.batches import batches_by_count, padded_tokens
 from curation.signals.core.vlm import ModelError, PassStats, checkpoint_identity, default_device
-from curation.signals.vectors.pictures import decoded
 from training.hub import local_copy
-from training.images import Picture
 from training.models import dtype_of, quiet
 
 
@@ -58,10 +56,6 @@ class DualEncoder:
         """What determines a signal computed with this encoder, apart from the choice of text."""
         checkpoint = checkpoint_identity(self.path, self.dtype, self.device)
         return {"producer": producer, "pool_hash": pool_hash, **checkpoint}
-
-    def read(self, pictures: Sequence[Picture]) -> tuple[list[torch.Tensor], dict[int, str]]:
-        """(decoded images uint8 RGB [3, H, W], reason by index of the images that cannot be decoded)."""
-        return decoded(pictures)
 
     @torch.inference_mode()
     def images(self, images: Sequence[torch.Tensor]) -> np.ndarray:

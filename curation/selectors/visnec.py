@@ -1,14 +1,14 @@
 """VisNec: the rows whose answer the image helps most, L(A|Q) - L(A|I,Q), in each cluster of texts.
 
-Source: VisNec (arXiv 2603.01195), under the model before instruction tuning, 20 clusters of instruction
-embeddings. Needs: base_losses, base_losses_ablated (or the seed model's), cluster_text. Cost class: C3 (two
-forward passes). Blind.
+Source: VisNec (arXiv 2603.01195) and its released code, under the model before instruction tuning, 20
+clusters of sentence embeddings of the first instruction. Needs: base_losses, base_losses_ablated (or the seed
+model's), cluster_visnec. Cost class: C3 (two forward passes). Blind.
 """
 
 import numpy as np
 import pyarrow as pa
 
-from curation.selectors.contract import Selection, Selector, numbers
+from curation.selectors.contract import Published, Selection, Selector, numbers, one_of
 from curation.selectors.formulas import visual_necessity
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.pick import pick_by_group, top
@@ -16,7 +16,7 @@ from curation.selectors.primitives.quota import quota_by_group
 from curation.selectors.signal_columns import columns_read, loss_column, losses
 
 
-def reads(model: str = "base", cluster: str = "text", **_: object) -> tuple[str, ...]:
+def reads(model: str = "base", cluster: str = "visnec", **_: object) -> tuple[str, ...]:
     """The losses with and without the image under `model`, and the clusters."""
     return columns_read(loss_column(model, "nll"), loss_column(model, "nll_noimg"), f"cluster_{cluster}")
 
@@ -26,24 +26,32 @@ def select(
     budget: int,
     seed: int,
     *,
+    variant: str = "published",
     model: str = "base",
-    cluster: str = "text",
-    text_only: str = "exclude",
+    cluster: str = "visnec",
+    text_only: str | None = None,
 ) -> Selection:
     """From each cluster_<cluster> a number proportional to its size, highest visual necessity first.
 
-    Ties by the hash of (seed, id). Text-only rows have no visual necessity: `text_only="exclude"` leaves them
-    out, "keep" gives them their share of the budget at random. Rows with images but without losses or cluster
-    cannot be picked (`missing_value`). Note `misleading`: picks whose image makes the answer less likely
-    (value below 0). Raises ColumnError, BudgetError, SelectorError.
+    `variant`: "published" rounds each cluster's number down, to at least one. The release leaves the rows
+    that rounding down loses unfilled; here they go to the largest remainders, and what the ones exceed comes
+    from the clusters with the most. "clean" has largest remainders alone. `text_only`: None (default, as
+    published) treats text-only rows like all others: their two losses are the same, so their value is 0.
+    "exclude" leaves them out, as no loss can tell what an image is worth to them; "keep" gives them their
+    share of the budget at random. On the frozen table of tests/parity, where one row in five is text-only,
+    the published picks and those of "clean" with "exclude" overlap by 0.97 (Jaccard). Ties by the hash of
+    (seed, id). Rows without losses or cluster cannot be picked (`missing_value`). Note `misleading`: picks
+    whose image makes the answer less likely (value below 0). Raises ColumnError, BudgetError, SelectorError.
     """
+    one_of("variant", variant, ("published", "clean"))
     value = visual_necessity(*losses(columns, model, "nll_noimg", "nll"))
     clusters = numbers(columns, f"cluster_{cluster}")
     candidates = find_candidates(
         columns, budget, seed, np.isfinite(value) & np.isfinite(clusters), text_only=text_only
     )
     _, codes = np.unique(clusters[candidates.rows], return_inverse=True)
-    counts = quota_by_group(np.bincount(codes), candidates.budget)
+    share = at_least_one if variant == "published" else quota_by_group
+    counts = share(np.bincount(codes), candidates.budget)
     score = value[candidates.rows]
     places = pick_by_group(candidates.rows, codes, counts, top, candidates.keys, score=score)
     picked = candidates.rows[places]
@@ -53,4 +61,27 @@ def select(
     )
 
 
-SELECTOR = Selector(select, reads=reads, cost="C3")
+def at_least_one(sizes: np.ndarray, budget: int) -> np.ndarray:
+    """int64[k], in sum exactly `budget`: each cluster's share rounded down, but at least one row.
+
+    What is left goes to the largest remainders; what the ones exceed is taken from the largest numbers, and
+    from the smallest clusters where the budget is less than one for each. Ties favour the earlier cluster.
+    """
+    total = int(sizes.sum())
+    counts = np.maximum(sizes * budget // total, 1)
+    remainders = np.where(sizes * budget >= total, sizes * budget % total, -1)
+    left = budget - int(counts.sum())
+    counts[np.argsort(-remainders, kind="stable")[: max(left, 0)]] += 1
+    for _ in range(-left):
+        most = np.flatnonzero(counts == counts.max()).tolist()
+        counts[min(most, key=lambda cluster: (sizes[cluster], -cluster))] -= 1
+    return counts
+
+
+PUBLISHED = Published(
+    rule="in each cluster of instructions, the highest L(A|Q) - L(A|I,Q), by size, at least one",
+    source="arXiv 2603.01195, code",
+    variants={"published": {}, "clean": {"variant": "clean", "text_only": "exclude"}},
+    differs={"clean": "text-only rows are left out; numbers by largest remainders"},
+)
+SELECTOR = Selector(select, reads=reads, cost="C3", published=PUBLISHED)

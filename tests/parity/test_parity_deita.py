@@ -51,7 +51,7 @@ def oracle(rows, budget, params):
     return [row["row"] for row in (accepted[:budget] + skipped)[:budget]]
 
 
-METHOD = Method("deita", make, oracle, {"fill": "score", "vectors": "emb_last_token"})
+METHOD = Method("deita", make, oracle, {"fill": "score"})
 
 
 def test_frozen():

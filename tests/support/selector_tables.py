@@ -84,6 +84,8 @@ CASES = [
     ("visnec", {}),
     ("visnec", {"model": "seed", "cluster": "spectral", "text_only": "keep"}),
     ("visnec", {"variant": "clean", "text_only": "exclude"}),
+    ("cvs", {}),
+    ("cvs", {"shift": "ratio", "above": float("-inf"), "text_only": "keep"}),
     ("clip_score", {}),
     ("clip_score", {"rule": "mid", "text_only": "keep"}),
     ("deita", {}),
@@ -214,6 +216,8 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
     for name in ("emb_clip_pair", "emb_clip_turns"):
         found[name] = _vectors(rng, n, missing, width, text_only)
     found["cluster_once_select"] = some(rng.integers(0, 4, n), image_only=True)
+    for name in ("valid_with", "valid_without"):
+        found[name] = some(np.round(rng.random(n), 1))
     for name in ("self_sup", "typiclust"):
         found[f"cluster_{name}"] = some(rng.integers(0, 4, n))
         found[f"similarity_{name}"] = some(np.round(rng.random(n), 1))

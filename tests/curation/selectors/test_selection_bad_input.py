@@ -407,7 +407,7 @@ def test_infinite_losses_are_missing_without_a_warning(recwarn):
 
 
 def test_deita_reports_why_rows_are_missing():
-    columns = {"complexity": [1.0, 2.0, 3.0, None], "quality": [1.0] * 4}
+    columns = {"deita_score": [1.0, 2.0, 3.0, None]}
     vectors = pa.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], pa.list_(pa.float16(), 2))
     table = pa.table(
         {
@@ -415,7 +415,7 @@ def test_deita_reports_why_rows_are_missing():
             "id": list("abcd"),
             "source": ["s"] * 4,
             "n_images": [1] * 4,
-            "emb_text": vectors,
+            "emb_last_token": vectors,
             **columns,
         }
     )

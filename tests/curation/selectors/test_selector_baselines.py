@@ -139,16 +139,34 @@ def test_visnec_takes_the_most_visual_of_each_cluster():
     data = table(
         base_nll_noimg=[3.0, 5.0, 4.0, 2.0, 9.0, 1.0, 3.0, 0.0],
         base_nll=[1.0, 1.0, 1.0, 1.0, 8.5, 2.0, None, 0.0],
-        cluster_text=pa.array([0, 0, 0, 0, 7, 7, 7, 0], pa.int32()),
+        cluster_visnec=pa.array([0, 0, 0, 0, 7, 7, 7, 0], pa.int32()),
         n_images=[1, 1, 1, 1, 1, 1, 1, 0],
     )
-    found = get_selector("visnec")(data, 3, 0)  # the clusters hold 4 and 2 usable rows
+    found = get_selector("visnec")(data, 3, 0, text_only="exclude")  # the clusters hold 4 and 2 usable rows
     assert sorted(found.rows.tolist()) == [1, 2, 4]
     assert sorted(found.reason["score"].to_pylist()) == [0.5, 3.0, 4.0]
     assert found.notes == {"missing_value": 1, "out_of_range": 0, "text_only": 1, "misleading": 0}
-    assert get_selector("visnec")(data, 6, 0).notes["misleading"] == 1
+    assert get_selector("visnec")(data, 6, 0, text_only="exclude").notes["misleading"] == 1
     kept = get_selector("visnec")(data, 7, 0, text_only="keep")
     assert kept.rows.tolist()[-1] == 7 and kept.reason["part"].to_pylist()[-1] == "text_only"
+    like_others = get_selector("visnec")(data, 7, 0)  # by default: its value is 0, the least of its cluster
+    assert 7 in like_others.rows.tolist() and 7 not in get_selector("visnec")(data, 5, 0).rows.tolist()
+
+
+def test_visnec_gives_every_cluster_a_row_and_no_more_than_the_budget():
+    data = table(
+        base_nll_noimg=np.arange(100.0),
+        base_nll=[0.0] * 100,
+        cluster_visnec=pa.array([0] * 90 + [1] * 6 + [2] * 4, pa.int32()),
+    )
+
+    def shares(budget, **params):
+        return Counter(get_selector("visnec")(data, budget, 0, **params).reason["cluster"].to_pylist())
+
+    # of 10: 9, 0.6 and 0.4; of 19: 17.1, 1.14 and 0.76; of 2: 1.8, 0.12 and 0.08
+    assert shares(10) == {0: 8, 1: 1, 2: 1} and shares(10, variant="clean") == {0: 9, 1: 1}
+    assert shares(19) == {0: 17, 1: 1, 2: 1} and shares(18) == {0: 16, 1: 1, 2: 1}
+    assert shares(2) == {0: 1, 1: 1}
 
 
 def test_clip_score_sets_text_only_rows_aside():
@@ -175,7 +193,7 @@ def test_band_is_random_between_two_quantiles():
 def test_deita_skips_what_resembles_a_better_row():
     data = table(
         deita_score=[6.0, 9.0, 1.0, 5.0, None],
-        emb_text=[[1, 0.01], [1, 0], [0, 1], [-1, 0], [0, -1]],
+        emb_last_token=[[1, 0.01], [1, 0], [0, 1], [-1, 0], [0, -1]],
     )
     found = get_selector("deita")(data, 3, 0)  # 9, then 6 (a near copy), then 5, then 1
     assert found.rows.tolist() == [1, 3, 2] and found.reason["score"].to_pylist() == [9.0, 5.0, 1.0]
@@ -195,7 +213,7 @@ def test_deita_skips_what_resembles_a_better_row():
 def test_deita_within_clusters_compares_only_there():
     data = table(
         deita_score=[4.0, 3.0, 2.0],
-        emb_text=[[1, 0]] * 3,
+        emb_last_token=[[1, 0]] * 3,
         cluster_text=pa.array([0, 1, 0], pa.int32()),
     )
     assert picked("deita", data, 2, within="text") == [0, 1]
@@ -479,15 +497,44 @@ def test_icons_counts_votes_and_breaks_ties_by_rank():
         influence_z=[0.5, 0.6, 0.4, 0.9, 0.1, 1.0],
     )
     # two of five rows get the vote of each task: x 0 1, y 2 3, z 3 1
-    found = get_selector("icons")(data, 4, 0, percent=40)
+    clean = {"variant": "clean"}
+    found = get_selector("icons")(data, 4, 0, percent=40, **clean)
     assert found.rows.tolist()[:2] == [1, 3] and found.reason["votes"].to_pylist() == [2, 2, 1, 1]
     # ranks of 1: 2 3 2, of 3: 4 2 1; of 0: 1 5 3, of 2: 5 1 4
     np.testing.assert_allclose(found.reason["mean_rank"].to_pylist(), [7 / 3, 7 / 3, 9 / 3, 10 / 3])
     assert found.rows.tolist()[2:] == [0, 2] and found.notes["missing_value"] == 1
-    assert picked("icons", data, 2, tasks=["y"]) == [5, 2]
+    assert picked("icons", data, 2, tasks=["y"], **clean) == [5, 2]
     assert (
-        get_selector("icons")(data, 5, 0, percent=20).notes["without_vote"] == 2
+        get_selector("icons")(data, 5, 0, percent=20, **clean).notes["without_vote"] == 2
     )  # 0, 2 and 3 have one each
+
+
+def test_icons_as_published_interpolates_percentiles_and_breaks_ties_at_random():
+    data = table(influence_x=np.arange(10.0), influence_y=np.arange(10.0))
+    # 25 % of ten rows: the percentile lies between the seventh and the eighth value
+    assert get_selector("icons")(data, 10, 0, percent=25).notes["without_vote"] == 7
+    assert get_selector("icons")(data, 10, 0, percent=25, variant="clean").notes["without_vote"] == 8
+    picks = {tuple(sorted(picked("icons", data, 3, seed, percent=60))) for seed in range(9)}
+    assert len(picks) > 3 and all(min(rows) >= 4 for rows in picks)
+    assert picked("icons", data, 3, percent=60, variant="clean") == [9, 8, 7]
+
+
+def test_icons_takes_the_raw_influence_on_mme_alone():
+    columns = {f"influence_{task}": [0.0, 0.0, 1.0] for task in ("mme", "vqa")}
+    raw = {f"raw_influence_{task}": [1.0, 0.0, 0.0] for task in ("mme", "vqa")}
+    data = table(**columns, **raw)
+
+    def votes(**params):
+        found = get_selector("icons")(data, 3, 0, percent=30, **params)
+        return dict(zip(found.rows.tolist(), found.reason["votes"].to_pylist(), strict=True))
+
+    assert votes() == {0: 1, 1: 0, 2: 1} and votes(variant="clean") == {0: 0, 1: 0, 2: 2}
+    assert votes(unnormalised=[]) == {0: 0, 1: 0, 2: 2}
+    assert votes(variant="clean", unnormalised=["mme", "vqa"]) == {0: 2, 1: 0, 2: 0}
+    with pytest.raises(SelectorError, match="unnormalised names 'ocr', which is not one of mme, vqa"):
+        votes(unnormalised=["ocr"])
+    with pytest.raises(ColumnError, match="raw_influence_mme"):
+        picked("icons", table(**columns), 1)
 
 
 def test_less_takes_the_highest_influence_on_any_task():
@@ -503,6 +550,9 @@ def test_less_takes_the_highest_influence_on_any_task():
         0.4,
     ]
     assert picked("less", data, 3, adam=False) == [3, 2, 1], "plain gradients are other columns"
+    clean = data.append_column("clean_adam_influence_y", pa.array([0.1, 0.2, 0.3, 0.4]))
+    assert picked("less", clean, 3, variant="clean") == [3, 2, 1], "and so is Adam's own update"
+    assert picked("less", clean, 3) == [1, 0, 2]
     assert picked("less", table(**columns), 3, adam=False) == [1, 0, 2]
     with pytest.raises(ColumnError, match="adam_influence_<task>"):
         picked("less", table(**columns), 1)
@@ -622,7 +672,7 @@ def test_a_pool_without_any_image_has_nothing_for_image_signals():
     data = random_table(4, 20).drop_columns("n_images").append_column("n_images", pa.array([0] * 20))
     for name in ("visnec", "clip_score"):
         with pytest.raises(BudgetError, match="20 rows are text_only") as error:
-            picked(name, data, 5)
+            picked(name, data, 5, text_only="exclude")
         assert error.value.available == 0
 
 

@@ -34,6 +34,7 @@ _NAMES = (
     "grand",
     "ifd",
     "visnec",
+    "cvs",
     "clip_score",
     "deita",
     "semdedup",

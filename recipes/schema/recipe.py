@@ -25,13 +25,17 @@ from recipes.schema.signals import (
     CustomSignal,
     Embedding,
     Gradient,
+    Leverage,
     MetadataQuality,
     ModelsQuality,
     OnceSelect,
     OneStep,
+    Perturbation,
     Probe,
     Scoring,
     SelfFilter,
+    Spectrum,
+    Validity,
     embedding_name,
     from_presets,
 )
@@ -124,6 +128,10 @@ class Protocol(Section):
     )
     quality: Annotated[Qualities, default_kind("metadata")] | None = None
     answered: Answered = Answered()
+    validity: Validity = Validity()
+    spectrum: Spectrum = Spectrum()
+    perturbation: Perturbation = Perturbation()
+    leverage: Leverage = Leverage()
     gradient: Gradient | None = None
     one_step: OneStep = OneStep()
     probe: Probe | None = None

@@ -19,8 +19,9 @@ class StatesEmbedding(Section):
     """Vectors from the states of a vision-language model's decoder over the whole conversation."""
 
     kind: Literal["states"]
-    path: ModelPath | None = Field(None, description="model (directory or Hub id); default: the base")
+    path: ModelPath | None = Field(None, description="model (directory or Hub id); default: `model`")
     revision: str | None = None
+    model: Literal["base", "seed_model"] = Field("base", description="the recipe's model, without a `path`")
     layers: list[int] = Field(
         [-1],
         min_length=1,
@@ -34,8 +35,10 @@ class StatesEmbedding(Section):
         description="tokens that are pooled; the halves are two vectors, of the image's tokens and of all "
         "others, or of the text after the image",
     )
-    pooling: Literal["mean", "last", "position_weighted"] = Field(
-        "mean", description="mean of the tokens, the last one, or weights proportional to the position"
+    pooling: Literal["mean", "last", "position_weighted", "attended", "attention_pair"] = Field(
+        "mean",
+        description="mean of the tokens, the last one, weights proportional to the position, the visual "
+        "tokens that questions attend to, or the last token beside those that it attends to",
     )
     squash: Literal["none", "tanh"] = Field("none", description="tanh of the pooled vector")
     unit: bool = Field(False, description="unit length for each layer and half, and for all of them together")
@@ -213,6 +216,22 @@ class Answered(Section):
     )
 
 
+class Validity(Section):
+    """How valid a frozen model finds each answer, with and without the question (CVS, arXiv 2603.09715)."""
+
+    path: ModelPath | None = Field(None, description="model (directory or Hub id); default: the base")
+    revision: str | None = None
+    question: str = Field("Question: ", description="what stands before each question")
+    answer: str = Field("Answer: ", description="what stands before each answer")
+    query: str = Field(
+        "Is the answer valid for the image? Reply with Yes or No.",
+        min_length=1,
+        description="what is asked after the conversation; the paper's wording is not known to us",
+    )
+    yes: str = Field("Yes", min_length=1, description="the reply that says so")
+    no: str = Field("No", min_length=1, description="the other one; must begin with another token")
+
+
 class ModelsQuality(Section):
     """Reward, judge, complexity and quality of each answer by models; only the given models have a column."""
 
@@ -274,6 +293,32 @@ class DrawnSuiteItems(SuiteItems):
 
 Validation = Annotated[Bench | LlavaItems | DrawnSuiteItems, Field(discriminator="kind")]
 ProbeItems = Annotated[Bench | SuiteItems, Field(discriminator="kind")]
+
+
+class Spectrum(Section):
+    """Singular values of the token states (DataTailor, arXiv 2412.06293)."""
+
+    path: ModelPath | None = Field(None, description="model (directory or Hub id); default: the base")
+    revision: str | None = None
+    layer: int = Field(
+        -1, description="block whose states are read, before the final norm; -2: as the paper's text"
+    )
+
+
+class Perturbation(Section):
+    """What the losses under perturbation are computed with (ARDS)."""
+
+    step: int = Field(300, ge=0, lt=1000, description="of the images' noise, as a diffusion adds it")
+    letters: str = Field(
+        "QWERTYU", pattern="^[A-Z]{7}$", description="in the place of an option's letters A to G"
+    )
+    seed: Seed = Field(0, description="draws the noise")
+
+
+class Leverage(Section):
+    """Leverage scores of the vectors emb_attended_visual (ScalSelect, arXiv 2602.11636)."""
+
+    energy: float = Field(0.9, gt=0, le=1, description="share of the squared singular values that is kept")
 
 
 class Gradient(Section):

@@ -62,6 +62,7 @@ def asking(project, monkeypatch):
         ("base_losses", {"signal[base_losses]"}),
         ("base_losses_ablated", {"signal[base_losses_ablated]"}),
         ("embedding_own", {"signal[embedding_own]"}),
+        ("validity", {"signal[validity]"}),
         ("clip", {"signal[clip]"}),
         ("cluster_text", {"signal[embedding_both]", "signal[cluster_text]"}),
         ("cluster_spectral", {"signal[clip]", "signal[cluster_spectral]"}),

@@ -25,6 +25,7 @@ from curation.selectors.registry import needs
         ("grad grad_norm influence_ocr", "gradient"),
         ("adam_grad adam_grad_norm adam_influence_ocr", "gradient_adam"),
         ("value", "value"),
+        ("valid_with valid_without", "validity"),
         ("text_tokens nlls my_nll n_images", None),
     ],
 )

@@ -10,6 +10,7 @@ LAYERS = (
     "core",
     "losses",
     "perturbed",
+    "validity",
     "raters",
     "prompts",
     "vectors",

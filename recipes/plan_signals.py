@@ -134,7 +134,7 @@ class PoolPlan(PoolFits):
         section = self._named(signal, name, star) if star else self.section(signal.section)
         settings = dump(section, *signal.settings)
         if not signal.settings:  # then all but the model, which is an input
-            settings = without(settings, "path", "revision")
+            settings = without(settings, "path", "revision", "model")
         named = {"name": star} if star else {}
         return section, {**named, **settings, **scoring, **signal.arguments}
 
@@ -203,6 +203,8 @@ class PoolPlan(PoolFits):
         if need != "model":
             raise ValueError(f"signal {signal.name}: the planner does not know the input `{need}`")
         path = getattr(section, "path", None)
+        if path is None and getattr(section, "model", "base") == "seed_model":
+            return self.fit("seed_model")
         where = (*signal.section.format(star).split("."), "path")
         files = SENTENCE_FILES if getattr(section, "kind", None) == "sentence" else MODEL_FILES
         return self.model(path, section.revision, *where, files=files) if path else self.base

@@ -22,8 +22,8 @@ def embedding_row(name: str, entry: dict) -> str:
             f"`{name}`",
             ", ".join(f"`{column}`" for column in columns),
             entry["kind"],
-            settings_of(entry, ("kind", "path")) or "–",
-            entry.get("path") or "the base",
+            settings_of(entry, ("kind", "path", "model")) or "–",
+            entry.get("path") or f"the {entry.get('model', 'base').replace('_', ' ')}",
         ]
     )
 

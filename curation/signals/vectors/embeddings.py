@@ -182,7 +182,7 @@ def _from_states(
 
     identity = {**vlm.identity("embeddings", pool.hash), **resolved}
     dims = len(chosen) * vlm.model.config.text_config.hidden_size
-    return Source(identity, dims, compute, stats)
+    return Source(identity, dims * (2 if settings["pooling"] == "attention_pair" else 1), compute, stats)
 
 
 def _from_vision(

@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("states", "state"): ("hidden", "attention"),
     ("states", "tokens"): ("all", "image", "text", "text_after_image", "halves", "halves_after_image"),
-    ("states", "pooling"): ("mean", "last", "position_weighted"),
+    ("states", "pooling"): ("mean", "last", "position_weighted", "attended", "attention_pair"),
     ("states", "squash"): ("none", "tanh"),
     ("vision", "pooling"): ("cls", "mean", "pooler"),
     ("sentence", "text"): ("first_instruction", "question", "answer", "both"),
@@ -40,6 +40,8 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
 }
 """The values of a setting, by kind and setting."""
 HALVES = ("image", "text")
+ATTENTIVE = ("attended", "attention_pair")
+"""Poolings by the model's attention, which choose the tokens themselves."""
 
 
 @cache
@@ -90,7 +92,7 @@ def embedding_settings(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"preset must be one of {', '.join(known)}, got {preset!r}{did_you_mean(preset, known)}"
             )
         own = {**_over(_published()["embeddings"][preset], own)}
-        own.pop("path", None)
+        own = {key: value for key, value in own.items() if key not in ("path", "model")}
     kind = own.pop("kind", "states")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -101,6 +103,10 @@ def embedding_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         known_values = CHOICES.get((kind, key))
         if known_values and value not in known_values:
             raise ValueError(f"{key} must be one of {', '.join(known_values)}, got {value!r}")
+    if kind == "states" and settings["pooling"] in ATTENTIVE:
+        for key in ("tokens", "squash", "unit"):
+            if settings[key] != KINDS[kind][key]:
+                raise ValueError(f"pooling {settings['pooling']!r} takes no {key}, got {settings[key]!r}")
     return {"kind": kind, **settings}
 
 

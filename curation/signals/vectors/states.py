@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curation.signals.vectors.attention import attentive_states
+from curation.signals.vectors.presets import ATTENTIVE
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,7 +44,8 @@ def pooled_states(
 
     layers: from 0. state: their "hidden" output (of the last layer after the final norm) or that of their
     "attention". tokens: as in `parts_of`. pooling: "mean", the "last" of the tokens, or "position_weighted",
-    sum of t · h_t over sum of t, t counting the part's tokens from 1 (RDS+, arXiv 2503.01807). squash: "tanh"
+    sum of t · h_t over sum of t, t counting the part's tokens from 1 (RDS+, arXiv 2503.01807); "attended" and
+    "attention_pair" weight by the model's attention (attention.py) and take no other setting. squash: "tanh"
     of the pooled vector (COINCIDE, arXiv 2406.10995: of the mean, not the mean of tanh). unit: each layer's
     vector gets unit length, then 1 / sqrt(layers · parts), so that all parts together have length 1.
     first_tokens: only these count; a causal decoder gives them the states that it would give without the
@@ -49,12 +53,12 @@ def pooled_states(
     """
     import torch
 
+    if pooling in ATTENTIVE:
+        return attentive_states(
+            vlm, examples, layers=layers, state=state, pooling=pooling, first_tokens=first_tokens
+        )
     batch = vlm.batch(examples)
-    with captured(vlm.model, layers, state) as outputs:
-        after_norm = vlm.hidden(batch)
-    # The last block's output lacks the decoder's final norm, which the model's last hidden state includes.
-    last = len(decoder_layers(vlm.model)) - 1
-    states = [after_norm if state == "hidden" and layer == last else outputs[layer] for layer in layers]
+    states = layer_states(vlm, batch, layers, state)
     is_image = batch["input_ids"] == vlm.renderer.image_id
     parts = parts_of(is_image, batch["attention_mask"].bool(), tokens, first_tokens)
     scale = 1 / math.sqrt(len(layers) * len(parts)) if unit else None
@@ -67,6 +71,17 @@ def pooled_states(
         tuple(part[i] if known[i] else None for part, known in zip(vectors, held, strict=True))
         for i in range(len(examples))
     ]
+
+
+def layer_states(
+    vlm: "Vlm", batch: dict[str, "torch.Tensor"], layers: Sequence[int], state: str
+) -> list["torch.Tensor"]:
+    """The states [B, T, H] of the layers, from one forward pass."""
+    with captured(vlm.model, layers, state) as outputs:
+        after_norm = vlm.hidden(batch)
+    # The last block's output lacks the decoder's final norm, which the model's last hidden state includes.
+    last = len(decoder_layers(vlm.model)) - 1
+    return [after_norm if state == "hidden" and layer == last else outputs[layer] for layer in layers]
 
 
 def parts_of(

@@ -19,6 +19,7 @@ def score_gradients_at_warmup(
     validation: Path | None,
     checkpoints: Literal["last", "all"] = "last",
     adam: bool = False,
+    direction: Literal["published", "clean"] = "published",
     prefix: str = "",
     dim: int = 8192,
     seed: int = 0,
@@ -27,8 +28,8 @@ def score_gradients_at_warmup(
     """As `score_gradients`, at the adapters of `warmup` (a training with keep_adapters).
 
     checkpoints: "last" (ICONS, arXiv 2501.00654), or "all", summed with their learning rates as weights
-    (LESS, arXiv 2402.04333, section 3.2). adam: the update of Adam instead of the gradient. Raises
-    AdapterError where `warmup` kept no adapters.
+    (LESS, arXiv 2402.04333, section 3.2). adam: the update of Adam instead of the gradient; direction: as
+    LESS's released code has it, or Adam's own. Raises AdapterError where `warmup` kept no adapters.
     """
     from training.adapters import kept_adapters
 
@@ -46,6 +47,7 @@ def score_gradients_at_warmup(
         adapters=[one.folder for one in used],
         lr_weights=[one.lr for one in used] if len(used) > 1 else [],
         adam=[one.adam for one in used] if adam else [],
+        direction=direction,
         on_progress=on_progress,
     )
     steps = ", ".join(str(one.step) for one in used)

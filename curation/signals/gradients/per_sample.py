@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Of Adam, as in LESS (arXiv 2402.04333, section 3.1)."""
+DIRECTIONS = ("published", "clean")
+"""Of a gradient as Adam's update: LESS's released code, or the update that Adam makes."""
 
 Sink = Callable[[int, torch.Tensor], None]
 """Called with (index of a layer, its per-sample gradients float32 [samples, weights])."""
@@ -96,9 +98,16 @@ class Adapter:
 
 
 class AdamState:
-    """Adam's moments of an adapter's weights at a checkpoint, to convert a gradient into Adam's update."""
+    """Adam's moments of an adapter's weights at a checkpoint, to convert a gradient into Adam's update.
 
-    def __init__(self, path: Path, hooks: GradientHooks, device: torch.device) -> None:
+    rule: "published", the direction of LESS's released code, m / sqrt(v + 1e-8), or "clean", the update that
+    Adam makes, with m and v corrected for their bias and sqrt(v) + 1e-8. The 1e-8 under the root weighs as
+    much as a gradient of 1e-4: weights whose gradients are smaller keep directions proportional to m.
+    """
+
+    def __init__(self, path: Path, hooks: GradientHooks, device: torch.device, rule: str = "clean") -> None:
+        if rule not in DIRECTIONS:
+            raise AdapterError(f"direction must be one of {', '.join(DIRECTIONS)}, got {rule!r}")
         saved = load_file(path)
         if missing := [
             name
@@ -107,7 +116,7 @@ class AdamState:
             if f"{name}.{kind}" not in saved
         ]:
             raise AdapterError(f"{path} has no Adam state for {missing[0]}: it belongs to another adapter")
-        self.step = int(saved["step"])
+        self.step, self.rule = int(saved["step"]), rule
         self.first, self.second = (
             [saved[f"{name}.{kind}"].flatten().to(device, torch.float32) for name in hooks.names]
             for kind in ("exp_avg", "exp_avg_sq")
@@ -115,9 +124,13 @@ class AdamState:
 
     def direction(self, index: int, gradient: torch.Tensor) -> torch.Tensor:
         """Adam's update for a layer's `gradient` [B, n], without learning rate (LESS, section 3.1)."""
-        first = (BETAS[0] * self.first[index] + (1 - BETAS[0]) * gradient) / (1 - BETAS[0] ** (self.step + 1))
-        second = (BETAS[1] * self.second[index] + (1 - BETAS[1]) * gradient.square()) / (
-            1 - BETAS[1] ** (self.step + 1)
+        first = BETAS[0] * self.first[index] + (1 - BETAS[0]) * gradient
+        second = BETAS[1] * self.second[index] + (1 - BETAS[1]) * gradient.square()
+        if self.rule == "published":
+            return first / (second + EPSILON).sqrt()
+        first, second = (
+            moment / (1 - beta ** (self.step + 1))
+            for moment, beta in zip((first, second), BETAS, strict=True)
         )
         return first / (second.sqrt() + EPSILON)
 
@@ -150,11 +163,16 @@ def fresh_adapter(
 
 
 def trained_adapters(
-    vlm: "Vlm", folders: Sequence[Path], weights: Sequence[float], adam: Sequence[Path]
+    vlm: "Vlm",
+    folders: Sequence[Path],
+    weights: Sequence[float],
+    adam: Sequence[Path],
+    direction: str = "clean",
 ) -> tuple[Any, list[Adapter]]:
     """Load PEFT adapter directories into the model; `weights` (learning rates) are scaled to sum 1.
 
-    weights and adam: one for each directory, or empty (equal weights, no Adam states). Raises AdapterError.
+    weights and adam: one for each directory, or empty (equal weights, no Adam states). direction: the rule of
+    AdamState. Raises AdapterError.
     """
     from peft import PeftModel
 
@@ -175,7 +193,7 @@ def trained_adapters(
     for number, weight in enumerate(weights):
         model.set_adapter(str(number))
         hooks = GradientHooks(vlm.model, str(number))
-        state = AdamState(Path(adam[number]), hooks, vlm.device) if adam else None
+        state = AdamState(Path(adam[number]), hooks, vlm.device, direction) if adam else None
         adapters.append(Adapter(str(number), weight / sum(weights), hooks, state))
     return model, adapters
 

@@ -12,14 +12,17 @@ Columns, `prefix` before each name:
 - grad_norm float32: length of the gradient before projection (GraNd, arXiv 2107.07075)
 - influence_<task> float32, with a validation set: the mean over the task's validation samples of the inner
   product of unit gradients; for a task with subtasks the largest such mean
+- raw_influence_<task>, without Adam: the same with validation gradients that keep their (projected) length,
+  as ICONS's released script has it for MME alone
 
 A signal with a validation set is `targeted`: it depends on the target tasks, and its metadata record this
 with the validation set's hash.
 
 ICONS (arXiv 2501.00654, section 3) uses plain gradients of one warmed-up model. LESS (arXiv 2402.04333,
 section 3) uses those of several checkpoints, with training gradients converted into Adam's updates, summed
-with the learning rates as weights. With several adapters the vectors are concatenated, each times the square
-root of its share of the learning rates, so that one inner product is LESS's sum.
+with the learning rates as weights. Its released code's update is m / sqrt(v + 1e-8), without bias correction.
+With several adapters the vectors are concatenated, each times the square root of its share of the learning
+rates, so that one inner product is LESS's sum.
 """
 
 import hashlib
@@ -46,10 +49,14 @@ if TYPE_CHECKING:
 
 
 class Sketch(NamedTuple):
-    """A sample's projected unit gradient float32 [dim · adapters] (None for 0), and its norm before."""
+    """A sample's projected unit gradient float32 [dim · adapters] (None for 0), and its norm before.
+
+    lengths: float32 [adapters], of the projected gradients before they became unit vectors.
+    """
 
     vector: np.ndarray | None
     norm: float
+    lengths: np.ndarray
 
 
 def score_gradients(
@@ -62,6 +69,7 @@ def score_gradients(
     adapters: Sequence[Path] = (),
     lr_weights: Sequence[float] = (),
     adam: Sequence[Path] = (),
+    direction: str = "published",
     r: int = 8,
     alpha: float = 16,
     targets: Sequence[str] = (),
@@ -81,7 +89,7 @@ def score_gradients(
         adapter of rank r and scale alpha / r on the decoder's layers `targets` (default: all seven
         projections), drawn with `seed`.
     adam: states written by `save_adam`, one for each adapter; applied to the pool's gradients, not to the
-        validation set's.
+        validation set's. direction: "published", LESS's, or "clean", Adam's own update (see AdamState).
     prefix: of all column names; the selector `less` reads the columns with the prefix `adam_`.
     dim, seed: of the projection. max_tokens: padded tokens in a batch.
 
@@ -99,9 +107,12 @@ def score_gradients(
     folders, lr_weights, adam, targets = map(_listed, (adapters, lr_weights, adam, targets or TARGETS))
     vlm, stats, validation_stats = Vlm(model_dir, dtype=dtype, device=device), PassStats(), PassStats()
     identity = vlm.identity("gradients", pool.hash)
-    model, attached = _attach(vlm, folders, lr_weights, adam, r=r, alpha=alpha, targets=targets, seed=seed)
+    fresh = {"r": r, "alpha": alpha, "targets": targets, "seed": seed}
+    model, attached = _attach(vlm, folders, lr_weights, adam, direction, **fresh)
     samples = _validation(validation, out, validation_images)
     identity |= _adapter_identity(folders, attached, adam, r=r, alpha=alpha, targets=targets)
+    if adam:
+        identity["direction"] = direction
     identity |= _target_identity(samples)
     sketch = _sketcher(vlm, model, attached, dim, seed)
 
@@ -109,7 +120,11 @@ def score_gradients(
     def directions() -> dict[str, np.ndarray]:
         score = partial(sketch, stats=validation_stats, adam=False)
         sketches = _run(vlm, samples, score, max_tokens, validation_stats, lambda rows: None)
-        return task_directions(samples, sketches)
+        unit = {f"influence_{task}": means for task, means in task_directions(samples, sketches).items()}
+        if adam:
+            return unit
+        raw = task_directions(samples, sketches, raw=True)
+        return unit | {f"raw_influence_{task}": means for task, means in raw.items()}
 
     def compute(rows: range, advance: Advance) -> pa.Table:
         score = partial(sketch, stats=stats, adam=True)
@@ -117,6 +132,8 @@ def score_gradients(
         return _table(rows, sketches, dim * len(attached), directions() if samples else {}, prefix)
 
     identity |= {"dim": dim, "seed": seed, "prefix": prefix}
+    if samples and not adam:
+        identity["raw_influence"] = True  # signals without this entry lack the column
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     return {
         **stats.summary(),
@@ -129,8 +146,10 @@ def score_gradients(
     }
 
 
-def task_directions(samples: Sequence[Sample], sketches: Sequence[Sketch | None]) -> dict[str, np.ndarray]:
-    """Task -> float32 [subtasks, dim]: the mean unit gradient of each subtask.
+def task_directions(
+    samples: Sequence[Sample], sketches: Sequence[Sketch | None], raw: bool = False
+) -> dict[str, np.ndarray]:
+    """Task -> float32 [subtasks, dim]: the mean unit gradient of each subtask, or mean gradient if `raw`.
 
     Raises ValidationError where a subtask has no gradient at all.
     """
@@ -141,7 +160,11 @@ def task_directions(samples: Sequence[Sample], sketches: Sequence[Sketch | None]
         means = []
         for subtask, indices in subtasks.items():
             known = [sketch for sketch in (sketches[i] for i in indices) if sketch is not None]
-            vectors = [sketch.vector for sketch in known if sketch.vector is not None]
+            vectors = [
+                _lengthened(sketch.vector, sketch.lengths) if raw else sketch.vector
+                for sketch in known
+                if sketch.vector is not None
+            ]
             if not vectors:
                 raise ValidationError(
                     f"none of the {len(indices)} validation samples of {task}/{subtask} has a gradient"
@@ -149,6 +172,11 @@ def task_directions(samples: Sequence[Sample], sketches: Sequence[Sketch | None]
             means.append(np.mean(vectors, axis=0))
         directions[task] = np.stack(means)
     return directions
+
+
+def _lengthened(vector: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The vector [dim · adapters] before its parts were scaled to unit length."""
+    return (vector.reshape(len(lengths), -1) * lengths[:, None]).reshape(-1)
 
 
 def influence(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -167,12 +195,17 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _attach(
-    vlm: "Vlm", folders: list[Path], weights: list[float], adam: list[Path], **fresh: Any
+    vlm: "Vlm",
+    folders: list[Path],
+    weights: list[float],
+    adam: list[Path],
+    direction: str,
+    **fresh: Any,
 ) -> tuple[Any, list["Adapter"]]:
     from curation.signals.gradients.per_sample import AdapterError, fresh_adapter, trained_adapters
 
     if folders:
-        return trained_adapters(vlm, folders, weights, adam)
+        return trained_adapters(vlm, folders, weights, adam, direction)
     if weights or adam:
         raise AdapterError("lr_weights and adam need trained adapters: set adapters too")
     return fresh_adapter(vlm, **fresh)
@@ -244,16 +277,20 @@ def _sketcher(
     def sketch(examples: Sequence["Encoded"], stats: "PassStats", adam: bool) -> list[Sketch | None]:
         # `Vlm.run` is in inference mode, whose tensors cannot enter a backward pass.
         with torch.inference_mode(False), torch.no_grad():
-            parts, norms = [], torch.zeros(len(examples), dtype=torch.float64)
+            parts, sizes = [], []
+            norms = torch.zeros(len(examples), dtype=torch.float64)
             tokens: list[int] = []
             for adapter in adapters:
                 if len(adapters) > 1:
                     model.set_adapter(adapter.name)
                 projected, lengths, tokens = project_batch(vlm, adapter, projection, examples, adam)
-                parts.append(adapter.weight**0.5 * projected / projected.norm(dim=1, keepdim=True))
+                size = projected.norm(dim=1, keepdim=True)
+                parts.append(adapter.weight**0.5 * projected / size)
+                sizes.append(size)
                 norms += adapter.weight * lengths
-            vectors = torch.cat(parts, dim=1).cpu().numpy()
-        return [_sketch(*values, stats) for values in zip(vectors, norms.tolist(), tokens, strict=True)]
+            vectors, lengths = (torch.cat(values, dim=1).cpu().numpy() for values in (parts, sizes))
+        each = zip(vectors, norms.tolist(), lengths, tokens, strict=True)
+        return [_sketch(*values, stats) for values in each]
 
     return sketch
 
@@ -279,7 +316,9 @@ def project_batch(
     return total, squares.sqrt().cpu(), tokens
 
 
-def _sketch(vector: np.ndarray, norm: float, tokens: int, stats: "PassStats") -> Sketch | None:
+def _sketch(
+    vector: np.ndarray, norm: float, lengths: np.ndarray, tokens: int, stats: "PassStats"
+) -> Sketch | None:
     if not tokens:  # a broken image, which `Vlm.run` counts
         return None
     if (norm and not np.isfinite(vector).all()) or not np.isfinite(norm):
@@ -287,8 +326,8 @@ def _sketch(vector: np.ndarray, norm: float, tokens: int, stats: "PassStats") ->
         return None
     if not norm:
         stats.missing["zero_gradient"] += 1
-        return Sketch(None, norm)
-    return Sketch(vector, norm)
+        return Sketch(None, norm, lengths)
+    return Sketch(vector, norm, lengths)
 
 
 def _table(
@@ -300,10 +339,8 @@ def _table(
         f"{prefix}grad": vector_array(vectors, known),
         f"{prefix}grad_norm": pa.array([sketch and sketch.norm for sketch in sketches], pa.float32()),
     }
-    for task, direction in directions.items():
-        columns[f"{prefix}influence_{task}"] = pa.array(
-            influence(vectors, direction), pa.float32(), mask=~known
-        )
+    for column, direction in directions.items():
+        columns[f"{prefix}{column}"] = pa.array(influence(vectors, direction), pa.float32(), mask=~known)
     return pa.table(columns)
 
 

@@ -122,6 +122,8 @@ def score_quality(
         "kind": kind,
         "graders": {column: grader.identity() for column, grader in graders.items()},
     }
+    if set(BY_TURN) <= set(graders):
+        identity["deita_score"] = "by turn"  # signals without this entry lack the column
     counts = write_signal(out, identity, len(pool), compute, shard_rows=shard_rows, on_progress=on_progress)
     seconds = time.perf_counter() - start
     return {

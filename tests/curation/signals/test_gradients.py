@@ -1,6 +1,7 @@
 """Per-sample LoRA gradients against autograd, their projection, and influence on a validation set."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -10,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.pool.read import Pool
+from curation.pool.sample import Sample, Turn
 from curation.signals.core.table import read_metadata, read_signal
 from curation.signals.core.vector_files import matrix
 from curation.signals.core.vlm import Vlm
 from curation.signals.gradients import validation as validation_sets
 from curation.signals.gradients.per_sample import AdamState, fresh_adapter, sample_gradients, trained_adapters
-from curation.signals.gradients.producer import influence, score_gradients
+from curation.signals.gradients.producer import Sketch, influence, score_gradients, task_directions
 from curation.signals.gradients.validation import ValidationError, read_validation, tasks_of, validation_hash
 from training.adapters import AdapterError, plain_name, save_adam
 
@@ -113,7 +115,8 @@ def signal(small_pool, tiny_vlm_dir, validation, tmp_path_factory):
 
 def test_the_signal_holds_unit_vectors_norms_and_influences(signal, small_pool, tiny_vlm_dir):
     table, summary = read_signal(signal[0], small_pool.hash), signal[1]
-    assert table.column_names == ["row", "grad", "grad_norm", "influence_mme", "influence_ocr"]
+    influences = [f"{raw}influence_{task}" for raw in ("", "raw_") for task in ("mme", "ocr")]
+    assert table.column_names == ["row", "grad", "grad_norm", *influences]
     vectors, known = matrix(table, "grad")
     assert vectors.shape == (40, 256) and vectors.dtype == np.float16 and known.all()
     np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, atol=2e-3)
@@ -145,6 +148,12 @@ def test_influence_is_the_mean_inner_product_and_the_largest_of_subtasks(signal,
     mme = np.maximum(inner[:, [7, 8]].mean(axis=1), inner[:, [10, 11]].mean(axis=1))
     np.testing.assert_allclose(table["influence_mme"].to_numpy(), mme, atol=2e-3)
     assert np.abs(mme - inner[:, [7, 8, 10, 11]].mean(axis=1)).max() > 0.01, "subtasks must matter here"
+    norms = table["grad_norm"].to_numpy().astype(np.float64)  # projection keeps lengths but for its error
+    raw = (inner * norms)[:, [0, 1]].mean(axis=1)
+    assert np.corrcoef(table["raw_influence_ocr"].to_numpy(), raw)[0, 1] > 0.99
+    np.testing.assert_allclose(
+        np.linalg.norm(table["raw_influence_ocr"].to_numpy()), np.linalg.norm(raw), rtol=0.2
+    )
 
 
 def test_the_metadata_record_the_target_tasks(signal, validation, small_pool, tiny_vlm_dir, tmp_path):
@@ -213,12 +222,67 @@ def test_adams_direction_is_the_update_of_torchs_adam(tmp_path):
         weight.grad = torch.randn(2, 6)
         optimizer.step()
     save_adam(model, optimizer, tmp_path / "adam.safetensors")
-    state = AdamState(tmp_path / "adam.safetensors", GradientHooks(model, "default"), torch.device("cpu"))
+    hooks = GradientHooks(model, "default")
+    state = AdamState(tmp_path / "adam.safetensors", hooks, torch.device("cpu"), "clean")
     before, gradient = weight.detach().clone(), torch.randn(2, 6)
     weight.grad = gradient.clone()
     optimizer.step()
     step = state.direction(0, gradient.flatten()[None])[0].view(2, 6)
     torch.testing.assert_close(step, before - weight.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_the_released_direction_has_epsilon_under_the_root(tmp_path):
+    """Gradients near 1e-4, whose squares are as large as epsilon, against the formula in plain numbers."""
+    from safetensors.torch import save_file
+
+    from curation.signals.gradients.per_sample import GradientHooks
+
+    model = torch.nn.Module()
+    model.q_proj = torch.nn.Module()
+    model.q_proj.lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(40, 1, bias=False)})
+    hooks = GradientHooks(model, "default")
+    rng = np.random.default_rng(0)
+    sizes = 1e-4 * 10 ** rng.uniform(-1.5, 1, 40)
+    m, v, g = (rng.normal(0, 0.3, 40) * sizes, sizes**2 * 0.02, rng.normal(0, 1, 40) * sizes)
+    moments = {"exp_avg": torch.tensor(m), "exp_avg_sq": torch.tensor(v)}
+    saved = {f"{hooks.names[0]}.{name}": value.float() for name, value in moments.items()}
+    save_file(saved | {"step": torch.tensor(20)}, tmp_path / "adam.safetensors")
+
+    def direction(rule):
+        state = AdamState(tmp_path / "adam.safetensors", hooks, torch.device("cpu"), rule)
+        return state.direction(0, torch.tensor(g, dtype=torch.float32)[None])[0].double().numpy()
+
+    released = [
+        (0.9 * a + 0.1 * c) / math.sqrt(0.999 * b + 0.001 * c * c + 1e-8)
+        for a, b, c in zip(m, v, g, strict=True)
+    ]
+    own = [
+        (0.9 * a + 0.1 * c)
+        / (1 - 0.9**21)
+        / (math.sqrt((0.999 * b + 0.001 * c * c) / (1 - 0.999**21)) + 1e-8)
+        for a, b, c in zip(m, v, g, strict=True)
+    ]
+    np.testing.assert_allclose(direction("published"), released, rtol=1e-4)
+    np.testing.assert_allclose(direction("clean"), own, rtol=1e-4)
+    cosine = np.dot(released, own) / np.linalg.norm(released) / np.linalg.norm(own)
+    assert cosine < 0.8
+    with pytest.raises(AdapterError, match="direction must be one of published, clean, got 'adam'"):
+        direction("adam")
+
+
+def test_raw_influence_weighs_validation_gradients_by_their_length():
+    """Two validation samples at right angles, of lengths 1 and 3."""
+    samples = [Sample(row, str(row), "mme", (), (Turn("q", "a"),)) for row in range(2)]
+    sketches = [
+        Sketch(np.array([1.0, 0.0], np.float32), 1.0, np.array([1.0], np.float32)),
+        Sketch(np.array([0.0, 1.0], np.float32), 9.0, np.array([3.0], np.float32)),
+    ]
+    unit, raw = (task_directions(samples, sketches, raw=raw)["mme"] for raw in (False, True))
+    assert unit.tolist() == [[0.5, 0.5]] and raw.tolist() == [[0.5, 1.5]]
+    pool = np.array([[0.8, 0.6]], np.float32)
+    assert influence(pool, unit) == pytest.approx(0.7) and influence(pool, raw) == pytest.approx(1.3)
+    two = [Sketch(np.array([0.6, 0.8], np.float32), 1.0, np.array([2.0, 5.0], np.float32))] * 2
+    np.testing.assert_allclose(task_directions(samples, two, raw=True)["mme"], [[1.2, 4.0]], rtol=1e-6)
 
 
 def test_adam_is_applied_to_the_pools_gradients_only(small_pool, tiny_vlm_dir, warm, validation, tmp_path):

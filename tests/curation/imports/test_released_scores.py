@@ -4,6 +4,7 @@ import json
 import random
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -135,6 +136,20 @@ def test_the_idx_of_a_record_is_kept_and_the_pools_hash_is_not_changed(release, 
     build_pool(tmp_path / "plain" / "a.json", tmp_path / "images", tmp_path / "plain" / "pool")
     plain = Pool.open(tmp_path / "plain" / "pool")
     assert plain.hash == pool.hash and plain.table["idx"].null_count == len(plain)
+
+
+def test_the_idx_of_an_unpacked_input_is_its_own_not_its_place(release, tmp_path):
+    release.records[3]["idx"] = 3  # its place too
+    del release.records[4]["idx"]
+    table = pa.Table.from_pylist(release.records)
+    pq.write_table(table, tmp_path / "qas.parquet")
+    build_pool(tmp_path / "qas.parquet", tmp_path / "images", tmp_path / "pool")
+    idx = Pool.open(tmp_path / "pool").table["idx"].to_pylist()
+    assert idx[2:5] == [str(release.records[2]["idx"]), "3", None]
+    unpacked = tmp_path / "pool" / "unpacked"
+    again = next(file for file in unpacked.rglob("*.jsonl"))
+    build_pool(again, tmp_path / "images", tmp_path / "second")
+    assert Pool.open(tmp_path / "second").table["idx"].to_pylist()[2:4] == idx[2:4]
 
 
 def test_lines_of_unknown_and_of_repeated_idx_are_counted(release, tmp_path, capsys):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from chat_server import serve, token_logprobs
 from stub_vllm import StubVllm
 
@@ -21,6 +22,7 @@ from curation.signals.raters.by_engine import (
     score_styles_by_engine,
 )
 from curation.signals.raters.engine import EngineError, Failed, read_digits
+from curation.signals.raters.prompts import path_of
 from curation.signals.raters.queries import load_queries
 from curation.taxonomy import CAPABILITY_KEYS
 from curation.teacher.chat import CostCapReached
@@ -49,7 +51,7 @@ def by_server(pool, out, server, score=score_capabilities_by_engine, **options):
     pytest.importorskip("httpx")
     settings = {
         name: options.pop(name)
-        for name in ("shard_rows", "max_failed", "on_progress", "prompts")
+        for name in ("shard_rows", "max_failed", "on_progress", "prompts", "image")
         if name in options
     }
     return score(pool, out, model="m", base_url=server.url, options={"retries": 1, **options}, **settings)
@@ -158,6 +160,28 @@ def test_flat_prompts_are_one_user_turn(few, tmp_path):
     assert content[1]["text"] == "\n".join([*lines, flat.capability[3]]).removeprefix("<image>").strip()
     no_image = next(row for row in range(8) if not few[row].images)
     assert bodies[14 * no_image]["messages"][0]["content"].endswith(f"\n{flat.capability[0]}")
+
+
+def test_labelled_prompts_are_one_user_turn_with_their_system_prompt(few, tmp_path):
+    from released_clone import format_convs, write_clone
+
+    from curation.signals.prompts import from_mmssr
+
+    queries = from_mmssr(write_clone(tmp_path / "clone"), tmp_path / "p.yaml")
+    with serve() as server:
+        by_server(few, tmp_path / "s", server, prompts=str(tmp_path / "p.yaml"), concurrency=1)
+        server_bodies = server.requests[PROBES:]
+        by_server(few, tmp_path / "t", server, score_styles_by_engine, prompts=str(tmp_path / "p.yaml"))
+        assert {body["max_tokens"] for body in server.requests[-8:]} == {77}
+        with pytest.raises(EngineError, match="image: single cannot be asked of a server"):
+            by_server(few, tmp_path / "u", server, image="single")
+    row = next(row for row in range(8) if not few[row].images)
+    rounds = [(turn.question, turn.answer) for turn in few[row].turns]
+    assert server_bodies[14 * row + 5]["messages"] == [
+        {"role": "system", "content": "You grade."},
+        {"role": "user", "content": f"{format_convs(rounds)}\n\n{queries.capability[5]}"},
+    ]
+    assert all("\ufdd1" not in json.dumps(body, ensure_ascii=False) for body in server_bodies)
 
 
 def test_digits_that_are_not_listed_are_counted(few, tmp_path):
@@ -365,6 +389,29 @@ def test_vllm_reads_images_in_the_mode_of_the_checkpoint(
     assert registered == [True] and vllm.arguments["hf_overrides"] == {"image_mode": "anyres"}
     modes = [json.loads((tmp_path / name / "signal.json").read_text()) for name in ("base", "tiled")]
     assert [mode["image_mode"] for mode in modes] == ["base", "engine"]
+
+
+def test_vllm_reads_images_in_the_view_that_is_asked_for(
+    vllm, small_pool, tiny_vlm_dir, tmp_path, monkeypatch
+):
+    from training import in_vllm
+
+    monkeypatch.setattr(in_vllm, "register_one_tile", lambda: None)
+    content = yaml.safe_load(path_of("compact").read_text())
+    for at, (of_prompts, of_recipe, options, mode) in enumerate(
+        [
+            ("anyres", None, {}, "anyres"),
+            ("anyres", "single", {}, "base"),
+            ("single", None, {}, "base"),
+            ("single", None, {"allow_anyres": True}, "anyres"),
+            ("single", "single", {"allow_anyres": True}, "base"),
+        ]
+    ):
+        path = tmp_path / f"{at}.yaml"
+        path.write_text(yaml.safe_dump(content | {"image": of_prompts}))
+        settings = {"engine": "vllm", "model": str(tiny_vlm_dir), "prompts": str(path), "options": options}
+        score_styles_by_engine(small_pool, tmp_path / str(at), image=of_recipe, **settings)
+        assert vllm.arguments["hf_overrides"] == {"image_mode": mode}
 
 
 def test_vllm_counts_tokens_found_in_its_cache(vllm, small_pool, tiny_vlm_dir, tmp_path):

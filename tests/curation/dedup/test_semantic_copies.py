@@ -76,7 +76,7 @@ def test_a_row_in_between_joins_one_group_only(pool, tmp_path, monkeypatch):
 
 def test_what_does_not_fit_is_said(pool, tmp_path, monkeypatch):
     folder = signal(pool, tmp_path / "emb", planted(pool))
-    with pytest.raises(PoolArgumentError, match=r"no column 'emb_image' in .*curation\.signals embeddings"):
+    with pytest.raises(PoolArgumentError, match=r"no column 'emb_dino' in .*curation\.signals embeddings"):
         find_duplicates(pool, vectors=Vectors([folder]))
     with pytest.raises(PoolArgumentError, match=r"no column 'cluster_x' .*curation\.signals clusters"):
         find_duplicates(pool, vectors=Vectors([folder], "emb", "cluster_x"))

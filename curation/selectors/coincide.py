@@ -13,7 +13,7 @@ tests/parity.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +29,15 @@ from curation.selectors.contract import (
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import Lookup, cosines, joined, mean_direction
 from curation.selectors.primitives.graph import members_of
-from curation.selectors.primitives.pick import kernel, pick_by_group, refuse_large, rule
+from curation.selectors.primitives.pick import Group, by_turns, kernel, mmd, mmd_of, refuse_large
 from curation.selectors.signal_columns import columns_read, names_of
 
 VECTORS = ("emb_tanh_attention_image", "emb_tanh_attention_text")
 SAME = 0.9
 """Cosine above which two centroids count as one split cluster, not as transfer (as in the released code)."""
-_BLOCK = 1024
+KEPT = 250_000_000
+"""Most kernel values that are kept for the picks, 4 bytes each; of further clusters they are made again."""
+_BLOCK, _UNREAD = 1024, np.empty(0)
 
 
 def reads(
@@ -80,7 +82,7 @@ def select(
     if not tau > 0 or not sigma > 0:
         raise SelectorError(f"tau and sigma must be positive, got tau={tau}, sigma={sigma}")
     units, known = joined(columns, vectors)
-    language, has_language = joined(columns, transfer)
+    _, has_language = joined(columns, transfer)
     clusters = numbers(columns, f"cluster_{cluster}")
     candidates = find_candidates(
         columns, budget, seed, known & has_language & np.isfinite(clusters), text_only=text_only
@@ -88,13 +90,19 @@ def select(
     _, codes = np.unique(clusters[candidates.rows], return_inverse=True)
     members = members_of(codes)
     refuse_large(max(map(len, members), default=0))  # before any vector is read
-    centroids = [mean_direction(language(candidates.rows[m])) for m in members]
+    centre = _centre(columns, names_of(vectors), transfer)
+    centroids, totals, kernels = _of_clusters(candidates.rows, members, units, centre, sigma)
     transferable = transferability(np.concatenate(centroids), clean) if members else np.empty(0)
-    density = np.array([_density(units, candidates.rows[m], sigma, clean) for m in members])
+    density = _density(np.array(totals), np.bincount(codes), clean)
     counts = allocate(np.bincount(codes), transferable / (tau * density), candidates.budget, clean)
-    places = pick_by_group(
-        candidates.rows, codes, counts, rule("mmd", sigma=sigma), candidates.keys, units=units
-    )
+    picks = [
+        group[mmd(Group(candidates.keys[group], _UNREAD, units(candidates.rows[group])), count, sigma)]
+        if kept is None
+        else group[mmd_of(kept, count)]
+        for group, kept, count in zip(members, kernels, counts.tolist(), strict=True)
+        if count
+    ]
+    places = by_turns(picks)
     picked, code = candidates.rows[places], codes[places]
     reason = {
         "cluster": clusters[picked].astype(np.int32),
@@ -118,16 +126,55 @@ def transferability(centroids: np.ndarray, clean: bool = False) -> np.ndarray:
     return total / np.maximum(k - 1 if clean else others, 1)
 
 
-def _density(units: Lookup, rows: np.ndarray, sigma: float, clean: bool) -> float:
-    n = len(rows)
-    if n == 1:
-        return 1.0
-    block = units(rows)
-    total = sum(
-        int(kernel(block[start : start + _BLOCK], block, sigma).sum()) for start in range(0, n, _BLOCK)
-    )
-    mean = (total * 2.0**-24 - n) / (n * (n - 1)) if clean else total * 2.0**-24 / (n * n)
-    return max(mean, 2.0**-24)  # never 0: under a narrow kernel no row may have a near neighbour
+def _centre(
+    columns: pa.Table, names: Sequence[str], transfer: str
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """(rows, their joined vectors `names`) -> the direction of the mean of their vectors `transfer`."""
+    if transfer not in names:
+        language, _ = joined(columns, transfer)
+        return lambda rows, _: mean_direction(language(rows))
+    ends = np.cumsum([0, *(columns[name].type.list_size for name in names)])
+    at = list(names).index(transfer)
+    return lambda _, block: mean_direction(block[:, ends[at] : ends[at + 1]])  # without reading them again
+
+
+def _of_clusters(
+    rows: np.ndarray,
+    members: Sequence[np.ndarray],
+    units: Lookup,
+    centre: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    sigma: float,
+) -> tuple[list[np.ndarray], list[int], list[np.ndarray | None]]:
+    """Of each cluster its centroid, the sum of its kernel, and the kernel, as far as KEPT allows."""
+    centroids, totals, kernels, room = [], [], [], KEPT
+    for group in members:
+        block = units(rows[group])
+        total, kept = _kernels(block, sigma, keep=len(group) ** 2 <= room)
+        room -= 0 if kept is None else len(group) ** 2
+        centroids.append(centre(rows[group], block))
+        totals.append(total)
+        kernels.append(kept)
+    return centroids, totals, kernels
+
+
+def _kernels(block: np.ndarray, sigma: float, keep: bool) -> tuple[int, np.ndarray | None]:
+    """(sum of the kernel over all pairs of unit vectors [n, d]; with `keep` int32[n, n], the kernel)."""
+    n, total = len(block), 0
+    kept = np.empty((n, n), np.int32) if keep else None
+    for start in range(0, n, _BLOCK):
+        values = kernel(block[start : start + _BLOCK], block, sigma)
+        total += int(values.sum())
+        if kept is not None:
+            kept[start : start + _BLOCK] = values
+    return total, kept
+
+
+def _density(totals: np.ndarray, sizes: np.ndarray, clean: bool) -> np.ndarray:
+    """float64[k]: mean kernel of each cluster, from its sum in units of 2^-24; 1 for a single row."""
+    totals, n = totals * 2.0**-24, np.asarray(sizes, np.float64)
+    mean = (totals - n) / np.maximum(n * (n - 1), 1) if clean else totals / (n * n)
+    # never 0: under a narrow kernel no row may have a near neighbour
+    return np.where(n == 1, 1.0, np.maximum(mean, 2.0**-24))
 
 
 def allocate(sizes: np.ndarray, lift: np.ndarray, budget: int, clean: bool = False) -> np.ndarray:

@@ -23,11 +23,14 @@ Lookup = Callable[[np.ndarray], np.ndarray]
 
 def unit(values: np.ndarray) -> np.ndarray:
     """float64[n, d]: the rows of a finite [n, d] scaled to length 1, on the grid; zero rows stay zero."""
-    values = np.asarray(values, dtype=np.float64)
+    values = np.array(values, dtype=np.float64)
     # rounding the length to float32 hides the order in which the squares are summed
     length = np.sqrt((values * values).sum(axis=1)).astype(np.float32).astype(np.float64)[:, None]
-    scaled = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
-    return np.rint(scaled * GRID) / GRID
+    values /= np.where(length > 0, length, 1.0)
+    values *= GRID  # in place: half of the time of COINCIDE and D2 at full size is spent here
+    np.rint(values, out=values)
+    values *= 1 / GRID
+    return values
 
 
 def lookup(*matrices: np.ndarray) -> Lookup:

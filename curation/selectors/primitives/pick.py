@@ -1,6 +1,6 @@
 """Rules that pick inside a group, and their application to every group of a pool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -103,6 +103,19 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
     )
     nothing = np.zeros((1, units.shape[1]))  # a vector of zeros has cosine 0 even to itself
     own = np.where(units.any(axis=1), 1 << 24, kernel(nothing, nothing, sigma)[0, 0])
+    return _nearest_to_all(to_all, own, lambda at: kernel(units, units[at : at + 1], sigma)[:, 0], count)
+
+
+def mmd_of(kernels: np.ndarray, count: int) -> np.ndarray:
+    """int64[count]: the picks of `mmd` from the kernel of all pairs, int[n, n] in units of 2^-24."""
+    to_all, own = kernels.sum(axis=1, dtype=np.int64), kernels.diagonal().astype(np.int64)
+    return _nearest_to_all(to_all, own, lambda at: kernels[at], count)
+
+
+def _nearest_to_all(
+    to_all: np.ndarray, own: np.ndarray, to: Callable[[int], np.ndarray], count: int
+) -> np.ndarray:
+    n = len(to_all)
     to_picks = np.zeros(n, np.int64)
     picks: list[int] = []
     free = np.ones(n, bool)
@@ -112,7 +125,7 @@ def mmd(group: Group, count: int, sigma: float = 1.0) -> np.ndarray:
         at = int(np.argmin(np.where(free, cost, np.iinfo(np.int64).max)))
         picks.append(at)
         free[at] = False
-        to_picks += kernel(units, units[at : at + 1], sigma)[:, 0]
+        to_picks += to(at)
     return np.array(picks, np.int64)
 
 
@@ -155,7 +168,7 @@ def pick_by_group(
     side by side; `units` gives the vectors of rows. Order: the first pick of every group, then the second,
     and so on, so that every prefix of the subset is spread over the groups.
     """
-    picks, turns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    picks = []
     for members in members_of(codes):
         count = int(counts[codes[members[0]]])
         if not count:
@@ -172,8 +185,14 @@ def pick_by_group(
                 )
             ]
         )
-        turns.append(np.arange(count))
-    return np.concatenate(picks)[np.argsort(np.concatenate(turns), kind="stable")]
+    return by_turns(picks)
+
+
+def by_turns(picks: Sequence[np.ndarray]) -> np.ndarray:
+    """int64[]: the first of each group's `picks` int64[], then the second of each, and so on."""
+    turns = [np.empty(0, np.int64), *(np.arange(len(group)) for group in picks)]
+    order = np.argsort(np.concatenate(turns), kind="stable")
+    return np.concatenate([np.empty(0, np.int64), *picks])[order]
 
 
 def pick_from(

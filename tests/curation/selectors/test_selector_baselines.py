@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from selector_tables import random_table, shuffled
 
 from curation.selectors import BudgetError, ColumnError, SelectorError, SizeError
+from curation.selectors import coincide as coincide_module
 from curation.selectors import semdedup as semdedup_module
 from curation.selectors.coincide import allocate, transferability
 from curation.selectors.primitives import cosine
@@ -418,6 +419,24 @@ def test_coincide_prefers_sparse_clusters():
     assert len(set(found.reason["transferability"].to_pylist())) == 1, (
         "two clusters are equally near to one another"
     )
+
+
+def test_coincide_picks_the_same_without_kept_kernels(monkeypatch):
+    data = random_table(5, 200, missing=0.0)
+    first = picked("coincide", data, 60)
+    monkeypatch.setattr(coincide_module, "KEPT", 0)
+    assert picked("coincide", data, 60) == first
+    # the transfer column read by itself gives the centroids that the joined vectors give
+    pair = ["emb_tanh_attention_image", "emb_tanh_attention_text"]
+    apart = get_selector("coincide")(data, 60, 0, vectors=pair[:1], transfer=pair[1])
+    both = get_selector("coincide")(data, 60, 0, vectors=pair, transfer=pair[1])
+    of = [
+        dict(zip(*(found.reason[name].to_pylist() for name in ("cluster", "transferability")), strict=True))
+        for found in (apart, both)
+    ]
+    shared = set(of[0]) & set(of[1]) - {None}
+    assert len(shared) > 1
+    np.testing.assert_allclose(*([each[name] for name in sorted(shared)] for each in of), atol=1e-5)
 
 
 def presel_table(reference: list[bool]) -> pa.Table:

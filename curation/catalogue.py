@@ -201,7 +201,7 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal(
         "gradient",
-        r"grad|grad_norm|influence_\w+",
+        r"grad|grad_norm|(raw_influence|influence)_\w+",
         arguments={"checkpoints": "last", "adam": False, "prefix": ""},
         vectors="grad",
         passes=3,
@@ -212,6 +212,14 @@ SIGNALS: tuple[Signal, ...] = (
         r"adam_(grad|grad_norm|influence_\w+)",
         arguments={"checkpoints": "all", "adam": True, "prefix": "adam_"},
         vectors="adam_grad",
+        passes=12,
+        **_GRADIENTS,
+    ),
+    Signal(
+        "gradient_adam_clean",
+        r"clean_adam_(grad|grad_norm|influence_\w+)",
+        arguments={"checkpoints": "all", "adam": True, "direction": "clean", "prefix": "clean_adam_"},
+        vectors="clean_adam_grad",
         passes=12,
         **_GRADIENTS,
     ),
@@ -269,7 +277,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "rds",
         r"rds_\w+",
-        "curation.signals.vectors.queries:score_queries",
+        "curation.signals.target_queries:score_queries",
         "rds",
         inputs={
             "model_dir": "embedding_position_weighted.model",
@@ -285,7 +293,7 @@ SIGNALS: tuple[Signal, ...] = (
         "probe_value",
         inputs={"signals": "indicators", "subsets": "subsets", "evaluates": "probes"},
         section="probe",
-        settings=("regressor", "indicators", "components", "seed"),
+        settings=("regressor", "indicators", "vectors", "components", "scaling", "seed"),
         passes=0.1,
     ),
     Signal(

@@ -23,6 +23,7 @@ from recipes.plan_validation import ValidationPlan
 from recipes.schema import (
     QUALITY_COLUMNS,
     QUALITY_MODELS,
+    QUALITY_PARTS,
     Answered,
     Bench,
     Clustering,
@@ -347,8 +348,9 @@ class PoolPlan(PoolFits):
         recipe = self.loaded.recipe
         for name, arm in recipe.arms.items():
             for column in columns_of(arm.selector, arm.params):
-                if column in QUALITY_COLUMNS:
-                    yield f"arm `{name}` ({arm.selector})", column
+                for part in QUALITY_PARTS.get(column, (column,)):
+                    if part in QUALITY_COLUMNS:
+                        yield f"arm `{name}` ({arm.selector})", part
         if recipe.probe and any("value" in arm.learned() for arm in recipe.arms.values()):
             for column in recipe.probe.indicators:
                 if column in QUALITY_COLUMNS:
@@ -357,8 +359,15 @@ class PoolPlan(PoolFits):
     # --------------------------------------------------------------------------- the subset probe
 
     def _indicators(self, probe: Probe) -> list[str]:
-        """The signals that a regressor of subset values reads: CLIP vectors, and those of its indicators."""
-        return list(dict.fromkeys(("clip", *catalogue.signals_of(tuple(probe.indicators)))))
+        """The signals that a regressor of subset values reads: those of its vectors and indicators."""
+        for column in probe.vectors:
+            if not catalogue.holds_vectors(column):
+                raise RecipeError(
+                    f"{self.loaded.locate('probe', 'vectors')}: probe.vectors: `{column}` is not a column of "
+                    f"vectors; {nearest(column, self._known_vectors())}"
+                )
+        columns = (*probe.vectors, *probe.indicators)
+        return list(dict.fromkeys(("clip", *catalogue.signals_of(columns))))
 
     def _probe_subsets(self, probe: Probe) -> Node:
         inputs = {"pool": self.pool, "vectors": self.signal("clip")}

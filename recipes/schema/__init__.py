@@ -13,6 +13,7 @@ from recipes.schema.recipe import Protocol, Recipe, Resources
 from recipes.schema.signals import (
     QUALITY_COLUMNS,
     QUALITY_MODELS,
+    QUALITY_PARTS,
     Answered,
     Clustering,
     DrawnSuiteItems,
@@ -30,6 +31,7 @@ from recipes.schema.teachers import ApiTeacher, MetadataTeacher, Server
 __all__ = [
     "QUALITY_COLUMNS",
     "QUALITY_MODELS",
+    "QUALITY_PARTS",
     "Answered",
     "ApiTeacher",
     "Arm",

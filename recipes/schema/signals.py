@@ -120,6 +120,11 @@ class Clip(Section):
     text: Literal["answer", "question", "both"] = Field(
         "answer", description="the text that is compared with the image"
     )
+    unit: Literal["sentences", "whole"] = Field(
+        "sentences",
+        description="mean of the cosines of the text's first ten sentences, or the cosine of the whole text, "
+        "cut at the encoder's context",
+    )
 
 
 class Clustering(Section):
@@ -171,6 +176,8 @@ QUALITY_MODELS = ("reward", "complexity", "quality")
 """Columns of the quality signal that a local model computes."""
 QUALITY_COLUMNS = (*QUALITY_MODELS, "judge")
 """All columns of the quality signal; `judge` comes from a chat model on a server."""
+QUALITY_PARTS = {"deita_score": ("complexity", "quality")}
+"""Columns that come with others, and which."""
 
 
 class MetadataQuality(Section):
@@ -369,10 +376,22 @@ class Probe(Section):
     train: FitSpec | None = Field(None, description="training of a probe; default: that of the arms")
     regressor: Literal["ridge", "mlp", "set_attention"] = "ridge"
     indicators: list[str] = Field(
-        ["clip_score", "answer_tokens", "reward", "judge"], description="numeric columns used as features"
+        ["clip_score", "answer_tokens", "reward", "judge"],
+        description="numeric columns used as features; answer_characters, the length of the answers, needs "
+        "no signal",
+    )
+    vectors: list[str] = Field(
+        ["clip_image", "clip_text"],
+        description="vector columns whose components are used; the paper's text feature is the last token "
+        "of a chat model, an embedding of kind `sentence` with last-token pooling",
+    )
+    scaling: Literal["standard", "published"] = Field(
+        "standard",
+        description="features of deviation 1 over the pool, or as the paper's code scales them: reward times "
+        "10, characters times 100 / 1009, the others and the components as they are",
     )
     components: int = Field(
-        6, ge=0, description="principal components of image and of text vectors used as further features"
+        6, ge=0, description="principal components of each vector column used as further features"
     )
 
 

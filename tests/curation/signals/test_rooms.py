@@ -17,6 +17,7 @@ LAYERS = (
     "quality",
     "answered",
     "gradients",
+    "target_queries",
     "scorers",
     "subset_value",
     "custom",

@@ -69,6 +69,7 @@ def asking(project, monkeypatch):
         ("quality", {"signal[quality]"}),
         ("gradient", {"fit_warmup", "bench[7]", "signal[gradient]"}),
         ("gradient_adam", {"fit_warmup", "bench[7]", "signal[gradient_adam]"}),
+        ("gradient_adam_clean", {"fit_warmup", "bench[7]", "signal[gradient_adam_clean]"}),
         ("self_filter", {"signal[embedding_clip_pair]", "signal[self_filter]"}),
         (
             "coido",
@@ -78,6 +79,11 @@ def asking(project, monkeypatch):
             "once_select",
             {"signal[embedding_clip_turns]", "signal[cluster_once_select]", "signal[once_select]"},
         ),
+        ("spectrum", {"signal[spectrum]"}),
+        ("cluster_datatailor", {"signal[embedding_last_token]", "signal[cluster_datatailor]"}),
+        ("leverage", {"signal[embedding_attended_visual]", "signal[leverage]"}),
+        ("perturbed_losses", {"fit_seed", "signal[perturbed_losses]"}),
+        ("cluster_ards", {"fit_seed", "signal[embedding_ards]", "signal[cluster_ards]"}),
         ("mine", {"signal[mine]"}),
     ],
 )
@@ -87,6 +93,27 @@ def test_the_stages_of_a_signal(asking, signal, stages):
     assert f"signal_{signal}" in nodes["select[a,0]"].inputs
     assert f"signal_{signal}" not in nodes["select[random,0]"].inputs
     assert f"signal_{signal}" in nodes["compare"].inputs
+
+
+def test_adams_own_update_is_a_signal_beside_the_released_direction(asking):
+    nodes = asking("gradient_adam", "gradient_adam_clean")
+    released, own = (
+        nodes[f"signal[{name}]"].config["arguments"] for name in ("gradient_adam", "gradient_adam_clean")
+    )
+    assert own == released | {"direction": "clean", "prefix": "clean_adam_"} and "direction" not in released
+
+
+def test_the_probe_reads_the_vectors_that_it_names(asking):
+    overrides = ["probe.vectors=[clip_image, emb_both_text]", "probe.scaling=published", "clip.unit=whole"]
+    overrides += ["probe.indicators=[clip_score, answer_characters]"]
+    nodes = asking("value", overrides=overrides)
+    value = nodes["signal[value]"]
+    assert value.inputs["signals"] == [nodes["signal[clip]"], nodes["signal[embedding_both]"]]
+    assert value.config["arguments"]["vectors"] == ["clip_image", "emb_both_text"]
+    assert value.config["arguments"]["scaling"] == "published"
+    assert nodes["signal[clip]"].config["arguments"] == {"text": "answer", "unit": "whole"}
+    with pytest.raises(RecipeError, match=r"probe.vectors: `clip_score` is not a column of vectors"):
+        asking("value", overrides=["probe.vectors=[clip_score]"])
 
 
 def test_a_published_embedding_needs_no_entry(asking, project):
@@ -108,6 +135,37 @@ def test_a_published_embedding_needs_no_entry(asking, project):
     last = nodes["signal[embedding_last_token]"]
     assert last.inputs["model_dir"].path == project / "base", "the base, where the preset names no model"
     assert last.config["arguments"]["pooling"] == "last"
+
+
+def test_an_embedding_is_by_the_model_that_it_names(asking, project):
+    nodes = asking("embedding_ards")
+    assert nodes["signal[embedding_ards]"].inputs["model_dir"] is nodes["fit_seed"]
+    assert "model" not in nodes["signal[embedding_ards]"].config["arguments"]
+    nodes = asking("embedding_ards", overrides=["embeddings.ards={model: base}"])
+    assert nodes["signal[embedding_ards]"].inputs["model_dir"].path == project / "base"
+
+
+def test_settings_of_what_the_states_are_measured_by(asking):
+    overrides = ["spectrum.layer=-2", "perturbation={step: 500, letters: ABCDEFG}", "leverage.energy=0.8"]
+    nodes = asking("spectrum", "perturbed_losses", "leverage", overrides=overrides)
+    given = {name: nodes[f"signal[{name}]"].config["arguments"] for name in ("spectrum", "leverage")}
+    assert given["spectrum"]["layer"] == -2 and given["leverage"] == {"energy": 0.8}
+    perturbed = nodes["signal[perturbed_losses]"].config["arguments"]
+    assert (perturbed["step"], perturbed["letters"], perturbed["seed"]) == (500, "ABCDEFG", 0)
+    assert nodes["signal[leverage]"].inputs["vectors"] is nodes["signal[embedding_attended_visual]"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{column: emb_last_token, method: ward, k: 5}", "method ward takes no k but a threshold"),
+        ("{column: emb_last_token}", "method kmeans needs k"),
+        ("{column: emb_last_token, k: 5, threshold: 0.2}", "threshold belongs to method ward, not to kmeans"),
+    ],
+)
+def test_a_clustering_has_the_settings_of_its_method(asking, entry, message):
+    with pytest.raises(RecipeError, match=message):
+        asking("cluster_deep", overrides=[f"clusters.deep={entry}"])
 
 
 def test_an_entry_of_a_published_name_changes_the_keys_that_it_gives(asking, project):

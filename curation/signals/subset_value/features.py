@@ -1,8 +1,10 @@
 """Features of a sample for the regressors: numeric indicators and principal components of its vectors.
 
 InstructionGPT-4 (arXiv 2308.12067) uses CLIP score, length, reward and judge score, and six components each
-of image and text features. Its code fits the PCA anew on each probed subset; here it is fitted once, on the
-pool.
+of image and text features: the CLIP vector of the image, and the last token's state of a chat model for the
+text, where ours defaults to the CLIP vector. Its code fits the PCA anew on each probed subset; here it is
+fitted once, on the pool. Its length is in characters, and its scaling is FACTORS; ours defaults to tokens and
+to standardised columns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,14 @@ from curation.signals.core.vector_files import matrix
 
 INDICATORS = ("clip_score", "answer_tokens", "reward", "judge")
 VECTORS = ("clip_image", "clip_text")
+CHARACTERS = "answer_characters"
+"""Indicator: characters of the answers, counted from the pool."""
+FACTORS = {"reward": 10.0, CHARACTERS: 100 / 1009}
+"""What InstructionGPT-4's released code multiplies its features by, the others by 1.
+
+Its longest caption has 1009 characters: 10 · length / 1009 is stored, and multiplied by 10 again.
+"""
+SCALINGS = ("standard", "published")
 MOST_DIMS = 8192
 """Most dimensions of a vector column: the PCA holds their covariance, half a GB of float64."""
 _BLOCK = 1 << 14
@@ -30,9 +40,13 @@ class Pca:
     components: np.ndarray
     variance: np.ndarray
 
-    def transform(self, values: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """float64 [n, c] in units of the first component's standard deviation; the mean (0) if not known."""
-        scale = np.sqrt(self.variance[0]) if len(self.variance) and self.variance[0] > 0 else 1.0
+    def transform(self, values: np.ndarray, known: np.ndarray, scaling: str = "standard") -> np.ndarray:
+        """float64 [n, c], the mean (0) if not known.
+
+        In units of the first component's standard deviation with the scaling "standard", else of the values.
+        """
+        first = float(self.variance[0]) if len(self.variance) and scaling == "standard" else 0.0
+        scale = np.sqrt(first) if first > 0 else 1.0
         out = np.zeros((len(values), len(self.components)))
         for rows, block in _blocks(values, known):
             out[rows] = (block - self.mean) @ self.components.T / scale
@@ -54,13 +68,18 @@ def sample_features(
     indicators: Sequence[str] = INDICATORS,
     vectors: Sequence[str] = VECTORS,
     components: int = 6,
+    scaling: str = "standard",
 ) -> Features:
-    """Each indicator standardised over the pool (mean 0, deviation 1), then `components` of each vector.
+    """Each indicator, then `components` of each vector column.
 
-    The components of a column are scaled together, so that the first has standard deviation 1. Missing values
-    (null, NaN, infinite, no vector) become the mean, which is 0, and are counted. Raises SignalError for a
-    column that does not exist, has no values or is not numeric.
+    scaling: "standard" gives each indicator mean 0 and deviation 1 over the pool, and the first component of
+    a column deviation 1, by which its others are divided too; "published" multiplies indicators by FACTORS
+    and leaves components as they are. Missing values (null, NaN, infinite, no vector) become the mean and are
+    counted. Raises SignalError for an unknown scaling, and a column that does not exist, has no values or is
+    not numeric.
     """
+    if scaling not in SCALINGS:
+        raise SignalError(f"scaling must be one of {', '.join(SCALINGS)}, got {scaling!r}")
     vectors = vectors if components else ()
     if lacking := [name for name in (*indicators, *vectors) if name not in table.column_names]:
         raise SignalError(
@@ -70,13 +89,13 @@ def sample_features(
     imputed: dict[str, int] = {}
     pca: dict[str, Pca] = {}
     for name in indicators:
-        column, imputed[name] = _standardised(table, name)
+        column, imputed[name] = _scaled(table, name, scaling)
         blocks.append(column[:, None])
     for name in vectors:
         values, known = matrix(table, name)
         known = known & np.isfinite(values).all(axis=1)
         pca[name], imputed[name] = fit_pca(values, known, components), int((~known).sum())
-        blocks.append(pca[name].transform(values, known))
+        blocks.append(pca[name].transform(values, known, scaling))
         names += [f"{name}_{k}" for k in range(blocks[-1].shape[1])]
     if not blocks:
         raise SignalError("no features: name indicators, or ask for components")
@@ -108,7 +127,7 @@ def _blocks(values: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray,
         yield rows[start : start + _BLOCK], values[rows[start : start + _BLOCK]].astype(np.float64)
 
 
-def _standardised(table: pa.Table, name: str) -> tuple[np.ndarray, int]:
+def _scaled(table: pa.Table, name: str, scaling: str) -> tuple[np.ndarray, int]:
     kind = table[name].type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise SignalError(f"the indicator {name} is {kind}, not numeric")
@@ -117,4 +136,6 @@ def _standardised(table: pa.Table, name: str) -> tuple[np.ndarray, int]:
     if not known.any():
         raise SignalError(f"the indicator {name} has no values: name others")
     mean, spread = values[known].mean(), values[known].std()
+    if scaling == "published":
+        return np.where(known, values, mean) * FACTORS.get(name, 1.0), int((~known).sum())
     return np.where(known, (values - mean) / (spread if spread > 0 else 1.0), 0.0), int((~known).sum())

@@ -86,6 +86,7 @@ def score_subset_value(
     indicators: Sequence[str] = INDICATORS,
     vectors: Sequence[str] = VECTORS,
     components: int = 6,
+    scaling: str = "standard",
     penalty: float = 1.0,
     seed: int = 0,
     shard_rows: int = 65_536,
@@ -94,13 +95,13 @@ def score_subset_value(
     """Fit `regressor` on subsets and the scores of models trained on them; write the values of a pool.
 
     signals: `row` and the feature columns for all rows of the pool, in order. subsets: rows of each. labels:
-    score of the model trained on each. penalty: of ridge.
+    score of the model trained on each. components, scaling: as for `sample_features`. penalty: of ridge.
     Returns the counts of `write_signal`, loso_r2, label_range and imputed (rows without a value, by column);
     warns where loso_r2 is not above 0. Raises SignalError for fewer than three subsets, labels that are not
     finite or not one for each subset, rows that are not in the pool, columns that do not exist.
     """
     scores = _checked(pool, signals, subsets, labels, regressor)
-    features = sample_features(signals, indicators, vectors, components)
+    features = sample_features(signals, indicators, vectors, components, scaling)
     fit = partial(REGRESSORS[regressor], penalty=penalty) if regressor == "ridge" else REGRESSORS[regressor]
     sets, valid = pad([features.values[rows] for rows in subsets])
     fitted = fit(sets, valid, scores, seed)

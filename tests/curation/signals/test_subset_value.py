@@ -10,6 +10,7 @@ import pytest
 from curation.signals.core.table import SignalError, read_signal
 from curation.signals.core.vector_files import vector_array
 from curation.signals.subset_value.features import fit_pca, sample_features
+from curation.signals.subset_value.of_probes import answer_characters
 from curation.signals.subset_value.producer import balanced_subsets, score_subset_value
 from curation.signals.subset_value.regressors import REGRESSORS, leave_one_out, pad
 
@@ -184,6 +185,33 @@ def test_missing_indicators_take_the_mean_and_are_counted():
     ].std() == pytest.approx(1, abs=1e-5)
     with pytest.raises(SignalError, match="reward, judge"):
         sample_features(table)
+
+
+def test_the_published_scaling_multiplies_by_its_factors_and_leaves_components_as_they_are():
+    vectors = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]], np.float32)
+    table = pa.table(
+        {
+            "clip_score": pa.array([30.0, 32.0, None, 31.0], pa.float32()),
+            "answer_characters": pa.array([1009, 0, 100, 200], pa.int32()),
+            "reward": pa.array([0.5, -1.0, 0.0, 2.0], pa.float32()),
+            "clip_image": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 2),
+        }
+    )
+    indicators = ("clip_score", "answer_characters", "reward")
+    found = sample_features(table, indicators, ("clip_image",), 2, "published")
+    np.testing.assert_allclose(found.values[:, 0], [30.0, 32.0, 31.0, 31.0])
+    np.testing.assert_allclose(found.values[:, 1], np.array([1009, 0, 100, 200]) * 10 / 1009 * 10, rtol=1e-6)
+    np.testing.assert_allclose(found.values[:, 2], [5.0, -10.0, 0.0, 20.0])
+    np.testing.assert_allclose(found.values[:, 3:], vectors, atol=1e-6)
+    assert found.imputed == {"clip_score": 1, "answer_characters": 0, "reward": 0, "clip_image": 0}
+    with pytest.raises(SignalError, match="scaling must be one of standard, published, got 'raw'"):
+        sample_features(table, indicators, ("clip_image",), 2, "raw")
+
+
+def test_characters_of_the_answers_are_counted_over_all_turns(small_pool):
+    counted = answer_characters(small_pool).to_pylist()
+    assert counted == [sum(len(turn.answer) for turn in sample.turns) for sample in small_pool.samples()]
+    assert max(len(sample.turns) for sample in small_pool.samples()) > 1
 
 
 @pytest.mark.parametrize("size", [10, 40, 50])

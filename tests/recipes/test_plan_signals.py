@@ -70,6 +70,12 @@ def asking(project, monkeypatch):
         ("gradient", {"fit_warmup", "bench[7]", "signal[gradient]"}),
         ("gradient_adam", {"fit_warmup", "bench[7]", "signal[gradient_adam]"}),
         ("gradient_adam_clean", {"fit_warmup", "bench[7]", "signal[gradient_adam_clean]"}),
+        (
+            "gradient_masked",
+            {"fit_warmup", "bench[7]", "signal[gradient_adam]", "signal[gradient_masked]"},
+        ),
+        ("step_gain", {"fit_warmup", "bench[7]", "signal[step_gain]"}),
+        ("rds", {"bench[7]", "signal[embedding_position_weighted]", "signal[rds]"}),
         ("self_filter", {"signal[embedding_clip_pair]", "signal[self_filter]"}),
         (
             "coido",
@@ -101,6 +107,30 @@ def test_adams_own_update_is_a_signal_beside_the_released_direction(asking):
         nodes[f"signal[{name}]"].config["arguments"] for name in ("gradient_adam", "gradient_adam_clean")
     )
     assert own == released | {"direction": "clean", "prefix": "clean_adam_"} and "direction" not in released
+
+
+def test_queries_are_embedded_by_the_model_of_the_pools_vectors(asking):
+    """The base, or the one that the recipe's entry names."""
+    nodes = asking("rds")
+    rds, vectors = nodes["signal[rds]"], nodes["signal[embedding_position_weighted]"]
+    assert rds.inputs["vectors"] == vectors
+    assert rds.inputs["model_dir"] == vectors.inputs["model_dir"]
+    assert rds.inputs["validation"] == nodes["bench[7]"]
+    other = asking("rds", overrides=["embeddings.position_weighted.path=clip"])
+    own = other["signal[rds]"].inputs["model_dir"]
+    assert own == other["signal[embedding_position_weighted]"].inputs["model_dir"]
+    assert own != rds.inputs["model_dir"]
+
+
+def test_the_settings_of_a_step_are_those_of_its_section(asking):
+    nodes = asking("step_gain", overrides=["one_step.anchors=7", "one_step.lr=0.5"])
+    arguments = nodes["signal[step_gain]"].config["arguments"]
+    assert arguments == {"anchors": 7, "optimizer": "adam", "lr": 0.5, "seed": 0, "max_tokens": 2048}
+
+
+def test_targets_need_their_section(asking):
+    with pytest.raises(RecipeError, match="gradient: missing"):
+        asking("rds", overrides=["gradient=null"])
 
 
 def test_the_probe_reads_the_vectors_that_it_names(asking):

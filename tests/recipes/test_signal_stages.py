@@ -31,6 +31,7 @@ scorer: {{path: raters/scorer}}
 styler: {{path: raters/scorer, mode: likelihood}}
 clusters: {{coincide: {{k: 4}}, presel: {{k: 5%}}, visnec: {{k: 4}}, instructiongpt4: {{k: 3}}}}
 gradient: {{warmup: {{share: 0.2}}, dim: 16, validation: {{items: 1}}}}
+one_step: {{anchors: 3}}
 probe: {{subsets: 3, size: 12, bench: {{items: 1}}, train: {{max_steps: 1, batch_size: 8, lr: 0.001}}}}
 seed_model: {{train: {{max_steps: 3}}}}
 signals: {{words: {{producer: "word_signal:compute", params: {{power: 2}}}}}}
@@ -46,6 +47,10 @@ arms:
   deita: {{selector: deita, budget: {BUDGET}, params: {{fill: score}}}}
   icons: {{selector: icons, budget: {BUDGET}}}
   less: {{selector: less, budget: {BUDGET}}}
+  tive: {{selector: tive, budget: {BUDGET}}}
+  rds: {{selector: rds, budget: {BUDGET}}}
+  seed: {{selector: seed, budget: {BUDGET}}}
+  ost: {{selector: ost, budget: {BUDGET}}}
   instructiongpt4: {{selector: instructiongpt4, budget: {BUDGET}}}
   own: {{selector: "word_signal:select", budget: "tokens:900"}}
 """
@@ -94,6 +99,10 @@ ARMS = [
     "deita",
     "icons",
     "less",
+    "tive",
+    "rds",
+    "seed",
+    "ost",
     "instructiongpt4",
 ]
 
@@ -151,6 +160,13 @@ def test_less_uses_all_epochs_of_the_warm_up_and_icons_the_last(stages):
     assert adam["targeted"] is plain["targeted"] is True
     assert set(adam["tasks"]) == set(CAPABILITY_KEYS)
     assert adam["model_hash"] == checkpoint_hash(REPOSITORY / "curation" / "mini" / "base")
+
+
+def test_the_targeted_signals_record_their_target(stages):
+    for name in ("rds", "gradient_masked", "step_gain"):
+        meta = read_metadata(stages / f"signal[{name}]")
+        assert meta["targeted"] is True and set(meta["tasks"]) == set(CAPABILITY_KEYS), name
+    assert read_metadata(stages / "signal[step_gain]")["anchors"] == 3
 
 
 def test_the_probe_reports_its_leave_one_out_fit(stages):

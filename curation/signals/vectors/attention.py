@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curation.signals.vectors.decoder import decoder_layers, layer_states
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,8 +34,6 @@ Reduce = Callable[["torch.Tensor"], "torch.Tensor"]
 @contextmanager
 def attention_of(model: Any, layers: Sequence[int], reduce: Reduce) -> Iterator[dict[int, "torch.Tensor"]]:
     """Inside the block, {layer: reduced attention float32 [B, T]} of the last forward pass."""
-    from curation.signals.vectors.states import decoder_layers
-
     found: dict[int, torch.Tensor] = {}
 
     def keep(layer: int, _module: Any, _inputs: Any, output: Any) -> None:
@@ -113,7 +113,6 @@ def attentive_states(
     """
     import torch
 
-    from curation.signals.vectors.states import layer_states
     from training.render import IGNORE
 
     batch = vlm.batch(examples)

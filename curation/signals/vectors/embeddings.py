@@ -155,8 +155,9 @@ def _from_states(
     pool: "Pool", path: Path, settings: dict[str, Any], max_tokens: int, dtype: str, device: str | None
 ) -> Source:
     from curation.signals.core.vlm import Vlm
+    from curation.signals.vectors.decoder import decoder_layers, resolve_layers
     from curation.signals.vectors.dual_encoder import EncoderStats
-    from curation.signals.vectors.states import decoder_layers, pooled_states, resolve_layers
+    from curation.signals.vectors.states import pooled_states
 
     vlm, stats = Vlm(path, dtype=dtype, device=device), EncoderStats()
     chosen = resolve_layers(settings["layers"], len(decoder_layers(vlm.model)))

@@ -48,7 +48,7 @@ def score_spectrum(
     the columns. Raises LayerError.
     """
     from curation.signals.core.vlm import PassStats, Vlm
-    from curation.signals.vectors.states import decoder_layers, resolve_layers
+    from curation.signals.vectors.decoder import decoder_layers, resolve_layers
 
     vlm, stats = Vlm(model_dir, dtype=dtype, device=device), PassStats()
     (chosen,) = resolve_layers([layer], len(decoder_layers(vlm.model)))
@@ -85,7 +85,7 @@ def spectra(
     vlm: "Vlm", examples: Sequence["Encoded"], *, layer: int, stats: "PassStats"
 ) -> list[tuple[float, float] | None]:
     """(entropy, largest share) of every example after block `layer`; None, counted, if not finite."""
-    from curation.signals.vectors.states import captured
+    from curation.signals.vectors.decoder import captured
 
     batch = vlm.batch(examples)
     with captured(vlm.model, [layer], "hidden") as outputs:

@@ -13,9 +13,10 @@ from curation.signals.core.table import read_metadata, read_signal
 from curation.signals.core.vector_files import matrix
 from curation.signals.core.vlm import ModelError, Vlm
 from curation.signals.vectors import presets
+from curation.signals.vectors.decoder import LayerError, captured, resolve_layers
 from curation.signals.vectors.embeddings import embed_pool
 from curation.signals.vectors.presets import embedding_settings, published, with_published
-from curation.signals.vectors.states import LayerError, captured, pooled_states, resolve_layers
+from curation.signals.vectors.states import pooled_states
 
 torch = pytest.importorskip("torch")
 HIDDEN, LAYERS = 48, 2

@@ -7,8 +7,8 @@ import pytest
 
 from curation.signals.core.table import read_metadata, read_signal
 from curation.signals.core.vlm import Vlm
+from curation.signals.vectors.decoder import LayerError
 from curation.signals.vectors.spectrum import score_spectrum, spectrum
-from curation.signals.vectors.states import LayerError
 
 torch = pytest.importorskip("torch")
 

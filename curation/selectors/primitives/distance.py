@@ -74,9 +74,11 @@ def _inside(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def _lowest(values: np.ndarray, k: int) -> np.ndarray:
     """int64[n, k]: places of the k lowest of each row of `values` [n, m], ascending; ties to the earlier."""
     last = np.partition(values, k - 1, axis=1)[:, k - 1 : k]
-    below, equal = values < last, values == last
-    room = k - below.sum(axis=1, keepdims=True)
-    below |= equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room)
-    places = np.nonzero(below)[1].reshape(len(values), k)
+    near = values <= last
+    tied = np.flatnonzero(near.sum(axis=1) > k)
+    equal = values[tied] == last[tied]
+    room = k - (near[tied] & ~equal).sum(axis=1, keepdims=True)
+    near[tied] &= ~equal | (np.cumsum(equal, axis=1, dtype=np.int32) <= room)
+    places = np.nonzero(near)[1].reshape(len(values), k)
     order = np.argsort(np.take_along_axis(values, places, axis=1), axis=1, kind="stable")
     return np.take_along_axis(places, order, axis=1)

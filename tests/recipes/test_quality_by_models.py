@@ -73,7 +73,7 @@ def test_every_column_holds_the_grades_of_its_model(stages, tmp_path):
         max_tokens=8192,
     )
     expected = read_signal(tmp_path, pool.hash)
-    for column in ("reward", "complexity", "quality"):
+    for column in ("reward", "complexity", "quality", "deita_score"):
         np.testing.assert_allclose(signal[column].to_numpy(), expected[column].to_numpy(), atol=1e-5)
     lengths = [len(transcript(sample)) for sample in pool.samples()]
     assert signal["judge"].to_pylist() == [None if n % 7 == 0 else float(n % 101) for n in lengths]
@@ -87,9 +87,9 @@ def test_the_selectors_rank_by_these_columns(stages):
     judge = np.array([-1.0 if grade is None else grade for grade in signal["judge"].to_pylist()])
     liked = read_subset(folder / "select[liked,0]")["row"].to_numpy()
     assert judge[liked].min() >= np.sort(judge)[-BUDGET]
-    product = signal["complexity"].to_numpy().astype(float) * signal["quality"].to_numpy()
+    score = signal["deita_score"].to_numpy()
     deita = read_subset(folder / "select[deita,0]")["row"].to_numpy()
-    assert product[deita].min() >= np.sort(product)[-BUDGET] - 1e-6
+    assert score[deita].min() >= np.sort(score)[-BUDGET]
 
 
 def test_failures_are_counted_in_the_stages_record(stages):
@@ -97,4 +97,4 @@ def test_failures_are_counted_in_the_stages_record(stages):
     summary = json.loads((folder / "signal[quality]" / "stage.json").read_text())["summary"]
     judge = summary["columns"]["judge"]
     assert judge["requests"] == requests and judge["missing"] == {"unreadable": judge["nulls"]}
-    assert set(summary["columns"]) == {"reward", "judge", "complexity", "quality"}
+    assert set(summary["columns"]) == {"reward", "judge", "complexity", "quality", "deita_score"}

@@ -131,7 +131,7 @@ def score_quality(
         "seconds": round(seconds, 3),
         "samples_per_second": round(computed / seconds, 1) if computed else None,
         "columns": {
-            column: {**_describe(values), **(graders[column].summary() if column in graders else {})}
+            column: {**_describe(values), **_counts(graders.get(column))}
             for column, values in _columns(out, pool).items()
         },
     }
@@ -231,6 +231,11 @@ def _rows_from(advance: Advance, graders: int) -> Callable[[float], None]:
 def _columns(out: Path, pool: "Pool") -> dict[str, pa.ChunkedArray]:
     signal = read_signal(out, pool.hash)
     return {name: signal[name] for name in signal.column_names if name != "row"}
+
+
+def _counts(grader: Grader | None) -> dict[str, Any]:
+    """The counts of a column's grader; those of deita_score are its graders'."""
+    return {"missing": {}} if grader is None else grader.summary()
 
 
 def _describe(values: pa.ChunkedArray) -> dict[str, Any]:

@@ -88,12 +88,12 @@ def test_tables_that_cannot_be_read(tmp_path, content, capsys):
 def test_writing_between_the_marks(tmp_path):
     freeze(tmp_path, "length", [0, 1, None, None])
     page = tmp_path / "page.md"
-    page.write_text(f"a\n\n{parity.BEGIN}\nold\n{parity.END}\n\nb\n")
+    page.write_text(f"a\n\n{parity.BEGIN}\nthe last table\n{parity.END}\n\nb\n")
     assert parity.main(["--tables", str(tmp_path), "--write", str(page)]) == 0
     text = page.read_text()
     assert text.startswith(f"a\n\n{parity.BEGIN}\n| method |")
     assert text.endswith(f"|\n{parity.END}\n\nb\n")
-    assert "old" not in text
+    assert "the last table" not in text
     page.write_text("no marks")
     assert parity.main(["--tables", str(tmp_path), "--write", str(page)]) == 2
     assert page.read_text() == "no marks"

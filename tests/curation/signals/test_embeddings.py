@@ -1,5 +1,6 @@
 """Named embeddings against plain forward passes: layers, tokens, pooling, encoders, presets, errors."""
 
+import json
 import shutil
 import sys
 from itertools import product
@@ -371,6 +372,42 @@ def test_sentence_vectors_are_those_of_the_requested_text(small_pool, tmp_path, 
     (tmp_path / "model" / "modules.json").write_text("[1]")
     embed_pool(small_pool, tmp_path / "model", tmp_path / "q", **options)
     assert read_metadata(tmp_path / "q")["model_hash"] != first
+
+
+@torch.inference_mode()
+def test_a_sentence_encoder_of_the_library_is_read_as_it_is(small_pool, tmp_path):
+    """MiniLM's layout, tiny: mean over the tokens of the last hidden state, to unit length."""
+    pytest.importorskip("sentence_transformers")
+    from transformers import AutoModel, BertConfig, BertModel
+
+    from curation.mini.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(**shape, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    minilm = tmp_path / "minilm"
+    BertModel(config).save_pretrained(minilm)
+    tokenizer.save_pretrained(minilm)
+    models, kinds = "sentence_transformers.models", ("Transformer", "Pooling", "Normalize")
+    modules = [
+        {"idx": n, "name": str(n), "path": f"{n}_{kind}" if n else "", "type": f"{models}.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
+    (minilm / "modules.json").write_text(json.dumps(modules))
+    (minilm / "sentence_bert_config.json").write_text('{"max_seq_length": 32, "do_lower_case": false}')
+    (minilm / "1_Pooling").mkdir()
+    (minilm / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    )
+    (minilm / "2_Normalize").mkdir()
+    embed_pool(small_pool, minilm, tmp_path / "out", preset="first_instruction", device="cpu")
+    found, model = vectors_of(tmp_path / "out", "emb_first_instruction"), AutoModel.from_pretrained(minilm)
+    for row in ROWS:
+        text = small_pool[row].turns[0].question.replace("<image>", " ").strip()
+        hidden = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state
+        mean = hidden[0].mean(dim=0)
+        close(found[row], mean / mean.norm())
 
 
 def test_the_text_tower_of_a_dual_encoder_stands_in_for_a_sentence_encoder(small_pool, clip, tmp_path):

@@ -11,7 +11,7 @@ new selector needs no line here.
 Synthetic columns have the size of real ones: vectors as wide as the published models' (WIDTHS), float16 and
 memory-mapped, as signals are read; clusters with as many rows as the published number has at 665,000 (so
 their number grows with the rows; `--rows 665000` has the published number); the ten sources of LLaVA-1.5's
-mixture in their shares. Vectors scatter around a centre of each cluster of the selector's.
+mixture in their shares. Vectors scatter around 2,000 centres that have nothing to do with the clusters.
 
 `select` is CPU seconds of the call. `peak` is the most anonymous memory during it, scalar columns included,
 memory-mapped vectors not (they can be evicted; `mapped` is their size). `--growth` measures half the rows
@@ -248,9 +248,8 @@ def _select(
 def in_process(selector: str, rows: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """`measure` in a process of its own; `failed` says why there is no result."""
     result: dict[str, Any] = {"failed": "no parameters"}
-    for params in (PARAMS.get(selector, {}), CLUSTERED.get(selector)):
-        if params is None:
-            break
+    tries = [PARAMS.get(selector, {}), *([CLUSTERED[selector]] if selector in CLUSTERED else [])]
+    for params in tries[1:] if arguments.clustered and len(tries) > 1 else tries:
         job = {"selector": selector, "rows": rows, "budget": arguments.budget / 100, "params": params}
         command = [sys.executable, __file__, "--one", json.dumps(job), "--folder", str(folder)]
         try:
@@ -313,6 +312,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=10, help="per cent")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--clustered", action="store_true", help="start with the parameters of CLUSTERED")
     parser.add_argument("--growth", action="store_true", help="measure half the rows too")
     parser.add_argument("--timeout", type=int, default=3_600, help="seconds of wall time for a selector")
     parser.add_argument("--markdown", type=Path, metavar="FILE")

@@ -6,6 +6,7 @@ the rows nearest to each centroid (signal once_select); quota by size of the clu
 many rows with the lowest confidence, quality q = 1 - rank / n, and a k-DPP with the kernel sqrt(q_i q_j) (1 +
 cos) / 2 picks in random blocks of at most 128. Needs: once_select, embedding_clip_turns, cluster_once_select.
 Cost class: C1 (the classifier reads vectors only). Blind.
+665,000 rows at 15 % take about two minutes on one core; the k-DPPs' share grows with the budget.
 """
 
 import math

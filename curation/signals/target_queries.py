@@ -51,6 +51,7 @@ def score_queries(
     Raises SignalError for vectors of another model or with two columns, ValidationError for a task without
     any vector.
     """
+    vectors = Path(vectors)  # a command line gives text
     made, items = read_metadata(vectors), Items(validation, out / "validation", validation_images)
     if len(columns := made.get("columns", [])) != 1:
         raise SignalError(f"{vectors} must be an embedding with one column, it has {', '.join(columns)}")

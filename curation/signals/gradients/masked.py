@@ -62,6 +62,7 @@ def score_masked_influence(
     Raises SignalError where the signal was made at other adapters, ValidationError for a subtask without any
     gradient, or a task for which no channel is left.
     """
+    gradients = Path(gradients)  # a command line gives text
     made, items = read_metadata(gradients), Items(validation, out / "validation", validation_images)
     score_gradients_at_warmup(
         cast("Pool", items),

@@ -401,6 +401,8 @@ class PoolPlan(PoolFits):
         """Validation items; the mini world's are drawn with another seed than those of the comparison."""
         if not isinstance(section, Bench):
             return self.validation.samples(section, *key)
-        return self.plan.add(
-            "bench", dump(section), {}, name=f"bench[{section.seed}]", work=work_of_bench(section)
-        )
+        name, config = f"bench[{section.seed}]", dump(section)
+        # Stages are found by name: the probe's items and the gradients' may differ in number alone.
+        if any(node.name == name and node.config != config for node in self.plan.nodes):
+            name = f"bench[{section.seed},{section.items}]"
+        return self.plan.add("bench", config, {}, name=name, work=work_of_bench(section))

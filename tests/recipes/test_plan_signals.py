@@ -133,6 +133,13 @@ def test_targets_need_their_section(asking):
         asking("rds", overrides=["gradient=null"])
 
 
+def test_items_of_one_seed_and_two_numbers_are_two_stages(asking):
+    nodes = asking("gradient", "value", overrides=["probe.bench.items=3"])
+    assert nodes["signal[gradient]"].inputs["validation"] is nodes["bench[7]"]
+    assert nodes["evaluate[probe,0]"].inputs["bench"] is nodes["bench[7,3]"]
+    assert (nodes["bench[7]"].config["items"], nodes["bench[7,3]"].config["items"]) == (5, 3)
+
+
 def test_the_probe_reads_the_vectors_that_it_names(asking):
     overrides = ["probe.vectors=[clip_image, emb_both_text]", "probe.scaling=published", "clip.unit=whole"]
     overrides += ["probe.indicators=[clip_score, answer_characters]"]

@@ -60,7 +60,7 @@ def score_masked_influence(
     `score_gradients`. Rows without a gradient are null. Returns also the number of channels that each task
     keeps, of how many, and of validation items used.
     Raises SignalError where the signal was made at other adapters, ValidationError for a subtask without any
-    gradient, or a task for which no channel is left.
+    gradient, or if no task keeps a channel; one that keeps none has influence 0, as in the released code.
     """
     gradients = Path(gradients)  # a command line gives text
     made, items = read_metadata(gradients), Items(validation, out / "validation", validation_images)
@@ -139,10 +139,13 @@ def masked_directions(
         of_task = targets[np.concatenate(own)].astype(np.float32)
         task_size = mean_size(of_task, np.ones(len(of_task), bool))
         mask = above_average(pool_size, checkpoints) & above_average(task_size, checkpoints)
-        if not mask.any():
-            raise ValidationError(f"no channel is above the average both of the pool and of task {task}")
         means = np.stack([targets[places].astype(np.float32).mean(axis=0) for places in own])
         directions[task], channels[task] = means * mask, int(mask.sum())
+    if not any(channels.values()):
+        raise ValidationError(
+            f"no channel is above the average both of the pool and of a task ({', '.join(tasks)}); "
+            "give more items, or longer gradients (dim)"
+        )
     return directions, channels
 
 

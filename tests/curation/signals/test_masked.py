@@ -35,6 +35,14 @@ def test_a_channel_counts_if_it_is_above_average_in_the_pool_and_in_the_task():
     found, channels = masked_directions({"t": {"a": [0], "b": [1, 2]}}, targets, known, size, 1)
     np.testing.assert_allclose(found["t"], [[0, 0, 4.0, 0], [0, 0, 2.0, 0]])
     assert channels == {"t": 1}
+    found, channels = masked_directions(
+        {"t": {"": [0]}, "u": {"": [3]}},
+        np.vstack([targets, np.eye(4)[3]]),
+        np.array([True, True, False, True]),
+        size,
+        1,
+    )
+    assert channels == {"t": 1, "u": 0} and not found["u"].any()
     with pytest.raises(ValidationError, match="no channel"):
         masked_directions({"t": {"": [0]}}, np.eye(4)[[3]], known[:1], size, 1)
     with pytest.raises(ValidationError, match="no item"):

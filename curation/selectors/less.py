@@ -38,7 +38,7 @@ def select(
     The paper selects for one task at a time; the maximum over several is a reading. `variant`: "published"
     reads adam_influence_<task>, of the direction m / sqrt(v + 1e-8), without correction of the moments' bias;
     "clean" reads clean_adam_influence_<task>, of the update that Adam makes, with m and v corrected and
-    sqrt(v) + 1e-8. Where gradients are near 1e-4, as those of LoRA weights are, the 1e-8 under the root is as
+    sqrt(v) + 1e-8. Where gradients are near 1e-4, as those of LoRA weights may be, the 1e-8 is as
     large as v, and the two are different directions (cosine about 0.55 at that scale): the picks overlap
     by 0.33 (Jaccard) on the frozen table of tests/parity, which holds such gradients. Without `adam` the
     columns are influence_<task>, of plain gradients. Ties by the hash of (seed, id). Text-only rows are

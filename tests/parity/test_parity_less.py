@@ -5,7 +5,7 @@ import pyarrow as pa
 from parity import Method, check_frozen, check_random
 
 WIDTH, SCALE, STEP = 8, 1e-4, 20
-"""Weights; size of their gradients, as small as those of LoRA weights; steps of the warm-up."""
+"""Weights; size of their gradients, as small as those of LoRA weights may be; steps of the warm-up."""
 TASKS = {"bbh": 2, "mmlu": 3, "vqa": 1}
 """Task -> number of its subtasks."""
 

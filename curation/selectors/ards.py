@@ -135,9 +135,8 @@ def _nearness(
         near = cosines(units(rows[start : start + _BLOCK]), targets)
         # multiples of 2^-18: their sums are exact
         own = (np.maximum if similarity == "max" else np.add).reduceat(near, first, axis=1)
-        for place, weight in enumerate(
-            weights
-        ):  # one by one: the order of the additions decides the last bits
+        # one by one: the order of the additions decides the last bits
+        for place, weight in enumerate(weights):
             share = 1 if similarity == "max" else sizes[place]
             total[start : start + _BLOCK] += weight * (own[:, place] / share)
     return total

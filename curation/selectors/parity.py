@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +154,11 @@ def _measured(about: Compared, frozen: Frozen, params: Mapping[str, Any]) -> Com
     try:
         selection = select(frozen.columns, count, frozen.seed, **{**frozen.params, **params})
     except SelectorError as error:
-        return Compared(**{**asdict(about), "error": str(error)})
+        return replace(about, error=str(error))
     rows = selection.rows.tolist()
     ours, theirs = set(rows), set(frozen.picks)
     jaccard = len(ours & theirs) / len(ours | theirs)
-    return Compared(**{**asdict(about), "jaccard": jaccard, "in_order": rows == frozen.picks})
+    return replace(about, jaccard=jaccard, in_order=rows == frozen.picks)
 
 
 def markdown(rows: Iterable[Compared]) -> str:

@@ -7,9 +7,8 @@ the time of `graph.nearest`, which ranks all pairs.
 
 import numpy as np
 
-from curation.selectors.contract import SizeError
 from curation.selectors.primitives.cosine import STEP, Lookup
-from curation.selectors.primitives.graph import ROW_LIMIT, Graph, members_of
+from curation.selectors.primitives.graph import Graph, compared
 
 _BLOCK = 512
 _PRODUCTS = 1 << 23
@@ -22,19 +21,11 @@ def nearest_above(
     """As `graph.nearest`, but of the k nearest others only those with a cosine of at least `least`.
 
     rows: int64[n]; codes: int64[n], rows of one group are compared. Raises SizeError where more than
-    ROW_LIMIT rows would be compared with one another.
+    graph.ROW_LIMIT rows would be compared with one another.
     """
     n = len(rows)
     neighbours, cosine = np.full((n, k), -1, np.int64), np.zeros((n, k))
-    codes = np.zeros(n, np.int64) if codes is None else codes
-    for members in members_of(codes):
-        if len(members) > ROW_LIMIT:
-            raise SizeError(
-                len(members),
-                ROW_LIMIT,
-                "rows compared with one another",
-                "compare inside clusters only (`within`: a column cluster_<name>), or use more clusters",
-            )
+    for members in compared(np.zeros(n, np.int64) if codes is None else codes):
         # multiples of 2^-24 up to 1 are exact in single precision
         own = units(rows[members]).astype(np.float32)
         for start in range(0, len(members), _BLOCK):

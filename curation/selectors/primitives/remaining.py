@@ -11,7 +11,6 @@ DEPTH = 4
 """Neighbours that are listed ahead, as a multiple of those penalised: a pick skips the ones picked since."""
 WHOLE, BLOCK = 2048, 512
 """A group of at most WHOLE rows is listed at once, of a larger one the BLOCK rows that may be picked next."""
-_CHUNK = 4096
 
 
 def penalise_remaining(
@@ -92,20 +91,12 @@ class _Lists:
             others = others[np.argsort(-scores[others], kind="stable")[: BLOCK - 1]]
         return np.append(others, pick)
 
-    def _units_of(self, members: np.ndarray) -> np.ndarray:
-        """float64[m, d]: a block at a time, since scaling takes several times the memory of its result."""
-        parts = [members[start : start + _CHUNK] for start in range(0, len(members), _CHUNK)]
-        found = np.empty((len(members), self.units(self.rows[:1]).shape[1]))
-        for number, part in enumerate(parts):
-            found[number * _CHUNK : number * _CHUNK + len(part)] = self.units(self.rows[part])
-        return found
-
     def _list(self, wanted: np.ndarray, taken: np.ndarray) -> None:
         """Make the lists of the rows at `wanted`, all of one group, of the rows that are not taken."""
         code = int(self.codes[wanted[0]])
         members = self.members[code]
         if self._held[0] != code:
-            self._held = code, self._units_of(members)
+            self._held = code, self.units(self.rows[members])
         width = min(self.places.shape[1], len(members))
         for start in range(0, len(wanted), BLOCK):
             part = wanted[start : start + BLOCK]

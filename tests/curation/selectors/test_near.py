@@ -35,6 +35,6 @@ def test_a_group_of_one_has_no_neighbour_and_a_huge_one_is_refused(monkeypatch):
     units, _ = table(0, 3, 1.0)
     alone = nearest_above(np.arange(3), units, 2, 0.0, np.arange(3))
     assert (alone.neighbours == -1).all()
-    monkeypatch.setattr("curation.selectors.primitives.near.ROW_LIMIT", 2)
+    monkeypatch.setattr("curation.selectors.primitives.graph.ROW_LIMIT", 2)
     with pytest.raises(SizeError, match="within"):
         nearest_above(np.arange(3), units, 2, 0.0)

@@ -20,9 +20,10 @@ import torch
 from PIL import Image
 
 from curation.pool.sample import Sample, Turn
+from curation.signals.core.generate import generate
 from curation.signals.core.vlm import Vlm
 from curation.signals.raters.capability import digit_questions
-from curation.signals.raters.official import generate, with_prompt
+from curation.signals.raters.official import with_prompt
 from curation.signals.raters.prefix import Questions, prefill
 from curation.signals.raters.queries import load_queries
 from curation.signals.raters.style import style_question
@@ -189,7 +190,7 @@ def ratios(shape: dict[str, Any], rounds: int) -> bool:
         "trie, style by likelihood": lambda: likely([example]),
         "trie, style greedy, 8 tokens": lambda: greedy([example]),
         "official, 15 generations": lambda: [
-            generate(vlm, with_prompt(example, prompt), 2) for prompt in prompts
+            generate(vlm, [with_prompt(example, prompt)], 2)[0] for prompt in prompts
         ],
     }
     images = int((example.input_ids == vlm.renderer.image_id).sum())

@@ -28,7 +28,7 @@ def generate(vlm: "Vlm", prompts: Sequence["Encoded"], max_new_tokens: int) -> l
     )
     longest = batch["input_ids"].shape[1]
     tokens = vlm.model.generate(**_padded_left(batch), generation_config=greedy)[:, longest:]
-    return vlm.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [vlm.tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
 
 
 def _padded_left(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -28,23 +28,6 @@ MAX_NEW_TOKENS = 1024
 """The longest text that a rater may write in the paper's code."""
 
 
-def generate(vlm: "Vlm", example: "Encoded", max_new_tokens: int) -> str:
-    """Greedy continuation of one example by the model's own `generate`."""
-    from transformers import GenerationConfig
-
-    batch = vlm.batch([example])
-    del batch["labels"]
-    # A complete configuration: a checkpoint's generation_config may set sampling or a repetition penalty.
-    greedy = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=vlm.renderer.end_id,
-        pad_token_id=vlm.renderer.pad_id,
-    )
-    tokens = vlm.model.generate(**batch, generation_config=greedy)[0, batch["input_ids"].shape[1] :]
-    return vlm.tokenizer.decode(tokens, skip_special_tokens=True)
-
-
 def with_prompt(prefix: "Encoded", prompt: Sequence[int]) -> "Encoded":
     """A sample's prefix followed by the tokens of one query, without labels."""
     ids = np.concatenate([prefix.input_ids, np.array(prompt, dtype=np.int32)])
@@ -62,11 +45,13 @@ def generate_rows(
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[list[str] | None]:
     """The generated answer to each query for some rows of a pool; None for a row that cannot be rated."""
+    from curation.signals.core.generate import generate
+
     prompts = [vlm.renderer.query_tokens(query, flat) for query in queries]
 
     def score(examples: Sequence["Encoded"]) -> list[list[str]]:
         return [
-            [generate(vlm, with_prompt(example, prompt), max_new_tokens) for prompt in prompts]
+            [generate(vlm, [with_prompt(example, prompt)], max_new_tokens)[0] for prompt in prompts]
             for example in examples
         ]
 

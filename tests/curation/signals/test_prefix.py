@@ -15,9 +15,10 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from curation.pool.sample import Sample, Turn
+from curation.signals.core.generate import generate
 from curation.signals.core.vlm import PassStats, Vlm
 from curation.signals.raters.capability import digit_questions, score_rows, score_rows_official
-from curation.signals.raters.official import generate, parse_score, with_prompt
+from curation.signals.raters.official import parse_score, with_prompt
 from curation.signals.raters.prefix import Questions, attention_implementation, check_model
 from curation.signals.raters.queries import load_queries
 from curation.signals.raters.style import style_question
@@ -143,7 +144,7 @@ def test_greedy_text_from_the_shared_cache_equals_separate_generation(vlm, monke
         with torch.inference_mode():
             questions = Questions(vlm, [*digits, question], continued=2, max_new_tokens=max_new_tokens)
             return questions(examples).texts, [
-                generate(vlm, with_prompt(e, question.prompt), max_new_tokens) for e in examples
+                generate(vlm, [with_prompt(e, question.prompt)], max_new_tokens)[0] for e in examples
             ]
 
     shared, separate = texts(6)

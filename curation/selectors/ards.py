@@ -22,7 +22,7 @@ from curation.selectors.contract import (
     numbers,
     one_of,
 )
-from curation.selectors.primitives.candidates import find_candidates
+from curation.selectors.primitives.candidates import find_candidates, nested_unless_kept
 from curation.selectors.primitives.cosine import Lookup, cosines, joined
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.signal_columns import columns_read
@@ -146,7 +146,7 @@ SELECTOR = Selector(
     select,
     reads=reads,
     cost="C4",
-    nested=lambda text_only=None, **_: text_only != "keep",
+    nested=nested_unless_kept,
     published=Published(
         "highest sum over groups of softmax(mean loss of its hard rows) · highest cosine of phi to them; "
         "hard: the 50 rows whose loss a perturbation changes most",

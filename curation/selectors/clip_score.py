@@ -11,12 +11,7 @@ import pyarrow as pa
 
 from curation.selectors.contract import Published, Selection, Selector, bounded
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import find_candidates
-
-
-def nested(text_only: str | None = "exclude", **_: object) -> bool:
-    """Not with text-only rows kept: their number grows with the budget, and they come last."""
-    return text_only != "keep"
+from curation.selectors.primitives.candidates import find_candidates, nested_unless_kept
 
 
 def select(
@@ -42,4 +37,4 @@ PUBLISHED = Published(
     rule="the highest mean cosine of the image and the text's sentences",
     source="arXiv 2104.08718 (score), 2308.12067, code (sentences); the text differs between papers",
 )
-SELECTOR = Selector(select, needs=("clip",), cost="C1", nested=nested, published=PUBLISHED)
+SELECTOR = Selector(select, needs=("clip",), cost="C1", nested=nested_unless_kept, published=PUBLISHED)

@@ -11,15 +11,10 @@ import pyarrow as pa
 
 from curation.selectors.contract import Published, Selection, Selector, bounded, one_of
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import find_candidates
+from curation.selectors.primitives.candidates import find_candidates, nested_unless_kept
 
 HIGHEST = 1.0 + 1e-3
 """A probability is at most 1; 1e-3 is slack for half precision."""
-
-
-def nested(text_only: str | None = None, **_: object) -> bool:
-    """A share for text-only rows grows beside the picks."""
-    return text_only != "keep"
 
 
 def select(
@@ -62,5 +57,5 @@ PUBLISHED = Published(
     source="arXiv 2603.09715, abstract and third parties' notes; difference, query and replies are readings",
 )
 SELECTOR = Selector(
-    select, reads=("valid_with", "valid_without"), cost="C3", nested=nested, published=PUBLISHED
+    select, reads=("valid_with", "valid_without"), cost="C3", nested=nested_unless_kept, published=PUBLISHED
 )

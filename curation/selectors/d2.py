@@ -29,7 +29,7 @@ from curation.selectors.contract import (
     numbers,
     one_of,
 )
-from curation.selectors.primitives.candidates import find_candidates
+from curation.selectors.primitives.candidates import find_candidates, nested_unless_kept
 from curation.selectors.primitives.cosine import exp, joined
 from curation.selectors.primitives.distance import nearest_points, on_grid
 from curation.selectors.primitives.graph import Edges, edges_of, nearest
@@ -54,11 +54,6 @@ def reads(
     one_of("variant", variant, tuple(VARIANTS))
     difficulty = column or VARIANTS[variant][0]
     return columns_read(difficulty, *names_of(vectors), f"cluster_{within}" if within else None)
-
-
-def nested(text_only: str | None = None, **_: object) -> bool:
-    """Picks are made one after the other, whatever the budget."""
-    return text_only != "keep"
 
 
 def select(
@@ -144,4 +139,4 @@ PUBLISHED = Published(
     variants={"published": {"variant": "published"}, "clean": {"variant": "clean"}},
     differs={"clean": "EL2N instead of the margin; unit vectors, distance not squared"},
 )
-SELECTOR = Selector(select, reads=reads, cost="C2", nested=nested, published=PUBLISHED)
+SELECTOR = Selector(select, reads=reads, cost="C2", nested=nested_unless_kept, published=PUBLISHED)

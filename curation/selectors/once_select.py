@@ -19,7 +19,7 @@ from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.cosine import Lookup, joined
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.kdpp import MOST, sample
-from curation.selectors.primitives.quota import quota
+from curation.selectors.primitives.quota import at_least_one, quota
 from curation.selectors.signal_columns import columns_read
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -49,14 +49,15 @@ def select(
 ) -> Selection:
     """From each cluster_<cluster> its quota: a k-DPP among the ceil(`over` · quota) least confident rows.
 
-    Quota: see `at_least_one`. Rank 0 is the lowest `column`; n is the number of candidates of the cluster.
-    They are put into random blocks of at most `block` (<= 128), each with its share of the quota by size,
-    largest remainders (a reading). The kernel of the k-DPP has 1e-6 added to its diagonal, so that copies
-    cannot make a sample impossible. Its random numbers, the blocks and all ties come from the hash of (seed,
-    id). Text-only rows: "keep" (a reading: they have no image vector) gives them their share of the budget at
-    random, "exclude" leaves them out, None treats them like all others. Rows without confidence, vector or
-    cluster cannot be picked (`missing_value`). Reason: cluster, confidence. Raises ColumnError, BudgetError,
-    SelectorError.
+    Quota: its share by size rounded down, at least one row, the rest by largest remainders; what the raised
+    ones take too much comes from the largest numbers (a reading). Rank 0 is the lowest `column`; n is the
+    number of candidates of the cluster. They are put into random blocks of at most `block` (<= 128), each
+    with its share of the quota by size, largest remainders (a reading). The kernel of the k-DPP has 1e-6
+    added to its diagonal, so that copies cannot make a sample impossible. Its random numbers, the blocks and
+    all ties come from the hash of (seed, id). Text-only rows: "keep" (a reading: they have no image vector)
+    gives them their share of the budget at random, "exclude" leaves them out, None treats them like all
+    others. Rows without confidence, vector or cluster cannot be picked (`missing_value`). Reason: cluster,
+    confidence. Raises ColumnError, BudgetError, SelectorError.
     """
     if not over >= 1 or math.isinf(over) or not 1 <= block <= MOST:
         raise SelectorError(
@@ -81,28 +82,6 @@ def select(
     places = np.concatenate(picks)[np.argsort(np.concatenate(turns), kind="stable")]
     picked = clusters[candidates.rows[places]].astype(np.int32)
     return candidates.selection(columns, places, cluster=picked, confidence=value[places])
-
-
-def at_least_one(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """int64[k]: max(1, share by size rounded down) of each group, then one more by largest remainders.
-
-    In sum exactly `budget`, at most `sizes` (all positive). A group raised to 1 has no remainder. What the
-    raised ones take too much comes from the largest counts, and with fewer rows than groups the largest
-    groups get one each (both readings). Ties go to the earlier group.
-    """
-    shares = sizes.astype(np.int64) * budget
-    total = max(int(sizes.sum()), 1)
-    if budget < len(sizes):
-        counts = np.zeros(len(sizes), np.int64)
-        counts[np.argsort(-sizes, kind="stable")[:budget]] = 1
-        return counts
-    counts = np.maximum(shares // total, 1)
-    remainders = np.where(shares >= total, shares % total, -1)
-    left = budget - int(counts.sum())
-    counts[np.argsort(-remainders, kind="stable")[: max(left, 0)]] += 1
-    for _ in range(-left):
-        counts[np.argmax(counts)] -= 1
-    return counts
 
 
 def _noise(keys: np.ndarray) -> np.ndarray:

@@ -10,12 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import Published, Selection, Selector, numbers
-from curation.selectors.primitives.candidates import find_candidates
-
-
-def nested(text_only: str | None = "exclude", **_: object) -> bool:
-    """Not with text-only rows kept: their number grows with the budget, and they come last."""
-    return text_only != "keep"
+from curation.selectors.primitives.candidates import find_candidates, nested_unless_kept
 
 
 def select(columns: pa.Table, budget: int, seed: int, *, text_only: str | None = "exclude") -> Selection:
@@ -37,7 +32,7 @@ SELECTOR = Selector(
     select,
     reads=("leverage",),
     cost="C2",
-    nested=nested,
+    nested=nested_unless_kept,
     published=Published(
         "highest leverage in the directions that hold 90 % of the energy of attended visual states",
         "arXiv 2602.11636 and its released code (read)",

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curation.selectors.contract import Published, Selection, Selector, bounded, one_of
 from curation.selectors.primitives.band import band
-from curation.selectors.primitives.candidates import find_candidates
+from curation.selectors.primitives.candidates import find_candidates, nested_unless_kept
 from curation.selectors.signal_columns import columns_read
 
 ENDS = {"hard": "bottom", "easy": "top"}
@@ -20,11 +20,6 @@ ENDS = {"hard": "bottom", "easy": "top"}
 def reads(cluster: str = "self_sup", **_: object) -> tuple[str, ...]:
     """The similarity of each row to the centroid of its cluster."""
     return columns_read(f"similarity_{cluster}")
-
-
-def nested(text_only: str | None = None, **_: object) -> bool:
-    """A share for text-only rows grows beside the picks."""
-    return text_only != "keep"
 
 
 def select(
@@ -58,4 +53,4 @@ PUBLISHED = Published(
     variants={"published": {}, "easy": {"keep": "easy"}},
     differs={"easy": "the nearest to their centroid, which the paper takes where data are scarce"},
 )
-SELECTOR = Selector(select, reads=reads, cost="C2", nested=nested, published=PUBLISHED)
+SELECTOR = Selector(select, reads=reads, cost="C2", nested=nested_unless_kept, published=PUBLISHED)

@@ -19,7 +19,7 @@ from curation.selectors.contract import (
     SizeError,
     numbers,
 )
-from curation.selectors.primitives.candidates import find_candidates
+from curation.selectors.primitives.candidates import find_candidates, nested_unless_kept
 from curation.selectors.primitives.cosine import cosines, joined
 from curation.selectors.primitives.graph import members_of
 from curation.selectors.signal_columns import columns_read, names_of
@@ -34,11 +34,6 @@ def reads(
 ) -> tuple[str, ...]:
     """The vectors and their clusters."""
     return columns_read(*names_of(vectors), f"cluster_{cluster}")
-
-
-def nested(text_only: str | None = None, **_: object) -> bool:
-    """A share for text-only rows grows beside the picks."""
-    return text_only != "keep"
 
 
 def select(
@@ -148,4 +143,4 @@ PUBLISHED = Published(
     rule="a cluster in turn, largest first; of it the row with the least mean distance to 20 nearest there",
     source="arXiv 2202.02794, released code read; at most 500 clusters",
 )
-SELECTOR = Selector(select, reads=reads, cost="C1", nested=nested, published=PUBLISHED)
+SELECTOR = Selector(select, reads=reads, cost="C1", nested=nested_unless_kept, published=PUBLISHED)

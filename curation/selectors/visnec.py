@@ -12,7 +12,7 @@ from curation.selectors.contract import Published, Selection, Selector, numbers,
 from curation.selectors.formulas import visual_necessity
 from curation.selectors.primitives.candidates import find_candidates
 from curation.selectors.primitives.pick import pick_by_group, top
-from curation.selectors.primitives.quota import quota_by_group
+from curation.selectors.primitives.quota import at_least_one, quota_by_group
 from curation.selectors.signal_columns import columns_read, loss_column, losses
 
 
@@ -59,23 +59,6 @@ def select(
     return candidates.selection(
         columns, places, notes, cluster=clusters[picked].astype(np.int32), score=score[places]
     )
-
-
-def at_least_one(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """int64[k], in sum exactly `budget`: each cluster's share rounded down, but at least one row.
-
-    What is left goes to the largest remainders; what the ones exceed is taken from the largest numbers, and
-    from the smallest clusters where the budget is less than one for each. Ties favour the earlier cluster.
-    """
-    total = int(sizes.sum())
-    counts = np.maximum(sizes * budget // total, 1)
-    remainders = np.where(sizes * budget >= total, sizes * budget % total, -1)
-    left = budget - int(counts.sum())
-    counts[np.argsort(-remainders, kind="stable")[: max(left, 0)]] += 1
-    for _ in range(-left):
-        most = np.flatnonzero(counts == counts.max()).tolist()
-        counts[min(most, key=lambda cluster: (sizes[cluster], -cluster))] -= 1
-    return counts
 
 
 PUBLISHED = Published(

@@ -51,7 +51,10 @@ def oracle(rows, budget, params):
 
 
 def quotas(sizes, budget):
-    """Rounded down, at least 1, the rest to the largest remainders; too much is taken from the largest."""
+    """Rounded down, at least 1, the rest to the largest remainders; too much is taken from the largest.
+
+    Of equally large shares from that of the smaller cluster.
+    """
     total = sum(sizes)
     if budget < len(sizes):
         first = sorted(range(len(sizes)), key=lambda at: -sizes[at])[:budget]
@@ -65,7 +68,8 @@ def quotas(sizes, budget):
     for at in by_remainder[: max(left, 0)]:
         counts[at] += 1
     for _ in range(-left):
-        counts[counts.index(max(counts))] -= 1
+        most = [at for at, count in enumerate(counts) if count == max(counts)]
+        counts[min(most, key=lambda at: (sizes[at], -at))] -= 1
     return counts
 
 

@@ -58,6 +58,14 @@ def _with_nulls(values: np.ndarray | pa.Array, count: int) -> pa.ChunkedArray:
     return pa.chunked_array([values, pa.nulls(count, values.type)], type=values.type)
 
 
+def nested_unless_kept(text_only: str | None = None, **_: object) -> bool:
+    """`Selector.nested` of a method that picks one row after the other.
+
+    A share kept for text-only rows ("keep") grows with the budget, and these rows come last.
+    """
+    return text_only != "keep"
+
+
 def by_hash(columns: pa.Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(positions int64[n], keys uint64[n]) by ascending hash of (seed, id), whatever the input order."""
     keys = seeded_keys(seed, texts(columns, "id"))

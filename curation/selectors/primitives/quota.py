@@ -108,6 +108,25 @@ def apportion(sizes: np.ndarray, base: np.ndarray, lift: np.ndarray, budget: int
     return counts
 
 
+def at_least_one(sizes: np.ndarray, budget: int) -> np.ndarray:
+    """int64[k], in sum exactly `budget`: each group's share by size rounded down, but at least one row.
+
+    sizes: int64[k], all positive, in sum at least `budget`. What is left goes to the largest remainders (a
+    group raised to one has none); what the ones exceed is taken from the largest numbers, of equal ones from
+    the smallest group, so that with fewer rows than groups the largest get one each. Ties favour the earlier
+    group.
+    """
+    total = int(sizes.sum())
+    counts = np.maximum(sizes * budget // total, 1)
+    remainders = np.where(sizes * budget >= total, sizes * budget % total, -1)
+    left = budget - int(counts.sum())
+    counts[np.argsort(-remainders, kind="stable")[: max(left, 0)]] += 1
+    for _ in range(-left):
+        most = np.flatnonzero(counts == counts.max()).tolist()
+        counts[min(most, key=lambda group: (sizes[group], -group))] -= 1
+    return counts
+
+
 def spread(sizes: np.ndarray, budget: int, offset: int) -> np.ndarray:
     """int64[k]: proportional counts by systematic sampling: each is the exact share rounded down or up.
 

@@ -33,9 +33,10 @@ def select(
 ) -> Selection:
     """The `budget` rows with the lowest (`keep="hard"`) or highest ("easy") similarity_<cluster>.
 
-    A cosine: for unit vectors and centroids it falls as the distance grows. Ties by the hash of (seed, id).
-    Text-only rows: None (treated like all others), "exclude" or "keep" (their share at random). Rows without
-    a value (`missing_value`) or with one outside -1 .. 1 (`out_of_range`) cannot be picked. Raises
+    A cosine: for unit vectors and centroids it falls as the distance grows. Up to half of the rows the two
+    ends have none in common (Jaccard 0.00 on the frozen table of tests/parity). Ties by the hash of (seed,
+    id). Text-only rows: None (treated like all others), "exclude" or "keep" (their share at random). Rows
+    without a value (`missing_value`) or with one outside -1 .. 1 (`out_of_range`) cannot be picked. Raises
     ColumnError, BudgetError, SelectorError.
     """
     one_of("keep", keep, tuple(ENDS))

@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_random
-from variants import check_variants
+from parity import Method, check_frozen, check_random
 
 WIDTH = 4
 IMAGE, TEXT = "emb_tanh_attention_image", "emb_tanh_attention_text"
@@ -168,7 +167,7 @@ METHOD = Method("coincide", make, oracle, ordered=False, sizes=(12, 36), budget=
 
 
 def test_frozen():
-    check_variants(METHOD, "clean")
+    check_frozen(METHOD)
 
 
 def test_random():

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from parity import CASES, Method, check_random, expected
-from variants import check_variants
+from parity import CASES, Method, check_frozen, check_random, expected
 
 from curation.selectors.registry import get_selector
 
@@ -149,7 +148,7 @@ METHOD = Method("presel", make, oracle, ordered=False, rows=240, sizes=(24, 60),
 
 
 def test_frozen():
-    check_variants(METHOD, "clean")
+    check_frozen(METHOD)
 
 
 def test_random_without_a_reference_part():

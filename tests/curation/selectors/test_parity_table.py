@@ -1,6 +1,8 @@
 """`python -m curation.selectors.parity`: what it says of frozen tables, and that the README has its table."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 import curation
 from curation.selectors import parity
 from curation.selectors.contract import Published
+from curation.selectors.registry import get_selector
 
 README = Path(curation.__path__[0]) / "README.md"
 
@@ -101,6 +104,15 @@ def test_writing_between_the_marks(tmp_path):
 
 def test_no_published_variant_is_wrong():
     assert [row.method for row in parity.compare_all(parity.TABLES) if row.wrong] == []
+
+
+def test_docstrings_say_by_how_much_the_variants_differ():
+    for row in parity.compare_all(parity.TABLES):
+        if not row.first:
+            select = get_selector(row.selector)
+            text = " ".join(f"{sys.modules[select.__module__].__doc__} {select.__doc__}".split())
+            figure = f"{row.jaccard:.2f}"
+            assert re.search(rf"Jaccard {figure}|{figure}\W+Jaccard", text), f"{row.method}: {figure}"
 
 
 def test_rules_fit_a_line_of_a_table():

@@ -46,10 +46,12 @@ def score_coido(
     signals: directories that hold the columns `features`. clusters: the signal with cluster_<cluster>. joint:
     settings, see `spec.PartSpec`; its seed draws the part. Samples without features or cluster are not
     drawn. A finished net in `out` is kept, and a killed training continues (joint.py). Returns also steps,
-    samples_trained, first and last loss, and missing. Raises ValueError for another spread or share.
+    samples_trained, first and last loss, and missing. Raises ValueError for another spread or share,
+    FeatureError where no sample can be drawn.
     """
     import torch
 
+    from curation.signals.scorers.features import FeatureError
     from curation.signals.scorers.objectives import ImportanceAndDiversity
     from curation.signals.scorers.score import Given, train_and_score
     from curation.signals.scorers.spec import PartSpec
@@ -70,7 +72,10 @@ def score_coido(
         torch.manual_seed(given.spec.seed)
         hidden = torch.nn.Linear(given.features.dims, HIDDEN)
         net = torch.nn.Sequential(hidden, torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 1))
-    rows = _part(np.flatnonzero(given.features.known & np.isfinite(codes)), share, given.spec.seed)
+    usable = np.flatnonzero(given.features.known & np.isfinite(codes))
+    if not len(usable):
+        raise FeatureError(f"no sample of the pool has both all features and a cluster_{cluster}")
+    rows = _part(usable, share, given.spec.seed)
     objective = ImportanceAndDiversity(codes, spread).to(given.vlm.device)
     return train_and_score(
         pool, given, net, objective, rows, "coido_score", Path(out), identity, shard_rows, on_progress

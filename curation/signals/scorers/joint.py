@@ -13,6 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -172,7 +173,8 @@ def cotrain(
         if number < first:
             continue
         examples, kept = _encoded(pool, vlm, batch, run.trained)
-        loss = step.backward(examples, kept) if len(kept) else 0.0
+        with _draws_of(spec.seed, number, vlm.device):
+            loss = step.backward(examples, kept) if len(kept) else 0.0
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss of step {number + 1} is {loss}: lower lr or net_lr")
         torch.nn.utils.clip_grad_norm_(weights, spec.max_grad_norm)
@@ -185,6 +187,14 @@ def cotrain(
     _save(net, run.trained, out, key)
     (out / STATE).unlink(missing_ok=True)
     return run.trained
+
+
+@contextmanager
+def _draws_of(seed: int, number: int, device: torch.device) -> Iterator[None]:
+    """Inside the block, what a step draws (dropout of adapters) depends on seed and step alone."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.default_rng([seed, number]).integers(1 << 62)))
+        yield
 
 
 def _batches(rows: np.ndarray, spec: JointSpec) -> Iterator[np.ndarray]:

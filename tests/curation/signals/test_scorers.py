@@ -185,6 +185,10 @@ def test_coido_trains_on_a_part_and_scores_all(noisy_pool, noisy_features, tiny_
         score_coido(
             noisy_pool, tiny_vlm_dir, tmp_path / "x", signals=[number], clusters=clusters, spread="range"
         )
+    nowhere = write_columns(noisy_pool, tmp_path / "nowhere", cluster_coido=np.full(48, np.nan))
+    given = {"signals": [noisy_features], "features": "emb_clip_pair", "clusters": nowhere, "device": "cpu"}
+    with pytest.raises(FeatureError, match="both all features and a cluster_coido"):
+        score_coido(noisy_pool, tiny_vlm_dir, tmp_path / "y", **given)
 
 
 class Killed(Exception):
@@ -202,7 +206,7 @@ def test_a_killed_training_goes_on_where_its_last_state_is(
             tiny_vlm_dir,
             tmp_path / name,
             signals=[noisy_features],
-            joint=JOINT | {"epochs": 2},
+            joint=JOINT | {"epochs": 2, "lora": LORA | {"dropout": 0.2}},
             device="cpu",
             on_progress=on_progress,
         )

@@ -214,7 +214,7 @@ def _from_sentences(
 
     def encode(block: Sequence["Sample"]) -> list[Vectors]:
         texts = ["\n".join(texts_of(sample, settings["text"])).strip() for sample in block]
-        return [(vector,) for vector in _text_vectors(encoder, texts, batch_size, stats)]
+        return [_finite((vector,), stats) for vector in _text_vectors(encoder, texts, batch_size, stats)]
 
     identity = {**encoder.identity("embeddings", pool.hash), **settings}
     return Source(identity, encoder.dims, _in_blocks(pool, encode, stats), stats)
@@ -233,7 +233,8 @@ def _from_clip(
         nothing: list[None] = [None] * len(block)
         images = nothing if part == "text" else image_vectors(encoder, block, batch_size, stats)
         texts = nothing if part == "image" else _clip_texts(encoder, block, settings, batch_size, stats)
-        return [(_clip_vector(part, own, words),) for own, words in zip(images, texts, strict=True)]
+        vectors = [(_clip_vector(part, own, words),) for own, words in zip(images, texts, strict=True)]
+        return [_finite(vector, stats) for vector in vectors]
 
     identity = {**encoder.identity("embeddings", pool.hash), **settings}
     dims = encoder.dims * (2 if part in ("pair", "turns") else 1)

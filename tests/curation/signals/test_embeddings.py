@@ -301,6 +301,15 @@ def test_clip_pair_is_image_beside_the_whole_text(small_pool, clip, tmp_path):
     assert np.isnan(found[4]).all() and not np.isnan(found[0]).any()
 
 
+def test_an_encoder_whose_numbers_overflow_gives_no_vector(small_pool, clip, tmp_path, monkeypatch):
+    whole = type(clip).texts
+    monkeypatch.setattr(type(clip), "texts", lambda *given: whole(*given) * np.float32(np.nan))
+    for options in ({"kind": "clip", "part": "text"}, {"kind": "sentence"}):
+        out = tmp_path / options["kind"]
+        summary = embed_pool(small_pool, clip.path, out, name="own", text="answer", **options)
+        assert summary["missing"]["not_finite"] == summary["nulls"]["emb_own"] == len(small_pool)
+
+
 def test_clip_turns_is_image_beside_the_mean_of_the_turns(small_pool, clip, tmp_path):
     embed_pool(small_pool, clip.path, tmp_path, preset="clip_turns", batch_size=7)
     found = vectors_of(tmp_path, "emb_clip_turns")

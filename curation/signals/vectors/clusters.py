@@ -236,6 +236,10 @@ def _joined(points: "Points", groups: Sequence[np.ndarray], fits: Sequence[Fit])
     notes |= {"groups": len(fits)}
     for key in ("steps", "reseeded", "reduced"):
         notes[key] = sum(own.get(key, 0) for _, own in fits)
+    if any("trained_on" in own for _, own in fits):  # a group that says nothing was used as a whole
+        notes["trained_on"] = sum(
+            own.get("trained_on", len(at)) for at, (_, own) in zip(groups, fits, strict=True)
+        )
     texts = sorted({text for _, own in fits for text in own.get("library_warnings", [])})
     return whole, {**notes, **({"library_warnings": texts} if texts else {})}
 

@@ -103,6 +103,9 @@ def test_above_the_limit_the_others_go_to_the_nearest_mean(tmp_path, monkeypatch
     pool, vectors = pool_of(values, ["a"] * 200, tmp_path / "vectors")
     info, labels = fit(pool, vectors, tmp_path / "out")
     assert partition(labels) == partition(group) and info["trained_on"] == 30
+    pool, vectors = pool_of(values, list("a" * 180 + "b" * 20), tmp_path / "two")
+    info, _ = fit(pool, vectors, tmp_path / "by_source", within="source")
+    assert info["trained_on"] == 30 + 20
 
 
 def test_settings_that_do_not_belong(tmp_path):

@@ -1,6 +1,7 @@
 """The score of a generated answer beside the reference, from 0 to 1, by the form of the reference.
 
-- an option's letter ("B", "(b)", "B."): 1 if the answer begins with that letter, else 0
+- an option's letter ("B", "(b)", "B."): 1 if the answer begins with that letter, which is no word in
+  it ("a dog", "I see"), else 0
 - a number: 1 within 5 % of it, the relaxed accuracy of ChartQA (arXiv 2203.10244), else 0
 - any other text: F1 of the bags of words, as for SQuAD (arXiv 1606.05250)
 """
@@ -11,7 +12,9 @@ from collections import Counter
 
 TOLERANCE = 0.05
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
-_LEADING_LETTER = re.compile(r"\s*(?:answer\s*[:is]*\s*)?\(?([A-Za-z])(?:\)|[.:]|\s|$)", re.IGNORECASE)
+_LEADING_LETTER = re.compile(
+    r"\s*(?:answer\s*[:is]*\s*)?\(?(?!(?-i:a|I)\s+\w)([A-Za-z])(?:\)|[.:]|\s|$)", re.IGNORECASE
+)
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?%?")
 _ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -21,6 +21,10 @@ torch = pytest.importorskip("torch")
         ("B.", "The answer is B", 0),  # begins with a word
         ("B", "Answer: B", 1),
         ("B", "Because it is so", 0),
+        ("A", "a dog", 0),  # an article
+        ("A", "A because of the dog", 1),
+        ("a", "a", 1),
+        ("A", "(a) dog", 1),
         ("100", "104", 1),
         ("100", "106", 0),
         ("100", "many", 0),

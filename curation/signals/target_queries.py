@@ -61,7 +61,7 @@ def score_queries(
         model_dir,
         out / "queries",
         name="query",
-        dtype=made["dtype"],
+        dtype=made.get("dtype", "float32"),  # sentence encoders compute in that alone
         device=device,
         **settings,
     )

@@ -37,7 +37,7 @@ from curation.signals.gradients.validation import Items, ValidationError
 if TYPE_CHECKING:
     from curation.pool.read import Pool
 
-_SAME = ("adapters", "lr_weights", "dim", "seed")
+_SAME = ("model_hash", "adapters", "lr_weights", "dim", "seed")
 _BLOCK = 4096
 
 
@@ -59,8 +59,9 @@ def score_masked_influence(
     gradients: the signal that holds `column`, made at all checkpoints of `warmup`. validation: as for
     `score_gradients`. Rows without a gradient are null. Returns also the number of channels that each task
     keeps, of how many, and of validation items used.
-    Raises SignalError where the signal was made at other adapters, ValidationError for a subtask without any
-    gradient, or if no task keeps a channel; one that keeps none has influence 0, as in the released code.
+    Raises SignalError where the signal was made by another model or at other adapters, ValidationError for a
+    subtask without any gradient, or if no task keeps a channel; one that keeps none has influence 0, as in
+    the released code.
     """
     gradients = Path(gradients)  # a command line gives text
     made, items = read_metadata(gradients), Items(validation, out / "validation", validation_images)

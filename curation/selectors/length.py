@@ -1,7 +1,8 @@
 """Longest (or shortest, or middle) texts or answers first: a strong baseline (arXiv 2402.04833).
 
-Source: Zhao et al., "Long is more for alignment"; multimodal results in DICS (25 %). Needs: nothing for
-`text_tokens`, the seed model's losses for `answer_tokens`. Cost class: C0. Blind.
+Source: Zhao et al., "Long is more for alignment", who take the longest answers (column="answer_tokens"); the
+default, the longest text of question and answer, is a reading that needs no model; multimodal results in DICS
+(25 %). Needs: nothing for `text_tokens`, the seed model's losses for `answer_tokens`. Cost class: C0. Blind.
 """
 
 import numpy as np
@@ -33,5 +34,8 @@ def select(
     return candidates.selection(columns, places, score=values[candidates.rows[places]])
 
 
-PUBLISHED = Published(rule="the longest texts, in tokens", source="arXiv 2402.04833")
+PUBLISHED = Published(
+    rule="the longest answers, in tokens; read as the longest texts, which no model has to count",
+    source="arXiv 2402.04833",
+)
 SELECTOR = Selector(select, reads=reads, cost="C0", nested=True, published=PUBLISHED)

@@ -86,23 +86,17 @@ def select(
     the budget).
     """
     one_of("variant", variant, ("published", "clean"))
-    in_reference = flags(columns, reference) if reference else np.zeros(len(columns), bool)
-    scored = in_reference if reference else ~in_reference
+    in_reference = flags(columns, reference) if reference else None
     if temperature is not None and not temperature > 0:
         raise SelectorError(f"temperature must be positive (inf = equal), got {temperature}")
-    score, (tasks, names) = irs(*losses(columns, model, "nll", "nll_noq")), groups(texts(columns, "source"))
-    if not (np.isfinite(score) & scored).any():
-        raise BudgetError(
-            budget,
-            0,
-            f"no row {'of the reference part ' if reference else ''}has the losses for the IRS",
-        )
-    mean, unknown = _task_means(score, tasks, len(names), scored)
+    tasks, mean, unknown = _irs_of_tasks(columns, model, in_reference, budget)
     units, known = joined(columns, vectors)
     clusters = numbers(columns, f"cluster_{cluster}")
     usable = known & np.isfinite(clusters)
-    preselected = {"reference": in_reference} if reference else None
-    _refuse_large_part(int(in_reference.sum()), budget)
+    preselected = None
+    if in_reference is not None:
+        _refuse_large_part(int(in_reference.sum()), budget)
+        preselected = {"reference": in_reference}
     candidates = find_candidates(columns, budget, seed, usable, text_only=text_only, preselected=preselected)
     pictured = usable & (numbers(columns, "n_images") != 0) if text_only else usable
     cells, of_row = _cells(tasks, clusters, pictured)
@@ -130,6 +124,21 @@ def _cells(tasks: np.ndarray, clusters: np.ndarray, counted: np.ndarray) -> tupl
     of_row = np.full(len(tasks), -1, np.int64)
     of_row[counted] = inverse.reshape(-1)  # numpy 2.0 returns another shape than other versions
     return cells, of_row
+
+
+def _irs_of_tasks(
+    columns: pa.Table, model: str, part: np.ndarray | None, budget: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """(task int64[n] of each row, mean IRS float64[tasks], number of tasks without one).
+
+    Over the rows `part` bool[n], or all. Raises BudgetError where none of them has the losses.
+    """
+    score, (tasks, names) = irs(*losses(columns, model, "nll", "nll_noq")), groups(texts(columns, "source"))
+    scored = np.ones(len(score), bool) if part is None else part
+    if not (np.isfinite(score) & scored).any():
+        which = "" if part is None else "of the reference part "
+        raise BudgetError(budget, 0, f"no row {which}has the losses for the IRS")
+    return tasks, *_task_means(score, tasks, len(names), scored)
 
 
 def _task_means(score: np.ndarray, tasks: np.ndarray, count: int, rows: np.ndarray) -> tuple[np.ndarray, int]:

@@ -206,7 +206,6 @@ def _signals(rng: np.random.Generator, n: int, missing: float, width: int) -> di
         found[f"similarity_{name}"] = some(np.round(rng.random(n), 1), image_only=image_only)
     for task in ("vqa", "ocr", "chart"):
         found[f"adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
-    for task in ("vqa", "ocr", "chart"):
         found[f"raw_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
         found[f"clean_adam_influence_{task}"] = some(np.round(rng.normal(0, 1, n), 1))
     found["deita_score"] = some(np.round(rng.gamma(2.0, 3.0, n)))
@@ -250,7 +249,6 @@ def _states(
         "spectrum_entropy": some(rng.gamma(3.0, 1.0, n)),
         "spectrum_top": some(0.1 + 0.8 * rng.random(n)),
         "cluster_datatailor": pa.array(rng.integers(0, 3, n).astype(np.int32), mask=rng.random(n) < missing),
-        "emb_last_token": _vectors(rng, n, missing, width),
         "leverage": some(rng.random(n), image_only=True),
         "nll_noised": some(rng.gamma(2.0, 1.0, n), image_only=True),
         "nll_permuted": pa.array(

@@ -12,7 +12,7 @@ A further round (the seed model tuned again on the subset) is another call, with
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +33,9 @@ from curation.selectors.contract import (
 )
 from curation.selectors.formulas import NECESSITIES, NECESSITY_COLUMNS
 from curation.selectors.formulas import necessity as necessity_of
-from curation.selectors.primitives.cosine import joined
+from curation.selectors.primitives.cosine import Lookup, joined
 from curation.selectors.primitives.divergence import follow
+from curation.selectors.primitives.graph import members_of
 from curation.selectors.primitives.keys import groups, rank_within, seeded_keys
 from curation.selectors.primitives.pick import COMPARED, pick_from, rule
 from curation.selectors.primitives.quota import quota, spread
@@ -125,26 +126,41 @@ def select(
     )
     sizes = np.bincount(stratum, minlength=strata if clusters is None else 0)
     counts = quota(sizes, _lift(score, stratum, sizes, tau), budget)
+    picks = list(_inside(ranked, stratum, counts, keys, cells, units, diversity, seed))
+    levels = np.flatnonzero(counts)[::-1].repeat(counts[counts > 0][::-1])
+    return _selection(columns, np.concatenate(picks), levels, scores, clusters, strata_by, notes)
+
+
+def _inside(
+    ranked: np.ndarray,
+    stratum: np.ndarray,
+    counts: np.ndarray,
+    keys: np.ndarray,
+    cells: np.ndarray,
+    units: Lookup | None,
+    diversity: str,
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """The picks of each group, from the highest down: `counts` int64[groups] of the rows of `stratum`."""
     target = np.bincount(cells[ranked], minlength=cells.max(initial=0) + 1)
     taken = np.zeros_like(target)
-    pick_rule = rule(diversity) if diversity in COMPARED else None
-    picks = []
-    for k in np.flatnonzero(counts)[::-1]:
-        members, count = ranked[stratum == k], int(counts[k])
+    for places in reversed(members_of(stratum)):
+        k, members = int(stratum[places[0]]), ranked[places]
+        count = int(counts[k])
+        if not count:
+            continue
         members = members[np.argsort(keys[members], kind="stable")]
-        if pick_rule is not None:
-            picks.append(members[pick_from(members, pick_rule, keys[members], count, units=units)])
+        if diversity in COMPARED:
+            yield members[pick_from(members, rule(diversity), keys[members], count, units=units)]
             continue
         inside = np.bincount(cells[members], minlength=len(target))
         shares = (
             follow(target / len(ranked), taken, inside, count)
             if diversity == "kl"
-            else spread(inside, count, _offset(seed, k, sizes[k]))
+            else spread(inside, count, _offset(seed, k, len(members)))
         )
         taken += shares
-        picks.append(_first_of_cells(members, cells[members], shares))
-    levels = np.flatnonzero(counts)[::-1].repeat(counts[counts > 0][::-1])
-    return _selection(columns, np.concatenate(picks), levels, scores, clusters, strata_by, notes)
+        yield _first_of_cells(members, cells[members], shares)
 
 
 def _score(columns: pa.Table, necessity: str) -> np.ndarray:
@@ -242,7 +258,7 @@ def _first_of_cells(rows: np.ndarray, cells: np.ndarray, shares: np.ndarray) -> 
 def _offset(seed: int, stratum: int, size: int) -> int:
     """Start of the systematic sampling: from 0 to size - 1, by a hash."""
     digest = hashlib.blake2b(f"{seed}:{stratum}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % int(size)
+    return int.from_bytes(digest, "little") % size
 
 
 PUBLISHED = Published(

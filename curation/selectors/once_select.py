@@ -5,8 +5,8 @@ image; mean over turns of CLIP text], k-means with K = 128; a small gated classi
 the rows nearest to each centroid (signal once_select); quota by size of the cluster, candidates are twice as
 many rows with the lowest confidence, quality q = 1 - rank / n, and a k-DPP with the kernel sqrt(q_i q_j) (1 +
 cos) / 2 picks in random blocks of at most 128. Needs: once_select, embedding_clip_turns, cluster_once_select.
-Cost class: C1 (the classifier reads vectors only). Blind.
-665,000 rows at 15 % take about two minutes on one core; the k-DPPs' share grows with the budget.
+Cost class: C1 (the classifier reads vectors only). Blind. 665,000 rows at 15 % take about two minutes on one
+core; the k-DPPs' share grows with the budget.
 """
 
 import math

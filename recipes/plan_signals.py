@@ -157,7 +157,7 @@ class PoolPlan(PoolFits):
         return entries[star]
 
     def _check_columns(self, name: str, embedding: Embedding) -> None:
-        """Raises RecipeError if an arm or a clustering reads a column that the embedding does not have."""
+        """Raises RecipeError if an arm, a clustering or a score net reads a column that the embedding lacks."""
         columns = columns_of(name, dump(embedding))
         for where, column in self._vector_columns():
             if catalogue.signal_of(column) == f"embedding_{name}" and column not in columns:
@@ -167,7 +167,7 @@ class PoolPlan(PoolFits):
                 )
 
     def _vector_columns(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """(key, column) for each column that an arm's selector or a clustering of the recipe reads."""
+        """(key, column) for each column that a selector, a clustering or a score net of the recipe reads."""
         from curation.selectors.registry import columns_of as columns_read
 
         recipe = self.loaded.recipe
@@ -175,6 +175,9 @@ class PoolPlan(PoolFits):
             yield from ((("arms", name), column) for column in columns_read(arm.selector, arm.params))
         for name, section in recipe.clusters.items():
             yield from ((("clusters", name, "column"), column) for column in names_of(section.column))
+        for name in ("self_filter", "coido", "once_select"):
+            columns = names_of(getattr(recipe, name).features)
+            yield from (((name, "features"), column) for column in columns)
 
     def _input(self, need: str, section: Any, signal: Signal, star: str) -> Any:
         """The stage, stages or checkpoint on this pool for an input that a record names."""

@@ -272,6 +272,11 @@ def test_the_modules_of_a_sentence_encoder_are_part_of_its_identity(asking, proj
             ["arms.random={selector: d2, budget: 30%, params: {vectors: emb_both}}"],
             r"arms.random: `emb_both` is not a column of embeddings.both, .* emb_both_image, emb_both_text",
         ),
+        (
+            ("self_filter",),
+            ["self_filter.features=emb_both"],
+            r"self_filter.features: `emb_both` is not a column of embeddings.both, .* makes emb_both_image",
+        ),
     ],
 )
 def test_embeddings_that_cannot_be_are_refused(asking, needs, overrides, message):

@@ -171,14 +171,15 @@ def encode_pairs(
 
 def _pair(images: np.ndarray | None, text: np.ndarray | None) -> Pair:
     """The Pair of unit image vectors [k, d] and the mean of unit sentence vectors [d]."""
-    direction = None if text is None else _unit(text)
+    direction = None if text is None else unit_of(text)
     if images is None:
         return Pair(None, direction, None)
     score = None if text is None else float(100 * (images @ text).mean(dtype=np.float64))
-    return Pair(_unit(images.mean(axis=0)), direction, score)
+    return Pair(unit_of(images.mean(axis=0)), direction, score)
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
+def unit_of(vector: np.ndarray) -> np.ndarray:
+    """The vector [d] scaled to length 1; zeros stay zeros."""
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
 

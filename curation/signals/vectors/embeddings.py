@@ -32,7 +32,7 @@ import pyarrow as pa
 from curation.signals.core.batches import batches_by_tokens
 from curation.signals.core.table import Advance, Progress, read_signal, write_signal
 from curation.signals.core.vector_files import stack_vectors, vector_array
-from curation.signals.vectors.clip import text_of
+from curation.signals.vectors.clip import text_of, unit_of
 from curation.signals.vectors.presets import columns_of, embedding_settings
 
 if TYPE_CHECKING:
@@ -264,17 +264,13 @@ def _clip_vector(part: str, images: np.ndarray | None, text: np.ndarray | None) 
     """A part of unit image vectors [k, d] and a text vector [d]; None where it lacks one that it needs."""
     if part == "text":
         return text
-    image = None if images is None else _unit(images.mean(axis=0))
+    image = None if images is None else unit_of(images.mean(axis=0))
     if part == "image" or image is None:
         return image
     if text is None:
         return None
     both = np.concatenate([image, text])
-    return _unit(both) if part == "turns" else both
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return unit_of(both) if part == "turns" else both
 
 
 def _text_vectors(

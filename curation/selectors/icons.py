@@ -75,6 +75,12 @@ def influences(
     columns: pa.Table, tasks: list[str] | None, prefix: str = PREFIX
 ) -> tuple[list[str], np.ndarray]:
     """(tasks, float64[t, n]): the columns `prefix`<task>, NaN where missing. Raises ColumnError."""
+    named = tasks_of(columns, tasks, prefix)
+    return named, np.stack([numbers(columns, f"{prefix}{task}") for task in named])
+
+
+def tasks_of(columns: pa.Table, tasks: list[str] | None, prefix: str) -> list[str]:
+    """`tasks`, or all that have a column `prefix`<task>, by name. Raises ColumnError where there is none."""
     named = (
         sorted(c.removeprefix(prefix) for c in columns.column_names if c.startswith(prefix))
         if tasks is None
@@ -82,7 +88,7 @@ def influences(
     )
     if not named:
         raise ColumnError(f"{prefix}*", f"no column {prefix}<task>, only {', '.join(columns.column_names)}")
-    return named, np.stack([numbers(columns, f"{prefix}{task}") for task in named])
+    return named
 
 
 def _unnormalised(names: list[str], requested: list[str] | None, published: bool) -> list[str]:

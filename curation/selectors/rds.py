@@ -7,12 +7,11 @@ that was taken already costs the turn. Needs: rds (rds_<task>). Cost class: C2. 
 data of the tasks.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
 from curation.selectors.contract import ColumnError, Published, Selection, Selector
+from curation.selectors.icons import tasks_of
 from curation.selectors.primitives.candidates import find_candidates
 
 PREFIX = "rds_"
@@ -28,7 +27,7 @@ def select(columns: pa.Table, budget: int, seed: int, *, tasks: list[str] | None
     similarity to any of the queries cannot be picked (`missing_value`). Reason: task, query (for several
     tasks the nearest of the task), score (the cosine). Raises ColumnError, BudgetError.
     """
-    names = _tasks(columns, tasks)
+    names = tasks_of(columns, tasks, PREFIX)
     by_task = [similarities(columns, f"{PREFIX}{task}") for task in names]
     usable = np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in by_task])
     candidates = find_candidates(columns, budget, seed, usable)
@@ -90,17 +89,6 @@ def take_turns(values: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]
         by.append(at % takers)
         left -= len(at)
     return np.concatenate(places), np.concatenate(by)
-
-
-def _tasks(columns: pa.Table, tasks: Sequence[str] | None) -> list[str]:
-    named = (
-        sorted(name.removeprefix(PREFIX) for name in columns.column_names if name.startswith(PREFIX))
-        if tasks is None
-        else list(tasks)
-    )
-    if not named:
-        raise ColumnError(f"{PREFIX}*", f"no column {PREFIX}<task>, only {', '.join(columns.column_names)}")
-    return named
 
 
 def _nearest(by_task: list[np.ndarray], picked: np.ndarray, taker: np.ndarray) -> np.ndarray:

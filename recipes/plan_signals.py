@@ -157,7 +157,7 @@ class PoolPlan(PoolFits):
         return entries[star]
 
     def _check_columns(self, name: str, embedding: Embedding) -> None:
-        """Raises RecipeError if an arm, a clustering or a score net reads a column that the embedding lacks."""
+        """Raises RecipeError if an arm, a clustering or a score net reads a column that it does not have."""
         columns = columns_of(name, dump(embedding))
         for where, column in self._vector_columns():
             if catalogue.signal_of(column) == f"embedding_{name}" and column not in columns:

@@ -25,7 +25,7 @@ from transformers.utils import logging as hf_logging
 from curation import killpoints
 from training import families
 from training.families import PARTS
-from training.hub import local_copy
+from training.hub import HubError, local_copy
 
 CHECKPOINT_FILES = (
     "*.safetensors",
@@ -73,7 +73,7 @@ def dtype_of(name: str) -> torch.dtype:
 
 def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
     """Model (evaluation mode, weights as `dtype`) and processor of a directory or Hub name; or HubError."""
-    path = local_copy(path)
+    path = _known(local_copy(path))
     with quiet():
         model = AutoModelForImageTextToText.from_pretrained(str(path), dtype=dtype)
         processor = AutoProcessor.from_pretrained(str(path))
@@ -85,10 +85,24 @@ def load(path: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTr
 
 def load_processor(path: str | Path) -> tuple[Any, str]:
     """Processor and image mode of a directory or Hub name, without loading weights. Raises HubError."""
-    path = local_copy(path)
+    path = _known(local_copy(path))
     with quiet():
         config = AutoConfig.from_pretrained(str(path))
         return AutoProcessor.from_pretrained(str(path)), getattr(config, "image_mode", "anyres")
+
+
+def _known(path: Path) -> Path:
+    """The directory, if its configuration names a kind of model that transformers knows; else HubError."""
+    from transformers import CONFIG_MAPPING
+
+    config = path / "config.json"
+    kind = json.loads(config.read_text()).get("model_type") if config.is_file() else None
+    if kind is not None and kind not in CONFIG_MAPPING:
+        raise HubError(
+            f"{path}: transformers knows no model of the type {kind!r}: the checkpoint has its authors' own "
+            "layout; name one in transformers' layout, which `python -m training.convert` makes of LLaVA's"
+        )
+    return path
 
 
 def image_mode(model: PreTrainedModel) -> str:

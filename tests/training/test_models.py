@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from training.families import of_config
+from training.hub import HubError
 from training.models import (
     COMPLETE,
     add_lora,
@@ -18,6 +19,7 @@ from training.models import (
     hub_key,
     image_mode,
     load,
+    load_processor,
     save_checkpoint,
 )
 
@@ -38,6 +40,13 @@ def test_tiny_checkpoint_loads_with_the_auto_classes(base):
     assert model.generation_config.eos_token_id == processor.tokenizer.eos_token_id
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert (base / COMPLETE).exists()
+
+
+@pytest.mark.parametrize("read", [load, load_processor])
+def test_a_checkpoint_in_its_authors_own_layout_is_named(read, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "tiny_llava_stablelm"}))
+    with pytest.raises(HubError, match=r"no model of the type 'tiny_llava_stablelm'.*training.convert"):
+        read(tmp_path)
 
 
 def test_building_is_deterministic_in_its_seed_and_leaves_the_random_state_alone(tmp_path, base, tokenizer):

@@ -5,7 +5,8 @@ Nothing here starts processes: `training.launch` does, and `training.rank` is wh
 
 import json
 import os
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 import torch
 
@@ -55,6 +56,19 @@ def start_engine(deepspeed: str | None) -> None:
         # public switch.
         library.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     library.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+
+
+def end_rank(status: int = 0) -> NoReturn:
+    """End this process with `status` when all ranks have come here: torchrun ends the others after the first.
+
+    Without the interpreter's own end: threads of the process group may still run then, and C++ aborts a
+    process whose running thread is destroyed, which torchrun takes for a failed rank.
+    """
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class WrongEngine(RuntimeError):

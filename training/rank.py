@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # DeepSpeed calls functions that PyTorch deprecates, several times a step, and each call would be logged.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
-    import torch
-
-    from training.distributed import start_engine
+    from training.distributed import end_rank, start_engine
     from training.fit import fit
 
     start_engine(job.spec.deepspeed)
@@ -53,12 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         except Interrupted as stop:
             record = {"number": stop.number, "step": stop.step, "checkpoint": str(stop.checkpoint)}
             job.write(INTERRUPTED, record)
-            torch.distributed.barrier()  # torchrun terminates the others as soon as one has ended
-            raise SystemExit(stop.status) from stop
+            end_rank(stop.status)
     if number == 0:
         job.write(RESULT, result)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    end_rank()
 
 
 def _register(job: Job, number: int) -> None:

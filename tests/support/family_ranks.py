@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from curation.pool.sample import Sample, Turn
 from training.collate import Collator
-from training.distributed import touch_vision
+from training.distributed import end_rank, touch_vision
 from training.loss import install
 from training.models import image_mode, load
 from training.render import IGNORE, Renderer
@@ -59,8 +59,7 @@ def main() -> None:
         if int(os.environ.get("RANK", 0)) == 0:
             save_file(weights, out / f"{folder.name}.safetensors")
     if stage:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        end_rank()
 
 
 def start() -> None:

@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     """`work.pickle`: base, samples, and (name, FitSpec) pairs, those without DeepSpeed first."""
     import torch
 
-    from training.distributed import check_engine, start_engine
+    from training.distributed import check_engine, end_rank, start_engine
     from training.fit import fit
     from training.trainer import PlannedTrainer
 
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
             fit(spec, base, samples, folder / name, keep_adapters=spec.lora is not None)
         forget_engine()
         torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    end_rank()
 
 
 def forget_engine() -> None:

@@ -16,6 +16,7 @@ import torch
 
 from training import attention, loss
 from training.collate import Collator
+from training.distributed import end_rank
 from training.models import image_mode, load
 from training.packing import PackRule
 from training.plan import PlannedBatches
@@ -91,8 +92,7 @@ def main() -> None:
         torch.distributed.all_reduce(fillers)
         if rank == 0:
             (out / f"zero{stage}.json").write_text(json.dumps({"losses": values, "fillers": fillers.item()}))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    end_rank()
 
 
 if __name__ == "__main__":

@@ -23,10 +23,8 @@ def resident(kind: str) -> int:
 
 
 def main(folder: Path) -> None:
-    import torch.distributed
-
     from training import fit as fitting
-    from training.distributed import start_engine
+    from training.distributed import end_rank, start_engine
 
     base, samples, spec = pickle.loads((folder / "work.pickle").read_bytes())
     plain = fitting.save_model
@@ -51,8 +49,7 @@ def main(folder: Path) -> None:
     start_engine(spec.deepspeed)
     with patch.object(fitting, "save_model", measured):
         fitting.fit(spec, base, samples, folder / "out")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    end_rank()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ def main(base: str, out: Path) -> None:
     import deepspeed
     import torch
 
+    from training.distributed import end_rank
+
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
     for stage, precision in CASES:
@@ -23,8 +25,7 @@ def main(base: str, out: Path) -> None:
         if torch.distributed.get_rank() == 0:
             with out.open("a") as handle:
                 handle.write(json.dumps({"stage": stage, "precision": precision, **counted}) + "\n")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()  # a thread of the group must not outlive the interpreter
+    end_rank()
 
 
 def states(base: str, stage: str, precision: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 HARD = 3
 
@@ -21,8 +21,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     cluster[:3] = 0  # a group that is large enough, with a row that can be hard
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array((~imageless).astype(np.int32)),
             "nll": pa.array(nll, pa.float32()),

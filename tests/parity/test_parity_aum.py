@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -10,8 +10,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     margins = rng.integers(-10, 11, rows) / 10
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "base_margin": pa.array(margins, pa.float32(), mask=rng.random(rows) < 0.1),
         }

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -11,8 +11,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     scores = pa.array(rng.integers(40, 120, rows) / 4.0, pa.float32(), mask=~images)
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array(images, pa.int32()),
             "clip_score": scores,

@@ -2,15 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
     """Scores on a coarse grid, so that there are ties; sources of unlike sizes."""
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": [f"source {int(draw)}" for draw in rng.geometric(0.4, rows)],
             "n_images": pa.array([1] * rows, pa.int32()),
             "coido_score": pa.array(rng.integers(-20, 20, rows) / 8.0, pa.float32()),

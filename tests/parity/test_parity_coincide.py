@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 WIDTH = 4
 IMAGE, TEXT = "emb_tanh_attention_image", "emb_tanh_attention_text"
@@ -43,8 +43,7 @@ def _draw(rng: np.random.Generator, rows: int) -> pa.Table:
             values[copy] = values[of]
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array([1] * rows, pa.int32()),
             "cluster_coincide": pa.array(cluster, pa.int32()),

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -11,8 +11,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     valid = rng.integers(0, 65, rows) / 64
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "valid_with": pa.array(valid, pa.float32(), mask=rng.random(rows) < 0.05),
             "valid_without": pa.array(rng.integers(0, 49, rows) / 64, pa.float32()),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 WIDTH = 4
 LEAST = 1e-7
@@ -25,8 +25,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     margin = np.clip(rng.normal(0.1, 0.4, rows), -1, 1)
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "emb_token_mean": pa.FixedSizeListArray.from_arrays(
                 pa.array(vectors.astype(np.float16).reshape(-1)), WIDTH

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -14,8 +14,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     vectors = rng.integers(-3, 4, (rows, 4)).astype(np.float16)
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": sources,
             "n_images": pa.array(rng.integers(0, 2, rows), pa.int32()),
             "n_turns": pa.array(rng.integers(1, 5, rows), pa.int32()),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 WIDTH = 5
 THRESHOLD = 0.9
@@ -27,8 +27,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
             vectors = np.vstack([vectors, drawn])
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_turns": pa.array(turns, pa.int32()),
             "deita_score": pa.array(scores, pa.float32()),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -12,8 +12,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     norms = np.round(rng.random(rows) * math.sqrt(2) / 0.07) * 0.07
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "base_el2n": pa.array(norms, pa.float32(), mask=rng.random(rows) < 0.1),
         }

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 TASKS = {"mme": 2, "ocr": 1, "vqa": 1}
 """Task -> number of its subtasks."""
@@ -27,8 +27,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
             columns[f"{prefix}influence_{task}"] = pa.array(np.round(influence, 2), pa.float32())
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             **columns,
         }

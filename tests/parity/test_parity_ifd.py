@@ -3,15 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
     """Losses in quarters, so that ratios repeat; about a third of them are above 1, some missing."""
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "nll": pa.array(rng.integers(0, 12, rows) / 4, pa.float32(), mask=rng.random(rows) < 0.05),
             "nll_noq": pa.array(rng.integers(1, 16, rows) / 4, pa.float32(), mask=rng.random(rows) < 0.05),

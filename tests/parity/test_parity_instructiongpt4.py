@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 CLUSTERS = 7
 
@@ -16,8 +16,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     clusters = np.minimum(rng.geometric(0.25, rows), CLUSTERS).astype(np.int32) - 1
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array(images, pa.int32()),
             "value": pa.array(31 + rng.integers(-20, 20, rows) / 16.0, pa.float32()),

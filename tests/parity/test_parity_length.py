@@ -2,15 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
     """Token counts, many equal."""
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "text_tokens": pa.array(rng.geometric(0.08, rows), pa.int32()),
         }

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 WIDTH, SCALE, STEP = 8, 1e-4, 20
 """Weights; size of their gradients, as small as those of LoRA weights may be; steps of the warm-up."""
@@ -35,8 +35,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     }
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             **columns,
         }

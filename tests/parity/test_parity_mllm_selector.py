@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 STRATA, TAU, NOISE = 10, 1.0, 0.01
 
@@ -19,8 +19,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     losses[rng.random(rows) < 0.1] = losses[0]
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": [f"source_{number}" for number in rng.geometric(0.5, rows)],
             "nll": pa.array(losses),
         }

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 CAPABILITIES = ("ocr", "logic", "spatial")
 STYLES = ("word", "yes_no", "multi_choice", "comparison")
@@ -19,8 +19,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     styles = [[STYLES[at] for at in rng.permutation(len(STYLES))[: rng.integers(1, 4)]] for _ in range(rows)]
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": [f"source_{number}" for number in rng.geometric(0.5, rows)],
             "styles": pa.array(styles, pa.list_(pa.string())),
             **names,

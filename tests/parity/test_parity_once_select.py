@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 BLOCK = 8
 
@@ -20,8 +20,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     vectors[: rows // 6] = vectors[0]
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array([1] * rows, pa.int32()),
             "once_confidence": pa.array(rng.integers(1, 30, rows) / 32.0, pa.float32()),

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from parity import CASES, Method, check_frozen, check_random, expected
+from parity import CASES, Method, check_frozen, check_random, expected, identified
 
 from curation.selectors.registry import get_selector
 
@@ -35,8 +35,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
         )
         table = pa.table(
             {
-                "row": pa.array(range(rows), pa.int32()),
-                "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+                **identified(rng, rows),
                 "source": [f"task{name}" for name in task],
                 "n_images": pa.array(np.where(no_image, 0, 1), pa.int32()),
                 "nll": pa.array(rng.gamma(2, 0.5, rows), pa.float32()),

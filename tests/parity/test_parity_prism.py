@@ -5,7 +5,7 @@ from operator import mul
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -15,8 +15,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     imageless = rng.random(rows) < 0.1
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array((~imageless).astype(np.int32)),
             "emb_shallow_visual": pa.FixedSizeListArray.from_arrays(

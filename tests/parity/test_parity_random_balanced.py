@@ -6,7 +6,7 @@ of their name, as rows are drawn by the lowest key of their id.
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 from selector_tables import plain_key
 
 
@@ -14,8 +14,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     """Sources of very unequal size."""
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": [f"source_{number}" for number in rng.geometric(0.35, rows)],
         }
     )

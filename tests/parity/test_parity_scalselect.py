@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
@@ -10,8 +10,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     imageless = np.arange(rows) % 10 == 4
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array((~imageless).astype(np.int32)),
             "leverage": pa.array(rng.integers(0, 40, rows) / 64, pa.float32(), mask=imageless),

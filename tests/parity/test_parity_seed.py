@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 DIMS = 4
 PARAMS = {"tasks": ["vqa"], "neighbours": 5}
@@ -19,8 +19,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
             break
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "masked_influence_vqa": pa.array(rng.integers(0, 40, rows) / 8.0, pa.float32()),
             "adam_mean_grad": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMS),

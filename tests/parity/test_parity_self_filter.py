@@ -6,7 +6,7 @@ difficulty is then exact in both, and cosines have many ties, which are broken b
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 from curation.selectors.primitives import remaining
 
@@ -31,8 +31,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
         vector *= rng.choice([-1, 1, 1], 8)
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array([1] * rows, pa.int32()),
             "filter_score": pa.array(rng.integers(-200, 60, rows) / 64.0, pa.float32()),

@@ -2,15 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 
 def make(rng: np.random.Generator, rows: int) -> pa.Table:
     """Cosines to the centroid on a coarse grid."""
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "similarity_self_sup": pa.array(rng.integers(-5, 17, rows) / 16, pa.float32()),
         }

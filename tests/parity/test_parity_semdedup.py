@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 WIDTH = 6
 APART = 1e-5
@@ -23,8 +23,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
         vectors[copies] = vectors[rng.integers(0, rows, copies.sum())]
         table = pa.table(
             {
-                "row": pa.array(range(rows), pa.int32()),
-                "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+                **identified(rng, rows),
                 "source": ["a"] * rows,
                 "emb_last_token": pa.FixedSizeListArray.from_arrays(
                     pa.array(vectors.astype(np.float16).reshape(-1)), WIDTH

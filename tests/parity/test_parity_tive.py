@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 DIMS = 6
 
@@ -20,8 +20,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     lengths = rng.gamma(2.0, 1.0, rows) * np.where(sources == "a", 1.0, 3.0)
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": sources.tolist(),
             "grad_norm": pa.array(lengths, pa.float32()),
             "grad": pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).reshape(-1)), DIMS),

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 NEIGHBOURS, SMALLEST, DIMS = 4, 6, 16
 
@@ -20,8 +20,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     vectors = vectors.astype(np.float16).reshape(-1)
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "cluster_typiclust": pa.array(clusters, pa.int32()),
             "emb_dino": pa.FixedSizeListArray.from_arrays(pa.array(vectors), DIMS),

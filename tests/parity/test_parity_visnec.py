@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from parity import Method, check_frozen, check_random
+from parity import Method, check_frozen, check_random, identified
 
 CLUSTERS = 6
 
@@ -14,8 +14,7 @@ def make(rng: np.random.Generator, rows: int) -> pa.Table:
     given = np.where(images, without + rng.integers(-12, 4, rows), without)
     return pa.table(
         {
-            "row": pa.array(range(rows), pa.int32()),
-            "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+            **identified(rng, rows),
             "source": ["a"] * rows,
             "n_images": pa.array(images, pa.int32()),
             "base_nll": pa.array(given / 8.0, pa.float32()),

@@ -55,6 +55,14 @@ class Method:
         return self.selector or self.name
 
 
+def identified(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+    """The columns `row` and `id` of a case; the ids are drawn, so that no order of ties repeats."""
+    return {
+        "row": pa.array(range(rows), pa.int32()),
+        "id": [f"s{rng.integers(1 << 40)}-{row}" for row in range(rows)],
+    }
+
+
 def expected(method: Method, table: pa.Table, budget: int, seed: int) -> list[int]:
     """The oracle's picks, which must be as many as the budget."""
     keys = seeded_keys(seed, table["id"].combine_chunks())

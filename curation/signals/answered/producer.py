@@ -74,8 +74,9 @@ def score_answers(
     prompts.
 
     A score is null where a prompt cannot be rendered, an image not be decoded, or the judge gives no grade
-    for one of the turns; `missing` counts the turns by reason. Returns samples/s, the mean score and, with a
-    judge, its cost. Raises EngineError and what ChatClient raises.
+    for one of the turns; `missing` counts the turns by reason (these counts are of this run alone, without
+    the parts of an earlier one). Returns samples/s, the mean score and, with a judge, its cost. Raises
+    EngineError and what ChatClient raises.
     """
     from curation.signals.core.vlm import PassStats, Vlm
 

@@ -64,7 +64,10 @@ def score_masked_influence(
     the released code.
     """
     gradients = Path(gradients)  # a command line gives text
-    made, items = read_metadata(gradients), Items(validation, out / "validation", validation_images)
+    made = read_metadata(gradients)
+    if absent := [key for key in _SAME if key not in made]:
+        raise SignalError(f"{gradients} holds no gradients at a warm-up: it has no {', '.join(absent)}")
+    items = Items(validation, out / "validation", validation_images)
     score_gradients_at_warmup(
         cast("Pool", items),
         model_dir,

@@ -17,6 +17,7 @@ from curation.signals.gradients.masked import (
     score_masked_influence,
 )
 from curation.signals.gradients.validation import ValidationError
+from curation.signals.losses import score_losses
 from training.adapters import save_adam
 
 torch = pytest.importorskip("torch")
@@ -138,4 +139,18 @@ def test_gradients_at_other_adapters_are_refused(small_pool, tiny_vlm_dir, warm,
     with pytest.raises(SignalError, match="adapters"):
         score_masked_influence(
             small_pool, tiny_vlm_dir, tmp_path / "m", gradients=last, warmup=warm, validation=items
+        )
+
+
+def test_another_kind_of_signal_is_refused(small_pool, tiny_vlm_dir, warm, tmp_path):
+    score_losses(small_pool, tiny_vlm_dir, tmp_path / "losses", device="cpu")
+    items = [replace(small_pool[0], source="ocr")]
+    with pytest.raises(SignalError, match="losses holds no gradients at a warm-up: it has no adapters"):
+        score_masked_influence(
+            small_pool,
+            tiny_vlm_dir,
+            tmp_path / "out",
+            gradients=tmp_path / "losses",
+            warmup=warm,
+            validation=items,
         )

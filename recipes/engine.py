@@ -179,6 +179,7 @@ def run(
             # Again, because a rebuilt artefact may differ from what its finished children were built from.
             present = survey(plan, root, until)
     except Stopped as stopped:
+        book.enter_unreported()
         stopped.kept = f": {len(book.outcomes)} of {len(plan.nodes)} stages are finished and kept"
         raise
     finally:
@@ -264,6 +265,14 @@ class _Book:
             if present.states[node.name] == "done":
                 record = store.read_record(store_path(self.root, node.kind, node.hash))
                 self.enter(Outcome(node.name, "cached", record["seconds"], record["summary"]))
+
+    def enter_unreported(self) -> None:
+        """Enter the stages that a worker finished but could not report before the run was stopped."""
+        for node in self.nodes.values():
+            path = store_path(self.root, node.kind, node.hash)
+            if node.name not in self.outcomes and store.check(path, node.hash) == "done":
+                record = store.read_record(path)
+                self.enter(Outcome(node.name, "new", record["seconds"], record["summary"]))
 
     def enter(self, outcome: Outcome) -> None:
         node = self.nodes[outcome.name]

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 from processes import DUMMY_RUN, alive, environment, wait_for
 
+from recipes import engine
+from recipes.code import Stages
+from recipes.executors import StageProgress
+from recipes.load import load
+from recipes.plan import make_plan
+from recipes.stop import Stopped
 from recipes.store import check, read_done
+from recipes.task import perform
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +63,28 @@ def test_a_signal_ends_all_processes_within_five_seconds(project, executor, numb
     assert "Traceback" not in err
     started = pids(project)
     wait_for(lambda: not any(alive(pid) for pid in started if pid != process.pid), 3)
+
+
+def test_a_stage_that_its_worker_could_not_report_any_more_counts_as_finished(project, monkeypatch):
+    """It may finish between the last report and the end of its process."""
+
+    def stopped_before_the_last_report(schedule, display):
+        for reports in (True, True, False):
+            task = schedule.next()
+            outcome = perform(task, StageProgress(task.name, display))
+            if reports:
+                display.finish(outcome)
+            schedule.finished(task.name)
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(engine, "run_inline", stopped_before_the_last_report)
+    loaded = load("demo.yaml", ["resources.executor=inline"])
+    told = []
+    with pytest.raises(Stopped, match="stopped by SIGTERM: 3 of 32 stages are finished and kept"):
+        engine.run(
+            loaded, make_plan(loaded, Stages("dummy_stages")), on_stage=lambda node, _: told.append(node.name)
+        )
+    assert len(finished(project)) == len(told) == 3
 
 
 def test_a_stopped_run_resumes(project, executed):

@@ -28,7 +28,7 @@ from evaluation.results import (
     read_scores,
     read_summary,
 )
-from evaluation.stats import Interval, PairedBootstrap, mean, std, unit_weights, welch
+from evaluation.statistics.basic import Interval, PairedBootstrap, mean, std, unit_weights, welch
 from evaluation.suite import Benchmark, Suite
 
 __all__ = [

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from evaluation.stats import Interval
+from evaluation.statistics.basic import Interval
 from evaluation.suite import Suite
 
 JSON_NAMES = {
@@ -22,6 +22,94 @@ class Spread:
 
     mean: float
     std: float | None
+
+
+Verdict = Literal["beats", "loses to", "equivalent", "undecided"]
+Scope = Literal["on this pool", "on these pools", "over pools"]
+"""What a claim speaks about: the one pool or the two pools that were run, or pools drawn as the three or more
+that were run."""
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """An arm minus its baseline in points: `low` to `high` is the 95 % interval of this difference alone.
+
+    `stderr`, `df`: standard error and its degrees of freedom. `p`: two-sided. `corrected_*`: the interval
+    and p that hold at once for all differences of the family (`Claim.family`); words follow from these only.
+    All but `value` are NaN where they are not known (one repetition on a side).
+    """
+
+    stderr: float
+    df: float
+    p: float
+    corrected_low: float
+    corrected_high: float
+    corrected_p: float
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The smallest design of at most `pools` x `seeds` that would tell a difference of the margin.
+
+    With 80 % power at the corrected level and the variances that were seen; `reason` instead of numbers
+    where none would, because the questions alone leave too much.
+    """
+
+    pools: int | None
+    seeds: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Standard deviations, in points of the mean over benchmarks, that a difference's error consists of.
+
+    pools: of the difference between pools. seeds, base_seeds: of the repetitions of arm and baseline inside
+    a pool, answers included. questions: what the choice of questions alone leaves in the difference.
+    answers: what the answers of one repetition vary by, part of seeds. None: not estimable from this design.
+    """
+
+    pools: float | None
+    seeds: float | None
+    base_seeds: float | None
+    questions: float | None
+    answers: float | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What may be said of an arm against its baseline. `verdict` None: nothing, for the `reason`.
+
+    `margin`: points within which two arms are called equivalent, declared before the run. `family`: number of
+    differences that the corrected interval holds for at once. `needs`: for the verdict undecided.
+    """
+
+    verdict: Verdict | None
+    margin: float
+    scope: Scope
+    family: int
+    reason: str = ""
+    needs: Needs | None = None
+    components: Components | None = None
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Whether a difference hangs on few benchmarks. Differences are in points, uncorrected.
+
+    `without`: the difference when one benchmark is left out. `rests_on`: benchmarks without which a claim of
+    `beats` or `loses to` would not be made. `median`: of the benchmarks' differences. `chance_corrected`: of
+    the mean of (score - chance) / (scale - chance). `without_mme`: without that benchmark; None without it.
+    `above_null`: 2.5 % and 97.5 % quantile of the number of benchmarks above the baseline where there is no
+    difference.
+    """
+
+    without: dict[str, Difference]
+    rests_on: tuple[str, ...]
+    median: float
+    chance_corrected: Difference | None
+    without_mme: Difference | None
+    above_null: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +158,8 @@ class ArmResult:
     shuffled_mean: Spread | None = None
     grounded_mean: Spread | None = None
     targeted: bool = False
+    claim: Claim | None = None
+    robustness: Robustness | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +170,8 @@ class Comparison:
     counts those of each benchmark. `reading`: of each benchmark, over the answers of all arms, the shares
     "unparsed" and "truncated", and "lenient": what the uniform reading adds to the value (metric's scale).
     `decontamination`: whether samples of the pool that repeat questions were looked for, and what was found
-    (`evaluation.leaks`). `without_leaks`: the same arms on the questions that no sample repeats; None where
-    none is known to be repeated.
+    (`evaluation.report.leaks`). `without_leaks`: the same arms on the questions that no sample repeats; None
+    where none is known to be repeated.
     """
 
     suite: Suite

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evaluation.journal import Answer
 from evaluation.lenient import read
 from evaluation.questions import EvaluationError, Questions
-from evaluation.stats import stratified_stderr
+from evaluation.statistics.basic import stratified_stderr
 from evaluation.suite import Benchmark
 from evaluation.units import Layout, layout, of_whole, unit_scores
 

@@ -23,7 +23,7 @@ def write_results(sweep: "Sweep", outcomes: Outcomes, place: Path) -> Path:
     """Write sweep.parquet, sweep.png (if a cell is done) and, last, sweep.md, whose path is returned."""
     import pyarrow.parquet as pq
 
-    from evaluation.sweep_plots import draw_sweep
+    from evaluation.figures.sweep import draw_sweep
 
     with store.explained(place):
         place.mkdir(parents=True, exist_ok=True)

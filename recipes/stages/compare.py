@@ -35,7 +35,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     import pyarrow.parquet as pq
 
     from evaluation.aggregate import Run, collect, compare
-    from evaluation.report import write_report
+    from evaluation.report.markdown import write_report
     from evaluation.suite import load_suite
 
     pools = [

@@ -39,7 +39,7 @@ class Leaked:
         return set(self._tables[pool]["row"].to_pylist())
 
     def stamp(self) -> dict[str, Any]:
-        """`Comparison.decontamination` (see evaluation/leaks.py)."""
+        """`Comparison.decontamination` (see evaluation/report/leaks.py)."""
         if self.state == "off":
             return {"state": "off"}
         summaries = self._summaries

@@ -18,9 +18,9 @@ def context(
     agreement: dict[str, Any],
     leaked: Leaked,
 ) -> Any:
-    """The report's content besides the comparison, as an `evaluation.report.Context`."""
+    """The report's content besides the comparison, as an `evaluation.report.markdown.Context`."""
     from curation.subset import read_subset
-    from evaluation.report import Context
+    from evaluation.context import Context
 
     subsets = [read_subset(path)["row"].to_pylist() for path in inputs["selects"]]
     quarantined: Counter = Counter()
@@ -111,7 +111,7 @@ def _subsets(
     leaked: Leaked,
 ) -> list[Any]:
     from curation.subset import read_manifest
-    from evaluation.report import Subset
+    from evaluation.context import Subset
 
     by_seed, by_key = {pool.seed: pool for pool in pools}, {}
     leaks = {pool.seed: leaked.rows(at) for at, pool in enumerate(pools)}

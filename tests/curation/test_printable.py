@@ -5,7 +5,8 @@ import re
 import pytest
 
 from curation.printable import MAX_CHARS, inert_markdown, printable
-from evaluation.report import Subset, _mix
+from evaluation.context import Subset
+from evaluation.report.markdown import _mix
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from evaluation_data import TOY, bench, toy_suite, write_evaluation
 
-from evaluation import stats
 from evaluation.aggregate import (
     ResultsError,
     Run,
@@ -19,6 +18,7 @@ from evaluation.aggregate import (
     relative_to_reference,
 )
 from evaluation.results import protocol_hash
+from evaluation.statistics import basic as stats
 from evaluation.suite import load_suite
 
 RESULTS = Path(__file__).parents[2] / "recipes" / "results"

@@ -8,10 +8,11 @@ from evaluation_data import TOY, bench, toy_suite, write_evaluation
 from PIL import Image
 
 from evaluation.aggregate import ResultsError, Run, collect, compare
-from evaluation.plots import draw_all, draw_differences
-from evaluation.report import Context, Subset, render
-from evaluation.stats import paired_bootstrap
-from evaluation.tables import compact_table, pool_table
+from evaluation.context import Context, Subset
+from evaluation.figures.comparison import draw_all, draw_differences
+from evaluation.report.markdown import render
+from evaluation.report.tables import compact_table, pool_table
+from evaluation.statistics.basic import paired_bootstrap
 
 pytestmark = pytest.mark.slow
 

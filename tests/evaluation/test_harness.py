@@ -23,9 +23,9 @@ from evaluation.harness import EvaluationError, evaluate
 from evaluation.journal import Answer
 from evaluation.mirror import MirrorError
 from evaluation.model import Answerer
+from evaluation.report.tables import comparison_table
 from evaluation.shuffled import donors, images, ring, with_images
 from evaluation.suite import load_suite
-from evaluation.tables import comparison_table
 from evaluation.tasks import folder_of
 from training.models import build_tiny
 

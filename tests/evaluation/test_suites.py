@@ -32,7 +32,6 @@ pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
 from curation import killpoints
 from evaluation.aggregate import ResultsError, Run, compare
 from evaluation.answering import Settings
-from evaluation.conditions import warnings
 from evaluation.harness import NOT_JUDGED, evaluate
 from evaluation.journal import Answer
 from evaluation.judge import JudgeServer
@@ -41,6 +40,7 @@ from evaluation.mirror import Mirror, MirrorError
 from evaluation.model import Answerer, CheckpointError
 from evaluation.opened import open_suite
 from evaluation.questions import EvaluationError, Questions, _held
+from evaluation.report.conditions import warnings
 from evaluation.results import collect, read_summary
 from evaluation.score import Answered, score_benchmark
 from evaluation.suite import Extractor, Suite, Unit, Weight, load_suite

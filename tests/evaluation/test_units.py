@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, sem
 
-from evaluation.stats import paired_bootstrap, stratified_stderr, stratum_rows
+from evaluation.statistics.basic import paired_bootstrap, stratified_stderr, stratum_rows
 from evaluation.suite import Benchmark, Unit, Weight
 from evaluation.units import UnitError, check_limit, layout, of_whole, unit_names, unit_scores
 

@@ -6,62 +6,27 @@ write_report(comparison, context, out)     # report.md, comparison.json, means.p
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from curation.printable import inert_markdown
 from evaluation.comparison import ArmResult, Comparison
-from evaluation.conditions import SHOWN, benchmark_section, warnings
-from evaluation.leaks import leak_section, stamp
-from evaluation.plots import draw_all
-from evaluation.stats import Interval
-from evaluation.tables import DASH, compact_table, comparison_table, grounding_table, markdown, pool_table
+from evaluation.context import Context, Subset
+from evaluation.figures.comparison import draw_all
+from evaluation.report.conditions import SHOWN, benchmark_section, warnings
+from evaluation.report.leaks import leak_section, stamp
+from evaluation.report.tables import (
+    DASH,
+    compact_table,
+    comparison_table,
+    grounding_table,
+    markdown,
+    pool_table,
+)
+from evaluation.statistics.basic import Interval
 
 MAX_SOURCES = 50
 """Rows of the table of sources; a pool may have thousands."""
-
-
-@dataclass(frozen=True)
-class Subset:
-    """What one selection chose. `mix`: kind ("source", "style", "capability") -> {name: share in 0..1}.
-
-    `leaked`: samples that repeat a question of the benchmarks; None where nobody looked.
-    """
-
-    arm: str
-    seed: int
-    samples: int
-    text_tokens: int | None = None
-    image_tokens: int | None = None
-    mix: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    pool: int | None = None
-    leaked: int | None = None
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the report contains besides the comparison; the section of an empty field is omitted.
-
-    `protocol`: the frozen settings. `modified`: frozen keys that were overridden, "key: old -> new". `pool`:
-    facts about the pool. `quarantined`: number of samples by reason. `sources`: source -> {column: count} of
-    what was kept, taken out and flagged. `overlap`: (arm, arm) -> share in 0..1
-    of the first arm's subset that is also in the second's. `scorer`: capability -> {"spearman": ..., "n":
-    ...} on held-out labels.
-    `seconds`: stage -> seconds. `notes`: sentences at the end of the report.
-    """
-
-    title: str
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    modified: Sequence[str] = ()
-    pool: Mapping[str, Any] = field(default_factory=dict)
-    quarantined: Mapping[str, int] = field(default_factory=dict)
-    sources: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    subsets: Sequence[Subset] = ()
-    overlap: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    scorer: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    notes: Sequence[str] = ()
 
 
 def write_report(comparison: Comparison, context: Context, out: Path) -> Path:
@@ -156,8 +121,8 @@ def _results(comparison: Comparison, figures: Sequence[str]) -> str:
         legend += (
             f" Everything was repeated on {len(comparison.pools)} pools: means and ± are over all pools and "
             "seeds; pools, which both arms share, are the outermost level of the intervals (see "
-            "evaluation/stats.py). No p is given, since seeds of one pool are not independent. Facts about "
-            "pools and mixes of subsets are means over pools."
+            "evaluation/statistics/basic.py). No p is given, since seeds of one pool are not independent. "
+            "Facts about pools and mixes of subsets are means over pools."
         )
     if any(level is not None for level in comparison.levels("blind")):
         legend += " Blind: best guess without the image, from the most frequent answers of the pool."

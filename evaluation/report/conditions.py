@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evaluation.comparison import Comparison
+from evaluation.report.tables import DASH, markdown
 from evaluation.suite import Benchmark
-from evaluation.tables import DASH, markdown
 
 SHOWN = ("deviations", "judges", "not_judged", "imported")
 """Keys of the protocol that are lists or tables of their own, not settings with a short value."""

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evaluation.comparison import ArmResult, Comparison
+from evaluation.report.tables import DASH, difference_cell, markdown, spread_cell
 from evaluation.suite import Benchmark
-from evaluation.tables import DASH, difference_cell, markdown, spread_cell
 
 
 def stamp(found: Mapping[str, Any]) -> str:

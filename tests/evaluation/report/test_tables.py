@@ -5,7 +5,7 @@ import pytest
 from evaluation_data import TOY, bench, toy_suite, write_evaluation
 
 from evaluation.aggregate import Run, compare
-from evaluation.tables import compact_table, comparison_table, grounding_table, markdown
+from evaluation.report.tables import compact_table, comparison_table, grounding_table, markdown
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from evaluation.comparison import ArmResult, Comparison, Spread
-from evaluation.stats import Interval, std
+from evaluation.statistics.basic import Interval, std
 from evaluation.suite import Suite
 
 DASH = "–"

@@ -9,9 +9,10 @@ from evaluation_data import bench, toy_suite, write_evaluation
 from PIL import Image
 
 from evaluation.aggregate import Run, Spread, compare
-from evaluation.plots import draw_all
-from evaluation.report import Context, Subset, render, write_report
-from evaluation.stats import Interval
+from evaluation.context import Context, Subset
+from evaluation.figures.comparison import draw_all
+from evaluation.report.markdown import render, write_report
+from evaluation.statistics.basic import Interval
 
 TOY = toy_suite(*(bench(f"t{k}", f"Task {k}", "ocr") for k in range(4)))
 CONTEXT = Context(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.plots import MARKERS, PALETTE, save_figure
+from evaluation.figures.comparison import MARKERS, PALETTE, save_figure
 
 Point = tuple[Any, float, float, float]
 """(value of the key, difference, low, high end of its interval)."""

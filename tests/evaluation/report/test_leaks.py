@@ -9,8 +9,9 @@ import pytest
 from evaluation_data import bench, toy_suite, write_evaluation
 
 from evaluation.aggregate import ResultsError, Run, collect, compare
-from evaluation.leaks import leak_section, stamp
-from evaluation.report import Context, Subset, render
+from evaluation.context import Context, Subset
+from evaluation.report.leaks import leak_section, stamp
+from evaluation.report.markdown import render
 from evaluation.score import unit_table, without_questions
 
 TOY = toy_suite(*(bench(f"t{k}", f"Task {k}", "ocr") for k in range(3)))

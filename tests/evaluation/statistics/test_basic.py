@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from evaluation import stats
 from evaluation.aggregate import _Units
-from evaluation.stats import (
+from evaluation.statistics import basic as stats
+from evaluation.statistics.basic import (
     PairedBootstrap,
     grand_mean,
     mean,

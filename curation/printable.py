@@ -19,9 +19,14 @@ def printable(text: str) -> str:
     return shown if len(shown) <= MAX_CHARS else shown[: MAX_CHARS - 1] + "…"
 
 
+def inert(text: str) -> str:
+    """The whole text for a page in Markdown, where it is text alone: no HTML, link, picture or emphasis."""
+    return re.sub(r"([\\\[\]`*])", r"\\\1", html.escape(visible(text), quote=False))
+
+
 def inert_markdown(text: str) -> str:
-    """The same for a page in Markdown, where it is text alone: no HTML, link, picture or emphasis."""
-    return re.sub(r"([\\\[\]`*])", r"\\\1", html.escape(printable(text), quote=False))
+    """A name for a page in Markdown: inert, cut to `MAX_CHARS`."""
+    return inert(printable(text))
 
 
 def inert_cell(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Figures, one file for each kind: start at `comparison`, which draws all of one experiment."""
+"""Figures, one file for each kind: start at `draw`, which draws all of one comparison."""

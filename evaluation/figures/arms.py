@@ -1,0 +1,54 @@
+"""The arms as the figures show them: their labels, which are compared, which are controls, series by budget."""
+
+import re
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from evaluation.comparison import ArmResult, Comparison
+from evaluation.context import Context
+
+BUDGET = re.compile(r"[_\-. ]*\d+(\.\d+)?(%|pct|percent|k)?$")
+"""A budget at the end of an arm's name, as in random_10 and mmssr_30pct."""
+
+
+def label(arm: ArmResult) -> str:
+    """The arm's name, marked if its selector saw the benchmarks' kind of questions."""
+    return f"{arm.arm} (targeted)" if arm.targeted else arm.arm
+
+
+def is_control(comparison: Comparison, arm: ArmResult) -> bool:
+    """Whether the arm is there to compare others with: a baseline, the reference, or declared a control."""
+    return (
+        arm.arm in comparison.baselines
+        or arm.arm == comparison.reference_arm
+        or bool(getattr(arm, "control", False))
+    )
+
+
+def compared(comparison: Comparison) -> list[ArmResult]:
+    """The arms that have a baseline, without the reference arm."""
+    return [arm for arm in comparison.arms if arm.baseline and arm.arm != comparison.reference_arm]
+
+
+def benchmark_sign(direction: str) -> int:
+    """1 where higher is better, else -1: a difference times this is positive for the better arm."""
+    return 1 if direction == "higher" else -1
+
+
+def series_name(arm: ArmResult) -> str:
+    """What the arms of one method at several budgets share: the name without a budget at its end."""
+    return BUDGET.sub("", arm.arm) or arm.arm
+
+
+def samples(context: Context) -> dict[str, float]:
+    """Arm -> size of its subset, mean over selections."""
+    sizes: dict[str, list[int]] = {}
+    for subset in context.subsets:
+        sizes.setdefault(subset.arm, []).append(subset.samples)
+    return {arm: fmean(own) for arm, own in sizes.items()}
+
+
+def mean_mix(mixes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of shares by name; a name that a mix lacks has the share 0 there."""
+    names = dict.fromkeys(name for mix in mixes for name in mix)
+    return {name: sum(mix.get(name, 0.0) for mix in mixes) / len(mixes) for name in names}

@@ -1,0 +1,251 @@
+"""Forest plot: the difference of each arm to its baseline, with the interval that claims follow from."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from evaluation.comparison import ArmResult, Claim, Comparison, Difference
+from evaluation.figures import style
+from evaluation.figures.arms import is_control, label
+
+COLORS = {"beats": "#1769AA", "loses to": "#D9622B", "equivalent": "#222222", "undecided": "white"}
+"""Fill of the marker by verdict; no verdict is drawn as a cross. The word stands beside it."""
+MARKERS = {"beats": ">", "loses to": "<", "equivalent": "s", "undecided": "o"}
+NAMES = 1.75
+"""Inches that the longest name may take before it is shortened."""
+REACH = 3.0
+"""Intervals wider than this many median half widths are cut off with an arrow: one arm with two repetitions
+would else make all others illegible."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the plot: an arm, or a heading where `arm` is None."""
+
+    text: str
+    arm: ArmResult | None = None
+
+
+@style.in_style
+def draw(comparison: Comparison) -> Any:
+    """One row for each arm, sorted by its difference within budget, controls below the others.
+
+    Thick: the interval of this difference alone; thin: the one that holds for the whole family at once,
+    which the words at the right follow from. Band: the margin within which arms are called equivalent.
+    """
+    lines = list(_lines(comparison))
+    shown = [line.arm for line in lines if line.arm]
+    handles = _handles(comparison, shown)
+    left = style.widest([line.text for line in lines if line.arm]) + 0.12
+    numbers = {arm.arm: _numbers(arm.difference) for arm in shown}
+    words = {arm.arm: claim_word(arm) for arm in shown}
+    columns = (
+        style.widest([*numbers.values(), HEAD[0]], style.SMALL) + 0.14,
+        style.widest([*words.values(), HEAD[1]], style.SMALL) + 0.12,
+    )
+    width = max(style.PAGE, left + 2.0 + sum(columns))
+    bottom = 0.36 + style.legend_height([text for _, text in handles], width)
+    figure = style.sheet(width, style.ROW * (len(lines) + 1.6) + bottom + 0.1)
+    axes = style.place(figure, left, sum(columns), bottom, 0.1)
+    axes.set_ylim(len(lines) - 0.5 + 0.1, -1.5)
+    axes.set_xlim(*_limits(comparison, shown))
+    _ground(axes, comparison, shown)
+    _rows(axes, lines)
+    _texts(axes, lines, numbers, words, columns)
+    style.legend(figure, [handle for handle, _ in handles], [text for _, text in handles])
+    return figure
+
+
+HEAD = ("difference [corrected 95 %]", "claim")
+
+
+def _lines(comparison: Comparison) -> Iterator[Line]:
+    """The arms by baseline, best first, under a heading where there is more than one group."""
+    with_baseline = [arm for arm in comparison.arms if arm.baseline and arm.difference]
+    groups = list(dict.fromkeys((arm.budget, arm.baseline) for arm in with_baseline))
+    reference = [arm for arm in with_baseline if arm.arm == comparison.reference_arm]
+    several = len({(a.budget, a.baseline) for a in with_baseline if a not in reference}) > 1
+    controls: list[ArmResult] = []
+    for budget, baseline in groups:
+        own = [a for a in with_baseline if (a.budget, a.baseline) == (budget, baseline)]
+        mine = [a for a in own if a not in reference]
+        if several and mine:
+            yield Line(f"{budget}, against {baseline}")
+        plain = [a for a in mine if not is_control(comparison, a)]
+        yield from (Line(_name(a), a) for a in _best_first(plain))
+        controls += [a for a in own if a not in plain]
+    if controls:
+        yield Line("controls")
+        # of the same control at several budgets each names its own baseline
+        several = len({a.baseline for a in controls}) > 1
+        yield from (
+            Line(_name(a, f" − {a.baseline}" if several else ""), a) for a in _best_first(controls)
+        )
+
+
+def _name(arm: ArmResult, end: str = "") -> str:
+    return style.shorten(label(arm) + end, NAMES)
+
+
+def _best_first(arms: Sequence[ArmResult]) -> list[ArmResult]:
+    return sorted(arms, key=lambda arm: -_value(arm))
+
+
+def _value(arm: ArmResult) -> float:
+    return arm.difference.value if arm.difference else math.nan
+
+
+def _interval(arm: ArmResult) -> tuple[float, float]:
+    """The corrected interval; (nan, nan) where it is not known."""
+    d = arm.difference
+    return (d.corrected_low, d.corrected_high) if isinstance(d, Difference) else (math.nan, math.nan)
+
+
+def _numbers(d: Any) -> str:
+    """The difference with its corrected interval."""
+    if not isinstance(d, Difference) or math.isnan(d.corrected_low):
+        return style.signed(d.value)
+    return f"{style.signed(d.value)} [{style.signed(d.corrected_low)}, {style.signed(d.corrected_high)}]"
+
+
+def claim_word(arm: ArmResult) -> str:
+    """What may be said of the arm, in a few words; a star where it rests on one benchmark."""
+    claim = arm.claim
+    if claim is None or claim.verdict is None:
+        return "no claim"
+    star = "*" if arm.robustness and arm.robustness.rests_on else ""
+    if claim.verdict == "equivalent":
+        return f"equivalent within {claim.margin:g}{star}"
+    if claim.verdict == "undecided":
+        return f"undecided{_needed(claim)}"
+    low, high = _interval(arm)
+    inside = ", within the margin" if -claim.margin <= low and high <= claim.margin else ""
+    return f"{claim.verdict} {arm.baseline}{star}{inside}"
+
+
+def _needed(claim: Claim) -> str:
+    needs = claim.needs
+    if needs is None or needs.pools is None or needs.seeds is None:
+        return ""
+    pools, seeds = ("" if n == 1 else "s" for n in (needs.pools, needs.seeds))
+    return f": needs {needs.pools} pool{pools} × {needs.seeds} seed{seeds}"
+
+
+def _limits(comparison: Comparison, arms: Sequence[ArmResult]) -> tuple[float, float]:
+    """Ends of the axis: all differences but the reference's, with their intervals as far as they are usual."""
+    inner = [arm for arm in arms if arm.arm != comparison.reference_arm] or list(arms)
+    halves = {arm.arm: (_interval(arm)[1] - _interval(arm)[0]) / 2 for arm in inner}
+    known = [half for half in halves.values() if not math.isnan(half)]
+    most = REACH * median(known) if known else 0.0
+    reach = {name: 0.0 if math.isnan(half) else min(half, most) for name, half in halves.items()}
+    margin = max((arm.claim.margin for arm in arms if arm.claim), default=1.0)
+    low = min([-1.5 * margin, *(_value(arm) - reach[arm.arm] for arm in inner)])
+    high = max([1.5 * margin, *(_value(arm) + reach[arm.arm] for arm in inner)])
+    room = 0.04 * (high - low)
+    return low - room, high + room
+
+
+def _ground(axes: Any, comparison: Comparison, arms: Sequence[ArmResult]) -> None:
+    """Zero line, margin band, axis label."""
+    for margin in {arm.claim.margin for arm in arms if arm.claim}:
+        axes.axvspan(-margin, margin, color=style.LIGHT, lw=0, zorder=0)
+    axes.axvline(0, color=style.GREY, lw=0.8, zorder=1)
+    baselines = {arm.baseline for arm in arms}
+    to = f"{baselines.pop()}" if len(baselines) == 1 else "the baseline"
+    scopes = {arm.claim.scope for arm in arms if arm.claim}
+    scope = f", {scopes.pop()}" if len(scopes) == 1 else ""
+    n = len(comparison.suite)
+    axes.set_xlabel(
+        f"difference to {style.shorten(to, 1.2)}, points{scope} ({n} benchmark{'s' if n > 1 else ''})"
+    )
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def _rows(axes: Any, lines: Sequence[Line]) -> None:
+    low, high = axes.get_xlim()
+    for y, line in enumerate(lines):
+        if not line.arm or not line.arm.difference:
+            continue
+        arm, d = line.arm, line.arm.difference
+        wide = _interval(arm)
+        looks = _marker(arm)
+        if not low <= d.value <= high:
+            _edge(axes, d.value, y, low, high, looks["mfc"])
+            continue
+        axes.plot(wide, (y, y), color=style.INK, lw=0.7, zorder=2, solid_capstyle="butt")
+        axes.plot((d.low, d.high), (y, y), color=style.INK, lw=2.2, zorder=2, solid_capstyle="butt")
+        axes.plot([end for end in wide if low < end < high], [y] * sum(low < e < high for e in wide), **CAPS)
+        axes.plot(d.value, y, zorder=4, ls="none", **looks)
+        for end in wide:
+            if not math.isnan(end):
+                _edge(axes, end, y, low, high, style.INK)
+
+
+CAPS: dict[str, Any] = {"ls": "none", "marker": "|", "ms": 4, "mew": 0.7, "color": style.INK, "zorder": 2}
+
+
+def _marker(arm: ArmResult) -> dict[str, Any]:
+    verdict = arm.claim.verdict if arm.claim else None
+    if verdict is None:
+        return {"marker": "x", "ms": 4, "mfc": style.INK, "mec": style.INK, "mew": 1.0}
+    return {"marker": MARKERS[verdict], "ms": 5, "mfc": COLORS[verdict], "mec": style.INK, "mew": 0.7}
+
+
+def _edge(axes: Any, x: float, y: float, low: float, high: float, color: str) -> None:
+    """An arrow at the edge of the axes for what lies outside."""
+    if low <= x <= high:
+        return
+    at, marker = (low, "<") if x < low else (high, ">")
+    axes.plot(at, y, marker=marker, ms=4, mfc=color, mec=style.INK, mew=0.5, zorder=5, clip_on=False)
+
+
+def _texts(
+    axes: Any,
+    lines: Sequence[Line],
+    numbers: dict[str, str],
+    words: dict[str, str],
+    columns: tuple[float, float],
+) -> None:
+    """Names at the left; numbers and claims at the right, under their headings."""
+    from matplotlib.transforms import blended_transform_factory
+
+    inches = axes.figure.get_size_inches()[0] * axes.get_position().width
+    across = blended_transform_factory(axes.transAxes, axes.transData)
+    at = (1 + (columns[0] / 2 + 0.04) / inches, 1 + (columns[0] + 0.08) / inches)
+
+    def put(x: float, y: float, text: str, ha: str, **keywords: Any) -> None:
+        axes.text(x, y, text, ha=ha, va="center_baseline", transform=across, **keywords)
+
+    put(at[0], -1, HEAD[0], "center", fontsize=style.SMALL, color="#555555")
+    put(at[1], -1, HEAD[1], "left", fontsize=style.SMALL, color="#555555")
+    for y, line in enumerate(lines):
+        if line.arm is None:
+            left = axes.get_position().x0 * axes.figure.get_size_inches()[0] - 0.05
+            put(-left / inches, y, line.text, "left", fontweight="bold", fontsize=style.SMALL)
+            continue
+        put(-0.07 / inches, y, line.text, "right")
+        put(at[0], y, numbers[line.arm.arm], "center", fontsize=style.SMALL)
+        put(at[1], y, words[line.arm.arm], "left", fontsize=style.SMALL)
+
+
+def _handles(comparison: Comparison, arms: Sequence[ArmResult]) -> list[tuple[Any, str]]:
+    """Entries of the legend for what the plot shows."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    families = {arm.claim.family for arm in arms if arm.claim}
+    family = f" of {families.pop()}" if len(families) == 1 else ""
+    entries: list[tuple[Any, str]] = [
+        (Line2D([], [], color=style.INK, lw=2.2), "95 % interval, alone"),
+        (Line2D([], [], color=style.INK, lw=0.7), f"corrected for the family{family}"),
+    ]
+    margins = sorted({arm.claim.margin for arm in arms if arm.claim})
+    if margins:
+        text = " and ".join(f"{margin:g}" for margin in margins)
+        entries.append((Patch(color=style.LIGHT), f"margin of ± {text} point{'s' if text != '1' else ''}"))
+    if any(arm.robustness and arm.robustness.rests_on for arm in arms):
+        entries.append((Line2D([], [], ls="none"), "* does not hold without one of the benchmarks"))
+    return entries

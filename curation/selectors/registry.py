@@ -24,6 +24,7 @@ _NAMES = (
     "random",
     "random_balanced",
     "matched_random",
+    "token_matched",
     "length",
     "top_k",
     "band",

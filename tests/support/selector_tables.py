@@ -32,6 +32,7 @@ CASES = [
     ("mmssr_official", {"capabilities": ["ocr", "spatial"], "threshold": 2}),
     ("matched_random", {}),
     ("matched_random", {"match": ["source", "length", "image_tokens"], "bins": 3}),
+    ("token_matched", {}),
     ("length", {}),
     ("length", {"column": "answer_tokens", "rule": "mid"}),
     ("band", {"column": "base_nll", "low": 0.2, "high": 0.9}),

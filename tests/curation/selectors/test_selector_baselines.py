@@ -93,6 +93,70 @@ def test_matched_random_needs_something_to_match():
         picked("matched_random", table(in_reference=[True]), 1, match=["source", "source"])
 
 
+def lengths(table, rows) -> int:
+    return int(sum(np.asarray(table["text_tokens"])[rows] + np.asarray(table["image_tokens"])[rows]))
+
+
+@pytest.mark.parametrize("longest", [True, False])
+def test_token_matched_has_the_tokens_of_the_reference_in_other_rows(longest):
+    rng = np.random.default_rng(1)
+    text = rng.integers(1, 200, 3000)
+    order = np.argsort(text)
+    data = table(
+        text_tokens=text,
+        image_tokens=rng.choice([0, 16], 3000),
+        in_reference=np.isin(np.arange(3000), order[-300:] if longest else order[:300]),
+    )
+    wanted = lengths(data, np.flatnonzero(data["in_reference"]))
+    for seed in range(5):
+        found = get_selector("token_matched")(data, 300, seed)
+        assert abs(lengths(data, found.rows) / wanted - 1) <= 0.005
+        assert found.notes["tokens"] == lengths(data, found.rows)
+        assert found.notes["reference_tokens"] == wanted and found.notes["pool_rows"] == 3000
+        assert found.surplus == len(found.rows) - 300 and (found.surplus > 0) == longest
+        # all but the last are what random takes, which has no other preference
+        first = picked("random", data, len(found.rows), seed)
+        assert found.rows.tolist()[:-1] == first[:-1]
+    assert len({tuple(picked("token_matched", data, 300, seed)) for seed in range(6)}) == 6
+
+
+def test_token_matched_scales_with_the_budget():
+    rng = np.random.default_rng(2)
+    data = table(
+        text_tokens=rng.integers(1, 50, 2000), image_tokens=[0] * 2000, in_reference=rng.random(2000) < 0.2
+    )
+    mean = lengths(data, np.flatnonzero(data["in_reference"])) / sum(data["in_reference"].to_pylist())
+    for budget in (100, 400, 900):
+        found = get_selector("token_matched")(data, budget, 0)
+        assert abs(lengths(data, found.rows) / (mean * budget) - 1) <= 0.005
+
+
+def test_the_last_row_of_token_matched_ends_within_the_tolerance():
+    """Any two of the long rows are too few and three too many, so the last has to be looked for."""
+    data = table(
+        text_tokens=[700] * 20 + [280] * 2 + [1680],
+        image_tokens=[0] * 23,
+        in_reference=[False] * 22 + [True],
+    )
+    for seed in range(20):
+        rows = picked("token_matched", data, 1, seed)
+        assert lengths(data, rows) in range(1672, 1689)
+        assert rows[:-1] == picked("random", data, 23, seed)[: len(rows) - 1]
+
+
+def test_token_matched_says_what_it_cannot_do():
+    data = table(text_tokens=[7, 7, 10, 10], image_tokens=[0] * 4, in_reference=[False, False, True, True])
+    with pytest.raises(BudgetError, match="no random rows have the 40 to 40 tokens that 4") as error:
+        picked("token_matched", data, 4)
+    assert (rows := error.value.available) in (1, 2)
+    assert lengths(data, picked("token_matched", data, rows)) == 10 * rows
+    with pytest.raises(SelectorError, match="nothing to match"):
+        picked("token_matched", table(text_tokens=[1], image_tokens=[0], in_reference=[False]), 1)
+    with pytest.raises(ColumnError, match="unknown for 1 of 2 rows"):
+        unknown = table(text_tokens=[1, None], image_tokens=[0, 0], in_reference=[True, True])
+        picked("token_matched", unknown, 1)
+
+
 # --- one column
 
 

@@ -46,7 +46,8 @@ def test_size_is_exact_or_the_error_counts_the_available_rows(name, params, tabl
             return
         result = run(name, params, table, budget := result.available)
     assert isinstance(result, Selection)
-    assert len(result.rows) == len(set(result.rows.tolist())) == result.reason.num_rows == budget
+    assert len(result.rows) == len(set(result.rows.tolist())) == result.reason.num_rows
+    assert len(result.rows) == budget + result.surplus
     assert set(result.rows.tolist()) <= set(range(n))
     source_of = dict(zip(table["row"].to_pylist(), table["source"].to_pylist(), strict=True))
     assert result.reason["source"].to_pylist() == [source_of[row] for row in result.rows.tolist()]
@@ -187,6 +188,7 @@ def test_columns_may_be_dictionary_encoded_and_chunked():
         ("random_balanced", {}, "source"),
         ("top_k", {"column": "clip"}, "clip"),
         ("matched_random", {}, "in_reference"),
+        ("token_matched", {}, "text_tokens"),
         ("length", {}, "text_tokens"),
         ("perplexity", {}, "base_nll"),
         ("visnec", {"model": "seed"}, "nll_noimg"),

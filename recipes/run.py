@@ -6,11 +6,9 @@ python -m recipes.run mini_study.yaml --partial
 """
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +17,8 @@ from curation.command import CommandParser
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from recipes.graph import Node, Plan
+    from recipes.graph import Plan
     from recipes.load import Loaded
-    from recipes.task import Outcome
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,44 +61,6 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
     return exit_status(lambda: _run(options, package))
 
 
-@contextmanager
-def tracked(loaded: "Loaded", place: Path, console: "Console") -> Iterator[Callable[..., None]]:
-    """Log stages, comparison and plots to wandb as the recipe asks; its failures do not stop the run."""
-    from recipes.graph import store_path
-    from recipes.stop import GRACE
-    from recipes.tracker import FINISH_SECONDS, Tracker
-
-    settings = loaded.recipe.track.wandb
-    tracker = Tracker.start(
-        settings.mode,
-        project=settings.project,
-        name=loaded.recipe.name,
-        run_dir=place,
-        config=loaded.recipe.model_dump(mode="json"),
-    )
-    finished: set[str] = set()
-
-    def on_stage(node: "Node", outcome: "Outcome") -> None:
-        finished.add(node.kind)
-        tracker.stage(node.name, outcome.seconds, outcome.state == "cached")
-        if outcome.state != "cached":  # the run that trained it has logged a cached one
-            folder = store_path(place.parents[1], node.kind, node.hash)
-            for log in sorted([*folder.glob("fit.log.jsonl"), *folder.glob("*/fit.log.jsonl")]):
-                tracker.training("/".join([node.name, *log.parent.relative_to(folder).parts]), log)
-
-    seconds = FINISH_SECONDS
-    try:
-        yield on_stage
-        if "compare" in finished and (place / "comparison.json").is_file():
-            tracker.comparison(json.loads((place / "comparison.json").read_text()))
-            tracker.pictures(sorted(place.glob("*.png")))
-    except KeyboardInterrupt:
-        seconds = GRACE  # a stopped run must not wait for uploads
-        raise
-    finally:
-        console.print(str(tracker.finish(seconds)), markup=False, soft_wrap=True)
-
-
 def _run(options: argparse.Namespace, package: str) -> int:
     from rich.console import Console
 
@@ -110,6 +69,7 @@ def _run(options: argparse.Namespace, package: str) -> int:
     from recipes.external import Fingerprints
     from recipes.load import load
     from recipes.plan import make_plan
+    from recipes.tracking.follow import tracked
 
     extra = [f"resources.executor={options.executor}"] if options.executor else []
     extra += [f"limit={options.limit}"] if options.limit is not None else []
@@ -128,7 +88,7 @@ def _run(options: argparse.Namespace, package: str) -> int:
     if options.dry_run:
         return _show_plan(loaded, plan, root, options, console)
     until, force = options.until, options.force
-    with tracked(loaded, root / "runs" / loaded.recipe.name, console) as on_stage:
+    with tracked(loaded, plan, root, console) as on_stage:
         place = run(loaded, plan, until=until, force=force, console=console, on_stage=on_stage)
     console.print(f"results: {place}", markup=False, soft_wrap=True)
     return 0

@@ -43,12 +43,12 @@ def run_cell(cell: "Cell", plan: "Plan", root: Path, console: "Console") -> bool
     from recipes import store
     from recipes.engine import refuse_unrunnable, run
     from recipes.errors import StageError
-    from recipes.run import tracked
+    from recipes.tracking.follow import tracked
 
     place = root / "runs" / cell.loaded.recipe.name
     try:
         refuse_unrunnable(plan)
-        with tracked(cell.loaded, place, console) as on_stage:
+        with tracked(cell.loaded, plan, root, console) as on_stage:
             run(cell.loaded, plan, console=console, on_stage=on_stage)
     except StageError as error:
         print(error.details, file=sys.stderr)

@@ -86,17 +86,26 @@ class Resources(Section):
         return name
 
 
-class Wandb(Section):
-    """Weights & Biases."""
-
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "winnow"
-
-
 class Track(Section):
-    """Experiment trackers. Never changes a result."""
+    """Experiment trackers. Never changes a result, and passes no secret on."""
 
-    wandb: Wandb = Wandb()
+    backends: list[Literal["wandb", "tensorboard", "trackio", "jsonl"]] = Field(
+        ["wandb"], description="who is told; each works in a process of its own"
+    )
+    mode: Literal["offline", "online", "disabled"] = Field(
+        "offline",
+        description="`online` lets wandb and trackio reach their servers; `offline` only writes into the run "
+        "directory",
+    )
+    project: str = Field("winnow", min_length=1, max_length=128)
+    entity: str | None = Field(None, description="user or team on wandb's server; default: its own")
+    group: str | None = Field(
+        None, max_length=128, description="default: the recipe's name and a hash of its protocol"
+    )
+    tags: list[str] = Field([], description="in addition to those of arm, selector, budget and scale")
+    log_samples: bool = Field(
+        False, description="log some conversations of each subset: the only text of the data that leaves"
+    )
 
 
 Teachers = Annotated[MetadataTeacher | ApiTeacher, Field(discriminator="kind")]

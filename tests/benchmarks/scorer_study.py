@@ -296,7 +296,7 @@ def main() -> None:
         f"pool.seed={options.pool_seed}",
         f"root={options.root}",
         "resources.executor=inline",
-        "track.wandb.mode=disabled",
+        "track.mode=disabled",
     ]
 
     print("| variant | " + " | ".join(COLUMNS) + " |\n" + "| :-- " + "| --: " * len(COLUMNS) + "|")

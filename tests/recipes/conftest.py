@@ -30,7 +30,7 @@ arms:
   full: {selector: all}
 baseline: random
 reference: full
-track: {wandb: {mode: disabled}}
+track: {mode: disabled}
 """
 
 

@@ -156,7 +156,7 @@ def test_a_root_that_is_not_a_directory_is_a_one_line_error(project, capsys):
 def test_a_recipe_longer_than_the_limit_of_arguments_is_tracked(project, capsys):
     pytest.importorskip("wandb")
     Path("long.yaml").write_text(Path("demo.yaml").read_text().replace("three arms", "x" * 300_000))
-    arguments = ["long.yaml", "track.wandb.mode=offline", "--until", "bench"]
+    arguments = ["long.yaml", "track.mode=offline", "--until", "bench"]
     assert run.main(arguments, "dummy_stages") == 0
     assert "wandb: offline" in capsys.readouterr().out
 

@@ -53,7 +53,7 @@ def chain(project, monkeypatch):
     from recipes.plan import make_plan
 
     (project / "short.yaml").write_text(
-        "name: short\nscale: tiny\ntrack: {wandb: {mode: disabled}}\n"
+        "name: short\nscale: tiny\ntrack: {mode: disabled}\n"
         "arms: {a: {selector: mmssr, budget: 30%}, b: {selector: random, budget: 30%}}\n"
     )
     make_plan(load("short.yaml"), Stages("dummy_stages"))  # reads all source files once

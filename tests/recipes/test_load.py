@@ -94,7 +94,7 @@ def test_a_scale_may_extend_a_scale(project):
         ("seed_model.train.lora=null", ("seed_model.train.lora",)),
         ("train.lr=1e-3", ()),  # the value of the scale
         ("resources.workers=7", ()),
-        ("track.wandb.mode=disabled", ()),
+        ("track.mode=disabled", ()),
         ("root=elsewhere", ()),
         ("arms.random.seeds=5", ()),
     ],
@@ -172,7 +172,7 @@ def test_unknown_key_names_file_line_path_and_nearest(project):
         ("pool.sise=3", "pool.sise", "size"),
         ("pool.defects.leak=0.1", "pool.defects.leak", "leaks"),
         ("seed_model.train.lora.alhpa=3", "seed_model.train.lora.alhpa", "alpha"),
-        ("track.wandb.mod=online", "track.wandb.mod", "mode"),
+        ("track.mod=online", "track.mod", "mode"),
     ],
 )
 def test_unknown_key_on_the_command_line(project, override, key, nearest):
@@ -194,7 +194,7 @@ def test_unknown_key_in_the_scale_names_the_scale(project):
         ("arms.random.seeds=true", "valid integer"),
         ("arms.random.seeds=[]", "at least 1 item"),
         ("resources.executor=threads", "'inline' or 'pool'"),
-        ("track.wandb.mode=on", "'offline', 'online' or 'disabled'"),
+        ("track.mode=on", "'offline', 'online' or 'disabled'"),
         ("pool.kind=coco", "must be one of 'mini', 'file'"),
         ("arms=3", "valid dictionary"),
         ("pool.defects.leaks=1.5", "less than 1"),

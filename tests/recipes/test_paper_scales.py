@@ -21,7 +21,7 @@ SCALES = {
     "qwen25vl_7b": ("qwen25vl_sft", "mm14"),
 }
 """Scale -> (preset of the SFT, suite)."""
-POOL = ["pool.source=pool.json", "track.wandb.mode=disabled"]
+POOL = ["pool.source=pool.json", "track.mode=disabled"]
 COUNT = 400
 
 

@@ -100,7 +100,7 @@ def test_a_needed_section_that_is_missing(project):
 def test_recipes_share_equal_stages(project):
     (project / "other.yaml").write_text(
         "name: other\nscale: tiny\nroot: else\n"
-        "resources: {executor: pool, workers: 5}\ntrack: {wandb: {mode: disabled}}\n"
+        "resources: {executor: pool, workers: 5}\ntrack: {mode: disabled}\n"
         "arms:\n  chance: {selector: random, budget: 30.0%, seeds: 3}\n"
         "  everything: {selector: all, seeds: [0]}\n"
     )
@@ -127,7 +127,7 @@ def test_train_seeds_share_a_selection(project):
     [
         ("root=elsewhere", set()),
         ("resources.executor=pool", set()),
-        ("track.wandb.mode=disabled", set()),
+        ("track.mode=disabled", set()),
         ("train.save_steps=5", set()),
         ("train.cache_mb=5", set()),
         ("train.save_minutes=5", set()),

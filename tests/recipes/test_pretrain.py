@@ -20,7 +20,7 @@ SMALL = [
     "{name: second, samples: 48, data: {jitter: 2, most: 6, direct: 0.5}, "
     "train: {lr: 0.0005, batch_size: 16, grouping: length}}]",
     "pretrain.gates.items=4",
-    "track.wandb.mode=disabled",
+    "track.mode=disabled",
     "--executor=inline",
 ]
 

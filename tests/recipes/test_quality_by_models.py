@@ -29,7 +29,7 @@ quality:
   complexity: {{path: models/scorer}}
   quality: {{path: models/scorer}}
   judge: {{model: j, server: {{url: "{url}", concurrency: 2, max_failed: 0.5}}}}
-track: {{wandb: {{mode: disabled}}}}
+track: {{mode: disabled}}
 resources: {{executor: inline}}
 arms:
   deita: {{selector: deita, budget: {budget}, params: {{threshold: 1.0}}}}

@@ -28,7 +28,7 @@ arms:
   chosen: {selector: perplexity, budget: 20%}
 baseline: random
 evaluation: {suite: rules, data: {mirror: mirror}}
-track: {wandb: {mode: disabled}}
+track: {mode: disabled}
 """
 MMMU_DEV = """\
 name: development

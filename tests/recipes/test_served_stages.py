@@ -37,7 +37,7 @@ styler: {prompts: compact, train: {max_steps: 2, batch_size: 8, lr: 0.001}}
 scoring: {server: {retries: 0}}
 train: {max_steps: 1, batch_size: 4, lr: 0.001}
 arms: {mmssr: {selector: mmssr, budget: 8}}
-track: {wandb: {mode: disabled}}
+track: {mode: disabled}
 """
 
 

@@ -35,7 +35,7 @@ one_step: {{anchors: 3}}
 probe: {{subsets: 3, size: 12, bench: {{items: 1}}, train: {{max_steps: 1, batch_size: 8, lr: 0.001}}}}
 seed_model: {{train: {{max_steps: 3}}}}
 signals: {{words: {{producer: "word_signal:compute", params: {{power: 2}}}}}}
-track: {{wandb: {{mode: disabled}}}}
+track: {{mode: disabled}}
 resources: {{executor: inline}}
 arms:
   mmssr: {{selector: mmssr, budget: {BUDGET}}}

@@ -51,6 +51,7 @@ class ChatServer:
         )
         self.requests, self.keys, self.lock = [], [], threading.Lock()
         self.open, self.most_open = 0, 0
+        self.closing = threading.Event()
         self.url = None
 
     def reply(self, body):
@@ -94,8 +95,10 @@ class ChatServer:
     def respond(self, handler, body, fault):
         if callable(fault):  # writes the whole response itself
             return fault(handler, body)
-        if fault in ("slow", "pause"):
-            time.sleep(1.0 if fault == "slow" else 0.03)
+        if fault == "slow":  # longer than any test waits; the server's end releases it
+            self.closing.wait(60)
+        if fault == "pause":
+            time.sleep(0.03)
         if isinstance(fault, int):
             error = {
                 "error": {"message": "injected", "code": "insufficient_quota" if fault == 402429 else None}
@@ -160,6 +163,7 @@ def serve(kind=ChatServer, **options):
     try:
         yield server
     finally:
+        server.closing.set()
         http.shutdown()
         http.server_close()
         thread.join()

@@ -18,6 +18,8 @@ OPTIONAL = (
     "datasets",
     "lmms_eval",
     "wandb",
+    "tensorboard",
+    "trackio",
     "vllm",
     "faiss",
     "sentence_transformers",

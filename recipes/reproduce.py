@@ -298,7 +298,7 @@ def _print(blocks: Sequence[Block], console: "Console") -> None:
 def _write(blocks: Sequence[Block], file: Path) -> None:
     """The same as Markdown."""
     from curation import atomic
-    from evaluation.report.tables import markdown
+    from evaluation.report.table import markdown
     from recipes.errors import RecipeError
 
     parts = [

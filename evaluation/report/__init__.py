@@ -1,4 +1,4 @@
-"""The report of one experiment: start at `markdown`.
+"""The report of one experiment: start at `write`, and at `summary` for what it says.
 
 Every view is a pure function of a `Comparison` and a `Context`.
 """

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evaluation.comparison import Comparison
-from evaluation.report.tables import DASH, markdown
+from evaluation.report.sentence import Sentence
+from evaluation.report.table import DASH, markdown
 from evaluation.suite import Benchmark
 
 SHOWN = ("deviations", "judges", "not_judged", "imported")
@@ -20,19 +21,20 @@ def benchmark_section(comparison: Comparison) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def warnings(comparison: Comparison) -> Iterator[str]:
+def warnings(comparison: Comparison) -> Iterator[Sentence]:
     """One sentence for each reason why values are no values of the whole suite."""
     if part := [_shortfall(comparison, b) for b in comparison.suite if _is_short(comparison, b)]:
-        yield (
-            f"**data: incomplete** ({'; '.join(part)} questions): not comparable with values on the whole "
-            "benchmarks."
+        yield Sentence(
+            "data: incomplete",
+            f" ({'; '.join(part)} questions): not comparable with values on the whole benchmarks.",
         )
     if left_out := comparison.protocol.get("not_judged"):
-        yield f"**not judged**: {', '.join(left_out)}; left out of every arm's mean."
+        yield Sentence("not judged", f": {', '.join(left_out)}; left out of every arm's mean.")
     if comparison.protocol.get("imported"):
-        yield (
-            f"**imported**: the answers were not made here ({comparison.protocol.get('engine')}), so nothing "
-            "is known of how they were asked for."
+        yield Sentence(
+            "imported",
+            f": the answers were not made here ({comparison.protocol.get('engine')}), so nothing is known of "
+            "how they were asked for.",
         )
 
 

@@ -9,6 +9,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from curation.printable import visible
 from evaluation.report.table import Cell, Column, Group, Mark, Row, Table
@@ -103,6 +104,7 @@ GREEK = dict(
 """Small Greek letters that have a command."""
 
 
+@lru_cache(maxsize=1 << 14)
 def escape(text: str) -> str:
     """The text as LaTeX in ASCII. A character that no command stands for is shown as its number, `U+4E2D`."""
     shown = visible(unicodedata.normalize("NFC", text))
@@ -117,7 +119,7 @@ def _character(character: str) -> str:
         return character
     if character in GREEK:
         return rf"$\{GREEK[character]}$"
-    base, *marks = unicodedata.normalize("NFD", character)
+    base, *marks = tuple(unicodedata.normalize("NFD", character))
     if base.isascii() and len(marks) == 1 and marks[0] in ACCENTS:
         inner = rf"\{base}" if base in "ij" else base
         return rf"\{ACCENTS[marks[0]]}{{{inner}}}"
@@ -166,11 +168,9 @@ def _parts(table: Table, widest: int) -> Iterator[Table]:
     for number, block in enumerate(blocks, 1):
         kept = [*range(keys), *block]
         yield replace(
-            table,
+            table.only(kept),
             name=table.name if number == 1 else f"{table.name}-{number}",
             title=table.title if len(blocks) == 1 else f"{table.title} (part {number} of {len(blocks)})",
-            columns=tuple(table.columns[k] for k in kept),
-            rows=tuple(replace(row, cells=tuple(row.cells[k] for k in kept)) for row in table.rows),
             notes=table.notes if number == len(blocks) else "",
         )
 

@@ -6,7 +6,8 @@ A cell has the text that is shown and, for CSV and for sorting, its values in fu
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from curation.printable import inert, visible
@@ -62,6 +63,11 @@ class Table:
         for row in self.rows:
             _check(self.name, self.columns, row)
 
+    def only(self, kept: Sequence[int]) -> "Table":
+        """The table with the columns at these places."""
+        rows = (replace(row, cells=tuple(row.cells[k] for k in kept)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[k] for k in kept), rows=tuple(rows))
+
     @property
     def grouped(self) -> bool:
         """Whether the rows are of more than one group."""
@@ -107,7 +113,12 @@ def _lines(header: Sequence[str], alignment: Sequence[str], rows: Sequence[Seque
 
 
 def _words(text: str, column: Column) -> str:
-    return inert(text) if column.foreign else text
+    return _inert(text) if column.foreign else text
+
+
+@lru_cache(maxsize=1 << 14)
+def _inert(text: str) -> str:
+    return inert(text)
 
 
 def _marked(cell: Cell, column: Column) -> str:

@@ -62,9 +62,9 @@ def design(needs: Needs | None) -> str:
     return f"{counted(needs.pools, 'pool')} x {counted(needs.seeds, 'seed')}"
 
 
-def inside_margin(claim: Claim, difference: Difference) -> bool:
-    """Whether the whole corrected interval is less than the margin away from 0."""
-    return max(abs(difference.corrected_low), abs(difference.corrected_high)) < claim.margin
+def sided(claim: Claim) -> bool:
+    """Whether the claim says which of the two is better."""
+    return claim.verdict in ("beats", "loses to")
 
 
 def listed(names: Sequence[str], at_most: int = 8) -> str:

@@ -1,48 +1,31 @@
-"""From the evaluations of many checkpoints to one comparison of arms.
+"""From the runs of an experiment to one comparison of arms.
 
-    compare(runs, suite)      # means of each arm, /FULL, >Rand, differences with intervals
-    collect(runs, suite)      # all results as a long-form table
+    compare(experiment)       # means of each arm, /FULL, >Rand, differences with intervals, claims
 
-Everything is a pure function of the files that `evaluation.harness.evaluate` wrote.
+A pure function of the three files of `evaluation.experiment`.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from evaluation.comparison import ArmResult, Comparison, Spread
-from evaluation.results import (
-    Leaked,
-    ResultsError,
-    Run,
-    check_protocol,
-    check_questions,
-    collect,
-    read_scores,
-    read_summary,
-)
-from evaluation.statistics.basic import Interval, PairedBootstrap, mean, std, unit_weights, welch
+from evaluation.comparison import ArmResult, Comparison, Spread, rounded
+from evaluation.experiment import Experiment, RunAbout
+from evaluation.results import ResultsError
+from evaluation.score import without_questions
+from evaluation.statistics.basic import mean, std, unit_weights
+from evaluation.statistics.claims import claim
+from evaluation.statistics.crossed import Arm, cells, differences
+from evaluation.statistics.robustness import robustness
 from evaluation.suite import Benchmark, Suite
 
-__all__ = [
-    "ArmResult",
-    "Comparison",
-    "ResultsError",
-    "Run",
-    "Spread",
-    "collect",
-    "compare",
-    "count_above",
-    "leave_one_out",
-    "relative_to_reference",
-]
+Scores = NDArray[np.float64]
 
 
 def relative_to_reference(scores: Sequence[float], reference: Sequence[float]) -> float | None:
@@ -72,91 +55,114 @@ def count_above(scores: Sequence[float], baseline: Sequence[float]) -> int:
     return sum(score > base for score, base in zip(scores, baseline, strict=True))
 
 
-def compare(
-    runs: Sequence[Run],
-    suite: Suite,
-    *,
-    reference: str | None = "full",
-    baseline: str | Mapping[str, str] | None = "random",
-    bench_dir: Path | None = None,
-    leaked: Leaked | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Comparison:
-    """Compare arms that answered the same questions under the same protocol; ResultsError otherwise.
+def compare(experiment: Experiment) -> Comparison:
+    """Compare the arms of an experiment, with all questions and without those that samples repeat.
 
-    `reference` (the arm trained on the full data) and `baseline` name arms; without such an arm among the
-    runs there is no /FULL, or no differences. A mapping {budget: arm} names the baseline of each budget.
-    `bench_dir` has the blind level of each benchmark (bench.json). `leaked`: these questions are left out
-    with their units, and a benchmark without any other is left out of every mean; what is said of how answers
-    were read is of all answers.
+    Without a reference or a baseline among the arms there is no /FULL, or no differences. Units with a
+    repeated question are left out whole; a benchmark without any other is left out of every mean; what is
+    said of how answers were read is of all answers. Raises ResultsError if no question is left.
     """
-    if not runs:
-        raise ResultsError("no runs to compare")
-    arms = {name: [run for run in runs if run.arm == name] for name in dict.fromkeys(run.arm for run in runs)}
-    summaries = [read_summary(run.path) for run in runs]
-    check_protocol(runs, summaries)
-    suite = suite.judged(summaries[0]["protocol"].get("not_judged", ()))
-    answers = {id(run): read_scores(run, suite, leaked) for run in runs}
-    check_questions(runs, answers)
-    if empty := [b.name for b in suite if not len(answers[id(runs[0])][b.name])]:
-        suite = suite.judged(empty)
-        answers = {key: {b.name: own[b.name] for b in suite} for key, own in answers.items()}
-        if not len(suite):
-            raise ResultsError("no question is left: samples of the pool repeat all of them")
-    units = {name: _units(group, answers) for name, group in arms.items()}
-    pools = _check_pools(units)
-    reference_means = units[reference].benchmark_means() if reference in units else None
-    first, asked = summaries[0]["benchmarks"], answers[id(runs[0])]
-    bases = _Baseline.of_arms(arms, baseline, units, suite, resamples, seed)
-    results = tuple(
-        _arm_result(
-            group,
-            units[name],
-            suite,
-            reference_means,
-            bases.get(name),
-            _unparsed(group, suite),
-            _grounding(group, answers, suite),
+    leaked = pc.any(experiment.questions["leaked"]).as_py()
+    return rounded(
+        replace(
+            _compared(experiment, counted(experiment)),
+            decontamination=experiment.decontamination,
+            without_leaks=_compared(experiment, counted(experiment, leaks=False)) if leaked else None,
         )
-        for name, group in arms.items()
-    )
-    return Comparison(
-        suite=suite,
-        reference_arm=reference if reference in arms else None,
-        baseline=dict(baseline) if isinstance(baseline, Mapping) else baseline if baseline in arms else None,
-        arms=results,
-        chance={b.name: b.chance if b.chance is not None else first[b.name]["chance"] for b in suite},
-        blind=_blind(bench_dir, suite),
-        n={b.name: pc.sum(asked[b.name]["questions"]).as_py() for b in suite},
-        protocol=summaries[0]["protocol"],
-        pools=pools,
-        units={b.name: len(asked[b.name]) for b in suite},
-        reading={b.name: _reading([summary["benchmarks"][b.name] for summary in summaries]) for b in suite},
     )
 
 
-def _reading(entries: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """How the answers of all runs to one benchmark were read, see `Comparison.reading`."""
-    n = sum(entry["n"] for entry in entries)
-    gaps = [entry["lenient"] - entry["value"] for entry in entries if entry["lenient"] is not None]
-    return {
-        "unparsed": sum(entry["unparsed"] for entry in entries) / n,
-        "truncated": sum(entry["truncated"] for entry in entries) / n,
-        "lenient": mean(gaps) if len(gaps) == len(entries) else None,
-    }
+# ---------------------------------------------------------------------------------------------- questions
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The units of one benchmark that count: the column of each unit's first question in the experiment's
+    scores, the factor that makes the mean over units the benchmark's value, the category, and how many
+    questions they have.
+    """
+
+    columns: NDArray[np.int64]
+    factors: Scores
+    strata: tuple[str, ...]
+    questions: int
+
+    def scores(self, of_questions: Scores) -> Scores:
+        """float64[units] of float64[questions], a row of the experiment's scores."""
+        return of_questions[self.columns] * self.factors
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "Asked":
+        """`rows`: questions of one benchmark, with their column of the scores in `column`."""
+        places: dict[str, int] = {}
+        place = [places.setdefault(name, len(places)) for name in rows["unit"].to_pylist()]
+        _, first = np.unique(np.array(place, dtype=np.int64), return_index=True)
+        weights = np.bincount(place, weights=rows["weight"].to_numpy()).astype(np.float64)
+        columns = rows["column"].to_numpy()[first]
+        return cls(columns, weights * len(places), tuple(rows["stratum"].take(first).to_pylist()), len(rows))
+
+
+def counted(experiment: Experiment, leaks: bool = True) -> dict[str, Asked]:
+    """The units of each benchmark that has any; with `leaks` false without those that samples repeat."""
+    found = {}
+    columns = pa.array(np.arange(len(experiment.questions)))
+    questions = experiment.questions.append_column("column", columns)
+    for benchmark in experiment.suite:
+        rows = questions.filter(pc.equal(questions["benchmark"], benchmark.name))
+        if not leaks:
+            rows = without_questions(rows, rows.filter(rows["leaked"])["id"].to_pylist())
+        if len(rows):
+            found[benchmark.name] = Asked.of(rows)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- units
 
 
 @dataclass(frozen=True)
 class _Units:
-    """The repetitions of an arm: scores [repetition][benchmark] -> float64[units of the benchmark], the pool
-    seed of each repetition, and the category of each unit of each benchmark.
+    """The repetitions of an arm: scores [repetition][benchmark] -> float64[units of the benchmark], and the
+    pool seed of each repetition.
     """
 
-    arm: str
     pools: list[int | None]
-    scores: list[list[np.ndarray]]
-    strata: list[list[str]]
+    scores: list[list[Scores]]
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        runs: Sequence[int],
+        asked: Mapping[str, Asked],
+        scores: Scores | None = None,
+    ) -> "_Units":
+        """The repetitions that the runs at these positions make, with the experiment's or other `scores`.
+
+        With several selection seeds, the training seeds of one selection are averaged: they are not
+        independent selections.
+        """
+        scores = experiment.scores if scores is None else scores
+        by_selection = len({experiment.runs[at].selection_seed for at in runs}) > 1
+        members: dict[tuple[int | None, int], list[int]] = {}
+        for at in runs:
+            run = experiment.runs[at]
+            seed = run.selection_seed if by_selection else run.train_seed
+            members.setdefault((run.pool_seed, seed), []).append(at)
+        keys = sorted(members, key=lambda key: (key[0] or 0, key[1]))
+        return cls(
+            [pool for pool, _ in keys],
+            [
+                [np.mean([own.scores(scores[at]) for at in members[key]], axis=0) for own in asked.values()]
+                for key in keys
+            ],
+        )
+
+    def in_points(self, scales: Sequence[float]) -> Arm:
+        """The same scores in % of the scales."""
+        return Arm(
+            [[100 / scale * own for own, scale in zip(unit, scales, strict=True)] for unit in self.scores],
+            self.pools,
+        )
 
     def benchmark_means(self) -> list[float]:
         """Mean score of each benchmark; every pool has the same weight."""
@@ -179,141 +185,103 @@ class _Units:
         return [mean([value for own, value in values if own == pool]) for pool in dict.fromkeys(self.pools)]
 
 
-def _units(
-    group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], column: str = "score"
-) -> _Units:
-    """The units of one arm by pool seed.
-
-    With several selection seeds, the training seeds of one selection are averaged: they are not independent
-    selections.
-    """
-    if len({str(run.budget) for run in group}) > 1:
-        raise ResultsError(
-            f"arm {group[0].arm!r} has runs of several budgets: {sorted({str(run.budget) for run in group})}"
-        )
-    by_selection = len({run.selection_seed for run in group}) > 1
-    members: dict[tuple[int | None, int], list[Run]] = {}
-    for run in group:
-        members.setdefault(
-            (run.pool_seed, run.selection_seed if by_selection else run.train_seed), []
-        ).append(run)
-    for (pool, _), unit in members.items():
-        if len({run.train_seed for run in unit}) < len(unit):
-            where = "" if pool is None else f" on pool {pool}"
-            raise ResultsError(f"arm {group[0].arm!r} has {len(unit)} runs with the same seeds{where}")
-    keys = sorted(members, key=lambda key: (key[0] or 0, key[1]))
-    scores = [
-        [
-            np.mean([answers[id(run)][task][column].to_numpy() for run in members[key]], axis=0)
-            for task in answers[id(group[0])]
-        ]
-        for key in keys
-    ]
-    strata = [part["stratum"].to_pylist() for part in answers[id(group[0])].values()]
-    return _Units(group[0].arm, [pool for pool, _ in keys], scores, strata)
-
-
-def _check_pools(units: Mapping[str, _Units]) -> tuple[int | None, ...]:
-    """The pools of all arms; ResultsError if they differ: differences would then include the pools' own."""
-    first = next(iter(units.values()))
-    for other in units.values():
-        if set(other.pools) != set(first.pools):
-            raise ResultsError(
-                f"arms {first.arm!r} and {other.arm!r} were run on different pools: "
-                f"{sorted(set(first.pools), key=str)} and {sorted(set(other.pools), key=str)}"
-            )
-    return tuple(dict.fromkeys(first.pools))
-
-
-@dataclass(frozen=True)
-class _Baseline:
-    """What an arm is compared with, and the questions drawn for the intervals of all differences: over all
-    benchmarks (`whole`), and of each alone.
-    """
-
-    units: _Units
-    whole: PairedBootstrap
-    alone: tuple[PairedBootstrap, ...]
-
-    @classmethod
-    def of_arms(
-        cls,
-        arms: Mapping[str, Sequence[Run]],
-        baseline: str | Mapping[str, str] | None,
-        units: Mapping[str, _Units],
-        suite: Suite,
-        resamples: int,
-        seed: int,
-    ) -> "dict[str, _Baseline]":
-        """The one baseline, or that of the arm's budget, of each arm that has one; none is its own."""
-        pairs: dict[str, str] = {}
-        for arm, group in arms.items():
-            name = baseline.get(str(group[0].budget)) if isinstance(baseline, Mapping) else baseline
-            if name is not None and name != arm and name in units:
-                pairs[arm] = name
-        if not pairs:
-            return {}
-        # In the order of their names: the last digits of a product may depend on the order of its rows.
-        drawn = [units[name] for name in sorted({*pairs, *pairs.values()})]
-        settings: dict[str, Any] = {
-            "pools": {arm.arm: arm.pools for arm in drawn},
-            "resamples": resamples,
-            "seed": seed,
-        }
-        scales, strata = [b.scale for b in suite], drawn[0].strata
-        alone = tuple(
-            PairedBootstrap.of(
-                {arm.arm: [[unit[k]] for unit in arm.scores] for arm in drawn},
-                scale=[scales[k]],
-                strata=[strata[k]],
-                **settings,
-            )
-            for k in range(len(suite))
-        )
-        whole = PairedBootstrap.of(
-            {arm.arm: arm.scores for arm in drawn}, scale=scales, strata=strata, first=alone[0], **settings
-        )
-        return {arm: cls(units[base], whole, alone) for arm, base in pairs.items()}
-
-    def difference(self, arm: str, drawn: PairedBootstrap) -> Interval:
-        """Mean of the arm minus the baseline's, in % of the scales."""
-        interval = drawn.difference(arm, self.units.arm)
-        return Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
-
-
 def _spread(values: Sequence[float]) -> Spread:
     return Spread(mean(values), None if len(values) < 2 else std(values))
 
 
-def _arm_result(
-    group: Sequence[Run],
-    units: _Units,
-    suite: Suite,
-    reference: list[float] | None,
-    base: _Baseline | None,
-    unparsed: float,
-    grounding: Mapping[str, Any],
-) -> ArmResult:
+# ---------------------------------------------------------------------------------------------- arms
+
+
+def _compared(experiment: Experiment, asked: Mapping[str, Asked]) -> Comparison:
+    """The comparison over these questions."""
+    if not asked:
+        raise ResultsError("no question is left: samples of the pool repeat all of them")
+    suite = experiment.suite.only(tuple(asked))
+    runs = {arm.name: experiment.runs_of(arm.name) for arm in experiment.arms}
+    units = {name: _Units.of(experiment, own, asked) for name, own in runs.items()}
+    reference = experiment.reference if experiment.reference in units else None
+    pairs = _pairs(experiment)
+    against = _against(experiment, units, pairs, suite, asked)
+    full = units[reference].benchmark_means() if reference else None
+    arms = tuple(
+        ArmResult(
+            arm=arm.name,
+            budget=arm.budget,
+            targeted=arm.targeted,
+            control=arm.control,
+            control_of=arm.control_of,
+            anchor=arm.anchor,
+            runs=len(runs[arm.name]),
+            unparsed=_unparsed([experiment.runs[at] for at in runs[arm.name]], suite),
+            **_scores(units[arm.name], suite),
+            **_relative(units[arm.name], suite, full),
+            **against.get(arm.name, dict.fromkeys(("above", "difference"))),
+            **_grounding(experiment, runs[arm.name], asked, suite),
+        )
+        for arm in experiment.arms
+    )
+    return Comparison(
+        suite=suite,
+        reference_arm=reference,
+        baseline=_known(experiment.baseline, units),
+        arms=arms,
+        chance={b.name: experiment.chance[b.name] for b in suite},
+        blind={b.name: experiment.blind[b.name] for b in suite},
+        n={name: own.questions for name, own in asked.items()},
+        protocol=experiment.protocol,
+        pools=tuple(dict.fromkeys(units[experiment.arms[0].name].pools)),
+        units={name: len(own.strata) for name, own in asked.items()},
+        reading={b.name: _reading([run.benchmarks[b.name] for run in experiment.runs]) for b in suite},
+    )
+
+
+def _known(baseline: str | dict[str, str] | None, units: Mapping[str, _Units]) -> Any:
+    """The baseline, None for a single one without runs."""
+    return baseline if isinstance(baseline, dict) or baseline in units else None
+
+
+def _pairs(experiment: Experiment) -> dict[str, str]:
+    """Arm -> the one baseline, or that of the arm's budget; none is its own."""
+    base, names = experiment.baseline, {arm.name for arm in experiment.arms}
+    pairs = {}
+    for arm in experiment.arms:
+        name = base.get(arm.budget) if isinstance(base, dict) else base
+        if name is not None and name != arm.name and name in names:
+            pairs[arm.name] = name
+    return pairs
+
+
+def _reading(entries: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """How the answers of all runs to one benchmark were read, see `Comparison.reading`."""
+    n = sum(entry["n"] for entry in entries)
+    gaps = [entry["lenient"] - entry["value"] for entry in entries if entry["lenient"] is not None]
+    return {
+        "unparsed": sum(entry["unparsed"] for entry in entries) / n,
+        "truncated": sum(entry["truncated"] for entry in entries) / n,
+        "lenient": mean(gaps) if len(gaps) == len(entries) else None,
+    }
+
+
+def _unparsed(runs: Sequence[RunAbout], suite: Suite) -> float:
+    """Share of all answers of an arm that could not be parsed."""
+    entries = [run.benchmarks[b.name] for run in runs for b in suite]
+    return sum(entry["unparsed"] for entry in entries) / sum(entry["n"] for entry in entries)
+
+
+def _scores(units: _Units, suite: Suite) -> dict[str, Any]:
+    """The fields of an ArmResult about its own scores."""
     scales = [b.scale for b in suite]
     unit_means, pool_means = units.means(scales), units.pool_means(scales)
-    return ArmResult(
-        arm=group[0].arm,
-        budget=str(group[0].budget),
-        targeted=group[0].targeted,
-        runs=len(group),
-        units=len(unit_means),
-        unit_means=tuple(unit_means),
-        benchmarks={
+    return {
+        "units": len(unit_means),
+        "unit_means": tuple(unit_means),
+        "benchmarks": {
             b.name: Spread(value, _spread([unit[k].mean() for unit in units.scores]).std)
             for k, (b, value) in enumerate(zip(suite, units.benchmark_means(), strict=True))
         },
-        mean=Spread(mean(pool_means), _spread(unit_means).std),
-        unparsed=unparsed,
-        pool_means=tuple(pool_means),
-        **_relative(units, suite, reference),
-        **_differences(units, suite, base),
-        **grounding,
-    )
+        "mean": Spread(mean(pool_means), _spread(unit_means).std),
+        "pool_means": tuple(pool_means),
+    }
 
 
 def _relative(units: _Units, suite: Suite, reference: list[float] | None) -> dict[str, Any]:
@@ -344,25 +312,37 @@ def _ratio_parts(
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def _differences(units: _Units, suite: Suite, base: _Baseline | None) -> dict[str, Any]:
-    """The fields of an ArmResult about its baseline."""
-    if base is None:
-        return dict.fromkeys(("above", "difference", "p"))
-    scales = [b.scale for b in suite]
-    above = count_above(_higher_is_better(units, suite), _higher_is_better(base.units, suite))
-    pool_means, base_means = units.pool_means(scales), base.units.pool_means(scales)
-    # Seeds of one pool share its samples: units of several pools are not independent, as a t-test needs.
-    p = welch(units.means(scales), base.units.means(scales)).p if len(pool_means) == 1 else math.nan
-    return {
-        "above": above,
-        "difference": base.difference(units.arm, base.whole),
-        "p": None if math.isnan(p) else p,
-        "baseline": base.units.arm,
-        "pool_differences": tuple(x - y for x, y in zip(pool_means, base_means, strict=True)),
-        "benchmark_differences": {
-            b.name: base.difference(units.arm, drawn) for b, drawn in zip(suite, base.alone, strict=True)
-        },
-    }
+def _against(
+    experiment: Experiment,
+    units: Mapping[str, _Units],
+    pairs: Mapping[str, str],
+    suite: Suite,
+    asked: Mapping[str, Asked],
+) -> dict[str, dict[str, Any]]:
+    """By arm: the fields of an ArmResult about its baseline; all differences are one family."""
+    if not pairs:
+        return {}
+    strata, scales = [own.strata for own in asked.values()], [b.scale for b in suite]
+    anchors = {arm.name for arm in experiment.arms if arm.anchor}
+    chance = [100 * experiment.chance[b.name] / b.scale for b in suite]
+    names = [b.name for b in suite]
+    in_points = {name: own.in_points(scales) for name, own in units.items()}
+    tested = differences(in_points, pairs, strata, anchors=anchors)
+    of_benchmarks = cells(tested)
+    fields: dict[str, dict[str, Any]] = {}
+    for name, base in pairs.items():
+        own, other = units[name], units[base]
+        means = zip(own.pool_means(scales), other.pool_means(scales), strict=True)
+        fields[name] = {
+            "baseline": base,
+            "above": count_above(_higher_is_better(own, suite), _higher_is_better(other, suite)),
+            "difference": tested[name].difference,
+            "pool_differences": tuple(x - y for x, y in means),
+            "benchmark_differences": dict(zip(names, of_benchmarks[name], strict=True)),
+            "claim": claim(tested[name], margin=experiment.margin),
+            "robustness": robustness(tested[name], names, chance=chance),
+        }
+    return fields
 
 
 def _higher_is_better(units: _Units, suite: Suite) -> list[float]:
@@ -375,43 +355,26 @@ def _sign(benchmark: Benchmark) -> int:
 
 
 def _grounding(
-    group: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]], suite: Suite
+    experiment: Experiment, runs: Sequence[int], asked: Mapping[str, Asked], suite: Suite
 ) -> dict[str, Any]:
     """The fields of an ArmResult about shuffled images; {} if no repetition was evaluated with them."""
-    both = [
-        run
-        for run in group
-        if any(not part["score_shuffled"].null_count for part in answers[id(run)].values())
-    ]
+    columns = np.concatenate([own.columns for own in asked.values()])
+    both = [at for at in runs if not np.isnan(experiment.shuffled[at, columns]).all()]
     if not both:
         return {}
-    real, shuffled = (_units(both, answers, column) for column in ("score", "score_shuffled"))
+    real, shuffled = (
+        _Units.of(experiment, both, asked, scores) for scores in (experiment.scores, experiment.shuffled)
+    )
     lost = [
         [_sign(b) * (x - y) for b, x, y in zip(suite, *unit, strict=True)]
         for unit in zip(real.scores, shuffled.scores, strict=True)
     ]
     fields: dict[str, Any] = {}
-    for name, units in (
-        ("shuffled", shuffled),
-        ("grounded", _Units(real.arm, real.pools, lost, real.strata)),
-    ):
+    for name, units in (("shuffled", shuffled), ("grounded", _Units(real.pools, lost))):
         means = zip(suite, units.benchmark_means(), strict=True)
-        # A benchmark without shuffled scores is all null, which is NaN here.
+        # A benchmark without shuffled scores is all NaN.
         values = {b.name: None if math.isnan(value) else value for b, value in means}
         scales = [b.scale for b in suite]
         average = Spread(mean(units.pool_means(scales)), _spread(units.means(scales)).std)
         fields |= {name: values, f"{name}_mean": None if None in values.values() else average}
     return fields
-
-
-def _unparsed(group: Sequence[Run], suite: Suite) -> float:
-    """Share of all answers of an arm that could not be parsed."""
-    entries = [read_summary(run.path)["benchmarks"][b.name] for run in group for b in suite]
-    return sum(entry["unparsed"] for entry in entries) / sum(entry["n"] for entry in entries)
-
-
-def _blind(bench_dir: Path | None, suite: Suite) -> dict[str, float | None]:
-    """Score of the best guess without the image, from bench.json; None if it was not measured."""
-    path = Path(bench_dir) / "bench.json" if bench_dir else None
-    content = json.loads(path.read_text()) if path and path.is_file() else {}
-    return {b.name: content.get(b.capability, {}).get("blind") for b in suite}

@@ -1,7 +1,8 @@
 """The content of a comparison of arms: what `evaluation.aggregate.compare` computes and reports show."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from evaluation.statistics.basic import Interval
@@ -14,6 +15,10 @@ JSON_NAMES = {
     "reference_arm": "full_arm",
 }
 """Field -> key in comparison.json where they differ: the file format keeps the names of the column /FULL."""
+
+DIGITS = 9
+"""Decimals of every number of a comparison. Two processors may differ in the last of sixteen digits; rounded
+they write the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +129,17 @@ class ArmResult:
     scores is 0); `relative_range` is its lowest and highest value when any one benchmark is left out. `above`
     counts the benchmarks above the arm `baseline`. `difference` is the difference of `mean` to the
     baseline's, in points, with a 95 % interval; `benchmark_differences` and `pool_differences` are those of
-    single benchmarks and pools. `p` is Welch's over units (None for several pools, whose units are not
-    independent).
+    single benchmarks and pools; those of benchmarks are a family of their own, of all arms x benchmarks.
+    `claim` and `robustness` are about `difference`.
 
     `shuffled` is the score of each benchmark with the images of other questions, over the repetitions
     evaluated with shuffled images; `grounded` is what these lose by it (score - shuffled, inverted when lower
     is better). A benchmark is None if no question could be given another's image; all is None if no
     repetition was evaluated this way. The two means are None unless all benchmarks have a value.
 
-    `targeted`: the arm's selector saw validation data of the benchmarks.
+    `targeted`: the arm's selector saw validation data of the benchmarks. `control`: what the arm is a control
+    for (empty: an arm under test); `control_of`: the only arm that it is one of. `anchor`: a level to read
+    others by (all data, no training), about which nothing is claimed.
     """
 
     arm: str
@@ -147,17 +154,19 @@ class ArmResult:
     relative_std: float | None
     relative_range: tuple[float, float] | None
     above: int | None
-    difference: Interval | None
-    p: float | None
+    difference: Difference | None
     pool_means: tuple[float, ...] = ()
     baseline: str | None = None
     pool_differences: tuple[float, ...] = ()
-    benchmark_differences: dict[str, Interval] = field(default_factory=dict)
+    benchmark_differences: dict[str, Difference] = field(default_factory=dict)
     shuffled: dict[str, float | None] | None = None
     grounded: dict[str, float | None] | None = None
     shuffled_mean: Spread | None = None
     grounded_mean: Spread | None = None
     targeted: bool = False
+    control: str = ""
+    control_of: str = ""
+    anchor: bool = False
     claim: Claim | None = None
     robustness: Robustness | None = None
 
@@ -199,9 +208,9 @@ class Comparison:
         return [by_task[b.name] for b in self.suite]
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of comparison.json."""
+        """The content of comparison.json; what is not known (NaN) is null there."""
         own = replace(self, suite=None, without_leaks=None)  # type: ignore[arg-type]
-        content = _json_names(asdict(own))
+        content = _json_names(_known(asdict(own)))
         content["suite"] = self.suite.model_dump(mode="json")
         content["without_leaks"] = self.without_leaks and self.without_leaks.to_dict()
         return content | {"arms": [_json_names(arm) for arm in content["arms"]]}
@@ -209,6 +218,29 @@ class Comparison:
     def arm(self, name: str) -> ArmResult:
         """The arm of this name; raises StopIteration if there is none."""
         return next(arm for arm in self.arms if arm.arm == name)
+
+
+def rounded(value: Any) -> Any:
+    """The same value with every float in it rounded to DIGITS, in records, mappings and sequences."""
+    if isinstance(value, float):
+        return round(value, DIGITS) + 0.0  # -0.0 becomes 0.0
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {one.name: getattr(value, one.name) for one in fields(value)}
+        return replace(value, **{name: rounded(part) for name, part in own.items()})
+    if isinstance(value, Mapping):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(rounded(part) for part in value)
+    return value
+
+
+def _known(value: Any) -> Any:
+    """`asdict`'s result with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _known(part) for name, part in value.items()}
+    return [_known(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _json_names(content: dict[str, Any]) -> dict[str, Any]:

@@ -16,27 +16,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluation.score import unit_table, without_questions
 from evaluation.suite import Benchmark, Suite
 
-RESULT_SCHEMA = pa.schema(
-    [
-        ("arm", pa.string()),
-        ("budget", pa.string()),
-        ("pool_seed", pa.int64()),
-        ("selection_seed", pa.int64()),
-        ("train_seed", pa.int64()),
-        ("benchmark", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("n", pa.int64()),
-        ("stderr", pa.float64()),
-        ("protocol", pa.string()),
-        ("checkpoint", pa.string()),
-    ]
-)
 Leaked = Mapping[str, Collection[str]]
 """Benchmark -> ids of its questions that samples of a pool repeat."""
+
+QUESTION_COLUMNS = ("benchmark", "index", "id", "unit", "stratum", "weight")
+"""Columns of scores.parquet that describe a question; equal in all runs that can be compared."""
+SUMS = {"value": "score", "lenient": "lenient", "shuffled": "score_shuffled"}
+"""Key of a benchmark's summary -> column whose sum of weight x score it is."""
+MEANING = {
+    "suite": "the suite",
+    "entries": "what the suite says of its benchmarks",
+    "tasks": "the tasks' prompts and scorers",
+    "data": "the edition of the benchmarks' data",
+}
+"""What a key of the protocol stands for, where its name does not say it."""
 
 
 class ResultsError(ValueError):
@@ -48,7 +43,10 @@ class Run:
     """One trained checkpoint of an arm, and the directory of its evaluation.
 
     `budget` is printed as it is, such as "30%". `pool_seed` is None for a pool that the user supplied.
-    `targeted`: the selector saw validation data of the benchmarks.
+    `targeted`: the selector saw validation data of the benchmarks. `selector`: the method. `control`: what
+    the arm is a control for, empty for an arm under test; `control_of`: the only arm that it is one of.
+    `anchor`: a level to read others by, about which nothing is claimed. `commit`: of the code that scored the
+    answers.
     """
 
     arm: str
@@ -58,6 +56,11 @@ class Run:
     path: Path
     pool_seed: int | None = None
     targeted: bool = False
+    selector: str = ""
+    control: str = ""
+    control_of: str = ""
+    anchor: bool = False
+    commit: str | None = None
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -70,54 +73,12 @@ def read_summary(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def collect(runs: Sequence[Run], suite: Suite, leaked: Leaked | None = None) -> pa.Table:
-    """Long-form results: one row per run, benchmark and metric. ResultsError for a missing benchmark.
-
-    The metrics are the benchmark's own, `<metric>_lenient` (the uniform reading of answers),
-    `<metric>_shuffled` if it was evaluated with shuffled images, unparsed_rate and truncated_rate; of a
-    benchmark with `leaked` questions also `<metric>_without_leaks`, whose n counts the others.
-    """
-    rows: list[dict[str, Any]] = []
-    for run in runs:
-        summary = read_summary(run.path)
-        identity = {
-            "arm": run.arm,
-            "budget": str(run.budget),
-            "pool_seed": run.pool_seed,
-            "selection_seed": run.selection_seed,
-            "train_seed": run.train_seed,
-            "protocol": protocol_hash(summary["protocol"]),
-            "checkpoint": summary["checkpoint"],
-        }
-        judged = suite.judged(summary["protocol"].get("not_judged", ()))
-        left = read_scores(run, judged, leaked) if leaked else {}
-        for benchmark in judged:
-            entry = _entry(run, summary, benchmark)
-            n, metric = entry["n"], benchmark.official
-            measured = {metric: (entry["value"], entry["stderr"], n)}
-            for reading in ("lenient", "shuffled"):
-                if entry[reading] is not None:
-                    measured[f"{metric}_{reading}"] = (entry[reading], None, n)
-            for count in ("unparsed", "truncated"):
-                rate = entry[count] / n
-                measured[f"{count}_rate"] = (rate, math.sqrt(rate * (1 - rate) / n), n)
-            if leaked and leaked.get(benchmark.name) and len(others := left[benchmark.name]):
-                value = pc.mean(others["score"]).as_py()
-                measured[f"{metric}_without_leaks"] = (value, None, pc.sum(others["questions"]).as_py())
-            rows += [
-                identity
-                | {"benchmark": benchmark.name, "metric": name, "value": value, "n": count, "stderr": error}
-                for name, (value, error, count) in measured.items()
-            ]
-    return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
-
-
 def protocol_hash(protocol: Mapping[str, Any]) -> str:
     """Twelve hex digits that are equal for equal protocols."""
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[str, Any]:
+def entry_of(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[str, Any]:
     """The summary's entry of one benchmark; ResultsError if it is missing, empty or not a number."""
     missing = (
         f"{run.path}: no result of benchmark {benchmark.name!r} for arm {run.arm!r} (seed {run.train_seed})"
@@ -132,36 +93,30 @@ def _entry(run: Run, summary: Mapping[str, Any], benchmark: Benchmark) -> dict[s
     return entry
 
 
-def read_scores(run: Run, suite: Suite, leaked: Leaked | None = None) -> dict[str, pa.Table]:
-    """Per unit of each benchmark, in the order of the questions: id, stratum, score, lenient, score_shuffled.
+def read_rows(run: Run, summary: Mapping[str, Any], suite: Suite) -> pa.Table:
+    """The questions of all benchmarks in the order of the suite: QUESTION_COLUMNS and the columns of SUMS.
 
-    The three scores are float64, weight x score times the number of units: their means are the benchmark's
-    values. `leaked`: these questions are left out, with the whole unit that they belong to. ResultsError if
-    the scores are not the values of the summary.
+    ResultsError if the scores are not the values of the summary.
     """
-    summary = read_summary(run.path)
-    columns = ["benchmark", "index", "id", "unit", "stratum", "weight", "score", "lenient", "score_shuffled"]
+    columns = [*QUESTION_COLUMNS, *SUMS.values()]
     try:
         table = pq.read_table(Path(run.path) / "scores.parquet", columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(
             f"{run.path}: no readable scores.parquet ({error}); evaluate this checkpoint again"
         ) from error
-    scores = {}
+    parts = []
     for benchmark in suite:
-        entry = _entry(run, summary, benchmark)
+        entry = entry_of(run, summary, benchmark)
         part = table.filter(pc.equal(table["benchmark"], benchmark.name)).sort_by("index")
-        columns_of = {"value": "score", "lenient": "lenient", "shuffled": "score_shuffled"}
-        agree = len(part) == entry["n"] and all(
-            _has_sum(part, column, entry[key]) for key, column in columns_of.items()
-        )
-        if not agree:
+        sums_agree = all(_has_sum(part, column, entry[key]) for key, column in SUMS.items())
+        if len(part) != entry["n"] or not sums_agree:
             raise ResultsError(
                 f"{run.path}: scores.parquet and summary.json disagree on {benchmark.name}; "
                 "evaluate this checkpoint again"
             )
-        scores[benchmark.name] = unit_table(without_questions(part, (leaked or {}).get(benchmark.name, ())))
-    return scores
+        parts.append(part)
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def _has_sum(part: pa.Table, name: str, value: float | None) -> bool:
@@ -174,22 +129,69 @@ def _has_sum(part: pa.Table, name: str, value: float | None) -> bool:
 
 
 def check_protocol(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) -> None:
-    """ResultsError unless all runs were evaluated under the same protocol."""
+    """ResultsError unless all runs had the same protocol; it names both values of every key that differs."""
     first = summaries[0]["protocol"]
     for run, summary in zip(runs, summaries, strict=True):
-        if summary["protocol"] != first:
-            keys = sorted(
-                k for k in {*first, *summary["protocol"]} if first.get(k) != summary["protocol"].get(k)
+        own = summary["protocol"]
+        if keys := sorted(k for k in {*first, *own} if first.get(k) != own.get(k)):
+            values = "; ".join(
+                f"{MEANING.get(k, k)}: {_short(own.get(k))} and {_short(first.get(k))}" for k in keys
             )
             raise ResultsError(
                 f"{run.path} and {runs[0].path} were evaluated under different protocols "
-                f"({', '.join(keys)} differ)"
+                f"({', '.join(keys)} differ). {values}. Evaluate both under one protocol, or compare "
+                "each apart"
             )
 
 
-def check_questions(runs: Sequence[Run], answers: Mapping[int, Mapping[str, pa.Table]]) -> None:
-    """ResultsError unless all runs answered the same questions; `answers` is `read_scores` by `id(run)`."""
+def _short(value: Any) -> str:
+    """A value of a protocol in at most 60 characters."""
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_questions(run: Run, rows: pa.Table, first_run: Run, first: pa.Table) -> None:
+    """ResultsError unless two runs answered the same questions of every benchmark (`read_rows` of both)."""
+    for name in pc.unique(first["benchmark"]).to_pylist():
+        own, other = (table.filter(pc.equal(table["benchmark"], name)) for table in (rows, first))
+        if len(own) != len(other):
+            counts = f": {len(own)} and {len(other)}"
+        elif not all(own[column].equals(other[column]) for column in QUESTION_COLUMNS):
+            counts = ""
+        else:
+            continue
+        raise ResultsError(
+            f"{run.path} and {first_run.path} answered different questions of {name}{counts}; "
+            "evaluate both on the same data with the same limit"
+        )
+
+
+def check_arms(runs: Sequence[Run]) -> None:
+    """ResultsError for an arm with several budgets or twice the same seeds, or arms on different pools.
+
+    Differences between arms of different pools would include the difference of these pools.
+    """
+    first = runs[0]
+    pools: dict[str, set[int | None]] = {}
+    seen: dict[tuple[Any, ...], Run] = {}
+    budgets: dict[str, Run] = {}
     for run in runs:
-        for task, part in answers[id(run)].items():
-            if not part["id"].equals(answers[id(runs[0])][task]["id"]):
-                raise ResultsError(f"{run.path} and {runs[0].path} answered different questions of {task}")
+        pools.setdefault(run.arm, set()).add(run.pool_seed)
+        key = (run.arm, run.pool_seed, run.selection_seed, run.train_seed)
+        if key in seen:
+            where = "" if run.pool_seed is None else f" on pool {run.pool_seed}"
+            raise ResultsError(
+                f"arm {run.arm!r} has 2 runs with the same seeds{where}: {seen[key].path} and {run.path}"
+            )
+        seen[key] = run
+        if str((other := budgets.setdefault(run.arm, run)).budget) != str(run.budget):
+            both = sorted([str(other.budget), str(run.budget)])
+            raise ResultsError(
+                f"arm {run.arm!r} has runs of several budgets: {both}, in {other.path} and {run.path}"
+            )
+    for arm, own in pools.items():
+        if own != pools[first.arm]:
+            raise ResultsError(
+                f"arms {first.arm!r} and {arm!r} were run on different pools: "
+                f"{sorted(pools[first.arm], key=str)} and {sorted(own, key=str)}"
+            )

@@ -1,4 +1,4 @@
-"""Compare the arms: long-form results, tables, plots and the report, from the artefacts of all other stages.
+"""Compare the arms: the experiment's three files (evaluation/experiment.py), and all that is shown from them.
 
 Where samples of a pool repeat questions, scores are given with and without these. Over several pools, scores
 are means with an interval (evaluation/aggregate.py); levels, rater agreement, pool facts and subset mixes are
@@ -7,14 +7,16 @@ means over pools, and counts of lost samples are sums. agreement.json has each p
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipes.stages.leaked import Leaked
 from recipes.stages.pool_measures import levels, rater_agreement
 from recipes.stages.pool_results import PoolResults, mean_of
 from recipes.stages.report_context import context
+
+if TYPE_CHECKING:
+    from evaluation.comparison import ArmResult
 
 BY_POOL = (
     "pool",
@@ -30,20 +32,48 @@ BY_POOL = (
 """Inputs with one entry for each pool that the report describes."""
 
 
-def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
-    """Writes results.parquet, agreement.json, levels (bench.json), comparison.json, plots and report.md."""
-    import pyarrow.parquet as pq
+ANCHORS = ("full", "zero")
+"""Kinds of controls that are levels to read others by: nothing is claimed about them."""
 
-    from evaluation.aggregate import Run, collect, compare
-    from evaluation.report.markdown import write_report
+
+def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
+    """Writes the experiment's files and, from them, all that is shown; also agreement.json and bench.json."""
+    from evaluation.experiment import Experiment
+    from evaluation.rebuild import rebuild
     from evaluation.suite import load_suite
 
     pools = [
         PoolResults(seed, {key: inputs[key][at] for key in BY_POOL if key in inputs})
         for at, seed in enumerate(config["pool_seeds"])
     ]
-    suite = load_suite(config["suite"])
-    runs = [
+    leaked = Leaked(config["decontaminate"], inputs.get("leaks", ()))
+    if "bench" in inputs and (inputs["bench"] / "bench.json").is_file():  # only the mini world has one
+        by_pool = [levels(pool, inputs["bench"]) for pool in pools]
+        (out / "bench.json").write_text(json.dumps(mean_of(by_pool), indent=1))
+    agreement = _write_agreement(pools, out)
+    experiment = Experiment.of_runs(
+        _runs(config, inputs),
+        load_suite(config["suite"]),
+        reference=config["reference"],
+        baseline=config["baseline"],
+        margin=config["margin"],
+        bench_dir=out,
+        leaked=leaked.questions,
+        decontamination=leaked.stamp(),
+        context=context(config, inputs, pools, agreement, leaked),
+    )
+    experiment.write(out)
+    comparison = rebuild(out, out)  # from the files, so that whoever has these can do it again
+    for arm in comparison.arms:
+        progress.say(f"{arm.arm} {arm.budget}: mean {arm.mean.mean:.2f}{_against(arm)}")
+    return {arm.arm: round(arm.mean.mean, 4) for arm in comparison.arms}
+
+
+def _runs(config: dict[str, Any], inputs: dict[str, Any]) -> list[Any]:
+    """The evaluations to compare, as `evaluation.results.Run`."""
+    from evaluation.results import Run
+
+    return [
         Run(
             about["arm"],
             about["selection_seed"],
@@ -52,31 +82,25 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
             path,
             about["pool_seed"],
             about["targeted"],
+            selector=about["selector"],
+            control=about["control"] or "",
+            control_of=about["control_of"] or "",
+            anchor=about["arm"] == config["reference"] or about["control"] in ANCHORS,
+            commit=json.loads((path / "stage.json").read_text())["commit"],
         )
         for about, path in zip(config["runs"], inputs["evaluates"], strict=True)
     ]
-    leaked = Leaked(config["decontaminate"], inputs.get("leaks", ()))
-    pq.write_table(collect(runs, suite, leaked.questions), out / "results.parquet")
-    if "bench" in inputs and (inputs["bench"] / "bench.json").is_file():  # only the mini world has one
-        by_pool = [levels(pool, inputs["bench"]) for pool in pools]
-        (out / "bench.json").write_text(json.dumps(mean_of(by_pool), indent=1))
-    roles = {"reference": config["reference"], "baseline": config["baseline"]}
-    comparison = replace(
-        compare(runs, suite, bench_dir=out, **roles),
-        decontamination=leaked.stamp(),
-        without_leaks=(
-            compare(runs, suite, bench_dir=out, leaked=leaked.questions, **roles)
-            if leaked.questions
-            else None
-        ),
-    )
-    agreement = _write_agreement(pools, out)
-    write_report(comparison, context(config, inputs, pools, agreement, leaked), out)
-    for arm in comparison.arms:
-        gap = arm.difference
-        difference = f", {gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]" if gap else ""
-        progress.say(f"{arm.arm} {arm.budget}: mean {arm.mean.mean:.2f}{difference}")
-    return {arm.arm: round(arm.mean.mean, 4) for arm in comparison.arms}
+
+
+def _against(arm: "ArmResult") -> str:
+    """The difference to the baseline with its corrected interval, and the verdict; empty without one."""
+    gap, claim = arm.difference, arm.claim
+    if gap is None or claim is None:
+        return ""
+    if claim.verdict is None:
+        return f", {gap.value:+.1f} to {arm.baseline}"
+    interval = f"[{gap.corrected_low:+.1f}, {gap.corrected_high:+.1f}]"
+    return f", {gap.value:+.1f} {interval} to {arm.baseline}: {claim.verdict}"
 
 
 def _write_agreement(pools: Sequence[PoolResults], out: Path) -> dict[str, Any]:

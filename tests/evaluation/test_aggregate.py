@@ -2,23 +2,16 @@
 
 import csv
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_data import TOY, bench, toy_suite, write_evaluation
+from evaluation_data import TOY, bench, collected, compared, toy_suite, write_evaluation
 
-from evaluation.aggregate import (
-    ResultsError,
-    Run,
-    collect,
-    compare,
-    count_above,
-    leave_one_out,
-    relative_to_reference,
-)
-from evaluation.results import protocol_hash
-from evaluation.statistics import basic as stats
+from evaluation.aggregate import count_above, leave_one_out, relative_to_reference
+from evaluation.results import ResultsError, Run, protocol_hash
 from evaluation.suite import load_suite
 
 RESULTS = Path(__file__).parents[2] / "recipes" / "results"
@@ -76,7 +69,7 @@ def runs(tmp_path) -> list[Run]:
 
 
 def test_collect_is_long_form(runs):
-    table = collect(runs, TOY)
+    table = collected(runs, TOY)
     assert len(table) == 7 * 2 * 4
     assert table.schema.names == [
         "arm",
@@ -96,7 +89,7 @@ def test_collect_is_long_form(runs):
 
 
 def test_comparison_values(runs):
-    result = compare(runs, TOY)
+    result = compared(runs, TOY)
     value = {
         (run.arm, run.selection_seed): json.loads((run.path / "summary.json").read_text())["benchmarks"]
         for run in runs
@@ -118,18 +111,18 @@ def test_comparison_values(runs):
     assert (
         arm.difference.low < arm.difference.value < arm.difference.high
         and arm.difference.low > 0
-        and arm.p < 0.05
+        and arm.difference.p < 0.05
     )
 
 
 def test_baseline_and_full_rows_have_no_comparison_with_themselves(runs):
-    result = compare(runs, TOY)
+    result = compared(runs, TOY)
     assert result.arm("random").difference is None and result.arm("random").above is None
     assert result.arm("full").relative == pytest.approx(100) and result.arm("full").mean.std is None
 
 
 def test_comparison_without_full_or_baseline(runs):
-    result = compare([run for run in runs if run.arm == "mmssr"], TOY)
+    result = compared([run for run in runs if run.arm == "mmssr"], TOY)
     assert (result.arms[0].relative, result.arms[0].difference, result.baseline, result.reference_arm) == (
         None,
         None,
@@ -139,10 +132,16 @@ def test_comparison_without_full_or_baseline(runs):
 
 
 def test_comparison_is_the_same_whatever_the_order_of_runs(runs):
-    one, other = compare(runs, TOY), compare(runs[::-1], TOY)
-    for name in ("random", "mmssr", "full"):
-        assert one.arm(name) == other.arm(name)
-    json.dumps(one.to_dict())
+    one, other = compared(runs, TOY), compared(runs[::-1], TOY)
+    arms = [{arm["arm"]: arm for arm in result.to_dict()["arms"]} for result in (one, other)]
+    assert arms[0] == arms[1] and arms[0].keys() == {"random", "mmssr", "full"}
+
+
+def test_comparison_json_is_json(runs):
+    """What is not known is null: NaN is no JSON."""
+    text = json.dumps(compared(runs, TOY).to_dict(), allow_nan=False)
+    full = next(arm for arm in json.loads(text)["arms"] if arm["arm"] == "full")
+    assert full["difference"]["value"] > 0 and full["difference"]["low"] is None
 
 
 def test_training_seeds_of_one_subset_are_not_independent_selections(runs):
@@ -151,42 +150,44 @@ def test_training_seeds_of_one_subset_are_not_independent_selections(runs):
         for run in runs
         if run.arm == "mmssr"
     ]
-    arm = compare(again, TOY).arms[0]
+    arm = compared(again, TOY).arms[0]
     assert (arm.runs, arm.units) == (3, 2)
 
 
 def test_training_seeds_of_the_only_selection_are_the_units(runs):
     same = [Run(run.arm, 4, run.selection_seed, run.budget, run.path) for run in runs if run.arm == "mmssr"]
-    arm = compare(same, TOY).arms[0]
+    arm = compared(same, TOY).arms[0]
     assert (arm.runs, arm.units) == (3, 3)
 
 
-def test_defaults_of_the_bootstrap(runs):
-    arms = [compare(runs, TOY, **options).arm("mmssr") for options in ({}, {"resamples": 2000, "seed": 0})]
-    assert arms[0] == arms[1] != compare(runs, TOY, seed=1).arm("mmssr")
-    assert arms[0] != compare(runs, TOY, resamples=2001).arm("mmssr")
+def test_claims_are_of_the_arms_under_test(runs):
+    """The full arm is a level: it is compared, with an interval of its own, and nothing is claimed."""
+    arms = compared(runs, TOY)
+    ours, full = arms.arm("mmssr"), arms.arm("full")
+    assert (ours.claim.verdict, ours.claim.scope, ours.claim.family) == ("beats", "on this pool", 1)
+    assert ours.difference.corrected_low > 0 and ours.robustness.without.keys() == {"t1", "t2"}
+    assert full.anchor and full.claim.verdict is None and "repetition" in full.claim.reason
+    assert math.isnan(full.difference.corrected_low)
 
 
-def test_questions_are_drawn_once_for_all_arms(runs, monkeypatch):
-    """Two benchmarks, each alone, and the second once more after the first: all seven units in each draw."""
-    drawn, real = [], stats._means_of_drawn
-    monkeypatch.setattr(
-        stats,
-        "_means_of_drawn",
-        lambda rng, scores, *rest: drawn.append(len(scores)) or real(rng, scores, *rest),
-    )
-    assert [arm.arm for arm in compare(runs, TOY).arms if arm.difference] == ["mmssr", "full"]
-    assert drawn == [7, 7, 7]
-    drawn.clear()
-    compare([run for run in runs if run.arm != "full"], TOY, baseline="mmssr")
-    assert drawn == [6, 6, 6]
-    drawn.clear()
-    assert not any(arm.difference for arm in compare(runs, TOY, baseline=None).arms) and not drawn
+def test_the_margin_is_the_one_that_was_declared(runs):
+    wide = compared(runs, TOY, margin=60).arm("mmssr").claim
+    assert (wide.margin, wide.verdict, wide.reason) == (60, "beats", "by less than 60 points")
+    assert compared(runs, TOY).arm("mmssr").claim.margin == 1.0
+
+
+def test_every_arm_adds_to_the_family(runs):
+    again = [replace(run, arm="copy") for run in runs if run.arm == "mmssr"]
+    one, two = compared(runs, TOY), compared([*runs, *again], TOY)
+    alone, both = one.arm("mmssr").difference, two.arm("mmssr").difference
+    assert two.arm("copy").claim.family == 2
+    assert (alone.low, alone.high) == (both.low, both.high) and both.corrected_low < alone.corrected_low
+    assert alone.corrected_low == pytest.approx(alone.low)
 
 
 def test_missing_benchmark_is_refused(runs):
     more = toy_suite(*TOY.benchmarks, bench("t3", "Three", "data"))
-    for call in (collect, compare):
+    for call in (collected, compared):
         with pytest.raises(ResultsError, match="no result of benchmark 't3' for arm 'random'"):
             call(runs, more)
 
@@ -219,16 +220,16 @@ def test_missing_benchmark_is_refused(runs):
 def test_incomparable_results_are_refused(runs, damage, message):
     damage(runs[-2].path)
     with pytest.raises(ResultsError, match=message):
-        compare(runs, TOY)
+        compared(runs, TOY)
 
 
 def test_no_runs_and_doubled_runs_are_refused(runs):
     with pytest.raises(ResultsError, match="no runs"):
-        compare([], TOY)
+        compared([], TOY)
     with pytest.raises(ResultsError, match="same seeds"):
-        compare([runs[0], runs[0]], TOY)
+        compared([runs[0], runs[0]], TOY)
     with pytest.raises(ResultsError, match="several budgets"):
-        compare([runs[0], Run("random", 1, 0, "10%", runs[1].path)], TOY)
+        compared([runs[0], Run("random", 1, 0, "10%", runs[1].path)], TOY)
 
 
 def test_equal_to_the_baseline_is_not_above_it():
@@ -238,7 +239,7 @@ def test_equal_to_the_baseline_is_not_above_it():
 def test_means_are_in_percent_of_the_scale(tmp_path):
     suite = toy_suite(bench("t1", "One", "ocr", scale=200.0), bench("t2", "Two", "data"))
     path = write_evaluation(tmp_path / "a", {"t1": np.full(4, 50.0), "t2": np.full(4, 0.5)})
-    arm = compare([Run("a", 0, 0, "1", path)], suite).arms[0]
+    arm = compared([Run("a", 0, 0, "1", path)], suite).arms[0]
     assert (arm.mean.mean, arm.unit_means, arm.pool_means) == (37.5, (37.5,), (37.5,))
     assert {task: spread.mean for task, spread in arm.benchmarks.items()} == {"t1": 50.0, "t2": 0.5}
 
@@ -255,7 +256,7 @@ def test_a_reference_score_of_zero_leaves_all_relative_values_unknown(tmp_path):
         for arm, v in (("full", 0.0), ("a", 0.5))
         for seed in range(2)
     ]
-    for arm in compare(runs, TOY, baseline=None).arms:
+    for arm in compared(runs, TOY, baseline=None).arms:
         assert (arm.relative, arm.relative_std, arm.relative_range) == (None, None, None)
 
 
@@ -265,13 +266,13 @@ def test_lower_is_better_inverts_ratios_and_counts(tmp_path):
         Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, v)}))
         for arm, v in (("full", 0.2), ("random", 0.5), ("mmssr", 0.4))
     ]
-    arm = compare(runs, suite).arm("mmssr")
+    arm = compared(runs, suite).arm("mmssr")
     assert arm.relative == pytest.approx(50) and arm.above == 1
 
 
 def test_blind_level_is_read_from_the_benchmarks(runs, tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps({"spatial": {"n": 200, "chance": 0.2, "blind": 0.3}}))
-    result = compare(runs, TOY, bench_dir=tmp_path)
+    result = compared(runs, TOY, bench_dir=tmp_path)
     assert result.blind == {"t1": 0.3, "t2": None} and result.chance == {"t1": 0.25, "t2": 0.25}
 
 
@@ -283,13 +284,13 @@ def test_shuffled_scores_of_the_runs_that_have_them(tmp_path):
         Run("a", 1, 1, "1", write_evaluation(tmp_path / "a1", halves, shuffled=shuffled)),
         Run("b", 0, 0, "1", write_evaluation(tmp_path / "b0", halves)),
     ]
-    a, b = compare(runs, TOY, reference=None, baseline=None).arms
+    a, b = compared(runs, TOY, reference=None, baseline=None).arms
     assert a.shuffled == {"t1": 0.1, "t2": None} and a.grounded == {"t1": pytest.approx(0.4), "t2": None}
     assert a.shuffled_mean is None and a.grounded_mean is None, (
         "a mean over fewer benchmarks would not be comparable"
     )
     assert b.shuffled is None and b.grounded is None
-    rows = collect(runs, TOY).to_pylist()
+    rows = collected(runs, TOY).to_pylist()
     assert [(r["benchmark"], r["arm"], r["value"]) for r in rows if r["metric"] == "score_shuffled"] == [
         ("t1", "a", 0.1)
     ]
@@ -303,18 +304,19 @@ def test_shuffled_scores_that_do_not_make_up_the_summary_are_refused(tmp_path):
     for other in ("0.5", "null"):
         (path / "summary.json").write_text(summary.replace('"shuffled": 1.0', f'"shuffled": {other}', 1))
         with pytest.raises(ResultsError, match="disagree on t1"):
-            compare([Run("a", 0, 0, "1", path)], TOY)
+            compared([Run("a", 0, 0, "1", path)], TOY)
 
 
 def test_comparison_json_keeps_the_keys_of_shipped_results(runs):
     """Reports are rendered again from results of earlier versions: no name in the file changes."""
-    ours = compare(runs, TOY).to_dict()
+    ours = compared(runs, TOY).to_dict()
     shipped = sorted(RESULTS.glob("*/comparison.json"))
     assert shipped
     for file in shipped:
         theirs = json.loads(file.read_text())
         assert theirs.keys() <= ours.keys(), file  # older ones lack what is new
-        assert all(arm.keys() <= ours["arms"][0].keys() for arm in theirs["arms"]), file
+        older = {"p"}  # a test of its own until claims came with their intervals
+        assert all(arm.keys() - older <= ours["arms"][0].keys() for arm in theirs["arms"]), file
     arm = next(arm for arm in ours["arms"] if arm["arm"] == "mmssr")
     assert ours["full_arm"] == "full" and 50 < arm["full"] < 100
     assert arm["full_range"][0] <= arm["full"] <= arm["full_range"][1] and 0 < arm["full_std"] < 30
@@ -322,7 +324,7 @@ def test_comparison_json_keeps_the_keys_of_shipped_results(runs):
 
 def test_rates_and_identities_of_the_long_form(runs, tmp_path):
     run = Run("a", 3, 5, "30%", runs[0].path, pool_seed=7)
-    rows = collect([run], TOY).to_pylist()
+    rows = collected([run], TOY).to_pylist()
     summary = json.loads((run.path / "summary.json").read_text())
     assert {
         (row["arm"], row["budget"], row["pool_seed"], row["selection_seed"], row["train_seed"])
@@ -346,7 +348,7 @@ def test_rates_and_identities_of_the_long_form(runs, tmp_path):
 
 def test_the_protocol_hash_is_twelve_digits_whatever_the_order_of_keys(runs):
     assert protocol_hash({"a": 1, "b": 2}) == protocol_hash({"b": 2, "a": 1}) == "d8497d9d8277"
-    assert {row["protocol"] for row in collect(runs, TOY).to_pylist()} == {
+    assert {row["protocol"] for row in collected(runs, TOY).to_pylist()} == {
         protocol_hash({"suite": "toy", "batch_size": 8})
     }
 
@@ -354,8 +356,8 @@ def test_the_protocol_hash_is_twelve_digits_whatever_the_order_of_keys(runs):
 def test_only_the_differing_settings_of_two_protocols_are_named(runs, tmp_path):
     ones = {"t1": np.ones(200), "t2": np.ones(200)}
     write_evaluation(runs[1].path, ones, protocol={"suite": "toy", "batch_size": 1})
-    with pytest.raises(ResultsError, match=r"different protocols \(batch_size differ\)"):
-        compare(runs, TOY)
+    with pytest.raises(ResultsError, match=r"protocols \(batch_size differ\)\. batch_size: 1 and 8\."):
+        compared(runs, TOY)
 
 
 def test_a_benchmark_without_questions_is_missing(runs):
@@ -364,7 +366,7 @@ def test_a_benchmark_without_questions_is_missing(runs):
     with pytest.raises(
         ResultsError, match=r"no result of benchmark 't1' for arm 'random' \(seed 0\); a mean over"
     ):
-        compare(runs, TOY)
+        compared(runs, TOY)
 
 
 def test_a_summary_that_is_off_by_little_is_refused(runs):
@@ -373,7 +375,7 @@ def test_a_summary_that_is_off_by_little_is_refused(runs):
     content["benchmarks"]["t1"]["value"] += 2e-6
     path.write_text(json.dumps(content))
     with pytest.raises(ResultsError, match="disagree on t1"):
-        compare(runs, TOY)
+        compared(runs, TOY)
 
 
 def test_relative_scores_need_a_reference_score_for_each(runs):

@@ -11,19 +11,19 @@ from typing import ClassVar
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from evaluation_data import CAPABILITIES, QUESTIONS, png, write_bench
+from evaluation_data import CAPABILITIES, QUESTIONS, compared, png, write_bench
 from PIL import Image
 
 pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
 
 from curation.mini.tokenizer import build_tokenizer
-from evaluation.aggregate import Run, compare
 from evaluation.answering import Settings
 from evaluation.harness import EvaluationError, evaluate
 from evaluation.journal import Answer
 from evaluation.mirror import MirrorError
 from evaluation.model import Answerer
 from evaluation.report.tables import comparison_table
+from evaluation.results import Run
 from evaluation.shuffled import donors, images, ring, with_images
 from evaluation.suite import load_suite
 from evaluation.tasks import folder_of
@@ -434,7 +434,7 @@ def test_a_benchmark_is_its_task_and_its_line_in_the_suite(bench_dir, tmp_path, 
         "mini_ocr": (1, N),
         "charts": (1, 5),
     }
-    comparison = compare([Run("full", 0, 0, "100%", tmp_path / "out")], suite, bench_dir=bench)
+    comparison = compared([Run("full", 0, 0, "100%", tmp_path / "out")], suite, bench_dir=bench)
     assert "| arm | budget | seeds | OCR | Charts | mean |" in comparison_table(comparison)
     assert comparison.blind == {"mini_ocr": 0.1, "charts": 0.1}
 

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import bench, toy_suite, write_evaluation
+from evaluation_data import bench, compared, toy_suite, write_evaluation
 
 from evaluation import regime
-from evaluation.aggregate import Run, compare
 from evaluation.regime import Unmeasured, levels, regime_verdicts
+from evaluation.results import Run
 
 GAIN, BLIND, MORE, LESS, STD_FULL, STD_MORE, STD_LESS, SEEDS = range(8)
 """Places of the verdicts."""
@@ -261,7 +261,7 @@ def test_verdicts_of_a_comparison_as_it_is_written(tmp_path):
         run("random_10", seed, "10%", 48 + seed) for seed in range(3)
     ]
     (tmp_path / "bench.json").write_text(json.dumps({"spatial": {"blind": 0.7}, "ocr": {"blind": 0.1}}))
-    comparison = compare(runs, suite, baseline="random_30", bench_dir=tmp_path, resamples=20)
+    comparison = compared(runs, suite, baseline="random_30", bench_dir=tmp_path)
     verdicts = regime_verdicts(json.loads(json.dumps(comparison.to_dict())))
     assert [verdict.value for verdict in verdicts] == [
         "0.4750",

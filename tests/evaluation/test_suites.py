@@ -29,8 +29,9 @@ from suite_models import GARBAGE, MODELS, Scripted, in_words, judged, mixed
 
 pytest.importorskip("lmms_eval", reason="evaluation needs the [eval] extra")
 
+from evaluation_data import collected, compared
+
 from curation import killpoints
-from evaluation.aggregate import ResultsError, Run, compare
 from evaluation.answering import Settings
 from evaluation.harness import NOT_JUDGED, evaluate
 from evaluation.journal import Answer
@@ -41,7 +42,7 @@ from evaluation.model import Answerer, CheckpointError
 from evaluation.opened import open_suite
 from evaluation.questions import EvaluationError, Questions, _held
 from evaluation.report.conditions import warnings
-from evaluation.results import collect, read_summary
+from evaluation.results import ResultsError, Run, read_summary
 from evaluation.score import Answered, score_benchmark
 from evaluation.suite import Extractor, Suite, Unit, Weight, load_suite
 from evaluation.units import UnitError
@@ -353,10 +354,10 @@ def test_a_judge_that_fails_leaves_its_benchmark_missing_and_an_arm_that_cannot_
     with pytest.raises(
         ResultsError, match=r"half: no result of benchmark 'mmvet' for arm 'random' .* 6 of 6"
     ):
-        compare(runs, load_suite("mm14"))
+        compared(runs, load_suite("mm14"))
     asked = model.asked
     evaluate(Path("none"), "mm14", data=mirror, out=half, model=model, judge=judge)
-    assert compare(runs, load_suite("mm14")).arm("random").mean.mean == 100 and model.asked == asked
+    assert compared(runs, load_suite("mm14")).arm("random").mean.mean == 100 and model.asked == asked
 
 
 def test_what_is_not_judged_is_left_out_of_every_arm_alike(mirror, judge, tmp_path):
@@ -366,14 +367,14 @@ def test_what_is_not_judged_is_left_out_of_every_arm_alike(mirror, judge, tmp_pa
         summary = evaluate(Path("none"), suite, judge="not judged", **options)
         assert summary["benchmarks"]["mmvet"] == summary["benchmarks"]["mathvista"] == {"missing": NOT_JUDGED}
         runs.append(Run(arm, 0, 0, "10%", tmp_path / arm))
-    comparison = compare(runs, suite)
+    comparison = compared(runs, suite)
     assert [len(arm.benchmarks) for arm in comparison.arms] == [12, 12]
     assert [arm.mean.mean for arm in comparison.arms] == [100, 0]
     assert any("mmvet, mathvista; left out of every arm's mean" in text for text in warnings(comparison))
     judged_too = tmp_path / "judged"
     evaluate(Path("none"), suite, data=mirror, out=judged_too, model=Scripted("full", gold), judge=judge)
     with pytest.raises(ResultsError, match=r"different protocols \(data, .*judges, not_judged"):
-        compare([*runs, Run("other", 0, 0, "10%", judged_too)], suite)
+        compared([*runs, Run("other", 0, 0, "10%", judged_too)], suite)
     with pytest.raises(EvaluationError, match="mmvet, mathvista need a judge: name one, or declare"):
         evaluate(Path("none"), suite, data=mirror, out=tmp_path / "none", model=Scripted("full", gold))
 
@@ -495,7 +496,7 @@ def test_results_of_two_suites_in_one_table_are_refused(suites, mirror, judge, t
         evaluate(Path("none"), name, data=mirror, out=tmp_path / name, only=["mme"], model=model, judge=judge)
         runs.append(Run(name, 0, 0, "10%", tmp_path / name))
     with pytest.raises(ResultsError, match=r"different protocols \(suite differ\)"):
-        compare(runs, load_suite(suites[0]).only(("mme",)))
+        compared(runs, load_suite(suites[0]).only(("mme",)))
 
 
 # --- tiny checkpoints ---------------------------------------------------------------------------------------
@@ -660,16 +661,16 @@ def test_a_suite_with_another_entry_is_another_protocol(mirror, tmp_path):
         own = suite.model_copy(update={"benchmarks": (benchmark,)})
         evaluate(Path("none"), own, data=mirror, out=tmp_path / name, model=Scripted("oracle", gold))
     runs = {name: Run(name, 0, 0, "1", tmp_path / name) for name in "abc"}
-    assert compare([runs["a"], runs["c"]], suite, reference=None, baseline=None).arms
+    assert compared([runs["a"], runs["c"]], suite, reference=None, baseline=None).arms
     with pytest.raises(ResultsError, match=r"different protocols .*entries"):
-        compare([runs["a"], runs["b"]], suite, reference=None, baseline=None)
+        compared([runs["a"], runs["b"]], suite, reference=None, baseline=None)
 
 
 def test_long_form_results_leave_out_what_is_not_judged(mirror, tmp_path):
     suite = load_suite("mm14").only(("ai2d", "mmvet"))
     model = Scripted("oracle", gold)
     evaluate(Path("none"), suite, data=mirror, out=tmp_path, model=model, judge=NOT_JUDGED)
-    rows = collect([Run("a", 0, 0, "1", tmp_path)], suite).to_pylist()
+    rows = collected([Run("a", 0, 0, "1", tmp_path)], suite).to_pylist()
     assert {row["benchmark"] for row in rows} == {"ai2d"}
 
 

@@ -111,7 +111,6 @@ def _arm(
         relative=100 * mean / 60,
         relative_std=1.0,
         relative_range=(90.0, 95.0),
-        p=None,
         **{"above": None, "difference": None} | fields,
     )
 

@@ -2,13 +2,20 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from evaluation.aggregate import compare
+from evaluation.comparison import Comparison
+from evaluation.experiment import Experiment
+from evaluation.long_form import long_form
+from evaluation.results import Leaked, Run
 from evaluation.suite import Benchmark, Suite, load_suite
 
 QUESTIONS = [
@@ -132,3 +139,13 @@ def write_evaluation(
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
+
+
+def compared(runs: Sequence[Run], suite: Suite, **roles: Any) -> Comparison:
+    """The comparison of these evaluations; `roles` as of `Experiment.of_runs`."""
+    return compare(Experiment.of_runs(runs, suite, **roles))
+
+
+def collected(runs: Sequence[Run], suite: Suite, leaked: Leaked | None = None) -> pa.Table:
+    """Their long-form results."""
+    return long_form(Experiment.of_runs(runs, suite, leaked=leaked))

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from evaluation_data import bench, toy_suite, write_evaluation
+from evaluation_data import bench, collected, compared, toy_suite, write_evaluation
 
-from evaluation.aggregate import ResultsError, Run, collect, compare
 from evaluation.context import Context, Subset
 from evaluation.report.leaks import leak_section, stamp
 from evaluation.report.markdown import render
+from evaluation.results import ResultsError, Run
 from evaluation.score import unit_table, without_questions
 
 TOY = toy_suite(*(bench(f"t{k}", f"Task {k}", "ocr") for k in range(3)))
@@ -80,7 +80,7 @@ def ids(run: Run, benchmark: str) -> list[str]:
 
 def test_a_comparison_without_the_repeated_questions(runs):
     leaked = {"t0": set(ids(runs[0], "t0")[:10])}
-    whole, left = compare(runs, TOY), compare(runs, TOY, leaked=leaked)
+    whole, left = compared(runs, TOY), compared(runs, TOY, leaked=leaked)
     assert (whole.n["t0"], left.n["t0"], left.units["t0"], left.n["t1"]) == (50, 40, 40, 50)
     for arm in ("random", "chosen"):
         assert whole.arm(arm).benchmarks["t0"].mean == pytest.approx(0.2)
@@ -90,17 +90,17 @@ def test_a_comparison_without_the_repeated_questions(runs):
 
 
 def test_a_benchmark_that_is_repeated_whole_is_in_no_mean(runs):
-    left = compare(runs, TOY, leaked={"t0": ids(runs[0], "t0")})
+    left = compared(runs, TOY, leaked={"t0": ids(runs[0], "t0")})
     assert [b.name for b in left.suite] == ["t1", "t2"] and set(left.arm("chosen").benchmarks) == {"t1", "t2"}
     with pytest.raises(ResultsError, match="no question is left"):
-        compare(runs, TOY, leaked={b.name: ids(runs[0], b.name) for b in TOY})
+        compared(runs, TOY, leaked={b.name: ids(runs[0], b.name) for b in TOY})
 
 
 def test_results_in_long_form_have_both(runs):
     leaked = {"t0": ids(runs[0], "t0")[:10], "t1": [], "t2": ids(runs[0], "t2")}
     found = {
         (row["benchmark"], row["metric"]): (row["value"], row["n"])
-        for row in collect(runs[:1], TOY, leaked).to_pylist()
+        for row in collected(runs[:1], TOY, leaked).to_pylist()
     }
     metric = TOY.benchmarks[0].official
     assert found["t0", metric] == (0.2, 50) and found["t0", f"{metric}_without_leaks"] == (0, 40)
@@ -123,8 +123,8 @@ FOUND = {
 @pytest.fixture
 def flagged(runs):
     leaked = {"t0": ids(runs[0], "t0")[:10], "t2": ids(runs[0], "t2")}
-    left = compare(runs, TOY, leaked=leaked)
-    return replace(compare(runs, TOY), decontamination=FOUND, without_leaks=left)
+    left = compared(runs, TOY, leaked=leaked)
+    return replace(compared(runs, TOY), decontamination=FOUND, without_leaks=left)
 
 
 def test_a_report_says_both_and_what_was_left_out(flagged):

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_data import bench, toy_suite, write_evaluation
+from evaluation_data import bench, compared, toy_suite, write_evaluation
 from PIL import Image
 
-from evaluation.aggregate import Run, Spread, compare
+from evaluation.comparison import Spread
 from evaluation.context import Context, Subset
 from evaluation.figures.comparison import draw_all
 from evaluation.report.markdown import render, write_report
+from evaluation.results import Run
 from evaluation.statistics.basic import Interval
 
 TOY = toy_suite(*(bench(f"t{k}", f"Task {k}", "ocr") for k in range(4)))
@@ -47,7 +48,7 @@ def comparison(tmp_path):
         for arm, n, p in (("mmssr", 3, 0.7), ("random", 3, 0.4), ("full", 1, 0.8))
         for seed in range(n)
     ]
-    return compare(runs, TOY)
+    return compared(runs, TOY)
 
 
 @pytest.mark.slow
@@ -66,7 +67,7 @@ def test_pictures_of_zero_scores_and_many_arms(tmp_path):
         Run(f"arm{k}", 0, 0, "1", write_evaluation(tmp_path / str(k), {b.name: np.zeros(5) for b in TOY}))
         for k in range(9)
     ]
-    assert len(draw_all(compare(runs, TOY, reference="arm0", baseline="arm1"), tmp_path / "out")) == 4
+    assert len(draw_all(compared(runs, TOY, reference="arm0", baseline="arm1"), tmp_path / "out")) == 4
 
 
 def test_targeted_arms_are_marked_wherever_they_are_compared(comparison):

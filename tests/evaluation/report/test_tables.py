@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from evaluation_data import TOY, bench, toy_suite, write_evaluation
+from evaluation_data import TOY, bench, compared, toy_suite, write_evaluation
 
-from evaluation.aggregate import Run, compare
 from evaluation.report.tables import compact_table, comparison_table, grounding_table, markdown
+from evaluation.results import Run
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def comparison(tmp_path):
         )
         for (arm, s), v in values.items()
     ]
-    return compare(runs, TOY)
+    return compared(runs, TOY)
 
 
 def _cells(table: str) -> dict[str, dict[str, str]]:
@@ -79,7 +79,7 @@ def test_seeds_that_are_not_selections_are_counted_as_runs(tmp_path):
         for sel in range(2)
         for tr in range(3)
     ]
-    comparison = compare(runs, TOY, reference=None, baseline=None)
+    comparison = compared(runs, TOY, reference=None, baseline=None)
     assert compact_table(comparison).splitlines()[2].startswith("| a | 1 | 2 (6 runs) |")
     assert "| difference [95 %] |" in comparison_table(comparison)
 
@@ -91,7 +91,7 @@ def test_scores_are_in_percent_of_the_scale_and_the_range_has_two_ends(tmp_path)
         Run(arm, 0, 0, "1", write_evaluation(tmp_path / arm, {"t1": np.full(4, x), "t2": np.full(4, y)}))
         for arm, (x, y) in scores.items()
     ]
-    comparison = compare(runs, suite)
+    comparison = compared(runs, suite)
     rows, compact = _cells(comparison_table(comparison)), _cells(compact_table(comparison))
     assert (rows["a"]["One"], rows["a"]["Two"], rows["a"]["mean"]) == ("25.0", "40.0", "32.5")
     assert rows["chance"]["One"] == "0.1"  # 0.25 of 200
@@ -101,7 +101,7 @@ def test_scores_are_in_percent_of_the_scale_and_the_range_has_two_ends(tmp_path)
 def test_a_gain_of_zero_has_a_sign(tmp_path):
     scores = {"t1": np.full(4, 0.5), "t2": np.full(4, 0.5)}
     path = write_evaluation(tmp_path / "a", scores, shuffled=scores)
-    comparison = compare([Run("a", 0, 0, "1", path)], TOY)
+    comparison = compared([Run("a", 0, 0, "1", path)], TOY)
     assert _cells(compact_table(comparison))["a"]["grounded gain"] == "+0.0"
 
 
@@ -148,7 +148,7 @@ def _with_shuffled(tmp_path, suite=TOY):
                     write_evaluation(tmp_path / f"{arm}{seed}", scores, shuffled=shuffled),
                 )
             )
-    return compare(runs, suite, reference=None, baseline="guesser")
+    return compared(runs, suite, reference=None, baseline="guesser")
 
 
 @pytest.mark.parametrize("table", [comparison_table, compact_table])

@@ -399,4 +399,4 @@ def test_every_pool_has_the_same_weight_however_many_units_it_has():
     assert grand_mean(a) == pytest.approx(1 / 3) and grand_mean(a, pools=[1, 1, 2]) == 0.5
     assert paired_bootstrap(a, b, pools=([1, 1, 2], [1, 2])).value == 0.5
     assert paired_bootstrap(b, a, pools=([1, 2], [1, 1, 2])).value == -0.5
-    assert _Units("a", [1, 1, 2], a, [["", ""]]).benchmark_means() == [0.5]
+    assert _Units([1, 1, 2], a).benchmark_means() == [0.5]

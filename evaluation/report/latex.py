@@ -19,7 +19,7 @@ MAX_ROWS = 40
 UPRIGHT, UPRIGHT_LONG = 125, 95
 """Characters of a line that fit on an upright page in a legible size; wider tables are set on their side.
 A table on one page can be scaled down a little, a `longtable` cannot."""
-SIDEWAYS, SIDEWAYS_LONG = 250, 165
+SIDEWAYS, SIDEWAYS_LONG = 250, 170
 """Characters of a line that fit on a page on its side; a wider table comes in parts."""
 TITLE_WIDTH = 9
 """Characters that a line of a column's title may have even where the cells are narrower."""
@@ -178,14 +178,20 @@ def _parts(table: Table, widest: int) -> Iterator[Table]:
 def _widths(table: Table) -> list[int]:
     """Characters of each column with the space beside it."""
     return [
-        2 + max(map(len, [*_title_lines(table, k), *(row.cells[k].text for row in table.rows)]))
+        2 + max(map(_shown, [*_title_lines(table, k), *(row.cells[k].text for row in table.rows)]))
         for k in range(len(table.columns))
     ]
 
 
+@lru_cache(maxsize=1 << 14)
+def _shown(text: str) -> int:
+    """Characters that a reader sees of it."""
+    return len(re.sub(r"\\\w+(\{\})?|\\.|[{}$]", "x", escape(text)))
+
+
 def _title_lines(table: Table, k: int) -> list[str]:
     """The title of a column in lines about as wide as its cells."""
-    cells = max((len(row.cells[k].text) for row in table.rows), default=0)
+    cells = max((_shown(row.cells[k].text) for row in table.rows), default=0)
     return textwrap.wrap(table.columns[k].title, max(cells, TITLE_WIDTH), break_long_words=False) or [""]
 
 
@@ -203,7 +209,7 @@ def _float(table: Table) -> str:
     lines = [
         r"\begin{table}[!htbp]",
         r"\centering\small",
-        _caption(table),
+        _caption(table) + r"\par\smallskip",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{_alignment(table)}}}",
         r"\toprule",
@@ -288,6 +294,6 @@ def _cell(cell: Cell, column: Column) -> str:
     text = escape(cell.text)
     if not column.left:
         # a hyphen is no minus sign
-        text = re.sub(r"(?<![\w}])([+-])(?=\d)", r"$\1$", text)
+        text = re.sub(r"(?<!\w)([+-])(?=\d)", r"$\1$", text)
     around: dict[Mark, str] = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
     return around[cell.mark].format(text)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -30,7 +31,8 @@ def run(config, inputs, out, progress):
 
     Environment: DUMMY_LOG is a file that gets one line for every execution, DUMMY_SECONDS the duration
     (with DUMMY_SLOW, of stages of that kind only), DUMMY_FAIL a kind that fails, DUMMY_PIDS a file for the
-    ids of this process and of a child process.
+    ids of this process and of a child process, DUMMY_STEPS the steps of a training, DUMMY_STEP_SECONDS how
+    long each takes, DUMMY_COMPARISON a folder whose files `compare` gives out.
     """
     if log := os.environ.get("DUMMY_LOG"):
         with open(log, "a", encoding="utf-8") as stream:
@@ -43,6 +45,10 @@ def run(config, inputs, out, progress):
         time.sleep(float(os.environ.get("DUMMY_SECONDS", 0)))
     if os.environ.get("DUMMY_FAIL") == out.parent.name:
         raise RuntimeError("told to fail")
+    if out.parent.name == "train" and (steps := int(os.environ.get("DUMMY_STEPS", 0))):
+        _train(out, steps, float(os.environ.get("DUMMY_STEP_SECONDS", 0)))
+    if out.parent.name == "compare" and (given := os.environ.get("DUMMY_COMPARISON")):
+        shutil.copytree(given, out, dirs_exist_ok=True)
     value = json.dumps({"config": config, "inputs": digest_inputs(inputs)}, sort_keys=True)
     progress.total(3)
     for part in range(3):
@@ -52,3 +58,15 @@ def run(config, inputs, out, progress):
     (out / "nested" / "value.json").write_text(value, encoding="utf-8")
     progress.say(f"{len(inputs)} inputs")
     return {"n": len(inputs)}
+
+
+def _train(out, steps, seconds):
+    """Write the step log of a training whose loss falls; some of its values must not be passed on."""
+    for step in range(1, steps + 1):
+        line = {"loss": 3 / step, "grad_norm": 1.5, "learning_rate": 1e-3, "step": step, "mfu": None}
+        line |= {"tokens_per_second": 1000.0, "peak_memory_gb": 2.5, "late": [[7, "LATE TEXT", "broken"]]}
+        with (out / "fit.log.jsonl").open("a" if step > 1 else "w", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        time.sleep(seconds)
+    times = {"meters": {"tokens_per_second": 990.0, "mfu": None}}
+    (out / "fit.times.log").write_text(json.dumps(times), encoding="utf-8")

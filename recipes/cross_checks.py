@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from recipes.document import KeyPath
 from recipes.errors import nearest
 from recipes.schema import Bench, MiniPool, Recipe, required
+from recipes.schema.base import in_compute
 
 
 def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
@@ -23,6 +24,7 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     if not recipe.arms:
         yield ("arms",), "missing; an experiment compares at least one arm"
     yield from _role_checks(recipe)
+    yield from _budget_checks(recipe)
     yield from _held_out_checks(recipe)
     yield from _pool_checks(recipe)
 
@@ -66,6 +68,30 @@ def _pool_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
             yield ("arms", name, "signals"), problem
 
 
+def _budget_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
+    """Budgets in compute that cannot be turned into samples."""
+    for name, arm in recipe.arms.items():
+        key, budget = ("arms", name, "budget"), str(arm.budget)
+        if not in_compute(arm.budget):
+            continue
+        if budget.startswith("gpuh:") and recipe.resources.gpu is None:
+            yield key, f"{budget} needs `resources.gpu`, by whose peak hours are turned into FLOPs"
+        if required(recipe.train).max_steps:
+            yield (
+                key,
+                f"{budget} decides how many samples are trained on, which train.max_steps fixes; give epochs",
+            )
+        if arm.rounds > 1:
+            yield key, f"{budget} cannot be divided among `rounds: {arm.rounds}`; give a budget in samples"
+        if not budget.startswith("as:"):
+            continue
+        other = budget.removeprefix("as:")
+        if other not in recipe.arms:
+            yield key, f"`{other}` is not an arm; {nearest(other, recipe.arms)}"
+        elif str(recipe.arms[other].budget).startswith("as:"):
+            yield key, f"arm `{other}` has no budget of its own, but {recipe.arms[other].budget}"
+
+
 def _held_out_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     """Nothing may be fitted or selected with the items that the arms are compared on."""
     for key, section in (
@@ -87,6 +113,9 @@ def _role_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
             yield key, "an arm cannot be its own reference"
         elif arm.reference is not None and arm.reference not in recipe.arms:
             yield key, f"`{arm.reference}` is not an arm; {nearest(arm.reference, recipe.arms)}"
+    for name in recipe.controls.arms or ():
+        if name not in recipe.arms:
+            yield ("controls", "arms"), f"`{name}` is not an arm; {nearest(name, recipe.arms)}"
     by_budget = recipe.baseline if isinstance(recipe.baseline, dict) else {}
     roles: list[tuple[KeyPath, str | None]] = [(("reference",), recipe.reference)]
     roles += [(("baseline", budget), name) for budget, name in by_budget.items()]

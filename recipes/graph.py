@@ -5,7 +5,7 @@ A node's hash covers its kind, config, inputs and code, so equal stages of two r
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from recipes.errors import RecipeError, nearest
 from recipes.external import External
 from training.spec import FitSpec
 
-SETTINGS = {"save_steps", "cache_mb", "loaders", "workers", "suite", "prompts"}
+SETTINGS = {"save_steps", "cache_mb", "loaders", "workers", "suite", "prompts", "model_paths"}
 """Config keys that are not hashed because they cannot change a result; keys in `params` always are.
 
-The content of the files that `suite` and `prompts` name is an input; where they lie changes nothing. Of a
+The content of what `suite`, `prompts` and `model_paths` name is an input; where it lies changes nothing. Of a
 training's settings, `FitSpec.deciding` says which decide its outcome.
 """
 TRAINING = set(FitSpec.model_fields) - {"seed"}
@@ -81,7 +81,9 @@ class Plan:
     """Nodes in an order in which they can run; each name and each hash occurs once.
 
     `refusals`: why stages of a kind cannot run as planned, which matters only if one of them is needed.
-    `notes`: what a dry run says besides the stages.
+    `notes`: what a dry run says besides the stages. `settled`: which controls their selections have shown to
+    be needed (recipes/controls.py). While those selections are missing, they are `deciding`, and `again`
+    makes the plan that follows from them.
     """
 
     stages: Stages
@@ -89,6 +91,14 @@ class Plan:
     by_hash: dict[str, Node] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    settled: dict[str, dict[str, Any]] = field(default_factory=dict)
+    deciding: list[Node] = field(default_factory=list)
+    again: "Callable[[], Plan] | None" = None
+
+    def settle(self) -> None:
+        """Become the plan that follows from the selections `deciding`, which are finished now."""
+        if self.again is not None:
+            self.__dict__.update(self.again().__dict__)
 
     def add(
         self,

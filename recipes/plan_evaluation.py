@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from recipes.external import Fingerprints
+from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, stage_name
 from recipes.load import Loaded
 from recipes.named_files import (
@@ -116,9 +116,14 @@ class EvaluationPlan:
         )
 
     def add(
-        self, model: Node, *names: str | int, shuffled: bool, limit: int | None, repetition: int = 0
+        self,
+        model: Node | External,
+        *names: str | int,
+        shuffled: bool,
+        limit: int | None,
+        repetition: int = 0,
     ) -> Node:
-        """The stages for one checkpoint; returns `evaluate`, which scores."""
+        """The stages for one checkpoint, trained here or given; returns `evaluate`, which scores."""
         answers = self._answer(model, names, shuffled, limit, repetition)
         judge = self._judge(answers, names, limit, repetition)
         config = {
@@ -139,7 +144,7 @@ class EvaluationPlan:
 
     def _answer(
         self,
-        model: Node,
+        model: Node | External,
         names: tuple[str | int, ...],
         shuffled: bool,
         limit: int | None,

@@ -4,7 +4,7 @@ A recipe names the arms that are compared (`Recipe`); everything that must be eq
 protocol (`Protocol`), which a scale file supplies. See recipes/load.py for how files are merged.
 """
 
-from recipes.schema.arms import Arm
+from recipes.schema.arms import Arm, Controls
 from recipes.schema.base import required
 from recipes.schema.data import Bench, FilePool, MiniPool
 from recipes.schema.evaluation import Evaluation, EvaluationJudge, NotJudged
@@ -37,6 +37,7 @@ __all__ = [
     "Arm",
     "Bench",
     "Clustering",
+    "Controls",
     "DrawnSuiteItems",
     "Embedding",
     "Evaluation",

@@ -22,7 +22,9 @@ class Arm(Section):
     selector: str = Field(description="a name from curation/selectors, or my_module:my_function")
     budget: Budget = Field(
         "100%",
-        description="share of the pool (30%), number of samples, or text and image tokens (tokens:2e9)",
+        description="share of the pool (30%), number of samples, text and image tokens (tokens:2e9), or what "
+        "selection and training may cost together: flops:1e18, gpuh:10 (by `resources.gpu`), or as much as "
+        "another arm (as:ARM)",
     )
     seeds: Seeds = Field(
         1, description="n means 0..n-1, or a list; seeds the selection and, by default, the training"
@@ -130,3 +132,35 @@ class Arm(Section):
         if self.selector == WHOLE_POOL:
             runs = [(0, training) for _, training in runs]
         return list(dict.fromkeys(runs))
+
+
+class Controls(Section):
+    """Arms that are added to every comparison; `controls: off` adds none, and each can be switched off."""
+
+    arms: list[str] | None = Field(
+        None,
+        description="the arms that get controls of their own (matched, tokens, compute) and whose budgets "
+        "get a balanced one; default: every arm whose selector is no control itself",
+    )
+    matched: bool = Field(True, description="random samples of the arm's sources and lengths, `ARM.matched`")
+    tokens: bool = Field(
+        True,
+        description="random samples with as many tokens as the arm's, `ARM.tokens`; trained only where mean "
+        "lengths differ by more than 5 %",
+    )
+    compute: bool = Field(
+        True,
+        description="random samples that cost as much as the arm's selection and training, `ARM.compute`; "
+        "not trained where that is the whole pool, which `full` is",
+    )
+    balanced: bool = Field(True, description="as many random samples of every source, `balanced_BUDGET`")
+    zero: bool = Field(True, description="the base model as it is, without SFT, `zero`")
+    full: bool = Field(True, description="the whole pool, `full`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """`off` stands for all of them off, `on` for the defaults."""
+        if not isinstance(value, bool):
+            return value
+        return {} if value else {name: False for name in cls.model_fields if name != "arms"}

@@ -80,12 +80,25 @@ WorkPath = Annotated[str, AfterValidator(_possible_path)]
 # ------------------------------------------------------------------------------------------ budgets
 
 
+_NUMBER = r"\d{1,30}(?:\.\d{1,30})?(?:e[+-]?\d{1,3})?"
+MAX_COMPUTE = 1e24
+"""FLOPs of a budget at most: beyond those of any model of today."""
+
+
+def in_compute(budget: int | str) -> bool:
+    """Whether a budget is in compute: it pays for the selection too."""
+    return str(budget).startswith(("flops:", "gpuh:", "as:"))
+
+
 def canonical_budget(value: int | str) -> int | str:
-    """`30.0 %` -> `30%`, `500` -> 500, `tokens:2e9` -> `tokens:2000000000`.
+    """`30.0 %` -> `30%`, `500` -> 500, `tokens:2e9` -> `tokens:2000000000`, `flops:10e17` -> `flops:1e+18`.
 
     Equal budgets must have equal text, because the text is hashed. Raises ValueError for anything else.
     """
-    allowed = "a share above 0% and up to 100%, such as 30%, a number of samples from 1, or tokens:N"
+    allowed = (
+        "a share above 0% and up to 100%, such as 30%, a number of samples from 1, tokens:N, flops:N, gpuh:N "
+        "or as:ARM"
+    )
     if isinstance(value, int):
         if not 1 <= value <= MAX_ROWS:
             raise ValueError(f"budget {value} is not allowed; give {allowed}")
@@ -95,6 +108,12 @@ def canonical_budget(value: int | str) -> int | str:
         if not 1 <= float(tokens[1]) <= MAX_ROWS**2:
             raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
         return f"tokens:{int(float(tokens[1]))}"
+    if compute := re.fullmatch(rf"(flops|gpuh):({_NUMBER})", value.strip(), re.IGNORECASE):
+        if not 0 < float(compute[2]) <= MAX_COMPUTE:
+            raise ValueError(f"budget {value!r} is not allowed; give {allowed}")
+        return f"{compute[1].lower()}:{float(compute[2]):.12g}"
+    if re.fullmatch(r"as:[\w.-]{1,200}", value.strip()):
+        return value.strip()
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
     if not match or not 0 < float(match[1]) <= 100:
         raise ValueError(f"budget {value[:80]!r} is not allowed; give {allowed}")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from recipes.schema.arms import Arm
+from recipes.schema.arms import Arm, Controls
 from recipes.schema.base import (
     BudgetKey,
     Section,
@@ -72,10 +72,15 @@ class Resources(Section):
         description="processes that tokenise a pool; default: one for each core, but fewer for a small pool",
     )
     gpu: str | None = Field(
-        None, description="GPU that a dry run estimates the hours of the trainings for: h100, a100_80, ..."
+        None,
+        description="GPU that hours are estimated for: h100, a100_80, ...; a budget in GPU-hours (gpuh:10) is "
+        "turned into FLOPs by it and `mfu`",
     )
     mfu: float | None = Field(
         None, gt=0, le=1, description="share of its peak that they reach; default: 0.4, assumed"
+    )
+    usd_per_gpu_hour: float | None = Field(
+        None, ge=0, description="price of an hour of `gpu` in US dollars, for the costs of the report"
     )
 
     @field_validator("gpu")
@@ -170,6 +175,7 @@ class Recipe(Protocol):
     goal: Literal["compare", "base"] = Field("compare", description="compare arms, or train a base model")
     scale: str | None = Field(None, description="file in recipes/scales that supplies the protocol")
     arms: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Arm] = Field({}, description="what is compared")
+    controls: Controls = Controls()
     pool_seeds: Seeds | None = Field(
         None,
         description="in place of pool.seed (mini pools): everything but the benchmarks is repeated on "
@@ -182,6 +188,12 @@ class Recipe(Protocol):
         "no difference",
     )
     reference: str | None = Field(None, description="arm that is the denominator of /FULL")
+    margin: float = Field(
+        1.0,
+        gt=0,
+        description="points within which an arm and its baseline are called equivalent; declared before the "
+        "run, never after it",
+    )
     pretrain: dict[str, Any] | None = Field(None, description="settings of the base training (goal: base)")
     resources: Resources = Resources()
     track: Track = Track()

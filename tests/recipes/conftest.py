@@ -16,6 +16,7 @@ seed_model: {share: 0.1, train: {epochs: 1, lr: 1e-3, batch_size: 16, lora: {r: 
 scorer: {train: {epochs: 1, lr: 1e-3, batch_size: 16}}
 styler: {train: {epochs: 1, lr: 1e-3, batch_size: 16}}
 train: {epochs: 1, lr: 1e-3, batch_size: 16}
+controls: off
 """
 RECIPE = """\
 name: demo

@@ -182,7 +182,7 @@ def test_unknown_key_on_the_command_line(project, override, key, nearest):
 def test_unknown_key_in_the_scale_names_the_scale(project):
     with (project / "scales" / "tiny.yaml").open("a") as file:
         file.write("scoring: {batchsize: 3}\n")
-    assert "tiny.yaml:9: scoring.batchsize: unknown key; did you mean `batch_size`?" in problem()
+    assert "tiny.yaml:10: scoring.batchsize: unknown key; did you mean `batch_size`?" in problem()
 
 
 @pytest.mark.parametrize(

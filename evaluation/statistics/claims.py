@@ -18,10 +18,16 @@ def claim(tested: Tested, *, margin: float = MARGIN, level: float = 0.95) -> Cla
     verdict, reason = _verdict(tested, margin)
     design = None
     if verdict == "undecided":
-        design = needs(tested.components, tested.pair.pools, margin=margin, family=tested.family, level=level)
-    return Claim(
-        verdict, margin, scope_of(tested.pair.pools), tested.family, reason, design, tested.components
-    )
+        design = needs(
+            tested.components,
+            tested.pair.pools,
+            tested.pair.repetitions,
+            margin=margin,
+            family=tested.family,
+            level=level,
+        )
+    scope = scope_of(tested.pair.pools)
+    return Claim(verdict, margin, scope, tested.family, reason, design, tested.components)
 
 
 def scope_of(pools: int) -> Scope:

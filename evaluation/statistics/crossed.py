@@ -19,8 +19,8 @@ Three pools or more are drawn too: the repetition is then the difference on one 
 and U is s^2 / pools with everything in it that varies from pool to pool. One pool or two are fixed: U is of
 the repetitions inside the pools, each pool weighs alike, and the difference is that on these pools.
 
-Degrees of freedom are Satterthwaite's (1946) for a sum of mean squares, V^2 / sum of (term^2 / its own); the
-interval is Student's t.
+The degrees of freedom of U are Welch's (1947), U^2 / sum of (term^2 / its own): few. Those of Q - R are many.
+The interval is that of the sum of a t and a normal with these variances (`mixture`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from evaluation.comparison import Components, Difference
 from evaluation.statistics.basic import stratum_rows
 from evaluation.statistics.family import adjusted, per_comparison
+from evaluation.statistics.mixture import half_width, p_value
 
 Floats = NDArray[np.float64]
 POOLS_DRAWN = 3
@@ -53,15 +54,14 @@ class Repetitions:
     """What one kind of repetition adds to the variance of a difference.
 
     deviations: float64[repetitions, benchmarks], means around those of their group. df: degrees of freedom.
-    share: variance of the difference for one unit of variance of a repetition. answers, answers_df:
-    float64[benchmarks], variance of one repetition's mean by its answers, and its degrees of freedom.
+    share: variance of the difference for one unit of variance of a repetition. answers: float64[benchmarks],
+    variance of one repetition's mean by its answers.
     """
 
     deviations: Floats
     df: int
     share: float
     answers: Floats
-    answers_df: Floats
 
     def variance(self, weights: Floats) -> Floats:
         """float64[rows of weights]: s^2 of one repetition's weighted mean over benchmarks."""
@@ -84,14 +84,43 @@ class Pair:
     within: tuple[Repetitions | None, Repetitions | None]
     pools: int
 
+    @property
+    def repetitions(self) -> tuple[float, float]:
+        """Of the arm and of the baseline on each pool: the harmonic mean where pools have different ones."""
+        arm, base = (1.0 if part is None else 1 / (part.share * self.pools) for part in self.within)
+        return arm, base
+
 
 @dataclass(frozen=True)
 class Estimates:
-    """Differences with standard errors and degrees of freedom, float64[n] each; NaN where not known."""
+    """Differences with what their error consists of, float64[n] each; NaN where not known.
+
+    unit: variance by repetitions, with df degrees of freedom. question: variance by questions alone.
+    """
 
     values: Floats
-    stderr: Floats
+    unit: Floats
     df: Floats
+    question: Floats
+
+    @property
+    def stderr(self) -> Floats:
+        return np.sqrt(self.unit + self.question)
+
+    @property
+    def whole_df(self) -> Floats:
+        """Satterthwaite's (1946) degrees of freedom of the whole error: a description, not what the interval
+        is made from."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.unit > 0, (1 + self.question / self.unit) ** 2 * self.df, np.inf)
+
+    def p(self, values: Floats | None = None) -> Floats:
+        """float64[n]: two-sided p of each difference, or of other `values`."""
+        return p_value(self.values if values is None else values, self.unit, self.df, self.question)
+
+    def half_width(self, alpha: float) -> Floats:
+        """float64[n]: half the interval of level 1 - `alpha`."""
+        return half_width(alpha, self.unit, self.df, self.question)
 
 
 @dataclass(frozen=True)
@@ -161,59 +190,45 @@ class Family:
 
 def family_of(found: Estimates, claimed: NDArray[np.bool_], level: float) -> Family:
     """The intervals and p of all `found`, corrected for the number of those that are `claimed` and known."""
-    from scipy.stats import t as student
-
     size = int(np.sum(claimed & ~np.isnan(found.stderr)))
     alpha = per_comparison(1 - level, max(size, 1))
-    p = p_values(found)
+    p, own, wide, one_sided = found.p(), *map(found.half_width, (1 - level, alpha, 2 * alpha))
+    far = np.where(claimed, wide, np.nan)
+    v, se, df = found.values, found.stderr, np.where(np.isnan(found.stderr), np.nan, found.whole_df)
     p_all = np.where(claimed, adjusted(p, max(size, 1)), np.nan)
-    quantiles = student.isf(np.array([(1 - level) / 2, alpha / 2, alpha])[:, None], found.df)
-    own, wide, one_sided = quantiles * found.stderr
-    wide = np.where(claimed, wide, np.nan)
-    rows = zip(found.values, own, found.stderr, found.df, p, wide, p_all, strict=True)
+    rows = np.stack([v, v - own, v + own, se, df, p, v - far, v + far, p_all], axis=1)
+    inside = np.stack([v - one_sided, v + one_sided], axis=1)
     return Family(
-        tuple(
-            Difference(
-                *map(float, (value, value - half, value + half, se, df, one, value - far, value + far, all_))
-            )
-            for value, half, se, df, one, far, all_ in rows
-        ),
-        tuple((float(v - h), float(v + h)) for v, h in zip(found.values, one_sided, strict=True)),
+        tuple(Difference(*row) for row in rows.tolist()),
+        tuple((low, high) for low, high in inside.tolist()),
         alpha,
         size,
     )
-
-
-def p_values(found: Estimates) -> Floats:
-    """float64[n]: two-sided p of each; without any error, 1 for no difference and 0 for one."""
-    from scipy.stats import t as student
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.abs(found.values) / found.stderr
-    exact = np.where(found.values == 0, 1.0, 0.0)
-    return np.where(found.stderr == 0, exact, 2 * student.sf(t, found.df))
 
 
 def estimates(pair: Pair, weights: Floats) -> Estimates:
     """The error of each weighted sum of the benchmarks' differences; weights: float64[sums, benchmarks]."""
     values = weights @ pair.values
     if not pair.parts:
-        return Estimates(values, *np.full((2, len(values)), np.nan))
+        return Estimates(values, *np.full((3, len(values)), np.nan))
     squared = np.square(weights)
-    spread = [part.share * part.variance(weights) for part in pair.parts]
-    unit = np.sum(spread, axis=0)
-    uncertainty = np.sum([v**2 / part.df for v, part in zip(spread, pair.parts, strict=True)], axis=0)
-    questions, of_questions = _summed(squared, pair.questions, pair.questions_df)
-    answers, of_answers = np.zeros(len(values)), np.zeros(len(values))
-    for part in pair.parts:
-        value, own = _summed(squared, part.share * part.answers, part.answers_df)
-        answers, of_answers = answers + value, of_answers + own
-    excess = np.maximum(questions - answers, 0)
-    uncertainty += np.where(excess > 0, of_questions + of_answers, 0)
-    variance = unit + excess
+    terms = [(part.share * part.variance(weights), part.df) for part in pair.parts]
+    unit = np.sum([term for term, _ in terms], axis=0)
+    uncertainty = np.sum([term**2 / df for term, df in terms], axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.where(uncertainty > 0, variance**2 / uncertainty, np.inf)
-    return Estimates(values, np.sqrt(variance), df)
+        df = np.where(uncertainty > 0, unit**2 / uncertainty, sum(df for _, df in terms))
+    answers = sum(part.share * (squared @ part.answers) for part in pair.parts)
+    questions = squared @ pair.questions
+    alone = np.maximum(questions - answers, 0) * _of_few(pair, squared, questions)
+    return Estimates(values, unit, df, alone)
+
+
+def _of_few(pair: Pair, squared: Floats, questions: Floats) -> Floats:
+    """The variance of a t of so many degrees of freedom as the questions' variance has: 1 for many."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.square(questions) / (np.square(squared) @ (np.square(pair.questions) / pair.questions_df))
+    df = np.where(questions > 0, np.maximum(df, 3.0), np.inf)
+    return 1 / (1 - 2 / df)
 
 
 def components(pair: Pair) -> Components:
@@ -338,7 +353,6 @@ def _repetitions(around: Sequence[Floats], df: int, share: float, strata: Sequen
         df,
         share,
         np.array([place.variance_of_mean(own).sum() / df for place, own in zip(strata, around, strict=True)]),
-        df * np.array([place.df for place in strata], dtype=np.float64),
     )
 
 
@@ -362,15 +376,9 @@ def _pair(arm: _Side, base: _Side, strata: Sequence[_Strata]) -> Pair:
     )
 
 
-def _summed(squared: Floats, variances: Floats, df: Floats) -> tuple[Floats, Floats]:
-    """Of each row of squared weights: the weighted sum of variances, and Satterthwaite's term of it."""
-    return squared @ variances, np.square(squared) @ (np.square(variances) / df)
-
-
 def _stacked(parts: Sequence[Estimates]) -> Estimates:
     """One after the other."""
     if not parts:
-        return Estimates(*np.empty((3, 0)))
-    return Estimates(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("values", "stderr", "df"))
-    )
+        return Estimates(*np.empty((4, 0)))
+    fields = ("values", "unit", "df", "question")
+    return Estimates(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))

@@ -1,30 +1,53 @@
 """What a design can find: the smallest difference, from the variances that were seen.
 
     smallest_effect(components, pools=15, seeds=1, base_seeds=1, family=12)     # points, 80 % power
-    needs(components, "over pools", margin=1.0, family=12)                      # the smallest such design
+    needs(components, pools_run=3, margin=1.0, family=12)                       # the smallest such design
     table(components, family=12)                                                # rows of pools x seeds
 
 A difference is found where the interval that holds for the whole family excludes 0.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.comparison import Components, Needs
 from evaluation.statistics.family import per_comparison
+from evaluation.statistics.mixture import half_width
 
 POWER = 0.8
 MOST_RUNS = 100
 """Designs of more repetitions of an arm than this are not proposed."""
 POOLS, SEEDS = (1, 3, 5, 10, 15, 20, 30), (1, 2, 3, 5, 10)
+CHANCES = 32
+"""Values that the variance of the repetitions may be estimated as, taken as equally likely."""
+
+
+@dataclass(frozen=True)
+class Error:
+    """The error of a difference that a design leaves: variance by repetitions with its degrees of freedom,
+    and variance by questions."""
+
+    unit: float
+    df: float
+    question: float
+
+    @property
+    def stderr(self) -> float:
+        return math.sqrt(self.unit + self.question)
+
+    def half_width(self, alpha: float, seen: float | NDArray[np.float64] = 1.0) -> NDArray[np.float64]:
+        """float64[n]: half the interval where `seen` times the repetitions' variance is estimated."""
+        return half_width(alpha, self.unit * seen, self.df, self.question)
 
 
 @dataclass(frozen=True)
 class Design:
-    """What a design finds: `effect` with 80 % power, `half_width` of its corrected interval, in points."""
+    """What a design finds: `effect` with 80 % power; half the width of its corrected interval. In points;
+    None where nothing can be found (fewer than two repetitions of a side, fewer than three pools)."""
 
     pools: int
     seeds: int
@@ -42,18 +65,17 @@ def table(
     base_seeds: int | None = None,
     level: float = 0.95,
 ) -> list[Design]:
-    """Rows of pools x seeds. `base_seeds`: repetitions of the baseline on each pool; None: as many as the
-    arm's. A design that says nothing (one repetition, fewer than three pools) has None."""
+    """A row for each of pools x seeds. `base_seeds`: repetitions of the baseline on each pool; None: as many
+    as the arm's."""
+    alpha = per_comparison(1 - level, family)
     rows = []
     for p in pools:
         for k in seeds:
             base = base_seeds or k
-            error = standard_error(components, p, k, base)
-            if error is None:
-                rows.append(Design(p, k, base, None, None))
-                continue
-            factor, quantile = _found(error[1], per_comparison(1 - level, family), POWER)
-            rows.append(Design(p, k, base, error[0] * factor, error[0] * quantile))
+            effect = smallest_effect(components, p, k, base, family, level=level)
+            error = error_of(components, p, k, base)
+            half = None if error is None else float(error.half_width(alpha)[0])
+            rows.append(Design(p, k, base, effect, half))
     return rows
 
 
@@ -68,10 +90,8 @@ def smallest_effect(
     power: float = POWER,
 ) -> float | None:
     """The smallest difference, in points, that is found with this power; None where nothing can be found."""
-    error = standard_error(components, pools, seeds, base_seeds)
-    if error is None:
-        return None
-    return error[0] * _found(error[1], per_comparison(1 - level, family), power)[0]
+    error = error_of(components, pools, seeds, base_seeds)
+    return None if error is None else smallest_of(error, per_comparison(1 - level, family), power)
 
 
 def smallest_by_questions(
@@ -81,86 +101,97 @@ def smallest_by_questions(
     questions: what the size of the benchmarks alone allows. None where the questions' part is not known."""
     if components.questions is None:
         return None
-    factor = _found(np.inf, per_comparison(1 - level, family), power)[0]
-    return components.questions / np.sqrt(share) * factor
+    alone = Error(0.0, math.inf, components.questions**2 / share)
+    return smallest_of(alone, per_comparison(1 - level, family), power)
 
 
-def standard_error(
-    components: Components, pools: int, seeds: int, base_seeds: int
-) -> tuple[float, float] | None:
-    """(standard error, degrees of freedom) of a difference; None where it cannot be told.
+def error_of(components: Components, pools: int, seeds: float, base_seeds: float) -> Error | None:
+    """The error that a design leaves; None where its own repetitions could not tell.
 
-    Unknown parts count as 0, except that pools of one repetition each have the seeds in theirs.
+    Components that are not known count as 0, except that pools of one repetition each have the repetition in
+    theirs.
     """
-    own, base = components.seeds or 0.0, components.base_seeds or 0.0
-    questions = (components.questions or 0.0) ** 2
+    own, base = (components.seeds or 0.0) ** 2 / seeds, (components.base_seeds or 0.0) ** 2 / base_seeds
+    question = (components.questions or 0.0) ** 2
     if pools >= 3:
-        parts = [((components.pools or 0.0) ** 2 + own**2 / seeds + base**2 / base_seeds) / pools]
-        df = [pools - 1]
-    elif seeds > 1 and base_seeds > 1:
-        parts = [own**2 / seeds / pools, base**2 / base_seeds / pools]
-        df = [pools * (seeds - 1), pools * (base_seeds - 1)]
-    else:
+        return Error(((components.pools or 0.0) ** 2 + own + base) / pools, pools - 1, question)
+    if seeds < 2 or base_seeds < 2:
         return None
-    variance = sum(parts) + questions
-    uncertainty = sum(part**2 / n for part, n in zip(parts, df, strict=True))
-    return variance**0.5, variance**2 / uncertainty if uncertainty > 0 else np.inf
+    unit = (own + base) / pools
+    df = [pools * (seeds - 1), pools * (base_seeds - 1)]
+    if unit == 0:
+        return Error(0.0, sum(df), question)
+    return Error(unit, (own + base) ** 2 / (own**2 / df[0] + base**2 / df[1]), question)
 
 
 def needs(
     components: Components,
     pools_run: int,
+    repetitions: tuple[float, float] = (1, 1),
     *,
     margin: float,
     family: int,
     level: float = 0.95,
 ) -> Needs:
-    """The design with the fewest runs that would find a difference of `margin`, the baseline repeated alike.
+    """The fewest runs that would find a difference of `margin`, the baseline repeated alike.
 
-    With three pools run or more, it is of pools; with one or two, of repetitions on those: what another pool
-    would add is then not known.
+    With three pools run or more they are of pools, one repetition on each: of a number of runs, no other
+    division leaves less variance. With one or two they are repetitions on those, as what another pool adds is
+    not known. `repetitions` of arm and baseline on each pool run: a design like it is not asked for again.
     """
+    alpha = per_comparison(1 - level, family)
     alone = smallest_by_questions(components, family, level=level)
     if alone is not None and alone >= margin:
+        return Needs(None, None, f"the questions alone hide less than {alone:.1f} points: more of them")
+    ran = error_of(components, pools_run, *repetitions)
+    if ran is not None and _power(ran, alpha)(margin) >= POWER:
         return Needs(
-            None, None, f"the questions alone leave {alone:.1f} points: only more of them would help"
+            None, None, f"these runs would find {margin:g} points: the difference is close to a bound"
         )
-    pools = range(3, MOST_RUNS + 1) if pools_run >= 3 else (pools_run,)
-    designs = sorted(
-        ((p, k) for p in pools for k in range(1, MOST_RUNS // p + 1)), key=lambda d: (d[0] * d[1], -d[0])
-    )
-    for p, k in designs:
-        effect = smallest_effect(components, p, k, k, family, level=level)
-        if effect is not None and effect <= margin:
-            return Needs(p, k)
-    return Needs(None, None, f"more than {MOST_RUNS} runs of each arm")
+
+    def finds(runs: int) -> bool:
+        design = (runs, 1, 1) if pools_run >= 3 else (pools_run, runs, runs)
+        error = error_of(components, *design)
+        return error is not None and _power(error, alpha)(margin) >= POWER
+
+    most = MOST_RUNS if pools_run >= 3 else MOST_RUNS // pools_run
+    fewest = _first(finds, 3 if pools_run >= 3 else 2, most)
+    if fewest is None:
+        return Needs(None, None, f"more than {MOST_RUNS} runs of each arm")
+    return Needs(fewest, 1) if pools_run >= 3 else Needs(pools_run, fewest)
 
 
-def _found(df: float, alpha: float, power: float) -> tuple[float, float]:
-    """(difference found with `power`, half-width of the interval) in standard errors, two-sided `alpha`."""
-    inverse, differences, quantiles = _of_level(alpha, power)
-    at = 1 / max(df, 1.0)
-    # Linear in 1 / df on a logarithmic scale: within 0.5 % between the knots.
-    return tuple(float(np.exp(np.interp(at, inverse, np.log(y)))) for y in (differences, quantiles))  # type: ignore[return-value]
+def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The smallest whole number for which `holds`, which does for all greater ones; None if none does."""
+    if not holds(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
 
 
-@lru_cache(maxsize=256)
-def _of_level(alpha: float, power: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Knots of 1 / df, with the noncentrality of the t test that has this power, and the t quantile."""
+def smallest_of(error: Error, alpha: float, power: float = POWER) -> float:
+    """The difference that excludes 0 with this power at the two-sided level `alpha`; 0 without any error."""
     from scipy.optimize import brentq
-    from scipy.stats import nct, norm
-    from scipy.stats import t as student
 
-    knots = np.array([1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 14, 20, 40, 100, 1000.0])
-    quantiles = student.isf(alpha / 2, knots)
-    differences = [
-        brentq(lambda d, q=q, n=n: nct.sf(q, n, d) - power, 0, 4 * q + 10)
-        for q, n in zip(quantiles, knots, strict=True)
-    ]
-    z = norm.isf(alpha / 2)
-    order = slice(None, None, -1)
-    return (
-        np.append(1 / knots, 0)[order],
-        np.append(differences, z + norm.ppf(power))[order],
-        np.append(quantiles, z)[order],
-    )
+    if error.stderr == 0:
+        return 0.0
+    chance = _power(error, alpha)
+    high = error.stderr
+    while chance(high) < power:
+        high *= 2
+    return float(brentq(lambda effect: chance(effect) - power, 0.0, high, xtol=1e-6 * error.stderr))
+
+
+def _power(error: Error, alpha: float) -> Callable[[float], float]:
+    """The chance that a difference of so many points is found (on its own side)."""
+    from scipy.special import chdtri, ndtr
+
+    if error.stderr == 0:
+        return lambda effect: float(effect > 0)
+    half = error.half_width(alpha)
+    if error.unit > 0:
+        upper = (np.arange(CHANCES) + 0.5) / CHANCES
+        half = error.half_width(alpha, chdtri(error.df, upper) / error.df)
+    return lambda effect: float(np.mean(ndtr((effect - half) / error.stderr)))

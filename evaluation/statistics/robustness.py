@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.comparison import Difference, Robustness
-from evaluation.statistics.crossed import Pair, Tested, estimates, family_of
+from evaluation.comparison import Robustness
+from evaluation.statistics.crossed import Estimates, Pair, Tested, estimates, family_of
 
 MME = "mme"
 DRAWS = 4000
@@ -31,11 +31,12 @@ def robustness(
         return None
     without = (1 - np.eye(k)) / (k - 1)
     rows = without if chance is None else np.vstack([without, corrected_weights(chance)])
-    found = family_of(estimates(tested.pair, rows), np.zeros(len(rows), dtype=bool), level).differences
+    moved = estimates(tested.pair, rows)
+    found = family_of(moved, np.zeros(len(rows), dtype=bool), level).differences
     by_name = dict(zip(names, found[:k], strict=True))
     return Robustness(
         without=by_name,
-        rests_on=rests_on(tested, by_name),
+        rests_on=tuple(name for name, own in zip(names, _rests_on(tested, moved), strict=False) if own),
         median=float(np.median(tested.pair.values)),
         chance_corrected=None if chance is None else found[k],
         without_mme=by_name.get(MME),
@@ -48,19 +49,12 @@ def corrected_weights(chance: Sequence[float]) -> NDArray[np.float64]:
     return 100 / (100 - np.asarray(chance, dtype=np.float64)) / len(chance)
 
 
-def rests_on(tested: Tested, without: dict[str, Difference]) -> tuple[str, ...]:
-    """The benchmarks without which the claim of a difference would not be made; none if there is none."""
-    from scipy.stats import t as student
-
+def _rests_on(tested: Tested, without: Estimates) -> list[bool]:
+    """Whether the claim of a difference would not be made with each of these; False where none is made."""
     whole = tested.difference
     sign = 1 if whole.corrected_low > 0 else -1 if whole.corrected_high < 0 else 0
-    if sign == 0:
-        return ()
-    return tuple(
-        name
-        for name, d in without.items()
-        if sign * d.value - float(student.isf(tested.alpha / 2, d.df)) * d.stderr <= 0
-    )
+    bounds = sign * without.values - without.half_width(tested.alpha)
+    return [sign != 0 and bound <= 0 for bound in bounds.tolist()]
 
 
 def above_null(pair: Pair, draws: int = DRAWS) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The arms as the figures show them: their labels, which are compared, which are controls, series by budget."""
+"""The arms as figures show them: labels, order, which are controls, series over budgets, shares by name."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,20 @@ def label(arm: ArmResult) -> str:
 
 
 def is_control(comparison: Comparison, arm: ArmResult) -> bool:
-    """Whether the arm is there to compare others with: a baseline, the reference, or declared a control."""
-    return (
-        arm.arm in comparison.baselines
-        or arm.arm == comparison.reference_arm
-        or bool(getattr(arm, "control", False))
-    )
+    """Whether the arm is there to compare others with: declared as such, a baseline, or an anchor."""
+    return bool(arm.control) or arm.arm in comparison.baselines or is_anchor(comparison, arm)
+
+
+def is_anchor(comparison: Comparison, arm: ArmResult) -> bool:
+    """Whether the arm is a level that nothing is claimed about, as the reference arm is."""
+    return arm.anchor or arm.arm == comparison.reference_arm
 
 
 def compared(comparison: Comparison) -> list[ArmResult]:
-    """The arms that have a baseline, without the reference arm."""
-    return [arm for arm in comparison.arms if arm.baseline and arm.arm != comparison.reference_arm]
-
-
-def benchmark_sign(direction: str) -> int:
-    """1 where higher is better, else -1: a difference times this is positive for the better arm."""
-    return 1 if direction == "higher" else -1
+    """The arms that have a difference to a baseline, without the anchors."""
+    return [
+        arm for arm in comparison.arms if arm.baseline and arm.difference and not is_anchor(comparison, arm)
+    ]
 
 
 def series_name(arm: ArmResult) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.comparison import ArmResult, Claim, Comparison, Difference
 from evaluation.figures import style
-from evaluation.figures.arms import is_control, label
+from evaluation.figures.arms import is_anchor, is_control, label
 
 COLORS = {"beats": "#1769AA", "loses to": "#D9622B", "equivalent": "#222222", "undecided": "white"}
 """Fill of the marker by verdict; no verdict is drawn as a cross. The word stands beside it."""
@@ -40,7 +40,7 @@ def draw(comparison: Comparison) -> Any:
     handles = _handles(comparison, shown)
     left = style.widest([line.text for line in lines if line.arm]) + 0.12
     numbers = {arm.arm: _numbers(arm.difference) for arm in shown}
-    words = {arm.arm: claim_word(arm) for arm in shown}
+    words = {arm.arm: claim_word(arm, is_anchor(comparison, arm)) for arm in shown}
     columns = (
         style.widest([*numbers.values(), HEAD[0]], style.SMALL) + 0.14,
         style.widest([*words.values(), HEAD[1]], style.SMALL) + 0.12,
@@ -65,24 +65,20 @@ def _lines(comparison: Comparison) -> Iterator[Line]:
     """The arms by baseline, best first, under a heading where there is more than one group."""
     with_baseline = [arm for arm in comparison.arms if arm.baseline and arm.difference]
     groups = list(dict.fromkeys((arm.budget, arm.baseline) for arm in with_baseline))
-    reference = [arm for arm in with_baseline if arm.arm == comparison.reference_arm]
-    several = len({(a.budget, a.baseline) for a in with_baseline if a not in reference}) > 1
+    several = len({(a.budget, a.baseline) for a in with_baseline if not is_control(comparison, a)}) > 1
     controls: list[ArmResult] = []
     for budget, baseline in groups:
         own = [a for a in with_baseline if (a.budget, a.baseline) == (budget, baseline)]
-        mine = [a for a in own if a not in reference]
-        if several and mine:
+        plain = [a for a in own if not is_control(comparison, a)]
+        if several and plain:
             yield Line(f"{budget}, against {baseline}")
-        plain = [a for a in mine if not is_control(comparison, a)]
         yield from (Line(_name(a), a) for a in _best_first(plain))
         controls += [a for a in own if a not in plain]
     if controls:
         yield Line("controls")
         # of the same control at several budgets each names its own baseline
         several = len({a.baseline for a in controls}) > 1
-        yield from (
-            Line(_name(a, f" − {a.baseline}" if several else ""), a) for a in _best_first(controls)
-        )
+        yield from (Line(_name(a, f" − {a.baseline}" if several else ""), a) for a in _best_first(controls))
 
 
 def _name(arm: ArmResult, end: str = "") -> str:
@@ -110,11 +106,11 @@ def _numbers(d: Any) -> str:
     return f"{style.signed(d.value)} [{style.signed(d.corrected_low)}, {style.signed(d.corrected_high)}]"
 
 
-def claim_word(arm: ArmResult) -> str:
+def claim_word(arm: ArmResult, anchor: bool = False) -> str:
     """What may be said of the arm, in a few words; a star where it rests on one benchmark."""
     claim = arm.claim
     if claim is None or claim.verdict is None:
-        return "no claim"
+        return "(anchor)" if anchor else "no claim"
     star = "*" if arm.robustness and arm.robustness.rests_on else ""
     if claim.verdict == "equivalent":
         return f"equivalent within {claim.margin:g}{star}"
@@ -134,8 +130,8 @@ def _needed(claim: Claim) -> str:
 
 
 def _limits(comparison: Comparison, arms: Sequence[ArmResult]) -> tuple[float, float]:
-    """Ends of the axis: all differences but the reference's, with their intervals as far as they are usual."""
-    inner = [arm for arm in arms if arm.arm != comparison.reference_arm] or list(arms)
+    """Ends of the axis: all differences but of anchors, with their usual intervals."""
+    inner = [arm for arm in arms if not is_anchor(comparison, arm)] or list(arms)
     halves = {arm.arm: (_interval(arm)[1] - _interval(arm)[0]) / 2 for arm in inner}
     known = [half for half in halves.values() if not math.isnan(half)]
     most = REACH * median(known) if known else 0.0
@@ -224,7 +220,7 @@ def _texts(
     for y, line in enumerate(lines):
         if line.arm is None:
             left = axes.get_position().x0 * axes.figure.get_size_inches()[0] - 0.05
-            put(-left / inches, y, line.text, "left", fontweight="bold", fontsize=style.SMALL)
+            put(-left / inches, y, line.text, "left", fontsize=style.SMALL, color="#555555")
             continue
         put(-0.07 / inches, y, line.text, "right")
         put(at[0], y, numbers[line.arm.arm], "center", fontsize=style.SMALL)

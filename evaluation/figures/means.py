@@ -134,16 +134,12 @@ def _handles(comparison: Comparison, arms: Sequence[ArmResult]) -> list[tuple[An
     roles = [_role(comparison, arm) for arm in arms]
     reference = comparison.reference_arm or ""
     words = {"arm": "mean of an arm", "control": "of a control", "reference": f"of {reference}"}
-    entries = [
-        (Line2D([], [], ls="none", **own), words[name]) for name, own in ROLES.items() if own in roles
-    ]
+    entries = [(Line2D([], [], ls="none", **own), words[name]) for name, own in ROLES.items() if own in roles]
     each = "one pool and seed" if len(comparison.pools) > 1 else "one seed"
     entries.append((Line2D([], [], **DOTS), each))
     if any(arm.shuffled_mean for arm in arms):
         entries.append((Line2D([], [], **SHUFFLED), "shuffled images"))
     for name, dashes in LEVELS:
         if (level := mean_level(comparison, name)) is not None:
-            entries.append(
-                (Line2D([], [], color=style.INK, lw=0.9, ls=dashes), f"{name} level {level:.1f}")
-            )
+            entries.append((Line2D([], [], color=style.INK, lw=0.9, ls=dashes), f"{name} level {level:.1f}"))
     return entries

@@ -6,6 +6,7 @@ computed from the widths of the labels, so that no figure needs a layout engine:
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -30,7 +31,7 @@ ends are dark, so whoever uses it writes the signed number into each cell."""
 SEQUENTIAL = "Blues"
 """Lighter is less, in colour and in grey."""
 
-SETTINGS = {
+SETTINGS: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": SIZE,
     "axes.labelsize": SIZE,
@@ -62,7 +63,7 @@ METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
-DPI = 200
+DPI = 160
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,18 +117,18 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 @functools.lru_cache(maxsize=8192)
-def text_width(text: str, size: float = SIZE, bold: bool = False) -> float:
+def text_width(text: str, size: float = SIZE) -> float:
     """Width in inches of one line of text."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
-    font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
+    font = FontProperties(family="DejaVu Sans", size=size)
     return float(TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]) / 72
 
 
-def widest(texts: Sequence[str], size: float = SIZE, bold: bool = False) -> float:
+def widest(texts: Sequence[str], size: float = SIZE) -> float:
     """Width in inches of the widest text; 0 for none."""
-    return max((text_width(text, size, bold) for text in texts), default=0.0)
+    return max((text_width(text, size) for text in texts), default=0.0)
 
 
 def shorten(text: str, inches: float, size: float = SIZE) -> str:
@@ -162,6 +163,20 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     for rank, i in enumerate(order):
         placed[i] = min(max(flat[rank], low), high - (n - 1) * gap) + rank * gap
     return placed
+
+
+def scores(axes: Any, benchmarks: int) -> None:
+    """The y axis of means over benchmarks: its label, few ticks, lines through them."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(axis="y")
+    axes.set_ylabel(f"mean of {benchmarks} benchmarks, %" if benchmarks > 1 else "score, %")
+
+
+SCORES = 0.62
+"""Inches left of axes with `scores`."""
 
 
 def looks(k: int) -> dict[str, Any]:
@@ -199,11 +214,15 @@ def legend_height(labels: Sequence[str], width: float) -> float:
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> int:
-    """The most columns that fit; matplotlib fills one after the other, each as wide as its widest label."""
+    """The most columns that fit, each as wide as its widest label.
+
+    matplotlib fills one column after the other, the first ones with one entry more than the last.
+    """
     handle = (2.2 + 0.5 + 1.2) * SMALL / 72
     for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        parts = [labels[at : at + rows] for at in range(0, len(labels), rows)]
+        rows, longer = divmod(len(labels), columns)
+        starts = [k * rows + min(k, longer) for k in range(columns + 1)]
+        parts = [labels[a:b] for a, b in itertools.pairwise(starts)]
         if sum(widest(part, SMALL) + handle for part in parts) <= width - 0.1:
             return columns
     return 1

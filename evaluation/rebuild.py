@@ -18,7 +18,7 @@ def rebuild(folder: Path, out: Path) -> Comparison:
     from evaluation.aggregate import compare
     from evaluation.experiment import Experiment
     from evaluation.long_form import long_form
-    from evaluation.report.markdown import write_report
+    from evaluation.report.write import write_report
 
     experiment = Experiment.read(folder)
     comparison = compare(experiment)

@@ -32,7 +32,8 @@ class RunInfo:
 class Artifact:
     """Files that belong to a run, by the names that they get, and places that are referred to only.
 
-    `references`: name -> path of a folder or file that stays where it is; nothing of it is read.
+    `references`: name -> path of a folder or file that stays where it is and is not read. Some backends list
+    the files of a folder.
     """
 
     name: str

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 
 def sample() -> dict[str, float]:
-    """Shares in %, memory in 1e9 bytes. The processor's share is since the last call; 0 at the first."""
+    """Shares in %, memory in 1e9 bytes; the processor's share is since the last call or the import."""
     import psutil
 
     memory = psutil.virtual_memory()

@@ -93,7 +93,7 @@ class Desk:
 
     def serve(self, lines: "queue.SimpleQueue[str | None]") -> None:
         """Until the lines end; then what the trainings have logged meanwhile, and all runs are closed."""
-        looked = measured = -float("inf")
+        looked, measured = -float("inf"), time.monotonic()
         while True:
             try:
                 line = lines.get(timeout=LOOK_SECONDS)
@@ -107,8 +107,8 @@ class Desk:
             if now - looked >= LOOK_SECONDS:
                 self.look()
                 looked = now
-            if now - measured >= SYSTEM_SECONDS and self.runs and not self.backend.measures:
-                self.measure()
+            if now - measured >= SYSTEM_SECONDS:
+                self.measure(*self.runs)
                 measured = now
         self.look()
         for run in list(self.runs):
@@ -167,11 +167,12 @@ class Desk:
                 self.watched.remove(entry)
         self.ledger.save()
 
-    def measure(self) -> None:
-        """Log the machine's use in all runs."""
-        values = system.sample()
-        for run in self.runs:
-            self.runs[run].system(values, max(self.ledger.step(run), 0))
+    def measure(self, *runs: str) -> None:
+        """Log the machine's use in these runs, unless the backend does that itself."""
+        if runs and not self.backend.measures:
+            values = system.sample()
+            for run in runs:
+                self.runs[run].system(values, max(self.ledger.step(run), 0))
 
     def _log(self, run: str, values: Mapping[str, float], step: int) -> None:
         if step > self.ledger.step(run):
@@ -182,6 +183,7 @@ class Desk:
         if run not in self.runs:
             self.runs[run] = self.backend.open(self.known[run])
             self.ledger.note(run)
+            self.measure(run)
             self.on_open()
         return self.runs[run]
 

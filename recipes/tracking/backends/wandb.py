@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from curation.teacher.address import MASK
 from recipes.tracking.contract import Artifact, Mode, RunInfo
 
 OFFLINE_SECONDS = 60.0
@@ -60,6 +61,7 @@ class Backend:
             x_save_requirements=False,
             reinit="create_new",
             x_disable_meta=True,
+            host=MASK,
             x_stats_pid=os.getppid(),  # the recipe's process, with all that it starts
             x_stats_track_process_tree=True,
             x_stats_sampling_interval=STATS_SECONDS,

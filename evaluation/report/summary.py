@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluation.comparison import ArmResult, Claim, Comparison, Difference, Verdict
 from evaluation.context import Context
+from evaluation.figures.arms import is_anchor
 from evaluation.report.caveats import caveats
 from evaluation.report.sentence import Sentence
 from evaluation.report.tables.robustness import rests_on
@@ -176,7 +177,7 @@ def _controls(comparison: Comparison) -> Iterator[str]:
     found = [
         f"{arm.arm} {_verb(arm.claim)} {arm.baseline}"
         for arm in grouped(comparison)["controls"]
-        if arm.claim and arm.claim.verdict and arm.arm != comparison.reference_arm
+        if arm.claim and arm.claim.verdict and not is_anchor(comparison, arm)
     ]
     if found:
         yield f"Of the controls, {listed(found, NAMED)}."
@@ -198,7 +199,10 @@ def arm_sentences(comparison: Comparison, kept: set[str] | None = None) -> list[
         _sentence(comparison, arm)
         for group in grouped(comparison).values()
         for arm in group
-        if arm.difference and arm.claim and arm.claim.family and (kept is None or arm.arm in kept)
+        if arm.difference
+        and arm.claim
+        and not is_anchor(comparison, arm)
+        and (kept is None or arm.arm in kept)
     ]
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from curation.printable import MAX_CHARS, inert_markdown, printable
-from evaluation.context import Subset
+from evaluation.context import Context, Subset
 from evaluation.report.markdown import _mix
 
 
@@ -37,7 +37,8 @@ def test_the_table_of_a_mix_holds_no_foreign_markup():
         "",
         "ok",
     ]
-    page = _mix("source", [Subset("random", 0, 10, mix={"source": dict.fromkeys(names, 0.1)})])
+    subset = Subset("random", 0, 10, mix={"source": dict.fromkeys(names, 0.1)})
+    page = next(_mix(Context("study", subsets=[subset]), "source", ["random"]))
     assert page.count("\n") == len(names) + 2
     assert all(text not in page for text in ("<script", "![", "\x1b")) and not re.search(r"(?<!\\)]\(", page)
     assert all(line.count("|") - line.count("\\|") == 3 for line in page.splitlines())

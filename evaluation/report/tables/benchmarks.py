@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from evaluation.comparison import Comparison
+from evaluation.comparison import Comparison, Spread
 from evaluation.report.marks import marks
 from evaluation.report.table import DASH, Cell, Column, Row, Table, number_cell, text_cell
 from evaluation.report.tables.cells import signed, spread
@@ -27,9 +27,32 @@ def benchmarks_table(comparison: Comparison) -> Table:
         *names_of(comparison),
         *(column(b) for b in suite),
         Of(Column("mean", ("mean", "mean_std")), lambda arm: spread(arm.mean, 1.0, means.get(arm.arm, ""))),
+        *_without_the_image(comparison),
     ]
     table = by_arm("benchmarks", "Scores by benchmark", comparison, columns, _BENCHMARKS)
     return replace(table, rows=(*table.rows, *_levels(comparison, table.columns)))
+
+
+def _without_the_image(comparison: Comparison) -> list[Of]:
+    """Shuffled-image mean and grounded gain, if any arm was evaluated with shuffled images."""
+    if not any(arm.shuffled_mean or arm.grounded_mean for arm in comparison.arms):
+        return []
+    return [
+        Of(
+            Column("shuffled", ("shuffled", "shuffled_std")),
+            lambda arm: spread(arm.shuffled_mean) if arm.shuffled_mean else Cell(DASH, (None, None)),
+        ),
+        Of(
+            Column("grounded gain", ("grounded", "grounded_std")),
+            lambda arm: _gain(arm.grounded_mean) if arm.grounded_mean else Cell(DASH, (None, None)),
+        ),
+    ]
+
+
+def _gain(of: Spread) -> Cell:
+    """A gain has a sign, that of zero too."""
+    cell = spread(of)
+    return replace(cell, text=f"{'+' if of.mean >= 0 else ''}{cell.text}")
 
 
 _BENCHMARKS = (
@@ -116,9 +139,10 @@ def _levels(comparison: Comparison, columns: Sequence[Column]) -> Iterator[Row]:
             first = Cell(name, (name, *[""] * (len(columns[0].names) - 1)))
             wide = [
                 replace(cell, values=(cell.values[0], *[None] * (len(column.names) - 1)))
-                for cell, column in zip(cells, columns[before:], strict=True)
+                for cell, column in zip(cells, columns[before : before + len(cells)], strict=True)
             ]
-            yield Row((first, *head, *wide), "levels")
+            last = [Cell("", (None,) * len(column.names)) for column in columns[before + len(cells) :]]
+            yield Row((first, *head, *wide, *last), "levels")
 
 
 def _percents(values: Sequence[float | None], suite: Suite, sign: str = "") -> list[Cell]:

@@ -65,7 +65,7 @@ def _p_cell(arm: ArmResult) -> Cell:
 def _claim_cell(arm: ArmResult) -> Cell:
     c = arm.claim
     values: tuple[Value, ...] = (c.verdict, c.margin, c.scope, c.family, c.reason) if c else (None,) * 5
-    return Cell(verdict(c), values)
+    return Cell(DASH if arm.anchor else verdict(c), values)
 
 
 def _above(arm: ArmResult, benchmarks: int) -> Cell:

@@ -12,6 +12,17 @@ SHOWN_AT_ENDS = 10
 MAX_SHOWN = 40
 """Rows of a group that report.md shows in full."""
 ARM = Column("arm", ("arm", "targeted"), left=True, foreign=True)
+_CONTROL = Column("control", ("control", "control_of"), left=True, foreign=True)
+KINDS = {
+    "full": "all data",
+    "zero": "no training",
+    "random": "random",
+    "balanced": "balanced random",
+    "matched": "matched random",
+    "tokens": "token-matched random",
+    "compute": "compute-matched random",
+}
+"""Kind of control (`ArmResult.control`) -> how it is called; another kind is called by its name."""
 BUDGET = Column("budget", ("budget",), left=True, foreign=True)
 
 
@@ -26,8 +37,10 @@ class Of:
 def names_of(comparison: Comparison) -> list[Of]:
     """The columns that say which arm a row is of, and on how many repetitions it rests."""
     several = len(comparison.pools) > 1
+    controls = [Of(_CONTROL, _control_cell)] if any(arm.control for arm in comparison.arms) else []
     return [
         Of(ARM, arm_cell),
+        *controls,
         Of(BUDGET, lambda arm: text_cell(arm.budget)),
         Of(
             Column("pools x seeds" if several else "seeds", ("pools", "repetitions", "runs")),
@@ -39,6 +52,11 @@ def names_of(comparison: Comparison) -> list[Of]:
 def arm_cell(arm: ArmResult) -> Cell:
     """The arm's name."""
     return Cell(label(arm), (arm.arm, "targeted" if arm.targeted else ""))
+
+
+def _control_cell(arm: ArmResult) -> Cell:
+    kind = KINDS.get(arm.control, arm.control)
+    return Cell(f"{kind} of {arm.control_of}" if arm.control_of else kind, (arm.control, arm.control_of))
 
 
 def _repetitions(arm: ArmResult, pools: int) -> Cell:

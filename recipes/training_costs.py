@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes import steps
 from recipes.graph import Node, store_path
 from recipes.load import Loaded
 from training.spec import FitSpec
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 TEXT_TOKENS = 300
 """Assumed text tokens of a sample of a pool that is not built yet."""
-NOT_SETTINGS = {"seed", "subset"}
-"""Keys of stage `train` beside the settings of the training."""
 
 
 class TrainingCosts:
@@ -130,6 +129,30 @@ class TrainingCosts:
         self._lengths[pool.hash] = lengths
         return lengths
 
+    def samples(self, pool: Node, shape: "Shape | None") -> "Lengths":
+        """Lengths of the samples of a pool; without a shape, those of their texts alone are meant."""
+        if shape is not None:
+            return self._lengths_of(shape, pool)
+        from training.estimate.lengths import Lengths, of_pool
+
+        if self._built(pool):
+            return of_pool(store_path(self.root, pool.kind, pool.hash), 0)
+        return Lengths.assumed(round(pool.work), TEXT_TOKENS, 1, 0)
+
+    def usd(self, node: Node) -> float | None:
+        """US dollars that a stage will charge; None for labels of a pool that is not built."""
+        if node.kind != "labels_api":
+            return 0.0
+        from recipes.stages.label_estimate import estimate_of
+
+        pool = _input(node, "pool")
+        if not self._built(pool):
+            return None
+        server = dict(node.config["server"])
+        mode, batch = server.pop("mode"), server.pop("batch")
+        config = {**node.config, "server": server, "mode": mode, "batch": batch}
+        return estimate_of(config, store_path(self.root, pool.kind, pool.hash)).usd
+
     def _rows(self, node: Node) -> Any:
         """Rows of the subset that a stage trains on, if it is chosen already."""
         subset = node.inputs.get("subset")
@@ -178,10 +201,7 @@ class TrainingCosts:
 
 def spec_of(node: Node) -> FitSpec | None:
     """The settings of a training stage; None for other stages."""
-    if node.kind == "train":
-        return FitSpec(**{key: value for key, value in node.config.items() if key not in NOT_SETTINGS})
-    train = node.config.get("train") if node.kind.startswith("fit_") else None
-    return FitSpec(**train) if train else None
+    return steps.spec_of(node.kind, node.config)
 
 
 def samples_of(node: Node, spec: FitSpec) -> float:

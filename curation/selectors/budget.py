@@ -1,11 +1,12 @@
-"""Budgets in rows and in tokens: `30%`, `200` or `tokens:2e9`.
+"""Budgets in rows, in tokens and in compute: `30%`, `200`, `tokens:2e9`, or FLOPs of selection and training.
 
-The tokens of a sample are the text and image tokens that the pool counts; a budget of tokens is never
-exceeded.
+The tokens of a sample are the text and image tokens that the pool counts; its FLOPs are those of training on
+it. A budget in either is never exceeded: samples are taken in the selector's order while they fit.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,32 @@ from curation.selectors.contract import (
 
 PREFIX = "tokens:"
 TOKEN_COLUMNS = ("text_tokens", "image_tokens")
+PRECISION = 1000
+"""FLOPs are budgeted in thousands: 64 bits then hold the training of any model on any pool."""
 
 
-class TokenBudgetError(SelectorError):
-    """The budget of tokens cannot be met: `requested` tokens, of which `available` can be spent."""
+class SpendError(SelectorError):
+    """A budget in tokens or FLOPs cannot be met: `requested` of them, of which `available` can be spent."""
 
-    def __init__(self, requested: int, available: int, why: str) -> None:
-        super().__init__(f"requested {requested:,} tokens, only {available:,} available: {why}")
+    def __init__(self, requested: int, available: int, why: str, unit: str = "tokens") -> None:
+        super().__init__(f"requested {requested:,} {unit}, only {available:,} available: {why}")
         self.requested, self.available = requested, available
+
+
+class TokenBudgetError(SpendError):
+    """The budget of tokens cannot be met."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What a budget in FLOPs pays for. `each`: FLOPs of training on each row, float64 [n], all epochs.
+
+    `selection`: FLOPs that scoring the pool took, which are taken off the budget.
+    """
+
+    budget: float
+    selection: float
+    each: np.ndarray
 
 
 def choose(
@@ -121,29 +140,85 @@ def select_within_tokens(
     of the selector's largest selection.
     """
     tokens = row_tokens(columns)
-    total = int(tokens.sum())
+    selection = _select_within(function, columns, tokens, budget, seed, params, TokenBudgetError)
+    spent = _spent(columns, selection, tokens)
+    notes = {"token_budget": budget, "tokens": spent, "tokens_left": budget - spent}
+    return replace(selection, notes=selection.notes | notes)
+
+
+def select_within_compute(
+    function: Callable[..., Selection],
+    columns: pa.Table,
+    compute: Compute,
+    seed: int,
+    params: Mapping[str, Any] | None = None,
+) -> Selection:
+    """The largest selection of `function` whose training, with what selecting cost, stays in the budget.
+
+    Rows are found as in `select_within_tokens`, with FLOPs in place of tokens. Notes gain `flops_budget`,
+    `flops_selection`, `flops_training` and `flops_left`. Raises SpendError where selecting alone costs the
+    budget, and as TokenBudgetError there.
+    """
+    # Whole numbers, so that sums do not depend on their order; rounded up, so that none is exceeded.
+    each = np.ceil(compute.each / PRECISION).astype(np.int64)
+    budget = int((compute.budget - compute.selection) // PRECISION)
     if budget < 1:
-        raise TokenBudgetError(budget, total, "the budget must be at least 1")
+        raise SpendError(int(compute.budget), 0, f"selecting costs {compute.selection:.3g} FLOPs", "FLOPs")
+    error = partial(_compute_error, compute.selection)
+    selection = _select_within(function, columns, each, budget, seed, params, error)
+    spent = _spent(columns, selection, each) * PRECISION
+    notes = {
+        "flops_budget": int(compute.budget),
+        "flops_selection": int(compute.selection),
+        "flops_training": spent,
+        "flops_left": int(compute.budget) - int(compute.selection) - spent,
+    }
+    return replace(selection, notes=selection.notes | notes)
+
+
+def _compute_error(selection: float, requested: int, available: int, why: str) -> SpendError:
+    why += f" (besides {selection:.3g} that selecting costs)" if selection else ""
+    return SpendError(requested * PRECISION, available * PRECISION, why, "FLOPs of training")
+
+
+def _select_within(
+    function: Callable[..., Selection],
+    columns: pa.Table,
+    costs: np.ndarray,
+    budget: int,
+    seed: int,
+    params: Mapping[str, Any] | None,
+    error: Callable[[int, int, str], SpendError],
+) -> Selection:
+    """The largest selection whose costs int64 [n] are at most `budget` in sum; see `select_within_tokens`."""
+    total = int(costs.sum())
+    if budget < 1:
+        raise error(budget, total, "the budget must be at least 1")
     if budget > total:
-        raise TokenBudgetError(budget, total, "the whole pool has no more")
-    trial = _Trial(function, columns, tokens, seed, dict(params or {}))
-    longest_first, shortest_first = np.cumsum(np.sort(tokens)[::-1]), np.cumsum(np.sort(tokens))
+        raise error(budget, total, "the whole pool has no more")
+    trial = _Trial(function, columns, costs, seed, dict(params or {}))
+    longest_first, shortest_first = np.cumsum(np.sort(costs)[::-1]), np.cumsum(np.sort(costs))
     low = int(np.searchsorted(longest_first, budget, side="right"))
     most = int(np.searchsorted(shortest_first, budget, side="right"))
     if most < 1:
-        raise TokenBudgetError(budget, 0, f"the shortest sample has {shortest_first[0]:,}")
+        raise error(budget, 0, f"the shortest sample has {shortest_first[0]:,}")
     full = trial.largest(most)
     if trial.cost(full) < budget and len(full.rows) < most:
-        raise TokenBudgetError(budget, trial.cost(full), f"the selector can pick {len(full.rows):,} rows")
+        raise error(budget, trial.cost(full), f"the selector can pick {len(full.rows):,} rows")
     if trial.cost(full) <= budget:
-        return trial.noted(full, budget)
+        return trial.within(full, budget)
     if Selector.of(function).is_nested(params or {}):
         rows = int(np.searchsorted(np.cumsum(trial.of(full)), budget, side="right"))
     else:
         rows = _bisect(trial, min(low, len(full.rows)), len(full.rows), budget)
     if rows < 1:
-        raise TokenBudgetError(budget, 0, "the first pick alone has more")
-    return trial.noted(trial.select(rows), budget)
+        raise error(budget, 0, "the first pick alone has more")
+    return trial.within(trial.select(rows), budget)
+
+
+def _spent(columns: pa.Table, selection: Selection, costs: np.ndarray) -> int:
+    """The costs int64 [n] of the rows that were picked, in sum."""
+    return int(costs[np.isin(row_numbers(columns), selection.rows)].sum())
 
 
 def _bisect(trial: "_Trial", fits: int, over: int, budget: int) -> int:
@@ -164,11 +239,11 @@ class _Trial:
         self,
         function: Callable[..., Selection],
         columns: pa.Table,
-        tokens: np.ndarray,
+        costs: np.ndarray,
         seed: int,
         params: dict[str, Any],
     ) -> None:
-        self._function, self._columns, self._tokens = function, columns, tokens
+        self._function, self._columns, self._costs = function, columns, costs
         self._seed, self._params = seed, params
         rows = row_numbers(columns)
         self._order = np.argsort(rows, kind="stable")
@@ -187,17 +262,16 @@ class _Trial:
             return self.select(error.available)
 
     def of(self, selection: Selection) -> np.ndarray:
-        """Tokens of each pick."""
-        return self._tokens[self._order[np.searchsorted(self._sorted, selection.rows)]]
+        """What each pick costs."""
+        return self._costs[self._order[np.searchsorted(self._sorted, selection.rows)]]
 
     def cost(self, selection: Selection) -> int:
         return int(self.of(selection).sum())
 
-    def noted(self, selection: Selection, budget: int) -> Selection:
-        spent = self.cost(selection)
-        if spent > budget:
+    def within(self, selection: Selection, budget: int) -> Selection:
+        """The selection itself. Raises SelectorError if it costs more than the budget."""
+        if self.cost(selection) > budget:
             raise SelectorError(
                 f"{self._function.__module__} is declared nested, but a smaller budget gives other picks"
             )
-        notes = {"token_budget": budget, "tokens": spent, "tokens_left": budget - spent}
-        return replace(selection, notes=selection.notes | notes)
+        return selection

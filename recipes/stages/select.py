@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: Any) -> dict[str, Any]:
+def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any) -> dict[str, Any]:
     """Writes subset.parquet and manifest.json; returns the budget in samples and tokens, and notes."""
     import numpy as np
     import pyarrow as pa
@@ -26,7 +26,12 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         columns = columns.append_column(column, pa.array(np.isin(columns["row"].to_numpy(), rows)))
     module, _, name = config["function"].partition(":")
     function = getattr(importlib.import_module(module), name)
-    selection = choose(function, columns, config["budget"], config["seed"], config["params"])
+    if "costs" in config:
+        # By name, as a selector: other selections must not depend on the code that counts FLOPs.
+        spending = importlib.import_module("recipes.spending")
+        selection = spending.select_in_compute(function, columns, config, inputs)
+    else:
+        selection = choose(function, columns, config["budget"], config["seed"], config["params"])
     hashes = {name: read_metadata(path)["identity"] for name, path in folders.items()}
     manifest = write_subset(
         out,
@@ -37,6 +42,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
         params=config["params"],
         seed=config["seed"],
         signal_hashes=hashes,
+        extra={"budget_asked": config["budget"]},
     )
     progress.say(
         f"{config['selector']}: {len(selection.rows)} of {len(pool)} samples, notes {selection.notes}"
@@ -44,7 +50,7 @@ def run(config: dict[str, Any], inputs: dict[str, Path], out: Path, progress: An
     return {**manifest["budget"], "ids_sha256": manifest["ids_sha256"], "notes": selection.notes}
 
 
-def _memberships(inputs: dict[str, Path]) -> Iterator[tuple[str, list[int]]]:
+def _memberships(inputs: dict[str, Any]) -> Iterator[tuple[str, list[int]]]:
     """(column, rows that it marks): another arm's subset, the training rows of the seed model."""
     from curation.subset import read_subset
 

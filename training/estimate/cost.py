@@ -90,7 +90,12 @@ def estimate(
 
 def flops(shape: Shape, spec: FitSpec, lengths: Lengths) -> float:
     """FLOPs of one pass over the examples, as `training.flops` counts them."""
-    each = shape.sizes.training(
+    return float(per_example(shape, spec, lengths).sum())
+
+
+def per_example(shape: Shape, spec: FitSpec, lengths: Lengths) -> np.ndarray:
+    """FLOPs of training once on each example, float64 [n]."""
+    return shape.sizes.training(
         lengths.tokens,
         lengths.labels,
         lengths.patches(shape),
@@ -99,7 +104,6 @@ def flops(shape: Shape, spec: FitSpec, lengths: Lengths) -> float:
         lora=spec.lora.parts if spec.lora else (),
         rank=spec.lora.r if spec.lora else 0,
     )
-    return float(each.sum())
 
 
 def processes_of(spec: FitSpec) -> int:

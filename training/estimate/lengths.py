@@ -20,7 +20,7 @@ class Lengths:
     """Of each example, int [n]: `tokens` (image tokens included), `labels`, `image_tokens` and `images`.
 
     `source` says in words where the numbers are from. `counted`: whether they are of real examples, the
-    longest among them.
+    longest among them. `turns`: questions of each example, None where nobody knows.
     """
 
     tokens: np.ndarray
@@ -29,6 +29,7 @@ class Lengths:
     images: np.ndarray
     source: str
     counted: bool = True
+    turns: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -54,7 +55,8 @@ class Lengths:
     def take(self, rows: np.ndarray) -> "Lengths":
         """Of these examples only."""
         columns = ("tokens", "labels", "image_tokens", "images")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        turns = None if self.turns is None else self.turns[rows]
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns}, turns=turns)
 
     def resized(self, count: int) -> "Lengths":
         """`count` examples with these lengths in the same proportions: those of a subset not chosen yet."""
@@ -91,7 +93,8 @@ def of_pool(folder: Path, image_tokens: int, rows: np.ndarray | None = None) -> 
     rendered = info.get("text_tokens", {}).get("rendered")
     source = "counted: the pool" if rendered else "the pool's text tokens, without the chat template's"
     source += ASSUMED_IMAGES if own.null_count else ""
-    lengths = Lengths(text + seen, labels, seen, images, source)
+    turns = table["n_turns"].to_numpy().astype(np.int64) if "n_turns" in table.column_names else None
+    lengths = Lengths(text + seen, labels, seen, images, source, turns=turns)
     return lengths if rows is None else lengths.take(rows)
 
 

@@ -83,16 +83,8 @@ class Shape:
 
         Raises ShapeError when one of them is missing or cannot be read.
         """
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / "config.json").read_text())
-            files = sorted(folder.glob("*.safetensors"))
-            shapes = [entry for file in files for entry in _header(file)]
-        except (OSError, ValueError) as error:
-            raise ShapeError(f"{folder} is not a checkpoint whose shapes can be read: {error}") from error
-        if not shapes:
-            raise ShapeError(f"{folder} has no safetensors file: the shapes of its weights are unknown")
-        return cls.of_shapes(folder.name, shapes, config)
+        config, shapes = headers(folder)
+        return cls.of_shapes(Path(folder).name, shapes, config)
 
     @classmethod
     def of_config(cls, name: str, config: Mapping[str, Any]) -> "Shape":
@@ -243,6 +235,23 @@ def _weight(family: Any, name: str, shape: tuple[int, ...]) -> Weight:
 
 def _block(weight: Weight) -> re.Match[str] | None:
     return _BLOCK.search(weight.name)
+
+
+def headers(folder: Path) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...]]]]:
+    """(config.json, name and shape of each weight) of a checkpoint; torch is not imported.
+
+    Raises ShapeError when a file is missing or cannot be read.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        files = sorted(folder.glob("*.safetensors"))
+        shapes = [entry for file in files for entry in _header(file)]
+    except (OSError, ValueError) as error:
+        raise ShapeError(f"{folder} is not a checkpoint whose shapes can be read: {error}") from error
+    if not shapes:
+        raise ShapeError(f"{folder} has no safetensors file: the shapes of its weights are unknown")
+    return config, shapes
 
 
 def _header(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,0 +1,104 @@
+"""Budgets in compute, and what the comparison needs to tell costs: which stages were needed for which subset.
+
+A budget `flops:N` (or `gpuh:N`, by the GPU and MFU of `resources`) pays for an arm's selection and its
+training; `as:ARM` is what that arm costs in all. How many samples it buys is decided in stage `select`, from
+the lengths of the pool's samples: an estimate of today would not be the same tomorrow, and a plan's hashes
+would change.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recipes.external import External
+from recipes.graph import Node, dump
+from recipes.load import Loaded
+from recipes.schema import Arm, required
+from recipes.schema.base import in_compute
+from recipes.steps import Step, above, beyond_pool, places
+
+if TYPE_CHECKING:
+    from recipes.plan import Run
+    from recipes.plan_signals import PoolPlan
+
+AS = "as:"
+SPENDING = "recipes.spending"
+"""The module that stage `select` counts FLOPs with."""
+
+
+def budget_of(
+    pool: "PoolPlan", arm: Arm, columns: dict[str, Node], subset_of: Callable[[str], Node]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(keys of the config, inputs) that a budget adds to stage `select`; none for one in samples or tokens.
+
+    columns: the stages that the selector reads; subset_of: plans the subset of another arm, by its name.
+    """
+    if not in_compute(arm.budget):
+        return {"budget": arm.budget}, {}
+    text, tokens, base = str(arm.budget), pool.own_tokens, pool.base
+    train = dump(required(pool.loaded.recipe.train))
+    inputs: dict[str, Any] = {"tokens": tokens}
+    if text.startswith(AS):
+        spender = subset_of(text.removeprefix(AS))
+        text, inputs["spender"] = f"{AS}spender", spender
+        needed = beyond_pool(spender, above(tokens))
+    else:
+        text, needed = in_flops(text, pool.loaded), _needed(pool, columns, tokens)
+    inputs["costed"] = needed or None
+    paths = places([pool.pool, tokens, *needed]) | {base.hash: str(base.path)}
+    return {"budget": text, "costs": {"train": train, "base": base.hash, "model_paths": paths}}, inputs
+
+
+def _needed(pool: "PoolPlan", columns: dict[str, Node], tokens: Node) -> list[Node]:
+    """The stages that the selector's columns need beyond the pool."""
+    reader = Node("select", "select", {}, {"pool": pool.pool, **columns}, "")
+    return [node for node in beyond_pool(reader, above(tokens)) if node is not reader]
+
+
+def in_flops(budget: str, loaded: Loaded) -> str:
+    """`gpuh:10` as `flops:N`, by the GPU of `resources` and its MFU; other budgets as they are."""
+    if not budget.startswith("gpuh:"):
+        return budget
+    from recipes.schema.base import canonical_budget
+    from training.estimate.cost import MFU
+    from training.estimate.gpus import gpu_of
+
+    resources = loaded.recipe.resources
+    flops = float(budget[5:]) * 3600 * gpu_of(required(resources.gpu)).peak * (resources.mfu or MFU)
+    return str(canonical_budget(f"flops:{flops:.0f}"))
+
+
+def costed(
+    runs: Sequence["Run"], pools: Sequence["PoolPlan"], loaded: Loaded, base: External
+) -> tuple[dict[str, Any], list[Node]]:
+    """(config, stages) by which the comparison tells what each run cost.
+
+    The config has for each run the places among the stages of its pool, tokens, training and selection.
+    """
+    by_seed = {pool.seed: pool for pool in pools}
+    nodes: dict[Node, int] = {}
+
+    def place(node: Node | None) -> int | None:
+        return None if node is None else nodes.setdefault(node, len(nodes))
+
+    about = []
+    for run in runs:
+        pool = by_seed[run.about["pool_seed"]]
+        needed = beyond_pool(run.select, above(pool.own_tokens)) if run.select else []
+        about.append(
+            {
+                "arm": run.about["arm"],
+                "pool": place(pool.pool),
+                "tokens": place(pool.own_tokens) if run.train else None,
+                "train": place(run.train),
+                "subset": place(run.select),
+                "selection": [place(node) for node in needed],
+            }
+        )
+    resources = dump(loaded.recipe.resources, "gpu", "mfu", "usd_per_gpu_hour")
+    paths = places(nodes) | {base.hash: str(base.path)}
+    return {"runs": about, **resources, "model_paths": paths}, list(nodes)
+
+
+def steps_of(nodes: Sequence[Node]) -> dict[str, Step]:
+    """Planned stages by their hash."""
+    return {node.hash: Step.of_node(node) for node in nodes}

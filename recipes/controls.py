@@ -14,6 +14,7 @@ from typing import Any
 from recipes import store
 from recipes.graph import Node, store_path
 from recipes.schema import Arm, Controls, Recipe
+from recipes.stages.control_notes import LENGTHS_DIFFER
 
 KINDS = {
     "all": "full",
@@ -25,11 +26,6 @@ KINDS = {
 """Selector -> the kind of control that an arm of it is."""
 ZERO, NO_SELECTOR = "zero", "none"
 """Name and kind of the arm that is the base model itself, and what stands for its selector."""
-LENGTHS_DIFFER = 0.05
-"""Relative difference of mean lengths from which a token-matched control is needed (arXiv 2503.01807 and
-2410.09335 find that random samples of equal count and unequal length are not a fair baseline)."""
-
-
 Settled = dict[str, dict[str, Any]]
 """By control that depends on selections: what was decided about it (see `decided`)."""
 

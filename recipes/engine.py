@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from recipes.graph import Node, Plan, rate_key, store_path
 from recipes.load import Loaded
 from recipes.progress import PlainDisplay, display, stage_table
 from recipes.schema import Resources
+from recipes.stages.control_notes import in_words
 from recipes.stop import Stopped
 from recipes.task import Outcome, Task
 
@@ -32,15 +33,21 @@ class Survey:
     expected: dict[str, float | None]
 
 
-def survey(plan: Plan, root: Path, until: str | None = None, force: str | None = None) -> Survey:
-    """Find which stages have to run.
+def survey(
+    plan: Plan,
+    root: Path,
+    until: str | None = None,
+    force: str | None = None,
+    targets: Sequence[Node] = (),
+) -> Survey:
+    """Find which stages have to run for `targets`; default: the last stage, or those that `until` names.
 
     An artefact that was deleted is rebuilt only if a stage that has to run needs it. An artefact that is
     damaged, stale (built from an input whose content has changed since) or incomplete (its stage could add to
     it with the settings of today) is always rebuilt. `force` reruns the matching stages and all that depend
     on them.
     """
-    targets = plan.matching(until) if until else plan.nodes[-1:]
+    targets = targets or (plan.matching(until) if until else plan.nodes[-1:])
     needed = _closure(targets, lambda node: node.parents())
     forced = set(plan.matching(force)) if force else set()
     states: dict[str, str] = {}
@@ -109,7 +116,9 @@ def finished_repetitions(plan: Plan, root: Path) -> int:
     """Number of repetitions of a comparison that are finished for every arm on every pool."""
     states = survey(plan, root).states
     runs = [n for n in plan.nodes if n.kind == "evaluate"]
-    parents = [n for n in plan.nodes[-1].parents() if n.kind != "leaks"]  # which a report itself looks for
+    # The report itself looks for leaks; what its costs are counted of is above the selections and trainings.
+    inputs = {key: value for key, value in plan.nodes[-1].inputs.items() if key not in ("leaks", "costed")}
+    parents = replace(plan.nodes[-1], inputs=inputs).parents()
     unfinished = [n.repetition for n in parents if states[n.name] != "done"]
     # What comes before all repetitions has a negative number: while it is unfinished, none is finished.
     return max(0, min(unfinished, default=max(n.repetition for n in runs) + 1))
@@ -159,25 +168,26 @@ def run(
 ) -> Path:
     """Run the stages that are not done yet and return the run directory.
 
-    `on_stage` is called in this process for every finished stage of the plan: first for the cached ones, then
-    for each new one as it finishes. Raises StageError, StoreError.
+    Where selections tell which controls are needed (`Plan.deciding`), these come first, and `plan` becomes
+    what follows from them. `on_stage` is called in this process once for every finished stage of the plan:
+    first for the cached ones, then for each new one as it finishes. Raises StageError, StoreError.
     """
     console, started = console or Console(), time.perf_counter()
     root = root_of(loaded)
-    provenance = rundir.provenance()
-    present = survey(plan, root, until, force)
+    work = _Work(loaded, root, rundir.provenance(), console)
     place = rundir.open_run(loaded, plan, root)
     book = _Book(plan, root, place, on_stage)
-    book.enter_cached(present)
-    counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(present.todo)} to run"
-    console.print(f"{loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
     try:
-        while present.todo:
-            _announce_rebuilds(present, console)
-            with display(console, present.expected, book.enter) as shown:
-                _execute(present, root, plan, provenance, shown, loaded.recipe.resources)
-            # Again, because a rebuilt artefact may differ from what its finished children were built from.
-            present = survey(plan, root, until)
+        if plan.deciding and _beyond_selection(plan, until):
+            say = f"{len(plan.deciding)} selections come first: they tell which controls are needed"
+            console.print(f"{loaded.recipe.name}: {say}", markup=False, soft_wrap=True)
+            work.finish(plan, book, force=force, targets=plan.deciding)
+            plan.settle()
+            for line in in_words(plan.settled):
+                console.print(line, markup=False, soft_wrap=True)
+            rundir.open_run(loaded, plan, root)
+            book.follow(plan)
+        work.finish(plan, book, until=until, force=force)
     except Stopped as stopped:
         book.enter_unreported()
         stopped.kept = f": {len(book.outcomes)} of {len(plan.nodes)} stages are finished and kept"
@@ -189,6 +199,43 @@ def run(
         rundir.publish_report(place, root, plan)
         rundir.write_lineage(place, loaded, plan, root)
     return place
+
+
+def _beyond_selection(plan: Plan, until: str | None) -> bool:
+    """Whether a stage is wanted that some control may turn out not to need."""
+    trained = {"train", "answer", "judge", "evaluate", "compare"}
+    return until is None or not trained.isdisjoint(node.kind for node in plan.matching(until))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every stage of one run is run with."""
+
+    loaded: Loaded
+    root: Path
+    provenance: dict[str, Any]
+    console: Console
+
+    def finish(
+        self,
+        plan: Plan,
+        book: "_Book",
+        *,
+        until: str | None = None,
+        force: str | None = None,
+        targets: Sequence[Node] = (),
+    ) -> None:
+        """Run what is not done yet of a plan, until nothing is left that has changed meanwhile."""
+        present = survey(plan, self.root, until, force, targets)
+        book.enter_cached(present)
+        counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(present.todo)} to run"
+        self.console.print(f"{self.loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
+        while present.todo:
+            _announce_rebuilds(present, self.console)
+            with display(self.console, present.expected, book.enter) as shown:
+                _execute(present, self.root, plan, self.provenance, shown, self.loaded.recipe.resources)
+            # Again, because a rebuilt artefact may differ from what its finished children were built from.
+            present = survey(plan, self.root, until, targets=targets)
 
 
 def _announce_rebuilds(present: Survey, console: Console) -> None:
@@ -259,10 +306,16 @@ class _Book:
         self.wall = 0.0
         rundir.remove_old_links(place, plan)
 
+    def follow(self, plan: Plan) -> None:
+        """Go on with another plan of the same recipe."""
+        self.nodes = {n.name: n for n in plan.nodes}
+        self.outcomes = {name: o for name, o in self.outcomes.items() if name in self.nodes}
+        rundir.remove_old_links(self.place, plan)
+
     def enter_cached(self, present: Survey) -> None:
         """Enter the stages that were done before this run."""
         for node in self.nodes.values():
-            if present.states[node.name] == "done":
+            if present.states[node.name] == "done" and node.name not in self.outcomes:
                 record = store.read_record(store_path(self.root, node.kind, node.hash))
                 self.enter(Outcome(node.name, "cached", record["seconds"], record["summary"]))
 

@@ -16,12 +16,13 @@ from recipes.external import External, Fingerprints
 from recipes.graph import Node, Plan, dump, samples_seen, stage_name
 from recipes.load import Loaded
 from recipes.named_files import NamedSuite, deepspeed_input, work_of_bench
-from recipes.plan_budgets import SPENDING, budget_of, costed
+from recipes.plan_budgets import SPENDING, budget_of, costed, refuse_unaffordable
 from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_pool import PoolChain
 from recipes.plan_signals import PoolPlan
 from recipes.plan_validation import ValidationPlan
 from recipes.schema import Arm, required
+from recipes.stages.control_notes import in_words
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,14 @@ def make_plan(
         if settled is None:
             plan.deciding = list(dict.fromkeys(node for nodes in selects.values() for node in nodes))
             plan.again = partial(make_plan, loaded, stages, prints, repetitions)
+            plan.notes.append(
+                f"controls that are trained only if their selections show that they are needed, and counted "
+                f"here: {', '.join(selects)}"
+            )
             return plan
         if not settled:
             return plan
-    plan = Plan(stages, settled=settled)
+    plan = Plan(stages, settled=settled, notes=list(in_words(settled)))
     unneeded = [name for name, decision in settled.items() if not decision["needed"]]
     compare_chain(plan, loaded, controlled.without(unneeded), prints, repetitions)
     return plan
@@ -138,6 +143,7 @@ def compare_chain(
     # The sort is stable, so the runs of an arm on a pool stay in the order of their seeds.
     runs.sort(key=lambda run: (arm_order[run.about["arm"]], pool_order[run.about["pool_seed"]]))
     shared = {**evaluation.shared, "held_out": validation.checks or None}
+    refuse_unaffordable(plan, runs, loaded)
     _compare(plan, loaded, pools, runs, shared, planned_runs=len(planned) + len(zero))
     return runs
 

@@ -106,6 +106,7 @@ def write_lineage(run: Path, loaded: Loaded, plan: Plan, root: Path) -> None:
             "protocol": loaded.protocol,
             "modified": list(loaded.modified),
             "presets": loaded.presets(),
+            "controls": plan.settled,
             "environments": environments,
             "stages": stages,
         },

@@ -7,6 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from recipes.stages.capability_styles import KIND, names_by_row, shares
+from recipes.stages.control_notes import in_words, lengths
+from recipes.selection_costs import costs_of_records
 from recipes.stages.leaked import Leaked
 from recipes.stages.pool_results import DEFECTS, PoolResults, mean_of
 
@@ -34,6 +37,10 @@ def context(
         scorer.setdefault(key, {}).update(
             {f"{name} (truth)": values[name] for name in ("n", "spearman", "auc")}
         )
+    asked = [names_by_row(pool) for pool in pools]
+    described = _subsets(config, inputs, pools, subsets, leaked, asked)
+    about_controls = (*in_words(config["controls"]), *lengths(config["runs"], described))
+    spent = costs_of_records(config["costs"], inputs["costed"])
     return Context(
         title=config["name"],
         protocol={"scale": config["scale"]},
@@ -41,12 +48,19 @@ def context(
         pool=_facts(pools),
         quarantined=dict(quarantined),
         sources=_sources(pools, leaked),
-        subsets=_subsets(config, inputs, pools, subsets, leaked),
+        subsets=described,
         overlap=_overlap(config, subsets),
+        pool_mix=_pool_mix(pools, asked),
         scorer=scorer,
         seconds=_seconds(inputs),
-        notes=_notes(config, inputs, agreement),
+        costs=spent.by_arm(),
+        notes=[*_notes(config, inputs, agreement), *about_controls, *spent.notes()],
     )
+
+
+def _selected(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that have a selection: all but the base model itself."""
+    return [run for run in config["runs"] if run["selector"] != "none"]
 
 
 def _facts(pools: Sequence[PoolResults]) -> dict[str, Any]:
@@ -109,20 +123,17 @@ def _subsets(
     pools: Sequence[PoolResults],
     subsets: Sequence[list[int]],
     leaked: Leaked,
+    asked: Sequence[list[list[str]]],
 ) -> list[Any]:
     from curation.subset import read_manifest
     from evaluation.context import Subset
 
     by_seed, by_key = {pool.seed: pool for pool in pools}, {}
     leaks = {pool.seed: leaked.rows(at) for at, pool in enumerate(pools)}
-    for run, path, rows in zip(config["runs"], inputs["selects"], subsets, strict=True):
+    names = {pool.seed: own for pool, own in zip(pools, asked, strict=True)}
+    for run, path, rows in zip(_selected(config), inputs["selects"], subsets, strict=True):
         pool = by_seed[run["pool_seed"]]
-        capability, defects = _defects(pool, rows)
-        mix = {
-            "source": _shares(Counter(pool.sources[r] for r in rows), len(rows)),
-            "capability": _shares(capability, len(rows)),
-            "defect": _shares(defects, len(rows)),
-        }
+        mix = _mix(pool, rows, names[pool.seed])
         budget = read_manifest(path)["budget"]
         subset = Subset(
             run["arm"],
@@ -136,6 +147,25 @@ def _subsets(
         )
         by_key[subset.arm, subset.pool, subset.seed] = subset  # training seeds share a subset
     return list(by_key.values())
+
+
+def _mix(pool: PoolResults, rows: Sequence[int], names: list[list[str]]) -> dict[str, dict[str, float]]:
+    """`evaluation.context.Subset.mix` of these rows; `names`: what `names_by_row` says of the pool."""
+    capability, defects = _defects(pool, rows)
+    return {
+        "source": _shares(Counter(pool.sources[r] for r in rows), len(rows)),
+        "capability": _shares(capability, len(rows)),
+        "defect": _shares(defects, len(rows)),
+        KIND: shares(names, rows) if names else {},
+    }
+
+
+def _pool_mix(pools: Sequence[PoolResults], asked: Sequence[list[list[str]]]) -> dict[str, dict[str, float]]:
+    """The mix of the whole pool, mean over pools; a name that a pool lacks has the share 0 there."""
+    from evaluation.figures.arms import mean_mix
+
+    each = [_mix(pool, range(len(pool.data)), own) for pool, own in zip(pools, asked, strict=True)]
+    return {kind: mean_mix([mix[kind] for mix in each]) for kind in each[0]}
 
 
 def _shares(counts: Counter, total: int) -> dict[str, float]:
@@ -158,7 +188,7 @@ def _overlap(config: dict[str, Any], subsets: Sequence[list[int]]) -> dict[tuple
     Arms with the selector `all` are left out.
     """
     first: dict[str, dict[int | None, set[int]]] = {}
-    for run, rows in zip(config["runs"], subsets, strict=True):
+    for run, rows in zip(_selected(config), subsets, strict=True):
         if run["selector"] != "all":
             first.setdefault(run["arm"], {}).setdefault(run["pool_seed"], set(rows))
     return {
@@ -170,11 +200,11 @@ def _overlap(config: dict[str, Any], subsets: Sequence[list[int]]) -> dict[tuple
 
 
 def _records(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """stage.json of every input of this comparison; inputs that are files have none."""
-    for value in inputs.values():
-        for path in value if isinstance(value, list) else [value]:
-            if (path / "stage.json").is_file():
-                yield json.loads((path / "stage.json").read_text())
+    """stage.json of every input of this comparison, each once; inputs that are files have none."""
+    paths = [p for value in inputs.values() for p in (value if isinstance(value, list) else [value])]
+    for path in dict.fromkeys(paths):
+        if (path / "stage.json").is_file():
+            yield json.loads((path / "stage.json").read_text())
 
 
 def _seconds(inputs: Mapping[str, Any]) -> dict[str, float]:
@@ -216,7 +246,7 @@ def _notes(config: dict[str, Any], inputs: dict[str, Any], agreement: dict[str, 
         dropped.update(_summary(path)["dropped"])
     notes.append(f"Samples dropped by the trainings, by reason: {dict(dropped) or 'none'}.")
     of_selector: dict[str, dict[str, int]] = {}
-    for run, path in zip(config["runs"], inputs["selects"], strict=True):
+    for run, path in zip(_selected(config), inputs["selects"], strict=True):
         of_selector.setdefault(run["arm"], _summary(path)["notes"])
     notes += [f"Selector of {arm}, first seed: {counts}." for arm, counts in of_selector.items() if counts]
     notes += _labelled_twice(inputs)

@@ -57,10 +57,10 @@ def leak_section(comparison: Comparison, kept: set[str] | None = None) -> str:
     return "\n\n".join(
         [
             *_changed(comparison, other),
-            as_markdown(tables[0]),
+            as_markdown(tables[0]).strip(),
             tables[0].notes,
-            _counts(comparison),
-            *(f"{as_markdown(table)}\n\n{table.notes}" for table in tables[1:] if table.rows),
+            _counts(comparison).strip(),
+            *(f"{as_markdown(table)}\n{table.notes}" for table in tables[1:] if table.rows),
             *_gone(comparison, other),
         ]
     )

@@ -14,7 +14,7 @@ from evaluation.context import Context
 from evaluation.figures.arms import is_anchor
 from evaluation.report.caveats import caveats
 from evaluation.report.sentence import Sentence
-from evaluation.report.tables.robustness import rests_on
+from evaluation.report.tables.robustness import finds, rests_on
 from evaluation.report.tables.rows import by_difference, grouped
 from evaluation.report.words import (
     corrected,
@@ -37,7 +37,12 @@ def paragraph(comparison: Comparison, context: Context) -> str:
     arms = tested_arms(comparison)
     parts = [_compared(comparison, context)]
     if arms:
-        parts += [_scope(comparison, arms), *_holds(arms), *_hangs(comparison, arms), *_open(arms)]
+        parts += [
+            _scope(comparison, arms),
+            *_holds(arms),
+            *_hangs(comparison, arms),
+            *_open(comparison, arms),
+        ]
     parts += _controls(comparison)
     names = [said.subject for said in caveats(comparison, context)]
     if names:
@@ -154,7 +159,7 @@ def _verdict(comparison: Comparison, arm: ArmResult) -> Verdict | None:
     return claim.verdict if claim else None
 
 
-def _open(arms: Sequence[ArmResult]) -> Iterator[str]:
+def _open(comparison: Comparison, arms: Sequence[ArmResult]) -> Iterator[str]:
     """What is undecided, and what would decide it."""
     found = [arm for arm in arms if arm.claim and arm.claim.verdict == "undecided"]
     if not found:
@@ -163,13 +168,17 @@ def _open(arms: Sequence[ArmResult]) -> Iterator[str]:
     assert claim
     is_are = "is" if len(found) == 1 else "are"
     yield f"{listed([_measured(arm) for arm in found], NAMED)} {is_are} undecided {claim.scope}."
+    effects = sorted(effect for arm in found if (effect := finds(comparison, arm)) is not None)
+    if effects:
+        span = dict.fromkeys(f"{effect:.2f}" for effect in (effects[0], effects[-1]))
+        yield f"This design finds differences of {' to '.join(span)} points in 80 % of experiments."
     designs = [arm.claim.needs for arm in found if arm.claim and arm.claim.needs]
     sizes = sorted((n.pools * n.seeds, design(n)) for n in designs if n.pools and n.seeds)
     if sizes:
         ends = list(dict.fromkeys((sizes[0][1], sizes[-1][1])))
         yield f"To find a difference of {margin(claim)} would take {' to '.join(ends)}."
     if reasons := list(dict.fromkeys(n.reason for n in designs if n.reason)):
-        yield f"A difference of {margin(claim)} cannot be found by more repetitions: {'; '.join(reasons)}."
+        yield f"What finding a difference of {margin(claim)} would take: {'; '.join(reasons)}."
 
 
 def _controls(comparison: Comparison) -> Iterator[str]:
@@ -250,6 +259,6 @@ def _more(comparison: Comparison, arm: ArmResult) -> str:
         return f" The claim rests on single benchmarks: it would not be made without {each}."
     if claim.verdict == "undecided" and claim.needs:
         if claim.needs.pools is None:
-            return f" More repetitions would not decide it: {claim.needs.reason}."
+            return f" What finding {margin(claim)} would take: {claim.needs.reason}."
         return f" To find {margin(claim)} it would need {design(claim.needs)}."
     return ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.comparison import ArmResult, Comparison
-from evaluation.figures.arms import is_control, label
+from evaluation.figures.arms import is_control
 from evaluation.report.table import Cell, Column, Group, Row, Table, text_cell
 
 SHOWN_AT_ENDS = 10
@@ -51,7 +51,8 @@ def names_of(comparison: Comparison) -> list[Of]:
 
 def arm_cell(arm: ArmResult) -> Cell:
     """The arm's name."""
-    return Cell(label(arm), (arm.arm, "targeted" if arm.targeted else ""))
+    shown = f"{arm.arm} (targeted)" if arm.targeted else arm.arm
+    return Cell(shown, (arm.arm, "targeted" if arm.targeted else ""))
 
 
 def _control_cell(arm: ArmResult) -> Cell:

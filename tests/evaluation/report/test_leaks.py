@@ -80,7 +80,8 @@ def ids(run: Run, benchmark: str) -> list[str]:
 
 def test_a_comparison_without_the_repeated_questions(runs):
     leaked = {"t0": set(ids(runs[0], "t0")[:10])}
-    whole, left = compared(runs, TOY), compared(runs, TOY, leaked=leaked)
+    whole = compared(runs, TOY, leaked=leaked)
+    left = whole.without_leaks
     assert (whole.n["t0"], left.n["t0"], left.units["t0"], left.n["t1"]) == (50, 40, 40, 50)
     for arm in ("random", "chosen"):
         assert whole.arm(arm).benchmarks["t0"].mean == pytest.approx(0.2)
@@ -90,7 +91,7 @@ def test_a_comparison_without_the_repeated_questions(runs):
 
 
 def test_a_benchmark_that_is_repeated_whole_is_in_no_mean(runs):
-    left = compared(runs, TOY, leaked={"t0": ids(runs[0], "t0")})
+    left = compared(runs, TOY, leaked={"t0": ids(runs[0], "t0")}).without_leaks
     assert [b.name for b in left.suite] == ["t1", "t2"] and set(left.arm("chosen").benchmarks) == {"t1", "t2"}
     with pytest.raises(ResultsError, match="no question is left"):
         compared(runs, TOY, leaked={b.name: ids(runs[0], b.name) for b in TOY})
@@ -123,8 +124,7 @@ FOUND = {
 @pytest.fixture
 def flagged(runs):
     leaked = {"t0": ids(runs[0], "t0")[:10], "t2": ids(runs[0], "t2")}
-    left = compared(runs, TOY, leaked=leaked)
-    return replace(compared(runs, TOY), decontamination=FOUND, without_leaks=left)
+    return compared(runs, TOY, leaked=leaked, decontamination=FOUND)
 
 
 def test_a_report_says_both_and_what_was_left_out(flagged):
@@ -135,18 +135,20 @@ def test_a_report_says_both_and_what_was_left_out(flagged):
     )
     text = render(flagged, context)
     assert "- **decontamination: flag**: 12 of 600 samples (2.00 %) of the pool repeat 60 questions" in text
-    assert "| Task 0 | 50 | 10 | 20.0 → 0.0 | 20.0 → 0.0 |" in text and "## Leaks" in text
+    assert "| Task 0 | 50 | 10 |" in text and "## Leaks" in text
+    assert "| chosen | 30% | 2 | 20.0 → 0.0 | 63.0 → – |" in text
+    assert "Without the repeated questions every claim is the same (1)." in text
     assert "Task 2: all questions are repeated; left out of the means without." in text
     assert "| web&lt;b&gt; | 90 | 12 |" in text and "quiet" not in text, "of which nothing was lost"
-    assert "| chosen | 2 | 9 | – | – | 4 |" in text and "repeat a question" in text
+    assert "| chosen | 2 | 9 | – | – | 4 | – | – |" in text and "repeat a question" in text
     kept = json.loads(json.dumps(flagged.to_dict()))
     assert kept["decontamination"] == FOUND and kept["without_leaks"]["n"]["t0"] == 40
     assert [b["name"] for b in kept["without_leaks"]["suite"]["benchmarks"]] == ["t0", "t1"]
 
 
 def test_every_state_is_said(flagged):
-    assert stamp({}) == "" and "nobody has looked" in stamp({"state": "off"})
-    dropped = stamp({**FOUND, "state": "drop"})
+    assert stamp({}) is None and "nobody has looked" in str(stamp({"state": "off"}))
+    dropped = str(stamp({**FOUND, "state": "drop"}))
     assert "were taken out of the pool before anything was selected" in dropped and "12 of 600" in dropped
-    assert "no sample of the pool repeats" in stamp({**FOUND, "rows": 0, "items": {}})
+    assert "no sample of the pool repeats" in str(stamp({**FOUND, "rows": 0, "items": {}}))
     assert leak_section(replace(flagged, without_leaks=None)) == ""

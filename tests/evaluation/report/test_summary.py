@@ -98,7 +98,7 @@ def test_nothing_shown_is_said_to_be_nothing():
     for needs, words in (
         (Needs(15, 1), "To find a difference of 1 point would take 15 pools x 1 seed."),
         (Needs(None, None, "the questions alone leave 2.0 points"),
-         "A difference of 1 point cannot be found by more repetitions: the questions alone leave 2.0 points"),
+         "What finding a difference of 1 point would take: the questions alone leave 2.0 points"),
     ):  # fmt: skip
         open_one = claimed(found, "mmssr", verdict="undecided", needs=needs)
         text = said(changed(open_one, "mmssr", difference=difference(0.4, 0.5), robustness=None))

@@ -78,9 +78,10 @@ def sections(comparison: Comparison, context: Context, figures: Sequence[Path]) 
     for place in PLACES:
         own = [tables.pop(name) for name in place.tables if name in tables]
         shown = [*_figures([drawn.pop(name) for name in place.figures if name in drawn])]
+        shown += _texts(place.id, comparison, words)
         for one in own:
             shown += _table(one, comparison, context, words)
-        found.append(Section(place.id, place.title, [*shown, *_texts(place.id, comparison, words)]))
+        found.append(Section(place.id, place.title, shown))
     rest = [part for one in tables.values() for part in _table(one, comparison, context, words)]
     found.append(Section("more", "More", [*_figures(drawn.values()), *rest]))
     found += _without_arms(comparison, context)
@@ -136,7 +137,7 @@ def _cut(shown: Table) -> Table:
 
 
 def _texts(place: str, comparison: Comparison, words: Mapping[str, str]) -> Iterator[Part]:
-    """Sentences below the tables of a section."""
+    """Sentences above the tables of a section."""
     if place == "words" and (said := arm_sentences(comparison)):
         yield sentences(said, words)
     elif place == "claims":
@@ -144,8 +145,8 @@ def _texts(place: str, comparison: Comparison, words: Mapping[str, str]) -> Iter
     elif place == "scores":
         yield from parts(markdown._not_shuffled(comparison))
     elif place == "leaks":
-        for words in _leak_texts(comparison):
-            yield from parts(words)
+        for said_of_leaks in _leak_texts(comparison):
+            yield from parts(said_of_leaks)
 
 
 def _leak_texts(comparison: Comparison) -> Iterator[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 LEFT_OUT = ["link", "image", "autolink", "html_inline", "html_block", "reference"]
+LEFT_OUT += ["heading", "lheading", "blockquote", "code", "fence", "hr"]
 """Rules of Markdown that are not read: what they would make of a text is shown as it stands."""
 
 
@@ -29,7 +30,7 @@ def parts(markdown: str) -> Iterator[Part]:
         kind = block[0].type
         if kind == "paragraph_open":
             yield text(_inline(block[1]))
-        elif kind == "bullet_list_open":
+        elif kind in ("bullet_list_open", "ordered_list_open"):
             yield lines(_inline(token) for token in block if token.type == "inline")
         elif kind == "table_open":
             yield plain_table(*_cells(block))

@@ -4,7 +4,7 @@ import pytest
 
 from curation.printable import inert_markdown
 from evaluation.report.page import page
-from evaluation.report.page_markdown import parts
+from evaluation.report.page_markdown import _reader, parts
 from evaluation.report.page_sections import Section
 from evaluation.report.table import markdown
 
@@ -70,6 +70,19 @@ def test_markup_that_was_not_escaped_is_text_all_the_same():
     assert "<" not in part["text"] and "[link](https://example.invalid)" in part["text"]
 
 
-def test_a_part_that_cannot_be_shown_is_an_error():
+@pytest.mark.parametrize(
+    "line", ["# title", "> quoted", "    indented", "---", "===", "```", "~~~", "1. one", "* star", "| a |"]
+)
+def test_a_line_break_in_a_value_breaks_no_page(line):
+    found = list(parts(markdown(["setting", "value"], [["prompt", f"one\n{line}\ntwo"], ["lr", "1"]])))
+    shown = page("x", [Section("s", "S", found)])
+    for words in ("prompt", "one", line.strip("#>*|=-`~ 1."), "two", "lr"):
+        assert words in shown
+
+
+def test_a_part_of_another_kind_is_an_error(monkeypatch):
+    monkeypatch.setattr("evaluation.report.page_markdown.LEFT_OUT", ["link"])
+    _reader.cache_clear()
     with pytest.raises(ValueError, match="heading_open"):
         list(parts("# heading"))
+    _reader.cache_clear()

@@ -55,9 +55,10 @@ def count_above(scores: Sequence[float], baseline: Sequence[float]) -> int:
     return sum(score > base for score, base in zip(scores, baseline, strict=True))
 
 
-def compare(experiment: Experiment) -> Comparison:
+def compare(experiment: Experiment, others: int = 0) -> Comparison:
     """Compare the arms of an experiment, with all questions and without those that samples repeat.
 
+    `others`: differences elsewhere that the corrected intervals hold for as well (other cells of a sweep).
     Without a reference or a baseline among the arms there is no /FULL, or no differences. Units with a
     repeated question are left out whole; a benchmark without any other is left out of every mean; what is
     said of how answers were read is of all answers. Raises ResultsError if no question is left.
@@ -65,9 +66,9 @@ def compare(experiment: Experiment) -> Comparison:
     leaked = pc.any(experiment.questions["leaked"]).as_py()
     return rounded(
         replace(
-            _compared(experiment, counted(experiment)),
+            _compared(experiment, counted(experiment), others),
             decontamination=experiment.decontamination,
-            without_leaks=_compared(experiment, counted(experiment, leaks=False)) if leaked else None,
+            without_leaks=_compared(experiment, counted(experiment, leaks=False), others) if leaked else None,
         )
     )
 
@@ -192,7 +193,7 @@ def _spread(values: Sequence[float]) -> Spread:
 # ---------------------------------------------------------------------------------------------- arms
 
 
-def _compared(experiment: Experiment, asked: Mapping[str, Asked]) -> Comparison:
+def _compared(experiment: Experiment, asked: Mapping[str, Asked], others: int) -> Comparison:
     """The comparison over these questions."""
     if not asked:
         raise ResultsError("no question is left: samples of the pool repeat all of them")
@@ -201,7 +202,7 @@ def _compared(experiment: Experiment, asked: Mapping[str, Asked]) -> Comparison:
     units = {name: _Units.of(experiment, own, asked) for name, own in runs.items()}
     reference = experiment.reference if experiment.reference in units else None
     pairs = _pairs(experiment)
-    against = _against(experiment, units, pairs, suite, asked)
+    against = _against(experiment, units, pairs, suite, asked, others)
     full = units[reference].benchmark_means() if reference else None
     arms = tuple(
         ArmResult(
@@ -318,6 +319,7 @@ def _against(
     pairs: Mapping[str, str],
     suite: Suite,
     asked: Mapping[str, Asked],
+    others: int,
 ) -> dict[str, dict[str, Any]]:
     """By arm: the fields of an ArmResult about its baseline; all differences are one family."""
     if not pairs:
@@ -327,7 +329,7 @@ def _against(
     chance = [100 * experiment.chance[b.name] / b.scale for b in suite]
     names = [b.name for b in suite]
     in_points = {name: own.in_points(scales) for name, own in units.items()}
-    tested = differences(in_points, pairs, strata, anchors=anchors)
+    tested = differences(in_points, pairs, strata, anchors=anchors, others=others)
     of_benchmarks = cells(tested)
     fields: dict[str, dict[str, Any]] = {}
     for name, base in pairs.items():

@@ -96,6 +96,29 @@ def find_results(file: str, overrides: Sequence[str], package: str = "recipes.st
     return next((results for results in recorded if not results.flaw), recorded[0])
 
 
+def folder_results(folder: Path, out: Path | None = None) -> Results:
+    """The results in a folder without a recipe to hold them against, such as a copy of a shipped one.
+
+    With `out`, or without comparison.json, they are computed from the experiment's files; `out` gets all that
+    is shown of them. Raises NoResults, ResultsError.
+    """
+    if out is not None:
+        return Results(folder, rebuilt(folder, out), (), {}, {})
+    if (folder / "comparison.json").is_file():
+        return Results(folder, read_json(folder / "comparison.json"), (), {}, {})
+    from evaluation.aggregate import compare
+    from evaluation.experiment import Experiment
+
+    return Results(folder, compare(Experiment.read(folder)).to_dict(), (), {}, {})
+
+
+def rebuilt(folder: Path, out: Path) -> dict[str, Any]:
+    """Make all that is shown of an experiment again in `out`; returns its comparison. Raises ResultsError."""
+    from evaluation.rebuild import rebuild
+
+    return rebuild(folder, out).to_dict()
+
+
 def _recorded(folder: Path, plan: "Plan", present: dict[str, str]) -> Results:
     """The results in a folder, compared with the plan by its lineage.json."""
     from recipes import rundir

@@ -3,7 +3,13 @@
 The gates are criteria on the base model and the training regime, fixed before any selector was tried.
 
     python -m recipes.report mini_regime
+    python -m recipes.report mini_regime --power              # what more pools or seeds would find
+    python -m recipes.report results/mini_regime --out again  # every table and picture, from three files
     python -m recipes.report --gates mini
+
+With --out, everything is made again from scores.parquet, questions.parquet and experiment.json alone: a run,
+a shipped folder, or a copy of these three files on another machine give the same bytes. A sweep's folder has
+one such folder for each cell.
 
 Exit status 0 if every gate passes, 1 if a gate fails or the results are stale or partial, 2 if there are
 none.
@@ -13,12 +19,20 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.command import CommandParser
-from recipes.finished import RECIPES, NoResults, find_results, read_json, run_command
+from recipes.finished import (
+    RECIPES,
+    NoResults,
+    find_results,
+    folder_results,
+    read_json,
+    rebuilt,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +63,16 @@ def parser() -> argparse.ArgumentParser:
         "words",
         metavar="NAME | key=value",
         nargs="*",
-        help="recipe or run directory; overrides as they were given to recipes.run, such as root=DIR",
+        help="recipe, run directory or folder of results; overrides as they were given to recipes.run, such "
+        "as root=DIR",
+    )
+    command.add_argument(
+        "--out", metavar="DIR", type=Path, help="write report, tables and figures of the results into DIR"
+    )
+    command.add_argument(
+        "--power",
+        action="store_true",
+        help="print the smallest difference that other numbers of pools and seeds would find",
     )
     command.add_argument(
         "--gates",
@@ -75,12 +98,13 @@ def main(arguments: Sequence[str] | None = None, package: str = "recipes.stages"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rich.console import Console
 
+    from evaluation.results import ResultsError
     from recipes.errors import RecipeError
 
     console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     try:
         return _run(options, package, console)
-    except (RecipeError, NoResults) as error:
+    except (RecipeError, NoResults, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -97,7 +121,9 @@ def _run(options: argparse.Namespace, package: str, console: "Console") -> int:
     if len(names) != (options.gates is None) or options.items < 0:
         raise RecipeError("give the name of one recipe, or --gates WORLD [--items N] with N >= 0")
     if options.gates is None:
-        return print_findings(names[0], overrides, package, console)
+        return print_results(names[0], overrides, options, package, console)
+    if options.out or options.power:
+        raise RecipeError("--out and --power are about the results of a recipe, not about gates")
     if options.gates not in WORLDS:
         raise RecipeError(f"unknown world `{options.gates}`; {nearest(options.gates, WORLDS)}")
     return print_gates(WORLDS[options.gates], overrides, options.items, package, console)
@@ -111,26 +137,59 @@ def _print_origin(results: "Results", file: str, overrides: Sequence[str], conso
 # ---------------------------------------------------------------------------------------------- findings
 
 
-def print_findings(name: str, overrides: Sequence[str], package: str, console: "Console") -> int:
-    """Print the mean of each arm of a finished run, and the path of its report."""
-    file = str(Path(name) / "recipe.yaml") if Path(name).is_dir() else name
-    results = find_results(file, overrides, package)
-    _print_origin(results, file, overrides, console)
+def print_results(
+    name: str, overrides: Sequence[str], options: argparse.Namespace, package: str, console: "Console"
+) -> int:
+    """Print what is found of each arm of a finished run and where its report is; make it again for --out."""
+    if Path(name).is_dir() and not (Path(name) / "recipe.yaml").is_file():
+        results = folder_results(Path(name), options.out)
+        console.print(f"results: {name}, without their recipe", markup=False, soft_wrap=True)
+    else:
+        file = str(Path(name) / "recipe.yaml") if Path(name).is_dir() else name
+        results = find_results(file, overrides, package)
+        _print_origin(results, file, overrides, console)
+        if options.out:
+            results = replace(results, comparison=rebuilt(results.folder, options.out))
     for arm in results.comparison["arms"]:
         console.print(_finding(arm), markup=False, soft_wrap=True)
-    console.print(f"report: {results.folder / 'report.md'}", markup=False, soft_wrap=True)
+    if options.power:
+        from recipes.power import power_lines
+
+        for line in power_lines(results.comparison):
+            console.print(line)
+    console.print(f"report: {(options.out or results.folder) / 'report.md'}", markup=False, soft_wrap=True)
     return 1 if results.flaw else 0
 
 
 def _finding(arm: dict[str, Any]) -> str:
-    """One arm in a line: mean ± standard deviation, seeds, difference to the baseline with its interval."""
+    """One arm in a line: mean ± standard deviation, seeds, difference to the baseline and what it allows."""
     mean, std, difference = arm["mean"]["mean"], arm["mean"]["std"], arm["difference"]
     spread = "" if std is None else f" ± {std:.2f}"
     against = ""
     if difference:
-        interval = f"[{difference['low']:+.2f}, {difference['high']:+.2f}]"
-        against = f", {difference['value']:+.2f} {interval} to {arm.get('baseline', 'the baseline')}"
+        against = (
+            f", {difference['value']:+.2f}{_interval(difference)} to {arm['baseline'] or 'the baseline'}"
+        )
+        against += _claimed(arm.get("claim"))
     return f"{arm['arm']} {arm['budget']}: mean {mean:.2f}{spread} % (seeds: {arm['units']}){against}"
+
+
+def _interval(difference: dict[str, Any]) -> str:
+    """The interval that holds for all arms at once, or this arm's own; empty where none is known."""
+    for low, high in (("corrected_low", "corrected_high"), ("low", "high")):
+        if difference.get(low) is not None:
+            return f" [{difference[low]:+.2f}, {difference[high]:+.2f}]"
+    return ""
+
+
+def _claimed(claim: dict[str, Any] | None) -> str:
+    """The verdict with its scope, or why there is none; results of earlier versions have no claims."""
+    if not claim:
+        return ""
+    if claim["verdict"] is None:
+        return f": no verdict ({claim['reason']})"
+    margin = f" within {claim['margin']:g} points" if claim["verdict"] == "equivalent" else ""
+    return f": {claim['verdict']}{margin} {claim['scope']}"
 
 
 # ---------------------------------------------------------------------------------------------- gates

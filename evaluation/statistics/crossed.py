@@ -147,17 +147,19 @@ def differences(
     *,
     level: float = 0.95,
     anchors: Collection[str] = (),
+    others: int = 0,
 ) -> dict[str, Tested]:
     """Each arm of `pairs` (arm -> its baseline) against its baseline, as one family of tests.
 
     `strata`: the category of each question of each benchmark. `anchors`: arms of `pairs` about which nothing
     is claimed (full data, no training), outside the family: their corrected values are NaN, as are those of
-    arms whose error is not known. Raises ValueError for unequal questions or pools.
+    arms whose error is not known. `others`: tests of the family that are made elsewhere (in other cells of a
+    sweep). Raises ValueError for unequal questions or pools.
     """
     of_pairs = paired(arms, pairs, strata)
     whole = [estimates(pair, np.full((1, len(strata)), 1 / len(strata))) for pair in of_pairs.values()]
     claimed = np.array([name not in anchors for name in of_pairs], dtype=bool)
-    found = family_of(_stacked(whole), claimed, level)
+    found = family_of(stacked(whole), claimed, level, others)
     return {
         name: Tested(found.differences[at], components(pair), found.inside[at], found.alpha, found.size, pair)
         if claimed[at]
@@ -171,7 +173,7 @@ def cells(tested: Mapping[str, Tested], *, level: float = 0.95) -> dict[str, lis
     if not tested:
         return {}
     all_cells = [estimates(one.pair, np.eye(len(one.pair.values))) for one in tested.values()]
-    flat = _stacked(all_cells)
+    flat = stacked(all_cells)
     claimed = np.repeat([one.family > 0 for one in tested.values()], len(all_cells[0].values))
     found = family_of(flat, claimed, level).differences
     k = len(all_cells[0].values)
@@ -188,9 +190,10 @@ class Family:
     size: int
 
 
-def family_of(found: Estimates, claimed: NDArray[np.bool_], level: float) -> Family:
-    """The intervals and p of all `found`, corrected for the number of those that are `claimed` and known."""
-    size = int(np.sum(claimed & ~np.isnan(found.stderr)))
+def family_of(found: Estimates, claimed: NDArray[np.bool_], level: float, others: int = 0) -> Family:
+    """The intervals and p of all `found`, corrected for the number of those that are `claimed` and known, and
+    for `others`."""
+    size = int(np.sum(claimed & ~np.isnan(found.stderr))) + others
     alpha = per_comparison(1 - level, max(size, 1))
     p, own, wide, one_sided = found.p(), *map(found.half_width, (1 - level, alpha, 2 * alpha))
     far = np.where(claimed, wide, np.nan)
@@ -276,7 +279,7 @@ def check_same_questions(arms: Mapping[str, Arm], strata: Sequence[Sequence[Any]
     if not expected or not all(expected):
         raise ValueError("no benchmarks, or a benchmark without questions")
     for name, arm in arms.items():
-        if not arm.scores or len(arm.scores) != len(arm.pools):
+        if not 0 < len(arm.scores) == len(arm.pools):
             raise ValueError(f"arm {name!r}: {len(arm.scores)} repetitions, {len(arm.pools)} pools of them")
         for at, repetition in enumerate(arm.scores):
             if (own := [len(scores) for scores in repetition]) != expected:
@@ -376,7 +379,7 @@ def _pair(arm: _Side, base: _Side, strata: Sequence[_Strata]) -> Pair:
     )
 
 
-def _stacked(parts: Sequence[Estimates]) -> Estimates:
+def stacked(parts: Sequence[Estimates]) -> Estimates:
     """One after the other."""
     if not parts:
         return Estimates(*np.empty((4, 0)))

@@ -1,6 +1,7 @@
 """`python -m recipes.report`: the origin of results, whether they are current, and the exit status."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from evaluation_data import TOY
+from experiments import experiment
 from processes import REPOSITORY, environment
 
 from curation.mini.captions import GATES
+from evaluation.statistics.power import smallest_effect
 from recipes import external, finished, report, rundir, store
 from recipes.graph import Plan, store_path
 from recipes.load import load
 from recipes.plan import make_plan
+from recipes.power import mean_components
 
 SPREAD = {"full": (60.0, 1.0, 3), "random_30": (50.0, 1.0, 5), "random_10": (40.0, 1.0, 5)}
 
@@ -86,6 +91,10 @@ def finish(root: Path, content: dict) -> None:
 def write_results(folder: Path, content: dict) -> None:
     folder.mkdir(parents=True)
     (folder / "comparison.json").write_text(json.dumps(content))
+    write_lineage(folder)
+
+
+def write_lineage(folder: Path) -> None:
     store.write_json(folder / "lineage.json", {"stages": rundir.stages_of(planned())})
 
 
@@ -258,6 +267,9 @@ def test_root_is_where_results_are_looked_for(here, capsys):
         (["mini_regim"], "did you mean `mini_regime.yaml`?"),
         (["mini_base"], "compares no arms"),
         (["mini_regime"], "run `python -m recipes.run mini_regime` first"),
+        (["--gates", "mini", "--power"], "--out and --power are about the results of a recipe"),
+        (["--gates", "mini", "--out", "x"], "--out and --power are about the results of a recipe"),
+        (["."], "experiment.json does not exist"),
     ],
 )
 def test_a_wrong_command_is_refused(here, capsys, arguments, message):
@@ -279,6 +291,83 @@ def test_findings_of_a_finished_run(here, capsys, name):
     assert report.main([name]) == 0
     out = capsys.readouterr().out
     assert "full 30%: mean 60.00 ± 1.00 % (seeds: 3)" in out and "report.md" in out
+
+
+# ---------------------------------------------------------------------------------------------- from files
+
+
+@pytest.fixture
+def shipped(here):
+    """A folder with an experiment's three files and nothing else."""
+    experiment(4, pools=3, seeds=2, suite=TOY).write(here / "shipped")
+    return here / "shipped"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_three_files_are_enough_to_print_the_findings(shipped, capsys):
+    before = files(shipped)
+    assert report.main([str(shipped)]) == 0
+    out = capsys.readouterr().out
+    assert "results: " in out and "without their recipe" in out and files(shipped) == before
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines["full"].endswith("to random: no verdict (shown for scale, not tested)")
+    assert "over pools" in lines["method_0"] and "seeds: 6" in lines["method_0"]
+
+
+def test_everything_is_made_again_from_three_files(shipped, here, capsys):
+    assert report.main([str(shipped), "--out", "one"]) == 0
+    assert "report: one/report.md" in capsys.readouterr().out
+    moved = here / "elsewhere" / "copy"
+    shutil.copytree(shipped, moved)
+    shutil.rmtree(shipped)
+    assert report.main([str(moved), "--out", "two"]) == 0
+    assert files(here / "one") == files(here / "two") and "report.md" in files(here / "one")
+    # A finished run is made again in the same way, from its own three files.
+    shutil.copytree(moved, here / "runs" / "mini_regime")
+    content = json.loads((here / "one" / "comparison.json").read_text())
+    (here / "runs" / "mini_regime" / "comparison.json").write_text("{}")
+    write_lineage(here / "runs" / "mini_regime")
+    assert report.main(["mini_regime", "--out", "three"]) == 0
+    assert json.loads((here / "three" / "comparison.json").read_text()) == content
+
+
+def test_a_rebuild_takes_seconds(shipped, here):
+    """CPU seconds, imports included: the wall clock also measures what else the machine does."""
+    command = [sys.executable, "-m", "recipes.report", str(shipped), "--out", str(here / "again")]
+    subprocess.run(command, cwd=here, env=environment(), capture_output=True, check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    subprocess.run(command, cwd=here, env=environment(), capture_output=True, check=True)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used < 5
+
+
+def test_power_is_that_of_the_variances_seen(shipped, capsys):
+    assert report.main([str(shipped), "--power"]) == 0
+    out = capsys.readouterr().out
+    claims = [arm["claim"] for arm in finished.folder_results(shipped).comparison["arms"] if arm["claim"]]
+    seen = mean_components([claim["components"] for claim in claims if claim["family"]])
+    assert "at once for 2 differences" in out and "mean over 2 arms" in out
+    assert f"questions {seen.questions:.2f}" in out
+    table = rows(out)
+    assert table["1"][0] == "–", "one repetition has no variance of its own"
+    assert table["15"][0] == f"{smallest_effect(seen, 15, 1, 1, 2):.2f}"
+    assert float(table["30"][0]) < float(table["15"][0]) < float(table["5"][0])
+
+
+def test_power_of_one_pool_says_what_is_not_known(here, capsys):
+    experiment(3, seeds=3, suite=TOY).write(here / "one")
+    assert report.main([str(here / "one"), "--power"]) == 0
+    assert "What pools add is not known" in capsys.readouterr().out
+
+
+def test_power_needs_repetitions(here, capsys):
+    experiment(3, seeds=1, suite=TOY).write(here / "one")
+    assert report.main([str(here / "one"), "--power"]) == 2
+    assert "no arm has two independent repetitions" in capsys.readouterr().err
+    assert report.main([str(here / "one")]) == 0
+    assert "no verdict (one repetition" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -19,8 +19,7 @@ Three pools or more are drawn too: the repetition is then the difference on one 
 and U is s^2 / pools with everything in it that varies from pool to pool. One pool or two are fixed: U is of
 the repetitions inside the pools, each pool weighs alike, and the difference is that on these pools.
 
-The degrees of freedom of U are Welch's (1947), U^2 / sum of (term^2 / its own): few. Those of Q - R are many.
-The interval is that of the sum of a t and a normal with these variances (`mixture`).
+U has few degrees of freedom, Q - R has many: `mixture` says what a difference with such an error varies by.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 from evaluation.comparison import Components, Difference
 from evaluation.statistics.basic import stratum_rows
 from evaluation.statistics.family import adjusted, per_comparison
-from evaluation.statistics.mixture import half_width, p_value
+from evaluation.statistics.mixture import Mixture
 
 Floats = NDArray[np.float64]
 POOLS_DRAWN = 3
@@ -93,34 +92,28 @@ class Pair:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Differences with what their error consists of, float64[n] each; NaN where not known.
+    """Differences with what their error consists of; NaN where it is not known.
 
-    unit: variance by repetitions, with df degrees of freedom. question: variance by questions alone.
+    values: float64[n]. units, df: float64[n, 2], variances by repetitions with their degrees of freedom: of
+    the arm and of the baseline, or of the pools and nothing. question: float64[n], variance by questions.
     """
 
     values: Floats
-    unit: Floats
+    units: Floats
     df: Floats
     question: Floats
 
     @property
-    def stderr(self) -> Floats:
-        return np.sqrt(self.unit + self.question)
+    def error(self) -> Mixture:
+        """What the differences vary by."""
+        return Mixture.of(self.units, self.df, self.question)
 
     @property
     def whole_df(self) -> Floats:
-        """Satterthwaite's (1946) degrees of freedom of the whole error: a description, not what the interval
-        is made from."""
+        """float64[n]: Satterthwaite's degrees of freedom of the whole error: a description."""
+        lost = (np.square(self.units) / self.df).sum(1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.unit > 0, (1 + self.question / self.unit) ** 2 * self.df, np.inf)
-
-    def p(self, values: Floats | None = None) -> Floats:
-        """float64[n]: two-sided p of each difference, or of other `values`."""
-        return p_value(self.values if values is None else values, self.unit, self.df, self.question)
-
-    def half_width(self, alpha: float) -> Floats:
-        """float64[n]: half the interval of level 1 - `alpha`."""
-        return half_width(alpha, self.unit, self.df, self.question)
+            return np.where(lost == 0, np.inf, np.square(self.units.sum(1) + self.question) / lost)
 
 
 @dataclass(frozen=True)
@@ -193,11 +186,12 @@ class Family:
 def family_of(found: Estimates, claimed: NDArray[np.bool_], level: float, others: int = 0) -> Family:
     """The intervals and p of all `found`, corrected for the number of those that are `claimed` and known, and
     for `others`."""
-    size = int(np.sum(claimed & ~np.isnan(found.stderr))) + others
+    error = found.error
+    size = int(np.sum(claimed & ~np.isnan(error.scale)))
     alpha = per_comparison(1 - level, max(size, 1))
-    p, own, wide, one_sided = found.p(), *map(found.half_width, (1 - level, alpha, 2 * alpha))
+    p, own, wide, one_sided = error.p(found.values), *map(error.half_width, (1 - level, alpha, 2 * alpha))
     far = np.where(claimed, wide, np.nan)
-    v, se, df = found.values, found.stderr, np.where(np.isnan(found.stderr), np.nan, found.whole_df)
+    v, se, df = found.values, error.scale, found.whole_df
     p_all = np.where(claimed, adjusted(p, max(size, 1)), np.nan)
     rows = np.stack([v, v - own, v + own, se, df, p, v - far, v + far, p_all], axis=1)
     inside = np.stack([v - one_sided, v + one_sided], axis=1)
@@ -212,18 +206,18 @@ def family_of(found: Estimates, claimed: NDArray[np.bool_], level: float, others
 def estimates(pair: Pair, weights: Floats) -> Estimates:
     """The error of each weighted sum of the benchmarks' differences; weights: float64[sums, benchmarks]."""
     values = weights @ pair.values
+    n = len(values)
     if not pair.parts:
-        return Estimates(values, *np.full((3, len(values)), np.nan))
+        unknown = np.full((n, 2), np.nan)
+        return Estimates(values, unknown, unknown, unknown[:, 0])
     squared = np.square(weights)
-    terms = [(part.share * part.variance(weights), part.df) for part in pair.parts]
-    unit = np.sum([term for term, _ in terms], axis=0)
-    uncertainty = np.sum([term**2 / df for term, df in terms], axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.where(uncertainty > 0, unit**2 / uncertainty, sum(df for _, df in terms))
+    units, df = np.zeros((n, 2)), np.ones((n, 2))
+    for at, part in enumerate(pair.parts):
+        units[:, at], df[:, at] = part.share * part.variance(weights), part.df
     answers = sum(part.share * (squared @ part.answers) for part in pair.parts)
     questions = squared @ pair.questions
     alone = np.maximum(questions - answers, 0) * _of_few(pair, squared, questions)
-    return Estimates(values, unit, df, alone)
+    return Estimates(values, units, df, alone)
 
 
 def _of_few(pair: Pair, squared: Floats, questions: Floats) -> Floats:
@@ -382,6 +376,6 @@ def _pair(arm: _Side, base: _Side, strata: Sequence[_Strata]) -> Pair:
 def stacked(parts: Sequence[Estimates]) -> Estimates:
     """One after the other."""
     if not parts:
-        return Estimates(*np.empty((4, 0)))
-    fields = ("values", "unit", "df", "question")
+        return Estimates(np.empty(0), np.empty((0, 2)), np.empty((0, 2)), np.empty(0))
+    fields = ("values", "units", "df", "question")
     return Estimates(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))

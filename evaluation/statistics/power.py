@@ -12,36 +12,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from evaluation.comparison import Components, Needs
 from evaluation.statistics.family import per_comparison
-from evaluation.statistics.mixture import half_width
+from evaluation.statistics.mixture import Mixture
 
 POWER = 0.8
 MOST_RUNS = 100
 """Designs of more repetitions of an arm than this are not proposed."""
 POOLS, SEEDS = (1, 3, 5, 10, 15, 20, 30), (1, 2, 3, 5, 10)
-CHANCES = 32
-"""Values that the variance of the repetitions may be estimated as, taken as equally likely."""
+Floats = NDArray[np.float64]
+CHANCES, GOLDEN = 32, (math.sqrt(5) - 1) / 2
+"""Values that the variances of the repetitions may be estimated as, and the step that spreads the second over
+those of the first."""
 
 
 @dataclass(frozen=True)
 class Error:
-    """The error of a difference that a design leaves: variance by repetitions with its degrees of freedom,
+    """The error of a difference that a design leaves: variances by repetitions with their degrees of freedom,
     and variance by questions."""
 
-    unit: float
-    df: float
+    units: tuple[float, ...]
+    df: tuple[float, ...]
     question: float
 
     @property
     def stderr(self) -> float:
-        return math.sqrt(self.unit + self.question)
+        return math.sqrt(sum(self.units) + self.question)
 
-    def half_width(self, alpha: float, seen: float | NDArray[np.float64] = 1.0) -> NDArray[np.float64]:
-        """float64[n]: half the interval where `seen` times the repetitions' variance is estimated."""
-        return half_width(alpha, self.unit * seen, self.df, self.question)
+    def half_width(self, alpha: float, seen: ArrayLike = 1.0) -> Floats:
+        """float64[n]: half the interval where `seen`, float64[n, parts], times the variances by repetitions
+        are estimated."""
+        units = np.atleast_2d(np.asarray(self.units) * np.asarray(seen))
+        df = np.broadcast_to(np.asarray(self.df, dtype=np.float64), units.shape)
+        return Mixture.of(units, df, np.full(len(units), self.question)).half_width(alpha)
+
+    def chances(self) -> Floats:
+        """float64[CHANCES, parts]: chi-square / df, all equally likely."""
+        from scipy.special import chdtri
+
+        at = (np.arange(CHANCES)[:, None] * (1.0, GOLDEN) / (CHANCES, 1.0) + 0.5 / CHANCES) % 1
+        return np.stack([chdtri(df, own) / df for df, own in zip(self.df, at.T, strict=False)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def smallest_by_questions(
     questions: what the size of the benchmarks alone allows. None where the questions' part is not known."""
     if components.questions is None:
         return None
-    alone = Error(0.0, math.inf, components.questions**2 / share)
+    alone = Error((0.0,), (1.0,), components.questions**2 / share)
     return smallest_of(alone, per_comparison(1 - level, family), power)
 
 
@@ -114,14 +126,10 @@ def error_of(components: Components, pools: int, seeds: float, base_seeds: float
     own, base = (components.seeds or 0.0) ** 2 / seeds, (components.base_seeds or 0.0) ** 2 / base_seeds
     question = (components.questions or 0.0) ** 2
     if pools >= 3:
-        return Error(((components.pools or 0.0) ** 2 + own + base) / pools, pools - 1, question)
+        return Error((((components.pools or 0.0) ** 2 + own + base) / pools,), (pools - 1,), question)
     if seeds < 2 or base_seeds < 2:
         return None
-    unit = (own + base) / pools
-    df = [pools * (seeds - 1), pools * (base_seeds - 1)]
-    if unit == 0:
-        return Error(0.0, sum(df), question)
-    return Error(unit, (own + base) ** 2 / (own**2 / df[0] + base**2 / df[1]), question)
+    return Error((own / pools, base / pools), (pools * (seeds - 1), pools * (base_seeds - 1)), question)
 
 
 def needs(
@@ -186,12 +194,9 @@ def smallest_of(error: Error, alpha: float, power: float = POWER) -> float:
 
 def _power(error: Error, alpha: float) -> Callable[[float], float]:
     """The chance that a difference of so many points is found (on its own side)."""
-    from scipy.special import chdtri, ndtr
+    from scipy.special import ndtr
 
     if error.stderr == 0:
         return lambda effect: float(effect > 0)
-    half = error.half_width(alpha)
-    if error.unit > 0:
-        upper = (np.arange(CHANCES) + 0.5) / CHANCES
-        half = error.half_width(alpha, chdtri(error.df, upper) / error.df)
+    half = error.half_width(alpha, error.chances())
     return lambda effect: float(np.mean(ndtr((effect - half) / error.stderr)))

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 
 def sample() -> dict[str, float]:
-    """Shares in %, memory in 1e9 bytes; the processor's share is since the last call or the import."""
+    """Shares in %, memory in 1e9 bytes; the processor's share is that of the tenth of a second it takes."""
     import psutil
 
     memory = psutil.virtual_memory()
     return {
-        "system/cpu_percent": psutil.cpu_percent(),
+        "system/cpu_percent": psutil.cpu_percent(interval=0.1),
         "system/memory_gb": round((memory.total - memory.available) / 1e9, 3),
         "system/memory_percent": memory.percent,
         **dict(_gpus()),

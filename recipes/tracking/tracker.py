@@ -165,4 +165,4 @@ class Tracker:
 def _upload(status: Status) -> str:
     if status.backend != "wandb" or status.path is None:
         return ""
-    return f" Upload later with: wandb sync {status.path}/offline-run-*"
+    return f" Upload later with: wandb sync --append {status.path}/offline-run-*"

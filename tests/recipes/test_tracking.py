@@ -16,8 +16,10 @@ from recipes import run
 from recipes.code import Stages
 from recipes.load import load
 from recipes.plan import make_plan
+from recipes.tracking.contract import RunInfo
 from recipes.tracking.describe import describe, protocol_hash
 from recipes.tracking.steps import StepLog, Watched, mark, numbers
+from recipes.tracking.tracker import Tracker
 
 TRACK = ["track.mode=offline", "track.backends=[jsonl]"]
 
@@ -220,9 +222,6 @@ def test_a_stage_that_was_finished_before_is_untouched_until_it_is_made_again(tm
 
 
 def test_trainings_in_subfolders_are_runs_of_their_own(project, tmp_path):
-    from recipes.tracking.contract import RunInfo
-    from recipes.tracking.tracker import Tracker
-
     tracker = Tracker.start(["jsonl"], "offline", folder=tmp_path / "tracking")
     tracker.watch(RunInfo("pretrain-1", "pretrain", "train", "p", "g"), tmp_path / "stage")
     for phase in ("see", "read"):
@@ -231,3 +230,44 @@ def test_trainings_in_subfolders_are_runs_of_their_own(project, tmp_path):
     tracker.finish()
     files = {file.stem for file in (tmp_path / "tracking" / "jsonl").glob("*.jsonl")}
     assert files == {"pretrain-1-see", "pretrain-1-read"}
+
+
+@pytest.fixture
+def chosen(tmp_path) -> tuple[Path, Path]:
+    """(pool, subset) of three conversations, of which the subset has two; an answer quotes a key."""
+    from curation.pool.ingest import build_pool
+    from curation.pool.read import Pool
+    from curation.selectors.random import select
+    from curation.subset import write_subset
+
+    said = [("human", "QUESTION"), ("gpt", "the key is PLANTED-KEY-0123")]
+    turns = [{"from": speaker, "value": text} for speaker, text in said]
+    records = [{"id": f"s{number}", "conversations": turns} for number in range(3)]
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    build_pool(tmp_path / "data.json", tmp_path, tmp_path / "pool")
+    pool = Pool.open(tmp_path / "pool")
+    picked = select(pool.table, 2, 0)
+    write_subset(tmp_path / "subset", pool.table, pool.hash, picked, selector="random", params={}, seed=0)
+    return tmp_path / "pool", tmp_path / "subset"
+
+
+def test_samples_are_the_first_conversations_of_a_subset_without_secrets(tmp_path, chosen, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "PLANTED-KEY-0123")
+    pool, subset = chosen
+    tracker = Tracker.start(["jsonl"], "offline", folder=tmp_path / "tracking")
+    tracker.open(RunInfo("experiment-1", "x", "experiment", "p", "g"))
+    tracker.samples("experiment-1", "samples/a", subset, pool)
+    assert tracker.finish()[0].ok
+    text = (tmp_path / "tracking" / "jsonl" / "experiment-1.jsonl").read_text()
+    (table,) = (line for line in map(json.loads, text.splitlines()) if line["kind"] == "table")
+    assert table["columns"] == ["id", "source", "images", "conversation"] and len(table["rows"]) == 2
+    assert {row[3] for row in table["rows"]} == {"QUESTION\nthe key is ***"}
+
+
+def test_samples_are_logged_only_where_the_recipe_asks_for_them(finished, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Tracker, "samples", lambda self, run, name, subset, pool: asked.append(name))
+    finished()
+    assert asked == []
+    finished("track.log_samples=true", "name=again")
+    assert asked == ["samples/select[mmssr,0]", "samples/select[random,0]", "samples/select[full,0]"]

@@ -6,14 +6,16 @@ from statistics import fmean
 
 from evaluation.comparison import ArmResult, Comparison
 from evaluation.context import Context
+from evaluation.figures import style
 
 BUDGET = re.compile(r"[_\-. ]*\d+(\.\d+)?(%|pct|percent|k)?$")
 """A budget at the end of an arm's name, as in random_10 and mmssr_30pct."""
 
 
-def label(arm: ArmResult) -> str:
-    """The arm's name, marked if its selector saw the benchmarks' kind of questions."""
-    return f"{arm.arm} (targeted)" if arm.targeted else arm.arm
+def label(arm: ArmResult, inches: float, size: float = style.SIZE, end: str = "") -> str:
+    """The arm's name and `end`, in at most so many inches; marked if its selector saw validation data."""
+    end += " (targeted)" if arm.targeted else ""
+    return style.shorten(arm.arm, inches - style.text_width(end, size), size) + end
 
 
 def is_control(comparison: Comparison, arm: ArmResult) -> bool:

@@ -21,7 +21,7 @@ def draw(comparison: Comparison) -> Any:
     columns = [*(style.shorten(b.label, 1.1, style.SMALL) for b in suite), "mean"]
     several = len({arm.baseline for arm in arms}) > 1
     names = [
-        style.shorten(label(arm) + (f" − {arm.baseline}" if several else ""), NAMES, style.SMALL)
+        label(arm, NAMES, style.SMALL, f" − {style.shorten(str(arm.baseline), 0.7)}" if several else "")
         for arm in arms
     ]
     values = [[value for value, _ in _cells(arm, suite)] for arm in arms]

@@ -79,7 +79,7 @@ def totals(comparison: Comparison, context: Context) -> tuple[str, dict[str, flo
 
 
 def _name(arm: ArmResult, cost: Mapping[str, float]) -> str:
-    return label(arm) + ("" if cost[arm.arm] else " (no cost)")
+    return label(arm, beside.NAMES, style.SMALL, "" if cost[arm.arm] else " (no cost)")
 
 
 def _total(comparison: Comparison, costs: Mapping[str, Cost], kind: str) -> dict[str, float]:
@@ -156,7 +156,12 @@ def _handles(
     if any(is_control(comparison, arm) for arm in arms):
         entries.append((Line2D([], [], marker="s", mfc="white", **dot), "control"))
     if any(arm.arm == comparison.reference_arm for arm in arms):
-        entries.append((Line2D([], [], marker="^", mfc="white", **dot), str(comparison.reference_arm)))
+        entries.append(
+            (
+                Line2D([], [], marker="^", mfc="white", **dot),
+                style.shorten(str(comparison.reference_arm), 1.2),
+            )
+        )
     if any(arm.arm in comparison.baselines for arm in arms):
         dashed = {key: value for key, value in BASELINE.items() if key != "zorder"}
         entries.append((Line2D([], [], **dashed), "score of the baseline"))

@@ -38,7 +38,7 @@ def draw(comparison: Comparison) -> Any:
     lines = list(_lines(comparison))
     shown = [line.arm for line in lines if line.arm]
     handles = _handles(comparison, shown)
-    left = style.widest([line.text for line in lines if line.arm]) + 0.12
+    left = style.widest([line.text for line in lines if line.arm]) + 0.16
     numbers = {arm.arm: _numbers(arm.difference) for arm in shown}
     words = {arm.arm: claim_word(arm, is_anchor(comparison, arm)) for arm in shown}
     columns = (
@@ -78,11 +78,14 @@ def _lines(comparison: Comparison) -> Iterator[Line]:
         yield Line("controls")
         # of the same control at several budgets each names its own baseline
         several = len({a.baseline for a in controls}) > 1
-        yield from (Line(_name(a, f" − {a.baseline}" if several else ""), a) for a in _best_first(controls))
+        yield from (
+            Line(_name(a, f" − {style.shorten(str(a.baseline), 0.7)}" if several else ""), a)
+            for a in _best_first(controls)
+        )
 
 
 def _name(arm: ArmResult, end: str = "") -> str:
-    return style.shorten(label(arm) + end, NAMES)
+    return label(arm, NAMES, end=end)
 
 
 def _best_first(arms: Sequence[ArmResult]) -> list[ArmResult]:
@@ -118,7 +121,8 @@ def claim_word(arm: ArmResult, anchor: bool = False) -> str:
         return f"undecided{_needed(claim)}"
     low, high = _interval(arm)
     inside = ", within the margin" if -claim.margin <= low and high <= claim.margin else ""
-    return f"{claim.verdict} {arm.baseline}{star}{inside}"
+    baseline = style.shorten(str(arm.baseline), 0.9, style.SMALL)
+    return f"{claim.verdict} {baseline}{star}{inside}"
 
 
 def _needed(claim: Claim) -> str:

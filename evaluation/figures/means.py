@@ -17,7 +17,7 @@ def draw(comparison: Comparison) -> Any:
     """Sorted by mean within each budget. Levels that every benchmark has are lines, named in the legend."""
     arms = list(_sorted(comparison.arms))
     several = len({arm.budget for arm in arms}) > 1
-    names = [style.shorten(label(a) + (f", {a.budget}" if several else ""), NAMES) for a in arms]
+    names = [label(a, NAMES, end=f", {a.budget}" if several else "") for a in arms]
     numbers = [_number(arm) for arm in arms]
     handles = _handles(comparison, arms)
     labels = [text for _, text in handles]
@@ -133,7 +133,11 @@ def _handles(comparison: Comparison, arms: Sequence[ArmResult]) -> list[tuple[An
 
     roles = [_role(comparison, arm) for arm in arms]
     reference = comparison.reference_arm or ""
-    words = {"arm": "mean of an arm", "control": "of a control", "reference": f"of {reference}"}
+    words = {
+        "arm": "mean of an arm",
+        "control": "of a control",
+        "reference": f"of {style.shorten(reference, 1.2)}",
+    }
     entries = [(Line2D([], [], ls="none", **own), words[name]) for name, own in ROLES.items() if own in roles]
     each = "one pool and seed" if len(comparison.pools) > 1 else "one seed"
     entries.append((Line2D([], [], **DOTS), each))

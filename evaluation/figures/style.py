@@ -113,7 +113,8 @@ def place(figure: Any, left: float, right: float, bottom: float, top: float, **k
 
 def signed(value: float, digits: int = 1) -> str:
     """The number with its sign; a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(value, digits) + 0.0  # which makes -0.0 positive
+    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 @functools.lru_cache(maxsize=8192)

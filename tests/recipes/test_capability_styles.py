@@ -1,4 +1,4 @@
-"""Capability and style of a pool's samples together: by the ground truth, by signals, as shares of a subset."""
+"""Capability and style of a pool's samples together: by the ground truth, by signals, as shares."""
 
 from dataclasses import dataclass
 
@@ -54,9 +54,7 @@ def test_the_ground_truth_comes_before_signals(monkeypatch, tmp_path):
 
 
 def test_signals_give_the_capability_of_the_highest_score_with_each_style(monkeypatch, tmp_path):
-    scores = capabilities(
-        spatial=[1.0, 4.0, 0.0, 2.0], ocr=[4.5, 4.0, 0.0, 2.0], stem=[None, 1.0, 0.0, 2.0]
-    )
+    scores = capabilities(spatial=[1.0, 4.0, 0.0, 2.0], ocr=[4.5, 4.0, 0.0, 2.0], stem=[None, 1.0, 0.0, 2.0])
     styles = pa.array([["word", "yes_no"], ["word"], [], None], pa.list_(pa.string()))
     inputs = {
         "signal_capability": signal(tmp_path / "capability", scores, range(4)),

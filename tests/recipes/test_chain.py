@@ -144,6 +144,7 @@ INSIDE = (
 """Kill points inside a training, inside the saving of its state and checkpoint, and inside an evaluation."""
 
 
+@pytest.mark.timeout(2400)  # a hundred runs: six minutes on two quiet cores
 def test_kill_at_a_hundred_points_and_resume(chain, points, calm_results, tmp_path):
     """Runs in one store are killed again and again; all results equal those of the undisturbed run."""
     chosen = kill_points(points[1])

@@ -15,7 +15,7 @@ from evaluation.figures.arms import is_anchor
 from evaluation.report.caveats import caveats
 from evaluation.report.sentence import Sentence
 from evaluation.report.tables.robustness import finds, rests_on
-from evaluation.report.tables.rows import by_difference, grouped
+from evaluation.report.tables.rows import by_difference, grouped, kind_of
 from evaluation.report.words import (
     corrected,
     counted,
@@ -62,7 +62,8 @@ def _compared(comparison: Comparison, context: Context) -> str:
     against = f" with {listed(comparison.baselines, NAMED)}" if comparison.baselines else ""
     single = len(suite) == 1
     return (
-        f"{context.title} compares {subjects}{against}, on {_repetitions(comparison)}, by "
+        f"{context.title} compares {subjects}{against}{_budgets(groups['arms'])}, on "
+        f"{_repetitions(comparison)}, by "
         + (
             f"the score on {suite.benchmarks[0].label} alone"
             if single
@@ -70,6 +71,14 @@ def _compared(comparison: Comparison, context: Context) -> str:
         )
         + f" (suite {suite.name})."
     )
+
+
+def _budgets(arms: Sequence[ArmResult]) -> str:
+    """` at a budget of 10%`, ` at budgets of 10% and 30%`."""
+    budgets = list(dict.fromkeys(arm.budget for arm in arms))
+    if not budgets:
+        return ""
+    return f" at {'a budget' if len(budgets) == 1 else 'budgets'} of {listed(budgets, NAMED)}"
 
 
 def _repetitions(comparison: Comparison) -> str:
@@ -224,7 +233,8 @@ def _sentence(comparison: Comparison, arm: ArmResult) -> Sentence:
     if claim.verdict is None:
         return Sentence(
             arm.arm,
-            f"{what} against {base.arm} ({base.budget}): no verdict: {claim.reason}. {values}.",
+            f"{what} against {base.arm} ({base.budget}): no verdict: {claim.reason}. {values}."
+            f"{_own_controls(comparison, arm)}",
             False,
         )
     small = f", by less than {margin(claim)}," if sided(claim) and claim.reason else ""
@@ -232,7 +242,7 @@ def _sentence(comparison: Comparison, arm: ArmResult) -> Sentence:
         arm.arm,
         f"{what} {_verb(claim)} {base.arm} ({base.budget}){small} {claim.scope}: {values} (corrected 95 % "
         f"interval {corrected(d, ' to ')}, {_p(d)}, {counted(claim.family, 'difference')} at once)"
-        f"{_benchmarks(comparison, arm)}.{_more(comparison, arm)}",
+        f"{_benchmarks(comparison, arm)}.{_more(comparison, arm)}{_own_controls(comparison, arm)}",
     )
 
 
@@ -262,3 +272,9 @@ def _more(comparison: Comparison, arm: ArmResult) -> str:
             return f" What finding {margin(claim)} would take: {claim.needs.reason}."
         return f" To find {margin(claim)} it would need {design(claim.needs)}."
     return ""
+
+
+def _own_controls(comparison: Comparison, arm: ArmResult) -> str:
+    """What the controls of this arm alone reach; nothing is claimed of the arm against them."""
+    own = [f"{kind_of(one)} {one.mean.mean:.1f}" for one in comparison.arms if one.control_of == arm.arm]
+    return f" Its own controls: {listed(own)}." if own else ""

@@ -56,8 +56,13 @@ def arm_cell(arm: ArmResult) -> Cell:
 
 
 def _control_cell(arm: ArmResult) -> Cell:
-    kind = KINDS.get(arm.control, arm.control)
-    return Cell(f"{kind} of {arm.control_of}" if arm.control_of else kind, (arm.control, arm.control_of))
+    kind = kind_of(arm)
+    return Cell(f"{kind} for {arm.control_of}" if arm.control_of else kind, (arm.control, arm.control_of))
+
+
+def kind_of(arm: ArmResult) -> str:
+    """What kind of control the arm is, in words; empty for an arm under test."""
+    return KINDS.get(arm.control, arm.control)
 
 
 def _repetitions(arm: ArmResult, pools: int) -> Cell:

@@ -58,7 +58,7 @@ def test_report_has_every_section_in_its_order(comparison):
         "Seconds by stage", "Protocol", "Notes",
     ]  # fmt: skip
     for part in (
-        "# mmssr_30pct\n\nmmssr_30pct compares mmssr with random, on 1 pool x 1 to 3 seeds",
+        "# mmssr_30pct\n\nmmssr_30pct compares mmssr with random at a budget of 30%, on 1 pool x 1 to ",
         "- **mmssr** (30%) beats random (30%) on this pool:",
         "| empty_answer | 9 |\n| missing_image | 3 |\n| all | 12 |",
         "| mmssr | 1 | 1,800 | 100,000 | 30,600 | 72.6 | – |",
@@ -86,6 +86,23 @@ def test_every_word_about_an_arm_is_that_of_its_claim(comparison):
     assert not re.search(r"\b(beats|loses to|equivalent|undecided)\b", tables) and "**" not in tables
     assert "no verdict: too few" in text
     assert "| beats |" in render(comparison, CONTEXT) and "**" in render(comparison, CONTEXT)
+
+
+def test_one_seed_has_a_report_without_a_verdict(tmp_path):
+    rng = np.random.default_rng(0)
+    runs = [
+        Run(
+            arm,
+            0,
+            0,
+            "1",
+            write_evaluation(tmp_path / arm, {b.name: (rng.random(50) < p) * 1.0 for b in TOY}),
+        )
+        for arm, p in (("a", 0.9), ("random", 0.2))
+    ]
+    text = render(compared(runs, TOY), Context("one"))
+    assert "- a (1) against random (1): no verdict: one repetition" in text and "| no verdict |" in text
+    assert not re.search(r"\*\*|\bbeats |\bloses |nan", text.replace("if its arm beats the baseline", ""))
 
 
 def test_targeted_arms_are_marked_wherever_they_are_compared(comparison):

@@ -41,10 +41,9 @@ def sentence(found: Comparison, name: str) -> str:
 def test_the_first_paragraph_says_what_was_compared_what_holds_and_what_would_decide():
     text = said(comparison(6, pools=3, seeds=2))
     assert text.startswith(
-        "mini_study compares mmssr, selector_1, selector_2 and selector_3 with random, on 3 pools x 2 seeds, "
-        "by the mean over 14 benchmarks (suite mini). It speaks of pools like these, and of these "
-        "benchmarks. "
-        "The intervals hold for all 4 differences at once."
+        "mini_study compares mmssr, selector_1, selector_2 and selector_3 with random at a budget of 10%, on "
+        "3 pools x 2 seeds, by the mean over 14 benchmarks (suite mini). It speaks of pools like these, and of "
+        "these benchmarks. The intervals hold for all 4 differences at once."
     )
     for part in (
         "mmssr (+2.10 points, +0.49 to +3.71) beats random over pools.",
@@ -147,6 +146,8 @@ def test_controls_are_spoken_of_as_controls():
     assert "compares mmssr with random" in text
     assert "Of the controls, selector_1 is undecided against random." in text
     assert [one.subject for one in arm_sentences(found)] == ["mmssr", "selector_1"]
+    mean = found.arm("selector_1").mean.mean
+    assert sentence(found, "mmssr").endswith(f" Its own controls: token-matched random {mean:.1f}.")
 
 
 def test_arms_that_are_shown_for_scale_have_no_sentence():

@@ -42,8 +42,8 @@ def test_the_first_paragraph_says_what_was_compared_what_holds_and_what_would_de
     text = said(comparison(6, pools=3, seeds=2))
     assert text.startswith(
         "mini_study compares mmssr, selector_1, selector_2 and selector_3 with random at a budget of 10%, on "
-        "3 pools x 2 seeds, by the mean over 14 benchmarks (suite mini). It speaks of pools like these, and of "
-        "these benchmarks. The intervals hold for all 4 differences at once."
+        "3 pools x 2 seeds, by the mean over 14 benchmarks (suite mini). It speaks of pools like these, and "
+        "of these benchmarks. The intervals hold for all 4 differences at once."
     )
     for part in (
         "mmssr (+2.10 points, +0.49 to +3.71) beats random over pools.",

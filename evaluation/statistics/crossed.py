@@ -187,7 +187,7 @@ def family_of(found: Estimates, claimed: NDArray[np.bool_], level: float, others
     """The intervals and p of all `found`, corrected for the number of those that are `claimed` and known, and
     for `others`."""
     error = found.error
-    size = int(np.sum(claimed & ~np.isnan(error.scale)))
+    size = int(np.sum(claimed & ~np.isnan(error.scale))) + others
     alpha = per_comparison(1 - level, max(size, 1))
     p, own, wide, one_sided = error.p(found.values), *map(error.half_width, (1 - level, alpha, 2 * alpha))
     far = np.where(claimed, wide, np.nan)

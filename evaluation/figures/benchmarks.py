@@ -33,7 +33,8 @@ def draw(comparison: Comparison) -> Any:
     width = max(left + cell * len(columns) + right, style.text_width(note) + 0.2)
     figure = style.sheet(width, above + 0.27 + style.ROW * len(arms))
     axes = style.place(figure, left, width - left - cell * len(columns), 0.25, above + 0.02)
-    texts = [[style.signed(value) for value in row] for row in values]
+    # two digits and a decimal would not fit into a frame
+    texts = [[style.signed(v, 1 if abs(v) < 9.95 else 0) for v in row] for row in values]
     cells.fill(axes, values, texts, style.DIVERGING, -reach, reach)
     marked = [
         (y, x) for y, arm in enumerate(arms) for x, (_, clear) in enumerate(_cells(arm, suite)) if clear

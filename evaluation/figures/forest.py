@@ -43,7 +43,7 @@ def draw(comparison: Comparison) -> Any:
     words = {arm.arm: claim_word(arm, is_anchor(comparison, arm)) for arm in shown}
     columns = (
         style.widest([*numbers.values(), HEAD[0]], style.SMALL) + 0.14,
-        style.widest([*words.values(), HEAD[1]], style.SMALL) + 0.12,
+        style.widest([*words.values(), HEAD[1]], style.SMALL) + 0.18,
     )
     width = max(style.PAGE, left + 2.0 + sum(columns))
     bottom = 0.36 + style.legend_height([text for _, text in handles], width)
@@ -165,41 +165,46 @@ def _ground(axes: Any, comparison: Comparison, arms: Sequence[ArmResult]) -> Non
 
 
 def _rows(axes: Any, lines: Sequence[Line]) -> None:
+    """Intervals and markers, each kind as one artist: hundreds of them would take seconds to draw."""
     low, high = axes.get_xlim()
-    for y, line in enumerate(lines):
-        if not line.arm or not line.arm.difference:
-            continue
-        arm, d = line.arm, line.arm.difference
-        wide = _interval(arm)
-        looks = _marker(arm)
-        if not low <= d.value <= high:
-            _edge(axes, d.value, y, low, high, looks["mfc"])
-            continue
-        axes.plot(wide, (y, y), color=style.INK, lw=0.7, zorder=2, solid_capstyle="butt")
-        axes.plot((d.low, d.high), (y, y), color=style.INK, lw=2.2, zorder=2, solid_capstyle="butt")
-        axes.plot([end for end in wide if low < end < high], [y] * sum(low < e < high for e in wide), **CAPS)
-        axes.plot(d.value, y, zorder=4, ls="none", **looks)
-        for end in wide:
-            if not math.isnan(end):
-                _edge(axes, end, y, low, high, style.INK)
+    rows = [(y, line.arm, line.arm.difference) for y, line in enumerate(lines) if line.arm]
+    inside = [(y, arm, d) for y, arm, d in rows if d and low <= d.value <= high]
+    wide = [(y, *_interval(arm)) for y, arm, _ in inside]
+    line = {"color": style.INK, "zorder": 2, "capstyle": "butt"}
+    axes.hlines([y for y, _, _ in wide], [a for _, a, _ in wide], [b for _, _, b in wide], lw=0.7, **line)
+    axes.hlines(
+        [y for y, _, _ in inside],
+        [d.low for _, _, d in inside],
+        [d.high for _, _, d in inside],
+        lw=2.2,
+        **line,
+    )
+    ends = [(end, y) for y, *both in wide for end in both if not math.isnan(end)]
+    caps = [(end, y) for end, y in ends if low < end < high]
+    axes.plot([end for end, _ in caps], [y for _, y in caps], **CAPS)
+    for verdict in (*MARKERS, None):
+        own = [(y, d) for y, arm, d in inside if (arm.claim.verdict if arm.claim else None) == verdict]
+        axes.plot([d.value for _, d in own], [y for y, _ in own], zorder=4, ls="none", **_marker(verdict))
+    beyond = [(d.value, y) for y, _, d in rows if d and not low <= d.value <= high]
+    for x, y in [*beyond, *ends]:
+        _edge(axes, x, y, low, high)
 
 
 CAPS: dict[str, Any] = {"ls": "none", "marker": "|", "ms": 4, "mew": 0.7, "color": style.INK, "zorder": 2}
 
 
-def _marker(arm: ArmResult) -> dict[str, Any]:
-    verdict = arm.claim.verdict if arm.claim else None
+def _marker(verdict: str | None) -> dict[str, Any]:
     if verdict is None:
         return {"marker": "x", "ms": 4, "mfc": style.INK, "mec": style.INK, "mew": 1.0}
     return {"marker": MARKERS[verdict], "ms": 5, "mfc": COLORS[verdict], "mec": style.INK, "mew": 0.7}
 
 
-def _edge(axes: Any, x: float, y: float, low: float, high: float, color: str) -> None:
+def _edge(axes: Any, x: float, y: float, low: float, high: float) -> None:
     """An arrow at the edge of the axes for what lies outside."""
     if low <= x <= high:
         return
     at, marker = (low, "<") if x < low else (high, ">")
-    axes.plot(at, y, marker=marker, ms=4, mfc=color, mec=style.INK, mew=0.5, zorder=5, clip_on=False)
+    axes.plot(at, y, marker=marker, ms=4, mfc=style.INK, mec=style.INK, mew=0.5, zorder=5, clip_on=False)
 
 
 def _texts(

@@ -26,8 +26,7 @@ def draw(comparison: Comparison) -> Any:
     figure = style.sheet(style.PAGE, style.ROW * (len(arms) + 1.6) + bottom + 0.1)
     axes = style.place(figure, left, right, bottom, 0.1)
     axes.set_ylim(len(arms) - 0.4, -1.5)
-    for y, arm in enumerate(arms):
-        _row(axes, y, comparison, arm)
+    _rows(axes, comparison, arms)
     _levels(axes, comparison)
     axes.grid(axis="x")
     axes.set_yticks(range(len(arms)), names)
@@ -54,13 +53,18 @@ def _number(arm: ArmResult) -> str:
     return f"{arm.mean.mean:.1f}{std}"
 
 
-def _row(axes: Any, y: int, comparison: Comparison, arm: ArmResult) -> None:
-    low, high = min(arm.unit_means), max(arm.unit_means)
-    axes.plot((low, high), (y, y), color=style.GREY, lw=0.7, zorder=2)
-    axes.plot(arm.unit_means, [y] * arm.units, **DOTS)
-    axes.plot(arm.mean.mean, y, ls="none", zorder=4, **_role(comparison, arm))
-    if arm.shuffled_mean:
-        axes.plot(arm.shuffled_mean.mean, y, **SHUFFLED)
+def _rows(axes: Any, comparison: Comparison, arms: Sequence[ArmResult]) -> None:
+    """Ranges, repetitions and means, each kind as one artist."""
+    rows = range(len(arms))
+    ends = [min(a.unit_means) for a in arms], [max(a.unit_means) for a in arms]
+    axes.hlines(rows, *ends, color=style.GREY, lw=0.7, zorder=2)
+    dots = [(unit, y) for y, arm in enumerate(arms) for unit in arm.unit_means]
+    axes.plot([unit for unit, _ in dots], [y for _, y in dots], **DOTS)
+    for looks in ROLES.values():
+        own = [(arm.mean.mean, y) for y, arm in enumerate(arms) if _role(comparison, arm) is looks]
+        axes.plot([mean for mean, _ in own], [y for _, y in own], ls="none", zorder=4, **looks)
+    shuffled = [(arm.shuffled_mean.mean, y) for y, arm in enumerate(arms) if arm.shuffled_mean]
+    axes.plot([mean for mean, _ in shuffled], [y for _, y in shuffled], **SHUFFLED)
 
 
 DOTS: dict[str, Any] = {

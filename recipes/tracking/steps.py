@@ -51,11 +51,12 @@ class StepLog:
 class Watched:
     """The folder of a stage that trains once or, in subfolders, several times.
 
-    `before`: its done.json as `mark` saw it when the recipe began.
+    `before`: its done.json as `mark` saw it when the recipe began. `begun`: some of it was logged earlier.
     """
 
     folder: Path
     before: list[int] | None
+    begun: bool = False
     logs: dict[str, StepLog] = field(default_factory=dict)
 
     def done(self) -> bool:
@@ -63,8 +64,8 @@ class Watched:
         return (self.folder / "done.json").is_file()
 
     def untouched(self) -> bool:
-        """Whether it was finished before the recipe began, and still is."""
-        return self.before is not None and mark(self.folder) == self.before
+        """Whether it was finished before the recipe began, still is, and nobody was told of it."""
+        return self.before is not None and not self.begun and mark(self.folder) == self.before
 
     def found(self) -> dict[str, StepLog]:
         """The logs that there are, by subfolder; "" for the stage's own."""

@@ -123,7 +123,8 @@ class Desk:
             if call == "open":
                 self.known[info.id] = info
             else:
-                self.watched.append((info, Watched(Path(message["folder"]), message["before"])))
+                begun = self.ledger.begun(info.id)
+                self.watched.append((info, Watched(Path(message["folder"]), message["before"], begun)))
             return
         run = message.pop("run")
         if call == "final":
@@ -151,7 +152,7 @@ class Desk:
         """Log the new steps of all trainings, and close the runs of those that are finished."""
         for entry in list(self.watched):
             info, watched = entry
-            if watched.untouched() and not self.ledger.begun(info.id):
+            if watched.untouched():
                 continue
             done = watched.done()  # before the logs are read: nothing is added to them after it
             for name, log in watched.found().items():

@@ -219,6 +219,7 @@ def test_a_stage_that_was_finished_before_is_untouched_until_it_is_made_again(tm
     done.write_text("{}")
     assert watched.done() and not watched.untouched()
     assert not Watched(tmp_path / "gone", mark(tmp_path / "gone")).untouched()
+    assert not Watched(tmp_path, mark(tmp_path), begun=True).untouched(), "its end was not told yet"
 
 
 def test_trainings_in_subfolders_are_runs_of_their_own(project, tmp_path):

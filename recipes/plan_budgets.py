@@ -7,10 +7,11 @@ would change.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from recipes.external import External
-from recipes.graph import Node, dump
+from recipes.graph import Node, Plan, dump
 from recipes.load import Loaded
 from recipes.schema import Arm, required
 from recipes.schema.base import in_compute
@@ -19,6 +20,7 @@ from recipes.steps import Step, above, beyond_pool, places
 if TYPE_CHECKING:
     from recipes.plan import Run
     from recipes.plan_signals import PoolPlan
+    from training.estimate.lengths import Lengths
 
 AS = "as:"
 SPENDING = "recipes.spending"
@@ -99,6 +101,72 @@ def costed(
     return {"runs": about, **resources, "model_paths": paths}, list(nodes)
 
 
-def steps_of(nodes: Sequence[Node]) -> dict[str, Step]:
-    """Planned stages by their hash."""
-    return {node.hash: Step.of_node(node) for node in nodes}
+def refuse_unaffordable(plan: Plan, runs: Sequence["Run"], loaded: Loaded) -> None:
+    """Refuses stage `select` where selecting alone costs more than an arm's budget, or cannot be counted.
+
+    What it costs is counted from the pool, if that is built, else from lengths that are assumed: then the
+    pool can be built before (`--until clean`).
+    """
+    for run in runs:
+        budget = in_flops(str(run.about["budget"]), loaded)
+        if run.select is None or not budget.startswith("flops:"):
+            continue
+        allowed = float(budget.removeprefix("flops:"))
+        needed = cast("list[Node]", run.select.inputs.get("costed", []))
+        if problem := _problem(allowed, needed, run.select, loaded):
+            key = f"arms.{run.about['arm']}.budget"
+            where = loaded.locate("arms", run.about["arm"], "budget")
+            plan.refusals.setdefault("select", f"{where}: {key}: {run.about['budget']}: {problem}")
+
+
+def bought(select: Node, samples: "Lengths", each: Callable[["Lengths"], float]) -> float:
+    """Samples that a selection under a budget in compute is expected to choose.
+
+    samples: of the pool; each: mean FLOPs of training on them, all epochs.
+    """
+    size = len(samples)
+    flops = _flops_of(cast("list[Node]", select.inputs.get("costed", [])), select, lambda *_: samples)[0]
+    budget, cost = str(select.config["budget"]), each(samples)
+    if budget == f"{AS}spender":
+        spender = cast(Node, select.inputs["spender"])
+        rows = bought(spender, samples, each) if "costs" in spender.config else _rows(spender, size)
+        return min(size, rows + (flops or 0.0) / cost)
+    return max(1.0, min(size, (float(budget.removeprefix("flops:")) - (flops or 0.0)) / cost))
+
+
+def _rows(select: Node, size: int) -> float:
+    """Samples of a selection whose budget is not in compute; one in tokens counts as the whole pool."""
+    budget = select.config["budget"]
+    if isinstance(budget, int):
+        return budget
+    return float(budget[:-1]) / 100 * size if budget.endswith("%") else size
+
+
+def _flops_of(
+    needed: Sequence[Node], select: Node, lengths: Callable[[str, Any], "Lengths"]
+) -> tuple[float | None, list[str]]:
+    """(FLOPs of stages that a selection needs, why any cannot be counted)."""
+    from recipes.stage_flops import StageFlops
+
+    steps = {node.hash: Step.of_node(node) for node in needed}
+    rule = StageFlops(steps, select.config["costs"]["model_paths"], lengths, exact=False)
+    flops = [rule.of(step) for step in steps.values()]
+    return None if None in flops else sum(one for one in flops if one is not None), rule.notes
+
+
+def _problem(allowed: float, needed: Sequence[Node], select: Node, loaded: Loaded) -> str | None:
+    """Why a budget of so many FLOPs cannot be kept, or does not suffice for the selection."""
+    from recipes.training_costs import TrainingCosts
+
+    root = Path(loaded.recipe.root).expanduser().resolve()
+    costs = TrainingCosts(loaded, root)
+    pool = cast(Node, select.inputs["pool"])
+    selecting, notes = _flops_of(needed, select, lambda _, shape: costs.samples(pool, shape))
+    if selecting is None:
+        return f"what selecting costs cannot be counted, so give a budget in samples: {'; '.join(notes)}"
+    if selecting < allowed:
+        return None
+    said = f"selecting alone costs {selecting:.3g} FLOPs of the {allowed:.3g} that are allowed"
+    if costs.built(pool):
+        return said
+    return f"{said}, by assumed lengths; build the pool first (--until {pool.kind}) to count its own"

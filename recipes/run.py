@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from recipes.graph import Plan
     from recipes.load import Loaded
+    from recipes.training_costs import TrainingCosts
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,8 +116,9 @@ def _show_plan(
     columns = costs.columns if known_costs else ()
     title = f"{loaded.recipe.name}, protocol {loaded.protocol}"
     console.print(stage_table(rows, title, columns, [costs.cells(cost) for cost in each]), crop=False)
+    notes = _show_costs(loaded, plan, costs, present.expected, console) if known_costs else []
     total = [costs.total(known_costs)] if known_costs else []
-    for note in (*plan.notes, *costs.notes, *total):
+    for note in (*plan.notes, *costs.notes, *notes, *total):
         console.print(note, markup=False, soft_wrap=True)
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)
@@ -125,6 +127,23 @@ def _show_plan(
         soft_wrap=True,
     )
     return 0
+
+
+def _show_costs(
+    loaded: "Loaded",
+    plan: "Plan",
+    trainings: "TrainingCosts",
+    expected: dict[str, float | None],
+    console: "Console",
+) -> list[str]:
+    """Print what selection and training of each arm cost; returns what could not be counted, and why."""
+    from recipes.selection_costs import arm_table, planned_costs
+
+    if loaded.recipe.goal == "base":
+        return []
+    costs = planned_costs(plan, trainings, expected)
+    console.print(arm_table(costs.by_arm(), loaded.recipe.resources.gpu), crop=False)
+    return costs.notes()
 
 
 def expectation(seconds: float, unknown: int) -> str:

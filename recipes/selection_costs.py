@@ -20,6 +20,8 @@ from recipes.stage_flops import StageFlops, Uncounted
 from recipes.steps import Step
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from evaluation.context import Cost
     from recipes.graph import Node, Plan
     from recipes.training_costs import TrainingCosts
@@ -76,6 +78,16 @@ class Costs:
             training_flops=trained,
             training_gpu_hours=self.hours(train, trained) if train else 0.0,
         )
+
+    def notes(self) -> list[str]:
+        """What `by_arm` could not count, and where its GPU-hours are from."""
+        measured = any(step.device != "cpu" for step in self.steps)
+        by_rule = f"by FLOPs, of {self.about['gpu']} at {self.about['mfu'] or 'the assumed'} MFU"
+        where = "measured" if measured else by_rule if self.about["gpu"] else "not known without a GPU"
+        return [
+            *self.rule.notes,
+            f"Costs: FLOPs by rule; GPU-hours {where} (`resources.gpu`, `resources.mfu`).",
+        ]
 
     def hours(self, step: Step, flops: float | None) -> float | None:
         """GPU-hours of a stage: measured on a GPU, else by its FLOPs; None where neither is known."""
@@ -197,3 +209,26 @@ def mean_of(costs: Sequence["Cost"]) -> "Cost":
         return None if None in known else fmean(known)
 
     return Cost(**{field.name: mean(field.name) for field in fields(Cost)})
+
+
+def arm_table(costs: Mapping[str, "Cost"], gpu: str | None) -> "Table":
+    """One row for each arm: what its selection costs, and beside it one training; empty: not known."""
+    from rich.table import Table
+
+    hours = f"{gpu} hours" if gpu else "GPU hours"
+    table = Table(
+        "arm", title="costs by arm: selection (mean of its runs), one training", title_justify="left"
+    )
+    for column in ("selection s", "FLOPs", hours, "$", "training FLOPs", hours):
+        table.add_column(column, justify="right")
+    for arm, cost in costs.items():
+        cells = (
+            (cost.selection_seconds, ",.0f"),
+            (cost.selection_flops, ".2g"),
+            (cost.selection_gpu_hours, ",.3g"),
+            (cost.selection_money, ",.2f"),
+            (cost.training_flops, ".2g"),
+            (cost.training_gpu_hours, ",.3g"),
+        )
+        table.add_row(arm, *("" if value is None else format(value, form) for value, form in cells))
+    return table

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from training.spec import FitSpec
 
 NOT_SETTINGS = {"seed", "subset"}
 """Keys of stage `train` beside the settings of the training."""
+ACCOUNTS = {"costed", "spender"}
+"""Inputs of stage `select` by which a budget in compute is counted."""
 Hashes = str | list[str]
 
 
@@ -86,11 +88,16 @@ def spec_of(kind: str, config: Mapping[str, Any]) -> FitSpec | None:
 
 
 def above(node: Node) -> Iterator[Node]:
-    """A stage and all that it needs, each once."""
+    """A stage and all that its content is made from, each once.
+
+    What only tells how many samples a budget in compute buys (ACCOUNTS) is not followed: samples that are drawn
+    at random are not scored, even where they are as many as another arm's costs pay for.
+    """
     seen, stack = {node}, [node]
     while stack:
         yield (own := stack.pop())
-        stack += (new := [parent for parent in own.parents() if parent not in seen])
+        made_from = replace(own, inputs={k: v for k, v in own.inputs.items() if k not in ACCOUNTS})
+        stack += (new := [parent for parent in made_from.parents() if parent not in seen])
         seen.update(new)
 
 

@@ -42,12 +42,23 @@ class TrainingCosts:
         if spec is None or (shape := self._shape(node)) is None:
             return None
         rows = self._rows(node)
-        count = round(samples_of(node, spec)) if rows is None else len(rows)
+        count = round(self._expected(node, spec, shape)) if rows is None else len(rows)
         subset = "" if rows is None else _input(node, "subset").hash
         key = (shape.name, spec.model_dump_json(exclude={"seed"}), _input(node, "pool").hash, subset, count)
         if key not in self._costs:
             self._costs[key] = self._estimate(shape, spec, node, rows, max(1, count))
         return self._costs[key]
+
+    def _expected(self, node: Node, spec: FitSpec, shape: "Shape") -> float:
+        """Samples that a stage will train on, whose subset is not chosen yet."""
+        subset = node.inputs.get("subset")
+        if not isinstance(subset, Node) or "costs" not in subset.config:
+            return samples_of(node, spec)
+        from recipes.plan_budgets import bought
+        from training.estimate.cost import flops
+
+        samples = self._lengths_of(shape, _input(node, "pool"))
+        return bought(subset, samples, lambda own: spec.epochs * flops(shape, spec, own) / len(own))
 
     def _estimate(self, shape: "Shape", spec: FitSpec, node: Node, rows: Any, count: int) -> "Cost | None":
         from training.estimate.cost import MFU, estimate
@@ -92,7 +103,7 @@ class TrainingCosts:
     def _tokenised(self, node: Node, rows: Any, count: int) -> "Lengths | None":
         """Lengths of the rows, or of `count` rows not chosen yet, if the store of its tokens is finished."""
         tokens = node.inputs.get("tokens")
-        if not isinstance(tokens, Node) or not self._built(tokens):
+        if not isinstance(tokens, Node) or not self.built(tokens):
             return None
         from training.estimate.lengths import of_store
         from training.token_store import StoreError
@@ -109,7 +120,8 @@ class TrainingCosts:
             return lengths
         return lengths.resized(max(1, round(count * len(lengths) / total)))  # as many are rejected
 
-    def _built(self, node: Node) -> bool:
+    def built(self, node: Node) -> bool:
+        """Whether a stage is finished."""
         return (store_path(self.root, node.kind, node.hash) / "done.json").is_file()
 
     def _lengths_of(self, shape: "Shape", pool: Any) -> "Lengths":
@@ -122,7 +134,7 @@ class TrainingCosts:
         place, each = store_path(self.root, pool.kind, pool.hash), image_tokens(shape)
         lengths = (
             of_pool(place, each)
-            if self._built(pool)
+            if self.built(pool)
             else Lengths.assumed(round(pool.work), TEXT_TOKENS, 1, each)
         )
         self._note(f"trainings are estimated from {len(lengths):,} samples of {pool.name}, {lengths.source}")
@@ -135,7 +147,7 @@ class TrainingCosts:
             return self._lengths_of(shape, pool)
         from training.estimate.lengths import Lengths, of_pool
 
-        if self._built(pool):
+        if self.built(pool):
             return of_pool(store_path(self.root, pool.kind, pool.hash), 0)
         return Lengths.assumed(round(pool.work), TEXT_TOKENS, 1, 0)
 
@@ -146,7 +158,7 @@ class TrainingCosts:
         from recipes.stages.label_estimate import estimate_of
 
         pool = _input(node, "pool")
-        if not self._built(pool):
+        if not self.built(pool):
             return None
         server = dict(node.config["server"])
         mode, batch = server.pop("mode"), server.pop("batch")
@@ -156,7 +168,7 @@ class TrainingCosts:
     def _rows(self, node: Node) -> Any:
         """Rows of the subset that a stage trains on, if it is chosen already."""
         subset = node.inputs.get("subset")
-        if not isinstance(subset, Node) or subset.kind != "select" or not self._built(subset):
+        if not isinstance(subset, Node) or subset.kind != "select" or not self.built(subset):
             return None
         from curation.subset import read_subset
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from recipes.selection_costs import costs_of_records
 from recipes.stages.capability_styles import KIND, names_by_row, shares
 from recipes.stages.control_notes import in_words, lengths
-from recipes.selection_costs import costs_of_records
 from recipes.stages.leaked import Leaked
 from recipes.stages.pool_results import DEFECTS, PoolResults, mean_of
 

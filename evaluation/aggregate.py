@@ -21,7 +21,7 @@ from evaluation.results import ResultsError
 from evaluation.score import without_questions
 from evaluation.statistics.basic import mean, std, unit_weights
 from evaluation.statistics.claims import claim
-from evaluation.statistics.crossed import Arm, cells, differences
+from evaluation.statistics.crossed import Arm, Tested, cells, differences
 from evaluation.statistics.robustness import robustness
 from evaluation.suite import Benchmark, Suite
 
@@ -71,6 +71,15 @@ def compare(experiment: Experiment, others: int = 0) -> Comparison:
             without_leaks=_compared(experiment, counted(experiment, leaks=False), others) if leaked else None,
         )
     )
+
+
+def tests_of(experiment: Experiment) -> int:
+    """How many differences the corrected intervals of its comparison hold for at once."""
+    if not (pairs := _pairs(experiment)):
+        return 0
+    asked = counted(experiment)
+    units = {arm.name: _Units.of(experiment, experiment.runs_of(arm.name), asked) for arm in experiment.arms}
+    return max(one.family for one in _tested(experiment, units, pairs, experiment.suite, asked).values())
 
 
 # ---------------------------------------------------------------------------------------------- questions
@@ -324,12 +333,9 @@ def _against(
     """By arm: the fields of an ArmResult about its baseline; all differences are one family."""
     if not pairs:
         return {}
-    strata, scales = [own.strata for own in asked.values()], [b.scale for b in suite]
-    anchors = {arm.name for arm in experiment.arms if arm.anchor}
+    scales, names = [b.scale for b in suite], [b.name for b in suite]
     chance = [100 * experiment.chance[b.name] / b.scale for b in suite]
-    names = [b.name for b in suite]
-    in_points = {name: own.in_points(scales) for name, own in units.items()}
-    tested = differences(in_points, pairs, strata, anchors=anchors, others=others)
+    tested = _tested(experiment, units, pairs, suite, asked, others)
     of_benchmarks = cells(tested)
     fields: dict[str, dict[str, Any]] = {}
     for name, base in pairs.items():
@@ -345,6 +351,22 @@ def _against(
             "robustness": robustness(tested[name], names, chance=chance),
         }
     return fields
+
+
+def _tested(
+    experiment: Experiment,
+    units: Mapping[str, _Units],
+    pairs: Mapping[str, str],
+    suite: Suite,
+    asked: Mapping[str, Asked],
+    others: int = 0,
+) -> dict[str, Tested]:
+    """The difference of each pair over these questions."""
+    scales = [b.scale for b in suite]
+    in_points = {name: own.in_points(scales) for name, own in units.items()}
+    anchors = {arm.name for arm in experiment.arms if arm.anchor}
+    strata = [own.strata for own in asked.values()]
+    return differences(in_points, pairs, strata, anchors=anchors, others=others)
 
 
 def _higher_is_better(units: _Units, suite: Suite) -> list[float]:

@@ -141,6 +141,8 @@ def print_results(
     name: str, overrides: Sequence[str], options: argparse.Namespace, package: str, console: "Console"
 ) -> int:
     """Print what is found of each arm of a finished run and where its report is; make it again for --out."""
+    if (Path(name) / "sweep.json").is_file():
+        return print_sweep(Path(name), options, console)
     if Path(name).is_dir() and not (Path(name) / "recipe.yaml").is_file():
         results = folder_results(Path(name), options.out)
         console.print(f"results: {name}, without their recipe", markup=False, soft_wrap=True)
@@ -159,6 +161,23 @@ def print_results(
             console.print(line)
     console.print(f"report: {(options.out or results.folder) / 'report.md'}", markup=False, soft_wrap=True)
     return 1 if results.flaw else 0
+
+
+def print_sweep(folder: Path, options: argparse.Namespace, console: "Console") -> int:
+    """Print what is found of each cell and arm of a sweep, all differences as one family."""
+    from recipes.errors import RecipeError
+    from recipes.sweep_results import read
+    from recipes.sweep_table import rebuild
+
+    if options.power:
+        raise RecipeError(f"{folder} is a sweep; --power is about one comparison, such as that of a cell")
+    for cell in read(folder).cells:
+        lines = [_finding(arm) for arm in cell.comparison["arms"]] if cell.comparison else [cell.state]
+        for line in lines:
+            console.print(f"{cell.name}: {line}", markup=False, soft_wrap=True)
+    table = rebuild(folder, options.out) if options.out else folder / "sweep.md"
+    console.print(f"table: {table}", markup=False, soft_wrap=True)
+    return 0
 
 
 def _finding(arm: dict[str, Any]) -> str:

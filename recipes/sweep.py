@@ -13,7 +13,9 @@ A sweep file:
     axes: {pool.defects.blind: [0, 0.05, 0.2]}
     cells: {clean: {pool.defects.blind: 0, pool.defects.zipf: 0}}   # further cells by name
 
-Results: runs/<sweep>/sweep.md, sweep.parquet and sweep.png; each cell's own in runs/<sweep>/<cell>/.
+Results: runs/<sweep>/sweep.md, sweep.parquet and sweep.png; each cell's own in runs/<sweep>/<cell>/. They are
+made from sweep.json and each cell's scores.parquet, questions.parquet and experiment.json, with
+`python -m recipes.report runs/<sweep> --out DIR` also elsewhere.
 """
 
 import argparse
@@ -60,14 +62,15 @@ def run_cell(cell: "Cell", plan: "Plan", root: Path, console: "Console") -> bool
 
 
 def outcome(cell: "Cell", plan: "Plan", root: Path) -> tuple[str, Any]:
-    """("done", comparison), ("failed", error) or ("not run", None) for a cell's current recipe and code."""
+    """For a cell's current recipe and code: ("done", folder of its comparison), ("failed", error) or
+    ("not run", None)."""
     from recipes import store
     from recipes.graph import store_path
 
     last = plan.nodes[-1]
     artefact = store_path(root, last.kind, last.hash)
     if store.check(artefact, last.hash) == "done":
-        return "done", json.loads((artefact / "comparison.json").read_text())
+        return "done", artefact
     failed = root / "runs" / cell.loaded.recipe.name / FAILED
     record = json.loads(failed.read_text()) if failed.is_file() else {}
     return ("failed", record["error"]) if record.get("compare") == last.hash else ("not run", None)

@@ -2,16 +2,24 @@
 
 import json
 import os
+import re
+import shutil
+import zlib
 
 import dummy_stages.compare
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from dummy_stages.body import run as dummy_run
+from evaluation_data import TOY
+from experiments import experiment
 from PIL import Image
 from processes import REPOSITORY
 
+from evaluation.aggregate import compare as compared
+from evaluation.experiment import FILES, Experiment
 from recipes.errors import RecipeError
+from recipes.report import main as report
 from recipes.sweep import main
 from recipes.sweep_file import load_sweep
 
@@ -29,44 +37,16 @@ cells:
 CELLS = ["default", "share-0.2", "blind-0", "blind-0.2", "quiet"]
 
 
+def of_cell(name: str) -> Experiment:
+    """What the comparison of a cell is computed from: other answers in each."""
+    names = ["mmssr", "random", "full"]
+    return experiment(names=names, suite=TOY, seeds=2, seed=zlib.crc32(name.encode()))
+
+
 def compare(config, inputs, out, progress):
-    """The dummy stage with a comparison: the difference of an arm is its position among the arms."""
-    arms = list(dict.fromkeys(run["arm"] for run in config["runs"]))
-
-    def difference(k):
-        return {"value": float(k), "low": k - 1.0, "high": k + 0.5}
-
-    compared = [
-        {
-            "arm": arm,
-            "budget": "30%",
-            "baseline": config["baseline"] if arm != config["baseline"] else None,
-            "mean": {"mean": 20.0 + k, "std": 1.0 if k else None},
-            "shuffled_mean": {"mean": 8.0 + k, "std": None} if k else None,
-            "grounded_mean": {"mean": 12.0, "std": None} if k else None,
-            "benchmarks": {t: {"mean": 0.2, "std": 0.01} for t in ("seeing", "reading")},
-            "difference": difference(k) if arm != config["baseline"] else None,
-            "benchmark_differences": {t: difference(k) for t in ("seeing", "reading")}
-            if arm != config["baseline"]
-            else {},
-        }
-        for k, arm in enumerate(arms)
-    ]
-    suite = {
-        "name": "two",
-        "tasks": "two",
-        "benchmarks": [{"name": t, "label": t.title(), "scale": 1.0} for t in ("seeing", "reading")],
-    }
-    (out / "comparison.json").write_text(
-        json.dumps(
-            {
-                "suite": suite,
-                "arms": compared,
-                "chance": {"seeing": 0.1, "reading": 0.2},
-                "blind": {"seeing": 0.1, "reading": None},
-            }
-        )
-    )
+    """The dummy stage with an experiment's files."""
+    assert list(dict.fromkeys(run["arm"] for run in config["runs"])) == ["mmssr", "random", "full"]
+    of_cell(config["name"]).write(out)
     return dummy_run(config, inputs, out, progress)
 
 
@@ -184,7 +164,8 @@ def test_cells_share_the_store_and_a_second_run_is_cached(sweep, executed):
     assert run() == 0
     kinds = [entry.partition("/")[0] for entry in executed()]
     assert kinds.count("bench") == 1 and kinds.count("source") == 3 and kinds.count("compare") == 5
-    assert {p.name for p in sweep.iterdir()} == {*CELLS, "sweep.md", "sweep.parquet", "sweep.png"}
+    shown = {f"sweep.{kind}" for kind in ("json", "md", "parquet", "pdf", "png", "svg")}
+    assert {p.name for p in sweep.iterdir()} == {*CELLS, *shown}
     assert (sweep / "quiet" / "recipe.yaml").is_file()
     first = {p.name: p.read_bytes() for p in sweep.iterdir() if p.is_file()}
     done = executed()
@@ -205,26 +186,69 @@ def test_rows_and_table_contain_every_cell_arm_and_benchmark(sweep):
     assert run() == 0
     table = rows(sweep)
     assert len(table) == 5 * 3 * 3
-    row = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("blind-0.2", "full", "mean"))
+    row = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("blind-0.2", "mmssr", "mean"))
+    ours = compared(of_cell("tries/blind-0.2"), others=4).arm("mmssr")
     assert json.loads(row["settings"]) == {"pool.defects.blind": 0.2} and row["baseline"] == "random"
-    assert (row["score"], row["std"], row["difference"], row["low"], row["high"]) == (
-        22.0,
-        1.0,
-        2.0,
-        1.0,
-        2.5,
-    )
-    reading = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("quiet", "mmssr", "reading"))
-    assert reading["score"] == pytest.approx(20.0) and reading["difference"] == 0.0
+    assert (row["score"], row["std"], row["verdict"]) == (ours.mean.mean, ours.mean.std, ours.claim.verdict)
+    bounds = [row[name] for name in ("difference", "low", "high", "corrected_low", "corrected_high")]
+    d = ours.difference
+    assert bounds == [d.value, d.low, d.high, d.corrected_low, d.corrected_high]
+    reading = next(r for r in table if (r["cell"], r["arm"], r["benchmark"]) == ("quiet", "mmssr", "t2"))
+    quiet = compared(of_cell("tries/quiet")).arm("mmssr")
+    assert reading["score"] == pytest.approx(100 * quiet.benchmarks["t2"].mean)
+    assert reading["difference"] == quiet.benchmark_differences["t2"].value
     text = (sweep / "sweep.md").read_text()
-    assert (
-        "| blind-0.2 | full | 30% | 22.0 ± 1.0 | 10.0 | +12.0 | 15.0 | – | +2.0 [+1.0, +2.5] | +2.0 | +2.0 |"
-        in text
-    )
-    assert "| quiet | mmssr | 30% | 20.0 | – | – | 15.0 | – | +0.0" in text
+    line = next(line for line in text.splitlines() if line.startswith("| blind-0.2 | mmssr | "))
+    assert f"| {d.value:+.1f} [{d.corrected_low:+.1f}, {d.corrected_high:+.1f}] | undecided on this" in line
+    full = next(line for line in text.splitlines() if line.startswith("| quiet | full | "))
+    gap = compared(of_cell("tries/quiet")).arm("full").difference.value
+    assert f"| 25.0 | 30.0 | {gap:+.1f} | – |" in full, "of all data nothing is claimed"
     assert "`pool.defects.blind`: 0, 0.05, 0.2" in text and "Not done" not in text
     width, height = Image.open(sweep / "sweep.png").size
     assert width > 900 and height > 300
+
+
+def test_intervals_hold_for_all_cells_at_once(sweep):
+    """One difference in each of five cells: a wider interval than in the cell's own report, one family."""
+    assert run() == 0
+    assert "all 5 differences of this sweep" in (sweep / "sweep.md").read_text()
+    for cell in CELLS:
+        alone = compared(of_cell(f"tries/{cell}")).arm("mmssr").difference
+        [row] = [r for r in rows(sweep) if (r["cell"], r["arm"], r["benchmark"]) == (cell, "mmssr", "mean")]
+        assert row["low"] == alone.low == pytest.approx(alone.corrected_low)
+        assert row["corrected_low"] < alone.corrected_low
+
+
+def test_a_sweep_is_shown_again_from_its_files_alone(sweep, project, capsys):
+    assert run("--only", "blind*") == 0
+    capsys.readouterr()
+    moved = project / "elsewhere"
+    for name in ("sweep.json", *(f"{cell}/{file}" for cell in ("blind-0", "blind-0.2") for file in FILES)):
+        (moved / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sweep / name, moved / name)
+    shown = {p.name: p.read_bytes() for p in sweep.iterdir() if p.stem == "sweep" and p.suffix != ".json"}
+    shutil.rmtree(sweep)
+    assert report([str(moved), "--out", "again"]) == 0
+    assert {p.name: p.read_bytes() for p in (project / "again").iterdir()} == shown and "sweep.png" in shown
+    out = capsys.readouterr().out
+    assert "quiet: not run" in out and "blind-0: mmssr 10%: mean" in out and "table: again/sweep.md" in out
+    assert report([str(moved), "--power"]) == 2 and "is a sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda f: (f / "sweep.json").write_text("{"), "sweep.json is not the file of a sweep"),
+        (lambda f: (f / "sweep.json").write_text('{"format": 9}'), "has format 9.*update"),
+        (lambda f: (f / "blind-0" / "scores.parquet").unlink(), "blind-0/scores.parquet cannot be read"),
+    ],
+)
+def test_damaged_files_of_a_sweep_are_refused(sweep, damage, message, capsys):
+    assert run("--only", "blind*") == 0
+    capsys.readouterr()
+    damage(sweep)
+    assert report([str(sweep)]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Experiments with drawn answers: any number of arms, pools, seeds, benchmarks and questions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,14 +23,15 @@ def experiment(
     suite: Suite | None = None,
     leaked: int = 0,
     seed: int = 0,
+    names: Sequence[str] = (),
 ) -> Experiment:
-    """`full`, `random` (the baseline) and `arms` - 2 methods; answers are right or wrong.
+    """`full`, `random` (the baseline) and `arms` - 2 methods, or `names`; answers are right or wrong.
 
     The first `leaked` questions of each benchmark are flagged. Only `full` has shuffled images.
     """
     suite = suite or load_suite("mini")
     rng = np.random.default_rng(seed)
-    names = ["full", "random", *(f"method_{k}" for k in range(arms - 2))]
+    names = names or ["full", "random", *(f"method_{k}" for k in range(arms - 2))]
     place = [(b.name, i) for b in suite for i in range(questions)]
     easy = rng.normal(0.5, 0.15, len(place))
     about, scores, shuffled = [], [], []

@@ -15,7 +15,7 @@ def per_comparison(alpha: float, tests: int) -> float:
     and so rarer. A single step, so the corrected interval excludes 0 exactly where the corrected p is below
     alpha; a step-down procedure (Holm) has no intervals that agree with its verdicts.
     """
-    return -np.expm1(np.log1p(-alpha) / tests)
+    return float(-np.expm1(np.log1p(-alpha) / tests))
 
 
 def adjusted(p: NDArray[np.float64], tests: int) -> NDArray[np.float64]:

@@ -7,9 +7,9 @@ import pytest
 from evaluation_data import bench
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm, sem
+from scipy.stats import sem
 
-from evaluation.statistics.basic import paired_bootstrap, stratified_stderr, stratum_rows
+from evaluation.statistics.basic import stratified_stderr, stratum_rows
 from evaluation.suite import Benchmark, Unit, Weight
 from evaluation.units import UnitError, check_limit, layout, of_whole, unit_names, unit_scores
 
@@ -170,32 +170,6 @@ def test_the_order_of_units_does_not_matter(values):
     order = np.random.default_rng(1).permutation(len(values))
     shuffled = stratified_stderr(values[order], [STRATA[i] for i in order])
     assert shuffled == pytest.approx(stratified_stderr(values, STRATA), rel=1e-12)
-
-
-def half_width(interval) -> float:
-    return (interval.high - interval.low) / 2
-
-
-def test_the_bootstrap_within_strata_has_the_width_of_the_closed_form(values):
-    nothing = [[np.zeros(len(values))]]
-    strata = paired_bootstrap([[values]], nothing, strata=[STRATA], resamples=20_000)
-    plain = paired_bootstrap([[values]], nothing, resamples=20_000)
-    assert strata.value == plain.value == pytest.approx(values.mean())
-    assert half_width(strata) == pytest.approx(norm.ppf(0.975) * closed_form(values), rel=0.05)
-    assert half_width(plain) == pytest.approx(norm.ppf(0.975) * sem(values), rel=0.05)
-
-
-def test_differences_between_strata_alone_are_no_uncertainty():
-    levels = np.array([{"a": 0.0, "b": 1.0, "c": 2.0}[stratum] for stratum in STRATA])
-    interval = paired_bootstrap([[levels]], [[np.zeros(len(levels))]], strata=[STRATA])
-    assert interval.low == pytest.approx(interval.high) == pytest.approx(interval.value)
-
-
-def test_each_benchmark_has_its_own_strata(values):
-    levels = np.array([0.0] * 4 + [7.0] * 4)
-    arms = [[[values, levels]], [[np.zeros(len(values)), np.zeros(8)]]]
-    both = paired_bootstrap(*arms, strata=[STRATA, list("aaaabbbb")], resamples=20_000)
-    assert half_width(both) == pytest.approx(norm.ppf(0.975) * closed_form(values) / 2, rel=0.05)
 
 
 def test_a_sum_of_categories_of_which_some_are_missing_stands_for_all():

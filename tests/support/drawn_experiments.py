@@ -23,7 +23,7 @@ class World:
     unit, base_unit: of a repetition's level on all benchmarks, beside its answers. pool_effect: of the
     difference between pools. Answers: each question is right with a probability of 0.3 to 0.7, drawn for each
     arm; with 14 benchmarks a repetition's mean then has 0.75 points of noise by answers, and a difference
-    0.25 by questions. stable: the probability is 0.05 or 0.95, and one question in 15 may have another for one of
+    0.25 by questions. stable: the probability is 0.05 or 0.95, and one in 15 may have another for one of
     the arms: 0.34 points by answers, 0.25 by questions. `shift`: the true difference.
     """
 

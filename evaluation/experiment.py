@@ -14,7 +14,7 @@ an answer or a sample is in any of them. Equal content gives equal bytes.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ class Experiment:
             },
             blind=_blind(bench_dir, suite),
             decontamination=dict(decontamination or {}),
-            context=context or Context(title=""),
+            context=_with_absent(context or Context(title=""), baseline, first),
         )
 
     def runs_of(self, arm: str) -> list[int]:
@@ -261,6 +261,20 @@ class Experiment:
                 f"{folder}: experiment.json and questions.parquet are not of one experiment; copy all of "
                 f"{', '.join(FILES)} from one folder"
             )
+
+
+def _with_absent(
+    context: Context, baseline: str | Mapping[str, str] | None, arms: Mapping[str, Run]
+) -> Context:
+    """The context with a note for each baseline that has no run: its arms are compared with nothing."""
+    named = baseline.values() if isinstance(baseline, Mapping) else [baseline] if baseline else []
+    notes = [
+        f"No run of the baseline `{name}` is among these: the arms that it is the baseline of have no "
+        "difference, and nothing is claimed of them."
+        for name in dict.fromkeys(named)
+        if name not in arms
+    ]
+    return replace(context, notes=[*context.notes, *notes])
 
 
 def _about(run: Run, summary: Mapping[str, Any], suite: Suite) -> RunAbout:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from recipes.schema.arms import Arm, Controls
 from recipes.schema.base import (
@@ -176,6 +176,10 @@ class Recipe(Protocol):
     scale: str | None = Field(None, description="file in recipes/scales that supplies the protocol")
     arms: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Arm] = Field({}, description="what is compared")
     controls: Controls = Controls()
+    seeds: Seeds = Field(1, description="the `seeds` of an arm that gives none")
+    random_seeds: Seeds | None = Field(
+        None, description="the same for arms of the selector `random`; default: as `seeds`"
+    )
     pool_seeds: Seeds | None = Field(
         None,
         description="in place of pool.seed (mini pools): everything but the benchmarks is repeated on "
@@ -198,6 +202,25 @@ class Recipe(Protocol):
     resources: Resources = Resources()
     track: Track = Track()
     root: WorkPath = Field(".", description="directory that holds store/ and runs/")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds_of_arms(cls, value: Any) -> Any:
+        """Arms that give no seeds have those of the recipe, which the scale may supply."""
+        arms = value.get("arms") if isinstance(value, dict) else None
+        if not isinstance(arms, dict):
+            return value
+        seeds = value.get("seeds", 1)
+        random = value["random_seeds"] if value.get("random_seeds") is not None else seeds
+        given = {"random": random}
+        return value | {
+            "arms": {
+                name: {"seeds": given.get(str(arm.get("selector")), seeds), **arm}
+                if isinstance(arm, dict)
+                else arm
+                for name, arm in arms.items()
+            }
+        }
 
     def drawn_pools(self) -> list[int | None]:
         """The seeds of the pools on which the experiment is repeated; [None] for a pool that is not drawn."""

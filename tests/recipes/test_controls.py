@@ -186,3 +186,41 @@ def test_a_dry_run_counts_what_may_not_be_needed_and_says_so(project, executed, 
     assert "trained only if their selections show that they are needed" in said
     assert "counted here: mmssr.tokens, mmssr.compute" in said and "train[mmssr.tokens,0]" in said
     assert not executed()
+
+
+# --------------------------------------------------------------------------------- the shipped recipes
+
+
+def baseline(recipe: str, arm: str) -> dict[tuple[int, int], tuple[str, str]]:
+    """(pool, seed) -> hashes of training and scores of an arm of random sampling."""
+    compare = make_plan(load(recipe)).nodes[-1]
+    return {
+        (run["pool_seed"], run["train_seed"]): (node.inputs["answers"].inputs["model"].hash, node.hash)
+        for run, node in zip(compare.config["runs"], compare.inputs["evaluates"], strict=True)
+        if run["arm"] == arm
+    }
+
+
+def test_random_sampling_is_made_once_for_all_recipes_of_a_budget():
+    blind, targeted = baseline("all_selectors_10pct", "random"), baseline("targeted_10pct", "random_10")
+    assert blind == targeted and len(blind) >= 10 and len({pool for pool, _ in blind}) >= 3
+    study = baseline("mini_study", "random_10")
+    shared = study.keys() & blind.keys()
+    assert len(study) >= 10 and len(shared) >= 3 and all(study[run] == blind[run] for run in shared)
+
+
+def test_another_training_or_pool_is_another_baseline():
+    first = baseline("mmssr_30pct", "random")
+    assert not set(first.values()) & set(baseline("all_selectors_10pct", "random").values())
+    assert len(set(first.values())) == len(first)
+
+
+def test_scales_decide_the_seeds_of_arms_that_give_none(project):
+    (project / "scales" / "tiny.yaml").open("a").write("seeds: 4\nrandom_seeds: 6\n")
+    text = "name: x\nscale: tiny\narms:\n  a: {selector: length, budget: 10%}\n"
+    (project / "x.yaml").write_text(
+        f"{text}  b: {{selector: random, budget: 10%}}\n  c: {{selector: random, budget: 20%, seeds: 2}}\n"
+    )
+    arms = load("x.yaml").recipe.arms
+    assert {name: arm.seeds for name, arm in arms.items()} == {"a": 4, "b": 6, "c": 2}
+    assert load("x.yaml", ["seeds=1", "random_seeds=null"]).recipe.arms["b"].seeds == 1

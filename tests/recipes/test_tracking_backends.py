@@ -119,12 +119,12 @@ def test_tensorboard_reads_every_step_once_with_tables_and_figures_as_texts_and_
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = told_twice("tensorboard", tmp_path)
-    training = EventAccumulator(str(folder / "train-1"))
+    training = EventAccumulator(str(folder / "train-a,0.train-1"))
     training.Reload()
     losses = training.Scalars("train/loss")
     assert [(event.step, event.value) for event in losses] == [(k, pytest.approx(8 / k)) for k in range(1, 9)]
     assert {"train/mfu", "train/grad_norm", "system/cpu_percent"} <= set(training.Tags()["scalars"])
-    experiment = EventAccumulator(str(folder / "experiment-1"))
+    experiment = EventAccumulator(str(folder / "demo.experiment-1"))
     experiment.Reload()
     assert experiment.Tags()["images"] == ["forest"]
     text = {

@@ -4,6 +4,7 @@ TensorBoard has no tables, summaries and artifacts: they are written as texts.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from recipes.tracking.contract import Artifact, Mode, RunInfo
 
 
 class Backend:
-    """Writes `folder`/<run id>/; a continued run adds a file to its folder."""
+    """Writes `folder`/<name>.<run id>/; a continued run adds a file to its folder."""
 
     errors: tuple[type[Exception], ...] = (OSError,)
     measures = False
@@ -27,7 +28,8 @@ class Backend:
         """A writer whose first texts are what the run is."""
         from torch.utils.tensorboard import SummaryWriter
 
-        run = Run(SummaryWriter(str(self.folder / info.id), flush_secs=5))
+        name = re.sub(r"[^\w.,=-]+", "-", info.name).strip("-")
+        run = Run(SummaryWriter(str(self.folder / f"{name}.{info.id}"), flush_secs=5))
         about = {"name": info.name, "group": info.group, "tags": info.tags, "commit": info.commit}
         run.text("run", about | {"config": info.config})
         return run

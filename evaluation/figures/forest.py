@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from evaluation.comparison import ArmResult, Claim, Comparison, Difference
+from evaluation.comparison import ArmResult, Comparison, Difference
 from evaluation.figures import style
 from evaluation.figures.arms import is_anchor, is_control, label
+from evaluation.report import words
 
 COLORS = {"beats": "#1769AA", "loses to": "#D9622B", "equivalent": "#222222", "undecided": "white"}
 """Fill of the marker by verdict; no verdict is drawn as a cross. The word stands beside it."""
 MARKERS = {"beats": ">", "loses to": "<", "equivalent": "s", "undecided": "o"}
 NAMES = 1.75
 """Inches that the longest name may take before it is shortened."""
+LEAST = 1.7
+"""Inches of the plot itself; with long names and claims the figure is wider than a page instead."""
 REACH = 3.0
 """Intervals wider than this many median half widths are cut off with an arrow: one arm with two repetitions
 would else make all others illegible."""
@@ -40,12 +43,12 @@ def draw(comparison: Comparison) -> Any:
     handles = _handles(comparison, shown)
     left = style.widest([line.text for line in lines if line.arm]) + 0.16
     numbers = {arm.arm: _numbers(arm.difference) for arm in shown}
-    words = {arm.arm: claim_word(arm, is_anchor(comparison, arm)) for arm in shown}
+    claims = {arm.arm: claim_word(arm, is_anchor(comparison, arm)) for arm in shown}
     columns = (
         style.widest([*numbers.values(), HEAD[0]], style.SMALL) + 0.14,
-        style.widest([*words.values(), HEAD[1]], style.SMALL) + 0.18,
+        style.widest([*claims.values(), HEAD[1]], style.SMALL) + 0.18,
     )
-    width = max(style.PAGE, left + 2.0 + sum(columns))
+    width = max(style.PAGE, left + LEAST + sum(columns))
     bottom = 0.36 + style.legend_height([text for _, text in handles], width)
     figure = style.sheet(width, style.ROW * (len(lines) + 1.6) + bottom + 0.1)
     axes = style.place(figure, left, sum(columns), bottom, 0.1)
@@ -53,7 +56,7 @@ def draw(comparison: Comparison) -> Any:
     axes.set_xlim(*_limits(comparison, shown))
     _ground(axes, comparison, shown)
     _rows(axes, lines)
-    _texts(axes, lines, numbers, words, columns)
+    _texts(axes, lines, numbers, claims, columns)
     style.legend(figure, [handle for handle, _ in handles], [text for _, text in handles])
     return figure
 
@@ -103,34 +106,26 @@ def _interval(arm: ArmResult) -> tuple[float, float]:
 
 
 def _numbers(d: Any) -> str:
-    """The difference with its corrected interval."""
-    if not isinstance(d, Difference) or math.isnan(d.corrected_low):
-        return style.signed(d.value)
-    return f"{style.signed(d.value)} [{style.signed(d.corrected_low)}, {style.signed(d.corrected_high)}]"
+    """The difference with its corrected interval, as the report writes them."""
+    text = words.points(d.value)
+    if isinstance(d, Difference) and not math.isnan(d.corrected_low):
+        text += f" [{words.corrected(d)}]"
+    return text.replace("-", style.MINUS)
 
 
 def claim_word(arm: ArmResult, anchor: bool = False) -> str:
-    """What may be said of the arm, in a few words; a star where it rests on one benchmark."""
+    """What may be said of the arm, in the report's words; a star where it rests on one benchmark."""
     claim = arm.claim
     if claim is None or claim.verdict is None:
-        return "(anchor)" if anchor else "no claim"
+        return "(anchor)" if anchor else "no verdict"
     star = "*" if arm.robustness and arm.robustness.rests_on else ""
-    if claim.verdict == "equivalent":
-        return f"equivalent within {claim.margin:g}{star}"
-    if claim.verdict == "undecided":
-        return f"undecided{_needed(claim)}"
-    low, high = _interval(arm)
-    inside = ", within the margin" if -claim.margin <= low and high <= claim.margin else ""
-    baseline = style.shorten(str(arm.baseline), 0.9, style.SMALL)
-    return f"{claim.verdict} {baseline}{star}{inside}"
-
-
-def _needed(claim: Claim) -> str:
-    needs = claim.needs
-    if needs is None or needs.pools is None or needs.seeds is None:
-        return ""
-    pools, seeds = ("" if n == 1 else "s" for n in (needs.pools, needs.seeds))
-    return f": needs {needs.pools} pool{pools} × {needs.seeds} seed{seeds}"
+    if words.sided(claim):
+        # such a claim has a reason where the difference is also within the margin
+        small = f", by less than {words.margin(claim)}" if claim.reason else ""
+        baseline = style.shorten(str(arm.baseline), 0.9, style.SMALL)
+        return f"{words.verdict(claim)} {baseline}{star}{small}"
+    needed = claim.verdict == "undecided" and claim.needs and claim.needs.pools
+    return f"{words.verdict(claim)}{star}" + (f": needs {words.design(claim.needs)}" if needed else "")
 
 
 def _limits(comparison: Comparison, arms: Sequence[ArmResult]) -> tuple[float, float]:
@@ -148,7 +143,9 @@ def _limits(comparison: Comparison, arms: Sequence[ArmResult]) -> tuple[float, f
 
 
 def _ground(axes: Any, comparison: Comparison, arms: Sequence[ArmResult]) -> None:
-    """Zero line, margin band, axis label."""
+    """Zero line, margin band, axis with its label."""
+    from matplotlib.ticker import MaxNLocator
+
     for margin in {arm.claim.margin for arm in arms if arm.claim}:
         axes.axvspan(-margin, margin, color=style.LIGHT, lw=0, zorder=0)
     axes.axvline(0, color=style.GREY, lw=0.8, zorder=1)
@@ -160,6 +157,7 @@ def _ground(axes: Any, comparison: Comparison, arms: Sequence[ArmResult]) -> Non
     axes.set_xlabel(
         f"difference to {style.shorten(to, 1.2)}, points{scope} ({n} benchmark{'s' if n > 1 else ''})"
     )
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
 
@@ -211,7 +209,7 @@ def _texts(
     axes: Any,
     lines: Sequence[Line],
     numbers: dict[str, str],
-    words: dict[str, str],
+    claims: dict[str, str],
     columns: tuple[float, float],
 ) -> None:
     """Names at the left; numbers and claims at the right, under their headings."""
@@ -233,7 +231,7 @@ def _texts(
             continue
         put(-0.07 / inches, y, line.text, "right")
         put(at[0], y, numbers[line.arm.arm], "center", fontsize=style.SMALL)
-        put(at[1], y, words[line.arm.arm], "left", fontsize=style.SMALL)
+        put(at[1], y, claims[line.arm.arm], "left", fontsize=style.SMALL)
 
 
 def _handles(comparison: Comparison, arms: Sequence[ArmResult]) -> list[tuple[Any, str]]:

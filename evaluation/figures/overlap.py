@@ -7,8 +7,8 @@ from evaluation.context import Context
 from evaluation.figures import cells, style
 
 NAMES = 1.5
-SMALLEST, WITH_NUMBER = 0.115, 0.19
-"""Inches of a cell whose row still has its name, and of one that has room for its number."""
+SMALLEST, WITH_NUMBER = 0.15, 0.19
+"""Inches of a cell whose slanted name touches no other, and of one that has room for its number."""
 
 
 @style.in_style

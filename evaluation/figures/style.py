@@ -64,6 +64,7 @@ METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
 }
 DPI = 160
+MINUS = "\N{MINUS SIGN}"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,7 +115,7 @@ def place(figure: Any, left: float, right: float, bottom: float, top: float, **k
 def signed(value: float, digits: int = 1) -> str:
     """The number with its sign; a true minus."""
     rounded = round(value, digits) + 0.0  # which makes -0.0 positive
-    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{rounded:+.{digits}f}".replace("-", MINUS)
 
 
 @functools.lru_cache(maxsize=8192)

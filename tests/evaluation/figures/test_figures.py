@@ -134,6 +134,7 @@ def test_two_hundred_arms_have_a_row_and_a_name_each():
     assert not list(touching(figure))
     assert not list(touching(cost.draw(whole, context(whole))))
     matrix = overlap.draw(context(whole))
+    assert not list(touching(matrix))
     assert {arm.arm for arm in whole.arms} - {"full"} <= {text for text, _ in texts(matrix)}
 
 
@@ -183,12 +184,12 @@ def test_the_forest_shows_the_corrected_interval_and_the_words():
     made = comparison(6)
     figure = forest.draw(made)
     words = {text for text, _ in texts(figure)}
-    assert {"beats random*", "loses to random", "equivalent within 1"} <= words
-    assert "undecided: needs 12 pools × 2 seeds" in words and "corrected for the family of 4" in words
+    assert {"beats random*", "loses to random", "equivalent within 1 point"} <= words
+    assert "undecided: needs 12 pools x 2 seeds" in words and "corrected for the family of 4" in words
     d = made.arm("mmssr").difference
     wide, own = ([tuple(part[:, 0]) for part in c.get_segments()] for c in figure.axes[0].collections[:2])
     assert (d.corrected_low, d.corrected_high) in wide and (d.low, d.high) in own
-    assert f"+2.1 [+{d.corrected_low:.1f}, +{d.corrected_high:.1f}]" in words
+    assert f"+2.10 [+{d.corrected_low:.2f}, +{d.corrected_high:.2f}]" in words
 
 
 def test_controls_stand_apart_and_arms_are_sorted():
@@ -216,7 +217,7 @@ def test_one_seed_makes_no_claim():
         for arm in made.arms
     )
     words = [text for text, _ in texts(forest.draw(replace(made, arms=arms)))]
-    assert words.count("no claim") == 2 and "+2.1" in words and not any("beats" in word for word in words)
+    assert words.count("no verdict") == 2 and "+2.10" in words and not any("beats" in word for word in words)
 
 
 def test_a_far_reference_does_not_squeeze_the_others():

@@ -8,23 +8,32 @@ would change.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from recipes.bought import AS, flops_of
 from recipes.external import External
 from recipes.graph import Node, Plan, dump
 from recipes.load import Loaded
+from recipes.plan_steps import above, beyond_pool, places
 from recipes.schema import Arm, required
 from recipes.schema.base import in_compute
-from recipes.steps import Step, above, beyond_pool, places
 
 if TYPE_CHECKING:
-    from recipes.plan import Run
     from recipes.plan_signals import PoolPlan
-    from training.estimate.lengths import Lengths
 
-AS = "as:"
 SPENDING = "recipes.spending"
-"""The module that stage `select` counts FLOPs with."""
+"""The module that stage `select` counts FLOPs with; other selections do not depend on its code."""
+
+
+class Run(Protocol):
+    """One repetition of an arm: how the report describes it, and its stages."""
+
+    @property
+    def about(self) -> dict[str, Any]: ...
+    @property
+    def select(self) -> Node | None: ...
+    @property
+    def train(self) -> Node | None: ...
 
 
 def budget_of(
@@ -47,7 +56,10 @@ def budget_of(
         text, needed = in_flops(text, pool.loaded), _needed(pool, columns, tokens)
     inputs["costed"] = needed or None
     paths = places([pool.pool, tokens, *needed]) | {base.hash: str(base.path)}
-    return {"budget": text, "costs": {"train": train, "base": base.hash, "model_paths": paths}}, inputs
+    return {
+        "budget": text,
+        "costs": {"by": SPENDING, "train": train, "base": base.hash, "model_paths": paths},
+    }, inputs
 
 
 def _needed(pool: "PoolPlan", columns: dict[str, Node], tokens: Node) -> list[Node]:
@@ -70,7 +82,7 @@ def in_flops(budget: str, loaded: Loaded) -> str:
 
 
 def costed(
-    runs: Sequence["Run"], pools: Sequence["PoolPlan"], loaded: Loaded, base: External
+    runs: Sequence[Run], pools: Sequence["PoolPlan"], loaded: Loaded, base: External
 ) -> tuple[dict[str, Any], list[Node]]:
     """(config, stages) by which the comparison tells what each run cost.
 
@@ -101,7 +113,7 @@ def costed(
     return {"runs": about, **resources, "model_paths": paths}, list(nodes)
 
 
-def refuse_unaffordable(plan: Plan, runs: Sequence["Run"], loaded: Loaded) -> None:
+def refuse_unaffordable(plan: Plan, runs: Sequence[Run], loaded: Loaded) -> None:
     """Refuses stage `select` where selecting alone costs more than an arm's budget, or cannot be counted.
 
     What it costs is counted from the pool, if that is built, else from lengths that are assumed: then the
@@ -119,41 +131,6 @@ def refuse_unaffordable(plan: Plan, runs: Sequence["Run"], loaded: Loaded) -> No
             plan.refusals.setdefault("select", f"{where}: {key}: {run.about['budget']}: {problem}")
 
 
-def bought(select: Node, samples: "Lengths", each: Callable[["Lengths"], float]) -> float:
-    """Samples that a selection under a budget in compute is expected to choose.
-
-    samples: of the pool; each: mean FLOPs of training on them, all epochs.
-    """
-    size = len(samples)
-    flops = _flops_of(cast("list[Node]", select.inputs.get("costed", [])), select, lambda *_: samples)[0]
-    budget, cost = str(select.config["budget"]), each(samples)
-    if budget == f"{AS}spender":
-        spender = cast(Node, select.inputs["spender"])
-        rows = bought(spender, samples, each) if "costs" in spender.config else _rows(spender, size)
-        return min(size, rows + (flops or 0.0) / cost)
-    return max(1.0, min(size, (float(budget.removeprefix("flops:")) - (flops or 0.0)) / cost))
-
-
-def _rows(select: Node, size: int) -> float:
-    """Samples of a selection whose budget is not in compute; one in tokens counts as the whole pool."""
-    budget = select.config["budget"]
-    if isinstance(budget, int):
-        return budget
-    return float(budget[:-1]) / 100 * size if budget.endswith("%") else size
-
-
-def _flops_of(
-    needed: Sequence[Node], select: Node, lengths: Callable[[str, Any], "Lengths"]
-) -> tuple[float | None, list[str]]:
-    """(FLOPs of stages that a selection needs, why any cannot be counted)."""
-    from recipes.stage_flops import StageFlops
-
-    steps = {node.hash: Step.of_node(node) for node in needed}
-    rule = StageFlops(steps, select.config["costs"]["model_paths"], lengths, exact=False)
-    flops = [rule.of(step) for step in steps.values()]
-    return None if None in flops else sum(one for one in flops if one is not None), rule.notes
-
-
 def _problem(allowed: float, needed: Sequence[Node], select: Node, loaded: Loaded) -> str | None:
     """Why a budget of so many FLOPs cannot be kept, or does not suffice for the selection."""
     from recipes.training_costs import TrainingCosts
@@ -161,7 +138,7 @@ def _problem(allowed: float, needed: Sequence[Node], select: Node, loaded: Loade
     root = Path(loaded.recipe.root).expanduser().resolve()
     costs = TrainingCosts(loaded, root)
     pool = cast(Node, select.inputs["pool"])
-    selecting, notes = _flops_of(needed, select, lambda _, shape: costs.samples(pool, shape))
+    selecting, notes = flops_of(needed, select, lambda _, shape: costs.samples(pool, shape))
     if selecting is None:
         return f"what selecting costs cannot be counted, so give a budget in samples: {'; '.join(notes)}"
     if selecting < allowed:

@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
-from recipes.stage_flops import StageFlops, Uncounted
+from recipes.stage_flops import StageFlops
+from recipes.stage_models import Uncounted
 from recipes.steps import Step
 
 if TYPE_CHECKING:
@@ -156,9 +157,11 @@ def costs_of_records(about: Mapping[str, Any], folders: Iterable[Path]) -> Costs
 
 def planned_costs(plan: "Plan", trainings: "TrainingCosts", expected: Mapping[str, float | None]) -> Costs:
     """The costs that a plan expects. trainings: of the same recipe; expected: seconds of stages by name."""
+    from recipes.plan_steps import step_of
+
     compare = plan.nodes[-1]
     nodes = cast("list[Node]", compare.inputs["costed"])
-    steps = [replace(Step.of_node(node), seconds=expected.get(node.name)) for node in nodes]
+    steps = [replace(step_of(node), seconds=expected.get(node.name)) for node in nodes]
     by_hash = {node.hash: node for node in nodes}
 
     def lengths(pool: str, shape: "Shape | None") -> "Lengths":

@@ -7,7 +7,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.stage_flops import StageFlops, Uncounted
+from recipes.stage_models import StageModels, Uncounted
 from recipes.steps import Step
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SENTENCE = 20
 """Assumed tokens of a first instruction."""
 
 
-def losses(rule: StageFlops, step: Step) -> float:
+def losses(rule: StageModels, step: Step) -> float:
     """A forward pass for each term that differs: image and question, one of them, none."""
     from training.estimate.passes import forward, without_images, without_questions
 
@@ -43,7 +43,7 @@ def losses(rule: StageFlops, step: Step) -> float:
     return sum(forward(shape, part, part.labels) for term in terms for part in parts[term] if len(part))
 
 
-def validity(rule: StageFlops, step: Step) -> float:
+def validity(rule: StageModels, step: Step) -> float:
     """Two forward passes with the query after the conversation, one of them without the questions."""
     from training.estimate.passes import forward, longer, without_questions
 
@@ -52,7 +52,7 @@ def validity(rule: StageFlops, step: Step) -> float:
     return sum(forward(shape, longer(part, query), 1) for part in (lengths, without_questions(lengths)))
 
 
-def perturbed(rule: StageFlops, step: Step) -> float:
+def perturbed(rule: StageModels, step: Step) -> float:
     """A forward pass with noise over each image, and at most one with other letters for each sample."""
     from training.estimate.passes import forward
 
@@ -61,7 +61,7 @@ def perturbed(rule: StageFlops, step: Step) -> float:
     return sum(forward(shape, part, part.labels) for part in (images, lengths) if len(part))
 
 
-def answered(rule: StageFlops, step: Step) -> float:
+def answered(rule: StageModels, step: Step) -> float:
     """A generation for each of the first questions, as long as the reference or the limit."""
     import numpy as np
 
@@ -80,14 +80,14 @@ def answered(rule: StageFlops, step: Step) -> float:
     return total
 
 
-def spectrum(rule: StageFlops, step: Step) -> float:
+def spectrum(rule: StageModels, step: Step) -> float:
     """A forward pass; the singular values are in seconds alone."""
     from training.estimate.passes import forward
 
     return forward(rule.shape(step), rule.lengths(step))
 
 
-def embedded(rule: StageFlops, step: Step) -> float:
+def embedded(rule: StageModels, step: Step) -> float:
     """A forward pass of a vision-language model, or of an encoder over the first image or the text."""
     from training.estimate.passes import forward
 
@@ -99,12 +99,12 @@ def embedded(rule: StageFlops, step: Step) -> float:
     return _encoded(rule, step, images=settings["kind"] != "sentence", **_text_of(settings))
 
 
-def clip(rule: StageFlops, step: Step) -> float:
+def clip(rule: StageModels, step: Step) -> float:
     """The images, and the text that is compared with them."""
     return _encoded(rule, step, images=True, **_text_of(step.arguments))
 
 
-def queries(rule: StageFlops, step: Step) -> float:
+def queries(rule: StageModels, step: Step) -> float:
     """The validation items, embedded as the pool was."""
     from training.estimate.passes import forward, of_mean
 
@@ -115,7 +115,7 @@ def queries(rule: StageFlops, step: Step) -> float:
     return of_mean(lengths, _items(rule, step), forward(rule.shape(step), lengths))
 
 
-def at_warmup(rule: StageFlops, step: Step) -> float:
+def at_warmup(rule: StageModels, step: Step) -> float:
     """A gradient of each sample and validation item at each adapter, and its projection."""
     from training.estimate.passes import gradients, of_mean
 
@@ -124,7 +124,7 @@ def at_warmup(rule: StageFlops, step: Step) -> float:
     return adapters * (once + of_mean(lengths, _items(rule, step), once))
 
 
-def masked(rule: StageFlops, step: Step) -> float:
+def masked(rule: StageModels, step: Step) -> float:
     """Gradients of the validation items; those of the pool are another stage's."""
     from training.estimate.passes import gradients, of_mean
 
@@ -134,7 +134,7 @@ def masked(rule: StageFlops, step: Step) -> float:
     return _adapters(rule, made) * of_mean(lengths, _items(rule, step), once)
 
 
-def step_gain(rule: StageFlops, step: Step) -> float:
+def step_gain(rule: StageModels, step: Step) -> float:
     """A step on each sample, and after it a forward pass of all anchors."""
     from training.estimate.passes import forward, gradients, of_mean
 
@@ -144,7 +144,7 @@ def step_gain(rule: StageFlops, step: Step) -> float:
     return gradients(shape, lengths, _lora(rule, step)) + after
 
 
-def joint(rule: StageFlops, step: Step) -> float:
+def joint(rule: StageModels, step: Step) -> float:
     """The training of a score net together with a model, on all samples or a share of them."""
     from training.spec import FitSpec, LoraSpec
 
@@ -158,7 +158,7 @@ def joint(rule: StageFlops, step: Step) -> float:
     return seen * rule.training_each(rule.shape(step), spec, lengths)
 
 
-def quality(rule: StageFlops, step: Step) -> float:
+def quality(rule: StageModels, step: Step) -> float:
     """Text models over questions and answers; a stand-in and a judge on a server compute nothing here."""
     import numpy as np
 
@@ -170,22 +170,22 @@ def quality(rule: StageFlops, step: Step) -> float:
     return sum(rule.encoder(step, name).text.flops(text, causal=True) for name in given)
 
 
-def capability(rule: StageFlops, step: Step) -> float:
+def capability(rule: StageModels, step: Step) -> float:
     """All capability queries after one prefix; in mode `official` a generation for each of them."""
     return _asked(rule, step, "capability")
 
 
-def style(rule: StageFlops, step: Step) -> float:
+def style(rule: StageModels, step: Step) -> float:
     """The style query after the prefix, and the list that follows."""
     return _asked(rule, step, "style")
 
 
-def nothing(rule: StageFlops, step: Step) -> float:
+def nothing(rule: StageModels, step: Step) -> float:
     """No pass of a model: in seconds alone."""
     return 0.0
 
 
-SIGNALS: Mapping[str, Callable[[StageFlops, Step], float]] = {
+SIGNALS: Mapping[str, Callable[[StageModels, Step], float]] = {
     "curation.signals.raters.capability:score_capabilities": capability,
     "curation.signals.raters.style:score_styles": style,
     "curation.signals.raters.by_engine:score_capabilities_by_engine": capability,
@@ -217,7 +217,7 @@ SIGNALS: Mapping[str, Callable[[StageFlops, Step], float]] = {
 # --------------------------------------------------------------------------------- what they share
 
 
-def rated(rule: StageFlops, step: Step, lengths: "Lengths") -> "Lengths":
+def rated(rule: StageModels, step: Step, lengths: "Lengths") -> "Lengths":
     """The examples of a rater's training: each sample with its queries and their answers as branches."""
     kind = {"scorer": "capability", "styler": "style"}[step.config["rater"]]
     prompts = _prompts(rule.place(step), step.config["prompts"], kind, rule.exact)
@@ -225,7 +225,7 @@ def rated(rule: StageFlops, step: Step, lengths: "Lengths") -> "Lengths":
     return replace(lengths, tokens=lengths.tokens + sum(prompts.queries) + prompts.answers, labels=labels)
 
 
-def _asked(rule: StageFlops, step: Step, kind: str) -> float:
+def _asked(rule: StageModels, step: Step, kind: str) -> float:
     from training.estimate.passes import generation, longer, questions
 
     shape, lengths = rule.shape(step), rule.lengths(step)
@@ -329,7 +329,7 @@ def _text_of(settings: Mapping[str, Any]) -> dict[str, str]:
     return {"text": settings.get("text", "both")}
 
 
-def _encoded(rule: StageFlops, step: Step, *, images: bool, text: str) -> float:
+def _encoded(rule: StageModels, step: Step, *, images: bool, text: str) -> float:
     import numpy as np
 
     encoder = rule.encoder(step)
@@ -345,20 +345,20 @@ def _encoded(rule: StageFlops, step: Step, *, images: bool, text: str) -> float:
     return (encoder.images(float((lengths.images > 0).sum())) if images else 0.0) + encoder.texts(tokens)
 
 
-def _items(rule: StageFlops, step: Step) -> float:
+def _items(rule: StageModels, step: Step) -> float:
     """Validation items of a targeted signal."""
     made = rule.steps.get(rule.input(step, "validation")) if "validation" in step.inputs else None
     return made.work if made else 0.0
 
 
-def _lora(rule: StageFlops, step: Step) -> Any:
+def _lora(rule: StageModels, step: Step) -> Any:
     warmup = rule.steps[rule.input(step, "warmup")].spec
     if warmup is None or warmup.lora is None:
         raise Uncounted("its warm-up has no adapters")
     return warmup.lora
 
 
-def _adapters(rule: StageFlops, step: Step) -> int:
+def _adapters(rule: StageModels, step: Step) -> int:
     """Adapters at which a gradient is computed: the last, or one for each epoch of the warm-up."""
     warmup = rule.steps[rule.input(step, "warmup")].spec
     assert warmup is not None

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.errors import RecipeError
-from recipes.stage_flops import StageFlops, Uncounted
+from recipes.stage_flops import StageFlops
+from recipes.stage_models import Uncounted
 from recipes.steps import Step
 from training.spec import FitSpec
 

@@ -54,7 +54,7 @@ class TrainingCosts:
         subset = node.inputs.get("subset")
         if not isinstance(subset, Node) or "costs" not in subset.config:
             return samples_of(node, spec)
-        from recipes.plan_budgets import bought
+        from recipes.bought import bought
         from training.estimate.cost import flops
 
         samples = self._lengths_of(shape, _input(node, "pool"))

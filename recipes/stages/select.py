@@ -28,7 +28,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], out: Path, progress: Any
     function = getattr(importlib.import_module(module), name)
     if "costs" in config:
         # By name, as a selector: other selections must not depend on the code that counts FLOPs.
-        spending = importlib.import_module("recipes.spending")
+        spending = importlib.import_module(config["costs"]["by"])
         selection = spending.select_in_compute(function, columns, config, inputs)
     else:
         selection = choose(function, columns, config["budget"], config["seed"], config["params"])

@@ -11,11 +11,12 @@ from recipes.code import Stages
 from recipes.graph import store_path
 from recipes.load import load
 from recipes.plan import make_plan
+from recipes.plan_steps import beyond_pool, places, step_of
 from recipes.run import main
 from recipes.selection_costs import Costs, charged, planned_costs, total, used_gpus
 from recipes.signal_flops import SIGNALS
 from recipes.stage_flops import StageFlops
-from recipes.steps import Step, beyond_pool, places
+from recipes.steps import Step
 from recipes.training_costs import TrainingCosts
 from training.estimate.lengths import Lengths
 from training.estimate.passes import forward
@@ -71,7 +72,7 @@ def test_random_spends_nothing_and_a_method_what_its_stages_take(real):
     assert costs["random"].selection_flops == 0 == costs["full"].selection_flops
     assert costs["random"].training_flops == costs["mmssr"].training_flops > 0
     loaded, plan = planned()
-    steps = {node.hash: Step.of_node(node) for node in plan.nodes}
+    steps = {node.hash: step_of(node) for node in plan.nodes}
     pools, trainings = {node.hash: node for node in plan.nodes}, TrainingCosts(loaded, real)
     rule = StageFlops(
         steps, places(plan.nodes), lambda pool, shape: trainings.samples(pools[pool], shape), exact=False

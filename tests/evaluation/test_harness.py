@@ -22,7 +22,8 @@ from evaluation.harness import EvaluationError, evaluate
 from evaluation.journal import Answer
 from evaluation.mirror import MirrorError
 from evaluation.model import Answerer
-from evaluation.report.tables import comparison_table
+from evaluation.report.table import as_markdown
+from evaluation.report.tables.benchmarks import benchmarks_table
 from evaluation.results import Run
 from evaluation.shuffled import donors, images, ring, with_images
 from evaluation.suite import load_suite
@@ -435,7 +436,7 @@ def test_a_benchmark_is_its_task_and_its_line_in_the_suite(bench_dir, tmp_path, 
         "charts": (1, 5),
     }
     comparison = compared([Run("full", 0, 0, "100%", tmp_path / "out")], suite, bench_dir=bench)
-    assert "| arm | budget | seeds | OCR | Charts | mean |" in comparison_table(comparison)
+    assert "| arm | budget | seeds | OCR | Charts | mean |" in as_markdown(benchmarks_table(comparison))
     assert comparison.blind == {"mini_ocr": 0.1, "charts": 0.1}
 
 

@@ -6,11 +6,13 @@ arms that are all alike makes a claim.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.statistics.crossed import Arm, Estimates, Pair, Repetitions, estimates, paired, stacked
+from evaluation.statistics.family import per_comparison
 
 QUESTIONS, BATCH = 300, 50
 NOISY, STABLE, OTHERS = (0.3, 0.7), (0.05, 0.95), 1 / 15
@@ -136,7 +138,7 @@ def _pair(
         around = (of_pools - of_pools.mean())[:, None]
         parts = (Repetitions(around, world.pools - 1, 1 / world.pools, np.array([answers * world.pools])),)
     return Pair(
-        values=np.array([of_pools.mean() + rng.normal(0, world.questions)]),
+        values=np.array([world.shift + of_pools.mean() + rng.normal(0, world.questions)]),
         questions=np.array([world.questions**2 + answers]),
         questions_df=np.array([4000.0]),
         parts=parts,
@@ -149,3 +151,61 @@ def _within(side: NDArray[np.float64], world: World) -> Repetitions:
     pools = len(side)
     around = (side - side.mean(1, keepdims=True)).reshape(-1, 1)
     return Repetitions(around, max(side.size - pools, 1), 1 / side.size, np.array([world.answers**2]))
+
+
+def grid() -> dict[str, World]:
+    """The settings over which coverage is simulated, by name: "3 x 5, unequal noise, ..."."""
+    worlds = {}
+    for stable, benchmarks in product((True, False), (1, 14)):
+        # With the answers of 14 benchmarks: 0.75 both, or 0.5 and 1.7 points; noisy ones alone make 0.75.
+        noises = ((0.67, 0.67), (0.37, 1.67)) if stable else ((0.0, 0.0), (0.0, 1.53))
+        for pools, seeds, noise, pool_effect in product((1, 3), (3, 5), noises, (0.0, 0.8)):
+            name = (
+                f"{pools} x {seeds}, {'equal' if noise == noises[0] else 'unequal'} noise, "
+                f"pool effect {pool_effect:g}, {benchmarks} benchmarks, "
+                f"{'stable' if stable else 'noisy'} answers"
+            )
+            worlds[name] = World(pools, seeds, *noise, pool_effect, benchmarks, stable)
+    return worlds
+
+
+def null_tables() -> dict[str, World]:
+    """Designs for tables of nulls, by name: 14 benchmarks with noisy answers, pool effect 0.8."""
+    designs = ((1, 3, 3), (1, 3, 10), (1, 5, 3), (1, 5, 10), (3, 5, 3), (3, 5, 10), (15, 1, 1), (15, 1, 3))
+    return {
+        f"{p} x {k}, baseline {p} x {base}": World(p, k, pool_effect=0.8, base_seeds=base)
+        for p, k, base in designs
+    }
+
+
+def coverage(world: World, experiments: int, seed: int = 1) -> float:
+    """Share of the 95 % intervals that hold the true difference, in %."""
+    found, truth = draw(world, experiments, seed)
+    return 100 * float(np.mean(np.abs(found.values - truth) <= found.error.half_width(0.05)))
+
+
+def claimed(world: World, arms: int, tables: int, *, corrected: bool = True, seed: int = 1) -> float:
+    """Share of the tables of nulls in which any arm beats or loses to the baseline, in %."""
+    found = draw_nulls(world, arms, tables, seed)
+    p = np.concatenate([part.error.p(part.values) for part in _blocks(found)]).reshape(tables, arms)
+    return 100 * float(np.mean((p < (per_comparison(0.05, arms) if corrected else 0.05)).any(1)))
+
+
+def power(world: World, experiments: int, seed: int = 1) -> float:
+    """Share of experiments in which the arm beats its baseline, tested alone, in %."""
+    found = draw_nulls(world, 1, experiments, seed)
+    return 100 * float(np.mean(found.values > found.error.half_width(0.05)))
+
+
+def equivalent(world: World, margin: float, experiments: int, seed: int = 1) -> float:
+    """Share of experiments whose arm is called equivalent within the margin, tested alone, in %."""
+    found = draw_nulls(world, 1, experiments, seed)
+    return 100 * float(np.mean(np.abs(found.values) + found.error.half_width(0.1) <= margin))
+
+
+def _blocks(found: Estimates, size: int = 4000) -> list[Estimates]:
+    """A mixture takes 200 numbers for each row."""
+    return [
+        Estimates(*(part[at : at + size] for part in (found.values, found.units, found.df, found.question)))
+        for at in range(0, len(found.values), size)
+    ]

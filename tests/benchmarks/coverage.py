@@ -1,4 +1,4 @@
-"""What the intervals and words of a comparison promise, by simulation: the tables of RESULTS.md, "Statistics".
+"""What intervals and words of a comparison promise, by simulation: the tables of RESULTS.md, "Statistics".
 
 python tests/benchmarks/coverage.py [--experiments 2000]
 """

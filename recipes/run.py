@@ -101,6 +101,7 @@ def _show_plan(
     """Print the stages, which of them are cached, expected seconds, and what the trainings cost."""
     from recipes.engine import survey
     from recipes.progress import stage_table
+    from recipes.smallest_effect import effect_lines
     from recipes.training_costs import TrainingCosts
 
     present = survey(plan, root, options.until, options.force)
@@ -118,7 +119,7 @@ def _show_plan(
     console.print(stage_table(rows, title, columns, [costs.cells(cost) for cost in each]), crop=False)
     notes = _show_costs(loaded, plan, costs, present.expected, console) if known_costs else []
     total = [costs.total(known_costs)] if known_costs else []
-    for note in (*plan.notes, *costs.notes, *notes, *total):
+    for note in (*plan.notes, *costs.notes, *notes, *total, *effect_lines(plan, root)):
         console.print(note, markup=False, soft_wrap=True)
     known = [seconds for _, _, seconds in rows if seconds is not None]
     unknown = len(rows) - len(known)

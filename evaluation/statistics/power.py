@@ -150,12 +150,12 @@ def needs(
     alpha = per_comparison(1 - level, family)
     alone = smallest_by_questions(components, family, level=level)
     if alone is not None and alone >= margin:
-        return Needs(None, None, f"the questions alone hide less than {alone:.1f} points: more of them")
+        return Needs(
+            None, None, f"more questions: these hide less than {alone:.1f} points from any number of runs"
+        )
     ran = error_of(components, pools_run, *repetitions)
     if ran is not None and _power(ran, alpha)(margin) >= POWER:
-        return Needs(
-            None, None, f"these runs would find {margin:g} points: the difference is close to a bound"
-        )
+        return Needs(None, None, "no more runs than these: the difference is too close to 0 or to the margin")
 
     def finds(runs: int) -> bool:
         design = (runs, 1, 1) if pools_run >= 3 else (pools_run, runs, runs)

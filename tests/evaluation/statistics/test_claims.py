@@ -145,10 +145,10 @@ def test_needs_are_the_fewest_runs_that_find_the_margin():
 
 
 def test_needs_that_no_design_meets_say_why():
-    assert "questions alone" in needs(replace(SEEN, questions=0.5), 3, margin=1.0, family=1).reason
+    assert "more questions" in needs(replace(SEEN, questions=0.5), 3, margin=1.0, family=1).reason
     assert str(MOST_RUNS) in needs(replace(SEEN, pools=20.0), 3, margin=1.0, family=1).reason
     assert needs(SEEN, 30, (5, 5), margin=1.0, family=1) == Needs(
-        None, None, "these runs would find 1 points: the difference is close to a bound"
+        None, None, "no more runs than these: the difference is too close to 0 or to the margin"
     )
 
 

@@ -113,7 +113,8 @@ class Process:
         self._reader.join(5)
         if self._process.returncode and not self.status.detail:
             detail = f"the {self.status.backend} process failed, see {self._log}"
-            self.status = replace(self.status, detail=detail)
+            mode: Mode = "disabled" if self.status.mode == "online" else self.status.mode
+            self.status, self.may_retry_offline = replace(self.status, mode=mode, detail=detail), True
         return self.status
 
     def _children(self) -> list[Any]:

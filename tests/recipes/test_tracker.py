@@ -107,6 +107,27 @@ def test_an_unexpected_failure_of_the_process_is_logged(tmp_path, monkeypatch):
     assert "ZeroDivisionError" in (tmp_path / "tracking/wandb/worker.log").read_text()
 
 
+def test_an_online_process_that_fails_unexpectedly_is_told_everything_again_offline(tmp_path, monkeypatch):
+    """As when wandb's own service crashes, which raises what is not an error of wandb's."""
+    body = (
+        "class Run:\n    def __init__(self, mode): self.mode = mode\n"
+        "    def log(self, v, step):\n        if self.mode == 'online': 1 / 0\n"
+        f"        print(v, step, file=open({str(tmp_path / 'kept')!r}, 'a'))\n"
+        "    def finish(self, exit_code): ...\ndef init(**k): return Run(k['mode'])\n"
+    )
+    _fake_wandb(tmp_path, body, monkeypatch)
+    tracker, warnings = started(tmp_path, "online")
+    tracker.log(INFO.id, {"stages/finished": 1}, step=1)
+    tracker.log(INFO.id, {"stages/finished": 2}, step=2)
+    (status,) = tracker.finish()
+    assert (status.mode, status.requested) == ("offline", "online") and "worker.log" in status.detail
+    assert len(warnings) == 1 and "wandb sync --append" in warnings[0]
+    assert (tmp_path / "kept").read_text().splitlines() == [
+        "{'stages/finished': 1} 1",
+        "{'stages/finished': 2} 2",
+    ]
+
+
 @pytest.mark.slow
 def test_a_blocked_upload_is_aborted(tmp_path, monkeypatch):
     pid = tmp_path / "pid"

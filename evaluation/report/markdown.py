@@ -10,6 +10,7 @@ from typing import Any
 from curation.printable import inert, inert_markdown
 from evaluation.comparison import Comparison
 from evaluation.context import Context
+from evaluation.figures.style_map import KIND as JOINT
 from evaluation.report.caveats import caveats, has_no_scale
 from evaluation.report.conditions import SHOWN, benchmark_section
 from evaluation.report.leaks import leak_section
@@ -174,7 +175,10 @@ def _subsets(comparison: Comparison, context: Context, kept: set[str] | None) ->
         yield as_markdown(shortened(overlap.only(places), names))
         yield overlap.notes + _left_out(len(overlap.columns) - 1, len(names), overlap.name)
     for kind in mix_kinds(context):
-        yield from _mix(context, kind, ordered)
+        if kind == JOINT:  # a matrix, too long for a table
+            yield f"Shares of {JOINT} are in the figure and in `tables/mix.csv`."
+        else:
+            yield from _mix(context, kind, ordered)
 
 
 def _mix(context: Context, kind: str, ordered: Sequence[str]) -> Iterator[str]:

@@ -69,7 +69,7 @@ def leaked_scores_table(comparison: Comparison) -> Table:
 
 
 def _claimed(arm: ArmResult) -> Cell:
-    return Cell(verdict(arm.claim), (arm.claim.verdict if arm.claim else None,))
+    return Cell(DASH if arm.anchor else verdict(arm.claim), (arm.claim.verdict if arm.claim else None,))
 
 
 def _pair(comparison: Comparison, arm: ArmResult, benchmark: Benchmark) -> Cell:

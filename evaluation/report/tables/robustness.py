@@ -1,6 +1,9 @@
 """Whether the differences hang on few benchmarks, and where their error comes from."""
 
-from evaluation.comparison import ArmResult, Claim, Comparison
+import math
+from dataclasses import replace
+
+from evaluation.comparison import ArmResult, Comparison
 from evaluation.report.table import DASH, Cell, Column, Table, number_cell
 from evaluation.report.tables.cells import interval, tested
 from evaluation.report.tables.rows import Of, by_arm, names_of
@@ -86,13 +89,16 @@ def _leak_columns(comparison: Comparison) -> list[Of]:
         ),
         Of(
             Column("claim without leaks", ("verdict_without_leaks",), left=True),
-            lambda arm: _claimed(other.arm(arm.arm).claim),
+            lambda arm: _claimed(other.arm(arm.arm)),
         ),
     ]
 
 
 def power_table(comparison: Comparison) -> Table:
-    """What the error of each difference consists of, and the design that would decide an open claim."""
+    """What the error of each difference consists of, and the design that would decide an open claim.
+
+    No rows where nothing is known of any error, as for one repetition.
+    """
     sources = (
         ("between pools", "pools"),
         ("between seeds", "seeds"),
@@ -125,7 +131,9 @@ def power_table(comparison: Comparison) -> Table:
             _needs_cell,
         ),
     ]
-    return by_arm("power", "Where the error comes from", comparison, columns, _POWER, True)
+    table = by_arm("power", "Where the error comes from", comparison, columns, _POWER, True)
+    errors = [arm.difference.stderr for arm in comparison.arms if arm.difference]
+    return replace(table, rows=()) if all(map(math.isnan, errors)) else table
 
 
 _POWER = (
@@ -137,8 +145,8 @@ _POWER = (
 )
 
 
-def _claimed(claim: Claim | None) -> Cell:
-    return Cell(verdict(claim), (claim.verdict if claim else None,))
+def _claimed(arm: ArmResult) -> Cell:
+    return Cell(DASH if arm.anchor else verdict(arm.claim), (arm.claim.verdict if arm.claim else None,))
 
 
 def finds(comparison: Comparison, arm: ArmResult) -> float | None:

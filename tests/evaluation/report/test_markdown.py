@@ -102,6 +102,7 @@ def test_one_seed_has_a_report_without_a_verdict(tmp_path):
     ]
     text = render(compared(runs, TOY), Context("one"))
     assert "- a (1) against random (1): no verdict: one repetition" in text and "| no verdict |" in text
+    assert "## Robustness" in text and "## Power" not in text, "nothing is known of the error"
     assert not re.search(r"\*\*|\bbeats |\bloses |nan", text.replace("if its arm beats the baseline", ""))
 
 

@@ -99,4 +99,4 @@ def _share(percent: float) -> str:
 def _times(ratio: float) -> str:
     if math.isnan(ratio):
         return ""
-    return f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
+    return f"{ratio:.1f}" if 0 < ratio < 9.95 else f"{ratio:.0f}"

@@ -138,7 +138,7 @@ def _show_costs(
     console: "Console",
 ) -> list[str]:
     """Print what selection and training of each arm cost; returns what could not be counted, and why."""
-    from recipes.selection_costs import arm_table, planned_costs
+    from recipes.planned_costs import arm_table, planned_costs
 
     if loaded.recipe.goal == "base":
         return []

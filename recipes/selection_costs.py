@@ -1,5 +1,4 @@
-"""What each arm cost: its selection beyond the pool, and its training, in seconds, FLOPs, GPU-hours and
-money.
+"""What each arm cost: its selection beyond the pool, and one training, in seconds, FLOPs, hours and money.
 
 costs = Costs(about, steps, lengths)      # about: `costs` in the config of stage `compare`
 costs.by_arm()                            # {arm: evaluation.context.Cost}, means over the arm's runs
@@ -11,21 +10,17 @@ GPU-hours are measured where a stage ran on a GPU, else they follow from FLOPs b
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from recipes.stage_flops import StageFlops
 from recipes.stage_models import Uncounted
 from recipes.steps import Step
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from evaluation.context import Cost
-    from recipes.graph import Node, Plan
-    from recipes.training_costs import TrainingCosts
     from training.estimate.lengths import Lengths
     from training.estimate.shapes import Shape
 
@@ -155,28 +150,6 @@ def costs_of_records(about: Mapping[str, Any], folders: Iterable[Path]) -> Costs
     return Costs(about, steps, lengths)
 
 
-def planned_costs(plan: "Plan", trainings: "TrainingCosts", expected: Mapping[str, float | None]) -> Costs:
-    """The costs that a plan expects. trainings: of the same recipe; expected: seconds of stages by name."""
-    from recipes.plan_steps import step_of
-
-    compare = plan.nodes[-1]
-    nodes = cast("list[Node]", compare.inputs["costed"])
-    steps = [replace(step_of(node), seconds=expected.get(node.name)) for node in nodes]
-    by_hash = {node.hash: node for node in nodes}
-
-    def lengths(pool: str, shape: "Shape | None") -> "Lengths":
-        return trainings.samples(by_hash[pool], shape)
-
-    def trained(run: Mapping[str, Any]) -> float | None:
-        cost = trainings.of(nodes[run["train"]])
-        return cost.flops if cost else None
-
-    def usd(step: Step) -> float | None:
-        return trainings.usd(by_hash[step.hash])
-
-    return Costs(compare.config["costs"], steps, lengths, trained=trained, usd=usd, exact=False)
-
-
 def used_gpus(step: Step) -> int:
     """GPUs that a stage used, of those that its record names ("4 x NVIDIA ...")."""
     spec, visible = step.spec, int(step.device.split(" x ")[0])
@@ -212,26 +185,3 @@ def mean_of(costs: Sequence["Cost"]) -> "Cost":
         return None if None in known else fmean(known)
 
     return Cost(**{field.name: mean(field.name) for field in fields(Cost)})
-
-
-def arm_table(costs: Mapping[str, "Cost"], gpu: str | None) -> "Table":
-    """One row for each arm: what its selection costs, and beside it one training; empty: not known."""
-    from rich.table import Table
-
-    hours = f"{gpu} hours" if gpu else "GPU hours"
-    table = Table(
-        "arm", title="costs by arm: selection (mean of its runs), one training", title_justify="left"
-    )
-    for column in ("selection s", "FLOPs", hours, "$", "training FLOPs", hours):
-        table.add_column(column, justify="right")
-    for arm, cost in costs.items():
-        cells = (
-            (cost.selection_seconds, ",.0f"),
-            (cost.selection_flops, ".2g"),
-            (cost.selection_gpu_hours, ",.3g"),
-            (cost.selection_money, ",.2f"),
-            (cost.training_flops, ".2g"),
-            (cost.training_gpu_hours, ",.3g"),
-        )
-        table.add_row(arm, *("" if value is None else format(value, form) for value, form in cells))
-    return table

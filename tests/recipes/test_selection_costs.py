@@ -12,8 +12,9 @@ from recipes.graph import store_path
 from recipes.load import load
 from recipes.plan import make_plan
 from recipes.plan_steps import beyond_pool, places, step_of
+from recipes.planned_costs import planned_costs
 from recipes.run import main
-from recipes.selection_costs import Costs, charged, planned_costs, total, used_gpus
+from recipes.selection_costs import Costs, charged, total, used_gpus
 from recipes.signal_flops import SIGNALS
 from recipes.stage_flops import StageFlops
 from recipes.steps import Step

@@ -28,7 +28,7 @@ from evaluation.report.words import (
 )
 
 __all__ = ["Sentence", "arm_sentences", "caveats", "paragraph"]
-NAMED = 6
+NAMED = 4
 """Arms that a sentence of the first paragraph names; of more it names the first and counts the others."""
 
 

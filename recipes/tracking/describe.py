@@ -19,8 +19,8 @@ from recipes.load import Loaded
 from recipes.schema import Protocol
 from recipes.tracking.contract import RunInfo
 
-LONGEST_TAG = 64
-"""Characters of a tag that wandb accepts."""
+LONGEST_TAG, LONGEST_NAME = 64, 100
+"""Characters of a tag, and of a recipe's name in a group, that wandb accepts."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def describe(loaded: Loaded, plan: Plan, root: Path, commit: str | None) -> Desc
     shared: dict[str, Any] = {
         "project": settings.project,
         "entity": settings.entity,
-        "group": settings.group or f"{recipe.name}-{protocol_hash(loaded)}",
+        "group": settings.group or f"{recipe.name[:LONGEST_NAME]}-{protocol_hash(loaded)}",
         "commit": commit,
     }
     everywhere = [f"scale:{recipe.scale}", f"protocol:{loaded.protocol}", *settings.tags]

@@ -199,3 +199,12 @@ def _compute(recipe: Recipe, notes: Sequence[Mapping[str, int]]) -> dict[str, An
 
 
 DECISIONS = {"tokens": _tokens, "compute": _compute}
+
+
+def switch(stage: str) -> str | None:
+    """What leaves out the control that a stage is part of, for a message; None for an arm under test."""
+    arm = stage.partition("[")[2].rstrip("]").partition(",")[0]
+    of, _, kind = arm.rpartition(".")
+    if arm == ZERO or (of and kind in ("matched", "tokens", "compute")):
+        return f"`controls: {{{kind}: off}}` leaves this control out"
+    return None

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from recipes import rundir, store
-from recipes.errors import RecipeError
+from recipes import controls, rundir, store
+from recipes.errors import RecipeError, StageError
 from recipes.executors import Schedule, run_inline, run_pool
 from recipes.graph import Node, Plan, rate_key, store_path
 from recipes.load import Loaded
@@ -188,6 +188,10 @@ def run(
             rundir.open_run(loaded, plan, root)
             book.follow(plan)
         work.finish(plan, book, until=until, force=force)
+    except StageError as error:
+        if hint := controls.switch(error.stage):
+            raise StageError(error.stage, f"{error.error}; {hint}", error.details) from error
+        raise
     except Stopped as stopped:
         book.enter_unreported()
         stopped.kept = f": {len(book.outcomes)} of {len(plan.nodes)} stages are finished and kept"

@@ -188,6 +188,23 @@ def test_a_dry_run_counts_what_may_not_be_needed_and_says_so(project, executed, 
     assert not executed()
 
 
+@pytest.mark.parametrize(
+    "kind, stage, said",
+    [
+        ("answer", "answer[zero]", "RuntimeError: told to fail; `controls: {zero: off}` leaves this control out"),
+        ("select", "select[mmssr.matched,0]", "RuntimeError: told to fail; `controls: {matched: off}` leaves"),
+        ("select", "select[mmssr,0]", "RuntimeError: told to fail\n"),
+    ],
+)
+def test_a_control_that_fails_says_how_to_leave_it_out(project, monkeypatch, capsys, kind, stage, said):
+    if kind == "select":
+        assert main(["demo.yaml", ON, "--until", "select[mmssr,0]"], "dummy_stages") == 0
+    monkeypatch.setenv("DUMMY_NOTES", lengths(1))
+    monkeypatch.setenv("DUMMY_FAIL", kind)
+    assert main(["demo.yaml", ON, "--until", stage, "--force", stage], "dummy_stages") == 1
+    assert f"stage {stage} failed: {said}" in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------------------- the shipped recipes
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 def per_comparison(alpha: float, tests: int) -> float:
     """The two-sided level of each of `tests` such that all hold at once with probability 1 - `alpha`.
 
-    1 - (1 - alpha)^(1 / tests). Sidak (1967) proved that this holds whatever the differences have in common,
-    as a shared baseline, for the normal and for Student's t: what is shared makes false claims come together,
-    and so rarer. A single step, so the corrected interval excludes 0 exactly where the corrected p is below
+    1 - (1 - alpha)^(1 / tests). Sidak (1967) proved it for normal differences whatever they have in common, as
+    a shared baseline: what is shared makes false claims come together, and so rarer. That it holds for these
+    intervals too, where the baseline's few repetitions are shared as well, is simulated (RESULTS.md).
+    A single step, so the corrected interval excludes 0 exactly where the corrected p is below
     alpha; a step-down procedure (Holm) has no intervals that agree with its verdicts.
     """
     return float(-np.expm1(np.log1p(-alpha) / tests))

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 def per_comparison(alpha: float, tests: int) -> float:
     """The two-sided level of each of `tests` such that all hold at once with probability 1 - `alpha`.
 
-    1 - (1 - alpha)^(1 / tests). Sidak (1967) proved it for normal differences whatever they have in common, as
-    a shared baseline: what is shared makes false claims come together, and so rarer. That it holds for these
-    intervals too, where the baseline's few repetitions are shared as well, is simulated (RESULTS.md).
-    A single step, so the corrected interval excludes 0 exactly where the corrected p is below
-    alpha; a step-down procedure (Holm) has no intervals that agree with its verdicts.
+    1 - (1 - alpha)^(1 / tests). Sidak (1967) proved it for normal differences whatever they share, as a
+    baseline: what is shared makes false claims come together, and so rarer. That it holds for these intervals
+    too, where the few repetitions of a baseline are shared as well, is simulated (tests/benchmarks/RESULTS.md,
+    "Statistics"). It is a single step, so the corrected interval excludes 0 exactly where the corrected p is
+    below alpha; a step-down procedure (Holm) has no intervals that agree with its verdicts.
     """
     return float(-np.expm1(np.log1p(-alpha) / tests))
 

@@ -139,6 +139,7 @@ def test_train_seeds_share_a_selection(project):
         ("train.max_grad_norm=none", AFTER_SELECT),
         ("description=other", {"compare"}),
         ("name=other", {"compare"}),
+        ("margin=0.5", {"compare"}),
         ("evaluation.batch_size=5", {"answer", "evaluate", "compare"}),
         ("train.lr=0.5", AFTER_SELECT),
         ("arms.mmssr.params.bins=none", {"select", *AFTER_SELECT}),

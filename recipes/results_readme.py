@@ -8,8 +8,10 @@ A figure in a sentence stands between two comments, of which the first says wher
     mmSSR is <!--= mini_study mmssr_30 difference -->-1.8 [-2.7, -0.8]<!--=--> points from random.
 
 The words are the folder of the results (of a sweep: `mini_teacher/share-0.25`), the arm, and what of it (see
-FIGURES; `benchmark ocr`, `without ocr`, `mix source chat` have words of their own). A whole table of arms
-stands between `<!-- table: mini_study -->` (or with the names of some arms) and `<!-- /table -->`.
+FIGURES; `benchmark ocr`, `without ocr`, `mix source chat` have words of their own). A whole table stands
+between `<!-- table: mini_study -->` and `<!-- /table -->`: of all arms, or of those named, and of all COLUMNS,
+or of those named behind a bar (`<!-- table: mini_study random_30 mmssr_30 | arm mean difference -->`);
+`<!-- table: gates mini_regime -->` and `<!-- table: levels mini_regime -->` are those of `recipes.report`.
 
 A file with the line `<!-- figures: checked -->` has no other figures: every decimal number, signed number
 and percentage in it is in such a mark, in code, or one of ALLOWED.
@@ -90,19 +92,19 @@ FIGURES: dict[str, Callable[[Arm], str]] = {
     "unparsed": lambda arm: f"{100 * arm['unparsed']:.1f} %",
 }
 """What can be quoted of an arm."""
-COLUMNS = {
-    "arm": lambda arm: arm["arm"],
-    "budget": lambda arm: arm["budget"],
-    "runs": FIGURES["runs"],
-    "mean": FIGURES["mean"],
-    "shuffled": FIGURES["shuffled"],
-    "grounded gain": FIGURES["grounded"],
-    "/FULL": FIGURES["full"],
-    "> random": FIGURES["above"],
-    "difference, all at once [95 %]": FIGURES["difference"],
-    "claim": FIGURES["claim"],
+COLUMNS: dict[str, tuple[str, Callable[[Arm], str]]] = {
+    "arm": ("arm", lambda arm: arm["arm"]),
+    "budget": ("budget", lambda arm: arm["budget"]),
+    "runs": ("runs", FIGURES["runs"]),
+    "mean": ("mean", FIGURES["mean"]),
+    "shuffled": ("shuffled", FIGURES["shuffled"]),
+    "grounded": ("grounded gain", FIGURES["grounded"]),
+    "full": ("/FULL", FIGURES["full"]),
+    "above": ("> random", FIGURES["above"]),
+    "difference": ("difference, all at once [95 %]", FIGURES["difference"]),
+    "claim": ("claim", FIGURES["claim"]),
 }
-"""Columns of a table of arms."""
+"""Name of a column -> title and cell of a table of arms."""
 
 
 class Quoted:
@@ -167,12 +169,49 @@ class Quoted:
         return f"{100 * sum(shares) / len(shares):.1f} %"
 
     def table(self, key: str) -> str:
-        """The rows of all arms of a folder, or of those that are named."""
-        folder, *names = shlex.split(key)
-        arms = [self._arm(folder, name) for name in names] or self.comparison(folder)["arms"]
-        lines = [list(COLUMNS), [":--", *["--:"] * (len(COLUMNS) - 1)]]
-        lines += [[cell(arm) for cell in COLUMNS.values()] for arm in arms]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        """The rows of one table; see the module's docstring. Raises Unknown."""
+        subject, _, chosen = key.partition("|")
+        first, *names = shlex.split(subject)
+        if first in ("gates", "levels") and len(names) == 1:
+            make = _gates if first == "gates" else _levels
+            return _markdown(make(self.comparison(names[0])))
+        if unknown := [name for name in chosen.split() if name not in COLUMNS]:
+            raise Unknown(f"no column {', '.join(unknown)}; known are {', '.join(COLUMNS)}")
+        columns = [COLUMNS[name] for name in chosen.split() or COLUMNS]
+        arms = [self._arm(first, name) for name in names] or self.comparison(first)["arms"]
+        return _markdown(
+            [[title for title, _ in columns], *([cell(arm) for _, cell in columns] for arm in arms)]
+        )
+
+
+def _gates(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """The gates of the regime, with their verdicts."""
+    from evaluation.regime import regime_verdicts
+
+    rows = [
+        [v.gate, v.value, v.wanted, v.n, "pass" if v.passed else "FAIL", v.note]
+        for v in regime_verdicts(comparison)
+    ]
+    return [["gate", "value", "required", "n", "verdict", "note"], *rows]
+
+
+def _levels(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """The full arm by benchmark, in % of the scale."""
+    from evaluation.regime import levels
+
+    rows = []
+    for level in levels(comparison):
+        percents = (level.full, level.blind, level.shuffled, level.gain, level.chance)
+        cells = [DASH if value is None else f"{100 * value:.1f}" for value in percents]
+        rows.append([level.label, *cells, str(level.n)])
+    titles = ("benchmark", "full", "blind majority", "shuffled image", "grounded gain", "chance", "n")
+    return [list(titles), *rows]
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the header."""
+    aligned = [":--", *["--:"] * (len(rows[0]) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (rows[0], aligned, *rows[1:]))
 
 
 # ---------------------------------------------------------------------------------------------- documents

@@ -9,12 +9,13 @@ A figure in a sentence stands between two comments, of which the first says wher
 
 The words are the folder of the results (of a sweep: `mini_teacher/share-0.25`), the arm, and what of it (see
 FIGURES; `benchmark ocr`, `without ocr`, `mix source chat` have words of their own). A whole table stands
-between `<!-- table: mini_study -->` and `<!-- /table -->`: of all arms, or of those named, and of all COLUMNS,
-or of those named behind a bar (`<!-- table: mini_study random_30 mmssr_30 | arm mean difference -->`);
+between `<!-- table: mini_study -->` and `<!-- /table -->`: of all arms, or of those named, and of all
+COLUMNS, or of those named behind a bar (`<!-- table: mini_study mmssr_30 | arm mean difference -->`);
 `<!-- table: gates mini_regime -->` and `<!-- table: levels mini_regime -->` are those of `recipes.report`.
 
 A file with the line `<!-- figures: checked -->` has no other figures: every decimal number, signed number
-and percentage in it is in such a mark, in code, or one of ALLOWED.
+and percentage in it is in such a mark, in code, or one of ALLOWED. What no result changes (thresholds, hours,
+figures of papers) stands after `<!-- figures: typed -->`, up to the next line of the former kind.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from recipes.finished import RECIPES, RESULTS, NoResults, read_json
 
 READMES = (RECIPES.parent / "README.md", RECIPES / "README.md", RESULTS / "README.md")
 CHECKED = "<!-- figures: checked -->"
+TYPED = re.compile(rf"<!-- figures: typed -->.*?(?={CHECKED}|\Z)", re.DOTALL)
 MARK = re.compile(r"(<!--= (?P<key>[^>]*?) -->)(?P<text>.*?)(<!--=-->)", re.DOTALL)
 TABLE = re.compile(r"(<!-- table: (?P<key>[^>]*?) -->\n)(?P<text>.*?)(<!-- /table -->)", re.DOTALL)
 FIGURE = re.compile(r"(?<![\w.])(?:\d[\d,.]*\s?%|[-+−]\d[\d,.]*\d|[-+−]\d|\d+\.\d+)(?![\w]|\.\w)")
@@ -241,7 +243,7 @@ def unmarked(text: str) -> Iterator[str]:
     """A line for every figure outside marks, tables and code; none in a file that is not CHECKED."""
     if CHECKED not in text:
         return
-    for pattern in (MARK, TABLE, CODE):
+    for pattern in (TYPED, MARK, TABLE, CODE):
         text = pattern.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), text)
     for found in FIGURE.finditer(text):
         if re.sub(r"\s", " ", found[0]) not in ALLOWED:

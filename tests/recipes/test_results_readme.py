@@ -92,6 +92,7 @@ def test_a_mark_that_names_nothing_is_refused(results, key, message):
         ("`-1.8` in code, [a link](#at-12.5), arXiv 2503.13383, python 3.11.2-rc", []),
         ("<!--= a b c -->-1.8<!--=--> marked, then +2.0 not", ["+2.0"]),
         ("<!-- table: a -->\n| 1.5 |\n<!-- /table -->\n| 2.5 |", ["2.5"]),
+        (f"<!-- figures: typed -->\nabout 1.7 hours\n{CHECKED}\nby 2.5", ["2.5"]),
     ],
 )
 def test_figures_outside_marks_are_found(text, figures):

@@ -77,7 +77,8 @@ def find_results(file: str, overrides: Sequence[str], package: str = "recipes.st
 
     loaded = load(file, overrides)
     root, name = root_of(loaded), loaded.recipe.name
-    plan = make_plan(loaded, Stages(package), Fingerprints(root / "store" / "fingerprints"))
+    stages, prints = Stages(package), Fingerprints(root / "store" / "fingerprints")
+    plan = make_plan(loaded, stages, prints)
     last = plan.nodes[-1]
     if last.kind != "compare":
         raise RecipeError(f"{name} compares no arms; its result is in store/{last.kind}")
@@ -85,11 +86,13 @@ def find_results(file: str, overrides: Sequence[str], package: str = "recipes.st
     artefact = store_path(root, last.kind, last.hash)
     if store.check(artefact, last.hash) == "done":
         return Results(artefact, read_json(artefact / "comparison.json"), (), present, present)
-    recorded = [
-        _recorded(folder, plan, present)
-        for folder in (root / "runs" / name, RESULTS / name)
-        if (folder / "comparison.json").is_file() and (folder / "lineage.json").is_file()
-    ]
+    recorded = []
+    for folder in (root / "runs" / name, RESULTS / name):
+        if (folder / "comparison.json").is_file() and (folder / "lineage.json").is_file():
+            # Which controls were needed is told by selections, which may be in no store of this machine.
+            settled = read_json(folder / "lineage.json").get("controls")
+            then = make_plan(loaded, stages, prints, settled=settled) if settled and plan.deciding else plan
+            recorded.append(_recorded(folder, then, present))
     if not recorded:
         command = run_command(file, overrides)
         raise NoResults(f"{name} has no finished run in {root} and no shipped results; run `{command}` first")

@@ -7,6 +7,7 @@ from plans import STAGES, by_name, plan
 
 from recipes.controls import with_controls
 from recipes.errors import RecipeError
+from recipes.finished import find_results
 from recipes.load import load
 from recipes.plan import make_plan
 from recipes.run import main
@@ -175,6 +176,20 @@ def test_compute_matched_is_the_full_pool_where_the_selection_costs_more(
     assert ("train[mmssr.compute,0]" in by_name(file="two.yaml")) == needed
 
 
+def test_results_on_another_machine_are_current_by_what_their_lineage_says(project, monkeypatch):
+    monkeypatch.setenv("DUMMY_NOTES", lengths(1))
+    assert main(["demo.yaml", ON], "dummy_stages") == 0
+    copy = project / "elsewhere" / "runs" / "demo"
+    copy.mkdir(parents=True)
+    (copy / "comparison.json").write_text("{}")
+    lineage = json.loads((project / "runs" / "demo" / "lineage.json").read_text())
+    (copy / "lineage.json").write_text(json.dumps(lineage))
+    found = find_results("demo.yaml", [ON, "root=elsewhere"], "dummy_stages")
+    assert (found.folder, found.flaw, found.missing) == (copy, "", 0)
+    (copy / "lineage.json").write_text(json.dumps(lineage | {"controls": {}}))
+    assert find_results("demo.yaml", [ON, "root=elsewhere"], "dummy_stages").missing == 2
+
+
 def test_stopping_before_the_trainings_decides_nothing(project, capsys):
     assert main(["demo.yaml", ON, "--until", "clean"], "dummy_stages") == 0
     assert "selections come first" not in capsys.readouterr().out
@@ -191,8 +206,16 @@ def test_a_dry_run_counts_what_may_not_be_needed_and_says_so(project, executed, 
 @pytest.mark.parametrize(
     "kind, stage, said",
     [
-        ("answer", "answer[zero]", "RuntimeError: told to fail; `controls: {zero: off}` leaves this control out"),
-        ("select", "select[mmssr.matched,0]", "RuntimeError: told to fail; `controls: {matched: off}` leaves"),
+        (
+            "answer",
+            "answer[zero]",
+            "RuntimeError: told to fail; `controls: {zero: off}` leaves this control out",
+        ),
+        (
+            "select",
+            "select[mmssr.matched,0]",
+            "RuntimeError: told to fail; `controls: {matched: off}` leaves",
+        ),
         ("select", "select[mmssr,0]", "RuntimeError: told to fail\n"),
     ],
 )

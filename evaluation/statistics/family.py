@@ -12,7 +12,7 @@ def per_comparison(alpha: float, tests: int) -> float:
 
     1 - (1 - alpha)^(1 / tests). Sidak (1967) proved it for normal differences whatever they share, as a
     baseline: what is shared makes false claims come together, and so rarer. That it holds for these intervals
-    too, where the few repetitions of a baseline are shared as well, is simulated (tests/benchmarks/RESULTS.md,
+    too, where few repetitions of a baseline are shared as well, is simulated (tests/benchmarks/RESULTS.md,
     "Statistics"). It is a single step, so the corrected interval excludes 0 exactly where the corrected p is
     below alpha; a step-down procedure (Holm) has no intervals that agree with its verdicts.
     """

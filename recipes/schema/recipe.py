@@ -73,8 +73,8 @@ class Resources(Section):
     )
     gpu: str | None = Field(
         None,
-        description="GPU that hours are estimated for: h100, a100_80, ...; a budget in GPU-hours (gpuh:10) is "
-        "turned into FLOPs by it and `mfu`",
+        description="GPU that hours are estimated for: h100, a100_80, ...; a budget in GPU-hours (gpuh:10) "
+        "is turned into FLOPs by it and `mfu`",
     )
     mfu: float | None = Field(
         None, gt=0, le=1, description="share of its peak that they reach; default: 0.4, assumed"

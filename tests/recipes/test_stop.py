@@ -105,8 +105,7 @@ def test_a_stopped_run_does_not_wait_for_a_tracker(project, tmp_path):
     """Usually wandb's process has a minute to finish its uploads."""
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "wandb.py").write_text(
-        "import time\ndef init(**_): time.sleep(600)\nclass Error(Exception): ...\n"
-        "def Settings(**_): ...\n"
+        "import time\ndef init(**_): time.sleep(600)\nclass Error(Exception): ...\ndef Settings(**_): ...\n"
     )
     (project / "demo.yaml").write_text(
         (project / "demo.yaml").read_text().replace("mode: disabled", "mode: offline")

@@ -23,7 +23,7 @@ from evaluation.statistics.basic import mean, std, unit_weights
 from evaluation.statistics.claims import claim
 from evaluation.statistics.crossed import Arm, Tested, cells, differences
 from evaluation.statistics.robustness import robustness
-from evaluation.suite import Benchmark, Suite
+from evaluation.suite import Suite
 
 Scores = NDArray[np.float64]
 
@@ -167,10 +167,10 @@ class _Units:
             ],
         )
 
-    def in_points(self, scales: Sequence[float]) -> Arm:
-        """The same scores in % of the scales."""
+    def in_points(self, suite: Suite) -> Arm:
+        """The same scores as they enter means, see `Benchmark.percent`."""
         return Arm(
-            [[100 / scale * own for own, scale in zip(unit, scales, strict=True)] for unit in self.scores],
+            [[b.percent(own) for b, own in zip(suite, unit, strict=True)] for unit in self.scores],
             self.pools,
         )
 
@@ -182,17 +182,17 @@ class _Units:
             for k in range(len(self.scores[0]))
         ]
 
-    def means(self, scales: Sequence[float]) -> list[float]:
+    def means(self, suite: Suite) -> list[float]:
         """Mean over benchmarks of each unit, in %."""
         return [
-            100 * mean([scores.mean() / scale for scores, scale in zip(unit, scales, strict=True)])
+            mean([b.percent(float(scores.mean())) for b, scores in zip(suite, unit, strict=True)])
             for unit in self.scores
         ]
 
-    def pool_means(self, scales: Sequence[float]) -> list[float]:
-        """Mean over benchmarks of each pool, in %, in the order of the pools."""
-        values = list(zip(self.pools, self.means(scales), strict=True))
-        return [mean([value for own, value in values if own == pool]) for pool in dict.fromkeys(self.pools)]
+    def by_pool(self, values: Sequence[float]) -> list[float]:
+        """Mean of each pool's units, in the order of the pools."""
+        pairs = list(zip(self.pools, values, strict=True))
+        return [mean([value for own, value in pairs if own == pool]) for pool in dict.fromkeys(self.pools)]
 
 
 def _spread(values: Sequence[float]) -> Spread:
@@ -280,8 +280,8 @@ def _unparsed(runs: Sequence[RunAbout], suite: Suite) -> float:
 
 def _scores(units: _Units, suite: Suite) -> dict[str, Any]:
     """The fields of an ArmResult about its own scores."""
-    scales = [b.scale for b in suite]
-    unit_means, pool_means = units.means(scales), units.pool_means(scales)
+    unit_means = units.means(suite)
+    pool_means = units.by_pool(unit_means)
     return {
         "units": len(unit_means),
         "unit_means": tuple(unit_means),
@@ -333,14 +333,14 @@ def _against(
     """By arm: the fields of an ArmResult about its baseline; all differences are one family."""
     if not pairs:
         return {}
-    scales, names = [b.scale for b in suite], [b.name for b in suite]
-    chance = [100 * experiment.chance[b.name] / b.scale for b in suite]
+    names = [b.name for b in suite]
+    chance = [b.percent(experiment.chance[b.name]) for b in suite]
     tested = _tested(experiment, units, pairs, suite, asked, others)
     of_benchmarks = cells(tested)
     fields: dict[str, dict[str, Any]] = {}
     for name, base in pairs.items():
         own, other = units[name], units[base]
-        means = zip(own.pool_means(scales), other.pool_means(scales), strict=True)
+        means = zip(*(side.by_pool(side.means(suite)) for side in (own, other)), strict=True)
         fields[name] = {
             "baseline": base,
             "above": count_above(_higher_is_better(own, suite), _higher_is_better(other, suite)),
@@ -362,8 +362,7 @@ def _tested(
     others: int = 0,
 ) -> dict[str, Tested]:
     """The difference of each pair over these questions."""
-    scales = [b.scale for b in suite]
-    in_points = {name: own.in_points(scales) for name, own in units.items()}
+    in_points = {name: own.in_points(suite) for name, own in units.items()}
     anchors = {arm.name for arm in experiment.arms if arm.anchor}
     strata = [own.strata for own in asked.values()]
     return differences(in_points, pairs, strata, anchors=anchors, others=others)
@@ -371,11 +370,7 @@ def _tested(
 
 def _higher_is_better(units: _Units, suite: Suite) -> list[float]:
     """Mean score of each benchmark, negated when lower is better."""
-    return [_sign(b) * value for b, value in zip(suite, units.benchmark_means(), strict=True)]
-
-
-def _sign(benchmark: Benchmark) -> int:
-    return 1 if benchmark.direction == "higher" else -1
+    return [b.sign * value for b, value in zip(suite, units.benchmark_means(), strict=True)]
 
 
 def _grounding(
@@ -390,15 +385,19 @@ def _grounding(
         _Units.of(experiment, both, asked, scores) for scores in (experiment.scores, experiment.shuffled)
     )
     lost = [
-        [_sign(b) * (x - y) for b, x, y in zip(suite, *unit, strict=True)]
+        [b.sign * (x - y) for b, x, y in zip(suite, *unit, strict=True)]
         for unit in zip(real.scores, shuffled.scores, strict=True)
     ]
+    without, both_means = shuffled.means(suite), real.means(suite)
+    gains = [x - y for x, y in zip(both_means, without, strict=True)]
     fields: dict[str, Any] = {}
-    for name, units in (("shuffled", shuffled), ("grounded", _Units(real.pools, lost))):
+    for name, units, of_units in (
+        ("shuffled", shuffled, without),
+        ("grounded", _Units(real.pools, lost), gains),
+    ):
         means = zip(suite, units.benchmark_means(), strict=True)
         # A benchmark without shuffled scores is all NaN.
         values = {b.name: None if math.isnan(value) else value for b, value in means}
-        scales = [b.scale for b in suite]
-        average = Spread(mean(units.pool_means(scales)), _spread(units.means(scales)).std)
+        average = Spread(mean(real.by_pool(of_units)), _spread(of_units).std)
         fields |= {name: values, f"{name}_mean": None if None in values.values() else average}
     return fields

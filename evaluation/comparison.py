@@ -130,6 +130,8 @@ class ArmResult:
     counts the benchmarks above the arm `baseline`. `difference` is the difference of `mean` to the
     baseline's, in points, with a 95 % interval; `benchmark_differences` and `pool_differences` are those of
     single benchmarks and pools; those of benchmarks are a family of their own, of all arms x benchmarks.
+    Every difference is positive where the arm is better, also on a benchmark where lower is better, which
+    enters means as what is missing to its whole scale (`Benchmark.percent`).
     `claim` and `robustness` are about `difference`.
 
     `shuffled` is the score of each benchmark with the images of other questions, over the repetitions

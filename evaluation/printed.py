@@ -69,8 +69,8 @@ def mean_line(suite: Suite, entries: Mapping[str, Entry]) -> str:
     """The mean over benchmarks in % of their scales; none if one is missing."""
     if any("missing" in entries[benchmark.name] for benchmark in suite):
         return "no mean: a benchmark is missing"
-    shares = [entries[benchmark.name]["value"] / benchmark.scale for benchmark in suite]
-    mean = 100 * sum(shares) / len(shares)
+    shares = [benchmark.percent(entries[benchmark.name]["value"]) for benchmark in suite]
+    mean = sum(shares) / len(shares)
     return f"mean over {len(shares)} benchmark{'s'[: len(shares) > 1]}, in % of the scale: {mean:.2f}"
 
 

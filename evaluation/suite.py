@@ -6,12 +6,18 @@ is the sum over units of weight x score, see `evaluation.units`.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evaluation import suites
 from evaluation.tasks import folder_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Number = TypeVar("Number", float, "NDArray[np.float64]")
 
 
 class Entry(BaseModel):
@@ -177,6 +183,17 @@ class Benchmark(Entry):
         if len({task.name for task in value}) < len(value):
             raise ValueError("a task may be asked more than once on different data only")
         return value
+
+    @property
+    def sign(self) -> int:
+        """1, or -1 where lower is better."""
+        return 1 if self.direction == "higher" else -1
+
+    def percent(self, score: "Number") -> "Number":
+        """A score as means over benchmarks count it: in % of the scale, or what is missing to the whole scale
+        where lower is better."""
+        share = 100 * score / self.scale
+        return share if self.direction == "higher" else 100 - share
 
     @property
     def official(self) -> str:

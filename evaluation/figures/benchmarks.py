@@ -68,11 +68,7 @@ def _group(comparison: Comparison, arm: ArmResult) -> tuple[bool, str]:
 
 def _cells(arm: ArmResult, suite: Suite) -> Sequence[tuple[float, bool]]:
     """(difference, whether 0 is outside its corrected interval) by benchmark and of the mean."""
-    signs = [1 if b.direction == "higher" else -1 for b in suite]
     own = [arm.benchmark_differences[b.name] for b in suite]
     if arm.difference:
-        own, signs = [*own, arm.difference], [*signs, 1]
-    return [
-        (sign * d.value, d.corrected_low > 0 or d.corrected_high < 0)
-        for sign, d in zip(signs, own, strict=True)
-    ]
+        own.append(arm.difference)
+    return [(d.value, d.corrected_low > 0 or d.corrected_high < 0) for d in own]

@@ -101,7 +101,7 @@ def _role(comparison: Comparison, arm: ArmResult) -> dict[str, Any]:
 def mean_level(comparison: Comparison, name: str) -> float | None:
     """Mean over benchmarks of a level, in %; None unless every benchmark has it."""
     pairs = zip(comparison.levels(name), comparison.suite, strict=True)
-    shares = [100 * value / b.scale for value, b in pairs if value is not None]
+    shares = [b.percent(value) for value, b in pairs if value is not None]
     return sum(shares) / len(shares) if len(shares) == len(comparison.suite) else None
 
 

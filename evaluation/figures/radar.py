@@ -25,9 +25,11 @@ def draw(comparison: Comparison, names: Sequence[str]) -> Any:
     if len(suite) < 3:
         raise ValueError(f"radar: the suite has {len(suite)} benchmarks, a radar needs three; leave it out")
     reference = comparison.reference_arm
-    scores = [_found(comparison, reference).benchmarks[b.name].mean if reference else 0.0 for b in suite]
+    scores = [
+        b.percent(_found(comparison, reference).benchmarks[b.name].mean) if reference else 0.0 for b in suite
+    ]
     relative = all(value > 0 for value in scores)
-    divisor = scores if relative else [b.scale for b in suite]
+    divisor = scores if relative else [100.0] * len(suite)
     unit = f"% of {reference}" if relative else "% of the highest possible score"
     lines = [(style.shorten(arm.arm, 2.0, style.SMALL), arm) for arm in arms]
     labels = [text for text, _ in lines]
@@ -42,11 +44,13 @@ def draw(comparison: Comparison, names: Sequence[str]) -> Any:
     axes = style.place(figure, around, around, bottom, 0.3, projection="polar")
     angles = [2 * math.pi * k / len(suite) for k in range(len(suite))]
     for k, (text, arm) in enumerate(lines):
-        values = [100 * arm.benchmarks[b.name].mean / d for b, d in zip(suite, divisor, strict=True)]
+        values = [
+            100 * b.percent(arm.benchmarks[b.name].mean) / d for b, d in zip(suite, divisor, strict=True)
+        ]
         axes.plot([*angles, 0.0], [*values, values[0]], label=text, **style.looks(k))
     edge = 1.05 * max(axes.get_ylim()[1], 1.0)
     for name, dashes, own in levels:
-        values = [100 * (value or 0.0) / d for value, d in zip(own, divisor, strict=True)]
+        values = [100 * b.percent(value or 0.0) / d for b, value, d in zip(suite, own, divisor, strict=True)]
         axes.plot([*angles, 0.0], [*values, values[0]], color=style.INK, lw=0.8, ls=dashes, label=name)
     _spokes(axes, angles, tops, edge)
     handles, texts = axes.get_legend_handles_labels()

@@ -42,7 +42,7 @@ def _score(arm: ArmResult, benchmark: Benchmark | None) -> float:
     """Its score, higher for the better arm."""
     if benchmark is None:
         return arm.mean.mean
-    return _sign(benchmark) * arm.benchmarks[benchmark.name].mean
+    return benchmark.sign * arm.benchmarks[benchmark.name].mean
 
 
 def _side(arm: ArmResult, benchmark: Benchmark | None) -> int:
@@ -54,9 +54,4 @@ def _side(arm: ArmResult, benchmark: Benchmark | None) -> int:
     )
     if d is None:
         return 0
-    side = (d.corrected_low > 0) - (d.corrected_high < 0)
-    return side if benchmark is None else _sign(benchmark) * side
-
-
-def _sign(benchmark: Benchmark) -> int:
-    return 1 if benchmark.direction == "higher" else -1
+    return (d.corrected_low > 0) - (d.corrected_high < 0)

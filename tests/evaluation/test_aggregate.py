@@ -270,6 +270,33 @@ def test_lower_is_better_inverts_ratios_and_counts(tmp_path):
     assert arm.relative == pytest.approx(50) and arm.above == 1
 
 
+def test_a_worse_arm_does_not_beat_its_baseline_where_lower_is_better(tmp_path):
+    suite = toy_suite(bench("t1", "One", "ocr", direction="lower", scale=2.0), bench("t2", "Two", "ocr"))
+    errors = {"random": 0.5, "worse": 1.5, "better": 0.25}
+    rng = np.random.default_rng(0)
+    runs = [
+        Run(
+            arm,
+            seed,
+            0,
+            "1",
+            write_evaluation(
+                tmp_path / f"{arm}{seed}", {"t1": v + rng.normal(0, 0.02, 50), "t2": np.full(50, 0.5)}
+            ),
+        )
+        for arm, v in errors.items()
+        for seed in range(3)
+    ]
+    found = compared(runs, suite, reference=None)
+    words = {arm.arm: arm.claim.verdict for arm in found.arms if arm.claim}
+    assert words == {"worse": "loses to", "better": "beats"}
+    better = found.arm("better")
+    assert better.mean.mean == pytest.approx((100 - 12.5 + 50) / 2, abs=1)
+    assert better.difference.value == pytest.approx(better.mean.mean - found.arm("random").mean.mean)
+    assert better.benchmark_differences["t1"].value == pytest.approx(12.5, abs=1)
+    assert better.benchmark_differences["t1"].corrected_low > 0 and better.robustness.without["t2"].value > 0
+
+
 def test_blind_level_is_read_from_the_benchmarks(runs, tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps({"spatial": {"n": 200, "chance": 0.2, "blind": 0.3}}))
     result = compared(runs, TOY, bench_dir=tmp_path)

@@ -66,11 +66,10 @@ def differences_table(comparison: Comparison) -> Table:
     """Compared arms x benchmarks: difference to the baseline in points, positive where the arm is better."""
 
     def column(b: Benchmark) -> Of:
-        sign = 1 if b.direction == "higher" else -1
         names = [f"{b.name}{end}" for end in ("", "_low", "_high", "_corrected_low", "_corrected_high")]
         return Of(
             Column(b.label, tuple(names), foreign=True),
-            lambda arm: signed(arm.benchmark_differences.get(b.name), sign),
+            lambda arm: signed(arm.benchmark_differences.get(b.name)),
         )
 
     ends = ("difference", "low", "high", "corrected_low", "corrected_high")
@@ -146,12 +145,15 @@ def _levels(comparison: Comparison, columns: Sequence[Column]) -> Iterator[Row]:
 
 
 def _percents(values: Sequence[float | None], suite: Suite, sign: str = "") -> list[Cell]:
-    """Cells in % of the scales and, last, their mean, which is a dash unless every benchmark has a value."""
-    percents = [
-        None if value is None else 100 * value / b.scale for value, b in zip(values, suite, strict=True)
-    ]
-    known = [value for value in percents if value is not None]
-    average = sum(known) / len(known) if len(known) == len(percents) else None
+    """Cells in % of the scales and, last, their mean, which is a dash unless every benchmark has a value.
+
+    `sign` "+": they are gains, of which the mean is plain; else scores, see `Benchmark.percent`.
+    """
+    pairs = list(zip(values, suite, strict=True))
+    percents = [None if value is None else 100 * value / b.scale for value, b in pairs]
+    counted = percents if sign else [None if value is None else b.percent(value) for value, b in pairs]
+    known = [value for value in counted if value is not None]
+    average = sum(known) / len(known) if len(known) == len(counted) else None
     return [number_cell(value, f"{{:{sign}.1f}}".format) for value in [*percents, average]]
 
 
@@ -165,5 +167,5 @@ def _before_shuffling(
         if score is None or lost is None:
             scores[b.name] = None
         else:
-            scores[b.name] = score + (lost if b.direction == "higher" else -lost)
+            scores[b.name] = score + b.sign * lost
     return scores

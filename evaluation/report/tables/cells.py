@@ -36,15 +36,14 @@ def tested(arm: ArmResult, name: str) -> float | None:
     return getattr(arm.difference, name) if arm.difference else None
 
 
-def signed(d: Difference | None, sign: int = 1) -> Cell:
-    """A difference, positive where the arm is better, with a star if its corrected interval excludes 0."""
+def signed(d: Difference | None) -> Cell:
+    """A difference with its sign, and a star if its corrected interval excludes 0."""
     if d is None:
         return Cell(DASH, (None,) * 5)
     clear = d.corrected_low > 0 or d.corrected_high < 0
-    ends = [d.low, d.high], [d.corrected_low, d.corrected_high]
-    values = [sign * end for pair in ends for end in pair[::sign]]
-    text = f"{sign * d.value:+.1f}".replace("-0.0", "+0.0")
-    return Cell(text + "*" * clear, (sign * d.value, *values))
+    values = (d.value, d.low, d.high, d.corrected_low, d.corrected_high)
+    text = f"{d.value:+.1f}"
+    return Cell(("+0.0" if text == "-0.0" else text) + "*" * clear, values)
 
 
 def interval(d: Difference | None) -> Cell:

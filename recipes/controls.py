@@ -189,7 +189,9 @@ def _tokens(recipe: Recipe, notes: Sequence[Mapping[str, int]]) -> dict[str, Any
 
 
 def _compute(recipe: Recipe, notes: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-    """Whether what the selection costs buys less than the whole pool, which another arm has already."""
+    """Whether what the selection costs is known, and buys less than the whole pool, which an arm has already."""
+    if any(one.get("cost_unknown") for one in notes):
+        return {"needed": False, "reason": "what the selection costs cannot be counted"}
     above = all(one.get("budget_above_pool") for one in notes)
     full = [name for name, arm in recipe.arms.items() if arm.selector == "all"]
     if above and full:

@@ -6,7 +6,7 @@ the lengths of the pool's samples: an estimate of today would not be the same to
 would change.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SPENDING = "recipes.spending"
 """The module that stage `select` counts FLOPs with; other selections do not depend on its code."""
+
+LIKE_AN_ARM = ("matched", "tokens")
+"""Kinds of controls that are drawn at random to be like the subset of an arm, their `reference`."""
 
 
 class Run(Protocol):
@@ -97,7 +100,7 @@ def costed(
     about = []
     for run in runs:
         pool = by_seed[run.about["pool_seed"]]
-        needed = beyond_pool(run.select, above(pool.own_tokens)) if run.select else []
+        needed = beyond_pool(run.select, _free(run, pool)) if run.select else []
         about.append(
             {
                 "arm": run.about["arm"],
@@ -111,6 +114,17 @@ def costed(
     resources = dump(loaded.recipe.resources, "gpu", "mfu", "usd_per_gpu_hour")
     paths = places(nodes) | {base.hash: str(base.path)}
     return {"runs": about, **resources, "model_paths": paths}, list(nodes)
+
+
+def _free(run: Run, pool: "PoolPlan") -> Iterator[Node]:
+    """Stages that a run's subset needs and that are no cost of its selection.
+
+    Every training reads the tokens. Random samples that are like an arm's are told what these are like: that
+    they had to be selected is a cost of the arm, and drawing at random costs nothing.
+    """
+    yield from above(pool.own_tokens)
+    if run.about["control"] in LIKE_AN_ARM and run.select:
+        yield from above(cast(Node, run.select.inputs["reference"]))
 
 
 def refuse_unaffordable(plan: Plan, runs: Sequence[Run], loaded: Loaded) -> None:

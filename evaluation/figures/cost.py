@@ -19,8 +19,8 @@ MOST = 40
 def draw(comparison: Comparison, context: Context) -> Any:
     """Means over benchmarks in %, total cost on a logarithmic axis.
 
-    Frontier: arms that no cheaper or equally expensive arm reaches. Dashed: the baseline's score, which
-    whatever costs more has to exceed. Raises ValueError if `totals` is empty.
+    Frontier: arms that no cheaper or equally expensive arm reaches, without random samples that are like
+    another arm's. Dashed: the baseline's score, which whatever costs more has to exceed. Raises ValueError if `totals` is empty.
     """
     kind, cost = totals(comparison, context)
     if not cost:
@@ -49,14 +49,15 @@ def draw(comparison: Comparison, context: Context) -> Any:
     axes.autoscale_view()
     limits = axes.get_xlim()
     steps = [arm for name in front for arm in arms if arm.arm == name]
-    axes.step(
-        [*(x[a.arm] for a in steps), limits[1]],
-        [*(a.mean.mean for a in steps), steps[-1].mean.mean],
-        where="post",
-        color=style.PALETTE[0],
-        lw=1.0,
-        zorder=2,
-    )
+    if steps:
+        axes.step(
+            [*(x[a.arm] for a in steps), limits[1]],
+            [*(a.mean.mean for a in steps), steps[-1].mean.mean],
+            where="post",
+            color=style.PALETTE[0],
+            lw=1.0,
+            zorder=2,
+        )
     for arm in arms:
         if arm.arm in comparison.baselines:
             axes.plot((x[arm.arm], limits[1]), [arm.mean.mean] * 2, **BASELINE)
@@ -94,9 +95,13 @@ def _total(comparison: Comparison, costs: Mapping[str, Cost], kind: str) -> dict
 
 
 def frontier(arms: Sequence[ArmResult], cost: Mapping[str, float]) -> list[str]:
-    """Names of the arms, cheapest first, that score more than each that costs as much or less."""
+    """Names of the arms, cheapest first, that score more than each that costs as much or less.
+
+    Random samples that are like an arm's are no choice without that arm, and are left out.
+    """
     best, names = float("-inf"), []
-    for arm in sorted(arms, key=lambda a: (cost[a.arm], -a.mean.mean)):
+    choices = [arm for arm in arms if arm.control not in ("matched", "tokens")]
+    for arm in sorted(choices, key=lambda a: (cost[a.arm], -a.mean.mean)):
         if arm.mean.mean > best:
             best = arm.mean.mean
             names.append(arm.arm)

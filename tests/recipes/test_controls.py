@@ -162,11 +162,20 @@ def test_token_matched_is_trained_only_where_lengths_differ(
     assert main(["demo.yaml", ON], "dummy_stages") == 0 and len(executed()) == count
 
 
-@pytest.mark.parametrize("above, full, needed", [(1, "on", False), (0, "on", True), (1, "off", True)])
-def test_compute_matched_is_the_full_pool_where_the_selection_costs_more(
-    project, monkeypatch, above, full, needed
+@pytest.mark.parametrize(
+    "note, full, needed",
+    [
+        ({"budget_above_pool": 1}, "on", False),
+        ({}, "on", True),
+        ({"budget_above_pool": 1}, "off", True),
+        ({"cost_unknown": 1}, "on", False),
+        ({"cost_unknown": 1}, "off", False),
+    ],
+)
+def test_compute_matched_is_made_where_the_cost_is_known_and_less_than_the_pools(
+    project, monkeypatch, note, full, needed
 ):
-    notes = json.loads(lengths(1)) | {"random": {"budget_above_pool": above}}
+    notes = json.loads(lengths(1)) | {"random": note}
     monkeypatch.setenv("DUMMY_NOTES", json.dumps(notes))
     (project / "two.yaml").write_text(
         "name: two\nscale: tiny\narms: {mmssr: {selector: mmssr, budget: 30%}}\n"

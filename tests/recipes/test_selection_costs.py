@@ -86,6 +86,22 @@ def test_random_spends_nothing_and_a_method_what_its_stages_take(real):
     assert costs["mmssr"].selection_money == 0
 
 
+def test_a_control_that_is_like_an_arm_costs_what_drawing_it_takes(real):
+    costs, _ = costs_of(real, "controls=on", "controls.compute=off")
+    assert costs["mmssr"].selection_flops > 0
+    for kind in ("matched", "tokens"):
+        assert costs[f"mmssr.{kind}"].selection_flops == 0
+        assert costs[f"mmssr.{kind}"].training_flops == costs["mmssr"].training_flops
+    _, plan = planned("controls=on")
+    about = plan.nodes[-1].config["costs"]["runs"]
+    stages = plan.nodes[-1].inputs["costed"]
+    own = [run for run in about if run["arm"] == "mmssr.matched"]
+    assert [[stages[at].name for at in run["selection"]] for run in own] == [
+        ["select[mmssr.matched,0]"],
+        ["select[mmssr.matched,1]"],
+    ]
+
+
 def test_hours_and_money_follow_from_the_named_gpu(real):
     arguments = ("resources.gpu=h100", "resources.mfu=0.5", "resources.usd_per_gpu_hour=3")
     costs, notes = costs_of(real, *arguments)

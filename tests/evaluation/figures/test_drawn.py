@@ -247,6 +247,14 @@ def test_the_frontier_is_of_arms_that_nothing_cheaper_reaches():
     prices = dict(zip((a.arm for a in arms), (9.0, 1.0, 2.0, 3.0), strict=True))
     assert cost.frontier(arms, prices) == [arms[1].arm, arms[2].arm, arms[0].arm]
     assert cost.frontier(arms[1:], dict.fromkeys(prices, 1.0)) == [arms[2].arm]
+    like = [replace(arms[2], control="matched", control_of=arms[0].arm), *arms[:2]]
+    assert cost.frontier(like, prices) == [arms[1].arm, arms[0].arm], "no choice without its arm"
+
+
+def test_arms_without_any_choice_among_them_have_no_frontier():
+    made, about = of_budgets(3)
+    arms = tuple(replace(arm, control="tokens", control_of="x") for arm in made.arms)
+    assert cost.draw(replace(made, arms=arms), about)
 
 
 def test_the_cost_is_of_the_kind_that_most_arms_have_and_the_others_are_counted():

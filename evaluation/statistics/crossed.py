@@ -106,7 +106,11 @@ class Estimates:
     @property
     def error(self) -> Mixture:
         """What the differences vary by."""
-        return Mixture.of(self.units, self.df, self.question)
+        return self.tested_with(1)
+
+    def tested_with(self, family: int) -> Mixture:
+        """The same, for tests that are `family` together."""
+        return Mixture.of(self.units, self.df, self.question, alone=family < 2)
 
     @property
     def whole_df(self) -> Floats:
@@ -189,11 +193,11 @@ def family_of(found: Estimates, claimed: NDArray[np.bool_], level: float, others
     error = found.error
     size = int(np.sum(claimed & ~np.isnan(error.scale))) + others
     alpha = per_comparison(1 - level, max(size, 1))
-    p, own, wide, one_sided = error.p(found.values), *map(error.half_width, (1 - level, alpha, 2 * alpha))
-    far = np.where(claimed, wide, np.nan)
-    v, se, df = found.values, error.scale, found.whole_df
-    p_all = np.where(claimed, adjusted(p, max(size, 1)), np.nan)
-    rows = np.stack([v, v - own, v + own, se, df, p, v - far, v + far, p_all], axis=1)
+    together = found.tested_with(size)
+    far, one_sided = np.where(claimed, together.half_width(alpha), np.nan), together.half_width(2 * alpha)
+    v, se, df, own = found.values, error.scale, found.whole_df, error.half_width(1 - level)
+    p_all = np.where(claimed, adjusted(together.p(v), max(size, 1)), np.nan)
+    rows = np.stack([v, v - own, v + own, se, df, error.p(v), v - far, v + far, p_all], axis=1)
     inside = np.stack([v - one_sided, v + one_sided], axis=1)
     return Family(
         tuple(Difference(*row) for row in rows.tolist()),

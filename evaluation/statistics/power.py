@@ -33,11 +33,12 @@ BISECTIONS = 24
 @dataclass(frozen=True)
 class Error:
     """The error of a difference that a design leaves: variances by repetitions with their degrees of freedom,
-    and variance by questions."""
+    and variance by questions; tested with the others of its family."""
 
     units: tuple[float, ...]
     df: tuple[float, ...]
     question: float
+    family: int = 1
 
     @property
     def stderr(self) -> float:
@@ -48,7 +49,8 @@ class Error:
         are estimated."""
         units = np.atleast_2d(np.asarray(self.units) * np.asarray(seen))
         df = np.broadcast_to(np.asarray(self.df, dtype=np.float64), units.shape)
-        return Mixture.of(units, df, np.full(len(units), self.question)).half_width(alpha)
+        question = np.full(len(units), self.question)
+        return Mixture.of(units, df, question, alone=self.family < 2).half_width(alpha)
 
     def chances(self) -> Floats:
         """float64[CHANCES, parts]: chi-square / df, all equally likely."""
@@ -87,7 +89,7 @@ def table(
         for k in seeds:
             base = base_seeds or k
             effect = smallest_effect(components, p, k, base, family, level=level)
-            error = error_of(components, p, k, base)
+            error = error_of(components, p, k, base, family)
             half = None if error is None else float(error.half_width(alpha)[0])
             rows.append(Design(p, k, base, effect, half))
     return rows
@@ -104,7 +106,7 @@ def smallest_effect(
     power: float = POWER,
 ) -> float | None:
     """The smallest difference, in points, that is found with this power; None where nothing can be found."""
-    error = error_of(components, pools, seeds, base_seeds)
+    error = error_of(components, pools, seeds, base_seeds, family)
     return None if error is None else smallest_of(error, per_comparison(1 - level, family), power)
 
 
@@ -119,7 +121,9 @@ def smallest_by_questions(
     return smallest_of(alone, per_comparison(1 - level, family), power)
 
 
-def error_of(components: Components, pools: int, seeds: float, base_seeds: float) -> Error | None:
+def error_of(
+    components: Components, pools: int, seeds: float, base_seeds: float, family: int = 1
+) -> Error | None:
     """The error that a design leaves; None where its own repetitions could not tell.
 
     Components that are not known count as 0, except that pools of one repetition each have the repetition in
@@ -128,10 +132,12 @@ def error_of(components: Components, pools: int, seeds: float, base_seeds: float
     own, base = (components.seeds or 0.0) ** 2 / seeds, (components.base_seeds or 0.0) ** 2 / base_seeds
     question = (components.questions or 0.0) ** 2
     if pools >= 3:
-        return Error((((components.pools or 0.0) ** 2 + own + base) / pools,), (pools - 1,), question)
+        of_pools = ((components.pools or 0.0) ** 2 + own + base) / pools
+        return Error((of_pools,), (pools - 1,), question, family)
     if seeds < 2 or base_seeds < 2:
         return None
-    return Error((own / pools, base / pools), (pools * (seeds - 1), pools * (base_seeds - 1)), question)
+    df = (pools * (seeds - 1), pools * (base_seeds - 1))
+    return Error((own / pools, base / pools), df, question, family)
 
 
 def needs(
@@ -155,13 +161,13 @@ def needs(
         return Needs(
             None, None, f"more questions: these hide less than {alone:.1f} points from any number of runs"
         )
-    ran = error_of(components, pools_run, *repetitions)
+    ran = error_of(components, pools_run, *repetitions, family)
     if ran is not None and _power(ran, alpha)(margin) >= POWER:
         return Needs(None, None, "no more runs than these: the difference is too close to 0 or to the margin")
 
     def finds(runs: int) -> bool:
         design = (runs, 1, 1) if pools_run >= 3 else (pools_run, runs, runs)
-        error = error_of(components, *design)
+        error = error_of(components, *design, family)
         return error is not None and _power(error, alpha)(margin) >= POWER
 
     most = MOST_RUNS if pools_run >= 3 else MOST_RUNS // pools_run

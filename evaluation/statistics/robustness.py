@@ -53,7 +53,7 @@ def _rests_on(tested: Tested, without: Estimates) -> list[bool]:
     """Whether the claim of a difference would not be made with each of these; False where none is made."""
     whole = tested.difference
     sign = 1 if whole.corrected_low > 0 else -1 if whole.corrected_high < 0 else 0
-    bounds = sign * without.values - without.error.half_width(tested.alpha)
+    bounds = sign * without.values - without.tested_with(tested.family).half_width(tested.alpha)
     return [sign != 0 and bound <= 0 for bound in bounds.tolist()]
 
 

@@ -187,7 +187,9 @@ def coverage(world: World, experiments: int, seed: int = 1) -> float:
 def claimed(world: World, arms: int, tables: int, *, corrected: bool = True, seed: int = 1) -> float:
     """Share of the tables of nulls in which any arm beats or loses to the baseline, in %."""
     found = draw_nulls(world, arms, tables, seed)
-    p = np.concatenate([part.error.p(part.values) for part in _blocks(found)]).reshape(tables, arms)
+    family = arms if corrected else 1
+    blocks = [part.tested_with(family).p(part.values) for part in _blocks(found)]
+    p = np.concatenate(blocks).reshape(tables, arms)
     return 100 * float(np.mean((p < (per_comparison(0.05, arms) if corrected else 0.05)).any(1)))
 
 

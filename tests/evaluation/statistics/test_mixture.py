@@ -40,6 +40,16 @@ def test_between_is_the_stated_mixture_of_drawn_numbers():
     assert of(units, df, question).p([2.5])[0] == pytest.approx(expected, rel=0.02)
 
 
+def test_tested_together_each_part_is_taken_in_turn():
+    parts = [np.array([[0.3, 0.2]]), np.array([[2.0, 9.0]]), np.array([0.5])]
+    alone, together = Mixture.of(*parts), Mixture.of(*parts, alone=False)
+    assert (together.half_width(0.003) > alone.half_width(0.003)).all()
+    one = [np.array([[4.0, 0.0]]), np.array([[2.0, 1.0]]), np.array([0.0])]
+    assert Mixture.of(*one, alone=False).half_width(0.003) == pytest.approx(
+        Mixture.of(*one).half_width(0.003), rel=1e-3
+    )
+
+
 def test_p_of_the_half_width_is_its_level():
     for alpha in (0.2, 0.05, 0.001):
         error = of([0.4, 1.1], [2, 4], 0.7)

@@ -189,7 +189,7 @@ def _tokens(recipe: Recipe, notes: Sequence[Mapping[str, int]]) -> dict[str, Any
 
 
 def _compute(recipe: Recipe, notes: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-    """Whether what the selection costs is known, and buys less than the whole pool, which an arm has already."""
+    """Whether the cost of the selection is known, and buys less than the pool, which another arm has."""
     if any(one.get("cost_unknown") for one in notes):
         return {"needed": False, "reason": "what the selection costs cannot be counted"}
     above = all(one.get("budget_above_pool") for one in notes)

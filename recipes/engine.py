@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,14 @@ def survey(
     until: str | None = None,
     force: str | None = None,
     targets: Sequence[Node] = (),
+    redone: frozenset[str] = frozenset(),
 ) -> Survey:
     """Find which stages have to run for `targets`; default: the last stage, or those that `until` names.
 
     An artefact that was deleted is rebuilt only if a stage that has to run needs it. An artefact that is
     damaged, stale (built from an input whose content has changed since) or incomplete (its stage could add to
     it with the settings of today) is always rebuilt. `force` reruns the matching stages and all that depend
-    on them.
+    on them, but not those whose hash is in `redone`.
     """
     targets = targets or (plan.matching(until) if until else plan.nodes[-1:])
     needed = _closure(targets, lambda node: node.parents())
@@ -55,7 +56,8 @@ def survey(
     for node in plan.nodes:
         if not forced.isdisjoint(node.parents()):
             forced.add(node)
-        states[node.name] = "forced" if node in forced else _state(node, plan, root, roots)
+        again = node in forced and node.hash not in redone
+        states[node.name] = "forced" if again else _state(node, plan, root, roots)
     rerun = [n for n in needed if states[n.name].startswith(("damaged", "stale", "incomplete", "forced"))]
     ends = [n for n in (*targets, *rerun) if states[n.name] != "done"]
     todo = _closure(ends, lambda node: [n for n in node.parents() if states[n.name] != "done"])
@@ -219,6 +221,8 @@ class _Work:
     root: Path
     provenance: dict[str, Any]
     console: Console
+    redone: set[str] = field(default_factory=set)
+    """Hashes of the stages that this run has run: what is forced is forced once."""
 
     def finish(
         self,
@@ -230,7 +234,7 @@ class _Work:
         targets: Sequence[Node] = (),
     ) -> None:
         """Run what is not done yet of a plan, until nothing is left that has changed meanwhile."""
-        present = survey(plan, self.root, until, force, targets)
+        present = survey(plan, self.root, until, force, targets, frozenset(self.redone))
         book.enter_cached(present)
         counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(present.todo)} to run"
         self.console.print(f"{self.loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
@@ -238,6 +242,7 @@ class _Work:
             _announce_rebuilds(present, self.console)
             with display(self.console, present.expected, book.enter) as shown:
                 _execute(present, self.root, plan, self.provenance, shown, self.loaded.recipe.resources)
+            self.redone.update(node.hash for node in present.todo)
             # Again, because a rebuilt artefact may differ from what its finished children were built from.
             present = survey(plan, self.root, until, targets=targets)
 

@@ -20,7 +20,8 @@ def draw(comparison: Comparison, context: Context) -> Any:
     """Means over benchmarks in %, total cost on a logarithmic axis.
 
     Frontier: arms that no cheaper or equally expensive arm reaches, without random samples that are like
-    another arm's. Dashed: the baseline's score, which whatever costs more has to exceed. Raises ValueError if `totals` is empty.
+    another arm's. Dashed: the baseline's score, which whatever costs more has to exceed. Raises ValueError if
+    `totals` is empty.
     """
     kind, cost = totals(comparison, context)
     if not cost:

@@ -199,6 +199,16 @@ def test_results_on_another_machine_are_current_by_what_their_lineage_says(proje
     assert find_results("demo.yaml", [ON, "root=elsewhere"], "dummy_stages").missing == 2
 
 
+def test_what_is_forced_runs_once_although_selections_come_first(project, executed):
+    assert main(["demo.yaml", ON, "--until", "clean"], "dummy_stages") == 0
+    before = executed()
+    assert main(["demo.yaml", ON, "--force", "pool"], "dummy_stages") == 0
+    after = executed()[len(before) :]
+    assert len(after) == len(set(after))
+    pool = next(node for node in plan(ON).nodes if node.kind == "pool")
+    assert f"pool/{pool.hash[:12]}" in before and f"pool/{pool.hash[:12]}" in after
+
+
 def test_stopping_before_the_trainings_decides_nothing(project, capsys):
     assert main(["demo.yaml", ON, "--until", "clean"], "dummy_stages") == 0
     assert "selections come first" not in capsys.readouterr().out

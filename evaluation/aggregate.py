@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evaluation.comparison import ArmResult, Comparison, Spread, rounded
+from evaluation.comparison import Against, ArmResult, Comparison, Spread, rounded
 from evaluation.experiment import Experiment, RunAbout
 from evaluation.results import ResultsError
 from evaluation.score import without_questions
@@ -75,11 +75,10 @@ def compare(experiment: Experiment, others: int = 0) -> Comparison:
 
 def tests_of(experiment: Experiment) -> int:
     """How many differences the corrected intervals of its comparison hold for at once."""
-    if not (pairs := _pairs(experiment)):
-        return 0
     asked = counted(experiment)
     units = {arm.name: _Units.of(experiment, experiment.runs_of(arm.name), asked) for arm in experiment.arms}
-    return max(one.family for one in _tested(experiment, units, pairs, experiment.suite, asked).values())
+    tested = _tested(experiment, units, experiment.suite, asked)
+    return max((one.family for own in tested for one in own.values()), default=0)
 
 
 # ---------------------------------------------------------------------------------------------- questions
@@ -210,8 +209,7 @@ def _compared(experiment: Experiment, asked: Mapping[str, Asked], others: int) -
     runs = {arm.name: experiment.runs_of(arm.name) for arm in experiment.arms}
     units = {name: _Units.of(experiment, own, asked) for name, own in runs.items()}
     reference = experiment.reference if experiment.reference in units else None
-    pairs = _pairs(experiment)
-    against = _against(experiment, units, pairs, suite, asked, others)
+    against = _against(experiment, units, suite, asked, others)
     full = units[reference].benchmark_means() if reference else None
     arms = tuple(
         ArmResult(
@@ -225,7 +223,7 @@ def _compared(experiment: Experiment, asked: Mapping[str, Asked], others: int) -
             unparsed=_unparsed([experiment.runs[at] for at in runs[arm.name]], suite),
             **_scores(units[arm.name], suite),
             **_relative(units[arm.name], suite, full),
-            **against.get(arm.name, dict.fromkeys(("above", "difference"))),
+            **_nothing() | against.get(arm.name, {}),
             **_grounding(experiment, runs[arm.name], asked, suite),
         )
         for arm in experiment.arms
@@ -245,20 +243,39 @@ def _compared(experiment: Experiment, asked: Mapping[str, Asked], others: int) -
     )
 
 
+def _nothing() -> dict[str, Any]:
+    """The fields of an ArmResult about a baseline where it has none."""
+    return dict.fromkeys(("above", "difference"))
+
+
 def _known(baseline: str | dict[str, str] | None, units: Mapping[str, _Units]) -> Any:
     """The baseline, None for a single one without runs."""
     return baseline if isinstance(baseline, dict) or baseline in units else None
 
 
 def _pairs(experiment: Experiment) -> dict[str, str]:
-    """Arm -> the one baseline, or that of the arm's budget; none is its own."""
-    base, names = experiment.baseline, {arm.name for arm in experiment.arms}
+    """Arm -> the one baseline, or that of the arm's budget; none is its own.
+
+    A control of one arm has that arm's baseline: its own budget may be what the arm costs.
+    """
+    base, budgets = experiment.baseline, {arm.name: arm.budget for arm in experiment.arms}
     pairs = {}
     for arm in experiment.arms:
-        name = base.get(arm.budget) if isinstance(base, dict) else base
-        if name is not None and name != arm.name and name in names:
+        budget = budgets.get(arm.control_of, arm.budget)
+        name = base.get(budget) if isinstance(base, dict) else base
+        if name is not None and name != arm.name and name in budgets:
             pairs[arm.name] = name
     return pairs
+
+
+def _own_controls(experiment: Experiment, pairs: Mapping[str, str]) -> dict[str, str]:
+    """Control -> the only arm that it is one of, unless it is that arm's baseline anyway."""
+    names = {arm.name for arm in experiment.arms}
+    return {
+        arm.name: arm.control_of
+        for arm in experiment.arms
+        if arm.control_of in names and pairs.get(arm.control_of) != arm.name
+    }
 
 
 def _reading(entries: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -325,20 +342,17 @@ def _ratio_parts(
 def _against(
     experiment: Experiment,
     units: Mapping[str, _Units],
-    pairs: Mapping[str, str],
     suite: Suite,
     asked: Mapping[str, Asked],
     others: int,
 ) -> dict[str, dict[str, Any]]:
-    """By arm: the fields of an ArmResult about its baseline; all differences are one family."""
-    if not pairs:
-        return {}
+    """By arm: the fields of an ArmResult about its baseline and its own controls, all of them one family."""
     names = [b.name for b in suite]
     chance = [b.percent(experiment.chance[b.name]) for b in suite]
-    tested = _tested(experiment, units, pairs, suite, asked, others)
+    tested, of_controls = _tested(experiment, units, suite, asked, others)
     of_benchmarks = cells(tested)
     fields: dict[str, dict[str, Any]] = {}
-    for name, base in pairs.items():
+    for name, base in _pairs(experiment).items():
         own, other = units[name], units[base]
         means = zip(*(side.by_pool(side.means(suite)) for side in (own, other)), strict=True)
         fields[name] = {
@@ -350,22 +364,34 @@ def _against(
             "claim": claim(tested[name], margin=experiment.margin),
             "robustness": robustness(tested[name], names, chance=chance),
         }
+    for (name, control), one in of_controls.items():
+        found = Against(one.difference, claim(one, margin=experiment.margin))
+        fields.setdefault(name, {}).setdefault("own_controls", {})[control] = found
     return fields
 
 
 def _tested(
     experiment: Experiment,
     units: Mapping[str, _Units],
-    pairs: Mapping[str, str],
     suite: Suite,
     asked: Mapping[str, Asked],
     others: int = 0,
-) -> dict[str, Tested]:
-    """The difference of each pair over these questions."""
-    in_points = {name: own.in_points(suite) for name, own in units.items()}
+) -> tuple[dict[str, Tested], dict[tuple[str, str], Tested]]:
+    """The difference of each arm to its baseline, by arm, and to each of its own controls, by both names."""
+    arms = {name: own.in_points(suite) for name, own in units.items()}
+    pairs = _pairs(experiment)
     anchors = {arm.name for arm in experiment.arms if arm.anchor}
-    strata = [own.strata for own in asked.values()]
-    return differences(in_points, pairs, strata, anchors=anchors, others=others)
+    # An arm is in the family under one more name for each of its own controls.
+    own = _own_controls(experiment, pairs)
+    again = {f"{of} against {control}": (of, control) for control, of in own.items()}
+    tested = differences(
+        arms | {name: arms[of] for name, (of, _) in again.items()},
+        pairs | {name: control for name, (_, control) in again.items()},
+        [own.strata for own in asked.values()],
+        anchors=anchors,
+        others=others,
+    )
+    return {name: tested[name] for name in pairs}, {both: tested[name] for name, both in again.items()}
 
 
 def _higher_is_better(units: _Units, suite: Suite) -> list[float]:

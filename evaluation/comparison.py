@@ -99,6 +99,14 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Against:
+    """An arm against a control that is its alone, in the family of the differences to baselines."""
+
+    difference: Difference
+    claim: Claim
+
+
+@dataclass(frozen=True)
 class Robustness:
     """Whether a difference hangs on few benchmarks. Differences are in points, uncorrected.
 
@@ -141,7 +149,8 @@ class ArmResult:
 
     `targeted`: the arm's selector saw validation data of the benchmarks. `control`: what the arm is a control
     for (empty: an arm under test); `control_of`: the only arm that it is one of. `anchor`: a level to read
-    others by (all data, no training), about which nothing is claimed.
+    others by (all data, no training), about which nothing is claimed. `own_controls`: by name, the arm
+    against each control that is its alone.
     """
 
     arm: str
@@ -171,6 +180,7 @@ class ArmResult:
     anchor: bool = False
     claim: Claim | None = None
     robustness: Robustness | None = None
+    own_controls: dict[str, Against] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

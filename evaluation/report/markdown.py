@@ -17,6 +17,7 @@ from evaluation.report.leaks import leak_section
 from evaluation.report.summary import arm_sentences, paragraph
 from evaluation.report.table import DASH, Table, as_markdown, markdown
 from evaluation.report.tables.benchmarks import benchmarks_table, differences_table, grounding_table
+from evaluation.report.tables.controls import controls_table
 from evaluation.report.tables.costs import costs_table
 from evaluation.report.tables.pools import pools_table
 from evaluation.report.tables.results import results_table
@@ -94,7 +95,7 @@ def _tables(tables: Sequence[Table], kept: set[str] | None) -> Iterator[str]:
 
 
 def _results(comparison: Comparison, kept: set[str] | None) -> Iterator[str]:
-    yield from _tables([results_table(comparison)], kept)
+    yield from _tables([results_table(comparison), controls_table(comparison)], kept)
     if len(comparison.pools) > 1:
         yield f"Everything was repeated on {len(comparison.pools)} pools."
         yield from _tables([pools_table(comparison)], kept)

@@ -45,7 +45,7 @@ class Place:
 
 
 PLACES = (
-    Place("claims", "Claims", ("forest", "budget"), ("results", "pools")),
+    Place("claims", "Claims", ("forest", "budget"), ("results", "controls", "pools")),
     Place("words", "Arm by arm"),
     Place("robustness", "Robustness", (), ("robustness",)),
     Place("power", "Power", (), ("power",)),

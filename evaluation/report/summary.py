@@ -9,11 +9,12 @@ from `Claim` alone: an interval that holds for all differences at once.
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.comparison import ArmResult, Claim, Comparison, Difference, Verdict
+from evaluation.comparison import Against, ArmResult, Claim, Comparison, Difference, Verdict
 from evaluation.context import Context
 from evaluation.figures.arms import is_anchor
 from evaluation.report.caveats import caveats
 from evaluation.report.sentence import Sentence
+from evaluation.report.table import DASH
 from evaluation.report.tables.robustness import finds, rests_on
 from evaluation.report.tables.rows import by_difference, grouped, kind_of
 from evaluation.report.words import (
@@ -143,7 +144,7 @@ def _measured(arm: ArmResult) -> str:
 
 
 def _hangs(comparison: Comparison, arms: Sequence[ArmResult]) -> Iterator[str]:
-    """Claims that one benchmark carries, and claims that leaked questions carry."""
+    """Claims that one benchmark carries, that an arm's own controls share, that leaked questions carry."""
     named = [
         f"{arm.arm} without {' or without '.join(labels)}"
         for arm in arms
@@ -151,6 +152,13 @@ def _hangs(comparison: Comparison, arms: Sequence[ArmResult]) -> Iterator[str]:
     ]
     if named:
         yield f"Without a single benchmark some claims would not be made: {listed(named, NAMED)}."
+    unmatched = [
+        f"{arm.arm} ({listed(kinds)})"
+        for arm in arms
+        if arm.claim and arm.claim.verdict == "beats" and (kinds := _not_beaten(comparison, arm))
+    ]
+    if unmatched:
+        yield f"Arms that are not shown to beat controls of their own: {listed(unmatched, NAMED)}."
     other = comparison.without_leaks
     fallen = [
         arm.arm
@@ -160,6 +168,12 @@ def _hangs(comparison: Comparison, arms: Sequence[ArmResult]) -> Iterator[str]:
     if fallen:
         these = listed(fallen, NAMED)
         yield f"Without the questions that the pool repeats there is no such claim on {these}."
+
+
+def _not_beaten(comparison: Comparison, arm: ArmResult) -> list[str]:
+    """The kinds of its own controls that the arm is not shown to beat."""
+    own = arm.own_controls.items()
+    return [_kind(comparison, name) for name, found in own if found.claim.verdict != "beats"]
 
 
 def _verdict(comparison: Comparison, arm: ArmResult) -> Verdict | None:
@@ -275,6 +289,24 @@ def _more(comparison: Comparison, arm: ArmResult) -> str:
 
 
 def _own_controls(comparison: Comparison, arm: ArmResult) -> str:
-    """What the controls of this arm alone reach; nothing is claimed of the arm against them."""
-    own = [f"{kind_of(one)} {one.mean.mean:.1f}" for one in comparison.arms if one.control_of == arm.arm]
-    return f" Its own controls: {listed(own)}." if own else ""
+    """What the controls of this arm alone reach, and what is claimed of the arm against each."""
+    own = [_beside(comparison, name, found) for name, found in arm.own_controls.items()]
+    return f" Its own controls: it {listed(own)}." if own else ""
+
+
+def _beside(comparison: Comparison, control: str, found: Against) -> str:
+    """`beats matched random (44.2; +1.20, +0.21 to +2.19)`."""
+    verb = _verb(found.claim) if found.claim.verdict else "has no verdict against"
+    d, mean = found.difference, comparison.arm(control).mean.mean
+    return f"{verb} {_kind(comparison, control)} ({mean:.1f}; {points(d.value)}{_to(d)})"
+
+
+def _kind(comparison: Comparison, control: str) -> str:
+    """What kind of control it is, in words."""
+    return kind_of(comparison.arm(control)) or control
+
+
+def _to(d: Difference) -> str:
+    """`, +0.21 to +1.20`, the corrected interval; empty where it is not known."""
+    ends = corrected(d, " to ")
+    return "" if ends == DASH else f", {ends}"

@@ -5,6 +5,7 @@ A cell has the text that is shown and, for CSV and for sorting, its values in fu
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -143,11 +144,11 @@ def as_csv(table: Table) -> str:
 
 
 def _plain(value: Value) -> str:
-    """A value of a CSV file; NaN, like None, is unknown."""
-    if value is None or value != value:
+    """A value of a CSV file; what is no finite number is not known, as in comparison.json."""
+    if value is None:
         return ""
     if not isinstance(value, str):
-        return str(value)
+        return str(value) if math.isfinite(value) else ""
     text = visible(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
@@ -159,5 +160,5 @@ def text_cell(text: str) -> Cell:
 
 def number_cell(value: float | int | None, form: Callable[[float], str]) -> Cell:
     """A cell of one number; a dash where it is not known."""
-    known = value is not None and value == value
+    known = value is not None and math.isfinite(value)
     return Cell(form(value) if known and value is not None else DASH, (value,))

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_data import TOY, bench, collected, compared, toy_suite, write_evaluation
+from experiments import experiment
 
-from evaluation.aggregate import count_above, leave_one_out, relative_to_reference
+from evaluation import aggregate
+from evaluation.aggregate import compare, count_above, leave_one_out, relative_to_reference
 from evaluation.results import ResultsError, Run, protocol_hash
 from evaluation.suite import load_suite
 
@@ -295,6 +297,38 @@ def test_a_worse_arm_does_not_beat_its_baseline_where_lower_is_better(tmp_path):
     assert better.difference.value == pytest.approx(better.mean.mean - found.arm("random").mean.mean)
     assert better.benchmark_differences["t1"].value == pytest.approx(12.5, abs=1)
     assert better.benchmark_differences["t1"].corrected_low > 0 and better.robustness.without["t2"].value > 0
+
+
+@pytest.mark.parametrize("baseline", ["random", {"10%": "random"}, None])
+def test_an_arm_is_tested_against_the_controls_that_are_its_alone(baseline):
+    made = experiment(
+        names=["random", "method_0", "method_0.tokens", "method_0.compute"], seeds=5, questions=300
+    )
+    own = {"method_0.tokens": "10%", "method_0.compute": "as:method_0"}
+    made = replace(
+        made,
+        baseline=baseline,
+        arms=tuple(
+            replace(arm, budget=own[arm.name], control="tokens", control_of="method_0")
+            if arm.name in own
+            else arm
+            for arm in made.arms
+        ),
+    )
+    found = compare(made)
+    arm = found.arm("method_0")
+    assert list(arm.own_controls) == list(own) and not found.arm("method_0.tokens").own_controls
+    size = 5 if baseline else 2  # three arms against random, and one against two controls
+    assert {one.claim.family for one in arm.own_controls.values()} == {size} == {aggregate.tests_of(made)}
+    if baseline:
+        assert {found.arm(name).baseline for name in own} == {"random"} and arm.claim.family == size
+    else:
+        assert (arm.claim, arm.difference) == (None, None)
+    for name, against in arm.own_controls.items():
+        expected = arm.mean.mean - found.arm(name).mean.mean
+        assert against.difference.value == pytest.approx(expected)
+        assert against.claim.verdict == "beats" and against.difference.corrected_low > 0
+    assert set(found.to_dict()["arms"][1]["own_controls"]) == set(own)
 
 
 def test_blind_level_is_read_from_the_benchmarks(runs, tmp_path):

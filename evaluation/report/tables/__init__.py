@@ -7,6 +7,7 @@ from evaluation.comparison import Comparison
 from evaluation.context import Context
 from evaluation.report.table import Table
 from evaluation.report.tables.benchmarks import benchmarks_table, differences_table, grounding_table
+from evaluation.report.tables.controls import controls_table
 from evaluation.report.tables.costs import costs_table
 from evaluation.report.tables.leaks import leaked_scores_table, leaks_table
 from evaluation.report.tables.pools import pools_table
@@ -19,6 +20,7 @@ def all_tables(comparison: Comparison, context: Context) -> list[Table]:
     """All tables that the comparison has values for."""
     tables = (
         results_table(comparison),
+        controls_table(comparison),
         benchmarks_table(comparison),
         differences_table(comparison),
         robustness_table(comparison),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from comparisons import comparison, context, difference
 
-from evaluation.comparison import Claim, Comparison, Difference, Needs
+from evaluation.comparison import Against, Claim, Comparison, Difference, Needs
 from evaluation.report.summary import arm_sentences, paragraph
 from evaluation.report.words import corrected, design, listed, p_value, points, verdict
 
@@ -140,12 +140,29 @@ def test_caveats_are_named_in_the_paragraph():
 
 def test_controls_are_spoken_of_as_controls():
     found = changed(comparison(4), "selector_1", control="tokens", control_of="mmssr")
+    undecided = Against(difference(0.7, 0.5), Claim("undecided", 1.0, "on this pool", 3))
+    found = changed(found, "mmssr", own_controls={"selector_1": undecided})
     text = said(found)
     assert "compares mmssr with random" in text
     assert "Of the controls, selector_1 is undecided against random." in text
     assert [one.subject for one in arm_sentences(found)] == ["mmssr", "selector_1"]
     mean = found.arm("selector_1").mean.mean
-    assert sentence(found, "mmssr").endswith(f" Its own controls: token-matched random {mean:.1f}.")
+    assert sentence(found, "mmssr").endswith(
+        f" Its own controls: it is undecided against token-matched random ({mean:.1f}; +0.70, -0.91 to "
+        "+2.31)."
+    )
+    assert "not shown to beat controls of their own: mmssr (token-matched random)." in text
+    beaten = Against(difference(2.0, 0.5), Claim("beats", 1.0, "on this pool", 3))
+    assert "of their own" not in said(changed(found, "mmssr", own_controls={"selector_1": beaten}))
+
+
+def test_one_repetition_says_nothing_of_an_arm_and_its_own_control():
+    found = changed(comparison(4), "selector_1", control="tokens", control_of="mmssr")
+    alone = Against(UNKNOWN, Claim(None, 1.0, "on this pool", 0, "one repetition only"))
+    found = changed(found, "mmssr", own_controls={"selector_1": alone})
+    mean = found.arm("selector_1").mean.mean
+    assert f"it has no verdict against token-matched random ({mean:.1f}; " in sentence(found, "mmssr")
+    assert "nan" not in sentence(found, "mmssr")
 
 
 def test_arms_that_are_shown_for_scale_have_no_sentence():

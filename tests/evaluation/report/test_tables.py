@@ -11,7 +11,7 @@ from comparisons import comparison as made_up
 from comparisons import context, difference
 from evaluation_data import TOY, bench, compared, toy_suite, write_evaluation
 
-from evaluation.comparison import Comparison
+from evaluation.comparison import Against, Claim, Comparison, Difference
 from evaluation.context import Context
 from evaluation.report.marks import marks
 from evaluation.report.table import (
@@ -27,6 +27,7 @@ from evaluation.report.table import (
 )
 from evaluation.report.tables import all_tables
 from evaluation.report.tables.benchmarks import benchmarks_table, differences_table, grounding_table
+from evaluation.report.tables.controls import controls_table
 from evaluation.report.tables.costs import costs_table
 from evaluation.report.tables.pools import pools_table
 from evaluation.report.tables.results import results_table
@@ -139,6 +140,24 @@ def test_differences_are_positive_where_the_arm_is_better(tmp_path):
     found = csv_rows(differences_table(compared(runs, errors)))[0]
     assert float(found["t1_corrected_low"]) <= float(found["t1_low"]) <= float(found["t1"])
     assert float(found["t1"]) <= float(found["t1_high"]) <= float(found["t1_corrected_high"])
+
+
+def test_an_arm_stands_beside_the_controls_that_are_its_alone():
+    found = made_up(4)
+    assert not controls_table(found).rows
+    unknown = Difference(0.5, *[math.nan] * 8)
+    own = {
+        "random": Against(difference(2.0, 0.5), Claim("beats", 1.0, "on this pool", 4)),
+        "selector_1": Against(unknown, Claim(None, 1.0, "on this pool", 4, "one repetition")),
+    }
+    arms = [replace(arm, own_controls=own) if arm.arm == "mmssr" else arm for arm in found.arms]
+    arms = [replace(arm, control="tokens") if arm.arm == "selector_1" else arm for arm in arms]
+    table = controls_table(replace(found, arms=tuple(arms)))
+    first, second = ([cell.text for cell in row.cells] for row in table.rows)
+    assert first[:3] == ["mmssr", "10%", "random"] and first[6:9] == ["+2.00", "[+0.39, +3.61]", "beats"]
+    assert second[2:4] == ["selector_1", "token-matched random"]
+    assert second[6:] == ["+0.50", "–", "no verdict", "–"]
+    assert "nan" not in as_csv(table).lower() and "nan" not in as_markdown(table)
 
 
 def test_robustness_says_the_weak_end_and_what_a_claim_rests_on():

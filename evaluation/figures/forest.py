@@ -239,12 +239,17 @@ def _handles(comparison: Comparison, arms: Sequence[ArmResult]) -> list[tuple[An
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    families = {arm.claim.family for arm in arms if arm.claim}
+    families = {arm.claim.family for arm in arms if arm.claim and arm.claim.family}
     family = f" of {families.pop()}" if len(families) == 1 else ""
-    entries: list[tuple[Any, str]] = [
-        (Line2D([], [], color=style.INK, lw=2.2), "95 % interval, alone"),
-        (Line2D([], [], color=style.INK, lw=0.7), f"corrected for the family{family}"),
-    ]
+    entries: list[tuple[Any, str]] = []
+    if any(arm.difference and math.isfinite(arm.difference.low) for arm in arms):
+        entries += [
+            (Line2D([], [], color=style.INK, lw=2.2), "95 % interval, alone"),
+            (Line2D([], [], color=style.INK, lw=0.7), f"corrected for the family{family}"),
+        ]
+    if any(arm.difference and math.isnan(arm.difference.low) for arm in arms if not is_anchor(arm)):
+        cross = Line2D([], [], ls="none", marker="x", ms=4, mec=style.INK)
+        entries.append((cross, "one repetition: no interval"))
     margins = sorted({arm.claim.margin for arm in arms if arm.claim})
     if margins:
         text = " and ".join(f"{margin:g}" for margin in margins)

@@ -247,7 +247,9 @@ def _handles(comparison: Comparison, arms: Sequence[ArmResult]) -> list[tuple[An
             (Line2D([], [], color=style.INK, lw=2.2), "95 % interval, alone"),
             (Line2D([], [], color=style.INK, lw=0.7), f"corrected for the family{family}"),
         ]
-    if any(arm.difference and math.isnan(arm.difference.low) for arm in arms if not is_anchor(arm)):
+    if any(
+        arm.difference and math.isnan(arm.difference.low) for arm in arms if not is_anchor(comparison, arm)
+    ):
         cross = Line2D([], [], ls="none", marker="x", ms=4, mec=style.INK)
         entries.append((cross, "one repetition: no interval"))
     margins = sorted({arm.claim.margin for arm in arms if arm.claim})

@@ -35,6 +35,9 @@ from evaluation.statistics.family import adjusted, per_comparison
 from evaluation.statistics.mixture import Mixture
 
 Floats = NDArray[np.float64]
+EQUAL = 1e-9
+"""Repetitions that vary by less than this share of what their answers do have equal means, but for rounding.
+"""
 POOLS_DRAWN = 3
 """From so many pools on, pools count as drawn and a claim is about pools in general."""
 
@@ -63,8 +66,14 @@ class Repetitions:
     answers: Floats
 
     def variance(self, weights: Floats) -> Floats:
-        """float64[rows of weights]: s^2 of one repetition's weighted mean over benchmarks."""
-        return np.square(weights @ self.deviations.T).sum(-1) / self.df
+        """float64[rows of weights]: s^2 of one repetition's weighted mean over benchmarks.
+
+        Means of few right or wrong answers are often equal by their grain alone: where they are, although the
+        answers differ, the variance is that of the answers, which it would be at least.
+        """
+        seen = np.square(weights @ self.deviations.T).sum(-1) / self.df
+        of_answers = np.square(weights) @ self.answers
+        return np.where(seen > EQUAL * of_answers, seen, of_answers)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def needs(
     alone = smallest_by_questions(components, family, level=level)
     if alone is not None and alone >= margin:
         return Needs(
-            None, None, f"more questions: these hide less than {alone:.1f} points from any number of runs"
+            None, None, f"more questions: with these, no number of runs finds less than {alone:.1f} points"
         )
     ran = error_of(components, pools_run, *repetitions, family)
     if ran is not None and _power(ran, alpha)(margin) >= POWER:

@@ -186,6 +186,18 @@ def test_what_cannot_be_paired_says_so():
         differences({"a": good, "b": good}, {"a": "b"}, [])
 
 
+def test_equal_means_of_other_answers_are_not_an_exact_difference():
+    """0 and 0 right against 1 and 1 of 10, each on another question: no repetition's mean differs."""
+    none, first, second = np.zeros(10), np.eye(10)[3], np.eye(10)[7]
+    arms = {"a": Arm([[100 * first], [100 * second]], [0, 0]), "b": Arm([[none], [none]], [0, 0])}
+    tested = differences(arms, {"a": "b"}, flat([10]))["a"]
+    of_answers = 2 * (2 * 50**2 / 9 / 10)  # on two of ten questions each repetition is 50 off their mean
+    assert tested.pair.parts[0].answers[0] == pytest.approx(of_answers)
+    assert estimates(tested.pair, ONE).units[0].tolist() == pytest.approx([of_answers / 2, 0])
+    assert tested.difference.value == 10 and tested.difference.stderr > 5
+    assert tested.difference.corrected_low < 0 < tested.difference.corrected_high
+
+
 def test_no_variance_at_all_is_exact():
     same = Arm([[np.full(5, 50.0)]] * 2, [0, 0])
     more = Arm([[np.full(5, 60.0)]] * 2, [0, 0])

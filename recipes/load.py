@@ -86,13 +86,26 @@ def resolve(own: Document, beside: Path) -> Loaded:
     """Merge a recipe over its scale and validate it; the scale is first looked for in the folder `beside`."""
     scale, own = Document(), _renamed(own)
     if own.data.get("scale") is not None:
-        scale = read_with_parents(find_scale(own.data["scale"], beside, own.locate(("scale",))))
+        found = find_scale(own.data["scale"], beside, own.locate(("scale",)))
+        scale = _for_one_pool(read_with_parents(found), own)
     document = with_presets(merge(scale, own))
     announce_imports(document)
     recipe = anchored(validate(Recipe, document), document.folder)
     for key, problem in cross_checks(recipe):
         raise RecipeError(f"{document.locate(key)}: {'.'.join(key)}: {problem}")
     return Loaded(recipe, tuple(changed_keys(recipe, with_presets(scale))), document.where)
+
+
+def _for_one_pool(scale: Document, own: Document) -> Document:
+    """The scale for a recipe whose pool is not drawn, as the scale's is.
+
+    It cannot be drawn again (`pool_seeds`), so that arms are repeated as often as random sampling is.
+    """
+    pool = own.data.get("pool")
+    if not isinstance(pool, dict) or pool.get("kind", "mini") == "mini" or "pool_seeds" not in scale.data:
+        return scale
+    data = {key: value for key, value in scale.data.items() if key != "pool_seeds"}
+    return Document(data | {"seeds": data.get("random_seeds", data.get("seeds", 1))}, scale.where)
 
 
 def _renamed(document: Document) -> Document:

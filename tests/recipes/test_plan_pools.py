@@ -83,6 +83,23 @@ def test_pool_seeds_require_a_mini_pool(project):
         load("own.yaml")
 
 
+def test_a_scale_that_draws_pools_repeats_arms_on_a_pool_that_is_given(project):
+    (project / "scales" / "tiny.yaml").open("a").write("pool_seeds: 4\nseeds: 1\nrandom_seeds: 3\n")
+    (project / "data.json").write_text("[]")
+    arms = "arms: {a: {selector: length, budget: 5}, b: {selector: random, budget: 5}}\n"
+    (project / "own.yaml").write_text(
+        f"name: x\nscale: tiny\npool: {{kind: file, source: data.json}}\n{arms}"
+    )
+    recipe = load("own.yaml").recipe
+    assert recipe.drawn_pools() == [None] and {arm.seeds for arm in recipe.arms.values()} == {3}
+    with pytest.raises(RecipeError, match="pool_seeds: only a mini pool can be drawn again"):
+        load("own.yaml", ["pool_seeds=2"])
+    (project / "drawn.yaml").write_text(f"name: x\nscale: tiny\n{arms}")
+    recipe = load("drawn.yaml").recipe
+    assert len(recipe.drawn_pools()) == 4
+    assert [arm.seeds for arm in recipe.arms.values()] == [1, 3]
+
+
 # -------------------------------------------------------------------------- order
 
 

@@ -56,17 +56,17 @@ def leak_section(comparison: Comparison, kept: set[str] | None = None) -> str:
     tables = [shortened(table, kept) for table in (leaks_table(comparison), leaked_scores_table(comparison))]
     return "\n\n".join(
         [
-            *_changed(comparison, other),
+            *changed_claims(comparison, other),
             as_markdown(tables[0]).strip(),
             tables[0].notes,
-            _counts(comparison).strip(),
+            counts_table(comparison).strip(),
             *(f"{as_markdown(table)}\n{table.notes}" for table in tables[1:] if table.rows),
-            *_gone(comparison, other),
+            *benchmarks_gone(comparison, other),
         ]
     )
 
 
-def _changed(comparison: Comparison, other: Comparison) -> Iterator[str]:
+def changed_claims(comparison: Comparison, other: Comparison) -> Iterator[str]:
     """Which claims are other ones without the repeated questions."""
     compared = [arm for arm in comparison.arms if arm.claim and arm.claim.verdict]
     if not compared:
@@ -85,7 +85,7 @@ def _changed(comparison: Comparison, other: Comparison) -> Iterator[str]:
         yield f"Without the repeated questions every claim is the same ({len(compared)})."
 
 
-def _counts(comparison: Comparison) -> str:
+def counts_table(comparison: Comparison) -> str:
     """How many questions of each benchmark are repeated."""
     items = comparison.decontamination["items"]
     return markdown(
@@ -98,7 +98,7 @@ def _counts(comparison: Comparison) -> str:
     )
 
 
-def _gone(comparison: Comparison, other: Comparison) -> Iterator[str]:
+def benchmarks_gone(comparison: Comparison, other: Comparison) -> Iterator[str]:
     left = {benchmark.name for benchmark in other.suite}
     if gone := [inert(benchmark.label) for benchmark in comparison.suite if benchmark.name not in left]:
         yield f"{', '.join(gone)}: all questions are repeated; left out of the means without."

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from curation.printable import inert, inert_markdown
+from curation.printable import inert, inert_markdown, visible
 from evaluation.comparison import Comparison
 from evaluation.context import Context
 from evaluation.figures.style_map import KIND as JOINT
@@ -50,12 +50,12 @@ def render(comparison: Comparison, context: Context, figures: Sequence[str] = ()
         ("Costs", lambda: _tables([costs_table(comparison, context)], kept)),
         ("Benchmarks", lambda: iter([benchmark_section(comparison)])),
         ("Leaks", lambda: iter([leak_section(comparison, kept)])),
-        ("Pool", lambda: _pool(context)),
+        ("Pool", lambda: pool_tables(context)),
         ("Subsets", lambda: _subsets(comparison, context, kept)),
-        ("Scorer", lambda: _scorer(context)),
-        ("Seconds by stage", lambda: _seconds(context)),
-        ("Protocol", lambda: _protocol(comparison, context)),
-        ("Notes", lambda: iter(["\n".join(f"- {note}" for note in context.notes)])),
+        ("Scorer", lambda: scorer_table(context)),
+        ("Seconds by stage", lambda: seconds_table(context)),
+        ("Protocol", lambda: protocol_table(comparison, context)),
+        ("Notes", lambda: iter(["\n".join(f"- {visible(note)}" for note in context.notes)])),
     ]
     parts = [f"# {inert(context.title)}"]
     for heading, body in sections:
@@ -99,17 +99,17 @@ def _results(comparison: Comparison, kept: set[str] | None) -> Iterator[str]:
     if len(comparison.pools) > 1:
         yield f"Everything was repeated on {len(comparison.pools)} pools."
         yield from _tables([pools_table(comparison)], kept)
-    yield _targeted(comparison)
+    yield targeted_note(comparison)
 
 
 def _scores(comparison: Comparison, kept: set[str] | None) -> Iterator[str]:
     yield from _tables([benchmarks_table(comparison), differences_table(comparison)], kept)
     grounding = grounding_table(comparison)
     yield from _tables([grounding], kept)
-    yield _not_shuffled(comparison)
+    yield shuffled_note(comparison)
 
 
-def _targeted(comparison: Comparison) -> str:
+def targeted_note(comparison: Comparison) -> str:
     """What it means that some arms are targeted; empty without such arms."""
     named = ", ".join(inert(arm.arm) for arm in comparison.arms if arm.targeted)
     return (
@@ -121,7 +121,7 @@ def _targeted(comparison: Comparison) -> str:
     )
 
 
-def _not_shuffled(comparison: Comparison) -> str:
+def shuffled_note(comparison: Comparison) -> str:
     """Why there are no scores with other questions' images, or dashes instead of some."""
     without = [inert(arm.arm) for arm in comparison.arms if arm.shuffled is None]
     if len(without) == len(comparison.arms):
@@ -139,7 +139,7 @@ def _not_shuffled(comparison: Comparison) -> str:
     return " ".join(texts)
 
 
-def _pool(context: Context) -> Iterator[str]:
+def pool_tables(context: Context) -> Iterator[str]:
     if context.pool:
         yield markdown(["pool", "value"], [[key, _number(value)] for key, value in context.pool.items()])
     if context.pool or context.quarantined:
@@ -210,7 +210,7 @@ def _left_out(count: int, shown: int, name: str) -> str:
     return f" {shown} of {count} arms are shown; all are in `tables/{name}.csv`."
 
 
-def _scorer(context: Context) -> Iterator[str]:
+def scorer_table(context: Context) -> Iterator[str]:
     if not context.scorer:
         return
     columns = list(dict.fromkeys(key for values in context.scorer.values() for key in values))
@@ -222,13 +222,13 @@ def _scorer(context: Context) -> Iterator[str]:
         yield f"Mean Spearman correlation with the teacher on held-out labels: {average}."
 
 
-def _seconds(context: Context) -> Iterator[str]:
+def seconds_table(context: Context) -> Iterator[str]:
     if context.seconds:
         rows = [[stage, f"{seconds:.1f}"] for stage, seconds in context.seconds.items()]
         yield markdown(["stage", "seconds"], [*rows, ["all", f"{sum(context.seconds.values()):.1f}"]])
 
 
-def _protocol(comparison: Comparison, context: Context) -> Iterator[str]:
+def protocol_table(comparison: Comparison, context: Context) -> Iterator[str]:
     settings = {
         **context.protocol,
         **{f"evaluation.{key}": value for key, value in comparison.protocol.items() if key not in SHOWN},
@@ -236,7 +236,7 @@ def _protocol(comparison: Comparison, context: Context) -> Iterator[str]:
     own = has_no_scale(context)
     kind = "the recipe's own" if own else "modified" if context.modified else "as frozen in the scale file"
     yield f"Protocol: {kind}."
-    yield "" if own else "\n".join(f"- modified: `{change}`" for change in context.modified)
+    yield "" if own else "\n".join(f"- modified: `{visible(change)}`" for change in context.modified)
     yield markdown(["setting", "value"], [[k, _number(v)] for k, v in settings.items()])
 
 

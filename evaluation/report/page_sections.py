@@ -141,9 +141,9 @@ def _texts(place: str, comparison: Comparison, words: Mapping[str, str]) -> Iter
     if place == "words" and (said := arm_sentences(comparison)):
         yield sentences(said, words)
     elif place == "claims":
-        yield from parts(markdown._targeted(comparison))
+        yield from parts(markdown.targeted_note(comparison))
     elif place == "scores":
-        yield from parts(markdown._not_shuffled(comparison))
+        yield from parts(markdown.shuffled_note(comparison))
     elif place == "leaks":
         for said_of_leaks in _leak_texts(comparison):
             yield from parts(said_of_leaks)
@@ -152,19 +152,19 @@ def _texts(place: str, comparison: Comparison, words: Mapping[str, str]) -> Iter
 def _leak_texts(comparison: Comparison) -> Iterator[str]:
     other = comparison.without_leaks
     if other is not None:
-        yield from leaks._changed(comparison, other)
-        yield leaks._counts(comparison)
-        yield from leaks._gone(comparison, other)
+        yield from leaks.changed_claims(comparison, other)
+        yield leaks.counts_table(comparison)
+        yield from leaks.benchmarks_gone(comparison, other)
 
 
 def _without_arms(comparison: Comparison, context: Context) -> Iterator[Section]:
     """The sections of report.md that are about no arm."""
     written = (
         ("benchmarks", "Benchmarks", [benchmark_section(comparison)]),
-        ("pool", "Pool", markdown._pool(context)),
-        ("scorer", "Scorer", markdown._scorer(context)),
-        ("seconds", "Seconds by stage", markdown._seconds(context)),
-        ("protocol", "Protocol", markdown._protocol(comparison, context)),
+        ("pool", "Pool", markdown.pool_tables(context)),
+        ("scorer", "Scorer", markdown.scorer_table(context)),
+        ("seconds", "Seconds by stage", markdown.seconds_table(context)),
+        ("protocol", "Protocol", markdown.protocol_table(comparison, context)),
     )
     for name, title, texts in written:
         yield Section(name, title, [part for one in texts for part in parts(one)])

@@ -106,11 +106,16 @@ def as_markdown(table: Table) -> str:
 def _lines(header: Sequence[str], alignment: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return (
         "\n".join(
-            "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |"
+            "| " + " | ".join(_one_line(str(cell)).replace("|", "\\|") for cell in line) + " |"
             for line in [header, alignment, *rows]
         )
         + "\n"
     )
+
+
+def _one_line(text: str) -> str:
+    """A line break in a cell would end its table."""
+    return text if text.isprintable() else visible(text)
 
 
 def _words(text: str, column: Column) -> str:

@@ -226,3 +226,18 @@ def test_a_table_of_sources_names_what_was_lost():
     text = render(made_up(3), Context("t", sources=sources))
     assert "| s59 | 9 | 59 |" in text and "9 more sources lost samples, fewer each." in text
     assert "| s0 |" not in text, "of which nothing was lost"
+
+
+def test_a_line_break_in_a_value_breaks_no_table_and_no_list():
+    found = made_up(3)
+    hostile = replace(
+        context(found),
+        protocol={"scale": "mini", "template": "first\nsecond | third"},
+        modified=["sft.lr: 1 -> 2\n# heading"],
+        pool={"na\nme": 3},
+        notes=["one\n\n# two"],
+    )
+    lines = render(found, hostile).splitlines()
+    assert "| template | first\\nsecond \\| third |" in lines and "| na\\nme | 3 |" in lines
+    assert "- one\\n\\n# two" in lines and "- modified: `sft.lr: 1 -> 2\\n# heading`" in lines
+    assert not {line for line in lines if line in ("# two", "# heading")}

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from comparisons import comparison, context
 
+from evaluation.comparison import Against
 from evaluation.report.markdown import render
 from evaluation.report.page import page, write_page
 from evaluation.report.page_markdown import parts
@@ -44,6 +45,7 @@ def whole(arms, pools=1):
         targeted=True,
         shuffled={b.name: 0.3 for b in made.suite},
         grounded={b.name: None if b is made.suite.benchmarks[0] else 0.1 for b in made.suite},
+        own_controls={"random": Against(results[2].difference, results[2].claim)},
     )
     made = replace(made, arms=tuple(results))
     found = {"state": "flag", "rows": 40, "of": 3600, "items": {"mini_ocr": 3}}

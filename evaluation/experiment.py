@@ -151,18 +151,7 @@ class Experiment:
             first.setdefault(run.arm, run)
         return cls(
             suite=suite,
-            arms=tuple(
-                ArmAbout(
-                    name,
-                    str(run.budget),
-                    run.selector,
-                    run.targeted,
-                    run.control,
-                    run.control_of,
-                    run.anchor or name == reference,
-                )
-                for name, run in first.items()
-            ),
+            arms=tuple(_arm_about(run, reference) for run in first.values()),
             runs=tuple(_about(run, summary, suite) for run, summary in zip(runs, summaries, strict=True)),
             questions=_flagged(questions, leaked or {}),
             scores=scores,
@@ -275,6 +264,11 @@ def _with_absent(
         if name not in arms
     ]
     return replace(context, notes=[*context.notes, *notes])
+
+
+def _arm_about(run: Run, reference: str | None) -> ArmAbout:
+    about = (str(run.budget), run.selector, run.targeted, run.control, run.control_of)
+    return ArmAbout(run.arm, *about, anchor=run.anchor or run.arm == reference)
 
 
 def _about(run: Run, summary: Mapping[str, Any], suite: Suite) -> RunAbout:

@@ -2,7 +2,7 @@
 
 from evaluation.comparison import ArmResult, Difference, Spread
 from evaluation.report.table import DASH, Cell, Mark
-from evaluation.report.words import corrected, points
+from evaluation.report.words import corrected, points, verdict
 
 
 def spread(of: Spread, factor: float = 1.0, mark: Mark = "") -> Cell:
@@ -22,6 +22,11 @@ def own_cell(arm: ArmResult) -> Cell:
     if d is None:
         return Cell(DASH, (None,) * 4)
     return Cell(points(d.value), (d.value, d.low, d.high, tested(arm, "stderr")))
+
+
+def claimed_cell(arm: ArmResult) -> Cell:
+    """The word of the arm's claim; a dash for an anchor."""
+    return Cell(DASH if arm.anchor else verdict(arm.claim), (arm.claim.verdict if arm.claim else None,))
 
 
 def corrected_cell(d: Difference | None) -> Cell:

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 from evaluation.comparison import ArmResult, Comparison
 from evaluation.report.table import DASH, Cell, Column, Table, number_cell
-from evaluation.report.tables.cells import own_with_corrected, spread
+from evaluation.report.tables.cells import claimed_cell, own_with_corrected, spread
 from evaluation.report.tables.rows import Of, by_arm, names_of
-from evaluation.report.words import verdict
 from evaluation.suite import Benchmark
 
 
@@ -33,7 +32,7 @@ def _columns(of: Comparison, also: str, end: str) -> list[Of]:
             lambda arm: number_cell(of.arm(arm.arm).relative, "{:.1f}".format),
         ),
         Of(Column(f"difference{also}", ends), lambda arm: own_with_corrected(of.arm(arm.arm).difference)),
-        Of(Column(f"claim{also}", (f"verdict{end}",), left=True), lambda arm: _claimed(of.arm(arm.arm))),
+        Of(Column(f"claim{also}", (f"verdict{end}",), left=True), lambda arm: claimed_cell(of.arm(arm.arm))),
     ]
 
 
@@ -66,10 +65,6 @@ def leaked_scores_table(comparison: Comparison) -> Table:
         "In % of the scale, with all questions → without the repeated ones; of benchmarks that have some.",
     )
     return table if hit and comparison.without_leaks else replace(table, rows=())
-
-
-def _claimed(arm: ArmResult) -> Cell:
-    return Cell(DASH if arm.anchor else verdict(arm.claim), (arm.claim.verdict if arm.claim else None,))
 
 
 def _pair(comparison: Comparison, arm: ArmResult, benchmark: Benchmark) -> Cell:

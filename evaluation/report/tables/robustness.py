@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from evaluation.comparison import ArmResult, Comparison
 from evaluation.report.table import DASH, Cell, Column, Table, number_cell
-from evaluation.report.tables.cells import interval, tested
+from evaluation.report.tables.cells import claimed_cell, interval, tested
 from evaluation.report.tables.rows import Of, by_arm, names_of
-from evaluation.report.words import design, points, verdict
+from evaluation.report.words import design, points
 from evaluation.statistics.power import smallest_effect
 from evaluation.suite import Suite
 
@@ -89,7 +89,7 @@ def _leak_columns(comparison: Comparison) -> list[Of]:
         ),
         Of(
             Column("claim without leaks", ("verdict_without_leaks",), left=True),
-            lambda arm: _claimed(other.arm(arm.arm)),
+            lambda arm: claimed_cell(other.arm(arm.arm)),
         ),
     ]
 
@@ -143,10 +143,6 @@ _POWER = (
     "design finds in 80 % of experiments at the corrected level. Would decide: the smallest design that "
     "finds a difference of the margin in 80 % of experiments at the corrected level."
 )
-
-
-def _claimed(arm: ArmResult) -> Cell:
-    return Cell(DASH if arm.anchor else verdict(arm.claim), (arm.claim.verdict if arm.claim else None,))
 
 
 def finds(comparison: Comparison, arm: ArmResult) -> float | None:

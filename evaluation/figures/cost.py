@@ -49,19 +49,7 @@ def draw(comparison: Comparison, context: Context) -> Any:
     axes.margins(x=0.07, y=0.07)
     axes.autoscale_view()
     limits = axes.get_xlim()
-    steps = [arm for name in front for arm in arms if arm.arm == name]
-    if steps:
-        axes.step(
-            [*(x[a.arm] for a in steps), limits[1]],
-            [*(a.mean.mean for a in steps), steps[-1].mean.mean],
-            where="post",
-            color=style.PALETTE[0],
-            lw=1.0,
-            zorder=2,
-        )
-    for arm in arms:
-        if arm.arm in comparison.baselines:
-            axes.plot((x[arm.arm], limits[1]), [arm.mean.mean] * 2, **BASELINE)
+    _lines(axes, comparison, [(x[arm.arm], arm) for arm in arms], front)
     axes.set_xlim(limits)
     style.scores(axes, len(comparison.suite))
     axes.set_xlabel(f"selection and training, {kind}")
@@ -69,6 +57,20 @@ def draw(comparison: Comparison, context: Context) -> Any:
     beside.write(axes, named)
     style.legend(figure, [handle for handle, _ in handles], labels)
     return figure
+
+
+def _lines(
+    axes: Any, comparison: Comparison, placed: Sequence[tuple[float, ArmResult]], front: Sequence[str]
+) -> None:
+    """The frontier in steps, and the score of each baseline, from their arms to the right edge."""
+    right = axes.get_xlim()[1]
+    steps = [(x, arm.mean.mean) for name in front for x, arm in placed if arm.arm == name]
+    if steps:
+        across, up = zip(*steps, (right, steps[-1][1]), strict=True)
+        axes.step(across, up, where="post", color=style.PALETTE[0], lw=1.0, zorder=2)
+    for x, arm in placed:
+        if arm.arm in comparison.baselines:
+            axes.plot((x, right), [arm.mean.mean] * 2, **BASELINE)
 
 
 BASELINE: dict[str, Any] = {"color": "#555555", "lw": 0.9, "ls": (0, (4, 1.5)), "zorder": 1.5}

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from evaluation.comparison import Comparison, Spread
+from evaluation.comparison import ArmResult, Comparison, Spread
 from evaluation.report.marks import marks
 from evaluation.report.table import DASH, Cell, Column, Row, Table, number_cell, text_cell
 from evaluation.report.tables.cells import signed, spread
-from evaluation.report.tables.rows import ARM, BUDGET, Of, arm_cell, by_arm, names_of
+from evaluation.report.tables.rows import ARM, BUDGET, Of, arm_cell, by_arm, grouped, names_of
 from evaluation.suite import Benchmark, Suite
 
 
@@ -106,18 +106,24 @@ def grounding_table(comparison: Comparison) -> Table:
         Column("mean", ("mean",)),
     )
     rows: list[Row] = []
-    for arm in comparison.arms:
-        if not arm.shuffled or not arm.grounded:
-            continue
-        for name, values, sign in (
-            ("score", _before_shuffling(arm.shuffled, arm.grounded, suite), ""),
-            ("shuffled", arm.shuffled, ""),
-            ("grounded gain", arm.grounded, "+"),
-        ):
-            cells = _percents([values[b.name] for b in suite], suite, sign)
-            rows.append(Row((arm_cell(arm), text_cell(arm.budget), text_cell(name), *cells)))
+    for group, arms in grouped(comparison).items():
+        for arm in arms:
+            rows += [Row(cells, group) for cells in _grounding_cells(arm, suite)]
     levels = _levels(comparison, columns) if rows else ()
     return Table("grounding", "Scores without the right image", columns, (*rows, *levels), _GROUNDING)
+
+
+def _grounding_cells(arm: ArmResult, suite: Suite) -> Iterator[tuple[Cell, ...]]:
+    """The cells of an arm's three rows; none if it was not evaluated with shuffled images."""
+    if not arm.shuffled or not arm.grounded:
+        return
+    for name, values, sign in (
+        ("score", _before_shuffling(arm.shuffled, arm.grounded, suite), ""),
+        ("shuffled", arm.shuffled, ""),
+        ("grounded gain", arm.grounded, "+"),
+    ):
+        cells = _percents([values[b.name] for b in suite], suite, sign)
+        yield arm_cell(arm), text_cell(arm.budget), text_cell(name), *cells
 
 
 _GROUNDING = (

@@ -23,8 +23,8 @@ _COLUMNS = (
 def controls_table(comparison: Comparison) -> Table:
     """A row for each arm and each of its own controls; no rows where no arm has one."""
     rows = [
-        Row(_cells(arm, comparison.arm(name), against))
-        for arms in grouped(comparison).values()
+        Row(_cells(arm, comparison.arm(name), against), group)
+        for group, arms in grouped(comparison).items()
         for arm in arms
         for name, against in arm.own_controls.items()
     ]

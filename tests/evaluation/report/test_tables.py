@@ -248,6 +248,14 @@ def test_without_shuffled_images_there_is_no_grounding(comparison):
     assert "shuffled" not in cells(benchmarks_table(comparison))["mmssr"]
 
 
+def test_controls_stand_apart_without_the_right_image_too():
+    found = made_up(3)
+    asked = {name: dict.fromkeys((b.name for b in found.suite), 0.3) for name in ("shuffled", "grounded")}
+    found = replace(found, arms=tuple(replace(arm, **asked) for arm in found.arms))
+    rows = [(row.cells[0].text, row.group) for row in grounding_table(found).rows if row.group != "levels"]
+    assert rows[::3] == [("mmssr", "arms"), ("full", "controls"), ("random", "controls")] and len(rows) == 9
+
+
 def test_a_gain_is_turned_round_where_lower_is_better(tmp_path):
     errors = toy_suite(bench("t1", "One", "ocr", direction="lower"), bench("t2", "Two", "ocr"))
     comparison = _with_shuffled(tmp_path, errors)

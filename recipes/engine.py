@@ -181,14 +181,8 @@ def run(
     book = _Book(plan, root, place, on_stage)
     try:
         if plan.deciding and _beyond_selection(plan, until):
-            say = f"{len(plan.deciding)} selections come first: they tell which controls are needed"
-            console.print(f"{loaded.recipe.name}: {say}", markup=False, soft_wrap=True)
-            work.finish(plan, book, force=force, targets=plan.deciding)
-            plan.settle()
-            for line in in_words(plan.settled):
-                console.print(line, markup=False, soft_wrap=True)
+            work.settle(plan, book, force)
             rundir.open_run(loaded, plan, root)
-            book.follow(plan)
         work.finish(plan, book, until=until, force=force)
     except StageError as error:
         if hint := controls.switch(error.stage):
@@ -224,6 +218,19 @@ class _Work:
     redone: set[str] = field(default_factory=set)
     """Hashes of the stages that this run has run: what is forced is forced once."""
 
+    def settle(self, plan: Plan, book: "_Book", force: str | None) -> None:
+        """Run the selections that tell which controls are needed; `plan` becomes what follows from them."""
+        say = f"{len(plan.deciding)} selections come first: they tell which controls are needed"
+        self._say(f"{self.loaded.recipe.name}: {say}")
+        self.finish(plan, book, force=force, targets=plan.deciding)
+        plan.settle()
+        for line in in_words(plan.settled):
+            self._say(line)
+        book.follow(plan)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
     def finish(
         self,
         plan: Plan,
@@ -237,7 +244,7 @@ class _Work:
         present = survey(plan, self.root, until, force, targets, frozenset(self.redone))
         book.enter_cached(present)
         counts = f"{len(plan.nodes)} stages, {len(book.outcomes)} cached, {len(present.todo)} to run"
-        self.console.print(f"{self.loaded.recipe.name}: {counts}", markup=False, soft_wrap=True)
+        self._say(f"{self.loaded.recipe.name}: {counts}")
         while present.todo:
             _announce_rebuilds(present, self.console)
             with display(self.console, present.expected, book.enter) as shown:

@@ -21,7 +21,7 @@ from recipes.plan_evaluation import EvaluationPlan
 from recipes.plan_pool import PoolChain
 from recipes.plan_signals import PoolPlan
 from recipes.plan_validation import ValidationPlan
-from recipes.schema import Arm, required
+from recipes.schema import Arm, Recipe, required
 from recipes.stages.control_notes import in_words
 
 
@@ -126,13 +126,7 @@ def compare_chain(
             pool.signal(signal)
     spec = required(recipe.train)
     trained = Trained(dump(spec), {"base": given.base, **deepspeed_input(spec, loaded, prints)})
-    planned = [
-        (number, pool, name, *seeds_of_run)
-        for number in range(recipe.repetitions())
-        for pool in pools
-        for name, arm in recipe.arms.items()
-        for seeds_of_run in arm.runs()[number : number + 1]
-    ]
+    planned = list(_breadth_first(recipe, pools))
     chosen = [one for one in planned if repetitions is None or one[0] < repetitions]
     runs = [_run(*one, trained, evaluation, controlled.roles) for one in chosen]
     zero = [_zero(pool, given.base, evaluation) for pool in pools] if controlled.zero else []
@@ -146,6 +140,17 @@ def compare_chain(
     refuse_unaffordable(plan, runs, loaded)
     _compare(plan, loaded, pools, runs, shared, planned_runs=len(planned) + len(zero))
     return runs
+
+
+def _breadth_first(
+    recipe: Recipe, pools: Sequence[PoolPlan]
+) -> Iterator[tuple[int, PoolPlan, str, int, int]]:
+    """(number of the repetition, pool, arm, selection seed, training seed) of every run, in their order."""
+    for number in range(recipe.repetitions()):
+        for pool in pools:
+            for name, arm in recipe.arms.items():
+                for selection, training in arm.runs()[number : number + 1]:
+                    yield number, pool, name, selection, training
 
 
 def _compare(

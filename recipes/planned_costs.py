@@ -40,14 +40,11 @@ def planned_costs(plan: Plan, trainings: TrainingCosts, expected: Mapping[str, f
 
 def arm_table(costs: Mapping[str, "Cost"], gpu: str | None) -> "Table":
     """One row for each arm: what its selection costs, and beside it one training; empty: not known."""
-    from rich.table import Table
+    from recipes.progress import whole_table
 
     hours = f"{gpu} hours" if gpu else "GPU hours"
-    table = Table(
-        "arm", title="costs by arm: selection (mean of its runs), one training", title_justify="left"
-    )
-    for column in ("selection s", "FLOPs", hours, "$", "training FLOPs", hours):
-        table.add_column(column, justify="right")
+    headings = ("arm", "selection s", "FLOPs", hours, "$", "training FLOPs", hours)
+    lines = []
     for arm, cost in costs.items():
         cells = (
             (cost.selection_seconds, ",.0f"),
@@ -57,5 +54,5 @@ def arm_table(costs: Mapping[str, "Cost"], gpu: str | None) -> "Table":
             (cost.training_flops, ".2g"),
             (cost.training_gpu_hours, ",.3g"),
         )
-        table.add_row(arm, *("" if value is None else format(value, form) for value, form in cells))
-    return table
+        lines.append((arm, *("" if value is None else format(value, form) for value, form in cells)))
+    return whole_table("costs by arm: selection (mean of its runs), one training", headings, lines)

@@ -133,11 +133,16 @@ def stage_table(
         (name, state, "?" if seconds is None else f"{seconds:.1f}", *(cells[number] if columns else ()))
         for number, (name, state, seconds) in enumerate(rows)
     ]
+    return whole_table(title, headings, lines, left=2)
+
+
+def whole_table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table in which no cell is cut or wrapped (headings may be); the first `left` columns hold words."""
     table = Table(title=title, title_justify="left")
     for at, heading in enumerate(headings):
         words = max(map(len, heading.split()))
         width = max([words, *(len(line[at]) for line in lines)])
-        table.add_column(heading, justify="left" if at < 2 else "right", min_width=width)
+        table.add_column(heading, justify="left" if at < left else "right", min_width=width)
     for line in lines:
         table.add_row(*(text.replace("[", r"\[") for text in line))
     return table

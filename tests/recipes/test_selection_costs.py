@@ -261,6 +261,13 @@ def test_a_dry_run_prints_the_costs_by_arm(real, capsys, monkeypatch):
     assert row.split("│")[3].strip() == "0"
 
 
+def test_no_name_of_an_arm_is_cut_in_a_narrow_console(real, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["demo.yaml", "controls=on", "--dry-run"], "dummy_stages") == 0
+    table = capsys.readouterr().out.partition("costs by arm")[2]
+    assert all(f"│ {name} " in table for name in ("mmssr.matched", "mmssr.compute", "balanced_30"))
+
+
 def test_partial_needs_no_stage_that_only_costs_are_counted_of(project):
     """The stages of a later repetition's further round are planned as of the first."""
     from recipes.engine import finished_repetitions

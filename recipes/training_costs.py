@@ -152,9 +152,13 @@ class TrainingCosts:
         return Lengths.assumed(round(pool.work), TEXT_TOKENS, 1, 0)
 
     def usd(self, node: Node) -> float | None:
-        """US dollars that a stage will charge; None for labels of a pool that is not built."""
+        """US dollars that a stage will charge.
+
+        None for labels of a pool that is not built, and for signals of a judge that has prices.
+        """
         if node.kind != "labels_api":
-            return 0.0
+            judge = node.config.get("server", {})
+            return None if judge.get("input_price") or judge.get("output_price") else 0.0
         from recipes.stages.label_estimate import estimate_of
 
         pool = _input(node, "pool")

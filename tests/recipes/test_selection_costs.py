@@ -8,7 +8,7 @@ import pytest
 
 from curation import catalogue
 from recipes.code import Stages
-from recipes.graph import store_path
+from recipes.graph import Node, store_path
 from recipes.load import load
 from recipes.plan import make_plan
 from recipes.plan_steps import beyond_pool, places, step_of
@@ -165,6 +165,14 @@ def test_a_teachers_kept_answers_count_at_their_price():
     assert charged(replace(step, summary={"n": 3})) == 0
     judged = replace(step, config={"server": {"input_price": 0.0}}, summary={"usd": 0.25})
     assert charged(judged) == 0.25
+
+
+def test_what_a_priced_judge_will_charge_is_not_known_before(project):
+    trainings = TrainingCosts(planned()[0], project)
+    judged = Node("signal", "signal[quality]", {"server": {"input_price": 2.5, "output_price": 0.0}}, {}, "h")
+    assert trainings.usd(judged) is None
+    free = {"server": {"input_price": 0.0, "output_price": 0.0}}
+    assert trainings.usd(replace(judged, config=free)) == 0 == trainings.usd(replace(judged, config={}))
 
 
 def test_hours_on_a_gpu_are_measured():

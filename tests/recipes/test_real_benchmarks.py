@@ -27,6 +27,7 @@ arms:
   random: {selector: random, budget: 20%}
   chosen: {selector: perplexity, budget: 20%}
 baseline: random
+controls: off
 evaluation: {suite: rules, data: {mirror: mirror}}
 track: {mode: disabled}
 """

@@ -17,6 +17,7 @@ import pytest
 from killed import contents, killed, run_silently, spread
 
 from curation.taxonomy import CAPABILITY_KEYS
+from evaluation.experiment import FILES
 
 pytest.importorskip("lmms_eval", reason="pip install 'winnow[eval]'")
 
@@ -33,6 +34,7 @@ SMALL = [
     "arms.random.seeds=1",
     "arms.mmssr.seeds=1",
     "arms.full.seeds=1",
+    "controls=off",
     "--executor=inline",
 ]
 REPOSITORY = Path(__file__).parents[2]
@@ -103,12 +105,12 @@ def test_the_chain_ends_in_a_report(calm, calm_results):
     report = (run / "report.md").read_text()
     for text in ("/FULL", "protocol: modified", "Spearman", "planted: leak", "blind", "chance"):
         assert text in report
-    assert {p.name for p in run.glob("*.png")} == {
-        "means.png",
-        "differences.png",
-        "benchmarks.png",
-        "radar.png",
+    pictures = {"forest", "benchmarks", "means", "overlap", "style_map", "cost"}
+    assert {p.name for p in (run / "figures").iterdir()} == {
+        f"{name}.{form}" for name in pictures for form in ("svg", "pdf", "png")
     }
+    assert (run / "report.html").is_file() and (run / "tables" / "all.tex").is_file()
+    assert all((run / name).is_file() for name in FILES), "what all of these are made from"
     comparison = json.loads((run / "comparison.json").read_text())
     tasks = {benchmark["name"] for benchmark in comparison["suite"]["benchmarks"]}
     assert len(tasks) == len(CAPABILITY_KEYS)

@@ -11,7 +11,10 @@ from pathlib import Path
 from curation import killpoints
 from recipes.store import read_done
 
-VARYING = {"begun.json", "stage.json", "timings.json", "lineage.json", "report.md"}
+VARYING = {
+    *("begun.json", "stage.json", "timings.json", "lineage.json", "experiment.json"),
+    *("report.md", "report.html", "costs.md", "costs.csv", "costs.tex"),
+}
 """Files with seconds, modification times, or the current commit."""
 BESIDE = {".log", ".tmp", ".lock", ".seen", ".jsonl"}
 """Endings of logs and of the files beside artefacts."""

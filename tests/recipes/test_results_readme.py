@@ -122,7 +122,6 @@ def test_every_figure_of_a_readme_is_that_of_the_shipped_results(readme):
     assert list(differences(text, Quoted())) == [] and list(unmarked(text)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the shipped results are of the statistics before claims")
 @pytest.mark.parametrize("readme", [READMES[0], READMES[2]], ids=["README.md", "recipes/results/README.md"])
 def test_a_readme_with_results_has_no_other_figures(readme):
     assert CHECKED in readme.read_text(encoding="utf-8")

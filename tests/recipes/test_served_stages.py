@@ -37,6 +37,7 @@ styler: {prompts: compact, train: {max_steps: 2, batch_size: 8, lr: 0.001}}
 scoring: {server: {retries: 0}}
 train: {max_steps: 1, batch_size: 4, lr: 0.001}
 arms: {mmssr: {selector: mmssr, budget: 8}}
+controls: off
 track: {mode: disabled}
 """
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.tracking.contract import Artifact, Mode, RunInfo
+from recipes.tracking.backends.wandb_like import WandbLike
+from recipes.tracking.contract import Mode, RunInfo
 
 
 class Backend:
@@ -48,24 +49,12 @@ class Backend:
         return Run(self.trackio, run)
 
 
-class Run:
+class Run(WandbLike):
     """One run of trackio."""
-
-    def __init__(self, trackio: Any, run: Any) -> None:
-        self.trackio, self.run = trackio, run
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        self.run.log(dict(values), step=step)
-
-    def system(self, values: Mapping[str, float], step: int) -> None:
-        """Does nothing: trackio measures that itself."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         data = [list(row) for row in rows]
-        self.run.log({name: self.trackio.Table(columns=list(columns), data=data)})
-
-    def figures(self, paths: Mapping[str, Path]) -> None:
-        self.run.log({name: self.trackio.Image(str(path)) for name, path in paths.items()})
+        self.run.log({name: self.api.Table(columns=list(columns), data=data)})
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """As numbers of a last step, and a table of the words: trackio has no summary."""
@@ -73,14 +62,6 @@ class Run:
         words = [[name, value] for name, value in values.items() if isinstance(value, str)]
         if words:
             self.table("summary", ("name", "value"), words)
-
-    def artifact(self, artifact: Artifact) -> None:
-        logged = self.trackio.Artifact(artifact.name, type=artifact.kind, metadata=dict(artifact.about))
-        for name, path in artifact.files.items():
-            logged.add_file(str(path), name=name)
-        for name, path in artifact.references.items():
-            logged.add_reference(path.resolve().as_uri(), name=name, checksum=False)
-        self.run.log_artifact(logged)
 
     def finish(self, complete: bool) -> None:
         self.run.finish()

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from curation.teacher.address import MASK
-from recipes.tracking.contract import Artifact, Mode, RunInfo
+from recipes.tracking.backends.wandb_like import WandbLike
+from recipes.tracking.contract import Mode, RunInfo
 
 OFFLINE_SECONDS = 60.0
 """Time limit for an offline start, which waits for a local process only, in seconds."""
@@ -68,36 +69,16 @@ class Backend:
         )
 
 
-class Run:
+class Run(WandbLike):
     """One run of wandb."""
-
-    def __init__(self, wandb: Any, run: Any) -> None:
-        self.wandb, self.run = wandb, run
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        self.run.log(dict(values), step=step)
-
-    def system(self, values: Mapping[str, float], step: int) -> None:
-        """Does nothing: wandb measures that itself."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         data = [list(row) for row in rows]
-        table = self.wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)
+        table = self.api.Table(columns=list(columns), data=data, allow_mixed_types=True)
         self.run.log({name: table})
-
-    def figures(self, paths: Mapping[str, Path]) -> None:
-        self.run.log({name: self.wandb.Image(str(path)) for name, path in paths.items()})
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self.run.summary.update(dict(values))
-
-    def artifact(self, artifact: Artifact) -> None:
-        logged = self.wandb.Artifact(artifact.name, type=artifact.kind, metadata=dict(artifact.about))
-        for name, path in artifact.files.items():
-            logged.add_file(str(path), name=name)
-        for name, path in artifact.references.items():
-            logged.add_reference(path.resolve().as_uri(), name=name, checksum=False)
-        self.run.log_artifact(logged)
 
     def finish(self, complete: bool) -> None:
         self.run.finish(exit_code=0 if complete else 1)
